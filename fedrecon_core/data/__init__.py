@@ -1,0 +1,1 @@
+"""Data sets, one file each; who holds which samples; what is absent. Knows no model."""

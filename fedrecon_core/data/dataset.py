@@ -1,0 +1,58 @@
+"""What a data set file hands over, before any partition or missingness."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrecon_core.config import DataParams
+from fedrecon_core.types import DatasetSpec
+
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All samples of a data set.
+
+    ``labels`` int64 [N]; ``ids`` int64 [N], unique and stable; ``split`` int64 [N] with 0 train, 1 validation, 2 test;
+    ``groups`` int64 [N], the unit that never straddles two splits and that a bootstrap draws (source digit, subject);
+    ``arrays[m]`` float32 [N_m, *shape], memory-mappable; ``rows[m]`` int64 [N], the row of each sample in ``arrays[m]``
+    or -1 where the sample really lacks m; for a modality of variable length ``arrays[m]`` is concatenated in time and
+    ``offsets[m]`` int64 [N_m + 1] holds the borders.
+    """
+
+    spec: DatasetSpec
+    labels: IntArray
+    ids: IntArray
+    split: IntArray
+    groups: IntArray
+    arrays: Mapping[str, NDArray[np.float32]]
+    rows: Mapping[str, IntArray]
+    offsets: Mapping[str, IntArray] = field(default_factory=dict)
+
+    def members(self, split: int) -> IntArray:
+        """The sample indices of a split (0 train, 1 validation, 2 test), ascending."""
+        return np.flatnonzero(self.split == split).astype(np.int64)
+
+    def exists(self) -> BoolArray:
+        """bool [N, M]: which sample really has which modality, before any simulated missingness."""
+        return np.stack([self.rows[name] >= 0 for name in self.spec.names], axis=1)
+
+
+class DatasetLoader(ABC):
+    """Base of a registered data set: ``load`` reads it, ``Params`` are its keys."""
+
+    Params: ClassVar[type[DataParams]] = DataParams
+
+    @abstractmethod
+    def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
+        """The data set under ``params``; ``root`` is the absolute data folder or None for an embedded set; ``seed``
+        fixes whatever is drawn in building it. Raises ``DataError`` naming the file at fault."""

@@ -1,0 +1,136 @@
+"""The samples that one site (or one evaluation) can see: rows of a modality exist only for samples that have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
+from fedrecon_core.types import Batch, DatasetSpec, Rows
+
+
+@dataclass(frozen=True)
+class Column:
+    """One modality of a site. ``values`` [R, *shape], or [sum of lengths, D] with ``offsets`` int64 [R + 1];
+    ``rows`` int64 [N]: the row of each sample, -1 where it is absent."""
+
+    values: Tensor
+    rows: Tensor
+    offsets: Tensor | None = None
+
+    def take(self, samples: Tensor) -> Rows:
+        """The rows of those of ``samples`` that have the modality, with their position in ``samples``."""
+        rows = self.rows[samples]
+        index = torch.nonzero(rows >= 0).flatten()
+        chosen = rows[index]
+        if self.offsets is None:
+            return Rows(self.values[chosen], index)
+        lengths = self.offsets[chosen + 1] - self.offsets[chosen]
+        return Rows(self._padded(chosen, lengths), index, lengths)
+
+    def _padded(self, chosen: Tensor, lengths: Tensor) -> Tensor:
+        """[R, longest, D]: the chosen sequences, zeros behind their ends."""
+        assert self.offsets is not None
+        longest = int(lengths.max()) if len(lengths) else 0
+        steps = torch.arange(longest, device=lengths.device)
+        inside = steps[None, :] < lengths[:, None]
+        source = (self.offsets[chosen][:, None] + steps[None, :]).clamp(max=max(len(self.values) - 1, 0))
+        values = self.values[source] if len(self.values) else self.values.new_zeros((*source.shape, self.values.shape[-1]))
+        return values * inside[..., None]
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """Samples with their presence mask. ``present`` bool [N, M]; ``labels``, ``ids``, ``groups`` int64 [N].
+
+    ``sealed`` is a second set of columns with the true absent rows. It exists only when it was asked for, which only
+    the bound ``oracle`` does; no other object leads to an absent value.
+    """
+
+    spec: DatasetSpec
+    labels: Tensor
+    ids: Tensor
+    groups: Tensor
+    present: Tensor
+    columns: dict[str, Column]
+    sealed: dict[str, Column] | None = None
+
+    def __len__(self) -> int:
+        """N, the number of samples."""
+        return int(self.labels.shape[0])
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that some sample has, in the spec's order."""
+        return tuple(name for name in self.spec.names if bool((self.columns[name].rows >= 0).any()))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors lie."""
+        return self.labels.device
+
+    def having(self, *modalities: str) -> Tensor:
+        """int64: the samples that have all of ``modalities``, ascending."""
+        mask = torch.ones(len(self), dtype=torch.bool, device=self.device)
+        for name in modalities:
+            mask &= self.columns[name].rows >= 0
+        return torch.nonzero(mask).flatten()
+
+    def batch(self, samples: Tensor) -> Batch:
+        """The batch of ``samples`` (int64 [B])."""
+        return Batch(
+            inputs={name: column.take(samples) for name, column in self.columns.items()},
+            present=self.present[samples],
+            labels=self.labels[samples],
+            ids=self.ids[samples],
+            sealed=None if self.sealed is None else {name: c.take(samples) for name, c in self.sealed.items()},
+        )
+
+
+def open_site(
+    dataset: Dataset, samples: IntArray, present: BoolArray, *, device: torch.device, sealed: bool = False
+) -> SiteData:
+    """The site that holds ``samples`` (int64 [N], repeats allowed) under the presence mask ``present`` (bool [N, M]).
+
+    Only rows that the mask shows are read from the data set's arrays. ``sealed`` copies the hidden rows as well.
+    """
+    visible = {m: _column(dataset, m, samples, present[:, i], device) for i, m in enumerate(dataset.spec.names)}
+    hidden = None
+    if sealed:
+        hidden = {m: _column(dataset, m, samples, ~present[:, i], device) for i, m in enumerate(dataset.spec.names)}
+    return SiteData(
+        spec=dataset.spec,
+        labels=_tensor(dataset.labels[samples], device),
+        ids=_tensor(dataset.ids[samples], device),
+        groups=_tensor(dataset.groups[samples], device),
+        present=_tensor(np.stack([_numpy(visible[m].rows) >= 0 for m in dataset.spec.names], axis=1), device),
+        columns=visible,
+        sealed=hidden,
+    )
+
+
+def _column(dataset: Dataset, modality: str, samples: IntArray, shown: BoolArray, device: torch.device) -> Column:
+    rows = np.where(shown, dataset.rows[modality][samples], -1)
+    kept, inverse = np.unique(rows[rows >= 0], return_inverse=True)
+    compact = np.full(len(rows), -1, dtype=np.int64)
+    compact[rows >= 0] = inverse
+    array, offsets = dataset.arrays[modality], dataset.offsets.get(modality)
+    if offsets is None:
+        return Column(_tensor(np.ascontiguousarray(array[kept]), device), _tensor(compact, device))
+    pieces = [array[offsets[row] : offsets[row + 1]] for row in kept]
+    borders = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64)
+    values = np.concatenate(pieces) if pieces else np.zeros((0, *array.shape[1:]), dtype=array.dtype)
+    return Column(_tensor(values, device), _tensor(compact, device), _tensor(borders, device))
+
+
+def _tensor(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    return torch.from_numpy(array).to(device)
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.int64]:
+    array: NDArray[np.int64] = tensor.cpu().numpy()
+    return array

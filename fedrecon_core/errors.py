@@ -1,0 +1,25 @@
+"""Errors that a user can act on: each names the thing, what was expected, what was found, and what to do."""
+
+
+class FedReconError(Exception):
+    """Base of every error that is shown to the user as one line, without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(FedReconError):
+    """The command, the config or the data cannot be used as given; nothing was started."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A config key is unknown, of the wrong type, or impossible in combination with another."""
+
+
+class DataError(UsageError):
+    """A data set, a partition or a site folder cannot be used as it is."""
+
+
+class RunError(FedReconError):
+    """A run that had started could not reach its last round."""

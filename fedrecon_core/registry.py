@@ -1,0 +1,82 @@
+"""Name -> class tables, filled by a decorator. Adding a file to a scanned package adds the method; nothing is listed by hand."""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from fedrecon_core.errors import ConfigError
+
+Class = TypeVar("Class", bound=type)
+
+CORE_PACKAGES = (
+    "fedrecon_core.data",
+    "fedrecon_core.modalities",
+    "fedrecon_core.recovery",
+    "fedrecon_core.task",
+    "fedrecon_core.metrics",
+)
+
+
+class Registry:
+    """The classes of one kind, for example every recovery, under the names that a config uses."""
+
+    def __init__(self, kind: str) -> None:
+        """``kind`` is the word that error messages use ("recovery", "strategy", ...)."""
+        self.kind = kind
+        self._classes: dict[str, type] = {}
+
+    def register(self, name: str) -> Callable[[Class], Class]:
+        """Decorate a class to enter it under ``name``; a second class under the same name is a ``ValueError``."""
+
+        def enter(cls: Class) -> Class:
+            known = self._classes.get(name)
+            if known is not None and known.__qualname__ != cls.__qualname__:
+                raise ValueError(f"{self.kind} '{name}' is already {known.__module__}.{known.__qualname__}")
+            self._classes[name] = cls
+            return cls
+
+        return enter
+
+    def get(self, name: str) -> type:
+        """The class under ``name``; an unknown name raises ``ConfigError`` with the known ones and the nearest."""
+        if name in self._classes:
+            return self._classes[name]
+        near = difflib.get_close_matches(str(name), self._classes, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ConfigError(f"unknown {self.kind} '{name}'; known: {', '.join(self.names())}.{hint}")
+
+    def names(self) -> list[str]:
+        """The known names, sorted."""
+        return sorted(self._classes)
+
+    def name_of(self, cls: type) -> str:
+        """The name under which ``cls`` is entered; ``KeyError`` if it is not."""
+        return {entered: name for name, entered in self._classes.items()}[cls]
+
+    def items(self) -> Iterator[tuple[str, type]]:
+        """(name, class) pairs in sorted order."""
+        return iter(sorted(self._classes.items()))
+
+    def forget(self, name: str) -> None:
+        """Take ``name`` out again (for tests that enter a toy method)."""
+        self._classes.pop(name, None)
+
+
+DATASETS = Registry("data set")
+PARTITIONS = Registry("partition")
+MODALITIES = Registry("modality kind")
+RECOVERIES = Registry("recovery")
+FUSIONS = Registry("fusion")
+METRICS = Registry("metric")
+STRATEGIES = Registry("strategy")
+
+
+def discover(packages: Iterable[str]) -> None:
+    """Import every module of ``packages`` so that their decorators run. The caller names the packages: the core
+    does not know the ones above it."""
+    for name in packages:
+        package = importlib.import_module(name)
+        for module in pkgutil.iter_modules(package.__path__, prefix=f"{name}."):
+            importlib.import_module(module.name)

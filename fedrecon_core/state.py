@@ -1,0 +1,86 @@
+"""Parameter groups: the unit that is sent, trained, frozen and aggregated; and who needs which of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Groups = dict[str, nn.Module]
+"""Group name -> the module that holds its parameters."""
+State = dict[str, Tensor]
+"""Tensor name -> tensor: the state dict of one group."""
+
+
+def encoder_group(modality: str) -> str:
+    """The group of the generator's encoder of ``modality``."""
+    return f"generator.{modality}.encoder"
+
+
+def decoder_group(modality: str) -> str:
+    """The group of the generator's decoder of ``modality``."""
+    return f"generator.{modality}.decoder"
+
+
+def mapping_group(source: str, target: str) -> str:
+    """The group of the mapping model T[source->target]."""
+    return f"mapping.{source}->{target}"
+
+
+def extractor_group(modality: str) -> str:
+    """The group of the task model's feature extractor of ``modality``."""
+    return f"task.extractor.{modality}"
+
+
+HEAD_GROUP = "task.head"
+"""Fusion and classifier of the task model."""
+
+
+@dataclass(frozen=True)
+class TransferPlan:
+    """Which groups a site downloads, and which of them it may upload; both sorted, ``upload`` within ``download``."""
+
+    download: tuple[str, ...]
+    upload: tuple[str, ...]
+
+    @classmethod
+    def of(cls, download: Iterable[str], upload: Iterable[str]) -> TransferPlan:
+        """Sorted, without repeats; a ``ValueError`` if a group is to be uploaded that was not downloaded."""
+        down, up = sorted(set(download)), sorted(set(upload))
+        stray = sorted(set(up) - set(down))
+        if stray:
+            raise ValueError(f"a site cannot upload groups that it does not download: {', '.join(stray)}")
+        return cls(tuple(down), tuple(up))
+
+
+def read_group(module: nn.Module) -> State:
+    """A detached, contiguous CPU copy of the module's parameters and buffers."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+
+
+def write_group(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load ``state`` into ``module``; a missing, unknown or misshapen tensor raises ``RuntimeError`` with its name."""
+    module.load_state_dict(dict(state), strict=True)
+
+
+def group_bytes(state: Mapping[str, Tensor]) -> int:
+    """Tensor bytes of a group: what ``bytes_down`` and ``bytes_up`` count."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+
+
+def parameters_sha256(groups: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """SHA-256 over all groups, groups and tensors sorted by name, contiguous bytes in their own dtype."""
+    digest = hashlib.sha256()
+    for group in sorted(groups):
+        for name in sorted(groups[group]):
+            digest.update(tensor_bytes(groups[group][name]))
+    return digest.hexdigest()
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """The contiguous bytes of ``tensor`` in its own dtype."""
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return bytes(flat.view(torch.uint8).numpy().tobytes()) if flat.numel() else b""

@@ -1,0 +1,106 @@
+"""The nouns that every room shares: what a modality is, what a data set is, what a batch holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from torch import Tensor
+
+ModalityName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+SPLITS = ("train", "validation", "test")
+
+
+class Frozen(BaseModel):
+    """An immutable record that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Likelihood(Frozen):
+    """p(x_m given z_m) of a modality.
+
+    ``std`` is the distribution's own scale (Gaussian sigma, Laplace b; unused by ``bernoulli``), ``weight`` a
+    multiplier of the log-likelihood. They are two keys because they do different things.
+    """
+
+    name: Literal["gaussian", "laplace", "bernoulli"] = "gaussian"
+    std: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0)
+
+
+class ModalitySpec(Frozen):
+    """A named input: its kind (a file of ``modalities/``), the shape of one sample and its likelihood.
+
+    ``shape`` is (C, H, W) for images, (D,) for vectors and (T, D) for sequences, where T is the longest length.
+    ``scale: standard`` asks for federation-wide z-normalisation per feature, from present training values only.
+    """
+
+    name: ModalityName
+    kind: str
+    shape: tuple[int, ...]
+    likelihood: Likelihood = Likelihood()
+    scale: Literal["none", "standard"] = "none"
+
+
+class DatasetSpec(Frozen):
+    """What the whole federation agrees on: the modalities, in a fixed order, and the classes."""
+
+    name: str
+    modalities: tuple[ModalitySpec, ...]
+    classes: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modality names, in the order of the presence mask's columns."""
+        return tuple(modality.name for modality in self.modalities)
+
+    def __getitem__(self, name: str) -> ModalitySpec:
+        """The modality called ``name``."""
+        return self.modalities[self.names.index(name)]
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: sites and server compare it before the first round."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The values of one modality for the samples of a batch that have it; nothing stands in for the others.
+
+    ``values`` [R, *shape]; ``index`` int64 [R], the position in the batch of each row; ``lengths`` int64 [R] for
+    modalities of variable length (``values`` is then padded with zeros behind each length), else None.
+    """
+
+    values: Tensor
+    index: Tensor
+    lengths: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples: ``inputs[m]`` only where present, ``present`` bool [B, M], ``labels`` int64 [B], ``ids`` int64 [B].
+
+    ``sealed`` holds the true absent rows for the bound ``oracle`` and is None for every other recovery.
+    """
+
+    inputs: dict[str, Rows]
+    present: Tensor
+    labels: Tensor
+    ids: Tensor
+    sealed: dict[str, Rows] | None = None
+
+    @property
+    def size(self) -> int:
+        """B, the number of samples."""
+        return int(self.labels.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors lie."""
+        return self.labels.device
