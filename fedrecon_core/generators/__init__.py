@@ -1,0 +1,1 @@
+"""The variational autoencoders of the modalities and the mapping models between their latents."""

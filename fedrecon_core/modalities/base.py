@@ -1,0 +1,62 @@
+"""What a modality kind offers: networks from its own arrays to a latent, back, and to tokens of the task model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fedrecon_core.config import Params
+from fedrecon_core.types import ModalitySpec
+
+LOG_VARIANCE_RANGE = (-10.0, 5.0)
+"""Log-variances are clamped to this range: outside it float32 likelihoods overflow before they inform."""
+
+
+class ModalityKind(ABC):
+    """Base of a registered kind. The networks take ``(values, lengths)``; ``lengths`` is None for fixed shapes."""
+
+    Params: ClassVar[type[Params]] = Params
+
+    def __init__(self, params: Any, spec: ModalitySpec) -> None:
+        """``params`` are this kind's keys of the config, ``spec`` the modality that the networks are built for."""
+        self.params = params
+        self.spec = spec
+
+    @abstractmethod
+    def encoder(self, latent: int) -> nn.Module:
+        """(values [R, *shape], lengths) -> (mean [R, Z], log-variance [R, Z]) of q(z given x)."""
+
+    @abstractmethod
+    def decoder(self, latent: int) -> nn.Module:
+        """z [R, Z] -> location [R, *shape] of p(x given z)."""
+
+    @abstractmethod
+    def extractor(self, width: int) -> nn.Module:
+        """(values [R, *shape], lengths) -> (tokens [R, T', width], mask bool [R, T'] or None if all are real)."""
+
+    @staticmethod
+    def features(values: Tensor) -> Tensor:
+        """``values`` [R, *shape] as [rows, F], one column per quantity with a mean of its own (default: all of them)."""
+        return values.flatten(1)
+
+
+class GaussianHead(nn.Module):
+    """A linear layer to (mean, log-variance), the latter clamped to ``LOG_VARIANCE_RANGE``."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.linear = nn.Linear(inputs, 2 * outputs)
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """[R, inputs] -> two tensors [R, outputs]."""
+        mean, log_variance = self.linear(hidden).split(self.outputs, dim=-1)
+        return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
+
+
+def length_mask(lengths: Tensor, longest: int) -> Tensor:
+    """bool [R, longest], true inside each sequence."""
+    return torch.arange(longest, device=lengths.device)[None, :] < lengths[:, None]

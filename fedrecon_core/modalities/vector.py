@@ -1,0 +1,74 @@
+"""Feature vectors (D,): multilayer perceptrons all through; one token for the task model."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedrecon_core.config import Params
+from fedrecon_core.modalities.base import GaussianHead, ModalityKind
+from fedrecon_core.registry import MODALITIES
+
+
+class VectorParams(Params):
+    """Hidden widths of the generator's and of the extractor's perceptrons."""
+
+    name: str = "vector"
+    generator: tuple[int, ...] = Field(default=(128, 128), min_length=1)
+    extractor: tuple[int, ...] = Field(default=(128,), min_length=1)
+
+
+def _perceptron(inputs: int, hidden: tuple[int, ...]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in pairwise((inputs, *hidden)):
+        layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class VectorEncoder(nn.Module):
+    """q(z given vector)."""
+
+    def __init__(self, size: int, hidden: tuple[int, ...], latent: int) -> None:
+        super().__init__()
+        self.body = _perceptron(size, hidden)
+        self.head = GaussianHead(hidden[-1], latent)
+
+    def forward(self, values: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """[R, D] -> mean and log-variance, each [R, Z]."""
+        mean, log_variance = self.head(self.body(values))
+        return mean, log_variance
+
+
+class VectorExtractor(nn.Module):
+    """One token per vector."""
+
+    def __init__(self, size: int, hidden: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.body = _perceptron(size, hidden)
+        self.linear = nn.Linear(hidden[-1], width)
+
+    def forward(self, values: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """[R, D] -> tokens [R, 1, width]."""
+        return self.linear(self.body(values)).unsqueeze(1), None
+
+
+@MODALITIES.register("vector")
+class Vector(ModalityKind):
+    """Vectors of a fixed length."""
+
+    Params = VectorParams
+
+    def encoder(self, latent: int) -> nn.Module:
+        """A perceptron to mean and log-variance."""
+        return VectorEncoder(self.spec.shape[0], self.params.generator, latent)
+
+    def decoder(self, latent: int) -> nn.Module:
+        """The encoder's widths in reverse order."""
+        hidden = tuple(reversed(self.params.generator))
+        return nn.Sequential(_perceptron(latent, hidden), nn.Linear(hidden[-1], self.spec.shape[0]))
+
+    def extractor(self, width: int) -> nn.Module:
+        """A perceptron to one token."""
+        return VectorExtractor(self.spec.shape[0], self.params.extractor, width)
