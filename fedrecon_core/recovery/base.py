@@ -1,0 +1,148 @@
+"""What every recovery has: its models as parameter groups, a transfer plan, the stages of a local round, and fills."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedrecon_core import seeding
+from fedrecon_core.config import Params, RunConfig
+from fedrecon_core.modalities.base import ModalityKind
+from fedrecon_core.recovery.fills import StoredFill, store_fills
+from fedrecon_core.recovery.stage import Knowledge, Objective, Stage, Workshop
+from fedrecon_core.registry import MODALITIES
+from fedrecon_core.state import HEAD_GROUP, Groups, TransferPlan, extractor_group
+from fedrecon_core.task.model import Head, TaskModel
+from fedrecon_core.task.tokens import Fill
+from fedrecon_core.types import Batch, DatasetSpec
+
+Builder = Callable[[], nn.Module]
+
+
+class Recovery(ABC):
+    """Base of a registered recovery. On its own it is a task model over present modalities only."""
+
+    Params: ClassVar[type[Params]] = Params
+    reads_absent: ClassVar[bool] = False
+    """True only for the bound ``oracle``: its data objects carry the sealed copy of the absent rows."""
+    fills_everything: ClassVar[bool] = False
+    """Whether absent modalities always get an input, so that their extractors train everywhere."""
+
+    def __init__(self, config: RunConfig, spec: DatasetSpec) -> None:
+        """``config.recovery`` holds this class's ``Params``."""
+        self.config = config
+        self.spec = spec
+        self.params: Any = config.recovery
+        self.kinds: dict[str, ModalityKind] = {}
+        for modality in spec.modalities:
+            kind: Any = MODALITIES.get(modality.kind)
+            self.kinds[modality.name] = kind(config.modalities[modality.kind], modality)
+
+    # --- models -----------------------------------------------------------------------------------------------
+
+    def builders(self) -> dict[str, Builder]:
+        """Group -> how its module is made, for every group of the federation."""
+        made: dict[str, Builder] = {extractor_group(name): self._extractor(name) for name in self.spec.names}
+        made[HEAD_GROUP] = self._head
+        return made
+
+    def _extractor(self, name: str) -> Builder:
+        return lambda: self.kinds[name].extractor(self.config.task.width)
+
+    def _head(self) -> nn.Module:
+        return Head(self.config.task, self.spec, self.learned_weight())
+
+    def learned_weight(self) -> float | None:
+        """Initial log-weight of synthetic tokens where the fusion learns it, else None."""
+        return None
+
+    def build(self, names: Iterable[str] | None = None) -> Groups:
+        """The modules of ``names`` (default all), each initialised from its own stream: a group starts the same under
+        every recovery that has it."""
+        builders = self.builders()
+        groups: Groups = {}
+        for name in sorted(builders if names is None else names):
+            with seeding.scope(self.config.seed, "initialisation", name):
+                groups[name] = builders[name]()
+        return groups
+
+    # --- who needs what ---------------------------------------------------------------------------------------
+
+    def plan(self, modalities: Sequence[str]) -> TransferPlan:
+        """The transfer plan of a site that holds ``modalities``."""
+        held = self.spec.names if self.fills_everything else modalities
+        groups = [HEAD_GROUP, *(extractor_group(name) for name in held)]
+        return TransferPlan.of(groups, groups)
+
+    # --- the local round --------------------------------------------------------------------------------------
+
+    def keeps(self, plan: TransferPlan) -> tuple[str, ...]:
+        """The groups of which a site keeps the received version, frozen, beside the one that it trains."""
+        return ()
+
+    def stages(self, workshop: Workshop) -> list[Stage]:
+        """The stages of a local round, in order."""
+        return [self.task_stage(workshop)]
+
+    def task_stage(self, workshop: Workshop) -> Stage:
+        """The last stage of every recovery: cross-entropy on present and filled tokens."""
+        trains = tuple(sorted(name for name in workshop.groups if name.startswith("task.")))
+        freezes = tuple(sorted(set(workshop.groups) - set(trains)))
+        return Stage("task", "task", trains, freezes, lambda shop: TaskObjective(self, shop))
+
+    # --- filling ----------------------------------------------------------------------------------------------
+
+    def recover(self, batch: Batch, groups: Groups, knowledge: Knowledge) -> list[Fill]:
+        """Fills for the absent modalities of ``batch`` from one set of groups (at evaluation: the global ones)."""
+        return []
+
+    def recover_locally(self, batch: Batch, workshop: Workshop) -> list[Fill]:
+        """Fills in the task stage of a local round; a recovery with frozen and local models overrides it."""
+        return self.recover(batch, workshop.groups, workshop.knowledge)
+
+    def absent(self, batch: Batch, name: str) -> Tensor:
+        """int64: the places of ``batch`` where modality ``name`` is absent."""
+        return torch.nonzero(~batch.present[:, self.spec.names.index(name)]).flatten()
+
+
+class TaskObjective(Objective):
+    """Cross-entropy of the task model over present rows and the site's fills, which are made once."""
+
+    def __init__(self, recovery: Recovery, workshop: Workshop) -> None:
+        self.workshop = workshop
+        self.model = TaskModel(workshop.groups, recovery.spec)
+        self.fills: list[StoredFill] = store_fills(
+            lambda batch: recovery.recover_locally(batch, workshop), workshop.data
+        )
+        self.items = len(workshop.data)
+
+    def loss(self, index: Tensor) -> Tensor:
+        """Cross-entropy, mean over the batch, plus the strategy's local term."""
+        batch = self.workshop.data.batch(index)
+        logits = self.model.logits(batch, [fill.take(index) for fill in self.fills])
+        logits = self.workshop.logits_hook(logits, batch.labels)
+        return F.cross_entropy(logits, batch.labels) + self.workshop.extra_loss(self.model, batch)
+
+    def counts(self) -> dict[str, int]:
+        """Samples through each extractor, real or filled, and through the head; extractors without any are left out."""
+        rows = {name: self.workshop.data.columns[name].rows >= 0 for name in self.model.extractors}
+        for fill in self.fills:
+            if fill.modality in rows:
+                rows[fill.modality] = rows[fill.modality] | (fill.rows >= 0)
+        return self._named({name: int(seen.sum()) for name, seen in rows.items()})
+
+    def real(self) -> dict[str, int]:
+        """The same without fills."""
+        counted = self.counts()
+        data = self.workshop.data
+        real = {name: int((data.columns[name].rows >= 0).sum()) for name in self.model.extractors}
+        return {group: count for group, count in self._named(real, keep_zero=True).items() if group in counted}
+
+    def _named(self, counts: dict[str, int], keep_zero: bool = False) -> dict[str, int]:
+        named = {extractor_group(name): count for name, count in counts.items() if count or keep_zero}
+        return {**named, HEAD_GROUP: self.items}

@@ -1,0 +1,37 @@
+"""``mean``: absent modalities are filled with the federation-wide training mean of the modality."""
+
+import torch
+from torch import Tensor
+
+from fedrecon_core.config import Params
+from fedrecon_core.recovery.constant import PlainFill
+from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.registry import RECOVERIES
+from fedrecon_core.types import ModalitySpec
+
+
+class MeanParams(Params):
+    """No keys of its own."""
+
+    name: str = "mean"
+
+
+@RECOVERIES.register("mean")
+class Mean(PlainFill):
+    """The mean over all present training rows of all sites, per feature; zeros while no site has the modality."""
+
+    Params = MeanParams
+
+    def values(self, modality: ModalitySpec, rows: int, knowledge: Knowledge) -> Tensor:
+        """[rows, *shape], every row the mean."""
+        statistics = knowledge.statistics.get(modality.name)
+        if statistics is None:
+            return torch.zeros(rows, *modality.shape)
+        return spread(statistics.mean.float(), modality, rows)
+
+
+def spread(feature: Tensor, modality: ModalitySpec, rows: int) -> Tensor:
+    """Per-feature values [F] as [rows, *shape]; where steps of a sequence share the features, they repeat in time."""
+    if feature.numel() == modality.shape[-1] and len(modality.shape) == 2:
+        return feature.expand(rows, *modality.shape).clone()
+    return feature.view(1, *modality.shape).expand(rows, *modality.shape).clone()

@@ -1,0 +1,96 @@
+"""A stage of the local round, as data: which groups it trains, which it freezes, and its objective."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fedrecon_core.data.site import SiteData
+from fedrecon_core.state import Groups
+
+PhaseName = Literal["generator", "mapping", "task"]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Federation-wide mean and standard deviation of a modality's features (float64 [F]), from present training rows."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What travels with the groups. ``trained``: group -> samples that trained it so far (0: never aggregated);
+    ``quality``: mapping group -> validation score in [0, 1]; ``round`` counts from 1."""
+
+    round: int
+    trained: dict[str, int] = field(default_factory=dict)
+    quality: dict[str, float] = field(default_factory=dict)
+    statistics: dict[str, Statistics] = field(default_factory=dict)
+
+
+@dataclass
+class Workshop:
+    """What a site's local round works on: the groups of its plan, its data, and the round's frozen received groups.
+
+    ``received`` holds untouched copies of the groups that a recovery asks to keep frozen beside the trained ones;
+    ``trained_here`` collects the groups that finished a stage in this round; ``quality`` the scores of their mappings.
+    ``task_terms`` are the local half of a strategy; ``stream`` gives the random generator of a named purpose.
+    """
+
+    groups: Groups
+    data: SiteData
+    knowledge: Knowledge
+    stream: Callable[[str], torch.Generator]
+    received: Groups = field(default_factory=dict)
+    trained_here: dict[str, int] = field(default_factory=dict)
+    quality: dict[str, float] = field(default_factory=dict)
+    logits_hook: Callable[[Tensor, Tensor], Tensor] = lambda logits, labels: logits
+    extra_loss: Callable[[object, object], Tensor | float] = lambda model, batch: 0.0
+
+
+class Objective(ABC):
+    """What a stage minimises. Whatever can be computed once per stage is computed when the object is made."""
+
+    items: int
+    """How many items an epoch goes through; 0 skips the stage."""
+
+    @abstractmethod
+    def loss(self, index: Tensor) -> Tensor:
+        """The mean loss of the items ``index`` (int64 [B], below ``items``), differentiable."""
+
+    def counts(self) -> dict[str, int]:
+        """Group -> samples (or pairs) that pass through it in this stage, real or filled."""
+        return {}
+
+    def real(self) -> dict[str, int]:
+        """Group -> the real ones among ``counts``; equal to it unless a stage sees filled samples."""
+        return self.counts()
+
+    def quality(self) -> dict[str, float]:
+        """Mapping group -> validation score, read after the stage."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the local loop. ``objective`` is called when the stage's turn has come."""
+
+    name: str
+    phase: PhaseName
+    trains: tuple[str, ...]
+    freezes: tuple[str, ...]
+    objective: Callable[[Workshop], Objective]
+
+
+def set_frozen(module: nn.Module, frozen: bool) -> None:
+    """Stop (or resume) gradients, and switch dropout off (or on)."""
+    module.train(not frozen)
+    for parameter in module.parameters():
+        parameter.requires_grad_(not frozen)

@@ -1,0 +1,56 @@
+"""Multi-head attention fusion (Eq. 6 of the FedRecon paper; Feng et al. 2023, FedMultimodal)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedrecon_core.config import Params
+from fedrecon_core.registry import FUSIONS
+from fedrecon_core.task.fusion import Fusion, FusionShape
+from fedrecon_core.task.tokens import Tokens
+
+
+class AttentionParams(Params):
+    """``hidden`` is the width of u = tanh(W h + b), ``heads`` the number of context vectors c."""
+
+    name: str = "attention"
+    heads: int = Field(default=4, ge=1)
+    hidden: int = Field(default=64, ge=1)
+
+
+def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over dim 1 of ``logits`` [B, S, H] where ``mask`` [B, S]; all zeros for a sample without any token."""
+    lowest = torch.finfo(logits.dtype).min
+    attention = logits.masked_fill(~mask[..., None], lowest).softmax(dim=1)
+    return attention * mask[..., None]
+
+
+@FUSIONS.register("attention")
+class Attention(Fusion):
+    """u = tanh(W h + b), a = softmax(u^T c + log w), one weighted sum of the tokens per head, side by side."""
+
+    Params = AttentionParams
+
+    def __init__(self, params: Any, shape: FusionShape) -> None:
+        super().__init__(params, shape)
+        self.projection = nn.Linear(shape.width, params.hidden)
+        self.context = nn.Linear(params.hidden, params.heads, bias=False)
+        self.outputs = params.heads * shape.width
+        self.synthetic_bias: nn.Parameter | None = None
+        if shape.learned_weight is not None:
+            self.synthetic_bias = nn.Parameter(torch.full((shape.modalities, params.heads), shape.learned_weight))
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """[B, heads * width]."""
+        size, places = tokens.mask.shape
+        if places == 0:
+            return tokens.values.new_zeros(size, self.outputs)
+        logits = self.context(torch.tanh(self.projection(tokens.values))) + tokens.log_weight[..., None]
+        if self.synthetic_bias is not None:
+            logits = logits + self.synthetic_bias[tokens.modality] * tokens.synthetic[:, None]
+        attention = masked_softmax(logits, tokens.mask)
+        return torch.einsum("bsh,bsd->bhd", attention, tokens.values).flatten(1)

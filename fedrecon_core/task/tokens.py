@@ -1,0 +1,108 @@
+"""Tokens of a batch: what the extractors made of present rows and of filled ones, with their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedrecon_core.types import Batch, Rows
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Values that a recovery puts where a modality is absent (or beside it).
+
+    ``slot`` tells reconstructions of one modality apart ("global", "local"); ``rows`` as in a batch; ``weight``
+    float [R] multiplies the token's attention; ``synthetic`` is false for plain fills that pass as real input.
+    """
+
+    modality: str
+    slot: str
+    rows: Rows
+    weight: Tensor
+    synthetic: bool = True
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """All tokens of B samples in S places: ``values`` [B, S, D]; ``mask`` bool [B, S]; ``log_weight`` [B, S];
+    ``modality`` int64 [S], the column of each place; ``synthetic`` bool [S]."""
+
+    values: Tensor
+    mask: Tensor
+    log_weight: Tensor
+    modality: Tensor
+    synthetic: Tensor
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Rows that go through one extractor, before they find their places."""
+
+    column: int
+    rows: Rows
+    log_weight: Tensor | None
+    synthetic: bool
+
+
+def tokenise(extractors: dict[str, nn.Module], names: Sequence[str], batch: Batch, fills: Iterable[Fill]) -> Tokens:
+    """Run every extractor once over present and filled rows and lay the tokens out by sample.
+
+    A modality whose extractor the site does not hold gives no token.
+    """
+    sources: dict[str, list[_Source]] = {name: [] for name in names if name in extractors}
+    for column, name in enumerate(names):
+        if name in sources and len(batch.inputs[name].index):
+            sources[name].append(_Source(column, batch.inputs[name], None, False))
+    for fill in fills:
+        if fill.modality in sources and len(fill.rows.index):
+            column = names.index(fill.modality)
+            sources[fill.modality].append(_Source(column, fill.rows, fill.weight.log(), fill.synthetic))
+    blocks = [block for name, found in sources.items() for block in _blocks(extractors[name], found, batch)]
+    return _joined(blocks, batch) if blocks else _none(batch)
+
+
+def _blocks(extractor: nn.Module, sources: list[_Source], batch: Batch) -> list[Tokens]:
+    """One block of places per source; sources of one fixed shape share a single pass through the extractor."""
+    if len(sources) > 1 and all(source.rows.lengths is None for source in sources):
+        tokens, _ = extractor(torch.cat([source.rows.values for source in sources]), None)
+        parts = tokens.split([len(source.rows.index) for source in sources])
+        return [_placed(part, None, source, batch) for part, source in zip(parts, sources, strict=True)]
+    return [_placed(*extractor(source.rows.values, source.rows.lengths), source, batch) for source in sources]
+
+
+def _placed(tokens: Tensor, mask: Tensor | None, source: _Source, batch: Batch) -> Tokens:
+    """Scatter the rows' tokens [R, T, D] to their samples: [B, T, D]."""
+    rows, steps, width = tokens.shape
+    index, size = source.rows.index, batch.size
+    real = torch.ones(rows, steps, dtype=torch.bool, device=tokens.device) if mask is None else mask
+    weight = tokens.new_zeros(size, steps)
+    if source.log_weight is not None:
+        weight = weight.index_copy(0, index, source.log_weight[:, None].expand(rows, steps).to(tokens.dtype))
+    return Tokens(
+        values=tokens.new_zeros(size, steps, width).index_copy(0, index, tokens),
+        mask=torch.zeros(size, steps, dtype=torch.bool, device=tokens.device).index_copy(0, index, real),
+        log_weight=weight,
+        modality=torch.full((steps,), source.column, device=tokens.device),
+        synthetic=torch.full((steps,), source.synthetic, dtype=torch.bool, device=tokens.device),
+    )
+
+
+def _joined(blocks: list[Tokens], batch: Batch) -> Tokens:
+    return Tokens(
+        values=torch.cat([block.values for block in blocks], dim=1),
+        mask=torch.cat([block.mask for block in blocks], dim=1),
+        log_weight=torch.cat([block.log_weight for block in blocks], dim=1),
+        modality=torch.cat([block.modality for block in blocks]),
+        synthetic=torch.cat([block.synthetic for block in blocks]),
+    )
+
+
+def _none(batch: Batch) -> Tokens:
+    """A batch of samples with nothing at all: no places; the width is not needed any more."""
+    empty = torch.zeros(batch.size, 0, device=batch.device)
+    places = torch.zeros(0, dtype=torch.long, device=batch.device)
+    return Tokens(empty[..., None], empty.bool(), empty, places, places.bool())
