@@ -1,0 +1,51 @@
+"""What an engine is: it takes a job and returns when the run has ended."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedrecon_core.registry import Registry
+
+ENGINES = Registry("engine")
+
+ENGINE_PACKAGES = ("server.engines",)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run for an engine.
+
+    ``config`` is the absolute path of the resolved YAML and ``out`` the absolute run directory. ``sites`` is the number
+    of simulated sites; ``workers`` of them run at the same time, each with ``cpus`` and ``gpus`` of its own.
+    ``components`` names the ServerApp and the ClientApp as ``module:attribute``. ``extra`` holds files and folders that
+    are copied to the top of a submitted app beside the four packages; only engines that submit an app read it.
+    """
+
+    config: Path
+    out: Path
+    resume: bool
+    sites: int
+    workers: int = 1
+    cpus: int = 1
+    gpus: float = 0.0
+    components: tuple[str, str] = ("server.app:app", "client.app:app")
+    extra: tuple[Path, ...] = ()
+
+    def run_config(self) -> dict[str, bool | float | int | str]:
+        """The run config that Flower hands to the ServerApp and to the sites."""
+        return {"config": str(self.config), "out": str(self.out), "resume": self.resume}
+
+
+class Engine(ABC):
+    """Executes a run from its first round to its last."""
+
+    @abstractmethod
+    def run(self, job: Job) -> None:
+        """Execute ``job`` and return when it has completed.
+
+        Raises:
+            FedReconError: the run failed; the message is one line. A ``RunError`` unless the ServerApp named a fault of
+                the config or the data itself.
+        """
