@@ -1,0 +1,258 @@
+"""Who holds which samples under which masks: the whole of a run's data heterogeneity, computed once by the server."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedrecon_core.config import Missing, MissingTest, RunConfig
+from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
+from fedrecon_core.data.missingness import Scheme, effective_rates, sample_masks, site_masks
+from fedrecon_core.data.partition import Partition
+from fedrecon_core.errors import ConfigError, DataError
+from fedrecon_core.registry import PARTITIONS
+from fedrecon_core.seeding import derive, numpy_stream
+from fedrecon_core.types import SPLITS
+
+SERVER = "server"
+
+
+@dataclass(frozen=True)
+class Share:
+    """The ``samples`` (int64 [N], indices into the data set, repeats allowed) that one place holds, with their
+    presence masks ``present`` (bool [N, M]); real missingness is already in them."""
+
+    samples: IntArray
+    present: BoolArray
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The shares of a run.
+
+    ``train`` has every site's share under its name; a site may hold nothing. ``validation`` and ``test`` have the one
+    key ``server`` where the server evaluates, else the site names. In ``test`` the samples come ``missing.test.draws``
+    times in blocks (all samples under the first masks, then all under the second, ...). Samples that show nothing are
+    left out unless ``missing.empty`` is ``allow``. ``effective_rates`` is split -> modality -> share of the samples
+    held that lack it. The two SHA-256 are over the site names in sorted order with the samples' ids, and their masks.
+    """
+
+    train: dict[str, Share]
+    validation: dict[str, Share]
+    test: dict[str, Share]
+    effective_rates: dict[str, dict[str, float]]
+    partition_sha256: str
+    mask_sha256: str
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Which site holds each training sample (int64 [N]) and, at the levels that fix it, the sites' masks [S, M]."""
+
+    members: IntArray
+    owner: IntArray
+    masks: BoolArray | None
+
+
+def site_name(index: int) -> str:
+    """The stable name of the simulated site ``index``."""
+    return f"site-{index:04d}"
+
+
+def allocate(dataset: Dataset, config: RunConfig) -> Allocation:
+    """Partition and masks of all three splits, from the config and its seed alone.
+
+    Raises ``ConfigError`` or ``DataError`` naming the key where the data set cannot be shared out as asked.
+    """
+    training = _training(dataset, config)
+    shares = {"train": _train_shares(dataset, config, training)}
+    for split in ("validation", "test"):
+        shares[split] = _held_out_shares(dataset, config, split, training)
+    names = dataset.spec.names
+    return Allocation(
+        train=shares["train"],
+        validation=shares["validation"],
+        test=shares["test"],
+        effective_rates={
+            split: effective_rates(np.concatenate([share.present for share in places.values()]), names)
+            for split, places in shares.items()
+        },
+        partition_sha256=_digest(shares, lambda share: dataset.ids[share.samples].astype("<i8").tobytes()),
+        mask_sha256=_digest(shares, lambda share: share.present.astype(np.uint8).tobytes()),
+    )
+
+
+def _digest(shares: Mapping[str, Mapping[str, Share]], content: Callable[[Share], bytes]) -> str:
+    sha = hashlib.sha256()
+    for split in SPLITS:
+        for place in sorted(shares[split]):
+            share = shares[split][place]
+            sha.update(f"{split}/{place}:{len(share.samples)}\n".encode())
+            sha.update(content(share))
+    return sha.hexdigest()
+
+
+def _scheme(dataset: Dataset, config: RunConfig, split: str) -> Scheme:
+    missing: Missing = getattr(config.missing, split)
+    return Scheme(missing, config.missing.empty, dataset.spec.names, split, config.seed)
+
+
+def _partition(config: RunConfig) -> Partition:
+    partition: Partition = PARTITIONS.get(config.data.partition.name)()
+    return partition
+
+
+def _assign(dataset: Dataset, config: RunConfig, members: IntArray, sites: int, kind: str) -> IntArray:
+    """int64 [n]: the config's partition of ``members`` over ``sites``; ``kind`` names the part in seed and message."""
+    seed = derive(config.seed, "partition", kind)
+    labels, naturals = dataset.labels[members], dataset.groups[members]
+    try:
+        return _partition(config).assign(config.data.partition, labels, naturals, sites, seed)
+    except DataError as error:
+        raise DataError(f"{error} (sites of kind {kind})" if kind else str(error)) from None
+
+
+def _training(dataset: Dataset, config: RunConfig) -> _Training:
+    members = dataset.members(0)
+    if config.missing.train.level == "coupled":
+        return _coupled(dataset, config, members)
+    owner = _assign(dataset, config, members, config.sites.count, "")
+    masks = None
+    if config.missing.train.level in ("site", "profile"):
+        masks = _drawn_site_masks(dataset, config, "train", members, owner)
+    return _Training(members, owner, masks)
+
+
+def _coupled(dataset: Dataset, config: RunConfig, members: IntArray) -> _Training:
+    """Modalities and classes go together: a site of kind m holds only modality m, of the m-th block of classes; the
+    last ``complete_sites`` hold a random share ``pairs`` of all samples, complete."""
+    keys, names, count = config.missing.train, dataset.spec.names, config.sites.count
+    simple = count - keys.complete_sites
+    _check_kinds(dataset, config)
+    blocks = np.array_split(np.arange(len(dataset.spec.classes)), len(names))
+    block_of = np.repeat(np.arange(len(names)), [len(block) for block in blocks])
+    kind = block_of[dataset.labels[members]]
+    shuffled = numpy_stream(config.seed, "coupled", "pairs").permutation(len(members))
+    kind[shuffled[: round(keys.pairs * len(members))]] = len(names)
+    seats = [np.arange(m, simple, len(names)) for m in range(len(names))] + [np.arange(simple, count)]
+    owner = np.empty(len(members), dtype=np.int64)
+    for number, (label, seat) in enumerate(zip((*names, "complete"), seats, strict=True)):
+        chosen = np.flatnonzero(kind == number)
+        if len(chosen):
+            owner[chosen] = seat[_assign(dataset, config, members[chosen], len(seat), label)]
+    masks = np.ones((count, len(names)), dtype=np.bool_)
+    masks[:simple] = np.arange(simple)[:, None] % len(names) == np.arange(len(names))
+    return _Training(members, owner, masks)
+
+
+def _check_kinds(dataset: Dataset, config: RunConfig) -> None:
+    kinds, complete = len(dataset.spec.names), config.missing.train.complete_sites
+    if config.sites.count - complete < kinds:
+        raise ConfigError(
+            f"sites.count: missing.train.level coupled needs a site for each of the {kinds} modalities beside the "
+            f"{complete} complete ones, expected at least {kinds + complete}, found {config.sites.count}; raise it"
+        )
+    if len(dataset.spec.classes) < kinds:
+        raise ConfigError(
+            f"missing.train.level: coupled needs a block of classes for each modality, expected at least {kinds} "
+            f"classes, found {len(dataset.spec.classes)}; use fewer modalities or another level"
+        )
+
+
+def _drawn_site_masks(dataset: Dataset, config: RunConfig, split: str, members: IntArray, owner: IntArray) -> BoolArray:
+    """bool [S, M]: fresh masks of the sites; a modality that none of a site's samples really has is not drawn."""
+    sites, columns = config.sites.count, dataset.exists()[members].T
+    exists = np.stack([np.bincount(owner, weights=column, minlength=sites) > 0 for column in columns], axis=1)
+    exists[np.bincount(owner, minlength=sites) == 0] = True
+    return site_masks(_scheme(dataset, config, split), exists)
+
+
+def _train_shares(dataset: Dataset, config: RunConfig, training: _Training) -> dict[str, Share]:
+    exists = dataset.exists()[training.members]
+    if training.masks is None:
+        present = sample_masks(_scheme(dataset, config, "train"), exists)
+    else:
+        present = training.masks[training.owner] & exists
+    shares = _grouped(config, training.members, present, training.owner, _sites(config))
+    if not any(len(share.samples) for share in shares.values()):
+        raise DataError(
+            "missing.train: expected some training sample with a modality, found none at any site; "
+            "lower missing.train.rate or set missing.empty: redraw"
+        )
+    return shares
+
+
+def _held_out_shares(dataset: Dataset, config: RunConfig, split: str, training: _Training) -> dict[str, Share]:
+    """The shares of ``validation`` or ``test`` at the server or the sites, each sample once per draw."""
+    members = dataset.members(SPLITS.index(split))
+    missing: Missing = getattr(config.missing, split)
+    draws = missing.draws if isinstance(missing, MissingTest) else 1
+    exists = dataset.exists()[members]
+    owner, places = np.zeros(len(members), dtype=np.int64), [SERVER]
+    if config.evaluate.where == "sites":
+        owner, places = _spread(dataset, config, split, training), _sites(config)
+    if missing.level in ("site", "profile"):
+        masks = _held_out_site_masks(dataset, config, split, training, owner)
+        present = np.tile(masks[owner] & exists, (draws, 1))
+    else:
+        scheme = _scheme(dataset, config, split)
+        present = np.concatenate([sample_masks(scheme, exists, draw) for draw in range(draws)])
+    return _grouped(config, np.tile(members, draws), present, np.tile(owner, draws), places)
+
+
+def _held_out_site_masks(
+    dataset: Dataset, config: RunConfig, split: str, training: _Training, owner: IntArray
+) -> BoolArray:
+    """bool [S, M]: a site lacks in evaluation what it lacks in training; without such masks they are drawn here."""
+    missing: Missing = getattr(config.missing, split)
+    if training.masks is None:
+        return _drawn_site_masks(dataset, config, split, dataset.members(SPLITS.index(split)), owner)
+    train = config.missing.train
+    if missing.level == "profile" and missing.profile != train.profile:
+        raise ConfigError(
+            f"missing.{split}.profile: the sites keep their training masks, expected missing.train.profile, found "
+            f"another list; repeat that list or set missing.{split}.level: sample"
+        )
+    if missing.level == "site" and missing.rate not in (0.0, train.rate if train.level == "site" else 0.0):
+        raise ConfigError(
+            f"missing.{split}.rate: the sites keep their training masks, expected no rate or missing.train.rate, found "
+            f"{missing.rate}; leave it out or set missing.{split}.level: sample"
+        )
+    return training.masks
+
+
+def _spread(dataset: Dataset, config: RunConfig, split: str, training: _Training) -> IntArray:
+    """int64 [N]: the site of each held-out sample: at random in equal shares, or, where the partition keeps natural
+    ids together, with its id: at the (first) site that trains on it, new ids being dealt whole."""
+    members, sites = dataset.members(SPLITS.index(split)), config.sites.count
+    draw = numpy_stream(config.seed, "spread", split)
+    if not _partition(config).keeps_naturals:
+        return draw.permutation(len(members)) % sites
+    known, inverse = np.unique(dataset.groups[members], return_inverse=True)
+    seat = draw.permutation(len(known)) % sites
+    trained, first = np.unique(dataset.groups[training.members], return_index=True)
+    position = np.minimum(np.searchsorted(trained, known), len(trained) - 1)
+    seen = trained[position] == known
+    seat[seen] = training.owner[first[position[seen]]]
+    return np.asarray(seat[inverse])
+
+
+def _sites(config: RunConfig) -> list[str]:
+    return [site_name(index) for index in range(config.sites.count)]
+
+
+def _grouped(
+    config: RunConfig, samples: IntArray, present: BoolArray, owner: IntArray, places: Sequence[str]
+) -> dict[str, Share]:
+    """The share of each of ``places``: its samples in their given order, without those that show nothing."""
+    kept = np.arange(len(samples)) if config.missing.empty == "allow" else np.flatnonzero(present.any(axis=1))
+    order = kept[np.argsort(owner[kept], kind="stable")]
+    borders = np.searchsorted(owner[order], np.arange(len(places) + 1))
+    samples, present = samples[order], present[order]
+    return {
+        place: Share(samples[start:stop], present[start:stop])
+        for place, start, stop in zip(places, borders[:-1], borders[1:], strict=True)
+    }

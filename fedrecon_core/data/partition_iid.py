@@ -1,0 +1,23 @@
+"""Partition ``iid``: samples at random, sites of equal size (they differ by at most one sample)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedrecon_core import config
+from fedrecon_core.data.dataset import IntArray
+from fedrecon_core.data.partition import Partition, owners
+from fedrecon_core.registry import PARTITIONS
+
+
+@PARTITIONS.register("iid")
+class Iid(Partition):
+    """Equal shares of the shuffled samples. The library's partitioner cuts in order, so the order is drawn here."""
+
+    def _share_out(
+        self, params: config.Params, labels: IntArray, naturals: IntArray, sites: int, rng_seed: int
+    ) -> IntArray:
+        from flwr_datasets.partitioner import IidPartitioner
+
+        order = np.random.default_rng(rng_seed).permutation(len(labels))
+        return owners(lambda: IidPartitioner(num_partitions=sites), labels, order)

@@ -1,0 +1,34 @@
+"""Partition ``natural``: whole natural ids (subjects, sources) are dealt to the sites; none is ever split."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedrecon_core import config
+from fedrecon_core.data.dataset import IntArray
+from fedrecon_core.data.partition import Partition, owners
+from fedrecon_core.errors import DataError
+from fedrecon_core.registry import PARTITIONS
+
+
+@PARTITIONS.register("natural")
+class Natural(Partition):
+    """Shuffled natural ids, dealt in turn, so that sites hold equally many of them (they differ by at most one)."""
+
+    keeps_naturals = True
+
+    def _share_out(
+        self, params: config.Params, labels: IntArray, naturals: IntArray, sites: int, rng_seed: int
+    ) -> IntArray:
+        from flwr_datasets.partitioner import NaturalIdPartitioner
+
+        known = len(np.unique(naturals))
+        if known < sites:
+            raise DataError(
+                f"sites.count: expected at most {known}, the number of natural ids, found {sites}; "
+                "lower sites.count or choose another data.partition"
+            )
+        number = owners(lambda: NaturalIdPartitioner(partition_by="value"), naturals, np.arange(len(naturals)))
+        seat = np.random.default_rng(rng_seed).permutation(known)
+        dealt: IntArray = (seat % sites)[number].astype(np.int64)
+        return dealt

@@ -1,0 +1,183 @@
+"""Data set ``polydigits``: a five-modality colour set in the manner of PolyMNIST, built from what scikit-learn ships.
+
+Recipe (Sutter et al. 2021, PolyMNIST): modality m shows a digit as the inverted part of a random crop of background
+m; the modalities of a tuple share the class (or, with ``pairing: instance``, the very digit) and nothing else.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from fedrecon_core.config import DataParams
+from fedrecon_core.data.dataset import BoolArray, Dataset, DatasetLoader, IntArray
+from fedrecon_core.registry import DATASETS
+from fedrecon_core.seeding import numpy_stream
+from fedrecon_core.types import SPLITS, DatasetSpec, Likelihood, ModalitySpec
+
+FloatArray = NDArray[np.float32]
+SIDE = 16
+SOURCES = 1797
+SHARES = (1200 / SOURCES, 200 / SOURCES)
+stream = partial(numpy_stream, 0, "polydigits")  # fixed: the run's seed has no part in the data set
+
+
+class PolyDigitsParams(DataParams):
+    """``pairing``: what the modalities of a tuple share; ``tuples``: training tuples per source digit;
+    ``modalities``: how many of the five."""
+
+    pairing: Literal["class", "instance"] = "class"
+    tuples: int = Field(default=3, ge=1)
+    modalities: int = Field(default=5, ge=2, le=5)
+
+
+@DATASETS.register("polydigits")
+class PolyDigits(DatasetLoader):
+    """Colour digits 3x16x16 in [0, 1], modalities m0 to m4, ten classes; nothing is downloaded.
+
+    Fewer modalities or training tuples are a part of the larger set: samples that both hold are equal in it.
+    """
+
+    Params = PolyDigitsParams
+
+    def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
+        """The data set. ``root`` and ``seed`` are not used: split, pairing and crops come from fixed constants, so that
+        runs over several seeds are scored on one and the same test set."""
+        keys = cast(PolyDigitsParams, params)
+        digits, classes = _digits()
+        split, copy, sources = _tuples(keys, classes)
+        count = len(split)
+        arrays = {}
+        for m, background in enumerate(_backgrounds()[: keys.modalities]):
+            crops = _crops(background, split, copy, m)
+            arrays[f"m{m}"] = np.ascontiguousarray(np.where(digits[sources[:, m]][:, None], 1 - crops, crops))
+        return Dataset(
+            spec=_spec(keys.modalities),
+            labels=classes[sources[:, 0]],
+            ids=copy * SOURCES + sources[:, 0],
+            split=split,
+            groups=sources[:, 0].copy(),
+            arrays=arrays,
+            rows={name: np.arange(count, dtype=np.int64) for name in arrays},
+        )
+
+
+def sources(params: PolyDigitsParams) -> IntArray:
+    """int64 [N, M]: the source digit (its number in scikit-learn's set) of each sample in each modality."""
+    return _tuples(params, _digits()[1])[2]
+
+
+def _spec(modalities: int) -> DatasetSpec:
+    likelihood = Likelihood(name="gaussian", std=0.1)
+    shape = (3, SIDE, SIDE)
+    return DatasetSpec(
+        name="polydigits",
+        modalities=tuple(
+            ModalitySpec(name=f"m{m}", kind="image", shape=shape, likelihood=likelihood) for m in range(modalities)
+        ),
+        classes=tuple(str(digit) for digit in range(10)),
+    )
+
+
+def _digits() -> tuple[BoolArray, IntArray]:
+    """bool [1797, 16, 16] and the classes int64 [1797]: doubled bilinearly, then cut at half of the range 0..16.
+
+    Pixels and weights are multiples of 1/16, so the cut is exact on every machine.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    centres = (np.arange(SIDE) + 0.5) / 2 - 0.5  # where the new pixels' centres lie among the eight old ones
+    weights = np.maximum(0, 1 - np.abs(np.clip(centres, 0, 7)[:, None] - np.arange(8)))
+    return weights @ digits.images @ weights.T > 8, digits.target.astype(np.int64)
+
+
+def _split(classes: IntArray) -> IntArray:
+    """int64 [1797]: 0, 1 or 2 for each source digit, in equal shares of every class."""
+    split = np.full(len(classes), 2, dtype=np.int64)
+    for label in range(10):
+        members = stream("split", label).permutation(np.flatnonzero(classes == label))
+        train, validation = (round(share * len(members)) for share in SHARES)
+        split[members[:train]] = 0
+        split[members[train : train + validation]] = 1
+    return split
+
+
+def _tuples(keys: PolyDigitsParams, classes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Of every sample: its split [N], its copy [N] (0 is the first tuple of a source digit) and its sources [N, M]."""
+    of_source = _split(classes)
+    split, copy, sources = [], [], []
+    for part in range(len(SPLITS)):
+        members = np.flatnonzero(of_source == part)
+        for number in range(keys.tuples if part == 0 else 1):
+            split.append(np.full(len(members), part))
+            copy.append(np.full(len(members), number))
+            sources.append(_partners(keys, members, classes, (part, number)))
+    return tuple(np.concatenate(pieces).astype(np.int64) for pieces in (split, copy, sources))  # type: ignore[return-value]
+
+
+def _partners(keys: PolyDigitsParams, members: IntArray, classes: IntArray, where: tuple[int, int]) -> IntArray:
+    """int64 [n, M]: the source digits of one tuple per member; by ``class``, every modality but the first takes its
+    own permutation of the members of each class, so no source digit ever leaves its split."""
+    sources = np.repeat(members[:, None], keys.modalities, axis=1)
+    if keys.pairing == "instance":
+        return sources
+    for m in range(1, keys.modalities):
+        draw = stream("pairing", *where, m)
+        for label in range(10):
+            chosen = classes[members] == label
+            sources[chosen, m] = draw.permutation(members[chosen])
+    return sources
+
+
+def _crops(background: FloatArray, split: IntArray, copy: IntArray, modality: int) -> FloatArray:
+    """float32 [N, 3, 16, 16]: a random crop of ``background`` (float32 [3, H, W]) for each sample."""
+    windows = np.lib.stride_tricks.sliding_window_view(background, (SIDE, SIDE), axis=(1, 2))
+    top, left = np.empty((2, len(split)), dtype=np.int64)
+    for part, number in np.unique(np.stack([split, copy], axis=1), axis=0):
+        chosen = (split == part) & (copy == number)
+        draw = stream("crop", int(part), int(number), modality)
+        top[chosen] = draw.integers(windows.shape[1], size=chosen.sum())
+        left[chosen] = draw.integers(windows.shape[2], size=chosen.sum())
+    return windows.transpose(1, 2, 0, 3, 4)[top, left]
+
+
+def _backgrounds() -> list[FloatArray]:
+    """Five of float32 [3, H, W] in [0, 1]. All keep away from mid-grey, where an inverted digit would not show."""
+    from sklearn.datasets import load_sample_image
+
+    return [
+        0.60 + 0.40 * _shrunk(load_sample_image("china.jpg")),  # light
+        0.40 * _shrunk(load_sample_image("flower.jpg")),  # dark
+        _texture((0.80, 0.25, 0.20), 0),
+        _texture((0.20, 0.75, 0.30), 1),
+        _texture((0.25, 0.30, 0.85), 2),
+    ]
+
+
+def _shrunk(photograph: NDArray[np.uint8]) -> FloatArray:
+    """float32 [3, H / 4, W / 4] in [0, 1]: means over 4 x 4 pixels of a photograph uint8 [H, W, 3]."""
+    height, width = (size // 4 for size in photograph.shape[:2])
+    pixels = photograph[: height * 4, : width * 4].reshape(height, 4, width, 4, 3)
+    means: FloatArray = (pixels.mean(axis=(1, 3)) / 255).astype(np.float32)
+    return means.transpose(2, 0, 1)
+
+
+def _texture(colour: tuple[float, float, float], number: int) -> FloatArray:
+    """float32 [3, 96, 96]: a few slow random waves of contrast 0.15 about ``colour``. Fine texture such as white noise
+    would hide a digit, because its inverse looks like itself."""
+    draw = stream("texture", number)
+    y, x = np.mgrid[0:96, 0:96] * (2 * np.pi / 96)
+    waves = np.zeros((3, 96, 96))
+    for channel in range(3):
+        for _ in range(6):
+            across, down = draw.integers(-5, 6, size=2)
+            waves[channel] += np.sin(across * x + down * y + draw.uniform(0, 2 * np.pi))
+    contrast = 0.15 * waves / np.abs(waves).max()
+    texture: FloatArray = (np.array(colour)[:, None, None] + contrast).astype(np.float32)
+    return texture
