@@ -201,7 +201,7 @@ class RunConfig(Frozen):
     missing: Missingness = Missingness()
     evaluate: Evaluate = Evaluate()
     modalities: Kinds = Field(default_factory=dict, validate_default=True)
-    task: Task = Task()
+    task: Task = Field(default_factory=Task)
     recovery: Recovery
     strategy: Strategy = Field(default="fedavg", validate_default=True)
     local: Local = Local()
