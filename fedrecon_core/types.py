@@ -46,6 +46,11 @@ class ModalitySpec(Frozen):
     likelihood: Likelihood = Likelihood()
     scale: Literal["none", "standard"] = "none"
 
+    @property
+    def features(self) -> tuple[int, ...]:
+        """Shape of the quantities that have a mean of their own: the steps of a (T, D) sequence share theirs."""
+        return self.shape[1:] if len(self.shape) == 2 else self.shape
+
 
 class DatasetSpec(Frozen):
     """What the whole federation agrees on: the modalities, in a fixed order, and the classes."""

@@ -37,11 +37,6 @@ class ModalityKind(ABC):
     def extractor(self, width: int) -> nn.Module:
         """(values [R, *shape], lengths) -> (tokens [R, T', width], mask bool [R, T'] or None if all are real)."""
 
-    @staticmethod
-    def features(values: Tensor) -> Tensor:
-        """``values`` [R, *shape] as [rows, F], one column per quantity with a mean of its own (default: all of them)."""
-        return values.flatten(1)
-
 
 class GaussianHead(nn.Module):
     """A linear layer to (mean, log-variance), the latter clamped to ``LOG_VARIANCE_RANGE``."""

@@ -112,8 +112,3 @@ class Sequence(ModalityKind):
     def extractor(self, width: int) -> nn.Module:
         """A masked convolutional extractor."""
         return SequenceExtractor(self.spec, self.params.extractor, width)
-
-    @staticmethod
-    def features(values: Tensor) -> Tensor:
-        """Every time step is a draw of the same D quantities: [R, T, D] or ragged [steps, D] -> [rows, D]."""
-        return values.reshape(-1, values.shape[-1])

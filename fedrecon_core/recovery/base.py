@@ -14,7 +14,7 @@ from fedrecon_core import seeding
 from fedrecon_core.config import Params, RunConfig
 from fedrecon_core.modalities.base import ModalityKind
 from fedrecon_core.recovery.fills import StoredFill, store_fills
-from fedrecon_core.recovery.stage import Knowledge, Objective, Stage, Workshop
+from fedrecon_core.recovery.stage import Knowledge, Objective, Shelf, Stage, Workshop
 from fedrecon_core.registry import MODALITIES
 from fedrecon_core.state import HEAD_GROUP, Groups, TransferPlan, extractor_group
 from fedrecon_core.task.model import Head, TaskModel
@@ -81,9 +81,9 @@ class Recovery(ABC):
 
     # --- the local round --------------------------------------------------------------------------------------
 
-    def keeps(self, plan: TransferPlan) -> tuple[str, ...]:
-        """The groups of which a site keeps the received version, frozen, beside the one that it trains."""
-        return ()
+    def freeze(self, groups: Groups, plan: TransferPlan, knowledge: Knowledge, shelf: Shelf) -> Groups:
+        """The received groups of which the site keeps a frozen version beside the one that it trains."""
+        return {}
 
     def stages(self, workshop: Workshop) -> list[Stage]:
         """The stages of a local round, in order."""

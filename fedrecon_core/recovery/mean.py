@@ -31,7 +31,5 @@ class Mean(PlainFill):
 
 
 def spread(feature: Tensor, modality: ModalitySpec, rows: int) -> Tensor:
-    """Per-feature values [F] as [rows, *shape]; where steps of a sequence share the features, they repeat in time."""
-    if feature.numel() == modality.shape[-1] and len(modality.shape) == 2:
-        return feature.expand(rows, *modality.shape).clone()
-    return feature.view(1, *modality.shape).expand(rows, *modality.shape).clone()
+    """Per-feature values [F] as [rows, *shape]; the steps of a sequence repeat them."""
+    return feature.view(modality.features).expand(rows, *modality.shape).clone()

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fedrecon_core.data.site import SiteData
-from fedrecon_core.state import Groups
+from fedrecon_core.data.statistics import Statistics
+from fedrecon_core.state import Groups, State
+from fedrecon_core.task.model import TaskModel
+from fedrecon_core.types import Batch
 
 PhaseName = Literal["generator", "mapping", "task"]
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Federation-wide mean and standard deviation of a modality's features (float64 [F]), from present training rows."""
-
-    mean: Tensor
-    std: Tensor
 
 
 @dataclass(frozen=True)
@@ -40,8 +35,9 @@ class Workshop:
     """What a site's local round works on: the groups of its plan, its data, and the round's frozen received groups.
 
     ``received`` holds untouched copies of the groups that a recovery asks to keep frozen beside the trained ones;
-    ``trained_here`` collects the groups that finished a stage in this round; ``quality`` the scores of their mappings.
-    ``task_terms`` are the local half of a strategy; ``stream`` gives the random generator of a named purpose.
+    ``trained_here`` collects the groups that finished a stage in this round, ``quality`` the scores of their mappings.
+    ``stream`` gives the random generator of a named purpose, the same in every round; ``logits_hook`` and ``extra_loss``
+    are the local half of the strategy.
     """
 
     groups: Groups
@@ -52,7 +48,19 @@ class Workshop:
     trained_here: dict[str, int] = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
     logits_hook: Callable[[Tensor, Tensor], Tensor] = lambda logits, labels: logits
-    extra_loss: Callable[[object, object], Tensor | float] = lambda model, batch: 0.0
+    extra_loss: Callable[[TaskModel, Batch], Tensor | float] = lambda model, batch: 0.0
+
+
+class Shelf(Protocol):
+    """What a site remembers between rounds: named sets of groups, on its own disk."""
+
+    def load(self, name: str) -> dict[str, State]:
+        """The set kept under ``name``; empty if there is none."""
+        ...
+
+    def save(self, name: str, groups: Mapping[str, State]) -> None:
+        """Keep ``groups`` under ``name``."""
+        ...
 
 
 class Objective(ABC):

@@ -1,0 +1,80 @@
+"""Federation-wide statistics of the modalities: each site sends sums over its present training rows, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fedrecon_core.data.site import Column, SiteData
+from fedrecon_core.types import ModalitySpec
+
+Sums = tuple[float, list[float], list[float]]
+"""(count, sums, sums of squares) of one modality's features."""
+FLAT = 1e-6
+"""A feature whose standard deviation is below this is constant: it is centred and not stretched."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of a modality's features, float64 [F]."""
+
+    mean: Tensor
+    std: Tensor
+
+
+def site_sums(data: SiteData) -> dict[str, Sums]:
+    """Modality -> sums over this site's present rows; modalities without any row are left out."""
+    sums = {}
+    for modality in data.spec.modalities:
+        values = data.columns[modality.name].values
+        if len(values):
+            rows = values.reshape(-1, *modality.features).flatten(1).double()
+            sums[modality.name] = (float(len(rows)), rows.sum(0).tolist(), (rows**2).sum(0).tolist())
+    return sums
+
+
+def combine(sites: Iterable[Mapping[str, Sums]]) -> dict[str, Statistics]:
+    """Modality -> statistics over all sites, added up in the order given (pass them in sorted site order)."""
+    totals: dict[str, list[Tensor]] = {}
+    for site in sites:
+        for name, (count, sums, squares) in site.items():
+            parts = [torch.tensor([count], dtype=torch.float64), *(torch.tensor(x, dtype=torch.float64) for x in (sums, squares))]
+            known = totals.get(name)
+            totals[name] = parts if known is None else [a + b for a, b in zip(known, parts, strict=True)]
+    return {name: _statistics(*total) for name, total in totals.items()}
+
+
+def _statistics(count: Tensor, sums: Tensor, squares: Tensor) -> Statistics:
+    mean = sums / count
+    return Statistics(mean, (squares / count - mean**2).clamp(min=0).sqrt())
+
+
+def scaled(data: SiteData, statistics: Mapping[str, Statistics]) -> SiteData:
+    """``data`` with the modalities that ask for it z-normalised (``ModalitySpec.scale``)."""
+    wanted = {m.name: m for m in data.spec.modalities if m.scale == "standard" and m.name in statistics}
+    if not wanted:
+        return data
+
+    def scale(columns: dict[str, Column]) -> dict[str, Column]:
+        return {n: _scaled(c, wanted[n], statistics[n]) if n in wanted else c for n, c in columns.items()}
+
+    return replace(data, columns=scale(data.columns), sealed=None if data.sealed is None else scale(data.sealed))
+
+
+def _scaled(column: Column, modality: ModalitySpec, statistics: Statistics) -> Column:
+    std = torch.where(statistics.std > FLAT, statistics.std, 1.0).view(modality.features)
+    values = (column.values - statistics.mean.view(modality.features)) / std
+    return replace(column, values=values.to(column.values.dtype))
+
+
+def after_scaling(modalities: Iterable[ModalitySpec], statistics: Mapping[str, Statistics]) -> dict[str, Statistics]:
+    """The statistics that a model sees: mean 0 and deviation 1 (0 for a constant) where the modality is scaled."""
+    seen = dict(statistics)
+    for modality in modalities:
+        known = statistics.get(modality.name)
+        if known is not None and modality.scale == "standard":
+            seen[modality.name] = Statistics(torch.zeros_like(known.mean), (known.std > FLAT).double())
+    return seen

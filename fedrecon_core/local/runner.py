@@ -1,0 +1,94 @@
+"""Runs one stage: a fresh optimiser, seeded batches, gradient steps on the groups that the stage trains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from fedrecon_core import seeding
+from fedrecon_core.config import Phase
+from fedrecon_core.local.hook import LocalHook
+from fedrecon_core.recovery.stage import Objective, Stage, Workshop, set_frozen
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a stage did: mean loss of its last epoch, steps taken, what passed through its groups, seconds."""
+
+    name: str
+    phase: str
+    loss: float
+    steps: int
+    items: int
+    seconds: float
+    counts: dict[str, int] = field(default_factory=dict)
+    real: dict[str, int] = field(default_factory=dict)
+
+
+def optimizer_for(phase: Phase, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """A new optimiser: the benchmark, like every round here, starts each stage without momentum from the last."""
+    if phase.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=phase.lr, momentum=phase.momentum, weight_decay=phase.weight_decay)
+    return torch.optim.Adam(parameters, lr=phase.lr, weight_decay=phase.weight_decay)
+
+
+def batches(items: int, size: int, stream: torch.Generator, device: torch.device) -> Iterator[Tensor]:
+    """A shuffled epoch: int64 index tensors of ``size`` items, the last one shorter."""
+    return iter(torch.randperm(items, generator=stream).to(device).split(size))
+
+
+def run_stage(stage: Stage, workshop: Workshop, phase: Phase, hook: LocalHook, keys: tuple[seeding.Key, ...]) -> StageReport:
+    """Train ``stage.trains`` for ``phase.epochs`` epochs; ``keys`` name the stream (seed, round, site).
+
+    Nothing but the trained groups changes. A stage without items or epochs changes nothing at all.
+    """
+    started = time.perf_counter()
+    seed = int(keys[0])
+    with seeding.scope(seed, "stage", *keys[1:], stage.name):
+        for name, module in workshop.groups.items():
+            set_frozen(module, frozen=name not in stage.trains)
+        objective = stage.objective(workshop)
+        stream = seeding.torch_stream(seed, "order", *keys[1:], stage.name)
+        loss, steps = _epochs(stage, workshop, phase, hook if stage.phase in hook.phases else LocalHook(), objective, stream)
+        for name in stage.trains:
+            set_frozen(workshop.groups[name], frozen=True)
+    if steps:
+        workshop.trained_here.update(objective.counts())
+        workshop.quality.update(objective.quality())
+    return StageReport(
+        name=stage.name,
+        phase=stage.phase,
+        loss=loss,
+        steps=steps,
+        items=objective.items,
+        seconds=time.perf_counter() - started,
+        counts=objective.counts() if steps else {},
+        real=objective.real() if steps else {},
+    )
+
+
+def _epochs(
+    stage: Stage, workshop: Workshop, phase: Phase, hook: LocalHook, objective: Objective, stream: torch.Generator
+) -> tuple[float, int]:
+    """(mean loss of the last epoch, steps)."""
+    named = [(f"{g}/{n}", p) for g in stage.trains for n, p in workshop.groups[g].named_parameters()]
+    parameters = [parameter for _, parameter in named]
+    optimizer = optimizer_for(phase, parameters)
+    total, steps = torch.zeros(()), 0
+    for _ in range(phase.epochs if objective.items else 0):
+        total = torch.zeros(())
+        for index in batches(objective.items, phase.batch, stream, workshop.data.device):
+            optimizer.zero_grad(set_to_none=True)
+            loss = objective.loss(index)
+            loss.backward()  # type: ignore[no-untyped-call]
+            hook.gradients(named)
+            if phase.clip is not None:
+                nn.utils.clip_grad_norm_(parameters, phase.clip)
+            optimizer.step()
+            total += loss.detach().cpu() * len(index)
+            steps += 1
+    return (float(total) / objective.items if objective.items else 0.0), steps

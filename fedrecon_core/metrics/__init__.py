@@ -1,0 +1,1 @@
+"""Metrics, one file each, and the traffic account. They know no model."""

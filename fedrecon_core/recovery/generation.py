@@ -1,0 +1,115 @@
+"""Objectives of the first two stages of FedRecon: generators, and mappings between their frozen latents."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fedrecon_core.generators.mapping import TERMS, Mapping, Pair
+from fedrecon_core.generators.vae import Gaussian, Generator
+from fedrecon_core.recovery.fills import chunks
+from fedrecon_core.recovery.stage import Objective, Workshop
+from fedrecon_core.state import decoder_group, encoder_group, mapping_group
+from fedrecon_core.types import Likelihood
+
+if TYPE_CHECKING:
+    from fedrecon_core.recovery.fedrecon import FedRecon
+
+FEWEST_VALIDATED = 4
+"""Held-out pairs below which a mapping's score would be noise and is not reported."""
+
+
+class GeneratorObjective(Objective):
+    """Stage 1 for one modality: the negative ELBO (Eq. 3) over the site's present rows."""
+
+    def __init__(self, workshop: Workshop, name: str, likelihood: Likelihood, beta: float) -> None:
+        encoder, decoder = workshop.groups[encoder_group(name)], workshop.groups[decoder_group(name)]
+        self.generator = Generator(encoder, decoder, likelihood)
+        self.name, self.beta = name, beta
+        self.column = workshop.data.columns[name]
+        self.samples = workshop.data.having(name)
+        self.items = len(self.samples)
+
+    def loss(self, index: Tensor) -> Tensor:
+        """Mean negative ELBO of the rows, in nats."""
+        return self.generator.loss(self.column.take(self.samples[index]), self.beta)
+
+    def counts(self) -> dict[str, int]:
+        """Present rows, for encoder and decoder."""
+        return {encoder_group(self.name): self.items, decoder_group(self.name): self.items}
+
+
+class LatentCache:
+    """q(z given x) of a site's present rows, encoded once per modality after the generators are frozen."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.workshop = workshop
+        self._known: dict[str, tuple[Gaussian, Tensor]] = {}
+
+    def of(self, name: str, samples: Tensor) -> Gaussian:
+        """The posteriors of ``samples``, all of which must have modality ``name``."""
+        if name not in self._known:
+            self._known[name] = self._encode(name)
+        posterior, place = self._known[name]
+        return posterior[place[samples]]
+
+    def _encode(self, name: str) -> tuple[Gaussian, Tensor]:
+        data, encoder = self.workshop.data, self.workshop.groups[encoder_group(name)]
+        samples = data.having(name)
+        with torch.no_grad():
+            taken = [data.columns[name].take(samples[part]) for part in chunks(len(samples), data.device)]
+            parts = [encoder(rows.values, rows.lengths) for rows in taken]
+        place = torch.full((len(data),), -1, dtype=torch.long, device=data.device)
+        place[samples] = torch.arange(len(samples), device=data.device)
+        return Gaussian(torch.cat([mean for mean, _ in parts]), torch.cat([spread for _, spread in parts])), place
+
+
+class MappingObjective(Objective):
+    """Stage 2 for one ordered pair (m, n): Eq. 5 or the terms of the config, over the samples that have both."""
+
+    def __init__(self, workshop: Workshop, latents: LatentCache, names: tuple[str, str], recovery: FedRecon) -> None:
+        source, target = names
+        self.group = mapping_group(source, target)
+        self.mapping: Mapping = workshop.groups[self.group]  # type: ignore[assignment]
+        self.terms = recovery.params.mapping.terms()
+        decoder = workshop.groups[decoder_group(target)]
+        self.generator = Generator(workshop.groups[encoder_group(target)], decoder, recovery.likelihoods[target])
+        self.column = workshop.data.columns[target]
+        pairs = workshop.data.having(source, target)
+        order = pairs[torch.randperm(len(pairs), generator=workshop.stream(f"holdout.{self.group}"))]
+        held = int(recovery.params.mapping.holdout * len(pairs))
+        self.held, self.samples = order[:held], order[held:].sort().values
+        self.source, self.target = latents.of(source, self.samples), latents.of(target, self.samples)
+        self._validation = (latents.of(source, self.held), latents.of(target, self.held))
+        self.items = len(self.samples)
+
+    def loss(self, index: Tensor) -> Tensor:
+        """The weighted sum of the terms, mean over the pairs; z_m and z_n are drawn from their posteriors."""
+        target = self.target[index]
+        pair = Pair(
+            mapped=self.mapping(self.source[index].sample()),
+            target=target,
+            sampled=target.sample(),
+            rows=lambda: self.column.take(self.samples[index]),
+            generator=self.generator,
+        )
+        losses = [weight * TERMS[name](pair).mean() for name, weight in self.terms.items() if weight]
+        return torch.stack(losses).sum()
+
+    def counts(self) -> dict[str, int]:
+        """Pairs that train this mapping."""
+        return {self.group: self.items}
+
+    def quality(self) -> dict[str, float]:
+        """The share of z_n's variance that T explains on held-out pairs, cut to [0, 1]; nothing where there are few."""
+        source, target = self._validation
+        if len(self.held) < FEWEST_VALIDATED:
+            return {}
+        with torch.no_grad():
+            error = ((self.mapping(source.mean).mean - target.mean) ** 2).sum()
+            spread = ((target.mean - target.mean.mean(dim=0)) ** 2).sum()
+        explained = 1 - float(error) / max(float(spread), 1e-12)
+        return {self.group: min(max(explained, 0.0), 1.0) if math.isfinite(explained) else 0.0}
