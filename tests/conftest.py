@@ -1,0 +1,26 @@
+"""Fixtures and marks for every test."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedrecon_core.registry import CORE_PACKAGES, discover
+
+torch.set_num_threads(1)  # results equal bit for bit only with one thread, and small models are faster
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies in tests/benchmarks, so that plain ``pytest`` never waits for a benchmark that forgot its mark."""
+    for item in items:
+        if BENCHMARKS in item.path.parents:
+            item.add_marker("benchmark")
+
+
+@pytest.fixture(scope="session")
+def discovered() -> None:
+    """Every registry filled, as a run fills it."""
+    discover((*CORE_PACKAGES, "strategies"))
