@@ -1,0 +1,98 @@
+"""What every registered data set promises; a new file in ``fedrecon_core/data`` is tested here with no edit.
+
+A data set that reads a folder is left out: it cannot be loaded without one.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from fedrecon_core.data.dataset import Dataset
+from fedrecon_core.errors import DataError
+from fedrecon_core.registry import CORE_PACKAGES, DATASETS, MODALITIES, discover
+
+pytestmark = pytest.mark.quick
+discover(CORE_PACKAGES)
+
+
+def build(name: str) -> Dataset:
+    cls = DATASETS.get(name)
+    try:
+        return cls().load(cls.Params(name=name), None, 0)
+    except DataError as error:
+        pytest.skip(f"{name} needs a data folder: {error}")
+
+
+first = lru_cache(maxsize=None)(build)
+
+
+@pytest.fixture(params=[name for name, _ in DATASETS.items()])
+def dataset(request) -> Dataset:
+    return first(request.param)
+
+
+def test_columns_have_one_entry_per_sample(dataset):
+    for column in (dataset.labels, dataset.ids, dataset.split, dataset.groups, *dataset.rows.values()):
+        assert column.shape == dataset.labels.shape
+        assert column.dtype == np.int64
+
+
+def test_arrays_have_the_shape_of_their_spec_and_finite_float32_values(dataset):
+    assert set(dataset.arrays) == set(dataset.rows) == set(dataset.spec.names)
+    for modality in dataset.spec.modalities:
+        array = dataset.arrays[modality.name]
+        ragged = modality.name in dataset.offsets
+        assert array.shape[1:] == (modality.shape[1:] if ragged else modality.shape)
+        assert array.dtype == np.float32
+        assert np.isfinite(array).all()
+        assert modality.kind in MODALITIES.names()
+
+
+def test_rows_point_into_the_arrays_and_agree_with_what_exists(dataset):
+    exists = dataset.exists()
+    assert exists.shape == (len(dataset.labels), len(dataset.spec.names))
+    assert exists.any(axis=0).all()
+    for column, name in enumerate(dataset.spec.names):
+        rows = dataset.rows[name]
+        count = len(dataset.offsets[name]) - 1 if name in dataset.offsets else len(dataset.arrays[name])
+        assert np.array_equal(rows >= 0, exists[:, column])
+        assert rows.min() >= -1 and rows.max() < count
+
+
+def test_offsets_cut_the_whole_array_into_sequences_no_longer_than_the_spec_says(dataset):
+    for name, offsets in dataset.offsets.items():
+        lengths = np.diff(offsets)
+        assert offsets[0] == 0 and offsets[-1] == len(dataset.arrays[name])
+        assert lengths.min() >= 1 and lengths.max() <= dataset.spec[name].shape[0]
+
+
+def test_ids_are_unique(dataset):
+    assert len(np.unique(dataset.ids)) == len(dataset.ids)
+
+
+def test_every_split_shows_every_class(dataset):
+    assert set(np.unique(dataset.split)) == {0, 1, 2}
+    for part in range(3):
+        assert set(dataset.labels[dataset.members(part)]) == set(range(len(dataset.spec.classes)))
+
+
+def test_no_group_lies_in_two_splits(dataset):
+    groups = [set(dataset.groups[dataset.members(part)].tolist()) for part in range(3)]
+    assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
+
+
+def test_no_row_is_shared_between_splits(dataset):
+    for rows in dataset.rows.values():
+        parts = [set(rows[dataset.members(part)].tolist()) - {-1} for part in range(3)]
+        assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
+
+
+def test_loading_twice_gives_the_same_bytes(dataset):
+    again = build(dataset.spec.name)
+    assert again.spec.digest() == dataset.spec.digest()
+    for name in ("labels", "ids", "split", "groups"):
+        assert getattr(again, name).tobytes() == getattr(dataset, name).tobytes()
+    for name in dataset.spec.names:
+        assert again.arrays[name].tobytes() == dataset.arrays[name].tobytes()
+        assert again.rows[name].tobytes() == dataset.rows[name].tobytes()

@@ -1,0 +1,275 @@
+"""Who holds which samples: the partition schemes, and the allocation that puts them to use."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from fedrecon_core.config import Params, RunConfig, parse
+from fedrecon_core.data.allocation import Allocation, Share, allocate, site_name
+from fedrecon_core.data.dataset import Dataset
+from fedrecon_core.errors import ConfigError, DataError
+from fedrecon_core.registry import CORE_PACKAGES, PARTITIONS, RECOVERIES, STRATEGIES, discover
+from fedrecon_core.types import DatasetSpec, ModalitySpec
+
+pytestmark = pytest.mark.quick
+discover(CORE_PACKAGES)
+NAMES = ("image", "text", "audio")
+LABELS = np.random.default_rng(0).integers(0, 7, 900)
+NATURALS = np.random.default_rng(1).integers(0, 60, 900) * 10 + 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def toys():
+    for registry in (RECOVERIES, STRATEGIES):
+        registry.register("toy")(type("Toy", (), {"Params": Params}))
+    yield
+    for registry in (RECOVERIES, STRATEGIES):
+        registry.forget("toy")
+
+
+def assign(name: str, sites: int = 8, seed: int = 2**62 + 1, labels=LABELS, naturals=NATURALS, **keys) -> np.ndarray:
+    cls = PARTITIONS.get(name)
+    return cls().assign(cls.Params(name=name, **keys), labels, naturals, sites, seed)
+
+
+def toy_set(train: int = 600) -> Dataset:
+    """Six classes; the ids 0 to 39 are the subjects of the training samples, the held-out ones have others."""
+    count = train + 200
+    split = np.repeat([0, 1, 2], [train, 100, 100])
+    return Dataset(
+        spec=DatasetSpec(
+            name="toy",
+            modalities=tuple(ModalitySpec(name=name, kind="vector", shape=(1,)) for name in NAMES),
+            classes=tuple("abcdef"),
+        ),
+        labels=np.random.default_rng(2).permutation(count) % 6,
+        ids=np.arange(count) + 1000,
+        split=split,
+        groups=np.where(split == 0, np.arange(count) % 40, 100 + np.arange(count) % 20),
+        arrays={name: np.zeros((count, 1), dtype=np.float32) for name in NAMES},
+        rows={name: np.arange(count) for name in NAMES},
+    )
+
+
+def config(*, count=10, where="server", partition="iid", train=None, seed=0) -> RunConfig:
+    return parse(
+        {
+            "seed": seed,
+            "data": {"name": "polydigits", "partition": partition},
+            "recovery": "toy",
+            "strategy": "toy",
+            "sites": {"count": count},
+            "evaluate": {"where": where},
+            "missing": {"train": train or {}},
+        }
+    )
+
+
+def held(shares: dict[str, Share]) -> np.ndarray:
+    return np.sort(np.concatenate([share.samples for share in shares.values()]))
+
+
+# ----------------------------------------------------------------------------------------------------------- schemes
+@pytest.mark.parametrize("name", PARTITIONS.names())
+def test_every_scheme_gives_each_sample_one_site_and_the_same_for_the_same_seed(name):
+    first, second, other = assign(name), assign(name), assign(name, seed=5)
+    assert first.dtype == np.int64 and first.shape == LABELS.shape
+    assert first.min() >= 0 and first.max() < 8
+    assert first.tobytes() == second.tobytes() != other.tobytes()
+
+
+@pytest.mark.parametrize("name", PARTITIONS.names())
+def test_every_scheme_gives_a_single_site_everything(name):
+    assert not assign(name, sites=1).any()
+
+
+@pytest.mark.parametrize("name", PARTITIONS.names())
+def test_every_scheme_refuses_more_sites_than_samples(name):
+    with pytest.raises(DataError, match=r"sites\.count: expected at most 20, .*found 21"):
+        assign(name, sites=21, labels=LABELS[:20], naturals=NATURALS[:20])
+
+
+@pytest.mark.parametrize("name", PARTITIONS.names())
+def test_every_scheme_is_silent(name, capfd, recwarn):
+    assign(name)
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+
+
+def test_iid_shares_are_equal_and_shuffled():
+    owner = assign("iid")
+    sizes = np.bincount(owner)
+    assert sizes.max() - sizes.min() <= 1
+    assert len(np.unique(owner[:100])) == 8  # the first samples are not all at the first site
+
+
+def test_dirichlet_skews_classes_the_more_the_smaller_alpha():
+    def skew(alpha: float) -> float:
+        table = np.zeros((8, 7))
+        np.add.at(table, (assign("dirichlet", alpha=alpha), LABELS), 1)
+        return float((table.max(axis=0) / table.sum(axis=0)).mean())
+
+    assert skew(0.05) > 0.6 > 0.3 > skew(100.0)
+
+
+def test_dirichlet_allows_empty_sites():
+    sizes = np.bincount(assign("dirichlet", sites=100, alpha=0.05), minlength=100)
+    assert (sizes == 0).any() and sizes.sum() == 900
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 1e4])
+def test_dirichlet_loses_no_sample_at_extreme_alpha(alpha):
+    assert len(assign("dirichlet", alpha=alpha)) == 900
+
+
+def test_dirichlet_refuses_an_alpha_of_zero():
+    with pytest.raises(ConfigError, match=r"alpha"):
+        config(partition={"name": "dirichlet", "alpha": 0})
+
+
+def test_natural_keeps_ids_whole_and_deals_equally_many():
+    owner = assign("natural")
+    sites_of = {natural: set(owner[natural == NATURALS].tolist()) for natural in np.unique(NATURALS)}
+    assert all(len(sites) == 1 for sites in sites_of.values())
+    ids = np.bincount([next(iter(sites)) for sites in sites_of.values()], minlength=8)
+    assert ids.max() - ids.min() <= 1
+
+
+def test_natural_refuses_more_sites_than_ids():
+    with pytest.raises(DataError, match=r"sites\.count: expected at most 60, the number of natural ids, found 61"):
+        assign("natural", sites=61)
+
+
+def test_the_partitioners_are_not_imported_before_they_are_used():
+    code = (
+        "import sys; from fedrecon_core.registry import CORE_PACKAGES, discover; discover(CORE_PACKAGES);"
+        "assert not {'flwr_datasets', 'datasets', 'sklearn'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# -------------------------------------------------------------------------------------------------------- allocation
+def test_sites_are_named_with_four_digits():
+    assert [site_name(index) for index in (0, 42, 12345)] == ["site-0000", "site-0042", "site-12345"]
+
+
+@pytest.mark.parametrize("name", PARTITIONS.names())
+def test_training_samples_are_shared_out_once_and_held_out_ones_lie_at_the_server(name):
+    dataset = toy_set()
+    allocation = allocate(dataset, config(partition=name))
+    assert list(allocation.train) == [site_name(index) for index in range(10)]
+    assert np.array_equal(held(allocation.train), dataset.members(0))
+    assert list(allocation.validation) == list(allocation.test) == ["server"]
+    assert np.array_equal(allocation.validation["server"].samples, dataset.members(1))
+    assert np.array_equal(allocation.test["server"].samples, dataset.members(2))
+
+
+def test_evaluation_at_the_sites_spreads_the_held_out_samples():
+    dataset = toy_set()
+    allocation = allocate(dataset, config(where="sites"))
+    for part, shares in ((1, allocation.validation), (2, allocation.test)):
+        assert list(shares) == list(allocation.train)
+        assert np.array_equal(held(shares), dataset.members(part))
+        assert {len(share.samples) for share in shares.values()} == {10}
+
+
+def test_held_out_samples_follow_their_natural_id_and_new_ids_stay_whole():
+    dataset = toy_set()
+    dataset.groups[dataset.members(2)[:50]] = 7  # a subject that is also in training
+    allocation = allocate(dataset, config(where="sites", partition="natural"))
+    site = {int(g): name for name, share in allocation.train.items() for g in dataset.groups[share.samples]}
+    places: dict[int, set[str]] = {}
+    for name, share in allocation.test.items():
+        for group in dataset.groups[share.samples].tolist():
+            places.setdefault(group, set()).add(name)
+    assert places[7] == {site[7]}
+    assert all(len(names) == 1 for names in places.values())
+    assert np.array_equal(held(allocation.test), dataset.members(2))
+
+
+def test_the_same_config_gives_the_same_hashes_and_each_hash_sees_its_own_half():
+    keys = {"level": "sample", "rate": 0.5}
+    first, again = (allocate(toy_set(), config(train=keys)) for _ in range(2))
+    masked = allocate(toy_set(), config(train={**keys, "rate": 0.6}))
+    moved = allocate(toy_set(), config(train=keys, seed=1))
+    assert hashes(first) == hashes(again)
+    assert masked.partition_sha256 == first.partition_sha256 and masked.mask_sha256 != first.mask_sha256
+    assert moved.partition_sha256 != first.partition_sha256
+
+
+def hashes(allocation: Allocation) -> tuple[str, str]:
+    return allocation.partition_sha256, allocation.mask_sha256
+
+
+def test_the_config_is_named_when_there_are_too_few_samples():
+    with pytest.raises(DataError, match=r"sites\.count: expected at most 30, .*found 31"):
+        allocate(toy_set(train=30), config(count=31))
+
+
+# ----------------------------------------------------------------------------------------------------------- coupled
+COUPLED = {"level": "coupled", "pairs": 0.2, "complete_sites": 2}
+
+
+@pytest.mark.parametrize("name", PARTITIONS.names())
+def test_coupled_sites_hold_one_modality_of_one_block_of_classes_in_turn(name):
+    dataset = toy_set()
+    train = allocate(dataset, config(count=11, train=COUPLED, partition=name)).train
+    assert np.array_equal(held(train), dataset.members(0))
+    for index in range(9):
+        share, kind = train[site_name(index)], index % 3
+        assert (share.present == (np.arange(3) == kind)).all()
+        assert set(dataset.labels[share.samples]) <= {2 * kind, 2 * kind + 1}
+
+
+def test_the_last_coupled_sites_hold_complete_samples_of_all_classes():
+    dataset = toy_set()
+    train = allocate(dataset, config(count=11, train=COUPLED)).train
+    complete = {name: train[name] for name in ("site-0009", "site-0010")}
+    assert len(held(complete)) == 120
+    for share in complete.values():
+        assert share.present.all()
+        assert set(dataset.labels[share.samples]) == set(range(6))
+
+
+def test_coupled_without_pairs_leaves_the_complete_sites_empty():
+    train = allocate(toy_set(), config(count=4, train={"level": "coupled", "pairs": 0})).train
+    assert [len(share.samples) > 0 for share in train.values()] == [True, True, True, False]
+
+
+def test_coupled_blocks_of_uneven_size_come_in_order():
+    dataset = toy_set()
+    dataset.labels[:] = dataset.labels % 5
+    spec = dataset.spec.model_copy(update={"classes": tuple("abcde")})
+    uneven = Dataset(**{**vars(dataset), "spec": spec})
+    train = allocate(uneven, config(count=4, train={"level": "coupled"})).train
+    assert [set(uneven.labels[train[site_name(index)].samples]) for index in range(3)] == [{0, 1}, {2, 3}, {4}]
+
+
+def test_coupled_needs_a_site_for_each_kind():
+    with pytest.raises(ConfigError, match=r"sites\.count: .*expected at least 5, found 4"):
+        allocate(toy_set(), config(count=4, train=COUPLED))
+
+
+def test_coupled_needs_a_class_for_each_kind():
+    dataset = toy_set()
+    few = Dataset(**{**vars(dataset), "spec": dataset.spec.model_copy(update={"classes": ("a", "b")})})
+    with pytest.raises(ConfigError, match=r"missing\.train\.level: .*at least 3 classes, found 2"):
+        allocate(few, config(train=COUPLED))
+
+
+def test_coupled_names_the_kind_that_has_too_few_samples():
+    with pytest.raises(DataError, match=r"sites\.count: .*kind (image|text|audio|complete)"):
+        allocate(toy_set(train=40), config(count=40, train={"level": "coupled"}))
+
+
+# ------------------------------------------------------------------------------------------------------------- scale
+@pytest.mark.parametrize("keys", [{"level": "site", "rate": 0.6}, COUPLED])
+def test_ten_thousand_sites_take_seconds(keys):
+    dataset, run = toy_set(train=60000), config(count=10000, where="sites", train=keys)
+    start = time.perf_counter()
+    allocation = allocate(dataset, run)
+    assert time.perf_counter() - start < 10  # about 1 s on an idle core
+    assert len(held(allocation.train)) == 60000
