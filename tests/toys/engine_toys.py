@@ -1,5 +1,6 @@
 """A small ServerApp and ClientApp for the tests of the engines, steered by a JSON file in place of a config."""
 
+import contextlib
 import json
 import os
 import time
@@ -20,14 +21,17 @@ def count(message: Message, context: Context) -> Message:
     context.state["seen"] = ConfigRecord({"n": int(seen["n"]) + 1})
     who = {"partition": context.node_config["partition-id"], "of": context.node_config["num-partitions"]}
     metrics = MetricRecord({"n": int(context.state["seen"]["n"]), "pid": os.getpid(), **who})
-    return Message(RecordDict({"count": metrics, **client_package()}), reply_to=message)
+    return Message(RecordDict({"count": metrics, **imported()}), reply_to=message)
 
 
-def client_package() -> dict[str, ConfigRecord]:
-    """Where the package ``client`` comes from in this process."""
-    import client as package
+def imported() -> dict[str, ConfigRecord]:
+    """Which code this process runs."""
+    import strategies
+    from strategies.code_hash import code_hash
 
-    return {"client": ConfigRecord({"path": [str(path) for path in package.__path__]})}
+    with contextlib.suppress(ModuleNotFoundError):
+        import client  # noqa: F401
+    return {"code": ConfigRecord({"hash": code_hash(), "file": str(strategies.__file__)})}
 
 
 @client.train("raise")
@@ -97,5 +101,5 @@ def _nodes(grid: Grid, wanted: int) -> list[int]:
 def _ask(grid: Grid, nodes: list[int]) -> list[dict]:
     messages = [Message(RecordDict(), node, "query.count") for node in nodes]
     replies = [reply.content for reply in grid.send_and_receive(messages)]
-    told = [{**dict(content["count"]), "client": content["client"]["path"]} for content in replies]
+    told = [{**dict(content["count"]), **dict(content["code"])} for content in replies]
     return sorted(told, key=lambda item: item["partition"])

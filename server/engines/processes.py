@@ -1,0 +1,63 @@
+"""Finding and ending exactly the processes that a run started, however deep they were started.
+
+A process inherits its environment from the one that starts it. A variable with a value that no other run has therefore
+marks all of them, also those that left the process group and those whose parent is gone. Linux shows it in ``/proc``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+MARK = "FEDRECON_RUN"
+
+
+def environment(token: str) -> dict[str, str]:
+    """What to add to the environment of a process so that it and its children are found by ``token``."""
+    return {
+        MARK: token,
+        # Ray's workers rename themselves; without this the new name may be written over the environment.
+        "SPT_NOENV": "1",
+    }
+
+
+def marked(token: str) -> list[int]:
+    """The ids of the running processes that carry ``token``, this one never among them."""
+    wanted = f"{MARK}={token}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):  # it ended meanwhile, or it belongs to someone else
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
+
+
+def wait_until_gone(token: str, seconds: float) -> bool:
+    """Whether no process carries ``token`` any more, waiting at most ``seconds`` for it."""
+    deadline = time.monotonic() + seconds
+    while marked(token):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def end(token: str, grace: float = 3.0) -> None:
+    """End every process that carries ``token``: ask, wait ``grace`` seconds, then kill until none is left."""
+    _signal(token, signal.SIGTERM)
+    if wait_until_gone(token, grace):
+        return
+    deadline = time.monotonic() + 10.0
+    while marked(token) and time.monotonic() < deadline:  # again: one may have started another meanwhile
+        _signal(token, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _signal(token: str, number: signal.Signals) -> None:
+    for process in marked(token):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)

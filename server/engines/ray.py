@@ -1,0 +1,265 @@
+"""Engine ``ray``: the run goes through Flower's own commands to its simulation on Ray.
+
+A SuperLink is started for this one run, on a port and with a Flower home of its own, from an empty folder: Ray's
+workers import from the working directory before they look into the app bundle, and would run another project's
+``client`` package if they were started beside one. Everything that is started carries a mark by which it is found and
+ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedrecon_core.errors import RunError
+from server.engines import processes
+from server.engines.base import ENGINES, Engine, Job
+from server.engines.submission import write_app
+
+CONNECTION = "fedrecon"
+START_SECONDS = 60.0
+COMMAND_SECONDS = 30.0
+POLL_SECONDS = 2.0
+# Ray's sockets lie up to 70 characters below its folder, and a socket's path has at most 107.
+LONGEST_FOLDER = 30
+
+_ENVIRONMENT = {
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",  # results depend on the number of threads
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+@ENGINES.register("ray")
+class Ray(Engine):
+    """Runs the sites as Ray actors, ``workers`` at a time."""
+
+    def run(self, job: Job) -> None:
+        """Execute ``job``; see ``Engine.run``. What Flower and Ray say goes to ``engine.log`` in the run directory.
+
+        Nothing that was started is left behind, whether the run completes, fails, or is interrupted.
+        """
+        before = _stamp(job)
+        with _terminable(), _private_folder() as folder:
+            session = _Session(folder, job.out / "engine.log")
+            try:
+                session.start()
+                session.submit(job)
+                status, details = session.status()
+            finally:
+                session.close()
+        if status != "finished:completed":
+            raise RunError(_reason(job, before) or f"{_failure(status, details)}; see {session.log}")
+
+
+@dataclass
+class _Session:
+    """One SuperLink and the commands that talk to it."""
+
+    folder: Path
+    log: Path
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _superlink: subprocess.Popen[bytes] | None = None
+    _unfinished: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("home", "empty", "ray", "app"):
+            (self.folder / name).mkdir()
+        programs = str(Path(sys.executable).parent)
+        self._environment = {
+            **os.environ,
+            **_ENVIRONMENT,
+            **processes.environment(self.token),
+            "FLWR_HOME": str(self.folder / "home"),
+            "RAY_TMPDIR": str(self.folder / "ray"),
+            "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
+            # A proxy for the world outside would be asked for our own SuperLink, too.
+            **{name: f"127.0.0.1,localhost,{os.environ.get(name, '')}" for name in ("NO_PROXY", "no_proxy")},
+        }
+
+    def start(self) -> None:
+        """Start the SuperLink and wait until it listens; ``RunError`` if it does not."""
+        port = _free_port()
+        address = f"127.0.0.1:{port}"
+        connection = f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+        (self.folder / "home" / "config.toml").write_text(f'{connection}address = "{address}"\ninsecure = true\n')
+        flags = ["--simulation", "--insecure", "--host", "127.0.0.1", "--port", str(port)]
+        self._superlink = self._open("flower-superlink", *flags, "--disable-runtime-dependency-installation")
+        deadline = time.monotonic() + START_SECONDS
+        while not _listens(port):
+            if self._superlink.poll() is not None or time.monotonic() > deadline:
+                raise RunError(f"Flower's SuperLink did not start; see {self.log}")
+            time.sleep(0.1)
+
+    def submit(self, job: Job) -> None:
+        """Submit ``job`` and follow its log, which normally ends when the run does."""
+        app = write_app(self.folder / "app", job.components, job.extra)
+        run_config = self.folder / "run.toml"
+        lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in job.run_config().items()]
+        run_config.write_text("\n".join(lines), encoding="utf-8")
+        self._unfinished = True
+        follow = ["--stream", "--federation-config", _federation(job), "--run-config", str(run_config)]
+        self._open("flwr", "run", str(app), CONNECTION, *follow).wait()
+
+    def status(self) -> tuple[str, str]:
+        """The run's final status and its details; waits for them, for the log may have broken off before.
+
+        Raises:
+            RunError: Flower refused the run, or the SuperLink ended.
+        """
+        while True:
+            run = self._newest()
+            self._unfinished = not run["status"].startswith("finished")
+            if not self._unfinished:
+                return run["status"], run["status-details"]
+            time.sleep(POLL_SECONDS)
+
+    def close(self) -> None:
+        """Stop a run that still runs, then end everything that was started."""
+        try:
+            with contextlib.suppress(RunError, OSError, ValueError):
+                self._stop_run()
+            if self._superlink is not None:
+                self._superlink.terminate()
+        finally:  # also when a second Ctrl-C cuts the polite part short
+            processes.end(self.token)
+            if self._superlink is not None:
+                self._superlink.wait()
+
+    def _stop_run(self) -> None:
+        """Ask Flower to stop the run: the SuperLink alone would leave Ray's processes without a parent."""
+        alive = self._superlink is not None and self._superlink.poll() is None
+        if alive and self._unfinished:
+            self._ask("stop", self._newest()["run-id"], CONNECTION)
+
+    def _newest(self) -> dict[str, Any]:
+        runs = json.loads(self._ask("list", CONNECTION, "--format", "json"))["runs"]
+        if not runs:
+            raise RunError(f"Flower refused the run; see {self.log}")
+        return dict(runs[0])
+
+    def _ask(self, *arguments: str) -> str:
+        """The standard output of a short ``flwr`` command; ``RunError`` if it fails."""
+        options = {**self._surroundings(), "capture_output": True, "text": True, "timeout": COMMAND_SECONDS}
+        try:
+            done = subprocess.run([_program("flwr"), *arguments], **options, check=False)
+        except subprocess.TimeoutExpired:
+            raise RunError(f"'flwr {arguments[0]}' did not answer; see {self.log}") from None
+        if done.returncode != 0:
+            raise RunError(f"'flwr {arguments[0]}' failed: {_one_line(done.stderr + done.stdout)}; see {self.log}")
+        return str(done.stdout)
+
+    def _open(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [_program(program), *arguments], **self._surroundings(), stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def _surroundings(self) -> dict[str, Any]:
+        # A session of its own: Ctrl-C must reach this process alone, which then ends the others in order.
+        shared = {"env": self._environment, "cwd": self.folder / "empty"}
+        return {**shared, "stdin": subprocess.DEVNULL, "start_new_session": True}
+
+
+def _federation(job: Job) -> str:
+    settings = {
+        "num-supernodes": job.sites,
+        "client-resources-num-cpus": job.cpus,
+        "client-resources-num-gpus": job.gpus,
+        "init-args-num-cpus": min(job.workers, job.sites) * job.cpus,
+    }
+    return " ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def _program(name: str) -> str:
+    """The program ``name`` beside this interpreter; ``RunError`` if this environment does not have it."""
+    path = Path(sys.executable).parent / name
+    if not path.exists():
+        raise RunError(f"{path} does not exist; install flwr[simulation] in the environment of {sys.executable}")
+    return str(path)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _result(job: Job) -> Path:
+    return job.out / "result.json"
+
+
+def _stamp(job: Job) -> int:
+    """When the result was written; 0 if there is none."""
+    return _result(job).stat().st_mtime_ns if _result(job).exists() else 0
+
+
+def _reason(job: Job, before: int) -> str:
+    """The ServerApp's own words for the failure of this run, if it left any."""
+    if _stamp(job) == before:
+        return ""  # none, or the one of an earlier attempt that is being resumed
+    try:
+        return _one_line(str(json.loads(_result(job).read_text(encoding="utf-8")).get("error") or ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _failure(status: str, details: str) -> str:
+    """Flower's words for the failure of a run."""
+    words = _one_line(details).removeprefix("Simulation failed with exception: ")
+    return f"the run failed: {words}" if words else f"Flower reports the run as '{status}'"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@contextlib.contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A short-lived folder with a path that is short enough for Ray's sockets."""
+    usual = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="fedrecon-", dir=usual if len(usual) <= LONGEST_FOLDER - 18 else "/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Make SIGTERM leave through the ``finally`` blocks, as Ctrl-C does, where this is the main thread."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not the main thread: its owner decides
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

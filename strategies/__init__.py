@@ -1,0 +1,1 @@
+"""What server and sites share: message keys, strategies with their local halves, the code hash."""

@@ -1,0 +1,42 @@
+"""One hash of the code that a process runs, by which the server sees that a site runs the same."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+from pathlib import Path
+
+PACKAGES = ("client", "fedrecon_core", "server", "strategies")
+
+
+@functools.cache
+def code_hash() -> str:
+    """SHA-256 (hex) over the sorted relative paths and the bytes of the ``.py`` files of the four packages.
+
+    A package that is not there adds nothing. Read once per process, so that it stays the hash of the code that runs
+    when a file changes meanwhile.
+    """
+    digest = hashlib.sha256()
+    for name, path in sorted(sources(".py").items()):
+        content = path.read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def sources(*suffixes: str) -> dict[str, Path]:
+    """Relative path ("server/cli.py") -> file, of the files of the four packages that end in one of ``suffixes``."""
+    found = {}
+    for package in PACKAGES:
+        for folder in _folders(package):
+            for path in folder.rglob("*"):
+                if path.suffix in suffixes and path.is_file():
+                    found[f"{package}/{path.relative_to(folder).as_posix()}"] = path
+    return found
+
+
+def _folders(package: str) -> list[Path]:
+    spec = importlib.util.find_spec(package)  # finds a top-level package without importing it
+    locations = spec.submodule_search_locations if spec else None
+    return [Path(location) for location in locations or ()]
