@@ -1,0 +1,46 @@
+"""What a site keeps on its own disk between rounds: safetensors files, one per name and round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from fedrecon_core.state import State
+
+KEPT = 2
+"""Versions that stay: a round that is repeated after a crash must find what the round before it left."""
+
+
+class DiskShelf:
+    """``save`` writes this round's version; ``load`` reads the newest version of an earlier round."""
+
+    def __init__(self, folder: Path, round_: int) -> None:
+        self.folder = folder
+        self.round = round_
+
+    def load(self, name: str) -> dict[str, State]:
+        """The set kept under ``name`` before this round; empty if there is none."""
+        earlier = [path for round_, path in self._versions(name) if round_ < self.round]
+        if not earlier:
+            return {}
+        groups: dict[str, State] = {}
+        for key, tensor in load_file(earlier[-1]).items():
+            group, tensor_name = key.rsplit("/", 1)
+            groups.setdefault(group, {})[tensor_name] = tensor
+        return groups
+
+    def save(self, name: str, groups: Mapping[str, State]) -> None:
+        """Keep ``groups`` as this round's version; older versions than the last two go."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        final = self.folder / f"{name}.round-{self.round:06d}.safetensors"
+        partial = final.with_suffix(".partial")
+        save_file({f"{g}/{n}": t.contiguous() for g, state in groups.items() for n, t in state.items()}, partial)
+        partial.replace(final)
+        for _, path in self._versions(name)[:-KEPT]:
+            path.unlink(missing_ok=True)
+
+    def _versions(self, name: str) -> list[tuple[int, Path]]:
+        found = self.folder.glob(f"{name}.round-*.safetensors") if self.folder.is_dir() else []
+        return sorted((int(path.name.split(".round-")[1].split(".")[0]), path) for path in found)

@@ -1,0 +1,161 @@
+"""``fedavg``: each group is averaged over the sites that trained it (McMahan et al. 2017; Algorithm 1 of FedRecon)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Literal
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedrecon_core.config import Params
+from fedrecon_core.local.hook import LocalHook
+from fedrecon_core.registry import RECOVERIES, STRATEGIES
+from fedrecon_core.state import State
+from strategies import messages
+from strategies.aggregation import weighted_mean
+from strategies.federation import Federation
+
+log = logging.getLogger(__name__)
+
+
+class FedAvgParams(Params):
+    """``weighting``: ``uniform`` over the sites that trained the group (Algorithm 1), or by the ``samples`` that passed
+    through the group at each site (the FedMultimodal benchmark)."""
+
+    name: str = "fedavg"
+    weighting: Literal["uniform", "samples"] = "uniform"
+
+
+@STRATEGIES.register("fedavg")
+class FedAvg(Strategy):
+    """A Flower strategy that sends each site the groups of its transfer plan and averages group by group.
+
+    Subclasses change ``server_step`` (what the server makes of the average) or name a local half.
+    """
+
+    Params: ClassVar[type[Params]] = FedAvgParams
+
+    def __init__(self, federation: Federation) -> None:
+        """``federation.config.strategy`` holds this class's ``Params``."""
+        self.federation = federation
+        self.params: Any = federation.config.strategy
+        recovery: Any = RECOVERIES.get(federation.config.recovery.name)
+        self._fills: bool = recovery.fills_everything
+        self._current: dict[str, ArrayRecord] = {}
+
+    @staticmethod
+    def local_half(params: Any) -> LocalHook:
+        """What this strategy adds to the local round."""
+        return LocalHook()
+
+    def state(self) -> dict[str, State]:
+        """What the server must keep for a resume, besides the global groups."""
+        return {}
+
+    def load_state(self, state: Mapping[str, State]) -> None:
+        """Take up ``state`` again."""
+
+    # --- training ---------------------------------------------------------------------------------------------
+
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> list[Message]:
+        """One message per sampled site, with the groups of its plan. A list: a generator fails in deployment."""
+        self._current = messages.unflatten(arrays)
+        names = self.federation.sample(server_round, "train", self.federation.config.sites.fraction)
+        return [self._message(name, server_round, messages.LOCAL_TYPE) for name in names]
+
+    def _message(self, name: str, server_round: int, kind: str) -> Message:
+        federation = self.federation
+        plan = federation.plans[name]
+        content = messages.write_order(federation.order(name, server_round))
+        messages.write_knowledge(content, federation.knowledge(server_round), plan.download, self._statistics())
+        for group in plan.download:
+            content[group] = self._current[group]
+        return Message(content, dst_node_id=federation.nodes[name], message_type=kind)
+
+    def _statistics(self) -> list[str]:
+        """The modalities whose statistics a site needs: to scale its input, or to fill with them."""
+        return [m.name for m in self.federation.spec.modalities if self._fills or m.scale == "standard"]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The new global groups and the item-weighted mean losses. ``replies`` are valid and in site order; a group that
+        nobody returned stays as it is."""
+        received = [messages.read_result(reply.content) for reply in replies]
+        if not received:
+            return None, None
+        updated = dict(self._current)
+        for group in self._current:
+            holders = [reply for reply in received if group in reply.groups]
+            if holders:
+                updated[group] = self._aggregate(group, holders)
+                total = sum(reply.counts[group] for reply in holders)
+                self.federation.trained[group] = self.federation.trained.get(group, 0) + total
+        self._update_quality(received)
+        return messages.flatten(updated), MetricRecord(_mean_losses(received))
+
+    def _aggregate(self, group: str, holders: list[messages.TrainReply]) -> ArrayRecord:
+        weights = [1.0 if self.params.weighting == "uniform" else float(reply.counts[group]) for reply in holders]
+        average = weighted_mean([messages.unpack_group(reply.groups[group]) for reply in holders], weights)
+        old = messages.unpack_group(self._current[group])
+        return messages.pack_group(self.server_step(group, old, average))
+
+    def server_step(self, group: str, old: State, average: State) -> State:
+        """The new global state of ``group``: here the average itself."""
+        return average
+
+    def _update_quality(self, received: list[messages.TrainReply]) -> None:
+        """A mapping's score is the mean of the sites' reports of this round, weighted by their pairs."""
+        for group in sorted({group for reply in received for group in reply.quality}):
+            reports = [(reply.quality[group], reply.counts[group]) for reply in received if group in reply.quality]
+            self.federation.quality[group] = sum(q * n for q, n in reports) / sum(n for _, n in reports)
+
+    # --- evaluation at the sites ------------------------------------------------------------------------------
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """One message per site drawn for evaluation; ``config["splits"]`` says what is scored there."""
+        self._current = messages.unflatten(arrays)
+        names = self.federation.sample(server_round, "evaluate", self.federation.config.evaluate.fraction)
+        made = [self._message(name, server_round, messages.SITE_TYPE) for name in names]
+        for message in made:
+            message.content["evaluate"] = ConfigRecord(dict(config))
+        return made
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Pooled confusion matrices and loss sums: the sum over the sites."""
+        return pooled(reply.content for reply in replies)
+
+    def summary(self) -> None:
+        """Log what runs."""
+        federation = self.federation
+        log.info("%s: %d sites, weighting %s", self.params.name, len(federation.sites), self.params.weighting)
+
+
+def _mean_losses(received: list[messages.TrainReply]) -> dict[str, float]:
+    """Phase -> loss, weighted by the items that the sites went through."""
+    losses = {}
+    for phase in ("generator", "mapping", "task"):
+        parts = [(r.metrics[f"{phase}.loss"], r.metrics[f"{phase}.items"]) for r in received if f"{phase}.loss" in r.metrics]
+        if parts:
+            losses[phase] = sum(loss * items for loss, items in parts) / sum(items for _, items in parts)
+    return losses
+
+
+def pooled(contents: Iterable[RecordDict]) -> MetricRecord | None:
+    """The element-wise sum of the sites' score records, in the order given; None without any."""
+    total: dict[str, Any] = {}
+    for content in contents:
+        for key, value in content.metric_records["metrics"].items():
+            known = total.get(key)
+            if known is None:
+                total[key] = value
+            elif isinstance(value, list):
+                total[key] = [a + b for a, b in zip(known, value, strict=True)]
+            else:
+                total[key] = known + value
+    return MetricRecord(total) if total else None

@@ -1,0 +1,273 @@
+"""The records of every message between server and sites. This is the only place that names them.
+
+query ``describe``: who a site is; train ``local``: one local round; evaluate ``site``: scores at a site. A parameter
+group travels as one ArrayRecord under its own name (which always holds a dot, so it never meets a record name).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from fedrecon_core.data.allocation import Share
+from fedrecon_core.data.statistics import Statistics, Sums
+from fedrecon_core.local.evaluate import Score
+from fedrecon_core.local.loop import LocalResult
+from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.state import State
+
+DESCRIBE, LOCAL, SITE = "describe", "local", "site"
+DESCRIBE_TYPE, LOCAL_TYPE, SITE_TYPE = f"query.{DESCRIBE}", f"train.{LOCAL}", f"evaluate.{SITE}"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What every message to a site carries. ``config`` is the resolved config as JSON, ``run`` the run directory under
+    which a simulated site keeps its state, ``share`` a simulated site's samples and masks (None: it has its own)."""
+
+    config: str
+    round: int
+    run: str
+    share: Share | None = None
+
+
+@dataclass(frozen=True)
+class SiteInfo:
+    """A site's answer to ``describe``. ``samples`` counts its training samples, ``simulated`` says that it waits for
+    its share; ``sums`` are the statistics over its present training rows."""
+
+    name: str
+    code_hash: str
+    spec_hash: str
+    modalities: tuple[str, ...]
+    samples: int
+    simulated: bool
+    sums: dict[str, Sums]
+
+
+@dataclass(frozen=True)
+class TrainReply:
+    """A site's answer to ``local``: trained groups as they came, and numbers beside them."""
+
+    groups: dict[str, ArrayRecord]
+    counts: dict[str, int]
+    real: dict[str, int]
+    quality: dict[str, float]
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    samples: int
+
+
+# --- to a site -----------------------------------------------------------------------------------------------------
+
+
+def write_order(order: Order) -> RecordDict:
+    """The records ``run`` and, for a simulated site, ``assignment``."""
+    content = RecordDict({"run": ConfigRecord({"config": order.config, "round": order.round, "run": order.run})})
+    if order.share is not None:
+        arrays = {"samples": order.share.samples.astype(np.int64), "present": order.share.present.astype(np.uint8)}
+        content["assignment"] = ArrayRecord({name: Array(array) for name, array in arrays.items()})
+    return content
+
+
+def read_order(content: RecordDict) -> Order:
+    """The order in a message."""
+    run = content.config_records["run"]
+    share = None
+    if "assignment" in content:
+        arrays = content.array_records["assignment"]
+        share = Share(arrays["samples"].numpy(), arrays["present"].numpy().astype(bool))
+    return Order(str(run["config"]), int(run["round"]), str(run["run"]), share)  # type: ignore[arg-type]
+
+
+def write_knowledge(content: RecordDict, knowledge: Knowledge, groups: Iterable[str], used: Iterable[str]) -> None:
+    """Add ``trained``, ``quality`` (of ``groups``) and the statistics of the modalities ``used``."""
+    names = sorted(groups)
+    content["trained"] = MetricRecord({g: knowledge.trained.get(g, 0) for g in names})
+    content["quality"] = MetricRecord({g: knowledge.quality[g] for g in names if g in knowledge.quality})
+    statistics = {}
+    for name in sorted(set(used) & set(knowledge.statistics)):
+        statistics[f"{name}.mean"] = knowledge.statistics[name].mean.tolist()
+        statistics[f"{name}.std"] = knowledge.statistics[name].std.tolist()
+    content["statistics"] = MetricRecord(statistics)
+
+
+def read_knowledge(content: RecordDict) -> Knowledge:
+    """The knowledge that came with the groups."""
+    records = content.metric_records
+    values = {name: torch.tensor(row, dtype=torch.float64) for name, row in records["statistics"].items()}
+    names = {name.rsplit(".", 1)[0] for name in values}
+    return Knowledge(
+        round=int(content.config_records["run"]["round"]),  # type: ignore[arg-type]
+        trained={name: int(count) for name, count in records["trained"].items()},  # type: ignore[arg-type]
+        quality={name: float(score) for name, score in records["quality"].items()},  # type: ignore[arg-type]
+        statistics={name: Statistics(values[f"{name}.mean"], values[f"{name}.std"]) for name in sorted(names)},
+    )
+
+
+# --- groups --------------------------------------------------------------------------------------------------------
+
+
+def pack_group(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
+    """A group's tensors as a record."""
+    return ArrayRecord({name: Array(tensor.detach().cpu().contiguous().numpy()) for name, tensor in state.items()})
+
+
+def unpack_group(record: ArrayRecord) -> State:
+    """A record's arrays as tensors of their own."""
+    return {name: torch.from_numpy(array.numpy().copy()) for name, array in record.items()}
+
+
+def is_group(name: str) -> bool:
+    """Whether a record's name is a parameter group's."""
+    return "." in name
+
+
+def read_groups(content: RecordDict) -> dict[str, ArrayRecord]:
+    """Every group in a message."""
+    return {name: record for name, record in content.array_records.items() if is_group(name)}
+
+
+def record_bytes(record: ArrayRecord) -> int:
+    """Tensor bytes of a packed group: shape times the size of the dtype, without Flower's framing."""
+    return sum(int(np.prod(array.shape, dtype=np.int64)) * np.dtype(array.dtype).itemsize for array in record.values())
+
+
+def flatten(groups: Mapping[str, ArrayRecord]) -> ArrayRecord:
+    """All groups as one record with keys ``group/tensor``: the form in which Flower hands the model to a strategy."""
+    return ArrayRecord({f"{group}/{name}": array for group in groups for name, array in groups[group].items()})
+
+
+def unflatten(arrays: ArrayRecord) -> dict[str, ArrayRecord]:
+    """The groups in a flat record; the arrays are shared, not copied."""
+    groups: dict[str, ArrayRecord] = {}
+    for key, array in arrays.items():
+        group, name = key.rsplit("/", 1)
+        groups.setdefault(group, ArrayRecord())[name] = array
+    return groups
+
+
+# --- from a site ---------------------------------------------------------------------------------------------------
+
+
+def write_site(info: SiteInfo) -> RecordDict:
+    """The answer to ``describe``."""
+    site = ConfigRecord(
+        {
+            "name": info.name,
+            "code_hash": info.code_hash,
+            "spec_hash": info.spec_hash,
+            "modalities": list(info.modalities),
+            "samples": info.samples,
+            "simulated": info.simulated,
+        }
+    )
+    statistics: dict[str, float | list[float]] = {}
+    for name, (count, sums, squares) in info.sums.items():
+        statistics.update({f"{name}.count": count, f"{name}.sum": sums, f"{name}.squares": squares})
+    return RecordDict({"site": site, "statistics": MetricRecord(statistics)})  # type: ignore[arg-type]
+
+
+def read_site(content: RecordDict) -> SiteInfo:
+    """A site's description."""
+    site, statistics = content.config_records["site"], content.metric_records["statistics"]
+    names = sorted({key.rsplit(".", 1)[0] for key in statistics})
+    sums: dict[str, Sums] = {
+        name: (statistics[f"{name}.count"], statistics[f"{name}.sum"], statistics[f"{name}.squares"])  # type: ignore[misc]
+        for name in names
+    }
+    return SiteInfo(
+        name=str(site["name"]),
+        code_hash=str(site["code_hash"]),
+        spec_hash=str(site["spec_hash"]),
+        modalities=tuple(str(name) for name in site["modalities"]),  # type: ignore[union-attr]
+        samples=int(site["samples"]),  # type: ignore[arg-type]
+        simulated=bool(site["simulated"]),
+        sums=sums,
+    )
+
+
+def write_result(result: LocalResult, samples: int, seconds: float) -> RecordDict:
+    """The answer to ``local``: groups, counts, mean loss and seconds per phase."""
+    content = RecordDict({group: pack_group(state) for group, state in result.groups.items()})
+    content["counts"] = MetricRecord(dict(result.counts))
+    content["real"] = MetricRecord(dict(result.real))
+    content["quality"] = MetricRecord(dict(result.quality))
+    content["metrics"] = MetricRecord(_losses(result))
+    content["seconds"] = MetricRecord({**_phase_seconds(result), "total": seconds})
+    content["status"] = ConfigRecord({"ok": True, "samples": samples})
+    return content
+
+
+def _losses(result: LocalResult) -> dict[str, float]:
+    """Phase -> loss, the item-weighted mean over the phase's stages that took a step."""
+    losses = {}
+    for phase in sorted({stage.phase for stage in result.stages}):
+        ran = [stage for stage in result.stages if stage.phase == phase and stage.steps]
+        if ran:
+            losses[f"{phase}.loss"] = sum(s.loss * s.items for s in ran) / sum(s.items for s in ran)
+            losses[f"{phase}.items"] = float(sum(s.items for s in ran))
+    return losses
+
+
+def _phase_seconds(result: LocalResult) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    for stage in result.stages:
+        seconds[stage.phase] = seconds.get(stage.phase, 0.0) + stage.seconds
+    return seconds
+
+
+def read_result(content: RecordDict) -> TrainReply:
+    """A site's trained groups and numbers."""
+    records = content.metric_records
+    return TrainReply(
+        groups=read_groups(content),
+        counts={name: int(count) for name, count in records["counts"].items()},  # type: ignore[arg-type]
+        real={name: int(count) for name, count in records["real"].items()},  # type: ignore[arg-type]
+        quality={name: float(score) for name, score in records["quality"].items()},  # type: ignore[arg-type]
+        metrics={name: float(value) for name, value in records["metrics"].items()},  # type: ignore[arg-type]
+        seconds={name: float(value) for name, value in records["seconds"].items()},  # type: ignore[arg-type]
+        samples=int(content.config_records["status"]["samples"]),  # type: ignore[arg-type]
+    )
+
+
+def write_scores(scores: Mapping[str, Score]) -> RecordDict:
+    """The answer to ``site``: integer confusion matrices and loss sums per split."""
+    metrics: dict[str, int | float | list[int]] = {}
+    for split, score in scores.items():
+        metrics[f"{split}.confusion"] = score.confusion.flatten().tolist()
+        metrics[f"{split}.empty_confusion"] = score.empty_confusion.flatten().tolist()
+        metrics[f"{split}.loss_sum"] = score.loss_sum
+    return RecordDict({"metrics": MetricRecord(metrics), "status": ConfigRecord({"ok": True})})  # type: ignore[arg-type]
+
+
+def read_scores(metrics: Mapping[str, object], classes: int) -> dict[str, Score]:
+    """Split -> score, from one site's record or from the sum over sites."""
+    scores = {}
+    for split in sorted({key.split(".", 1)[0] for key in metrics}):
+        matrices = [
+            torch.tensor(metrics[f"{split}.{part}"], dtype=torch.int64).reshape(classes, classes)
+            for part in ("confusion", "empty_confusion")
+        ]
+        scores[split] = Score(*matrices, loss_sum=float(metrics[f"{split}.loss_sum"]))  # type: ignore[arg-type]
+    return scores
+
+
+def wire_bytes(content: RecordDict) -> int:
+    """The serialised size of a message's content, framing included, as Flower sends it object by object."""
+    return _object_bytes(content)
+
+
+def _object_bytes(item: object) -> int:
+    children = getattr(item, "children", None) or {}
+    return len(item.deflate()) + sum(_object_bytes(child) for child in children.values())  # type: ignore[attr-defined]
+
+
+def canonical(value: object) -> str:
+    """JSON that does not depend on the order of keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
