@@ -17,11 +17,7 @@ MARK = "FEDRECON_RUN"
 
 def environment(token: str) -> dict[str, str]:
     """What to add to the environment of a process so that it and its children are found by ``token``."""
-    return {
-        MARK: token,
-        # Ray's workers rename themselves; without this the new name may be written over the environment.
-        "SPT_NOENV": "1",
-    }
+    return {MARK: token}
 
 
 def marked(token: str) -> list[int]:
