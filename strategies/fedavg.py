@@ -66,10 +66,10 @@ class FedAvg(Strategy):
         names = self.federation.sample(server_round, "train", self.federation.config.sites.fraction)
         return [self._message(name, server_round, messages.LOCAL_TYPE) for name in names]
 
-    def _message(self, name: str, server_round: int, kind: str) -> Message:
+    def _message(self, name: str, server_round: int, kind: str, split: str = "train") -> Message:
         federation = self.federation
-        plan = federation.plans[name]
-        content = messages.write_order(federation.order(name, server_round))
+        plan = federation.plan(name, split)
+        content = messages.write_order(federation.order(name, server_round, split))
         messages.write_knowledge(content, federation.knowledge(server_round), plan.download, self._statistics())
         for group in plan.download:
             content[group] = self._current[group]
@@ -118,12 +118,13 @@ class FedAvg(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """One message per site drawn for evaluation; ``config["splits"]`` says what is scored there."""
+        """One message per site drawn for evaluation of ``config["split"]``."""
         self._current = messages.unflatten(arrays)
-        names = self.federation.sample(server_round, "evaluate", self.federation.config.evaluate.fraction)
-        made = [self._message(name, server_round, messages.SITE_TYPE) for name in names]
+        split = str(config["split"])
+        names = self.federation.sample(server_round, split, self.federation.config.evaluate.fraction)
+        made = [self._message(name, server_round, messages.SITE_TYPE, split) for name in names]
         for message in made:
-            message.content["evaluate"] = ConfigRecord(dict(config))
+            message.content["evaluate"] = ConfigRecord({"split": split})
         return made
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:

@@ -18,7 +18,8 @@ from strategies.messages import Order, SiteInfo
 class Federation:
     """``nodes`` maps site names to Flower's random node ids of the moment; everything else goes by name.
 
-    ``trained`` counts, per group, the samples that it was trained on so far; ``quality`` holds the mappings' scores.
+    ``held_out`` and ``held_out_plans`` give, per split, each site's validation and test samples and the groups that their
+    evaluation needs. ``trained`` counts, per group, the samples that it was trained on so far; ``quality`` holds the mappings' scores.
     """
 
     config: RunConfig
@@ -28,6 +29,8 @@ class Federation:
     nodes: dict[str, int]
     plans: dict[str, TransferPlan]
     shares: dict[str, Share] = field(default_factory=dict)
+    held_out: dict[str, dict[str, Share]] = field(default_factory=dict)
+    held_out_plans: dict[str, dict[str, TransferPlan]] = field(default_factory=dict)
     statistics: dict[str, Statistics] = field(default_factory=dict)
     trained: dict[str, int] = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
@@ -37,17 +40,28 @@ class Federation:
         """Serialise the config once: it travels with every message."""
         self.config_json = self.config_json or self.config.model_dump_json()
 
-    def order(self, name: str, round_: int) -> Order:
-        """The order for the site ``name`` in round ``round_``."""
-        return Order(self.config_json, round_, self.run, self.shares.get(name))
+    def order(self, name: str, round_: int, split: str = "train") -> Order:
+        """The order for the site ``name`` in round ``round_``, over its samples of ``split``."""
+        shares = self.shares if split == "train" else self.held_out[split]
+        return Order(self.config_json, round_, self.run, shares.get(name))
+
+    def plan(self, name: str, split: str = "train") -> TransferPlan:
+        """The groups that the site needs for training, or for evaluation on ``split``."""
+        return self.plans[name] if split == "train" else self.held_out_plans[split][name]
 
     def knowledge(self, round_: int) -> Knowledge:
         """What travels with the groups in round ``round_``."""
         return Knowledge(round_, dict(self.trained), dict(self.quality), dict(self.statistics))
 
-    def sample(self, round_: int, purpose: str, fraction: float) -> list[str]:
+    def holders(self, split: str = "train") -> list[str]:
+        """The connected sites that hold samples of ``split``, sorted by name."""
+        if split == "train":
+            return sorted(name for name, site in self.sites.items() if site.samples > 0)
+        return sorted(name for name, share in self.held_out[split].items() if name in self.nodes and len(share.samples))
+
+    def sample(self, round_: int, split: str, fraction: float) -> list[str]:
         """``fraction`` of the sites that hold samples (at least one), drawn by name, sorted: node ids are random."""
-        names = sorted(name for name, site in self.sites.items() if site.samples > 0)
+        names = self.holders(split)
         wanted = max(1, int(fraction * len(names) + 1e-9))
-        stream = seeding.numpy_stream(self.config.seed, "sampling", purpose, round_)
+        stream = seeding.numpy_stream(self.config.seed, "sampling", split, round_)
         return sorted(stream.choice(names, size=wanted, replace=False).tolist()) if wanted < len(names) else names

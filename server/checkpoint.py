@@ -1,0 +1,122 @@
+"""Checkpoints: all that a resume needs, as safetensors and JSON in one folder per round, written atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from fedrecon_core.errors import RunError
+from fedrecon_core.state import State
+
+KEPT = 2
+"""Checkpoints that stay; the newest complete one is enough to resume."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best round by validation so far."""
+
+    round: int = 0
+    score: float = -1.0
+
+
+@dataclass
+class Training:
+    """What changes from round to round at the server."""
+
+    round: int
+    groups: dict[str, State]
+    best_groups: dict[str, State] = field(default_factory=dict)
+    strategy: dict[str, State] = field(default_factory=dict)
+    best: Best = field(default_factory=Best)
+    trained: dict[str, int] = field(default_factory=dict)
+    quality: dict[str, float] = field(default_factory=dict)
+    best_trained: dict[str, int] = field(default_factory=dict)
+    best_quality: dict[str, float] = field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    wire_bytes: int = 0
+    train_seconds: float = 0.0
+
+
+_PARTS = ("groups", "best_groups", "strategy")
+
+
+def save(folder: Path, training: Training) -> None:
+    """Write the checkpoint of ``training.round`` below ``folder`` and drop all but the last two.
+
+    A full disk or an unwritable folder is a ``RunError``; the checkpoints that were there stay.
+    """
+    final = folder / f"round-{training.round:06d}"
+    partial = folder / f".round-{training.round:06d}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _write(partial, training)
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        _sync(folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise RunError(
+            f"cannot write checkpoint {final}: {error.strerror or error}; the last good one is kept"
+        ) from None
+    for old in _rounds(folder)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(folder: Path, training: Training) -> None:
+    tensors = {
+        f"{part}/{group}/{name}": tensor.contiguous().clone()
+        for part in _PARTS
+        for group, state in getattr(training, part).items()
+        for name, tensor in state.items()
+    }
+    save_file(tensors, folder / "state.safetensors")
+    plain = {key: value for key, value in vars(training).items() if key not in (*_PARTS, "best")}
+    text = json.dumps({**plain, "best": asdict(training.best)}, indent=1)
+    (folder / "state.json").write_text(text, encoding="utf-8")
+    for file in folder.iterdir():
+        _sync(file)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _rounds(folder: Path) -> list[Path]:
+    return sorted(folder.glob("round-*")) if folder.is_dir() else []
+
+
+def load_newest(folder: Path) -> Training | None:
+    """The newest complete checkpoint, or None; a damaged one is a ``RunError`` naming it."""
+    found = _rounds(folder)
+    if not found:
+        return None
+    try:
+        plain = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+        tensors = load_file(found[-1] / "state.safetensors")
+    except Exception as error:
+        raise RunError(f"checkpoint {found[-1]} cannot be read: {error}; remove it to resume from the one before") from None
+    parts: dict[str, dict[str, State]] = {part: {} for part in _PARTS}
+    for key, tensor in tensors.items():
+        part, rest = key.split("/", 1)
+        group, name = rest.rsplit("/", 1)
+        parts[part].setdefault(group, {})[name] = tensor
+    return Training(**{**plain, "best": Best(**plain["best"])}, **parts)
+
+
+def manifest_of(model: Mapping[str, State]) -> dict[str, int]:
+    """Group -> number of parameters."""
+    return {group: sum(tensor.numel() for tensor in state.values()) for group, state in sorted(model.items())}

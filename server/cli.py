@@ -1,0 +1,139 @@
+"""The ``fedrecon`` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fedrecon_core.errors import FedReconError, RunError, UsageError
+from fedrecon_core.registry import discover
+from server.engines.base import ENGINE_PACKAGES, ENGINES, Job
+from server.prepare import Prepared, load_config, prepare, reopen
+
+application = typer.Typer(
+    name="fedrecon",
+    help="Federated learning on incomplete multimodal data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True)
+
+ConfigArgument = Annotated[Path | None, typer.Argument(help="YAML config; without it configs/quickstart.yaml.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key: dotted.key=value (repeatable).")]
+EngineOption = Annotated[str | None, typer.Option(help="Where sites run: inprocess or ray (overrides engine.name).")]
+OutOption = Annotated[Path | None, typer.Option(help="Run directory (default runs/<name>-<UTC time>).")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")]
+
+
+@application.callback()
+def _root() -> None:
+    """Federated learning on incomplete multimodal data."""
+
+
+@application.command()
+def run(
+    config: ConfigArgument = None,
+    settings: SetOption = None,
+    engine: EngineOption = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+) -> None:
+    """Train a federation and write its run directory."""
+    chosen = [*(settings or []), *([f"engine.name={engine}"] if engine else [])]
+    discover(ENGINE_PACKAGES)
+    if engine:
+        ENGINES.get(engine)
+    prepared = _resumed(config, chosen, out) if resume else prepare(config, chosen, out)
+    _announce(prepared)
+    _execute(prepared, resume)
+    _conclude(prepared)
+
+
+def _resumed(config: Path | None, settings: list[str], out: Path | None) -> Prepared:
+    if out is None:
+        raise UsageError("--resume needs --out DIR, the directory of the run to go on with")
+    if config is not None:
+        raise UsageError("--resume reads the run's own config.yaml; leave CONFIG out")
+    return reopen(out, settings)
+
+
+def _announce(prepared: Prepared) -> None:
+    config = prepared.config
+    console = Console()
+    console.print(
+        f"[bold]FedRecon[/bold]  {config.name}: {config.recovery.name} on {config.strategy.name}, data {config.data.name}, "
+        f"{config.sites.count} sites, {config.rounds} rounds, seed {config.seed}, engine {config.engine.name}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"run directory {prepared.directory.path}", highlight=False, soft_wrap=True)
+
+
+def _execute(prepared: Prepared, resume: bool) -> None:
+    config = prepared.config
+    engine: Any = ENGINES.get(config.engine.name)
+    job = Job(
+        config=prepared.directory.config,
+        out=prepared.directory.path,
+        resume=resume,
+        sites=config.sites.count,
+        workers=config.engine.workers,
+        cpus=config.engine.cpus,
+        gpus=config.engine.gpus,
+    )
+    engine().run(job)
+
+
+def _conclude(prepared: Prepared) -> None:
+    """The final table. An engine that returns without a completed result is a failed run."""
+    from server.report.reader import read_run
+    from server.report.tables import final_table
+
+    directory = prepared.directory
+    result = json.loads(directory.result.read_text(encoding="utf-8")) if directory.result.is_file() else {}
+    if result.get("status") != "completed":
+        raise RunError(f"the run in {directory.path} did not complete: {result.get('error', 'it left no result.json')}")
+    console = Console()
+    console.print(final_table(read_run(directory.path)))
+    console.print(f"report {directory.path / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+@application.command()
+def check(config: ConfigArgument = None, settings: SetOption = None) -> None:
+    """Check a config and print it resolved, every default written out."""
+    typer.echo(load_config(config, settings or []).to_yaml(), nl=False)
+
+
+@application.command()
+def report(directory: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+    """Write report.html again from the files of a run."""
+    from server.report.html import write_report
+
+    typer.echo(write_report(directory))
+
+
+def main() -> None:
+    """Entry point: every error that a user can act on is one line on stderr, never a traceback."""
+    try:
+        application(standalone_mode=False)
+    except FedReconError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; continue with: fedrecon run --resume --out DIR", 130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's own usage errors have it
+            raise
+        _fail(error.format_message(), 2)
+
+
+def _fail(text: str, code: int) -> None:
+    errors.print(f"fedrecon: {text}", highlight=False, soft_wrap=True, markup=False)
+    sys.exit(code)

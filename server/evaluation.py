@@ -1,0 +1,99 @@
+"""Scoring the global model: by the server on its own copy of the data, or by the sites on theirs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from flwr.app import ConfigRecord
+from flwr.serverapp import Grid
+
+from fedrecon_core.config import RunConfig
+from fedrecon_core.data.allocation import SERVER
+from fedrecon_core.data.site import SiteData, open_site
+from fedrecon_core.data.statistics import after_scaling, scaled
+from fedrecon_core.device import choose_device
+from fedrecon_core.errors import RunError
+from fedrecon_core.local.evaluate import Score, predict
+from fedrecon_core.metrics.base import all_metrics
+from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.state import State, write_group
+from server.exchange import exchange
+from server.handshake import Started, deadline_of
+from strategies import messages
+
+
+class Evaluator(ABC):
+    """Scores one state of the global groups on a split."""
+
+    @abstractmethod
+    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> Score:
+        """The pooled score on ``validation`` or ``test``."""
+
+
+class ServerEvaluator(Evaluator):
+    """The central validation and test sets under their masks, as in the benchmark."""
+
+    def __init__(self, started: Started, config: RunConfig) -> None:
+        """Build the modules and open the central sets when they are first scored."""
+        self._started = started
+        self._device = choose_device(config.device)
+        self._groups = {name: module.to(self._device) for name, module in started.recovery.build().items()}
+        self._sets: dict[str, SiteData] = {}
+
+    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> Score:
+        """Score the central set ``split``."""
+        for name, state in model.items():
+            write_group(self._groups[name], state)
+        data = self._set(split, knowledge)
+        seen = after_scaling(data.spec.modalities, knowledge.statistics)
+        ready = Knowledge(knowledge.round, knowledge.trained, knowledge.quality, seen)
+        return predict(self._started.recovery, self._groups, ready, data, split).score(data)
+
+    def _set(self, split: str, knowledge: Knowledge) -> SiteData:
+        if split not in self._sets:
+            allocation, recovery = self._started.allocation, self._started.recovery
+            share = {"validation": allocation.validation, "test": allocation.test}[split][SERVER]
+            opened = open_site(
+                self._started.dataset, share.samples, share.present, device=self._device, sealed=recovery.reads_absent
+            )
+            self._sets[split] = scaled(opened, knowledge.statistics)
+        return self._sets[split]
+
+
+class SiteEvaluator(Evaluator):
+    """One more message to the sites that hold samples of the split."""
+
+    def __init__(self, started: Started, config: RunConfig, strategy: Any, grid: Grid) -> None:
+        self._started, self._config, self._strategy, self._grid = started, config, strategy, grid
+
+    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> Score:
+        """Pool the sites' confusion matrices; below the quorum it is a ``RunError``."""
+        federation = self._started.federation
+        arrays = messages.flatten({name: messages.pack_group(state) for name, state in model.items()})
+        config = ConfigRecord({"split": split})
+        sent = self._strategy.configure_evaluate(knowledge.round, arrays, config, self._grid)
+        names = {node: name for name, node in federation.nodes.items()}
+        replies = exchange(self._grid, sent, names, deadline_of(self._config))
+        if len(replies.messages) < self._config.sites.quorum * len(sent):
+            raise RunError(f"evaluation on {split}: {len(replies.messages)} of {len(sent)} sites answered")
+        ordered = [replies.messages[name] for name in sorted(replies.messages)]
+        record = self._strategy.aggregate_evaluate(knowledge.round, ordered)
+        return messages.read_scores(record, len(federation.spec.classes))[split]
+
+
+def evaluator_for(started: Started, config: RunConfig, strategy: Any, grid: Grid) -> Evaluator:
+    """The evaluator that ``evaluate.where`` asks for."""
+    if config.evaluate.where == "server":
+        return ServerEvaluator(started, config)
+    return SiteEvaluator(started, config, strategy, grid)
+
+
+def metrics_line(round_: int, split: str, score: Score) -> dict[str, Any]:
+    """The line of ``metrics.jsonl``. Samples with nothing present are scored apart, in fields ``empty_*``."""
+    n, empty = int(score.confusion.sum()), int(score.empty_confusion.sum())
+    line = {"round": round_, "split": split, "n": n, "loss": score.loss_sum / max(n, 1), **all_metrics(score.confusion)}
+    if empty:
+        line.update({"empty_n": empty, "empty_accuracy": all_metrics(score.empty_confusion)["accuracy"]})
+    return line

@@ -1,0 +1,71 @@
+"""Send messages to sites and collect the replies until all are there or the deadline has passed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+POLL_SECONDS = 0.05
+
+
+@dataclass
+class Replies:
+    """What came back, by site name; ``failures`` says why a site has no reply."""
+
+    messages: dict[str, Message] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """``timeout`` seconds per site. Where ``lanes`` sites run at a time (a simulation), the others wait for their turn,
+    and waiting makes no site late; None: all sites run at once."""
+
+    timeout: float
+    lanes: int | None = None
+
+    def seconds(self, sites: int) -> float:
+        """How long to wait for ``sites`` replies."""
+        return self.timeout * (1 if self.lanes is None else math.ceil(sites / self.lanes))
+
+
+def exchange(
+    grid: Grid,
+    messages: Sequence[Message],
+    names: dict[int, str],
+    deadline: Deadline,
+    arrived: Callable[[str], None] = lambda name: None,
+) -> Replies:
+    """Push ``messages`` and wait for their replies until ``deadline``.
+
+    ``names`` maps node ids to site names. An error reply may come from the SuperLink rather than from the node, so a
+    reply belongs to the site whose message it answers. Silence until the deadline is a failure. ``arrived`` is told
+    each site's name as its reply comes in.
+    """
+    replies = Replies()
+    ids = list(grid.push_messages(messages))
+    waiting = {key: names[message.metadata.dst_node_id] for key, message in zip(ids, messages, strict=True)}
+    end = time.monotonic() + deadline.seconds(len(messages))
+    while waiting and time.monotonic() < end:
+        found = list(grid.pull_messages(list(waiting)))
+        for reply in found:
+            name = waiting.pop(reply.metadata.reply_to_message_id)
+            _sort_in(replies, name, reply)
+            arrived(name)
+        if waiting and not found:
+            time.sleep(POLL_SECONDS)
+    for name in waiting.values():
+        replies.failures[name] = f"no answer in {deadline.timeout:g} s"
+    return replies
+
+
+def _sort_in(replies: Replies, name: str, reply: Message) -> None:
+    if reply.has_error():
+        replies.failures[name] = " ".join((reply.error.reason or f"error {reply.error.code}").split())
+    else:
+        replies.messages[name] = reply
