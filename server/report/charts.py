@@ -1,0 +1,172 @@
+"""Small SVG charts that take the page's colours through CSS classes, with a title on each mark as hover text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from server.report.markup import Markup, joined, tag
+from server.report.summary import Points
+
+WIDTH, HEIGHT = 440, 250  # user units: about the pixels of a phone's screen, so that 12 units of text can be read there
+TOP, RIGHT, BOTTOM = 14, 14, 38
+MANY = 60  # from so many points or cells on, they run together
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart."""
+
+    name: str
+    points: Points
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A vertical line at ``at`` with a word beside it."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where values lie on the drawing."""
+
+    left: float
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+    def across(self, value: float) -> float:
+        share = (value - self.x[0]) / (self.x[1] - self.x[0]) if self.x[1] > self.x[0] else 0.5
+        return self.left + share * (WIDTH - RIGHT - self.left)
+
+    def up(self, value: float) -> float:
+        return HEIGHT - BOTTOM - (value - self.y[0]) / (self.y[1] - self.y[0]) * (HEIGHT - BOTTOM - TOP)
+
+
+def line_chart(title: str, series: Sequence[Series], label: Callable[[float], str], mark: Mark | None = None) -> Markup:
+    """Lines over the rounds as a figure with a heading and a legend that tells each line's last value.
+
+    ``label`` writes a value of the vertical axis. Series without points are left out; without any, nothing is drawn.
+    """
+    drawn = [one for one in series if one.points]
+    if not drawn:
+        return Markup("")
+    ticks = nice_ticks([value for one in drawn for _, value in one.points])
+    rounds = [at for one in drawn for at, _ in one.points]
+    left = 16 + 7.0 * max(len(label(tick)) for tick in ticks)
+    frame = _Frame(left, (min(rounds), max(rounds)), (ticks[0], ticks[-1]))
+    lines = (_line(one, place, frame, label) for place, one in enumerate(drawn, 1))
+    content = joined([_grid(frame, ticks, label), _marked(frame, mark), *lines])
+    svg = tag("svg", tag("title", title), content, viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="chart", role="img")
+    return tag("figure", tag("figcaption", tag("h3", title), _legend(drawn, label)), svg)
+
+
+def nice_ticks(values: Sequence[float], about: int = 5) -> list[float]:
+    """Evenly spaced round numbers that enclose all values, about as many as asked for, at least two."""
+    low, high = min(values), max(values)
+    span = high - low or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / about))
+    step = power * next(factor for factor in (1, 2, 2.5, 5, 10) if span / about <= factor * power * (1 + 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [tick * step for tick in range(first, max(last, first + 1) + 1)]
+
+
+def round_ticks(first: float, last: float, about: int = 6) -> list[int]:
+    """Rounds to write below the axis: the first, the last, and round numbers not too close to them."""
+    step = max(1, round(nice_ticks([0, max(1.0, last - first)], about)[1]))
+    inner = [
+        t for t in range(math.ceil(first / step) * step, int(last) + 1, step) if min(t - first, last - t) * 2 > step
+    ]
+    return list(dict.fromkeys([int(first), *inner, int(last)]))
+
+
+def _grid(frame: _Frame, ticks: list[float], label: Callable[[float], str]) -> Markup:
+    bottom = HEIGHT - BOTTOM
+    parts: list[Markup] = []
+    for tick in ticks:
+        y = frame.up(tick)
+        text = label(tick).replace(".0%", "%")  # ticks are round numbers
+        parts.append(tag("line", x1=frame.left, x2=WIDTH - RIGHT, y1=y, y2=y, class_="rule"))
+        parts.append(tag("text", text, x=frame.left - 8, y=y + 4, class_="tick end"))
+    for turn in round_ticks(*frame.x):
+        parts.append(tag("text", turn, x=frame.across(turn), y=bottom + 17, class_="tick middle"))
+    middle = (frame.left + WIDTH - RIGHT) / 2
+    return joined([*parts, tag("text", "round", x=middle, y=HEIGHT - 5, class_="tick middle")])
+
+
+def _marked(frame: _Frame, mark: Mark | None) -> Markup | None:
+    if mark is None or not frame.x[0] <= mark.at <= frame.x[1]:
+        return None
+    x = frame.across(mark.at)
+    beyond = x > (frame.left + WIDTH) / 2  # the word stands on the side with room for it
+    line = tag("line", x1=x, x2=x, y1=TOP - 6, y2=HEIGHT - BOTTOM, class_="mark")
+    text = tag("text", mark.text, x=x - 5 if beyond else x + 5, y=HEIGHT - BOTTOM - 6, class_=_side(beyond))
+    return joined([line, text])
+
+
+def _side(beyond: bool) -> str:
+    return "tick halo end" if beyond else "tick halo"
+
+
+def _line(series: Series, place: int, frame: _Frame, label: Callable[[float], str]) -> Markup:
+    spots = [(at, value, frame.across(at), frame.up(value)) for at, value in series.points]
+    path = " ".join(f"{x:.1f},{y:.1f}" for _, _, x, y in spots)
+    radius = 2.8 if len(spots) < MANY else 1.2
+    dots = (
+        tag(
+            "circle",
+            tag("title", f"{series.name}, round {at:g}: {label(value)}"),
+            cx=f"{x:.1f}",
+            cy=f"{y:.1f}",
+            r=radius,
+        )
+        for at, value, x, y in spots
+    )
+    return tag("g", tag("polyline", points=path), *dots, class_=f"line c{place}")
+
+
+def _legend(series: Sequence[Series], label: Callable[[float], str]) -> Markup:
+    def entry(place: int, one: Series) -> Markup:
+        sample = tag("svg", tag("line", x1=0, x2=24, y1=5, y2=5), viewBox="0 0 24 10", class_=f"key line c{place}")
+        return tag("li", Markup(sample), one.name, " ", tag("b", label(one.points[-1][1])))
+
+    return tag("ul", *(entry(place, one) for place, one in enumerate(series, 1)), class_="legend")
+
+
+def bar(parts: Sequence[tuple[str, float]], whole: float) -> Markup:
+    """A horizontal stacked bar of ``(hover text, value)`` in a track that stands for ``whole``; it fills its cell."""
+    drawn, start = [tag("rect", x=0, y=0, width=100, height=10, class_="track")], 0.0
+    for place, (title, value) in enumerate(parts, 1):
+        width = 100 * value / whole if whole > 0 else 0.0
+        drawn.append(tag("rect", tag("title", title), x=start, y=0, width=width, height=10, class_=f"fill c{place}"))
+        start += width
+    return tag("svg", *drawn, viewBox="0 0 100 10", preserveAspectRatio="none", class_="bar", aria_hidden="true")
+
+
+def strip(name: str, states: Sequence[tuple[int, str, str]]) -> Markup:
+    """One cell per round, coloured by state: ``(round, CSS class, hover text)``. In a long strip equals join."""
+    drawn, at, gap = [], 0, 0.12 if len(states) < MANY else 0.0
+    for _, group in groupby(enumerate(states), lambda item: item[0] if gap else item[1][1:]):
+        cells = [state for _, state in group]
+        rounds = f"round {cells[0][0]}" if len(cells) == 1 else f"rounds {cells[0][0]} to {cells[-1][0]}"
+        hover = tag("title", f"{name}, {rounds}: {cells[0][2]}")
+        drawn.append(tag("rect", hover, x=at + gap / 2, y=0, width=len(cells) - gap, height=10, class_=cells[0][1]))
+        at += len(cells)
+    box = f"0 0 {max(1, len(states))} 10"
+    return tag("svg", *drawn, viewBox=box, preserveAspectRatio="none", class_="strip", aria_hidden="true")
+
+
+SHADES = ((0.0, "none"), (0.5, "pale"), (0.7, "middle"), (1.0, "deep"))  # each has the ink that can be read on it
+
+
+def heat(value: float | None, text: str, hover: str) -> Markup:
+    """A table cell shaded by ``value`` between 0 and 1; hatched at 0, so that nothing is not mistaken for little."""
+    if value is None:
+        return tag("td", text, class_="heat", title=hover)
+    value = min(1.0, max(0.0, value))
+    shade = next(name for bound, name in SHADES if value <= bound)
+    return tag("td", text, class_=f"heat {shade}", style=f"--share:{value:.3f}", title=hover)

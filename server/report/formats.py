@@ -1,0 +1,57 @@
+"""Numbers as people read them; an unknown one is a dash."""
+
+from __future__ import annotations
+
+DASH = "–"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share of one as per cent: ``0.6214`` is ``62.1%``."""
+    return DASH if share is None else f"{100 * share:.{digits}f}%"
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    """A plain number with significant digits: ``0.48231`` is ``0.482``, ``1234.5`` is ``1,234``."""
+    if value is None:
+        return DASH
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands set apart."""
+    return DASH if value is None else f"{value:,.0f}"
+
+
+def size(value: float | None) -> str:
+    """Bytes in decimal units: ``41230000`` is ``41.2 MB``."""
+    if value is None:
+        return DASH
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 999.5:
+            return f"{value:.0f} {unit}" if unit == "B" or abs(value) >= 99.95 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
+
+
+def seconds(value: float | None) -> str:
+    """A duration: ``0.42 s``, ``31.5 s``, ``2 min 05 s``, ``3 h 12 min``."""
+    if value is None:
+        return DASH
+    if value < 59.95:
+        return f"{value:.2g} s" if value < 1 else f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plural(value: int, one: str, many: str = "") -> str:
+    """``1 site``, ``8 sites``."""
+    return f"{value:,} {one if value == 1 else many or one + 's'}"
+
+
+def listing(words: list[str], limit: int = 6) -> str:
+    """``a, b and c``; of a long list the first ones and how many more."""
+    if len(words) > limit:
+        words = [*words[: limit - 1], f"{len(words) - limit + 1} more"]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

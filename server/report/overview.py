@@ -1,0 +1,133 @@
+"""The top of the report: what was run, how it ended, the numbers that matter, and what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from server.report.formats import DASH, count, decimal, listing, percent, plural, seconds, size
+from server.report.markup import Markup, joined, paragraph, tag, unfold
+from server.report.reader import RunRecord, entries, mapping, number
+from server.report.summary import (
+    SCORES,
+    Direction,
+    best_round,
+    diverged,
+    error,
+    failures,
+    final_scores,
+    modalities,
+    rounds_done,
+    site_names,
+    site_rounds,
+    status,
+    traffic,
+)
+
+ERROR_SHOWN = 300  # characters of an error that are shown at once; the rest is folded away
+MEANINGS = {
+    "accuracy": "share of test samples classified rightly",
+    "uar": "mean recall of the classes",
+    "macro_f1": "mean F1 of the classes",
+}
+
+
+def heading(record: RunRecord) -> Markup:
+    """The run's name, its status and one sentence on what it did."""
+    word = status(record)
+    title = tag("h1", record.name, " ", tag("span", word, class_=f"badge {word}"))
+    lead = paragraph(*_story(record), class_="lead")
+    return tag("header", paragraph("FedRecon run", class_="kicker"), title, lead)
+
+
+def _story(record: RunRecord) -> Iterator[str | Markup]:
+    sites = site_names(record)
+    who = plural(len(sites), "site") if sites else "Sites"
+    yield f"{who} trained one classifier together"
+    for value, text in (("data.name", " on "), ("recovery.name", ", recovery "), ("strategy.name", ", strategy ")):
+        if record.setting(value):
+            yield from (text, tag("b", str(record.setting(value))))
+    yield ". "
+    if named := modalities(record):
+        classes = len(entries(record.manifest.get("classes")))
+        known = f" and {plural(classes, 'class', 'classes')}" if classes else ""
+        yield f"{plural(len(named), 'modality', 'modalities')} ({listing(named)}){known}. "
+    rates = [number(rate) for rate in _effective(record, "train").values()]
+    known_rates = [rate for rate in rates if rate is not None]
+    if known_rates:
+        missing = percent(sum(known_rates) / len(known_rates), 0)
+        yield f"In training, {missing} of what the modalities could have shown was missing. "
+
+
+def _effective(record: RunRecord, split: str) -> dict[str, object]:
+    return dict(mapping(mapping(record.manifest.get("effective_missing")).get(split)))
+
+
+def tiles(record: RunRecord) -> Markup:
+    """The key numbers: test scores, best round, savings, time."""
+    test = final_scores(record)
+    chance = len(entries(record.manifest.get("classes")))
+    shown = []
+    for field in ("uar", "accuracy", "macro_f1"):
+        hint = MEANINGS[field] + (f"; chance is {percent(1 / chance, 0)}" if field == "uar" and chance else "")
+        shown.append(_tile(f"Test {SCORES[field]}", percent(number(test.get(field))), hint))
+    shown.append(_tile("Test loss", decimal(number(test.get("loss"))), _samples(number(test.get("n")))))
+    done, planned = rounds_done(record), number(record.setting("rounds"))
+    best = best_round(record)
+    hint = f"gave the model, of {plural(done, 'round')}" if best is not None else "none was chosen"
+    hint += f" ({count(planned)} planned)" if planned not in (None, done) else ""
+    shown.append(_tile("Best round", count(best), hint))
+    shown += [_saving(record, "down", "Download saved"), _saving(record, "up", "Upload saved")]
+    trained = number(record.result.get("train_seconds"))
+    whole = seconds(number(record.result.get("wall_seconds")))
+    shown.append(_tile("Time", whole, f"{seconds(trained)} of it in training" if trained is not None else ""))
+    return tag("dl", *shown, class_="tiles")
+
+
+def _samples(samples: float | None) -> str:
+    return f"cross-entropy over {count(samples)} samples" if samples is not None else "cross-entropy"
+
+
+def _saving(record: RunRecord, direction: Direction, name: str) -> Markup:
+    found = traffic(record, direction)
+    hint = f"{size(found.sent)} sent"
+    if found.everything is not None:
+        hint += f"; everything would be {size(found.everything)}"
+    return _tile(name, percent(found.saving), hint if found.sent is not None else "")
+
+
+def _tile(name: str, figure: str, hint: str) -> Markup:
+    below = tag("dd", hint, class_="hint") if hint else None
+    return tag("div", tag("dt", name), tag("dd", figure, class_="figure"), below)
+
+
+def notices(record: RunRecord) -> Markup:
+    """What failed and why, and what the run directory does not hold."""
+    parts = []
+    if status(record) == "failed":
+        parts.append(_failure(record))
+    warnings = [*_site_failures(record), *(f"{text}." for text in diverged(record)), *record.notes]
+    if warnings:
+        listed = tag("ul", *(tag("li", warning) for warning in warnings))
+        parts.append(tag("div", listed, class_="notice", role="note", aria_label="What to know about this run"))
+    return joined(parts)
+
+
+def _failure(record: RunRecord) -> Markup:
+    told = error(record) or "it did not say why"
+    brief = told.splitlines()[0][:ERROR_SHOWN]
+    rest = unfold("Whole error", tag("pre", told)) if brief != told else None
+    opening = tag("b", f"The run failed after {plural(rounds_done(record), 'round')}: ")
+    return tag(
+        "div", paragraph(opening, brief), rest, class_="notice bad", role="note", aria_label="Why the run failed"
+    )
+
+
+def _site_failures(record: RunRecord) -> Iterator[str]:
+    failed = failures(record)
+    if failed:
+        names = list(dict.fromkeys(str(line.get("site") or DASH) for line in failed))
+        rounds = plural(len(site_rounds(record)), "round")
+        yield (
+            f"{plural(len(failed), 'reply', 'replies')} of {len(record.sites)} in {rounds} failed, "
+            f"from {listing(names)}; the reasons stand under Sites."
+        )

@@ -1,0 +1,158 @@
+"""A run directory read back, whole or not: what is missing or damaged becomes a note, never a crash."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedrecon_core.errors import DataError
+
+FILES = ("config.yaml", "manifest.json", "metrics.jsonl", "sites.jsonl", "result.json")
+PICTURE = "reconstructions.png"
+ABSENT = {
+    "config.yaml": "what was configured is unknown",
+    "manifest.json": "sites, missing rates and the cost of sending everything are unknown",
+    "metrics.jsonl": "no round was scored",
+    "sites.jsonl": "no site has reported",
+    "result.json": "the run is still going, or was stopped before its end",
+}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What the files of one run directory say.
+
+    Entries are kept as they were written: a reader asks for numbers with `number` and survives what is not there.
+    ``notes`` name each file that is missing or damaged. ``picture`` holds the bytes of the reconstruction grid.
+    """
+
+    directory: Path
+    config: Mapping[str, Any] = field(default_factory=dict)
+    config_text: str = ""
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[Mapping[str, Any], ...] = ()
+    sites: tuple[Mapping[str, Any], ...] = ()
+    result: Mapping[str, Any] = field(default_factory=dict)
+    picture: bytes | None = None
+    notes: tuple[str, ...] = ()
+
+    def setting(self, path: str) -> Any:
+        """The config value under a dotted path such as ``recovery.name``; None where it is not there."""
+        value: Any = self.config
+        for key in path.split("."):
+            value = mapping(value).get(key)
+        return value
+
+    @property
+    def name(self) -> str:
+        """The run's configured name, or that of its directory."""
+        return str(self.setting("name") or self.directory.resolve().name)
+
+
+def read_run(directory: Path) -> RunRecord:
+    """Read the run directory ``directory``, finished or not.
+
+    Raises:
+        DataError: it is no directory, or none of a run's files is in it.
+    """
+    if not directory.is_dir():
+        raise DataError(f"{directory}: expected a run directory, found {'a file' if directory.exists() else 'nothing'}")
+    if not any((directory / name).is_file() for name in FILES):
+        raise DataError(f"{directory}: expected a run directory with one of {', '.join(FILES)}, found none of them")
+    files = _Files(directory)
+    config, text = files.config()
+    return RunRecord(
+        directory=directory,
+        config=config,
+        config_text=text,
+        manifest=files.json("manifest.json"),
+        metrics=files.lines("metrics.jsonl"),
+        sites=files.lines("sites.jsonl"),
+        result=files.json("result.json"),
+        picture=files.picture(),
+        notes=tuple(files.notes),
+    )
+
+
+def number(value: Any) -> float | None:
+    """``value`` as a float if it is a finite number, else None (NaN and infinity are no numbers to draw)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """``value`` if it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def entries(value: Any) -> list[Any]:
+    """``value`` if it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+class _Files:
+    """Reads the files of one directory and collects what is wrong with them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.notes: list[str] = []
+
+    def config(self) -> tuple[Mapping[str, Any], str]:
+        text = self._text("config.yaml")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = None
+        if text and not isinstance(value, Mapping):
+            self.notes.append("config.yaml is damaged: expected a YAML mapping.")
+        return mapping(value), text
+
+    def json(self, name: str) -> Mapping[str, Any]:
+        text = self._text(name)
+        value = _parsed(text)
+        if text and value is None:
+            self.notes.append(f"{name} is damaged: expected a JSON object.")
+        return mapping(value)
+
+    def lines(self, name: str) -> tuple[Mapping[str, Any], ...]:
+        """One object per line; a crash may have cut the last one, so that the others still count."""
+        parsed = [_parsed(line) for line in self._text(name).splitlines() if line.strip()]
+        kept = tuple(value for value in parsed if value is not None)
+        if len(kept) < len(parsed):
+            self.notes.append(
+                f"{name}: {len(parsed) - len(kept)} of {len(parsed)} lines cannot be read; left out here."
+            )
+        return kept
+
+    def picture(self) -> bytes | None:
+        path = self.directory / PICTURE
+        data = path.read_bytes() if path.is_file() else None
+        if data is None or data.startswith(b"\x89PNG"):
+            return data
+        self.notes.append(f"{PICTURE} is damaged: expected a PNG image.")
+        return None
+
+    def _text(self, name: str) -> str:
+        path = self.directory / name
+        if not path.is_file():
+            self.notes.append(f"{name} is not there: {ABSENT[name]}.")
+            return ""
+        return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _parsed(text: str) -> Mapping[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, Mapping) else None

@@ -1,0 +1,401 @@
+"""The report of a run: whole runs, failed and damaged ones, hostile names, the terminal's table, the picture grid."""
+
+import json
+import math
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from fedrecon_core.errors import FedReconError
+from server.report.charts import nice_ticks, round_ticks
+from server.report.formats import listing, percent, seconds, size
+from server.report.html import SECTIONS, write_report
+from server.report.pictures import save_grid
+from server.report.reader import FILES, number, read_run
+from server.report.summary import participation, points, traffic
+from server.report.tables import final_table
+
+pytestmark = pytest.mark.quick
+
+SITES, ROUNDS, MODALITIES = 8, 12, ("m0", "m1", "m2")
+VOID = {"meta", "img", "br", "link"}
+FAILED = {(3, 5): "timeout: no reply within 600 s", (6, 9): "DataError: arrays/m1.npy: checksum differs"}
+
+
+def held(site: int) -> list[str]:
+    """The modalities of a site: some lack one or two."""
+    return [m for place, m in enumerate(MODALITIES) if (site + place) % 3 or site == 0]
+
+
+def groups_of(modalities: list[str]) -> list[str]:
+    parts = [f"generator.{m}.{half}" for m in modalities for half in ("encoder", "decoder")]
+    mappings = [f"mapping.{a}->{b}" for a in modalities for b in modalities if a != b]
+    return [*parts, *mappings, *(f"task.extractor.{m}" for m in modalities), "task.head"]
+
+
+def parameters() -> dict[str, int]:
+    sizes = {"generator": 61_000, "mapping": 9_000, "task": 24_000}
+    return {group: sizes[group.split(".")[0]] for group in groups_of(list(MODALITIES))}
+
+
+def config(name: str = "quickstart") -> dict[str, Any]:
+    rate = {"level": "site", "rate": 0.5}
+    return {
+        "name": name,
+        "seed": 1,
+        "rounds": ROUNDS,
+        "data": {"name": "polydigits", "partition": {"name": "dirichlet", "alpha": 0.5}},
+        "sites": {"count": SITES},
+        "engine": {"name": "inprocess", "workers": 1},
+        "missing": {
+            "train": rate,
+            "validation": {"level": "sample", "rate": 0.5},
+            "test": {"level": "sample", "rate": 0.5},
+        },
+        "recovery": {"name": "fedrecon"},
+        "strategy": {"name": "fedavg"},
+    }
+
+
+def manifest(names: list[str]) -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    rates = {
+        split: dict.fromkeys(MODALITIES, rate)
+        for split, rate in (("train", 0.34), ("validation", 0.42), ("test", 0.43))
+    }
+    sites = [
+        {
+            "name": name,
+            "samples": int(counts.sum()),
+            "modalities": {m: float(m in held(k)) * (0.62 if k == 5 else 1.0) for m in MODALITIES},
+            "classes": counts.tolist(),
+        }
+        for k, name in enumerate(names)
+        for counts in [(random.dirichlet([0.5] * 10) * 420).round().astype(int)]
+    ]
+    return {
+        "versions": {"fedrecon": "0.1.0", "flwr": "1.41.0", "torch": "2.13.0"},
+        "seed": 1,
+        "engine": "inprocess",
+        **{f"{what}_sha256": f"{place}" * 64 for place, what in enumerate(("code", "partition", "mask"), 1)},
+        "parameters": parameters(),
+        "sites": sites,
+        "effective_missing": rates,
+        "modalities": list(MODALITIES),
+        "classes": [str(digit) for digit in range(10)],
+        "full_bytes": 4 * sum(parameters().values()),
+    }
+
+
+def metric_lines() -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = []
+    for turn in range(1, ROUNDS + 1):
+        fall, rise = math.exp(-turn / 4), 0.72 - 0.62 * math.exp(-turn / 3) - 0.004 * max(0, turn - 9)
+        train = {"loss": 0.4 + 1.9 * fall, "loss_generator": 210 + 640 * fall, "loss_mapping": 18 + 22 * fall}
+        lines.append({"round": turn, "split": "train", "n": 3360, **train})
+        scores = {"loss": 0.8 + 1.5 * fall, "accuracy": rise + 0.01, "uar": rise, "macro_f1": rise - 0.02}
+        lines.append({"round": turn, "split": "validation", "n": 200, **scores})
+    return [
+        *lines,
+        {"round": 9, "split": "test", "n": 7940, "loss": 0.97, "accuracy": 0.681, "uar": 0.674, "macro_f1": 0.662},
+    ]
+
+
+def site_line(turn: int, site: int, name: str) -> dict[str, Any]:
+    groups, sizes, reason = groups_of(held(site)), parameters(), FAILED.get((site, turn))
+    line = {"round": turn, "site": name, "samples": 400 + site, "groups_down": groups}
+    line["bytes_down"] = 4 * sum(sizes[group] for group in groups)
+    if reason:
+        return {**line, "status": "failed", "reason": reason, "groups_up": [], "bytes_up": 0, "total_seconds": 0.4}
+    spent = {"generator_seconds": 0.31 * len(held(site)), "mapping_seconds": 0.12, "task_seconds": 0.22}
+    up = {"groups_up": groups, "bytes_up": line["bytes_down"], **spent, "total_seconds": 0.08 + sum(spent.values())}
+    return {**line, "status": "ok", **up}
+
+
+def result(sites: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "status": "completed",
+        "rounds": ROUNDS,
+        "best_round": 9,
+        "test": {"accuracy": 0.681, "uar": 0.674, "macro_f1": 0.662, "loss": 0.97, "n": 7940},
+        "parameters_sha256": "4" * 64,
+        "model_sha256": "5" * 64,
+        "bytes_down": sum(line["bytes_down"] for line in sites),
+        "bytes_up": sum(line["bytes_up"] for line in sites),
+        "wall_seconds": 93.4,
+        "train_seconds": 71.25,
+    }
+
+
+def write_run(directory: Path, names: list[str] | None = None, name: str = "quickstart") -> Path:
+    """A realistic run: 8 sites, 12 rounds, site 7 not asked in every third round, two failures, a picture grid."""
+    directory.mkdir(parents=True, exist_ok=True)
+    names = names or [f"site-{k:04d}" for k in range(SITES)]
+    turns = [(turn, k) for turn in range(1, ROUNDS + 1) for k in range(SITES) if k != 7 or turn % 3]
+    sites = [site_line(turn, k, names[k]) for turn, k in turns]
+    (directory / "config.yaml").write_text(yaml.safe_dump(config(name), sort_keys=False))
+    (directory / "manifest.json").write_text(json.dumps(manifest(names)))
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metric_lines()))
+    (directory / "sites.jsonl").write_text("".join(json.dumps(line) + "\n" for line in sites))
+    (directory / "result.json").write_text(json.dumps(result(sites)))
+    images = np.random.default_rng(0).random((3, 4, 3, 16, 16))
+    images[1, 2] = np.nan
+    save_grid(directory / "reconstructions.png", ["source", *MODALITIES], [f"from {m}" for m in MODALITIES], images)
+    return directory
+
+
+class Page(HTMLParser):
+    """The elements, ids and text of a page; fails on an element that is closed out of turn."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def report(directory: Path) -> Page:
+    return Page(write_report(directory).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "quickstart")
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> Page:
+    return report(run)
+
+
+def test_every_section_has_content_and_a_link(page: Page) -> None:
+    anchors = [section["id"] for section in page.all("section")]
+    assert anchors == [section.anchor for section in SECTIONS]
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {link["href"] for link in page.all("a")} == {f"#{anchor}" for anchor in [*anchors, "content"]}
+    assert not [section.empty for section in SECTIONS if section.empty and section.empty in page.words]
+
+
+def test_nothing_is_fetched(run: Path, page: Page) -> None:
+    assert "http:" not in (text := (run / "report.html").read_text()) and "https:" not in text
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
+    sources = [value or "" for _, attributes in page.elements for key, value in attributes.items() if key == "src"]
+    assert len(sources) == 1 and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "url(" not in text and "@import" not in text
+
+
+def test_the_page_says_what_the_run_did(page: Page) -> None:
+    for words in (
+        "quickstart",
+        "completed",
+        "67.4%",
+        "8 sites",
+        "fedrecon",
+        "fedavg",
+        "best: round 9",
+        "site 0.5",
+        "34%",
+    ):
+        assert words in page.words
+    assert len(page.all("polyline")) == 7  # three scores, two losses of the task, generators, mappings
+
+
+def test_failed_replies_are_told_with_their_reasons(page: Page) -> None:
+    assert "2 replies of 92 in 12 rounds failed, from site-0003 and site-0006" in page.words
+    for reason in FAILED.values():
+        assert reason in page.words
+
+
+def test_tables_and_charts_can_be_read_by_a_screen_reader(page: Page) -> None:
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(header.get("scope") in ("col", "row") for header in page.all("th"))
+    assert all(
+        "role" in svg or "aria-hidden" in svg
+        for svg in page.all("svg")
+        if svg.get("class") in ("chart", "bar", "strip")
+    )
+    boxes = [box for box in page.all("div") if box.get("class") == "scroll"]
+    assert boxes and all(box["tabindex"] == "0" for box in boxes)
+    assert all(image["alt"] for image in page.all("img"))
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    evil = '<b>x</b>"><script>alert(1)</script>'
+    names = [evil, "a & b", *(f"site-{k}" for k in range(2, SITES))]
+    page = report(write_run(tmp_path / "run", names, name="</title><script>1</script>"))
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert evil in page.words
+    assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
+
+
+def test_the_report_is_the_same_twice(run: Path) -> None:
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+    assert [path.name for path in run.iterdir() if "report" in path.name] == ["report.html"]
+
+
+def test_what_is_no_run_directory_is_one_clear_line(tmp_path: Path) -> None:
+    for directory, found in ((tmp_path / "none", "found nothing"), (tmp_path, "found none of them")):
+        with pytest.raises(FedReconError, match=found) as caught:
+            write_report(directory)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("absent", FILES)
+def test_a_missing_file_is_named(tmp_path: Path, absent: str) -> None:
+    (write_run(tmp_path) / absent).unlink()
+    page = report(tmp_path)
+    assert f"{absent} is not there" in page.words
+    assert len(page.all("section")) == len(SECTIONS)
+    Console(width=120, quiet=True).print(final_table(read_run(tmp_path)))
+
+
+@pytest.mark.parametrize("only", FILES)
+def test_one_file_is_enough(tmp_path: Path, only: str) -> None:
+    for path in write_run(tmp_path).iterdir():
+        if path.name != only:
+            path.unlink()
+    assert len(report(tmp_path).all("section")) == len(SECTIONS)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"round": [1]', "\x00\ud7ff"])
+def test_damaged_files_still_give_a_report(tmp_path: Path, text: str) -> None:
+    for name in FILES:
+        (write_run(tmp_path) / name).write_text(text, encoding="utf-8")
+        assert len(report(tmp_path).all("section")) == len(SECTIONS)
+
+
+def test_values_of_the_wrong_type_still_give_a_report(tmp_path: Path) -> None:
+    odd = {"round": "x", "site": 3, "split": [], "groups_down": 5, "loss": "low", "status": None, "bytes_down": "many"}
+    wrong = {
+        "sites": [3, {"name": 4, "modalities": [], "classes": {"a": 1}}],
+        "parameters": [1],
+        "effective_missing": 7,
+    }
+    write_run(tmp_path)
+    for name, value in (("metrics.jsonl", odd), ("sites.jsonl", odd), ("manifest.json", wrong), ("result.json", odd)):
+        (tmp_path / name).write_text(json.dumps(value))
+    assert len(report(tmp_path).all("section")) == len(SECTIONS)
+
+
+def test_a_failed_run_says_why_and_shows_what_there_is(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    failure = "round 5: 3 of 8 sites replied, quorum 0.5 needs 4\nTraceback: <lost>"
+    (tmp_path / "result.json").write_text(json.dumps({"status": "failed", "rounds": 4, "error": failure}))
+    lines = [line for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if json.loads(line)["round"] < 5]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"round": 5, "spl')
+    page = report(tmp_path)
+    assert "The run failed after 4 rounds:" in page.words and "quorum 0.5 needs 4" in page.words
+    assert "metrics.jsonl: 1 of 9 lines cannot be read" in page.words
+    assert len(page.all("polyline")) == 7
+
+
+def test_a_diverged_loss_is_told_and_not_drawn(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"round": 13, "split": "train", "loss": math.nan}) + "\n")
+    assert "train loss is no finite number from round 13 on" in report(tmp_path).words
+    assert 13 not in dict(points(read_run(tmp_path), "train", "loss"))
+
+
+def test_many_rounds_and_sites_stay_small(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    lines = [site_line(turn, k % SITES, f"site-{k:04d}") for turn in range(1, 301) for k in range(60)]
+    (tmp_path / "sites.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert write_report(tmp_path).stat().st_size < 1_000_000
+
+
+def test_the_saving_compares_with_sending_everything(run: Path) -> None:
+    record = read_run(run)
+    full, sent = record.manifest["full_bytes"], sum(line["bytes_down"] for line in record.sites)
+    down, up = traffic(record, "down"), traffic(record, "up")
+    assert (down.sent, down.everything, down.site_rounds) == (sent, 92 * full, 92)
+    assert down.saving == pytest.approx(1 - sent / (92 * full))
+    assert (up.site_rounds, up.everything) == (90, 90 * full)  # two sites failed: that is no saving
+
+
+def test_a_repeated_round_counts_its_last_report(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    with (tmp_path / "sites.jsonl").open("a") as file:
+        file.write(json.dumps({**site_line(5, 2, "site-0003"), "status": "ok"}) + "\n")
+    assert participation(read_run(tmp_path))["site-0003"][5]["status"] == "ok"
+
+
+def test_final_table_holds_the_run_in_the_terminal(run: Path) -> None:
+    console = Console(width=100, file=StringIO())
+    console.print(final_table(read_run(run)))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for words in (
+        "quickstart: completed",
+        "Test UAR",
+        "67.4%",
+        "9 of 12",
+        "saved against sending everything",
+        "1 min 33 s",
+    ):
+        assert words in text
+
+
+def test_grid_is_a_png_of_whole_pixels(tmp_path: Path) -> None:
+    images = np.zeros((2, 3, 3, 16, 16))
+    images[0, 1, :, :8] = 1.0
+    save_grid(tmp_path / "grid.png", ["source m0", "to $m_1$", "to m2"], ["a", "b"], images)
+    with Image.open(tmp_path / "grid.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert pixels.shape[1] > 3 * 84
+    assert np.isin(pixels, (0, 255)).mean() > 0.97  # nothing between the values but the titles' edges
+    with pytest.raises(FedReconError, match="expected images"):
+        save_grid(tmp_path / "grid.png", ["one"], ["a", "b"], images)
+
+
+@pytest.mark.parametrize("values", [[0.0], [3.0, 3.0], [0.1, 0.72], [-5.0, 12_345.0], [1e-9, 2e-9], [210.0, 850.0]])
+def test_ticks_enclose_the_values(values: list[float]) -> None:
+    ticks = nice_ticks(values)
+    assert ticks[0] <= min(values) + 1e-12 and ticks[-1] >= max(values) - 1e-12
+    assert 2 <= len(ticks) <= 8
+
+
+@pytest.mark.parametrize(("last", "expected"), [(1, [1]), (3, [1, 2, 3]), (12, [1, 4, 6, 8, 10, 12])])
+def test_round_ticks_are_whole_and_end_at_the_last(last: int, expected: list[int]) -> None:
+    assert round_ticks(1, last) == expected
+
+
+def test_numbers_are_written_as_people_read_them() -> None:
+    assert [percent(0.6214), percent(None), size(41_230_000), size(512)] == ["62.1%", "–", "41.2 MB", "512 B"]
+    assert [seconds(0.42), seconds(31.5), seconds(125), seconds(11_520)] == [
+        "0.42 s",
+        "31.5 s",
+        "2 min 05 s",
+        "3 h 12 min",
+    ]
+    assert listing(["a", "b", "c"]) == "a, b and c" and listing(list("abcdefgh")) == "a, b, c, d, e and 3 more"
+    assert [number(True), number("3"), number(math.inf), number(10**400), number(2)] == [None, None, None, None, 2.0]
