@@ -96,7 +96,8 @@ def toy_settings(recovery: Any = "fedrecon", strategy: Any = "fedavg", **section
     if recovery == "fedrecon":
         recovery = {"name": "fedrecon"}
     if isinstance(recovery, dict) and recovery["name"] == "fedrecon":
-        recovery = {"latent": 4, "warmup_rounds": 0, **recovery, "mapping": {"hidden": [8], **recovery.get("mapping", {})}}
+        mapping = {"hidden": [8], **recovery.get("mapping", {})}
+        recovery = {"latent": 4, "warmup_rounds": 0, **recovery, "mapping": mapping}
     small = {"epochs": 1, "batch": 16}
     return {
         "name": "toy",
@@ -136,7 +137,7 @@ def everything(count: int) -> BoolArray:
 
 
 def toy_site(dataset: Dataset | None = None, present: BoolArray | None = None, *, sealed: bool = False) -> SiteData:
-    """A site with all training samples of ``dataset`` (default: ``tiny_dataset()``) under ``present`` (default: all)."""
+    """A site with all training samples of ``dataset`` (default: ``tiny_dataset()``) under ``present`` (all)."""
     dataset = tiny_dataset() if dataset is None else dataset
     samples = dataset.members(0)
     present = everything(len(samples)) if present is None else present
