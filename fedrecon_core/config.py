@@ -145,7 +145,7 @@ class Evaluate(Frozen):
 
 
 class Phase(Frozen):
-    """One stage of the local round: epochs over the site's data with a fresh optimiser, as the benchmark restarts it."""
+    """One stage of the local round: epochs over the site's data with a fresh optimiser, as in the benchmark."""
 
     epochs: int = Field(default=1, ge=0)
     lr: float = Field(default=1e-3, gt=0)
@@ -179,10 +179,11 @@ def _kinds(value: Any) -> Any:
         raise ValueError(f"expected a mapping kind -> keys, found {value!r}")
     for kind in value:
         MODALITIES.get(str(kind))
-    return {
-        kind: value[kind] if isinstance(value.get(kind), Params) else cls.Params(**{"name": kind, **value.get(kind, {})})
-        for kind, cls in MODALITIES.items()
-    }
+    return {kind: _kind_params(kind, cls, value.get(kind, {})) for kind, cls in MODALITIES.items()}
+
+
+def _kind_params(kind: str, cls: Any, given: Any) -> Any:
+    return given if isinstance(given, Params) else cls.Params.model_validate({"name": kind, **given})
 
 
 Kinds = Annotated[dict[str, SerializeAsAny[Params]], BeforeValidator(_kinds)]
@@ -210,7 +211,9 @@ class RunConfig(Frozen):
     def _consistent(self) -> Self:
         profiled = sum(profile.sites for profile in self.missing.train.profile)
         if profiled and profiled != self.sites.count:
-            raise ValueError(f"missing.train.profile must name sites.count ({self.sites.count}) sites, found {profiled}")
+            raise ValueError(
+                f"missing.train.profile must name sites.count ({self.sites.count}) sites, found {profiled}"
+            )
         if self.missing.train.level == "coupled" and self.missing.train.complete_sites >= self.sites.count:
             raise ValueError(
                 f"missing.train.complete_sites must be below sites.count ({self.sites.count}), "
@@ -220,8 +223,8 @@ class RunConfig(Frozen):
             level = getattr(self.missing, split).level
             if level in ("site", "profile") and self.evaluate.where == "server":
                 raise ValueError(
-                    f"missing.{split}.level must be sample, coupled or none where the server evaluates, found '{level}'; "
-                    "use evaluate.where: sites"
+                    f"missing.{split}.level: expected sample, coupled or none where the server evaluates, found '{level}'"
+                    "; use evaluate.where: sites"
                 )
         return self
 
@@ -255,7 +258,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def override(raw: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """``raw`` with each ``dotted.key=value`` of ``settings`` applied; values are read as YAML."""
-    result = _copy(raw)
+    result: dict[str, Any] = _copy(raw)
     for setting in settings:
         key, separator, text = setting.partition("=")
         if not separator or not key.strip():

@@ -1,4 +1,4 @@
-"""Name -> class tables, filled by a decorator. Adding a file to a scanned package adds the method; nothing is listed by hand."""
+"""Name -> class tables, filled by a decorator: adding a file to a scanned package adds the method."""
 
 import difflib
 import importlib

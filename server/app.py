@@ -23,12 +23,12 @@ from server.handshake import Started, shake_hands
 from server.prepare import Prepared, prepare, reopen
 from server.progress import progress_for
 from server.report.html import write_report
-from server.run_pictures import draw_reconstructions
 from server.rounds import Rounds, first_state
+from server.run_pictures import draw_reconstructions
 from strategies.code_hash import code_hash
 
 app = ServerApp()
-VERSIONS = ("flwr", "ray", "torch", "numpy")
+VERSIONS = ("fedrecon", "flwr", "ray", "torch", "numpy")
 
 
 @app.main()
@@ -127,5 +127,3 @@ def _quietly(action: Callable[[], object]) -> None:
         action()
     except Exception as error:  # the first failure is the one to report
         Console(stderr=True).print(f"(the report could not be written: {error})", highlight=False)
-
-

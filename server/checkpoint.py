@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 
@@ -108,8 +109,10 @@ def load_newest(folder: Path) -> Training | None:
         plain = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
         tensors = load_file(found[-1] / "state.safetensors")
     except Exception as error:
-        raise RunError(f"checkpoint {found[-1]} cannot be read: {error}; remove it to resume from the one before") from None
-    parts: dict[str, dict[str, State]] = {part: {} for part in _PARTS}
+        raise RunError(
+            f"checkpoint {found[-1]} cannot be read: {error}; remove it to resume from the one before"
+        ) from None
+    parts: dict[str, Any] = {part: {} for part in _PARTS}
     for key, tensor in tensors.items():
         part, rest = key.split("/", 1)
         group, name = rest.rsplit("/", 1)

@@ -14,6 +14,7 @@ from fedrecon_core.errors import FedReconError, RunError, UsageError
 from fedrecon_core.registry import discover
 from server.engines.base import ENGINE_PACKAGES, ENGINES, Job
 from server.prepare import Prepared, load_config, prepare, reopen
+from server.run_directory import RunDirectory
 
 application = typer.Typer(
     name="fedrecon",
@@ -67,8 +68,9 @@ def _announce(prepared: Prepared) -> None:
     config = prepared.config
     console = Console()
     console.print(
-        f"[bold]FedRecon[/bold]  {config.name}: {config.recovery.name} on {config.strategy.name}, data {config.data.name}, "
-        f"{config.sites.count} sites, {config.rounds} rounds, seed {config.seed}, engine {config.engine.name}",
+        f"[bold]FedRecon[/bold]  {config.name}: {config.recovery.name} on {config.strategy.name}, "
+        f"data {config.data.name}, {config.sites.count} sites, {config.rounds} rounds, seed {config.seed}, "
+        f"engine {config.engine.name}",
         highlight=False,
         soft_wrap=True,
     )
@@ -116,6 +118,20 @@ def report(directory: Annotated[Path, typer.Argument(help="A run directory.")]) 
     from server.report.html import write_report
 
     typer.echo(write_report(directory))
+
+
+@application.command()
+def coherence(
+    directory: Annotated[Path, typer.Argument(help="A completed run with generators.")],
+    sample: Annotated[bool, typer.Option("--sample", help="Draw latents instead of taking their means.")] = False,
+) -> None:
+    """Measure cross-modal coherence of a run on its test split, and write coherence.json."""
+    from server.coherence import measure, record, table
+
+    found = measure(directory, sample)
+    RunDirectory(directory.resolve()).write_json("coherence.json", record(found))
+    Console().print(table(found))
+    typer.echo(f"cross {found.cross:.3f}  self {found.own:.3f}  classifier on real data {found.classifier:.3f}")
 
 
 def main() -> None:

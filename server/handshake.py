@@ -72,7 +72,7 @@ def shake_hands(grid: Grid, config: RunConfig, run: str) -> Started:
 
 
 def _shown(share: Share, dataset: Dataset) -> tuple[str, ...]:
-    return tuple(name for name, some in zip(dataset.spec.names, share.present.any(axis=0), strict=True) if some)
+    return tuple(name for column, name in enumerate(dataset.spec.names) if share.present[:, column].any())
 
 
 def _wait_for_nodes(grid: Grid, config: RunConfig) -> list[int]:
@@ -93,7 +93,9 @@ def _wait_for_nodes(grid: Grid, config: RunConfig) -> list[int]:
 
 def _names(grid: Grid, config: RunConfig, federation: Federation, nodes: list[int]) -> dict[str, int]:
     """Site name -> node id: the server cannot see a node's config, so it asks."""
-    infos = _ask(grid, config, {str(node): node for node in nodes}, {str(node): federation.order("", 0) for node in nodes})
+    infos = _ask(
+        grid, config, {str(node): node for node in nodes}, {str(node): federation.order("", 0) for node in nodes}
+    )
     wanted = {site_name(index) for index in range(config.sites.count)}
     found = {info.name: int(node) for node, info in infos.items() if info.name in wanted}
     if len(found) < (config.sites.min or config.sites.count):

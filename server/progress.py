@@ -57,7 +57,13 @@ class LiveProgress(PlainProgress):
 
     def __init__(self, console: Console, rounds: int, first: int = 1) -> None:
         super().__init__(console, rounds, first)
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("sites"), TimeElapsedColumn()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("sites"),
+            TimeElapsedColumn(),
+        )
         self._bar = Progress(*columns, console=console, transient=True)
         self._task = self._bar.add_task("round 0: handshake", total=None)
 

@@ -57,7 +57,11 @@ class Rounds:
         training.quality = dict(self.started.federation.quality)
         training.strategy = self.strategy.state()
         training.train_seconds += time.perf_counter() - began
-        train_line = {"round": round_, "split": "train", "n": sum(line["samples"] for line in lines if "bytes_up" in line)}
+        train_line = {
+            "round": round_,
+            "split": "train",
+            "n": sum(line["samples"] for line in lines if "bytes_up" in line),
+        }
         named = {"loss" if phase == "task" else f"loss_{phase}": loss for phase, loss in losses.items()}
         metrics = [{**train_line, **named, "train_seconds": time.perf_counter() - began}]
         validation = self._validate(round_)
@@ -67,7 +71,7 @@ class Rounds:
         self.progress.round_done(round_, losses, validation)
 
     def _train(self, round_: int) -> tuple[ArrayRecord, dict[str, float], list[dict[str, Any]]]:
-        """New arrays, mean losses and the lines of ``sites.jsonl``; repeated from the same parameters below the quorum."""
+        """New arrays, mean losses and lines of ``sites.jsonl``; below the quorum, again from the same parameters."""
         current = messages.flatten({g: messages.pack_group(state) for g, state in self.training.groups.items()})
         for attempt in range(self.config.sites.retries + 1):
             sent = self.strategy.configure_train(round_, current, ConfigRecord(), self.grid)
@@ -97,11 +101,11 @@ class Rounds:
         """One line per sampled site, in site order; the traffic is added to the run's totals."""
         federation = self.started.federation
         names = {node: name for name, node in federation.nodes.items()}
-        lines = []
+        lines: list[dict[str, Any]] = []
         for message in sorted(sent, key=lambda message: names[message.metadata.dst_node_id]):
             name = names[message.metadata.dst_node_id]
             down = messages.read_groups(message.content)
-            line = {
+            line: dict[str, Any] = {
                 "round": round_,
                 "site": name,
                 "status": "ok" if name in replies.messages else "failed",

@@ -60,7 +60,9 @@ class FedAvg(Strategy):
 
     # --- training ---------------------------------------------------------------------------------------------
 
-    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> list[Message]:
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
         """One message per sampled site, with the groups of its plan. A list: a generator fails in deployment."""
         self._current = messages.unflatten(arrays)
         names = self.federation.sample(server_round, "train", self.federation.config.sites.fraction)
@@ -82,8 +84,8 @@ class FedAvg(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The new global groups and the item-weighted mean losses. ``replies`` are valid and in site order; a group that
-        nobody returned stays as it is."""
+        """The new global groups and the item-weighted mean losses. ``replies`` are valid and in site order; a group
+        that nobody returned stays as it is."""
         received = [messages.read_result(reply.content) for reply in replies]
         if not received:
             return None, None
@@ -137,11 +139,13 @@ class FedAvg(Strategy):
         log.info("%s: %d sites, weighting %s", self.params.name, len(federation.sites), self.params.weighting)
 
 
-def _mean_losses(received: list[messages.TrainReply]) -> dict[str, float]:
+def _mean_losses(received: list[messages.TrainReply]) -> messages.MetricValues:
     """Phase -> loss, weighted by the items that the sites went through."""
-    losses = {}
+    losses: messages.MetricValues = {}
     for phase in ("generator", "mapping", "task"):
-        parts = [(r.metrics[f"{phase}.loss"], r.metrics[f"{phase}.items"]) for r in received if f"{phase}.loss" in r.metrics]
+        parts = [
+            (r.metrics[f"{phase}.loss"], r.metrics[f"{phase}.items"]) for r in received if f"{phase}.loss" in r.metrics
+        ]
         if parts:
             losses[phase] = sum(loss * items for loss, items in parts) / sum(items for _, items in parts)
     return losses

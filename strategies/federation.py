@@ -18,8 +18,9 @@ from strategies.messages import Order, SiteInfo
 class Federation:
     """``nodes`` maps site names to Flower's random node ids of the moment; everything else goes by name.
 
-    ``held_out`` and ``held_out_plans`` give, per split, each site's validation and test samples and the groups that their
-    evaluation needs. ``trained`` counts, per group, the samples that it was trained on so far; ``quality`` holds the mappings' scores.
+    ``held_out`` and ``held_out_plans`` give, per split, each site's validation and test samples and the groups that
+    their evaluation needs. ``trained`` counts, per group, the samples that it was trained on so far; ``quality`` holds
+    the mappings' scores.
     """
 
     config: RunConfig

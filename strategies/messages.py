@@ -21,6 +21,9 @@ from fedrecon_core.local.loop import LocalResult
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import State
 
+MetricValues = dict[str, int | float | list[int] | list[float]]
+"""What a MetricRecord may hold."""
+
 DESCRIBE, LOCAL, SITE = "describe", "local", "site"
 DESCRIBE_TYPE, LOCAL_TYPE, SITE_TYPE = f"query.{DESCRIBE}", f"train.{LOCAL}", f"evaluate.{SITE}"
 
@@ -70,8 +73,8 @@ def write_order(order: Order) -> RecordDict:
     """The records ``run`` and, for a simulated site, ``assignment``."""
     content = RecordDict({"run": ConfigRecord({"config": order.config, "round": order.round, "run": order.run})})
     if order.share is not None:
-        arrays = {"samples": order.share.samples.astype(np.int64), "present": order.share.present.astype(np.uint8)}
-        content["assignment"] = ArrayRecord({name: Array(array) for name, array in arrays.items()})
+        samples, present = order.share.samples.astype(np.int64), order.share.present.astype(np.uint8)
+        content["assignment"] = ArrayRecord({"samples": Array(samples), "present": Array(present)})
     return content
 
 
@@ -90,7 +93,7 @@ def write_knowledge(content: RecordDict, knowledge: Knowledge, groups: Iterable[
     names = sorted(groups)
     content["trained"] = MetricRecord({g: knowledge.trained.get(g, 0) for g in names})
     content["quality"] = MetricRecord({g: knowledge.quality[g] for g in names if g in knowledge.quality})
-    statistics = {}
+    statistics: MetricValues = {}
     for name in sorted(set(used) & set(knowledge.statistics)):
         statistics[f"{name}.mean"] = knowledge.statistics[name].mean.tolist()
         statistics[f"{name}.std"] = knowledge.statistics[name].std.tolist()
@@ -167,10 +170,10 @@ def write_site(info: SiteInfo) -> RecordDict:
             "simulated": info.simulated,
         }
     )
-    statistics: dict[str, float | list[float]] = {}
+    statistics: MetricValues = {}
     for name, (count, sums, squares) in info.sums.items():
         statistics.update({f"{name}.count": count, f"{name}.sum": sums, f"{name}.squares": squares})
-    return RecordDict({"site": site, "statistics": MetricRecord(statistics)})  # type: ignore[arg-type]
+    return RecordDict({"site": site, "statistics": MetricRecord(statistics)})
 
 
 def read_site(content: RecordDict) -> SiteInfo:
@@ -204,9 +207,9 @@ def write_result(result: LocalResult, samples: int, seconds: float) -> RecordDic
     return content
 
 
-def _losses(result: LocalResult) -> dict[str, float]:
+def _losses(result: LocalResult) -> MetricValues:
     """Phase -> loss, the item-weighted mean over the phase's stages that took a step."""
-    losses = {}
+    losses: MetricValues = {}
     for phase in sorted({stage.phase for stage in result.stages}):
         ran = [stage for stage in result.stages if stage.phase == phase and stage.steps]
         if ran:
@@ -238,12 +241,12 @@ def read_result(content: RecordDict) -> TrainReply:
 
 def write_scores(scores: Mapping[str, Score]) -> RecordDict:
     """The answer to ``site``: integer confusion matrices and loss sums per split."""
-    metrics: dict[str, int | float | list[int]] = {}
+    metrics: MetricValues = {}
     for split, score in scores.items():
         metrics[f"{split}.confusion"] = score.confusion.flatten().tolist()
         metrics[f"{split}.empty_confusion"] = score.empty_confusion.flatten().tolist()
         metrics[f"{split}.loss_sum"] = score.loss_sum
-    return RecordDict({"metrics": MetricRecord(metrics), "status": ConfigRecord({"ok": True})})  # type: ignore[arg-type]
+    return RecordDict({"metrics": MetricRecord(metrics), "status": ConfigRecord({"ok": True})})
 
 
 def read_scores(metrics: Mapping[str, object], classes: int) -> dict[str, Score]:
@@ -254,7 +257,7 @@ def read_scores(metrics: Mapping[str, object], classes: int) -> dict[str, Score]
             torch.tensor(metrics[f"{split}.{part}"], dtype=torch.int64).reshape(classes, classes)
             for part in ("confusion", "empty_confusion")
         ]
-        scores[split] = Score(*matrices, loss_sum=float(metrics[f"{split}.loss_sum"]))  # type: ignore[arg-type]
+        scores[split] = Score(matrices[0], matrices[1], float(metrics[f"{split}.loss_sum"]))  # type: ignore[arg-type]
     return scores
 
 

@@ -39,7 +39,9 @@ class Column:
         steps = torch.arange(longest, device=lengths.device)
         inside = steps[None, :] < lengths[:, None]
         source = (self.offsets[chosen][:, None] + steps[None, :]).clamp(max=max(len(self.values) - 1, 0))
-        values = self.values[source] if len(self.values) else self.values.new_zeros((*source.shape, self.values.shape[-1]))
+        values = (
+            self.values[source] if len(self.values) else self.values.new_zeros((*source.shape, self.values.shape[-1]))
+        )
         return values * inside[..., None]
 
 

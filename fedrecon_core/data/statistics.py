@@ -41,7 +41,10 @@ def combine(sites: Iterable[Mapping[str, Sums]]) -> dict[str, Statistics]:
     totals: dict[str, list[Tensor]] = {}
     for site in sites:
         for name, (count, sums, squares) in site.items():
-            parts = [torch.tensor([count], dtype=torch.float64), *(torch.tensor(x, dtype=torch.float64) for x in (sums, squares))]
+            parts = [
+                torch.tensor([count], dtype=torch.float64),
+                *(torch.tensor(x, dtype=torch.float64) for x in (sums, squares)),
+            ]
             known = totals.get(name)
             totals[name] = parts if known is None else [a + b for a, b in zip(known, parts, strict=True)]
     return {name: _statistics(*total) for name, total in totals.items()}

@@ -41,7 +41,9 @@ def batches(items: int, size: int, stream: torch.Generator, device: torch.device
     return iter(torch.randperm(items, generator=stream).to(device).split(size))
 
 
-def run_stage(stage: Stage, workshop: Workshop, phase: Phase, hook: LocalHook, keys: tuple[seeding.Key, ...]) -> StageReport:
+def run_stage(
+    stage: Stage, workshop: Workshop, phase: Phase, hook: LocalHook, keys: tuple[seeding.Key, ...]
+) -> StageReport:
     """Train ``stage.trains`` for ``phase.epochs`` epochs; ``keys`` name the stream (seed, round, site).
 
     Nothing but the trained groups changes. A stage without items or epochs changes nothing at all.
@@ -53,7 +55,9 @@ def run_stage(stage: Stage, workshop: Workshop, phase: Phase, hook: LocalHook, k
             set_frozen(module, frozen=name not in stage.trains)
         objective = stage.objective(workshop)
         stream = seeding.torch_stream(seed, "order", *keys[1:], stage.name)
-        loss, steps = _epochs(stage, workshop, phase, hook if stage.phase in hook.phases else LocalHook(), objective, stream)
+        loss, steps = _epochs(
+            stage, workshop, phase, hook if stage.phase in hook.phases else LocalHook(), objective, stream
+        )
         for name in stage.trains:
             set_frozen(workshop.groups[name], frozen=True)
     if steps:
@@ -84,7 +88,7 @@ def _epochs(
         for index in batches(objective.items, phase.batch, stream, workshop.data.device):
             optimizer.zero_grad(set_to_none=True)
             loss = objective.loss(index)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             hook.gradients(named)
             if phase.clip is not None:
                 nn.utils.clip_grad_norm_(parameters, phase.clip)

@@ -1,4 +1,4 @@
-"""Sequences (T, D) of up to T steps: 1-D convolutions with a length mask; one token per few steps for the task model."""
+"""Sequences (T, D) of up to T steps: 1-D convolutions with a length mask; one token per few steps."""
 
 from __future__ import annotations
 

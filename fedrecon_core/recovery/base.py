@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +20,13 @@ from fedrecon_core.task.model import Head, TaskModel
 from fedrecon_core.task.tokens import Fill
 from fedrecon_core.types import Batch, DatasetSpec
 
+if TYPE_CHECKING:
+    from fedrecon_core.recovery.reconstruction import Reconstructor
+
 Builder = Callable[[], nn.Module]
 
 
-class Recovery(ABC):
+class Recovery:
     """Base of a registered recovery. On its own it is a task model over present modalities only."""
 
     Params: ClassVar[type[Params]] = Params
@@ -104,6 +106,10 @@ class Recovery(ABC):
     def recover_locally(self, batch: Batch, workshop: Workshop) -> list[Fill]:
         """Fills in the task stage of a local round; a recovery with frozen and local models overrides it."""
         return self.recover(batch, workshop.groups, workshop.knowledge)
+
+    def translator(self, groups: Groups, knowledge: Knowledge) -> Reconstructor | None:
+        """What turns one modality into another with trained generators; None for recoveries that have none."""
+        return None
 
     def absent(self, batch: Batch, name: str) -> Tensor:
         """int64: the places of ``batch`` where modality ``name`` is absent."""

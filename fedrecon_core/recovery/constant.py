@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from torch import Tensor
-
 import torch
+from torch import Tensor
 
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.recovery.stage import Knowledge

@@ -1,7 +1,7 @@
 """``fedrecon``: generators, mappings and two reconstructions of what is absent (Liu et al. 2025, Algorithm 1).
 
-A local round has three stages: a VAE per present modality, then, with the generators frozen, a mapping model per pair of
-modalities that some sample has together, then the task model on present tokens and on reconstructions by the frozen
+A local round has three stages: a VAE per present modality, then, with the generators frozen, a mapping model per pair
+of modalities that some sample has together, then the task model on present tokens and on reconstructions by the frozen
 global generators (GGFS) and by the local ones.
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from fedrecon_core.config import Params, RunConfig
 from fedrecon_core.generators.mapping import TERMS, Mapping
@@ -38,8 +37,8 @@ from fedrecon_core.types import Batch, DatasetSpec, Frozen, Likelihood
 
 
 class MappingParams(Frozen):
-    """``loss``: ``forward``; ``paper`` (Eq. 5: alpha * KL + reconstruction); or weights of the terms ``forward``, ``kl``,
-    ``reconstruction``, ``moments``. ``holdout`` is the share of a site's pairs that only validates the mapping."""
+    """``loss``: ``forward``; ``paper`` (Eq. 5: alpha * KL + reconstruction); or weights of the terms ``forward``,
+    ``kl``, ``reconstruction``, ``moments``. ``holdout``: the share of a site's pairs that only validates the mapping."""
 
     hidden: tuple[int, ...] = (128, 128)
     loss: Literal["forward", "paper"] | dict[Literal["forward", "kl", "reconstruction", "moments"], float] = "forward"
@@ -96,7 +95,7 @@ class FedRecon(Recovery):
     def __init__(self, config: RunConfig, spec: DatasetSpec) -> None:
         super().__init__(config, spec)
         self.likelihoods = {m.name: self.params.likelihood or m.likelihood for m in spec.modalities}
-        self.active = self.params.weight > 0
+        self.active: bool = self.params.weight > 0
 
     # --- models -----------------------------------------------------------------------------------------------
 
@@ -143,11 +142,13 @@ class FedRecon(Recovery):
     # --- the local round --------------------------------------------------------------------------------------
 
     def freeze(self, groups: Groups, plan: TransferPlan, knowledge: Knowledge, shelf: Shelf) -> Groups:
-        """The trained global generators and mappings of this round or, with ``refresh: deployment``, the first ones that
-        this site could use. What the site does not train itself needs no copy."""
+        """The trained global generators and mappings of this round or, with ``refresh: deployment``, the first ones
+        that this site could use. What the site does not train itself needs no copy."""
         if not (self.active and self.params.ggfs.enabled):
             return {}
-        trained = [name for name in plan.download if knowledge.trained.get(name, 0) > 0 and not name.startswith("task.")]
+        trained = [
+            name for name in plan.download if knowledge.trained.get(name, 0) > 0 and not name.startswith("task.")
+        ]
         frozen = {n: copy.deepcopy(groups[n]) if n in plan.upload else groups[n] for n in trained}
         if self.params.ggfs.refresh == "round" or not self._tokens(knowledge):
             return frozen
@@ -201,7 +202,9 @@ class FedRecon(Recovery):
         """Mean reconstructions by one set of groups: the global ones, at evaluation and at inference."""
         if not self._tokens(knowledge):
             return []
-        maker = self.reconstructor(groups, {name for name in groups if knowledge.trained.get(name, 0) > 0}, knowledge.quality)
+        maker = self.reconstructor(
+            groups, {name for name in groups if knowledge.trained.get(name, 0) > 0}, knowledge.quality
+        )
         return self._weighted(self._made(maker, batch, "global"), batch)
 
     def recover_locally(self, batch: Batch, workshop: Workshop) -> list[Fill]:
@@ -212,7 +215,9 @@ class FedRecon(Recovery):
         if self.params.ggfs.enabled:
             frozen = self.reconstructor(workshop.received, set(workshop.received), workshop.knowledge.quality)
             fills += self._made(frozen, batch, "global")
-        local = self.reconstructor(workshop.groups, self._local(workshop), {**workshop.knowledge.quality, **workshop.quality})
+        local = self.reconstructor(
+            workshop.groups, self._local(workshop), {**workshop.knowledge.quality, **workshop.quality}
+        )
         return self._weighted([*fills, *self._made(local, batch, "local")], batch)
 
     def reconstructor(self, groups: Groups, usable: set[str], quality: dict[str, float]) -> Reconstructor:
@@ -221,7 +226,7 @@ class FedRecon(Recovery):
         return Reconstructor(self.spec, groups, self.likelihoods, routes, quality, self.params.sources)
 
     def _tokens(self, knowledge: Knowledge) -> bool:
-        return self.active and knowledge.round > self.params.warmup_rounds
+        return self.active and knowledge.round > int(self.params.warmup_rounds)
 
     def _local(self, workshop: Workshop) -> set[str]:
         """A local mapping counts only if it trained in this round: otherwise the encoder moved away from it."""
@@ -237,10 +242,9 @@ class FedRecon(Recovery):
         weight = 1.0 if self.params.weighting == "learned" else self.params.weight
         return share_weight(fills, self.spec.names, batch.size, weight)
 
-    def translate(self, groups: Groups, source: Tensor, names: tuple[str, str], sample: bool = False) -> Tensor:
-        """x_m [R, *shape] -> x_n: through T[m->n], or the generator alone where both names are the same.
-
-        ``sample`` draws z_n from its distribution (for generation and uncertainty); otherwise its mean is decoded.
-        """
-        maker = self.reconstructor(groups, set(groups), {})
-        return maker.translate(source, names, sample)
+    def translator(self, groups: Groups, knowledge: Knowledge) -> Reconstructor | None:
+        """The global generators and mappings that were ever aggregated."""
+        if not self.active:
+            return None
+        usable = {name for name in groups if knowledge.trained.get(name, 0) > 0}
+        return self.reconstructor(groups, usable, knowledge.quality)

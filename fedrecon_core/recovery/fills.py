@@ -34,7 +34,9 @@ class StoredFill:
         index = torch.nonzero(rows >= 0).flatten()
         chosen = rows[index]
         lengths = None if self.lengths is None else self.lengths[chosen]
-        return Fill(self.modality, self.slot, Rows(self.values[chosen], index, lengths), self.weight[chosen], self.synthetic)
+        return Fill(
+            self.modality, self.slot, Rows(self.values[chosen], index, lengths), self.weight[chosen], self.synthetic
+        )
 
 
 def chunks(count: int, device: torch.device, size: int = CHUNK) -> Iterator[Tensor]:

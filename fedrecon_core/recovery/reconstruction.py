@@ -124,8 +124,15 @@ class Reconstructor:
         values = mean_value(self.likelihoods[name], self.groups[decoder_group(name)](z))
         return Fill(name, slot, Rows(values, index), torch.ones(len(index), device=z.device))
 
-    def translate(self, values: Tensor, names: tuple[str, str], sample: bool) -> Tensor:
-        """x_m [R, *shape] -> x_n, by the mean of z_n or by one draw of it; m = n is self-reconstruction."""
+    def translates(self, names: tuple[str, str]) -> bool:
+        """Whether (source, target) has a trained path; (m, m) is self-reconstruction."""
+        source, target = names
+        own = encoder_group(source) in self.groups and decoder_group(source) in self.groups
+        return names in self.routes or (source == target and own)
+
+    def translate(self, values: Tensor, names: tuple[str, str], sample: bool = False) -> Tensor:
+        """x_m [R, *shape] -> x_n. ``sample`` draws z_n from its distribution, for generation and uncertainty; otherwise
+        its mean is decoded."""
         source, target = names
         z = Gaussian(*self.groups[encoder_group(source)](values, None))
         mapped = z if source == target else self.transport(z.mean, self.routes[names])

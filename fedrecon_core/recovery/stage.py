@@ -36,8 +36,8 @@ class Workshop:
 
     ``received`` holds untouched copies of the groups that a recovery asks to keep frozen beside the trained ones;
     ``trained_here`` collects the groups that finished a stage in this round, ``quality`` the scores of their mappings.
-    ``stream`` gives the random generator of a named purpose, the same in every round; ``logits_hook`` and ``extra_loss``
-    are the local half of the strategy.
+    ``stream`` gives the random generator of a named purpose, the same in every round; ``logits_hook`` and
+    ``extra_loss`` are the local half of the strategy.
     """
 
     groups: Groups

@@ -42,7 +42,9 @@ class TaskModel:
         """``groups`` holds ``task.head`` and any of the extractors."""
         self.names = spec.names
         self.head = groups[HEAD_GROUP]
-        self.extractors = {name: groups[extractor_group(name)] for name in spec.names if extractor_group(name) in groups}
+        self.extractors = {
+            name: groups[extractor_group(name)] for name in spec.names if extractor_group(name) in groups
+        }
 
     def logits(self, batch: Batch, fills: Iterable[Fill] = ()) -> Tensor:
         """[B, classes]: unnormalised log-probabilities."""

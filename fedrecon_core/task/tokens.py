@@ -71,7 +71,12 @@ def _blocks(extractor: nn.Module, sources: list[_Source], batch: Batch) -> list[
         tokens, _ = extractor(torch.cat([source.rows.values for source in sources]), None)
         parts = tokens.split([len(source.rows.index) for source in sources])
         return [_placed(part, None, source, batch) for part, source in zip(parts, sources, strict=True)]
-    return [_placed(*extractor(source.rows.values, source.rows.lengths), source, batch) for source in sources]
+    return [_extracted(extractor, source, batch) for source in sources]
+
+
+def _extracted(extractor: nn.Module, source: _Source, batch: Batch) -> Tokens:
+    tokens, mask = extractor(source.rows.values, source.rows.lengths)
+    return _placed(tokens, mask, source, batch)
 
 
 def _placed(tokens: Tensor, mask: Tensor | None, source: _Source, batch: Batch) -> Tokens:

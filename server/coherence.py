@@ -1,0 +1,61 @@
+"""``fedrecon coherence``: cross-modal coherence of a trained run, with the classifier's bounds beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from fedrecon_core import seeding
+from fedrecon_core.errors import DataError, UsageError
+from fedrecon_core.inference import load_model
+from fedrecon_core.metrics.coherence import Coherence, coherence, train_judge
+from fedrecon_core.registry import discover
+from server.handshake import load_dataset
+from server.prepare import PACKAGES
+from server.run_directory import RunDirectory
+
+
+def measure(path: Path, sample: bool) -> Coherence:
+    """Coherence of the run at ``path`` on its test split; ``sample`` draws latents instead of taking their mean."""
+    discover(PACKAGES)
+    torch.set_num_threads(1)
+    directory = RunDirectory(path.resolve())
+    if not directory.model.is_dir():
+        raise UsageError(f"{path} holds no trained model (model/ is missing); give the directory of a completed run")
+    model = load_model(directory.model)
+    maker = model.recovery.translator(model.groups, model.knowledge)
+    if maker is None:
+        raise DataError(f"recovery '{model.recovery.config.recovery.name}' has no generators, so nothing to measure")
+    dataset = load_dataset(model.recovery.config)
+    judges = {name: train_judge(dataset, name) for name in dataset.spec.names}
+    with seeding.scope(model.recovery.config.seed, "coherence"):
+        return coherence(
+            dataset,
+            lambda values, names: maker.translate(values, names, sample) if maker.translates(names) else None,
+            judges,
+        )
+
+
+def table(found: Coherence) -> Table:
+    """Rows: source; columns: target; the diagonal is self-reconstruction."""
+    names = list(found.real)
+    shown = Table(title="accuracy of an independent classifier on reconstructions (row: source, column: target)")
+    for heading in ("source", *names, "real"):
+        shown.add_column(heading, justify="right")
+    for source in names:
+        cells = [f"{found.pairs[source, target]:.3f}" for target in names]
+        shown.add_row(source, *cells, f"{found.real[source]:.3f}")
+    return shown
+
+
+def record(found: Coherence) -> dict[str, object]:
+    """The same as plain values, for ``coherence.json``."""
+    return {
+        "cross": found.cross,
+        "self": found.own,
+        "classifier": found.classifier,
+        "pairs": {f"{source}->{target}": score for (source, target), score in found.pairs.items()},
+        "untrained": [f"{source}->{target}" for source, target in found.untrained],
+    }
