@@ -223,7 +223,7 @@ class RunConfig(Frozen):
             level = getattr(self.missing, split).level
             if level in ("site", "profile") and self.evaluate.where == "server":
                 raise ValueError(
-                    f"missing.{split}.level: expected sample, coupled or none where the server evaluates, found '{level}'"
+                    f"missing.{split}.level: expected sample, coupled or none for a server, found '{level}'"
                     "; use evaluate.where: sites"
                 )
         return self

@@ -38,7 +38,7 @@ from fedrecon_core.types import Batch, DatasetSpec, Frozen, Likelihood
 
 class MappingParams(Frozen):
     """``loss``: ``forward``; ``paper`` (Eq. 5: alpha * KL + reconstruction); or weights of the terms ``forward``,
-    ``kl``, ``reconstruction``, ``moments``. ``holdout``: the share of a site's pairs that only validates the mapping."""
+    ``kl``, ``reconstruction``, ``moments``. ``holdout``: share of a site's pairs that only validates the mapping."""
 
     hidden: tuple[int, ...] = (128, 128)
     loss: Literal["forward", "paper"] | dict[Literal["forward", "kl", "reconstruction", "moments"], float] = "forward"

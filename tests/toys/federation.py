@@ -95,7 +95,7 @@ def toy_settings(recovery: Any = "fedrecon", strategy: Any = "fedavg", **section
     """
     if recovery == "fedrecon":
         recovery = {"name": "fedrecon"}
-    if isinstance(recovery, dict) and recovery["name"] == "fedrecon":
+    if isinstance(recovery, dict) and recovery.get("name") == "fedrecon":
         mapping = {"hidden": [8], **recovery.get("mapping", {})}
         recovery = {"latent": 4, "warmup_rounds": 0, **recovery, "mapping": mapping}
     small = {"epochs": 1, "batch": 16}
