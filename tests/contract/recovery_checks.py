@@ -1,0 +1,285 @@
+"""What every recovery promises. Each check takes a registered name, so that it also runs on a recovery of a test."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from fedrecon_core.config import RunConfig, parse
+from fedrecon_core.data.site import SiteData, open_site
+from fedrecon_core.local.evaluate import predict
+from fedrecon_core.local.runner import run_stage
+from fedrecon_core.local.hook import LocalHook
+from fedrecon_core.recovery.base import Recovery
+from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.registry import RECOVERIES
+from fedrecon_core.state import HEAD_GROUP, extractor_group, parameters_sha256, read_group
+from fedrecon_core.task.tokens import Fill
+from tests.toys.contract_support import (
+    SITE,
+    fresh,
+    gaps,
+    local_round,
+    lonely,
+    recovery_of,
+    same,
+    seasoned,
+    site_of,
+    states,
+    subsets,
+    toys,
+    workshop_of,
+)
+from tests.toys.federation import CPU, toy_config
+
+
+def gappy(name: str, modalities: int = 3) -> tuple[Recovery, SiteData]:
+    """The recovery and a site where samples lack one thing or another."""
+    dataset = toys(modalities)
+    recovery = recovery_of(name, dataset.spec)
+    return recovery, site_of(dataset, gaps(48, modalities), recovery)
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+def check_params_have_valid_defaults_and_carry_the_name(name: str) -> None:
+    params = RECOVERIES.get(name).Params
+    assert params().name == name
+    with pytest.raises(ValidationError):
+        params(**{"name": name, "no_such_key": 1})
+
+
+def check_config_written_out_and_read_again_is_the_same(name: str) -> None:
+    import yaml
+
+    config = toy_config({"name": name})
+    again: RunConfig = parse(yaml.safe_load(config.to_yaml()))
+    assert again == config
+    assert type(again.recovery) is RECOVERIES.get(name).Params
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def check_groups_start_the_same_whenever_and_with_whatever_they_are_built(name: str) -> None:
+    recovery = recovery_of(name)
+    torch.manual_seed(1)
+    everything = states(recovery.build())
+    torch.manual_seed(2)
+    assert set(everything) == set(recovery.builders())
+    assert same(states(recovery_of(name).build()), everything)
+    for group in sorted(everything):
+        assert same(states(recovery.build([group])), {group: everything[group]})
+
+
+def check_building_leaves_the_global_generators_alone(name: str) -> None:
+    recovery = recovery_of(name)
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    recovery.build()
+    assert torch.equal(torch.rand(4), expected)
+
+
+def check_a_group_that_another_recovery_has_starts_the_same_there(name: str) -> None:
+    mine = states(recovery_of(name).build())
+    for other in RECOVERIES.names():
+        theirs = states(recovery_of(other).build())
+        shared = mine.keys() & theirs.keys()
+        assert HEAD_GROUP in shared
+        assert same({g: mine[g] for g in shared}, {g: theirs[g] for g in shared}), other
+
+
+def check_another_seed_gives_other_groups(name: str) -> None:
+    seeds = [parameters_sha256(states(recovery_of(name, seed=seed).build())) for seed in (0, 1)]
+    assert seeds[0] != seeds[1]
+
+
+# --- transfer plan --------------------------------------------------------------------------------------------------
+
+
+def check_plan_of_every_selection_of_modalities_is_sound(name: str) -> None:
+    for modalities in (1, 2, 3, 4):
+        spec = toys(modalities).spec
+        recovery = recovery_of(name, spec)
+        known = set(recovery.builders())
+        for held in subsets(spec.names):
+            plan = recovery.plan(held)
+            assert set(plan.upload) <= set(plan.download) <= known
+            assert HEAD_GROUP in plan.upload
+            assert {extractor_group(m) for m in held} <= set(plan.upload)
+            assert list(plan.download) == sorted(set(plan.download)) and list(plan.upload) == sorted(set(plan.upload))
+            assert recovery.plan(held) == plan
+
+
+def check_plan_of_a_site_with_everything_covers_all_groups(name: str) -> None:
+    recovery = recovery_of(name)
+    plan = recovery.plan(recovery.spec.names)
+    assert set(plan.download) == set(plan.upload) == set(recovery.builders())
+
+
+# --- the local round ------------------------------------------------------------------------------------------------
+
+
+def check_local_round_keeps_to_its_plan(name: str) -> None:
+    for modalities in (1, 2, 4):
+        recovery, data = gappy(name, modalities)
+        job, result, modules = local_round(recovery, data)
+        assert set(result.groups) == set(result.counts) == set(result.real) <= set(job.plan.upload)
+        assert HEAD_GROUP in result.groups
+        for group in result.groups:
+            assert 0 <= result.real[group] <= result.counts[group] and result.counts[group] > 0, group
+            assert not same({group: result.groups[group]}, {group: job.received[group]}), f"{group} did not learn"
+        idle = set(job.plan.download) - set(result.groups)
+        assert same({g: read_group(modules[g]) for g in idle}, {g: job.received[g] for g in idle})
+
+
+def check_local_round_stays_finite(name: str) -> None:
+    recovery, data = gappy(name)
+    _, result, _ = local_round(recovery, data)
+    assert result.stages and all(np.isfinite(stage.loss) for stage in result.stages)
+    assert all(torch.isfinite(t).all() for state in result.groups.values() for t in state.values())
+    assert all(group in result.groups and 0 <= score <= 1 for group, score in result.quality.items())
+
+
+def check_real_counts_are_those_of_the_presence_mask(name: str) -> None:
+    recovery, data = gappy(name)
+    _, result, _ = local_round(recovery, data)
+    for modality, present in zip(data.spec.names, data.present.sum(dim=0).tolist(), strict=True):
+        if extractor_group(modality) in result.real:
+            assert result.real[extractor_group(modality)] == present
+    assert result.counts[HEAD_GROUP] == len(data)
+
+
+def check_stages_change_only_what_they_train(name: str) -> None:
+    recovery, data = gappy(name)
+    workshop = workshop_of(recovery, data)
+    frozen = states(workshop.received)
+    for stage in recovery.stages(workshop):
+        assert set(stage.trains) | set(stage.freezes) == set(workshop.groups)
+        assert not set(stage.trains) & set(stage.freezes)
+        before = states({g: workshop.groups[g] for g in stage.freezes})
+        phase = getattr(recovery.config.local, stage.phase)
+        run_stage(stage, workshop, phase, LocalHook(), (0, workshop.knowledge.round, SITE))
+        assert same(states({g: workshop.groups[g] for g in stage.freezes}), before), stage.name
+    assert same(states(workshop.received), frozen), "a frozen copy moved"
+
+
+def check_two_local_rounds_give_the_same_bytes(name: str) -> None:
+    hashes = []
+    for noise in (1, 2):
+        recovery, data = gappy(name)
+        torch.manual_seed(noise)
+        hashes.append(parameters_sha256(local_round(recovery, data)[1].groups))
+    assert hashes[0] == hashes[1]
+
+
+def check_first_round_without_any_history_works(name: str) -> None:
+    recovery, data = gappy(name)
+    for knowledge in (fresh(data), Knowledge(1)):
+        _, result, _ = local_round(recovery, data, knowledge)
+        assert HEAD_GROUP in result.groups and np.isfinite(result.stages[-1].loss)
+
+
+def check_sites_without_a_pair_or_with_empty_samples_train(name: str) -> None:
+    for modalities in (1, 2, 4):
+        dataset = toys(modalities)
+        recovery = recovery_of(name, dataset.spec)
+        one_kind = np.zeros((48, modalities), dtype=bool)
+        one_kind[:, -1] = True
+        for present in (lonely(48, modalities), gaps(48, modalities, 0.7, empty=True), one_kind):
+            job, result, _ = local_round(recovery, site_of(dataset, present, recovery))
+            assert set(result.groups) <= set(job.plan.upload) and HEAD_GROUP in result.groups
+            assert all(np.isfinite(stage.loss) for stage in result.stages)
+
+
+def check_a_single_sample_trains(name: str) -> None:
+    dataset = toys()
+    recovery = recovery_of(name)
+    first = np.array([[True, False, False]])
+    data = open_site(dataset, dataset.members(0)[:1], first, device=CPU, sealed=recovery.reads_absent)
+    _, result, _ = local_round(recovery, data)
+    assert result.counts[HEAD_GROUP] == 1
+
+
+# --- filling --------------------------------------------------------------------------------------------------------
+
+
+def check_fills_stand_only_where_something_is_absent(name: str) -> None:
+    for modalities in (2, 3, 4):
+        recovery, data = gappy(name, modalities)
+        batch, groups = data.batch(torch.arange(len(data))), recovery.build()
+        for knowledge in (fresh(data), seasoned(recovery, data)):
+            with torch.no_grad():
+                fills = recovery.recover(batch, groups, knowledge)
+            assert len({(fill.modality, fill.slot) for fill in fills}) == len(fills)
+            for fill in fills:
+                absent = ~batch.present[:, data.spec.names.index(fill.modality)]
+                assert absent[fill.rows.index].all(), f"{fill.modality}: a fill for a present sample"
+                _check_fill(fill, data)
+
+
+def _check_fill(fill: Fill, data: SiteData) -> None:
+    rows = len(fill.rows.index)
+    shape = data.spec[fill.modality].shape
+    assert len(fill.rows.index.unique()) == rows
+    assert fill.rows.values.shape[0] == fill.weight.shape[0] == rows
+    if fill.rows.lengths is None:
+        assert tuple(fill.rows.values.shape[1:]) == shape
+    else:
+        assert fill.rows.values.shape[2:] == shape[1:] and int(fill.rows.lengths.max()) <= shape[0]
+    assert torch.isfinite(fill.rows.values).all()
+    assert torch.isfinite(fill.weight).all() and (fill.weight > 0).all()
+
+
+def check_recover_is_empty_where_nothing_is_absent(name: str) -> None:
+    dataset = toys()
+    recovery = recovery_of(name)
+    data = site_of(dataset, np.ones((48, 3), dtype=bool), recovery)
+    fills = recovery.recover(data.batch(torch.arange(48)), recovery.build(), seasoned(recovery, data))
+    assert not any(len(fill.rows.index) for fill in fills)
+
+
+# --- prediction -----------------------------------------------------------------------------------------------------
+
+
+def check_predicts_with_any_gaps_before_and_after_training(name: str) -> None:
+    for modalities in (1, 2, 4):
+        dataset = toys(modalities)
+        recovery = recovery_of(name, dataset.spec)
+        groups = recovery.build()
+        nothing = np.zeros((24, modalities), dtype=bool)
+        for present in (gaps(24, modalities), lonely(24, modalities), gaps(24, modalities, 0.7, empty=True), nothing):
+            data = site_of(dataset, present, recovery, split=2)
+            for knowledge in (Knowledge(0), fresh(data), seasoned(recovery, data)):
+                logits = predict(recovery, groups, knowledge, data, "test").logits
+                assert logits.shape == (24, 3) and torch.isfinite(logits).all()
+
+
+def check_predicts_twice_the_same_and_changes_nothing(name: str) -> None:
+    recovery, data = gappy(name)
+    groups = recovery.build()
+    before = states(groups)
+    first = predict(recovery, groups, seasoned(recovery, data), data, "test").logits
+    torch.manual_seed(5)
+    assert torch.equal(predict(recovery, groups, seasoned(recovery, data), data, "test").logits, first)
+    assert same(states(groups), before)
+
+
+def check_the_groups_of_the_plan_are_enough_to_predict(name: str) -> None:
+    dataset = toys()
+    recovery = recovery_of(name)
+    everything = recovery.build()
+    for held in list(subsets(dataset.spec.names))[1:]:
+        present = gaps(24, 3, 0.3, empty=True) & np.array([m in held for m in dataset.spec.names])
+        data = site_of(dataset, present, recovery, split=2)
+        knowledge = seasoned(recovery, data)
+        sent = {group: everything[group] for group in recovery.plan(data.modalities).download}
+        at_the_site = predict(recovery, sent, knowledge, data, "test").logits
+        assert torch.equal(at_the_site, predict(recovery, everything, knowledge, data, "test").logits), held
+
+
+CHECKS = [check for label, check in sorted(globals().items()) if label.startswith("check_")]
