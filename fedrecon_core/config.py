@@ -6,15 +6,16 @@ the registries and turns every fault into one line that names the key, what was 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from fedrecon_core.errors import ConfigError
+from fedrecon_core.faults import MisfitError, explain, shown
 from fedrecon_core.registry import DATASETS, FUSIONS, MODALITIES, PARTITIONS, RECOVERIES, STRATEGIES, Registry
 from fedrecon_core.types import Frozen
 
@@ -25,22 +26,34 @@ class Params(Frozen):
     name: str
 
 
-def _choose(registry: Registry) -> Callable[[Any], Any]:
+@dataclass(frozen=True)
+class _Choice:
     """A validator that reads ``name``, finds the class and lets its own ``Params`` check the rest."""
 
-    def choose(value: Any) -> Any:
-        if isinstance(value, Params):
-            return value
-        given = {"name": value} if isinstance(value, str) else value
-        if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
-            raise ValueError(f"expected a {registry.kind} name or a mapping with the key 'name', found {value!r}")
-        cls: Any = registry.get(given["name"])
-        return cls.Params.model_validate(dict(given))
+    registry: Registry
 
-    return choose
+    def __call__(self, value: Any) -> Any:
+        return value if isinstance(value, Params) else self.params(value).model_validate(self._keys(value))
+
+    def params(self, value: Any) -> type[Params]:
+        """The ``Params`` of the class that ``value`` names."""
+        name = self._keys(value).get("name")
+        if not isinstance(name, str):
+            kind = self.registry.kind
+            raise ValueError(f"expected a {kind} name or a mapping with the key 'name', found {shown(value)}")
+        try:
+            cls: Any = self.registry.get(name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        chosen: type[Params] = cls.Params
+        return chosen
+
+    @staticmethod
+    def _keys(value: Any) -> dict[str, Any]:
+        return dict(value) if isinstance(value, Mapping) else {"name": value}
 
 
-Partition = Annotated[SerializeAsAny[Params], BeforeValidator(_choose(PARTITIONS))]
+Partition = Annotated[SerializeAsAny[Params], BeforeValidator(_Choice(PARTITIONS))]
 
 
 class DataParams(Params):
@@ -50,10 +63,10 @@ class DataParams(Params):
     partition: Partition = Field(default="iid", validate_default=True)
 
 
-Data = Annotated[SerializeAsAny[DataParams], BeforeValidator(_choose(DATASETS))]
-Recovery = Annotated[SerializeAsAny[Params], BeforeValidator(_choose(RECOVERIES))]
-Strategy = Annotated[SerializeAsAny[Params], BeforeValidator(_choose(STRATEGIES))]
-Fusion = Annotated[SerializeAsAny[Params], BeforeValidator(_choose(FUSIONS))]
+Data = Annotated[SerializeAsAny[DataParams], BeforeValidator(_Choice(DATASETS))]
+Recovery = Annotated[SerializeAsAny[Params], BeforeValidator(_Choice(RECOVERIES))]
+Strategy = Annotated[SerializeAsAny[Params], BeforeValidator(_Choice(STRATEGIES))]
+Fusion = Annotated[SerializeAsAny[Params], BeforeValidator(_Choice(FUSIONS))]
 
 
 class Sites(Frozen):
@@ -70,7 +83,7 @@ class Sites(Frozen):
     @model_validator(mode="after")
     def _within(self) -> Self:
         if self.min is not None and self.min > self.count:
-            raise ValueError(f"sites.min must be at most sites.count ({self.count}), found {self.min}")
+            raise MisfitError("min", f"expected at most sites.count ({self.count}), found {self.min}")
         return self
 
 
@@ -83,7 +96,14 @@ class Engine(Frozen):
     gpus: float = Field(default=0.0, ge=0)
 
 
-Rate = float | dict[str, float]
+def _between(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f"expected a number between 0 and 1, found {value}")
+    return value
+
+
+_Rate = Annotated[float, AfterValidator(_between)]
+Rate = _Rate | dict[str, _Rate]
 
 
 class Profile(Frozen):
@@ -102,13 +122,17 @@ class Missing(Frozen):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        rates = self.rate if isinstance(self.rate, dict) else {"": self.rate}
-        for modality, rate in rates.items():
-            if not 0 <= rate <= 1:
-                where = f"rate.{modality}" if modality else "rate"
-                raise ValueError(f"{where} must lie between 0 and 1, found {rate}")
-        if (self.level == "profile") != bool(self.profile):
-            raise ValueError("level: profile and the list profile go together, found only one of them")
+        rates = self.rate.values() if isinstance(self.rate, dict) else (self.rate,)
+        if any(rates) and self.level not in ("site", "sample"):
+            raise MisfitError(
+                "level", f"expected site or sample, since a rate is given ({self.rate}), found '{self.level}'"
+            )
+        if self.level == "profile" and not self.profile:
+            raise MisfitError(
+                "profile", "expected a list of {sites: .., modalities: [..]} for level profile, found none"
+            )
+        if self.profile and self.level != "profile":
+            raise MisfitError("level", f"expected profile, since a profile is given, found '{self.level}'")
         return self
 
 
@@ -174,19 +198,22 @@ class Task(Frozen):
 
 
 def _kinds(value: Any) -> Any:
-    """Kind -> that kind's own ``Params``, defaults filled in for the kinds that the config does not name."""
+    """Kind -> its keys with its name, for the kinds that the config leaves out as well."""
     if not isinstance(value, Mapping):
-        raise ValueError(f"expected a mapping kind -> keys, found {value!r}")
-    for kind in value:
-        MODALITIES.get(str(kind))
-    return {kind: _kind_params(kind, cls, value.get(kind, {})) for kind, cls in MODALITIES.items()}
+        raise ValueError(f"expected a mapping kind -> keys, found {shown(value)}")
+    return {kind: _named(kind, value.get(kind, {})) for kind in (*MODALITIES.names(), *value)}
 
 
-def _kind_params(kind: str, cls: Any, given: Any) -> Any:
-    return given if isinstance(given, Params) else cls.Params.model_validate({"name": kind, **given})
+def _named(kind: Any, keys: Any) -> Any:
+    if isinstance(keys, Params):
+        return keys
+    if not isinstance(keys, Mapping):
+        raise MisfitError(str(kind), f"expected a mapping of keys, found {shown(keys)}")
+    return {**keys, "name": kind}
 
 
-Kinds = Annotated[dict[str, SerializeAsAny[Params]], BeforeValidator(_kinds)]
+Kind = Annotated[SerializeAsAny[Params], BeforeValidator(_Choice(MODALITIES))]
+Kinds = Annotated[dict[str, Kind], BeforeValidator(_kinds)]
 
 
 class RunConfig(Frozen):
@@ -211,21 +238,16 @@ class RunConfig(Frozen):
     def _consistent(self) -> Self:
         profiled = sum(profile.sites for profile in self.missing.train.profile)
         if profiled and profiled != self.sites.count:
-            raise ValueError(
-                f"missing.train.profile must name sites.count ({self.sites.count}) sites, found {profiled}"
-            )
+            expected = f"expected profiles of {self.sites.count} sites together (sites.count)"
+            raise MisfitError("missing.train.profile", f"{expected}, found {profiled}")
         if self.missing.train.level == "coupled" and self.missing.train.complete_sites >= self.sites.count:
-            raise ValueError(
-                f"missing.train.complete_sites must be below sites.count ({self.sites.count}), "
-                f"found {self.missing.train.complete_sites}"
-            )
+            expected = f"expected fewer than sites.count ({self.sites.count})"
+            raise MisfitError("missing.train.complete_sites", f"{expected}, found {self.missing.train.complete_sites}")
         for split in ("validation", "test"):
             level = getattr(self.missing, split).level
             if level in ("site", "profile") and self.evaluate.where == "server":
-                raise ValueError(
-                    f"missing.{split}.level: expected sample, coupled or none for a server, found '{level}'"
-                    "; use evaluate.where: sites"
-                )
+                expected = "expected sample, coupled or none where the server evaluates"
+                raise MisfitError(f"missing.{split}.level", f"{expected}, found '{level}'; use evaluate.where: sites")
         return self
 
     def to_yaml(self) -> str:
@@ -238,7 +260,7 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(dict(raw))
     except ValidationError as error:
-        raise ConfigError(explain(error, raw)) from None
+        raise ConfigError(explain(error, raw, RunConfig)) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -252,7 +274,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
-        raise ConfigError(f"config file {path} must hold a mapping of keys, found {type(raw).__name__}")
+        found = "nothing" if raw is None else type(raw).__name__
+        raise ConfigError(f"config file {path} must hold a mapping of keys, found {found}")
     return raw
 
 
@@ -275,6 +298,10 @@ def _copy(value: Any) -> Any:
     return {key: _copy(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
+_METHODS = ("data", "partition", "recovery", "strategy", "fusion")
+"""Sections whose ``name`` chooses a class with keys of its own."""
+
+
 def _assign(target: dict[str, Any], path: list[str], value: Any) -> None:
     *parents, last = path
     for parent in parents:
@@ -283,34 +310,6 @@ def _assign(target: dict[str, Any], path: list[str], value: Any) -> None:
             below = {"name": below}
         target[parent] = below if isinstance(below, dict) else {}
         target = target[parent]
-    if last == "name" and isinstance(target.get("name"), str) and target["name"] != value and parents:
+    if last == "name" and parents and parents[-1] in _METHODS and target.get("name", value) != value:
         target.clear()  # another method: the keys of the one before are not its keys
     target[last] = value
-
-
-def explain(error: ValidationError, raw: Mapping[str, Any]) -> str:
-    """The first fault of ``error`` as one line: the key, what was expected, what was found."""
-    fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"]) or "config"
-    if fault["type"] == "extra_forbidden":
-        return f"{key}: unknown key (found {fault['input']!r}).{_nearest(fault, error)}"
-    if fault["type"] == "missing":
-        return f"{key}: this key is required and was not found"
-    message = fault["msg"].removeprefix("Value error, ")
-    found = fault["input"]
-    shown = "" if fault["type"] in ("value_error",) else f", found {found!r}"
-    return f"{key}: {message[0].lower()}{message[1:]}{shown}"
-
-
-def _nearest(fault: Any, error: ValidationError) -> str:
-    """A hint with the nearest known key, where the model that refused the key can be told from the path."""
-    model: type[BaseModel] | None = RunConfig
-    for part in fault["loc"][:-1]:
-        field = model.model_fields.get(str(part)) if model else None
-        annotation = field.annotation if field else None
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-    known = list(model.model_fields) if model else []
-    near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-    if near:
-        return f" Did you mean '{near[0]}'?"
-    return f" Known keys: {', '.join(known)}." if known else ""

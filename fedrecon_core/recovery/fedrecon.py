@@ -15,6 +15,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from fedrecon_core.config import Params, RunConfig
+from fedrecon_core.faults import MisfitError
 from fedrecon_core.generators.mapping import TERMS, Mapping
 from fedrecon_core.recovery.base import Builder, Recovery
 from fedrecon_core.recovery.generation import GeneratorObjective, LatentCache, MappingObjective
@@ -56,7 +57,8 @@ class MappingParams(Frozen):
     @model_validator(mode="after")
     def _some_term(self) -> Self:
         if not any(weight > 0 for weight in self.terms().values()):
-            raise ValueError(f"mapping.loss needs a term with a weight above 0 (terms: {', '.join(TERMS)})")
+            expected = f"expected a term with a weight above 0 (of {', '.join(TERMS)})"
+            raise MisfitError("loss", f"{expected}, found {self.terms()}")
         return self
 
 
