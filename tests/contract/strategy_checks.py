@@ -1,0 +1,306 @@
+"""What every strategy promises. Each check takes a registered name, so that it also runs on a strategy of a test."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from pydantic import ValidationError
+
+from fedrecon_core.config import parse
+from fedrecon_core.data.allocation import Share, allocate
+from fedrecon_core.data.site import SiteData, open_site
+from fedrecon_core.data.statistics import combine, site_sums
+from fedrecon_core.local.evaluate import predict
+from fedrecon_core.local.hook import LocalHook
+from fedrecon_core.local.loop import LocalJob, train_locally
+from fedrecon_core.recovery.base import Recovery
+from fedrecon_core.registry import STRATEGIES
+from fedrecon_core.state import State, group_bytes, parameters_sha256, write_group
+from server.checkpoint import Training, load_newest, save
+from server.engines.base import Job
+from server.engines.inprocess import InProcessGrid
+from server.engines.pool import Here
+from server.exchange import Deadline, exchange
+from strategies import messages
+from strategies.federation import Federation
+from strategies.messages import SiteInfo
+from tests.toys.contract_support import recovery_of, same, states
+from tests.toys.federation import CPU, MemoryShelf, tiny_dataset, toy_config
+
+GAPS = {"train": {"level": "site", "rate": 0.4}}
+
+
+@dataclass
+class Bench:
+    """A strategy over four sites of the toy; ``grid`` takes messages straight to the local loop, in their order."""
+
+    strategy: Any
+    federation: Federation
+    recovery: Recovery
+    data: dict[str, SiteData]
+    shelves: dict[str, MemoryShelf]
+
+    def __post_init__(self) -> None:
+        job = Job(Path("config.yaml"), Path("run"), False, sites=len(self.data))
+        self.grid = InProcessGrid(job, Here(lambda message, context: self.answer(message)))  # type: ignore[arg-type]
+        self.federation.nodes = dict(zip(sorted(self.data), self.grid.get_node_ids(), strict=True))
+
+    def initial(self) -> dict[str, State]:
+        """The groups before the first round."""
+        return states(self.recovery.build())
+
+    def configure(self, round_: int, groups: dict[str, State]) -> list[Message]:
+        """The messages of a round."""
+        made = self.strategy.configure_train(round_, packed(groups), ConfigRecord(), self.grid)
+        assert isinstance(made, list)
+        return made
+
+    def answer(self, message: Message) -> Message:
+        """What the site says to ``message``."""
+        name = {node: name for name, node in self.federation.nodes.items()}[message.metadata.dst_node_id]
+        records = messages.read_groups(message.content)
+        plan = self.recovery.plan(self.data[name].modalities)
+        job = LocalJob(
+            site=name,
+            recovery=self.recovery,
+            data=self.data[name],
+            plan=plan,
+            received={group: messages.unpack_group(record) for group, record in records.items()},
+            knowledge=messages.read_knowledge(message.content),
+            shelf=self.shelves[name],
+            hook=self.strategy.local_half(self.strategy.params),
+        )
+        result = train_locally(job, self.recovery.build(plan.download))
+        return Message(messages.write_result(result, len(self.data[name]), 0.0), reply_to=message)
+
+    def round(self, round_: int, groups: dict[str, State]) -> dict[str, State]:
+        """Configure, train every sampled site, aggregate."""
+        replies = [self.answer(message) for message in self.configure(round_, groups)]
+        return unpacked(self.strategy.aggregate_train(round_, replies)[0])
+
+
+def packed(groups: dict[str, State]) -> ArrayRecord:
+    """Groups as a strategy gets them."""
+    return messages.flatten({name: messages.pack_group(state) for name, state in groups.items()})
+
+
+def unpacked(arrays: ArrayRecord) -> dict[str, State]:
+    """Groups as a strategy returns them."""
+    return {name: messages.unpack_group(record) for name, record in messages.unflatten(arrays).items()}
+
+
+def bench_of(name: Any, recovery: Any = "fedrecon", **sections: Any) -> Bench:
+    """A strategy with its federation of four sites, one of which may lack what another has."""
+    config = toy_config(recovery, name, **{"missing": GAPS, **sections})
+    dataset = tiny_dataset()
+    made = recovery_of(recovery, missing=GAPS)
+    shares: dict[str, Share] = allocate(dataset, config).train
+    data = {site: open_site(dataset, share.samples, share.present, device=CPU) for site, share in shares.items()}
+    sites = {
+        site: SiteInfo(site, "", "", opened.modalities, len(opened), True, site_sums(opened))
+        for site, opened in data.items()
+    }
+    federation = Federation(
+        config,
+        dataset.spec,
+        "",
+        sites,
+        nodes={},
+        plans={site: made.plan(info.modalities) for site, info in sites.items()},
+        shares=shares,
+        statistics=combine([sites[site].sums for site in sorted(sites)]),
+    )
+    strategy: Any = STRATEGIES.get(config.strategy.name)
+    return Bench(strategy(federation), federation, made, data, {site: MemoryShelf() for site in sites})
+
+
+def names_of(bench: Bench, sent: list[Message]) -> list[str]:
+    """The sites that ``sent`` goes to, in its order."""
+    names = {node: name for name, node in bench.federation.nodes.items()}
+    return [names[message.metadata.dst_node_id] for message in sent]
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+def check_params_have_valid_defaults_and_carry_the_name(name: str) -> None:
+    params = STRATEGIES.get(name).Params
+    assert params().name == name
+    with pytest.raises(ValidationError):
+        params(**{"name": name, "no_such_key": 1})
+    config = toy_config("mask", name)
+    again = parse(yaml.safe_load(config.to_yaml()))
+    assert again == config and type(again.strategy) is params
+
+
+def check_local_half_is_a_hook(name: str) -> None:
+    cls: Any = STRATEGIES.get(name)
+    hook = cls.local_half(cls.Params())
+    assert isinstance(hook, LocalHook)
+    assert set(hook.phases) <= {"generator", "mapping", "task"}
+
+
+def check_summary_can_be_logged(name: str) -> None:
+    bench_of(name).strategy.summary()
+
+
+# --- configuring ----------------------------------------------------------------------------------------------------
+
+
+def check_every_site_gets_the_bytes_of_its_plan(name: str) -> None:
+    bench = bench_of(name)
+    groups = bench.initial()
+    for message, site in zip(sent := bench.configure(1, groups), names_of(bench, sent), strict=True):
+        plan = bench.federation.plan(site)
+        records = messages.read_groups(message.content)
+        assert sorted(records) == list(plan.download)
+        assert sum(map(messages.record_bytes, records.values())) == sum(group_bytes(groups[g]) for g in plan.download)
+        assert same({g: messages.unpack_group(r) for g, r in records.items()}, {g: groups[g] for g in plan.download})
+
+
+def check_messages_carry_order_and_knowledge(name: str) -> None:
+    bench = bench_of(name)
+    bench.federation.trained["task.head"] = 7
+    for message, site in zip(sent := bench.configure(3, bench.initial()), names_of(bench, sent), strict=True):
+        assert message.metadata.message_type.startswith("train.")
+        order, share = messages.read_order(message.content), bench.federation.shares[site]
+        assert order.round == 3 and order.share is not None
+        assert np.array_equal(order.share.samples, share.samples) and np.array_equal(order.share.present, share.present)
+        assert messages.read_knowledge(message.content).trained["task.head"] == 7
+
+
+def check_sites_are_sampled_by_name_and_round_alone(name: str) -> None:
+    drawn = []
+    for order in (1, -1):
+        bench = bench_of(name, "mask", sites={"count": 4, "fraction": 0.5})
+        nodes = bench.federation.nodes
+        bench.federation.nodes = dict(zip(sorted(nodes), sorted(nodes.values())[::order], strict=True))
+        drawn.append([names_of(bench, bench.configure(round_, bench.initial())) for round_ in range(1, 9)])
+    assert drawn[0] == drawn[1]
+    assert all(len(names) == len(set(names)) == 2 for names in drawn[0])
+    assert len({tuple(sorted(names)) for names in drawn[0]}) > 1, "every round draws the same sites"
+
+
+def check_sites_without_samples_are_left_alone(name: str) -> None:
+    bench = bench_of(name, "mask")
+    idle = sorted(bench.federation.sites)[0]
+    info = bench.federation.sites[idle]
+    bench.federation.sites[idle] = SiteInfo(idle, "", "", (), 0, True, info.sums)
+    assert idle not in names_of(bench, bench.configure(1, bench.initial()))
+
+
+# --- aggregating ----------------------------------------------------------------------------------------------------
+
+
+def check_order_of_arrival_does_not_matter(name: str) -> None:
+    outcomes = []
+    for order in ((0, 1, 2, 3), (3, 1, 0, 2)):
+        bench = bench_of(name)
+        sent = bench.configure(1, bench.initial())
+        sites = {node: site for site, node in bench.federation.nodes.items()}
+        replies = exchange(bench.grid, [sent[index] for index in order], sites, Deadline(600))
+        assert not replies.failures
+        arrays, losses = bench.strategy.aggregate_train(1, [replies.messages[site] for site in sorted(replies.messages)])
+        outcomes.append((parameters_sha256(unpacked(arrays)), dict(losses), bench.federation.quality))
+    assert outcomes[0] == outcomes[1]
+
+
+def check_a_round_trains_what_was_returned_and_nothing_else(name: str) -> None:
+    bench = bench_of(name)
+    before = bench.initial()
+    replies = [bench.answer(message) for message in bench.configure(1, before)][:1]
+    returned = set(messages.read_groups(replies[0].content)) & set(before)
+    arrays, losses = bench.strategy.aggregate_train(1, replies)
+    after = unpacked(arrays)
+    assert after.keys() == before.keys()
+    for group in before:
+        assert same({group: after[group]}, {group: before[group]}) == (group not in returned), group
+        assert (bench.federation.trained.get(group, 0) > 0) == (group in returned), group
+        assert all(after[group][key].dtype == tensor.dtype for key, tensor in before[group].items())
+    assert all(torch.isfinite(tensor).all() for state in after.values() for tensor in state.values())
+    assert np.isfinite(losses["task"])
+
+
+def check_no_reply_at_all_gives_nothing(name: str) -> None:
+    bench = bench_of(name, "mask")
+    bench.configure(1, bench.initial())
+    arrays, _ = bench.strategy.aggregate_train(1, [])
+    assert arrays is None or same(unpacked(arrays), bench.initial())
+
+
+def check_a_group_that_nobody_returned_keeps_its_state(name: str) -> None:
+    bench = bench_of(name)
+    groups = bench.round(1, bench.initial())
+    replies = [bench.answer(message) for message in bench.configure(2, groups)]
+    absent = "task.extractor.picture"
+    for reply in replies:
+        for record in ("counts", "real"):
+            reply.content[record].pop(absent, None)
+        reply.content.pop(absent, None)
+    kept, trained = copy.deepcopy(bench.strategy.state()), bench.federation.trained[absent]
+    after = unpacked(bench.strategy.aggregate_train(2, replies)[0])
+    assert same({absent: after[absent]}, {absent: groups[absent]})
+    assert bench.federation.trained[absent] == trained
+    mine = {key: state for key, state in kept.items() if absent in key}
+    assert same({key: bench.strategy.state()[key] for key in mine}, mine)
+
+
+def check_state_taken_up_again_continues_to_the_byte(name: str) -> None:
+    first, second = bench_of(name), bench_of(name)
+    groups = first.round(1, first.initial())
+    state = {key: {n: t.clone() for n, t in tensors.items()} for key, tensors in first.strategy.state().items()}
+    second.strategy.load_state(state)
+    second.federation.trained.update(first.federation.trained)
+    second.federation.quality.update(first.federation.quality)
+    second.shelves = copy.deepcopy(first.shelves)
+    for round_ in (2, 3):
+        groups = first.round(round_, straight := groups)
+        resumed = second.round(round_, straight)
+        assert parameters_sha256(resumed) == parameters_sha256(groups)
+    assert same(first.strategy.state(), second.strategy.state())
+
+
+def check_state_survives_a_checkpoint(name: str, folder: Path) -> None:
+    bench = bench_of(name)
+    groups = bench.round(1, bench.initial())
+    save(folder, Training(1, groups, strategy=bench.strategy.state()))
+    again = load_newest(folder)
+    assert again is not None and same(again.strategy, bench.strategy.state()) and same(again.groups, groups)
+
+
+# --- evaluation -----------------------------------------------------------------------------------------------------
+
+
+def check_evaluation_pools_what_the_sites_count(name: str) -> None:
+    bench = bench_of(name)
+    federation, groups = bench.federation, bench.initial()
+    federation.held_out["test"] = dict(federation.shares)
+    federation.held_out_plans["test"] = dict(federation.plans)
+    sent = bench.strategy.configure_evaluate(1, packed(groups), ConfigRecord({"split": "test"}), bench.grid)
+    assert isinstance(sent, list) and names_of(bench, sent) == sorted(federation.sites)
+    scores = []
+    for message, site in zip(sent, names_of(bench, sent), strict=True):
+        assert sorted(messages.read_groups(message.content)) == list(federation.plan(site, "test").download)
+        modules = bench.recovery.build(federation.plan(site).download)
+        for group, module in modules.items():
+            write_group(module, groups[group])
+        data = bench.data[site]
+        scores.append(predict(bench.recovery, modules, federation.knowledge(1), data, site).score(data))
+    replies = [
+        Message(messages.write_scores({"test": score}), reply_to=m) for score, m in zip(scores, sent, strict=True)
+    ]
+    pooled = messages.read_scores(bench.strategy.aggregate_evaluate(1, replies), classes=3)["test"]
+    assert int(pooled.confusion.sum()) == sum(map(len, bench.data.values()))
+    assert torch.equal(pooled.confusion, sum(score.confusion for score in scores))
+    assert pooled.loss_sum == pytest.approx(sum(score.loss_sum for score in scores))
+
+
+CHECKS = [check for label, check in sorted(globals().items()) if label.startswith("check_")]
