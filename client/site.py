@@ -42,7 +42,8 @@ def is_simulated(context: Context) -> bool:
 def shelf_of(context: Context, order: Order) -> DiskShelf:
     """The site's folder for what it keeps between rounds."""
     own = context.node_config.get("state")
-    folder = Path(str(own)) if own is not None else Path(order.run) / "sites" / name_of(context)
+    run = str(context.run_config.get("out") or order.run)
+    folder = Path(str(own)) if own is not None else Path(run) / "sites" / name_of(context)
     return DiskShelf(folder, order.round)
 
 

@@ -35,7 +35,7 @@ VERSIONS = ("fedrecon", "flwr", "ray", "torch", "numpy")
 def main(grid: Grid, context: Context) -> None:
     """Run what the run config asks for. A failed run leaves ``result.json`` with its reason and raises."""
     torch.set_num_threads(1)  # results depend on the number of threads
-    run(grid, _prepared(context))
+    run(grid, _prepared(context), named=bool(context.run_config.get("out")))
 
 
 def _prepared(context: Context) -> Prepared:
@@ -46,12 +46,12 @@ def _prepared(context: Context) -> Prepared:
     return prepare(Path(config) if config else None, out=Path(out) if out else None)
 
 
-def run(grid: Grid, prepared: Prepared) -> None:
-    """Train, evaluate, report."""
+def run(grid: Grid, prepared: Prepared, named: bool = True) -> None:
+    """Train, evaluate, report. ``named``: the run config names the run directory, so that sites know it, too."""
     began = time.perf_counter()
     directory = prepared.directory
     try:
-        result = _run(grid, prepared)
+        result = _run(grid, prepared, "" if named else str(directory.path))
     except BaseException as error:
         reason = str(error) if isinstance(error, FedReconError) else f"{type(error).__name__}: {error}"
         failed = {"status": "failed", "error": reason, "exit_code": getattr(error, "exit_code", 1)}
@@ -62,9 +62,9 @@ def run(grid: Grid, prepared: Prepared) -> None:
     write_report(directory.path)
 
 
-def _run(grid: Grid, prepared: Prepared) -> dict[str, Any]:
+def _run(grid: Grid, prepared: Prepared, home: str) -> dict[str, Any]:
     config, directory = prepared.config, prepared.directory
-    started = shake_hands(grid, config, str(directory.path))
+    started = shake_hands(grid, config, home)
     strategy_class: Any = STRATEGIES.get(config.strategy.name)
     strategy = strategy_class(started.federation)
     training = first_state(started, lambda: checkpoint.load_newest(directory.checkpoints))

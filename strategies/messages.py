@@ -31,7 +31,7 @@ DESCRIBE_TYPE, LOCAL_TYPE, SITE_TYPE = f"query.{DESCRIBE}", f"train.{LOCAL}", f"
 @dataclass(frozen=True)
 class Order:
     """What every message to a site carries. ``config`` is the resolved config as JSON, ``run`` the run directory under
-    which a simulated site keeps its state, ``share`` a simulated site's samples and masks (None: it has its own)."""
+    which a simulated site keeps its state where the run config does not name one, ``share`` a simulated site's samples and masks (None: it has its own)."""
 
     config: str
     round: int

@@ -1,0 +1,271 @@
+"""A whole run through the real apps in one process: its directory, its repeatability, its resume."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import client.app
+import client.site
+from fedrecon_core.data.allocation import allocate
+from fedrecon_core.data.site import open_site
+from fedrecon_core.errors import RunError, UsageError
+from fedrecon_core.inference import load_model
+from fedrecon_core.registry import DATASETS, RECOVERIES, STRATEGIES
+from fedrecon_core.state import group_bytes, read_group
+from server.prepare import load_config, prepare, reopen
+from server.rounds import Rounds
+from tests.toys import runs
+
+FILES = {
+    "config.yaml",
+    "manifest.json",
+    "metrics.jsonl",
+    "sites.jsonl",
+    "checkpoints",
+    "model",
+    "result.json",
+    "report.html",
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One completed run of FedRecon, shared by the tests that only read."""
+    return runs.run(tmp_path_factory.mktemp("finished"), runs.settings())
+
+
+def test_the_run_directory_holds_what_the_design_names(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} >= FILES
+    result = runs.result(finished)
+    assert result["status"] == "completed" and result["rounds"] == 3
+    assert {"accuracy", "uar", "macro_f1", "loss", "n"} <= set(result["test"])
+    assert len(result["parameters_sha256"]) == len(result["model_sha256"]) == 64
+    assert {"bytes_down", "bytes_up", "wall_seconds", "train_seconds"} <= set(result)
+
+
+def test_nothing_in_the_run_directory_is_pickled(finished: Path) -> None:
+    binary = {path.suffix for path in finished.rglob("*") if path.is_file()}
+    assert binary <= {".yaml", ".json", ".jsonl", ".safetensors", ".html", ".png"}
+
+
+def test_there_is_one_metrics_line_per_round_and_split_and_test_is_read_once(finished: Path) -> None:
+    found = [(line["round"], line["split"]) for line in runs.lines(finished, "metrics.jsonl")]
+    rounds = [(round_, split) for round_ in (1, 2, 3) for split in ("train", "validation")]
+    assert found == [*rounds, (runs.result(finished)["best_round"], "test")]
+
+
+def test_test_is_scored_at_the_best_validation_round(finished: Path) -> None:
+    scores = {
+        line["round"]: line["uar"] for line in runs.lines(finished, "metrics.jsonl") if line["split"] == "validation"
+    }
+    assert runs.result(finished)["best_round"] == max(scores, key=lambda round_: (scores[round_], -round_))
+
+
+def test_bytes_of_every_site_and_round_are_those_of_the_plan(finished: Path) -> None:
+    config = load_config(finished / "config.yaml")
+    dataset = DATASETS.get("toy")().load(config.data, None, config.seed)
+    recovery = RECOVERIES.get("fedrecon")(config, dataset.spec)
+    sizes = {name: group_bytes(read_group(module)) for name, module in recovery.build().items()}
+    shares = allocate(dataset, config).train
+    for line in runs.lines(finished, "sites.jsonl"):
+        share = shares[line["site"]]
+        held = [name for column, name in enumerate(dataset.spec.names) if share.present[:, column].any()]
+        plan = recovery.plan(held)
+        assert line["groups_down"] == list(plan.download)
+        assert line["bytes_down"] == sum(sizes[group] for group in plan.download)
+        assert set(line["groups_up"]) <= set(plan.upload)
+        assert line["bytes_up"] == sum(sizes[group] for group in line["groups_up"])
+
+
+def test_the_model_folder_gives_the_reported_test_score(finished: Path) -> None:
+    model = load_model(finished / "model")
+    config = load_config(finished / "config.yaml")
+    dataset = DATASETS.get("toy")().load(config.data, None, config.seed)
+    share = allocate(dataset, config).test["server"]
+    data = open_site(dataset, share.samples, share.present, device=torch.device("cpu"))
+    correct = (model.logits(data).argmax(dim=1) == data.labels).double().mean()
+    assert float(correct) == pytest.approx(runs.result(finished)["test"]["accuracy"])
+
+
+def test_the_resolved_config_repeats_the_run_in_all_but_the_clock(finished: Path, tmp_path: Path) -> None:
+    again = runs.run(tmp_path, yaml.safe_load((finished / "config.yaml").read_text(encoding="utf-8")))
+    assert runs.outcome(again) == runs.outcome(finished)
+
+
+def test_another_seed_gives_another_run(finished: Path, tmp_path: Path) -> None:
+    other = runs.run(tmp_path, runs.settings(seed=1))
+    assert runs.result(other)["parameters_sha256"] != runs.result(finished)["parameters_sha256"]
+
+
+def test_an_existing_run_directory_is_refused(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="exists already"):
+        prepare(runs.write(tmp_path, runs.settings()), out=finished)
+
+
+def test_resume_changes_nothing_but_the_engine(finished: Path) -> None:
+    with pytest.raises(UsageError, match="rounds=9"):
+        reopen(finished, ["rounds=9"])
+    assert reopen(finished, ["engine.workers=2"]).config.engine.workers == 2
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedopt"])
+@pytest.mark.parametrize("crash_in", [1, 2, 3])
+def test_a_resumed_run_ends_like_one_that_never_stopped(
+    strategy: str, crash_in: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = runs.settings(strategy={"name": strategy})
+    whole = runs.run(tmp_path / "whole", raw)
+    original = Rounds._validate
+
+    def crash(self: Rounds, round_: int) -> Any:
+        if round_ == crash_in:
+            raise KeyboardInterrupt
+        return original(self, round_)
+
+    monkeypatch.setattr(Rounds, "_validate", crash)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(tmp_path / "cut", raw)
+    assert runs.result(tmp_path / "cut" / "run")["status"] == "failed"
+    monkeypatch.setattr(Rounds, "_validate", original)
+    resumed = runs.resume(tmp_path / "cut" / "run")
+    assert runs.outcome(resumed) == runs.outcome(whole)
+
+
+def test_a_run_below_the_quorum_fails_with_the_reason_of_each_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("the disk is on fire")
+
+    monkeypatch.setattr("client.app.train_locally", broken)
+    with pytest.raises(RunError, match=r"round 1 failed 3 times: 0 of 3 sites answered.*the disk is on fire"):
+        runs.run(tmp_path, runs.settings())
+    assert "disk is on fire" in runs.result(tmp_path / "run")["error"]
+
+
+def test_a_site_that_fails_is_recorded_and_the_round_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = client.app.train_locally
+
+    def broken(job: Any, modules: Any) -> Any:
+        if job.site == "site-0001":
+            raise ValueError("no data today")
+        return original(job, modules)
+
+    monkeypatch.setattr("client.app.train_locally", broken)
+    directory = runs.run(tmp_path, runs.settings(rounds=1))
+    failed = [line for line in runs.lines(directory, "sites.jsonl") if line["status"] == "failed"]
+    assert [line["site"] for line in failed] == ["site-0001"]
+    assert "no data today" in failed[0]["reason"]
+
+
+@pytest.mark.parametrize("recovery", ["mask", "fedrecon"])
+def test_sites_can_evaluate_and_find_what_the_server_finds(recovery: str, tmp_path: Path) -> None:
+    """The masks are drawn per sample, so where they are scored changes nothing but the order of the samples."""
+    raw = runs.settings(recovery={"name": recovery}, missing={"train": {"level": "sample", "rate": 0.3}})
+    central = runs.run(tmp_path / "server", raw)
+    spread = runs.run(tmp_path / "sites", {**raw, "evaluate": {"where": "sites"}})
+    for mine, theirs in zip(runs.lines(central, "metrics.jsonl"), runs.lines(spread, "metrics.jsonl"), strict=True):
+        assert mine["n"] == theirs["n"]
+        if mine["split"] != "train":
+            assert mine["accuracy"] == pytest.approx(theirs["accuracy"])
+            assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+
+
+def test_weight_zero_is_exactly_mask(tmp_path: Path) -> None:
+    zero = runs.run(tmp_path / "zero", runs.settings(recovery={"name": "fedrecon", "weight": 0}))
+    mask = runs.run(tmp_path / "mask", runs.settings(recovery={"name": "mask"}))
+    assert runs.result(zero)["parameters_sha256"] == runs.result(mask)["parameters_sha256"]
+    for mine, theirs in zip(runs.lines(zero, "sites.jsonl"), runs.lines(mask, "sites.jsonl"), strict=True):
+        assert (mine["groups_down"], mine["groups_up"]) == (theirs["groups_down"], theirs["groups_up"])
+
+
+# --- absent data never reach a model ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """No data set of another test is kept open, and none of this one afterwards."""
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    client.site._load.cache_clear()
+    client.site._open.clear()
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch, config: Any) -> None:
+    """From now on the toy data set holds NaN wherever no mask of any split shows a value."""
+    loader = DATASETS.get("toy")
+    original = loader.load
+
+    def load(self: Any, params: Any, root: Any, seed: int) -> Any:
+        dataset = original(self, params, root, seed)
+        allocation = allocate(dataset, config)
+        shown = np.zeros((len(dataset.labels), len(dataset.spec.names)), dtype=bool)
+        for shares in (allocation.train, allocation.validation, allocation.test):
+            for share in shares.values():
+                np.logical_or.at(shown, share.samples, share.present)
+        assert not shown.all()
+        for column, name in enumerate(dataset.spec.names):
+            for row in dataset.rows[name][~shown[:, column]]:
+                offsets = dataset.offsets.get(name)
+                place = slice(offsets[row], offsets[row + 1]) if offsets is not None else row
+                dataset.arrays[name][place] = np.nan
+        return dataset
+
+    monkeypatch.setattr(loader, "load", load)
+    forget()
+
+
+LEVELS = [
+    {"level": "sample", "rate": 0.5},
+    {"level": "site", "rate": 0.5},
+]
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("train", LEVELS, ids=lambda level: level["level"])
+@pytest.mark.parametrize("recovery", ["fedrecon", "mask", "mean", "uniform", "zero"])
+def test_nan_in_every_absent_value_of_all_splits_changes_nothing(
+    recovery: str, train: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    level = {"level": "sample", "rate": 0.5}
+    missing = {"train": train, "validation": level, "test": level}
+    raw = runs.settings(recovery={"name": recovery}, missing=missing, rounds=2)
+    clean = runs.run(tmp_path / "clean", raw)
+    poisoned(monkeypatch, load_config(clean / "config.yaml"))
+    assert runs.outcome(runs.run(tmp_path / "poisoned", raw)) == runs.outcome(clean)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_the_poison_is_real_because_the_oracle_dies_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = runs.settings(recovery={"name": "oracle"}, rounds=2)
+    clean = runs.run(tmp_path / "clean", raw)
+    poisoned(monkeypatch, load_config(clean / "config.yaml"))
+    assert runs.outcome(runs.run(tmp_path / "poisoned", raw)) != runs.outcome(clean)
+
+
+def test_every_recovery_but_the_oracle_is_poisoned_above() -> None:
+    tested = {"fedrecon", "mask", "mean", "uniform", "zero"}
+    assert {name for name, cls in RECOVERIES.items() if not cls.reads_absent} == tested
+
+
+def test_the_manifest_says_what_ran(finished: Path) -> None:
+    manifest = json.loads((finished / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["full_bytes"] == 4 * sum(manifest["parameters"].values())
+    assert [site["name"] for site in manifest["sites"]] == ["site-0000", "site-0001", "site-0002"]
+    assert set(manifest["effective_missing"]) == {"train", "validation", "test"}
+
+
+def test_strategies_are_known_by_name() -> None:
+    assert {"fedavg", "fedopt"} <= set(STRATEGIES.names())
