@@ -1,0 +1,63 @@
+"""What every partition scheme promises. Each check takes a registered name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedrecon_core.data.dataset import IntArray
+from fedrecon_core.errors import DataError
+from fedrecon_core.registry import PARTITIONS
+from tests.toys.federation import toy_config
+
+LABELS = (np.arange(60) % 3).astype(np.int64)
+NATURALS = (np.arange(60) // 3).astype(np.int64)
+
+
+def assign(name: str, sites: int, seed: int = 0, labels: IntArray = LABELS, naturals: IntArray = NATURALS) -> IntArray:
+    """The site of each sample under default keys."""
+    cls: Any = PARTITIONS.get(name)
+    owner: IntArray = cls().assign(cls.Params(name=name), labels, naturals, sites, seed)
+    return owner
+
+
+def check_config_takes_it_by_name(name: str) -> None:
+    config = toy_config("mask", data={"name": "toy", "partition": name})
+    assert config.data.partition == PARTITIONS.get(name).Params(name=name)
+
+
+def check_every_sample_lies_at_exactly_one_site(name: str) -> None:
+    for sites in (1, 2, 7, 20):
+        owner = assign(name, sites)
+        assert owner.dtype == np.int64 and owner.shape == LABELS.shape
+        assert owner.min() >= 0 and owner.max() < sites
+
+
+def check_draws_depend_on_the_seed_alone(name: str) -> None:
+    np.random.seed(1)
+    first = assign(name, 5)
+    np.random.seed(2)
+    assert np.array_equal(assign(name, 5), first)
+    assert any(not np.array_equal(assign(name, 5, seed), first) for seed in range(1, 4))
+
+
+def check_leaves_its_arguments_alone(name: str) -> None:
+    labels, naturals = LABELS.copy(), NATURALS.copy()
+    assign(name, 5, labels=labels, naturals=naturals)
+    assert np.array_equal(labels, LABELS) and np.array_equal(naturals, NATURALS)
+
+
+def check_natural_ids_stay_together_where_it_says_so(name: str) -> None:
+    if PARTITIONS.get(name).keeps_naturals:  # type: ignore[attr-defined]
+        owner = assign(name, 7)
+        assert all(len(set(owner[natural == NATURALS])) == 1 for natural in np.unique(NATURALS))
+
+
+def check_more_sites_than_samples_is_an_error(name: str) -> None:
+    with pytest.raises(DataError, match=r"sites\.count"):
+        assign(name, 61)
+
+
+CHECKS = [check for label, check in sorted(globals().items()) if label.startswith("check_")]
