@@ -114,7 +114,7 @@ def toy_settings(recovery: Any = "fedrecon", strategy: Any = "fedavg", **section
         "task": {"width": 8, "hidden": 8, "dropout": 0.0, "fusion": {"name": "attention", "heads": 2, "hidden": 8}},
         "recovery": recovery,
         "strategy": strategy,
-        "local": {"generator": small, "mapping": small, "task": small},
+        "local": {"generator": dict(small), "mapping": dict(small), "task": dict(small)},
         **sections,
     }
 
