@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from pydantic import ValidationError
 
 from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.data.site import SiteData, open_site
+from fedrecon_core.data.statistics import after_scaling, combine, scaled, site_sums
 from fedrecon_core.local.evaluate import predict
-from fedrecon_core.local.runner import run_stage
 from fedrecon_core.local.hook import LocalHook
+from fedrecon_core.local.runner import run_stage
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.registry import RECOVERIES
@@ -23,6 +26,7 @@ from tests.toys.contract_support import (
     gaps,
     local_round,
     lonely,
+    poisoned,
     recovery_of,
     same,
     seasoned,
@@ -203,6 +207,35 @@ def check_a_single_sample_trains(name: str) -> None:
     data = open_site(dataset, dataset.members(0)[:1], first, device=CPU, sealed=recovery.reads_absent)
     _, result, _ = local_round(recovery, data)
     assert result.counts[HEAD_GROUP] == 1
+
+
+# --- absent values --------------------------------------------------------------------------------------------------
+
+
+def check_absent_values_are_never_read(name: str) -> None:
+    if not RECOVERIES.get(name).reads_absent:  # type: ignore[attr-defined]
+        assert _outcome(name, poison=True) == _outcome(name, poison=False)
+
+
+def check_who_says_that_it_reads_absent_values_does(name: str) -> None:
+    if RECOVERIES.get(name).reads_absent:  # type: ignore[attr-defined]
+        assert _outcome(name, poison=True) != _outcome(name, poison=False)
+
+
+def _outcome(name: str, poison: bool) -> list[str]:
+    """Hashes of a local round's groups and of predictions, from raw arrays on; with NaN in all that is absent, or not."""
+    dataset, hashes = toys(scale="standard"), []
+    recovery = recovery_of(name, dataset.spec)
+    for split, count in enumerate((48, 24, 24)):
+        present = gaps(count, 3)
+        raw = site_of(poisoned(dataset, present, split) if poison else dataset, present, recovery, split)
+        statistics = combine([site_sums(raw)])
+        seen = after_scaling(dataset.spec.modalities, statistics)
+        data, knowledge = scaled(raw, statistics), replace(seasoned(recovery, raw), statistics=seen)
+        _, result, modules = local_round(recovery, data, knowledge)
+        logits = predict(recovery, modules, knowledge, data, "test").logits
+        hashes.append(parameters_sha256({**result.groups, "logits": {"": logits}}))
+    return hashes
 
 
 # --- filling --------------------------------------------------------------------------------------------------------

@@ -30,9 +30,9 @@ EXTRA = "more_features"
 SITE = "site-0001"
 
 
-def toys(modalities: int = len(NAMES)) -> Dataset:
+def toys(modalities: int = len(NAMES), scale: str = "none") -> Dataset:
     """The toy with its first one to three modalities, or with a fourth that repeats ``features``."""
-    dataset = tiny_dataset()
+    dataset = tiny_dataset(scale=scale)
     spec, arrays, rows = dataset.spec, dict(dataset.arrays), dict(dataset.rows)
     if modalities > len(NAMES):
         arrays[EXTRA], rows[EXTRA] = -arrays["features"], rows["features"]
@@ -46,6 +46,17 @@ def toys(modalities: int = len(NAMES)) -> Dataset:
         rows={name: rows[name] for name in names},
         offsets={name: borders for name, borders in dataset.offsets.items() if name in names},
     )
+
+
+def poisoned(dataset: Dataset, present: BoolArray, split: int = 0) -> Dataset:
+    """``dataset`` with NaN in all that ``present`` hides, and in every sample of the other splits."""
+    members, arrays = dataset.members(split), {}
+    for column, (name, array) in enumerate(dataset.arrays.items()):
+        arrays[name] = np.full_like(array, np.nan)
+        borders = dataset.offsets.get(name, np.arange(len(array) + 1))
+        for row in dataset.rows[name][members[present[:, column]]]:
+            arrays[name][borders[row] : borders[row + 1]] = array[borders[row] : borders[row + 1]]
+    return replace(dataset, arrays=arrays)
 
 
 def recovery_of(name: Any, spec: DatasetSpec | None = None, **sections: Any) -> Recovery:
