@@ -59,7 +59,7 @@ def _down(inputs: int, channels: tuple[int, ...], normalise: bool) -> nn.Sequent
     for before, after in pairwise((inputs, *channels)):
         layers.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
         if normalise:
-            layers.append(nn.GroupNorm(math.gcd(8, after), after))
+            layers.append(nn.GroupNorm(min(math.gcd(8, after), max(after // 2, 1)), after))
         layers.append(nn.ReLU())
     return nn.Sequential(*layers, nn.Flatten())
 

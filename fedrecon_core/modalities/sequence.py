@@ -34,6 +34,8 @@ class Downsampler(nn.Module):
     def forward(self, values: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """[R, T, D] -> (hidden [R, T', C], lengths in units of T'); hidden is zero behind the ends."""
         hidden = values.transpose(1, 2)
+        if lengths is not None:
+            hidden = hidden * length_mask(lengths, hidden.shape[-1])[:, None, :]
         for layer in self.layers:
             hidden = layer(hidden).relu()
             if lengths is not None:
