@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 from fedrecon_core.errors import FedReconError, RunError, UsageError
 from fedrecon_core.registry import discover
 from server.engines.base import ENGINE_PACKAGES, ENGINES, Job
+from server.follow import Follower
 from server.prepare import Prepared, load_config, prepare, reopen
 from server.run_directory import RunDirectory
 
@@ -89,7 +91,9 @@ def _execute(prepared: Prepared, resume: bool) -> None:
         cpus=config.engine.cpus,
         gpus=config.engine.gpus,
     )
-    engine().run(job)
+    silent = not engine.shows_progress
+    with Follower(Console(), prepared.directory, config.rounds) if silent else contextlib.nullcontext():
+        engine().run(job)
 
 
 def _conclude(prepared: Prepared) -> None:
@@ -153,3 +157,7 @@ def main() -> None:
 def _fail(text: str, code: int) -> None:
     errors.print(f"fedrecon: {text}", highlight=False, soft_wrap=True, markup=False)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

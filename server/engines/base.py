@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from fedrecon_core.registry import Registry
 
@@ -40,6 +41,9 @@ class Job:
 
 class Engine(ABC):
     """Executes a run from its first round to its last."""
+
+    shows_progress: ClassVar[bool] = False
+    """Whether the ServerApp's own progress reaches the terminal; otherwise the command follows the metrics file."""
 
     @abstractmethod
     def run(self, job: Job) -> None:

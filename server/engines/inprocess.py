@@ -36,6 +36,8 @@ POLL_SECONDS = 0.5
 class InProcess(Engine):
     """Runs the sites one after another (``workers: 1``) or in ``workers`` processes, with the same results."""
 
+    shows_progress = True
+
     def run(self, job: Job) -> None:
         """Execute ``job``; see ``Engine.run``. PyTorch stays at one thread in this process afterwards.
 
