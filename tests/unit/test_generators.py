@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Laplace, Normal, kl_divergence as reference_kl
+from torch.distributions import Bernoulli, Laplace, Normal
+from torch.distributions import kl_divergence as reference_kl
 
 from fedrecon_core.generators.mapping import TERMS, Mapping, Pair
 from fedrecon_core.generators.vae import Gaussian, Generator, kl_divergence, kl_to_prior
