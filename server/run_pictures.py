@@ -17,7 +17,8 @@ MOST_ROWS = 10
 def draw_reconstructions(directory: RunDirectory, started: Started) -> None:
     """Write ``reconstructions.png``: a source column, then one column per modality reconstructed from it.
 
-    Recoveries without generators and data without two image modalities of one size leave no picture.
+    Recoveries without generators, data without two image modalities of one size and a test set that never shows
+    the first of them leave no picture.
     """
     spec = started.dataset.spec
     images = [m.name for m in spec.modalities if m.kind == "image" and m.shape == spec.modalities[0].shape]
@@ -25,7 +26,10 @@ def draw_reconstructions(directory: RunDirectory, started: Started) -> None:
     maker = model.recovery.translator(model.groups, model.knowledge)
     if maker is None or len(images) < 2:
         return
-    source, samples = images[0], _one_per_class(started)
+    source = images[0]
+    samples = _one_per_class(started, source)
+    if not len(samples):
+        return
     pixels = torch.from_numpy(started.dataset.arrays[source][started.dataset.rows[source][samples]])
     targets = [target for target in images if maker.translates((source, target))]
     with torch.no_grad():
@@ -36,9 +40,10 @@ def draw_reconstructions(directory: RunDirectory, started: Started) -> None:
     save_grid(directory.path / "reconstructions.png", columns, rows, grid)
 
 
-def _one_per_class(started: Started) -> np.ndarray:
-    """The first test sample of each class."""
-    dataset = started.dataset
-    test = dataset.members(2)
-    found = [test[dataset.labels[test] == label][:1] for label in range(min(len(dataset.spec.classes), MOST_ROWS))]
+def _one_per_class(started: Started, source: str) -> np.ndarray:
+    """The first test sample of each class whose ``source`` some mask of the test shows: absent data stay unseen."""
+    dataset, column = started.dataset, started.dataset.spec.names.index(source)
+    shares = started.allocation.test.values()
+    shown = np.unique(np.concatenate([share.samples[share.present[:, column]] for share in shares]))
+    found = [shown[dataset.labels[shown] == label][:1] for label in range(min(len(dataset.spec.classes), MOST_ROWS))]
     return np.concatenate(found)

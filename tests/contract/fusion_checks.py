@@ -70,7 +70,9 @@ def check_gives_one_vector_per_sample_and_zeros_where_nothing_is(name: str) -> N
 
 def check_no_place_at_all_gives_zeros(name: str) -> None:
     fusion = fusion_of(name)
-    nothing = Tokens(torch.zeros(4, 0, 1), torch.zeros(4, 0).bool(), torch.zeros(4, 0), torch.zeros(0).long(), torch.zeros(0).bool())
+    nothing = Tokens(
+        torch.zeros(4, 0, 1), torch.zeros(4, 0).bool(), torch.zeros(4, 0), torch.zeros(0).long(), torch.zeros(0).bool()
+    )
     assert torch.equal(fusion(nothing), torch.zeros(4, fusion.outputs))
 
 

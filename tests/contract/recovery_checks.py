@@ -223,7 +223,7 @@ def check_who_says_that_it_reads_absent_values_does(name: str) -> None:
 
 
 def _outcome(name: str, poison: bool) -> list[str]:
-    """Hashes of a local round's groups and of predictions, from raw arrays on; with NaN in all that is absent, or not."""
+    """Hashes of local rounds' groups and of predictions, from raw arrays on that hold NaN where absent, or not."""
     dataset, hashes = toys(scale="standard"), []
     recovery = recovery_of(name, dataset.spec)
     for split, count in enumerate((48, 24, 24)):

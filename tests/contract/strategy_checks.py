@@ -208,7 +208,9 @@ def check_order_of_arrival_does_not_matter(name: str) -> None:
         sites = {node: site for site, node in bench.federation.nodes.items()}
         replies = exchange(bench.grid, [sent[index] for index in order], sites, Deadline(600))
         assert not replies.failures
-        arrays, losses = bench.strategy.aggregate_train(1, [replies.messages[site] for site in sorted(replies.messages)])
+        arrays, losses = bench.strategy.aggregate_train(
+            1, [replies.messages[site] for site in sorted(replies.messages)]
+        )
         outcomes.append((parameters_sha256(unpacked(arrays)), dict(losses), bench.federation.quality))
     assert outcomes[0] == outcomes[1]
 

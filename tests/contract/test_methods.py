@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from fedrecon_core.registry import RECOVERIES
-from fedrecon_core.state import HEAD_GROUP, decoder_group, encoder_group, extractor_group, mapping_group, parameters_sha256
+from fedrecon_core.state import (
+    HEAD_GROUP,
+    decoder_group,
+    encoder_group,
+    extractor_group,
+    mapping_group,
+    parameters_sha256,
+)
 from tests.contract.strategy_checks import bench_of
 from tests.toys.contract_support import (
     gaps,

@@ -1,4 +1,4 @@
-"""What the contract checks need beside the toy federation: other numbers of modalities, sites with gaps, local rounds."""
+"""What the contract checks need beside the toy federation: other modalities, sites with gaps, local rounds, runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def toys(modalities: int = len(NAMES), scale: str = "none") -> Dataset:
     spec, arrays, rows = dataset.spec, dict(dataset.arrays), dict(dataset.rows)
     if modalities > len(NAMES):
         arrays[EXTRA], rows[EXTRA] = -arrays["features"], rows["features"]
-        spec = spec.model_copy(update={"modalities": (*spec.modalities, spec["features"].model_copy(update={"name": EXTRA}))})
+        spec = spec.model_copy(
+            update={"modalities": (*spec.modalities, spec["features"].model_copy(update={"name": EXTRA}))}
+        )
     kept = spec.modalities[:modalities]
     names = [modality.name for modality in kept]
     return replace(
@@ -107,7 +109,9 @@ def states(modules: Mapping[str, nn.Module]) -> dict[str, State]:
     return {name: read_group(module) for name, module in modules.items()}
 
 
-def local_round(recovery: Recovery, data: SiteData, knowledge: Knowledge | None = None) -> tuple[LocalJob, LocalResult, Groups]:
+def local_round(
+    recovery: Recovery, data: SiteData, knowledge: Knowledge | None = None
+) -> tuple[LocalJob, LocalResult, Groups]:
     """One local round from the initial groups: the job, its result, and the modules as it left them."""
     plan = recovery.plan(data.modalities)
     modules = recovery.build(plan.download)
@@ -151,7 +155,9 @@ def run_inprocess(folder: Path, settings: dict[str, Any], root: Path | None = No
     prepared = prepare(folder / "config.yaml", out=folder / "run")
     config: RunConfig = prepared.config
     path = prepared.directory.path
-    InProcess().run(Job(prepared.directory.config, path, False, sites=config.sites.count, workers=config.engine.workers))
+    InProcess().run(
+        Job(prepared.directory.config, path, False, sites=config.sites.count, workers=config.engine.workers)
+    )
     return path
 
 

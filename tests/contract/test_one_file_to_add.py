@@ -1,0 +1,269 @@
+"""One file to add: a toy method in a package of its own enters the registry by being found, and passes the same checks.
+
+The last tests break a promise on purpose, to show that the checks can fail.
+"""
+
+import sys
+from contextlib import ExitStack
+from textwrap import dedent
+
+import pytest
+
+from fedrecon_core import registry
+from fedrecon_core.registry import discover
+from tests.contract import (
+    fusion_checks,
+    metric_checks,
+    modality_checks,
+    partition_checks,
+    recovery_checks,
+    strategy_checks,
+    test_datasets,
+)
+from tests.toys.contract_support import restored
+
+pytestmark = pytest.mark.quick
+
+RECOVERY = """
+    '''``ramp``: absent modalities are filled with a ramp.'''
+    import torch
+    from fedrecon_core.config import Params
+    from fedrecon_core.recovery.constant import PlainFill
+    from fedrecon_core.registry import RECOVERIES
+
+    class RampParams(Params):
+        name: str = "ramp"
+        slope: float = 0.5
+
+    @RECOVERIES.register("ramp")
+    class Ramp(PlainFill):
+        Params = RampParams
+
+        def values(self, modality, rows, knowledge):
+            ramp = self.params.slope * torch.linspace(0, 1, torch.Size(modality.shape).numel())
+            return ramp.repeat(rows).view(rows, *modality.shape)
+"""
+MODALITY = """
+    from torch import nn
+    from fedrecon_core.config import Params
+    from fedrecon_core.modalities.base import GaussianHead, ModalityKind
+    from fedrecon_core.registry import MODALITIES
+
+    class Linear(nn.Linear):
+        def forward(self, values, lengths=None):
+            return super().forward(values).unsqueeze(1), None
+
+    class Encoder(GaussianHead):
+        def forward(self, values, lengths=None):
+            return super().forward(values)
+
+    class DialParams(Params):
+        name: str = "dial"
+
+    @MODALITIES.register("dial")
+    class Dial(ModalityKind):
+        Params = DialParams
+        def encoder(self, latent):
+            return Encoder(self.spec.shape[0], latent)
+        def decoder(self, latent):
+            return nn.Linear(latent, self.spec.shape[0])
+        def extractor(self, width):
+            size, = self.spec.shape
+            return Linear(size, width)
+"""
+FUSION = """
+    from fedrecon_core.config import Params
+    from fedrecon_core.errors import ConfigError
+    from fedrecon_core.registry import FUSIONS
+    from fedrecon_core.task.fusion import Fusion
+
+    class AverageParams(Params):
+        name: str = "average"
+
+    @FUSIONS.register("average")
+    class Average(Fusion):
+        Params = AverageParams
+        def __init__(self, params, shape):
+            super().__init__(params, shape)
+            if shape.learned_weight is not None:
+                raise ConfigError("recovery.weighting: 'learned' needs task.fusion: attention, found average")
+            self.outputs = shape.width
+        def forward(self, tokens):
+            if tokens.mask.shape[1] == 0:
+                return tokens.values.new_zeros(len(tokens.mask), self.outputs)
+            weight = (tokens.log_weight.exp() * tokens.mask)[..., None]
+            return (weight * tokens.values).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-12)
+"""
+STRATEGY = """
+    import torch
+    from fedrecon_core.registry import STRATEGIES
+    from strategies.fedavg import FedAvg, FedAvgParams
+
+    class SlowParams(FedAvgParams):
+        name: str = "slow"
+
+    @STRATEGIES.register("slow")
+    class Slow(FedAvg):
+        '''Half a step towards the average.'''
+        Params = SlowParams
+        def server_step(self, group, old, average):
+            return {name: torch.lerp(tensor, average[name], 0.5) for name, tensor in old.items()}
+"""
+METRIC = """
+    from fedrecon_core.metrics.base import Metric, ratio
+    from fedrecon_core.registry import METRICS
+
+    @METRICS.register("worst_recall")
+    class WorstRecall(Metric):
+        @staticmethod
+        def compute(confusion):
+            support = confusion.sum(dim=1)
+            recall = ratio(confusion.diagonal(), support)[support > 0]
+            return float(recall.min()) if len(recall) else 0.0
+"""
+PARTITION = """
+    import numpy as np
+    from fedrecon_core.config import Params
+    from fedrecon_core.data.partition import Partition
+    from fedrecon_core.registry import PARTITIONS
+
+    @PARTITIONS.register("dice")
+    class Dice(Partition):
+        def _share_out(self, params, labels, naturals, sites, rng_seed):
+            return np.random.default_rng(rng_seed).integers(0, sites, len(labels))
+"""
+DATASET = """
+    from dataclasses import replace
+    from fedrecon_core.registry import DATASETS
+    from tests.toys.federation import Toy, tiny_dataset
+
+    @DATASETS.register("other_toy")
+    class OtherToy(Toy):
+        def load(self, params, root, seed):
+            dataset = tiny_dataset(seed=1)
+            return replace(dataset, spec=dataset.spec.model_copy(update={"name": "other_toy"}))
+"""
+ADDED = [
+    pytest.param(registry.RECOVERIES, "ramp", RECOVERY, recovery_checks.CHECKS, id="recovery"),
+    pytest.param(registry.MODALITIES, "dial", MODALITY, modality_checks.CHECKS, id="modality"),
+    pytest.param(registry.FUSIONS, "average", FUSION, fusion_checks.CHECKS, id="fusion"),
+    pytest.param(registry.METRICS, "worst_recall", METRIC, metric_checks.CHECKS, id="metric"),
+    pytest.param(registry.PARTITIONS, "dice", PARTITION, partition_checks.CHECKS, id="partition"),
+]
+
+
+@pytest.fixture
+def add(tmp_path, monkeypatch):
+    """Write a source file into a new package, discover the package, and forget all of it afterwards."""
+    folder = tmp_path / "toy_extension"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registries = [value for value in vars(registry).values() if isinstance(value, registry.Registry)]
+
+    def write(source):
+        (folder / "added.py").write_text(dedent(source), encoding="utf-8")
+        discover(["toy_extension"])
+
+    with ExitStack() as stack:
+        for found in registries:
+            stack.enter_context(restored(found))
+        yield write
+    for module in ("toy_extension", "toy_extension.added"):
+        sys.modules.pop(module, None)
+
+
+@pytest.mark.parametrize(("known", "name", "source", "checks"), ADDED)
+def test_a_file_with_a_toy_passes_the_same_checks(known, name, source, checks, add):
+    assert name not in known.names()
+    add(source)
+    assert name in known.names()
+    for check in checks:
+        check(name)
+
+
+def test_a_file_with_a_toy_strategy_passes_the_same_checks(add, tmp_path):
+    add(STRATEGY)
+    for check in strategy_checks.CHECKS:
+        check(*(("slow", tmp_path / "checkpoints") if check.__name__.endswith("checkpoint") else ("slow",)))
+
+
+def test_a_file_with_a_toy_data_set_passes_the_same_checks(add):
+    add(DATASET)
+    dataset = test_datasets.build("other_toy")
+    checks = [check for label, check in vars(test_datasets).items() if label.startswith("test_")]
+    assert len(checks) > 5
+    for check in checks:
+        check(dataset)
+
+
+def test_what_a_test_added_is_forgotten():
+    added = {"ramp", "dial", "average", "worst_recall", "dice", "slow", "other_toy"}
+    registries = [value for value in vars(registry).values() if isinstance(value, registry.Registry)]
+    assert not added & {name for found in registries for name in found.names()}
+
+
+# --- the checks can fail --------------------------------------------------------------------------------------------
+
+BROKEN = {
+    "noise outside its stream": (
+        "check_groups_start_the_same_whenever_and_with_whatever_they_are_built",
+        """
+        def build(self, names=None):
+            return {name: self.builders()[name]() for name in sorted(names or self.builders())}
+    """,
+    ),
+    "uploads what it never received": (
+        "check_plan_of_every_selection_of_modalities_is_sound",
+        """
+        def plan(self, modalities):
+            plan = super().plan(modalities)
+            return type(plan)(plan.download[:-1], plan.upload)
+    """,
+    ),
+    "fills what is present": (
+        "check_fills_stand_only_where_something_is_absent",
+        """
+        def absent(self, batch, name):
+            return torch.arange(batch.size)
+    """,
+    ),
+    "weights of zero": (
+        "check_fills_stand_only_where_something_is_absent",
+        """
+        def recover(self, batch, groups, knowledge):
+            from dataclasses import replace
+            return [replace(fill, weight=0 * fill.weight) for fill in super().recover(batch, groups, knowledge)]
+    """,
+    ),
+    "trains nothing": (
+        "check_local_round_keeps_to_its_plan",
+        """
+        def stages(self, workshop):
+            return []
+    """,
+    ),
+    "reads absent rows without saying so": (
+        "check_who_says_that_it_reads_absent_values_does",
+        """
+        reads_absent = True
+    """,
+    ),
+    "remembers what it saw": (
+        "check_predicts_twice_the_same_and_changes_nothing",
+        """
+        def recover(self, batch, groups, knowledge):
+            with torch.no_grad():
+                next(groups["task.head"].parameters()).add_(1)
+            return super().recover(batch, groups, knowledge)
+    """,
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_toy_recovery_that_breaks_a_promise_is_caught(fault, add):
+    label, body = BROKEN[fault]
+    add(dedent(RECOVERY) + "\n" + "\n".join(f"    {line}" for line in dedent(body).strip().splitlines()))
+    with pytest.raises(AssertionError):
+        getattr(recovery_checks, label)("ramp")
