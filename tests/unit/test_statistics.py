@@ -1,0 +1,84 @@
+"""Federation-wide statistics from the sites' sums against NumPy over everything at once."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedrecon_core.data.site import open_site
+from fedrecon_core.data.statistics import Statistics, after_scaling, combine, scaled, site_sums
+from tests.toys.federation import CPU, everything, tiny_dataset, toy_site, toy_spec
+
+pytestmark = pytest.mark.quick
+
+
+def sites_of(dataset, present):
+    parts = np.array_split(dataset.members(0), [5, 20])
+    masks = np.array_split(present, [5, 20])
+    return [open_site(dataset, s, mask, device=CPU) for s, mask in zip(parts, masks, strict=True)]
+
+
+def test_combined_statistics_are_those_of_all_present_rows_together():
+    dataset = tiny_dataset()
+    present = np.random.default_rng(0).random((48, 3)) < 0.6
+    found = combine(site_sums(site) for site in sites_of(dataset, present))
+    steps = [dataset.arrays["steps"][slice(*dataset.offsets["steps"][i : i + 2])] for i in range(48) if present[i, 2]]
+    expected = {
+        "picture": dataset.arrays["picture"][:48][present[:, 0]].reshape(-1, 36),
+        "features": dataset.arrays["features"][:48][present[:, 1]],
+        "steps": np.concatenate(steps),
+    }
+    for name, rows in expected.items():
+        np.testing.assert_allclose(found[name].mean.numpy(), rows.astype(np.float64).mean(0), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found[name].std.numpy(), rows.astype(np.float64).std(0), rtol=1e-6, atol=1e-9)
+
+
+def test_a_modality_that_no_site_has_has_no_statistics():
+    present = everything(48)
+    present[:, 1] = False
+    found = combine(site_sums(site) for site in sites_of(tiny_dataset(), present))
+    assert set(found) == {"picture", "steps"}
+
+
+def test_scaling_gives_present_rows_mean_0_and_deviation_1_and_leaves_other_modalities():
+    site = toy_site(tiny_dataset(scale="standard"))
+    after = scaled(site, combine([site_sums(site)]))
+    values = after.columns["features"].values
+    assert values.dtype == torch.float32
+    torch.testing.assert_close(values.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(values.std(0, correction=0), torch.ones(5), atol=1e-5, rtol=0)
+    assert after.columns["picture"] is site.columns["picture"]
+    assert after.columns["steps"] is site.columns["steps"]
+
+
+def test_a_constant_feature_is_centred_and_not_stretched():
+    dataset = tiny_dataset(scale="standard")
+    dataset.arrays["features"][:, 2] = 7.0
+    site = toy_site(dataset)
+    values = scaled(site, combine([site_sums(site)])).columns["features"].values
+    assert values[:, 2].abs().max() < 1e-5
+
+
+def test_without_the_wish_for_it_nothing_is_scaled():
+    site = toy_site()
+    assert scaled(site, combine([site_sums(site)])) is site
+
+
+def test_the_sealed_copy_is_scaled_alike():
+    present = everything(48)
+    present[::2, 1] = False
+    dataset = tiny_dataset(scale="standard")
+    site = toy_site(dataset, present, sealed=True)
+    statistics = combine([site_sums(site)])
+    hidden = dataset.arrays["features"][:48:2]
+    expected = (hidden - statistics["features"].mean.numpy()) / statistics["features"].std.numpy()
+    np.testing.assert_allclose(
+        scaled(site, statistics).sealed["features"].values.numpy(), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_models_see_mean_0_and_deviation_1_where_scaled():
+    known = {n: Statistics(torch.tensor([3.0, 4.0]), torch.tensor([2.0, 0.0])) for n in ("features", "steps")}
+    seen = after_scaling(toy_spec("standard").modalities, known)
+    assert seen["features"].mean.tolist() == [0.0, 0.0]
+    assert seen["features"].std.tolist() == [1.0, 0.0]
+    assert seen["steps"] is known["steps"]
