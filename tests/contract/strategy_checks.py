@@ -239,7 +239,7 @@ def check_no_reply_at_all_gives_nothing(name: str) -> None:
 
 
 def check_a_group_that_nobody_returned_keeps_its_state(name: str) -> None:
-    bench = bench_of(name)
+    bench = bench_of(name, "mask")
     groups = bench.round(1, bench.initial())
     replies = [bench.answer(message) for message in bench.configure(2, groups)]
     absent = "task.extractor.picture"
@@ -256,7 +256,7 @@ def check_a_group_that_nobody_returned_keeps_its_state(name: str) -> None:
 
 
 def check_state_taken_up_again_continues_to_the_byte(name: str) -> None:
-    first, second = bench_of(name), bench_of(name)
+    first, second = bench_of(name, "mask"), bench_of(name, "mask")
     groups = first.round(1, first.initial())
     state = {key: {n: t.clone() for n, t in tensors.items()} for key, tensors in first.strategy.state().items()}
     second.strategy.load_state(state)

@@ -30,7 +30,7 @@ class TwoPictures(Toy):
                 update={"modalities": (first, first.model_copy(update={"name": "negative"}), steps)}
             ),
             arrays={"picture": pictures, "negative": 1 - dataset.arrays["picture"], "steps": dataset.arrays["steps"]},
-            rows={name: dataset.rows["picture"] for name in ("picture", "negative", "steps")},
+            rows=dict.fromkeys(("picture", "negative", "steps"), dataset.rows["picture"]),
         )
 
 
