@@ -30,9 +30,12 @@ def mapping_group(source: str, target: str) -> str:
     return f"mapping.{source}->{target}"
 
 
+EXTRACTORS = "task.extractor."
+
+
 def extractor_group(modality: str) -> str:
     """The group of the task model's feature extractor of ``modality``."""
-    return f"task.extractor.{modality}"
+    return f"{EXTRACTORS}{modality}"
 
 
 HEAD_GROUP = "task.head"

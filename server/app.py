@@ -75,7 +75,7 @@ def _run(grid: Grid, prepared: Prepared, home: str) -> dict[str, Any]:
         directory.drop_rounds_after(name, training.round)
     directory.write_json("manifest.json", _manifest(prepared, started, training.groups))
     progress = progress_for(Console(), config.rounds, training.round + 1)
-    evaluator = evaluator_for(started, config, strategy, grid)
+    evaluator = evaluator_for(started, strategy, grid, directory.path)
     progress.open()
     try:
         rounds = Rounds(grid, config, started, strategy, evaluator, directory, progress, training)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from flwr.app import ConfigRecord
@@ -21,6 +22,7 @@ from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import State, write_group
 from server.exchange import exchange
 from server.handshake import Started, deadline_of
+from server.predictions import write_predictions
 from strategies import messages
 
 
@@ -35,21 +37,24 @@ class Evaluator(ABC):
 class ServerEvaluator(Evaluator):
     """The central validation and test sets under their masks, as in the benchmark."""
 
-    def __init__(self, started: Started, config: RunConfig) -> None:
-        """Build the modules and open the central sets when they are first scored."""
-        self._started = started
+    def __init__(self, started: Started, config: RunConfig, directory: Path) -> None:
+        """Build the modules; the central sets are opened when they are first scored."""
+        self._started, self._directory = started, directory
         self._device = choose_device(config.device)
         self._groups = {name: module.to(self._device) for name, module in started.recovery.build().items()}
         self._sets: dict[str, SiteData] = {}
 
     def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> Score:
-        """Score the central set ``split``."""
+        """Score the central set ``split``; what was said of the test samples goes to ``predictions.parquet``."""
         for name, state in model.items():
             write_group(self._groups[name], state)
         data = self._set(split, knowledge)
         seen = after_scaling(data.spec.modalities, knowledge.statistics)
         ready = Knowledge(knowledge.round, knowledge.trained, knowledge.quality, seen)
-        return predict(self._started.recovery, self._groups, ready, data, split).score(data)
+        found = predict(self._started.recovery, self._groups, ready, data, split)
+        if split == "test":
+            write_predictions(self._directory / "predictions.parquet", data, found)
+        return found.score(data)
 
     def _set(self, split: str, knowledge: Knowledge) -> SiteData:
         if split not in self._sets:
@@ -83,10 +88,11 @@ class SiteEvaluator(Evaluator):
         return messages.read_scores(record, len(federation.spec.classes))[split]
 
 
-def evaluator_for(started: Started, config: RunConfig, strategy: Any, grid: Grid) -> Evaluator:
+def evaluator_for(started: Started, strategy: Any, grid: Grid, directory: Path) -> Evaluator:
     """The evaluator that ``evaluate.where`` asks for."""
+    config = started.federation.config
     if config.evaluate.where == "server":
-        return ServerEvaluator(started, config)
+        return ServerEvaluator(started, config, directory)
     return SiteEvaluator(started, config, strategy, grid)
 
 

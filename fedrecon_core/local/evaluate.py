@@ -13,7 +13,7 @@ from fedrecon_core.data.site import SiteData
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.recovery.fills import chunks
 from fedrecon_core.recovery.stage import Knowledge, set_frozen
-from fedrecon_core.state import Groups
+from fedrecon_core.state import EXTRACTORS, Groups
 from fedrecon_core.task.model import TaskModel
 
 
@@ -59,10 +59,21 @@ def _confusion(labels: Tensor, guesses: Tensor, classes: int) -> Tensor:
     return torch.bincount(labels * classes + guesses, minlength=classes**2).reshape(classes, classes).cpu()
 
 
+def _ready(groups: Groups, knowledge: Knowledge) -> Groups:
+    return {
+        name: module
+        for name, module in groups.items()
+        if not name.startswith(EXTRACTORS) or knowledge.trained.get(name, 0) > 0
+    }
+
+
 def predict(recovery: Recovery, groups: Groups, knowledge: Knowledge, data: SiteData, name: str) -> Predictions:
-    """Class logits for all samples of ``data`` with the groups at hand; ``name`` keys the stream of random fills."""
+    """Class logits for all samples of ``data`` with the groups at hand; ``name`` keys the stream of random fills.
+
+    A modality that no site has trained an extractor for gives no token: it would only add noise.
+    """
     config = recovery.config
-    model = TaskModel(groups, recovery.spec)
+    model = TaskModel(_ready(groups, knowledge), recovery.spec)
     for module in groups.values():
         set_frozen(module, frozen=True)
     found = [torch.zeros(0, len(recovery.spec.classes), device=data.device)]
