@@ -81,5 +81,5 @@ def test_states_that_hold_different_tensors_are_an_error():
 
 
 def test_a_weight_for_each_state_is_required():
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         weighted_mean(states(2), [1.0])

@@ -1,0 +1,186 @@
+"""Messages: everything that is written is read back; bytes are those of the tensors."""
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord, RecordDict
+
+from fedrecon_core.data.allocation import Share
+from fedrecon_core.data.statistics import Statistics
+from fedrecon_core.local.evaluate import Score
+from fedrecon_core.local.loop import LocalResult
+from fedrecon_core.local.runner import StageReport
+from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.state import group_bytes
+from strategies import messages
+from strategies.messages import Order, SiteInfo
+
+pytestmark = pytest.mark.quick
+
+STATE = {
+    "w": torch.randn(4, 3, generator=torch.Generator().manual_seed(0)),
+    "half": torch.ones(5, dtype=torch.float16),
+    "steps": torch.tensor(7),
+    "empty": torch.zeros(0, 3),
+}
+GROUPS = {"task.head": STATE, "mapping.a->b": {"body.0.weight": torch.zeros(2, 2)}}
+
+
+def travelled(content: RecordDict) -> RecordDict:
+    """Through Flower's own serialisation, as between processes."""
+    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+    from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+    objects = {key: item.deflate() for key, item in get_all_nested_objects(content).items()}
+    back = inflate_object_from_contents(content.object_id, objects)
+    assert isinstance(back, RecordDict)
+    return back
+
+
+def same(one: dict, two: dict) -> None:
+    assert one.keys() == two.keys()
+    for name in one:
+        assert one[name].dtype == two[name].dtype
+        assert one[name].shape == two[name].shape
+        assert torch.equal(one[name], two[name])
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        None,
+        Share(np.array([5, 2, 2], dtype=np.int64), np.array([[1, 0], [0, 1], [1, 1]], dtype=bool)),
+        Share(np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=bool)),
+    ],
+    ids=["own data", "share", "nothing"],
+)
+def test_orders(share):
+    back = messages.read_order(travelled(messages.write_order(Order('{"seed": 1}', 3, "/runs/ä b", share))))
+    assert (back.config, back.round, back.run) == ('{"seed": 1}', 3, "/runs/ä b")
+    if share is None:
+        assert back.share is None
+    else:
+        assert np.array_equal(back.share.samples, share.samples)
+        assert np.array_equal(back.share.present, share.present)
+        assert back.share.samples.dtype == np.int64
+        assert back.share.present.dtype == bool
+
+
+def test_knowledge_holds_the_groups_and_statistics_that_were_asked_for():
+    statistics = {m: Statistics(torch.tensor([0.1, 0.2]).double(), torch.tensor([1.0, 3.0]).double()) for m in "ab"}
+    knowledge = Knowledge(
+        4, {"task.head": 10, "task.extractor.a": 3}, {"mapping.a->b": 0.25, "mapping.b->a": 0.5}, statistics
+    )
+    content = messages.write_order(Order("{}", 4, "run"))
+    messages.write_knowledge(content, knowledge, ["task.head", "mapping.a->b", "generator.a.encoder"], ["a", "unknown"])
+    back = messages.read_knowledge(travelled(content))
+    assert back.round == 4
+    assert back.trained == {"task.head": 10, "mapping.a->b": 0, "generator.a.encoder": 0}
+    assert back.quality == {"mapping.a->b": 0.25}
+    assert set(back.statistics) == {"a"}
+    assert torch.equal(back.statistics["a"].mean, statistics["a"].mean)
+    assert torch.equal(back.statistics["a"].std, statistics["a"].std)
+
+
+@pytest.mark.parametrize("sums", [{}, {"m_0": (4.0, [1.0, 2.5], [3.0, 4.0]), "b": (0.5, [1e300], [0.1])}])
+def test_site_descriptions(sums):
+    info = SiteInfo("clinic.north", "abc", "def", ("m_0", "b"), 12, True, sums)
+    assert messages.read_site(travelled(messages.write_site(info))) == info
+
+
+def test_a_site_without_modalities():
+    info = SiteInfo("empty", "", "", (), 0, False, {})
+    assert messages.read_site(travelled(messages.write_site(info))) == info
+
+
+def test_results():
+    stages = [
+        StageReport("generator.a", "generator", loss=2.0, steps=3, items=10, seconds=0.5),
+        StageReport("generator.b", "generator", loss=8.0, steps=3, items=30, seconds=0.25),
+        StageReport("mapping.a->b", "mapping", loss=0.0, steps=0, items=0, seconds=0.1),
+        StageReport("task", "task", loss=1.5, steps=2, items=40, seconds=1.0),
+    ]
+    counts = {"task.head": 40, "mapping.a->b": 9}
+    result = LocalResult(GROUPS, counts, {"task.head": 30, "mapping.a->b": 9}, {"mapping.a->b": 0.5}, stages)
+    back = messages.read_result(travelled(messages.write_result(result, 40, 2.5)))
+    for group, state in GROUPS.items():
+        same(messages.unpack_group(back.groups[group]), state)
+    assert set(back.groups) == set(GROUPS)
+    assert back.counts == counts
+    assert back.real == {"task.head": 30, "mapping.a->b": 9}
+    assert back.quality == {"mapping.a->b": 0.5}
+    assert back.samples == 40
+    assert back.metrics == {
+        "generator.loss": pytest.approx((2.0 * 10 + 8.0 * 30) / 40),
+        "generator.items": 40.0,
+        "task.loss": 1.5,
+        "task.items": 40.0,
+    }
+    assert back.seconds == {"generator": 0.75, "mapping": 0.1, "task": 1.0, "total": 2.5}
+
+
+def test_scores():
+    scores = {"validation": Score(torch.tensor([[3, 1], [0, 2]]), torch.tensor([[0, 0], [5, 0]]), 1.25)}
+    record = travelled(messages.write_scores(scores)).metric_records["metrics"]
+    back = messages.read_scores(record, 2)["validation"]
+    assert torch.equal(back.confusion, scores["validation"].confusion)
+    assert torch.equal(back.empty_confusion, scores["validation"].empty_confusion)
+    assert back.loss_sum == 1.25
+
+
+# --- groups -----------------------------------------------------------------------------------------------------------
+
+
+def test_groups_keep_values_shapes_and_dtypes():
+    same(messages.unpack_group(travelled(RecordDict({"task.head": messages.pack_group(STATE)}))["task.head"]), STATE)
+
+
+def test_unpacked_tensors_can_be_written_without_touching_the_record():
+    record = messages.pack_group(STATE)
+    messages.unpack_group(record)["w"].fill_(9)
+    same(messages.unpack_group(record), STATE)
+
+
+def test_a_transposed_tensor_is_packed_by_its_values():
+    turned = STATE["w"].T
+    assert torch.equal(messages.unpack_group(messages.pack_group({"w": turned}))["w"], turned)
+
+
+def test_records_of_a_message_are_told_from_groups_by_their_dot():
+    content = messages.write_order(Order("{}", 1, "run", Share(np.arange(3), np.ones((3, 2), dtype=bool))))
+    for group, state in GROUPS.items():
+        content[group] = messages.pack_group(state)
+    assert set(messages.read_groups(content)) == set(GROUPS)
+
+
+def test_bytes_are_those_of_the_tensors():
+    assert messages.record_bytes(messages.pack_group(STATE)) == 4 * 3 * 4 + 5 * 2 + 8
+    for state in GROUPS.values():
+        assert messages.record_bytes(messages.pack_group(state)) == group_bytes(state)
+
+
+def test_wire_bytes_count_what_flower_sends():
+    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+
+    content = RecordDict({group: messages.pack_group(state) for group, state in GROUPS.items()})
+    tensors = sum(group_bytes(state) for state in GROUPS.values())
+    assert messages.wire_bytes(content) > tensors
+    distinct = sum(len(item.deflate()) for item in get_all_nested_objects(content).values())
+    assert messages.wire_bytes(content) >= distinct
+    content["task.more"] = messages.pack_group({"w": torch.zeros(100)})
+    assert messages.wire_bytes(content) >= tensors + 400
+
+
+def test_flatten_and_unflatten_share_the_arrays():
+    groups = {group: messages.pack_group(state) for group, state in GROUPS.items()}
+    flat = messages.flatten(groups)
+    assert isinstance(flat, ArrayRecord)
+    assert set(flat) == {f"{group}/{name}" for group, state in GROUPS.items() for name in state}
+    back = messages.unflatten(flat)
+    assert {group: list(record) for group, record in back.items()} == {
+        group: list(record) for group, record in groups.items()
+    }
+    for group, record in groups.items():
+        for name in record:
+            assert flat[f"{group}/{name}"].data is record[name].data
+            assert back[group][name].data is record[name].data

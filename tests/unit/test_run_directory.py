@@ -1,0 +1,110 @@
+"""The run directory: refused when taken, lines that survive a crash, files replaced whole."""
+
+import json
+
+import pytest
+
+from fedrecon_core.errors import RunError, UsageError
+from server.run_directory import RunDirectory, write_text
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.fixture
+def directory(tmp_path) -> RunDirectory:
+    made = RunDirectory(tmp_path / "run")
+    made.create("seed: 1\n")
+    return made
+
+
+def rounds(directory: RunDirectory) -> list[tuple[int, str]]:
+    lines = (directory.path / "metrics.jsonl").read_text().splitlines()
+    return [(line["round"], line["split"]) for line in map(json.loads, lines)]
+
+
+LINES = [{"round": r, "split": split, "loss": 0.1} for r in (1, 2, 3) for split in ("train", "validation")]
+
+
+def test_a_new_directory_holds_its_config(directory):
+    assert [path.name for path in directory.path.iterdir()] == ["config.yaml"]
+    assert directory.config.read_text() == "seed: 1\n"
+
+
+def test_missing_parents_are_made(tmp_path):
+    RunDirectory(tmp_path / "a" / "b" / "run").create("x: 1\n")
+    assert (tmp_path / "a" / "b" / "run" / "config.yaml").is_file()
+
+
+def test_an_empty_folder_may_become_a_run(tmp_path):
+    RunDirectory(tmp_path).create("x: 1\n")
+    assert (tmp_path / "config.yaml").is_file()
+
+
+def test_an_existing_run_is_refused_and_stays_as_it_is(directory):
+    with pytest.raises(UsageError, match=r"exists already; choose another directory, or add --resume"):
+        RunDirectory(directory.path).create("seed: 2\n")
+    assert directory.config.read_text() == "seed: 1\n"
+
+
+def test_a_file_in_its_place_is_refused(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UsageError, match="exists already"):
+        RunDirectory(tmp_path / "run").create("x: 1\n")
+
+
+def test_a_place_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        RunDirectory(tmp_path / "file" / "run").create("x: 1\n")
+
+
+def test_lines_are_appended(directory):
+    directory.append("metrics.jsonl", LINES[:2])
+    directory.append("metrics.jsonl", LINES[2:])
+    written = [json.loads(text) for text in (directory.path / "metrics.jsonl").read_text().splitlines()]
+    assert written == LINES
+
+
+@pytest.mark.parametrize(("last", "kept"), [(0, 0), (1, 2), (2, 4), (3, 6), (9, 6)])
+def test_lines_of_later_rounds_are_dropped(directory, last, kept):
+    directory.append("metrics.jsonl", LINES)
+    directory.drop_rounds_after("metrics.jsonl", last)
+    assert rounds(directory) == [(line["round"], line["split"]) for line in LINES[:kept]]
+
+
+@pytest.mark.parametrize("characters", [1, 5, 30])
+def test_a_line_cut_off_by_a_crash_goes_and_appending_goes_on_cleanly(directory, characters):
+    directory.append("metrics.jsonl", LINES)
+    path = directory.path / "metrics.jsonl"
+    path.write_text(path.read_text()[:-1][:-characters])
+    directory.drop_rounds_after("metrics.jsonl", 3)
+    directory.append("metrics.jsonl", LINES[-1:])
+    assert rounds(directory) == [(line["round"], line["split"]) for line in LINES]
+
+
+def test_a_last_line_without_its_line_break_is_kept(directory):
+    directory.append("metrics.jsonl", LINES)
+    path = directory.path / "metrics.jsonl"
+    path.write_text(path.read_text().rstrip("\n"))
+    directory.drop_rounds_after("metrics.jsonl", 3)
+    assert len(rounds(directory)) == len(LINES)
+
+
+def test_dropping_from_a_file_that_is_not_there_makes_none(directory):
+    directory.drop_rounds_after("metrics.jsonl", 1)
+    assert not (directory.path / "metrics.jsonl").exists()
+
+
+def test_json_files_are_replaced_whole_and_leave_nothing_beside_them(directory):
+    directory.write_json("result.json", {"status": "failed", "long": "x" * 1000})
+    directory.write_json("result.json", {"status": "completed"})
+    assert json.loads(directory.result.read_text()) == {"status": "completed"}
+    assert sorted(path.name for path in directory.path.iterdir()) == ["config.yaml", "result.json"]
+
+
+def test_a_file_that_cannot_be_written_is_a_run_error_naming_it(directory):
+    (directory.path / "metrics.jsonl").mkdir()
+    with pytest.raises(RunError, match=r"cannot write .*metrics\.jsonl"):
+        directory.append("metrics.jsonl", LINES)
+    with pytest.raises(RunError, match=r"cannot write .*metrics\.jsonl"):
+        write_text(directory.path / "metrics.jsonl", "text")
