@@ -65,8 +65,8 @@ def play(server: FedOpt, round_: int, groups: dict, replies: list[dict]) -> dict
 
 def close(one: dict, two: dict) -> None:
     assert one.keys() == two.keys()
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=1e-5, atol=1e-6)
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, two[name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("lr", "momentum"), [(0.01, 0.9), (1.0, 0.0), (0.3, 0.5)])

@@ -39,10 +39,10 @@ def travelled(content: RecordDict) -> RecordDict:
 
 def same(one: dict, two: dict) -> None:
     assert one.keys() == two.keys()
-    for name in one:
-        assert one[name].dtype == two[name].dtype
-        assert one[name].shape == two[name].shape
-        assert torch.equal(one[name], two[name])
+    for name, tensor in one.items():
+        assert tensor.dtype == two[name].dtype
+        assert tensor.shape == two[name].shape
+        assert torch.equal(tensor, two[name])
 
 
 @pytest.mark.parametrize(
