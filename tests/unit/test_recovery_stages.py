@@ -394,3 +394,19 @@ def test_extra_losses_and_changed_logits_reach_the_task_model():
     results = [train(replace(plain, hook=hook)) for hook in (LocalHook(), Extra(), Shifted())]
     assert not states_equal(results[0], results[1])
     assert results[2].stages[-1].loss == pytest.approx(np.log(3), rel=1e-5)
+
+
+def test_while_a_stage_runs_the_other_groups_take_no_gradients_and_drop_nothing_out():
+    stage, shop, phase, objective, module = toy_stage(4, PHASE)
+    other = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout())
+    shop.groups["other"] = other
+    flags = []
+
+    def objective_of(_):
+        flags.append((module.weight.requires_grad, module.training))
+        flags.append((any(p.requires_grad for p in other.parameters()), other[1].training))
+        return objective
+
+    run_stage(replace(stage, objective=objective_of), shop, phase, LocalHook(), (0, 1, "s"))
+    assert flags == [(True, True), (False, False)]
+    assert not module.weight.requires_grad  # frozen for the stages that follow
