@@ -9,9 +9,10 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.site import config_of, data_of, dataset_of, is_simulated, modules_of, name_of, recovery_of, shelf_of
+from client.site import config_of, data_of, is_simulated, modules_of, name_of, recovery_of, shelf_of
 from fedrecon_core.data.site import SiteData
 from fedrecon_core.data.statistics import after_scaling, scaled, site_sums
+from fedrecon_core.errors import DataError
 from fedrecon_core.local.evaluate import predict
 from fedrecon_core.local.loop import LocalJob, train_locally
 from fedrecon_core.recovery.stage import Knowledge
@@ -27,18 +28,21 @@ torch.set_num_threads(1)  # results depend on the number of threads, and many si
 
 @app.query(messages.DESCRIBE)
 def describe(message: Message, context: Context) -> Message:
-    """Who this site is. A simulated site that was not given its samples yet knows only its name."""
+    """Who this site is and what it holds."""
+    if not is_simulated(context):
+        raise DataError(
+            f"site {context.node_config['site']} brings its own data, and this version runs simulated sites only; "
+            "start the node without site= in its node config"
+        )
     order = messages.read_order(message.content)
-    waiting = order.share is None and is_simulated(context)
-    data = None if waiting else data_of(name_of(context), order)
+    data = data_of(name_of(context, order), order)
     info = SiteInfo(
-        name=name_of(context),
+        name=name_of(context, order),
         code_hash=code_hash(),
-        spec_hash="" if waiting else dataset_of(config_of(order.config)).spec.digest(),
-        modalities=() if data is None else data.modalities,
-        samples=0 if data is None else len(data),
-        simulated=is_simulated(context),
-        sums={} if data is None else site_sums(data),
+        spec_hash=data.spec.digest(),
+        modalities=data.modalities,
+        samples=len(data),
+        sums=site_sums(data),
     )
     return Message(messages.write_site(info), reply_to=message)
 
@@ -53,7 +57,7 @@ def local(message: Message, context: Context) -> Message:
     received = {name: messages.unpack_group(record) for name, record in messages.read_groups(message.content).items()}
     strategy: Any = STRATEGIES.get(config.strategy.name)
     job = LocalJob(
-        site=name_of(context),
+        site=name_of(context, order),
         recovery=recovery,
         data=data,
         plan=recovery.plan(data.modalities),
@@ -79,12 +83,12 @@ def evaluate(message: Message, context: Context) -> Message:
         write_group(modules[name], messages.unpack_group(record))
     groups = {name: modules[name] for name in received}
     split = str(message.content.config_records["evaluate"]["split"])
-    score = predict(recovery, groups, knowledge, data, f"{split}/{name_of(context)}").score(data)
+    score = predict(recovery, groups, knowledge, data, f"{split}/{name_of(context, order)}").score(data)
     return Message(messages.write_scores({split: score}), reply_to=message)
 
 
 def _prepared(order: Order, knowledge: Knowledge, context: Context) -> tuple[SiteData, Knowledge]:
     """Scaled data, and the statistics as the models see them."""
-    data = scaled(data_of(name_of(context), order), knowledge.statistics)
+    data = scaled(data_of(name_of(context, order), order), knowledge.statistics)
     seen = after_scaling(data.spec.modalities, knowledge.statistics)
     return data, Knowledge(knowledge.round, knowledge.trained, knowledge.quality, seen)

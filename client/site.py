@@ -13,7 +13,7 @@ from flwr.app import Context
 
 from client.shelf import DiskShelf
 from fedrecon_core.config import RunConfig, parse
-from fedrecon_core.data.allocation import Share, site_name
+from fedrecon_core.data.allocation import Share
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.site import SiteData, open_site
 from fedrecon_core.device import choose_device
@@ -28,10 +28,9 @@ OPEN_SITES = 64
 _open: OrderedDict[tuple[str, ...], SiteData] = OrderedDict()
 
 
-def name_of(context: Context) -> str:
-    """The site's stable name: ``site`` of the node config, or that of the simulated partition."""
-    given = context.node_config.get("site")
-    return str(given) if given is not None else site_name(int(context.node_config["partition-id"]))
+def name_of(context: Context, order: Order) -> str:
+    """The site's stable name: ``site`` of the node config; a simulated node acts for the site that the message names."""
+    return str(context.node_config.get("site") or order.site)
 
 
 def is_simulated(context: Context) -> bool:
@@ -43,7 +42,7 @@ def shelf_of(context: Context, order: Order) -> DiskShelf:
     """The site's folder for what it keeps between rounds."""
     own = context.node_config.get("state")
     run = str(context.run_config.get("out") or order.run)
-    folder = Path(str(own)) if own is not None else Path(run) / "sites" / name_of(context)
+    folder = Path(str(own)) if own is not None else Path(run) / "sites" / name_of(context, order)
     return DiskShelf(folder, order.round)
 
 

@@ -79,8 +79,7 @@ class SiteEvaluator(Evaluator):
         arrays = messages.flatten({name: messages.pack_group(state) for name, state in model.items()})
         config = ConfigRecord({"split": split})
         sent = self._strategy.configure_evaluate(knowledge.round, arrays, config, self._grid)
-        names = {node: name for name, node in federation.nodes.items()}
-        replies = exchange(self._grid, sent, names, deadline_of(self._config))
+        replies = exchange(self._grid, sent, deadline_of(self._config))
         if len(replies.messages) < self._config.sites.quorum * len(sent):
             raise RunError(f"evaluation on {split}: {len(replies.messages)} of {len(sent)} sites answered")
         ordered = [replies.messages[name] for name in sorted(replies.messages)]

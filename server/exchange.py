@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from strategies.messages import addressee
+
 POLL_SECONDS = 0.05
 
 
@@ -37,19 +39,18 @@ class Deadline:
 def exchange(
     grid: Grid,
     messages: Sequence[Message],
-    names: dict[int, str],
     deadline: Deadline,
     arrived: Callable[[str], None] = lambda name: None,
 ) -> Replies:
     """Push ``messages`` and wait for their replies until ``deadline``.
 
-    ``names`` maps node ids to site names. An error reply may come from the SuperLink rather than from the node, so a
-    reply belongs to the site whose message it answers. Silence until the deadline is a failure. ``arrived`` is told
+    An error reply may come from the SuperLink rather than from the node, so a reply belongs to the site whose message it
+    answers. Silence until the deadline is a failure. ``arrived`` is told
     each site's name as its reply comes in.
     """
     replies = Replies()
     ids = list(grid.push_messages(messages))
-    waiting = {key: names[message.metadata.dst_node_id] for key, message in zip(ids, messages, strict=True)}
+    waiting = {key: addressee(message) for key, message in zip(ids, messages, strict=True)}
     end = time.monotonic() + deadline.seconds(len(messages))
     while waiting and time.monotonic() < end:
         found = list(grid.pull_messages(list(waiting)))

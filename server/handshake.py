@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedrecon_core.config import RunConfig
-from fedrecon_core.data.allocation import Allocation, Share, allocate, site_name
+from fedrecon_core.data.allocation import Allocation, Share, allocate
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.statistics import combine
 from fedrecon_core.errors import RunError
@@ -22,7 +22,7 @@ from server.exchange import Deadline, exchange
 from strategies import messages
 from strategies.code_hash import code_hash
 from strategies.federation import Federation
-from strategies.messages import Order, SiteInfo
+from strategies.messages import SiteInfo
 
 POLL_SECONDS = 0.2
 
@@ -46,20 +46,18 @@ def load_dataset(config: RunConfig) -> Dataset:
 
 
 def shake_hands(grid: Grid, config: RunConfig, run: str) -> Started:
-    """Wait for the sites, learn who they are, and share out the data.
+    """Find the nodes, share out the data, and learn what each site holds.
 
-    Raises ``RunError`` when fewer than ``sites.min`` sites connect within ``sites.wait`` seconds, or when a site runs
-    other code.
+    Raises ``RunError`` when no node connects within ``sites.wait`` seconds, or when a site runs other code.
     """
     dataset = load_dataset(config)
     allocation = allocate(dataset, config)
     cls: Any = RECOVERIES.get(config.recovery.name)
     recovery: Recovery = cls(config, dataset.spec)
-    nodes = _wait_for_nodes(grid, config)
     federation = Federation(config, dataset.spec, run, {}, {}, {})
-    federation.nodes = _names(grid, config, federation, nodes)
-    federation.shares = {name: allocation.train[name] for name in federation.nodes}
-    federation.sites = _describe(grid, config, federation)
+    federation.nodes = _hands(_wait_for_nodes(grid, config), sorted(allocation.train))
+    federation.shares = dict(allocation.train)
+    federation.sites = _describe(grid, federation)
     _agree(federation.sites.values(), dataset)
     federation.plans = {name: recovery.plan(site.modalities) for name, site in federation.sites.items()}
     federation.held_out = {"validation": allocation.validation, "test": allocation.test}
@@ -76,42 +74,27 @@ def _shown(share: Share, dataset: Dataset) -> tuple[str, ...]:
 
 
 def _wait_for_nodes(grid: Grid, config: RunConfig) -> list[int]:
-    """The node ids once ``sites.count`` are there, or after ``sites.wait`` seconds if at least ``sites.min`` are."""
-    least = config.sites.min or config.sites.count
+    """The node ids, once there are any: the list is empty at the start."""
     deadline = time.monotonic() + config.sites.wait
-    nodes = sorted(grid.get_node_ids())
-    while len(nodes) < config.sites.count and time.monotonic() < deadline:
+    while not (nodes := sorted(grid.get_node_ids())):
+        if time.monotonic() > deadline:
+            raise RunError(f"no node connected within {config.sites.wait:g} s (sites.wait); is the federation running?")
         time.sleep(POLL_SECONDS)
-        nodes = sorted(grid.get_node_ids())
-    if len(nodes) < least:
-        raise RunError(
-            f"{len(nodes)} of {config.sites.count} sites connected within {config.sites.wait:g} s, "
-            f"at least {least} are needed (sites.min); start more sites or raise sites.wait"
-        )
     return nodes
 
 
-def _names(grid: Grid, config: RunConfig, federation: Federation, nodes: list[int]) -> dict[str, int]:
-    """Site name -> node id: the server cannot see a node's config, so it asks."""
-    infos = _ask(
-        grid, config, {str(node): node for node in nodes}, {str(node): federation.order("", 0) for node in nodes}
-    )
-    wanted = {site_name(index) for index in range(config.sites.count)}
-    found = {info.name: int(node) for node, info in infos.items() if info.name in wanted}
-    if len(found) < (config.sites.min or config.sites.count):
-        raise RunError(f"expected the sites site-0000 to {site_name(config.sites.count - 1)}, found {sorted(found)}")
-    return dict(sorted(found.items()))
+def _hands(nodes: list[int], names: list[str]) -> dict[str, int]:
+    """Site name -> the node that acts for it. Simulated nodes only lend their hands, so any number of them will do."""
+    return {name: nodes[index % len(nodes)] for index, name in enumerate(names)}
 
 
-def _describe(grid: Grid, config: RunConfig, federation: Federation) -> dict[str, SiteInfo]:
-    orders = {name: federation.order(name, 0) for name in federation.nodes}
-    return _ask(grid, config, federation.nodes, orders)
-
-
-def _ask(grid: Grid, config: RunConfig, nodes: dict[str, int], orders: dict[str, Order]) -> dict[str, SiteInfo]:
-    """Query every node and read its description; a site that cannot answer ends the run with its reason."""
-    asked = [_query(node, messages.write_order(orders[name])) for name, node in nodes.items()]
-    replies = exchange(grid, asked, {node: name for name, node in nodes.items()}, deadline_of(config))
+def _describe(grid: Grid, federation: Federation) -> dict[str, SiteInfo]:
+    """Hand every site its samples and read what it says of itself; one that cannot answer ends the run."""
+    asked = [
+        Message(messages.write_order(federation.order(name, 0)), dst_node_id=node, message_type=messages.DESCRIBE_TYPE)
+        for name, node in federation.nodes.items()
+    ]
+    replies = exchange(grid, asked, deadline_of(federation.config))
     if replies.failures:
         name, reason = sorted(replies.failures.items())[0]
         raise RunError(f"site {name} could not say who it is: {reason}")
@@ -121,10 +104,6 @@ def _ask(grid: Grid, config: RunConfig, nodes: dict[str, int], orders: dict[str,
 def deadline_of(config: RunConfig) -> Deadline:
     """How long the server waits for sites: in a simulation they take turns."""
     return Deadline(config.sites.timeout, lanes=config.engine.workers)
-
-
-def _query(node: int, content: RecordDict) -> Message:
-    return Message(content, dst_node_id=node, message_type=messages.DESCRIBE_TYPE)
 
 
 def _agree(sites: Iterable[SiteInfo], dataset: Dataset) -> None:

@@ -89,8 +89,7 @@ class Rounds:
         return arrays, dict(losses), lines
 
     def _exchange(self, sent: list[Message]) -> Replies:
-        names = {node: name for name, node in self.started.federation.nodes.items()}
-        return exchange(self.grid, sent, names, deadline_of(self.config), self.progress.site_done)
+        return exchange(self.grid, sent, deadline_of(self.config), self.progress.site_done)
 
     def _shortfall(self, sent: list[Message], replies: Replies) -> str:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(replies.failures.items()))
@@ -100,10 +99,9 @@ class Rounds:
     def _site_lines(self, round_: int, sent: list[Message], replies: Replies) -> list[dict[str, Any]]:
         """One line per sampled site, in site order; the traffic is added to the run's totals."""
         federation = self.started.federation
-        names = {node: name for name, node in federation.nodes.items()}
         lines: list[dict[str, Any]] = []
-        for message in sorted(sent, key=lambda message: names[message.metadata.dst_node_id]):
-            name = names[message.metadata.dst_node_id]
+        for message in sorted(sent, key=messages.addressee):
+            name = messages.addressee(message)
             down = messages.read_groups(message.content)
             line: dict[str, Any] = {
                 "round": round_,
@@ -131,6 +129,7 @@ class Rounds:
         """The validation line, on the rounds that are evaluated; a better score than ever makes the best model."""
         if round_ % self.config.evaluate.every and round_ != self.config.rounds:
             return None
+        self.progress.round_started(round_, 1, "evaluate")
         began = time.perf_counter()
         score = self.evaluator.score("validation", self.training.groups, self.knowledge())
         line = metrics_line(round_, "validation", score)

@@ -16,7 +16,8 @@ from strategies.messages import Order, SiteInfo
 
 @dataclass
 class Federation:
-    """``nodes`` maps site names to Flower's random node ids of the moment; everything else goes by name.
+    """``nodes`` maps site names to Flower's random node ids of the moment (in a simulation several sites may share a
+    node); everything else goes by name.
 
     ``held_out`` and ``held_out_plans`` give, per split, each site's validation and test samples and the groups that
     their evaluation needs. ``trained`` counts, per group, the samples that it was trained on so far; ``quality`` holds
@@ -44,7 +45,7 @@ class Federation:
     def order(self, name: str, round_: int, split: str = "train") -> Order:
         """The order for the site ``name`` in round ``round_``, over its samples of ``split``."""
         shares = self.shares if split == "train" else self.held_out[split]
-        return Order(self.config_json, round_, self.run, shares.get(name))
+        return Order(name, self.config_json, round_, self.run, shares.get(name))
 
     def plan(self, name: str, split: str = "train") -> TransferPlan:
         """The groups that the site needs for training, or for evaluation on ``split``."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedrecon_core.data.allocation import Share
 from fedrecon_core.data.statistics import Statistics, Sums
@@ -30,9 +30,12 @@ DESCRIBE_TYPE, LOCAL_TYPE, SITE_TYPE = f"query.{DESCRIBE}", f"train.{LOCAL}", f"
 
 @dataclass(frozen=True)
 class Order:
-    """What every message to a site carries. ``config`` is the resolved config as JSON, ``run`` the run directory under
-    which a simulated site keeps its state where the run config does not name one, ``share`` a simulated site's samples and masks (None: it has its own)."""
+    """What every message to a site carries. ``site`` is the site that it is for: in a simulation the nodes only lend
+    their hands, and any of them may act for any site. ``config`` is the resolved config as JSON, ``run`` the run
+    directory under which a simulated site keeps its state where the run config does not name one, ``share`` a simulated
+    site's samples and masks (None: it has its own)."""
 
+    site: str
     config: str
     round: int
     run: str
@@ -41,15 +44,14 @@ class Order:
 
 @dataclass(frozen=True)
 class SiteInfo:
-    """A site's answer to ``describe``. ``samples`` counts its training samples, ``simulated`` says that it waits for
-    its share; ``sums`` are the statistics over its present training rows."""
+    """A site's answer to ``describe``. ``samples`` counts its training samples, ``sums`` are the statistics over its
+    present training rows."""
 
     name: str
     code_hash: str
     spec_hash: str
     modalities: tuple[str, ...]
     samples: int
-    simulated: bool
     sums: dict[str, Sums]
 
 
@@ -71,7 +73,8 @@ class TrainReply:
 
 def write_order(order: Order) -> RecordDict:
     """The records ``run`` and, for a simulated site, ``assignment``."""
-    content = RecordDict({"run": ConfigRecord({"config": order.config, "round": order.round, "run": order.run})})
+    run = {"site": order.site, "config": order.config, "round": order.round, "run": order.run}
+    content = RecordDict({"run": ConfigRecord(run)})
     if order.share is not None:
         samples, present = order.share.samples.astype(np.int64), order.share.present.astype(np.uint8)
         content["assignment"] = ArrayRecord({"samples": Array(samples), "present": Array(present)})
@@ -85,7 +88,12 @@ def read_order(content: RecordDict) -> Order:
     if "assignment" in content:
         arrays = content.array_records["assignment"]
         share = Share(arrays["samples"].numpy(), arrays["present"].numpy().astype(bool))
-    return Order(str(run["config"]), int(run["round"]), str(run["run"]), share)  # type: ignore[arg-type]
+    return Order(str(run["site"]), str(run["config"]), int(run["round"]), str(run["run"]), share)  # type: ignore[arg-type]
+
+
+def addressee(message: Message) -> str:
+    """The name of the site that ``message`` is for."""
+    return str(message.content.config_records["run"]["site"])
 
 
 def write_knowledge(content: RecordDict, knowledge: Knowledge, groups: Iterable[str], used: Iterable[str]) -> None:
@@ -167,7 +175,6 @@ def write_site(info: SiteInfo) -> RecordDict:
             "spec_hash": info.spec_hash,
             "modalities": list(info.modalities),
             "samples": info.samples,
-            "simulated": info.simulated,
         }
     )
     statistics: MetricValues = {}
@@ -190,7 +197,6 @@ def read_site(content: RecordDict) -> SiteInfo:
         spec_hash=str(site["spec_hash"]),
         modalities=tuple(str(name) for name in site["modalities"]),  # type: ignore[union-attr]
         samples=int(site["samples"]),  # type: ignore[arg-type]
-        simulated=bool(site["simulated"]),
         sums=sums,
     )
 

@@ -105,8 +105,7 @@ def bench_of(name: Any, recovery: Any = "fedrecon", **sections: Any) -> Bench:
     shares: dict[str, Share] = allocate(dataset, config).train
     data = {site: open_site(dataset, share.samples, share.present, device=CPU) for site, share in shares.items()}
     sites = {
-        site: SiteInfo(site, "", "", opened.modalities, len(opened), True, site_sums(opened))
-        for site, opened in data.items()
+        site: SiteInfo(site, "", "", opened.modalities, len(opened), site_sums(opened)) for site, opened in data.items()
     }
     federation = Federation(
         config,
@@ -193,7 +192,7 @@ def check_sites_without_samples_are_left_alone(name: str) -> None:
     bench = bench_of(name, "mask")
     idle = sorted(bench.federation.sites)[0]
     info = bench.federation.sites[idle]
-    bench.federation.sites[idle] = SiteInfo(idle, "", "", (), 0, True, info.sums)
+    bench.federation.sites[idle] = SiteInfo(idle, "", "", (), 0, info.sums)
     assert idle not in names_of(bench, bench.configure(1, bench.initial()))
 
 
@@ -205,8 +204,7 @@ def check_order_of_arrival_does_not_matter(name: str) -> None:
     for order in ((0, 1, 2, 3), (3, 1, 0, 2)):
         bench = bench_of(name)
         sent = bench.configure(1, bench.initial())
-        sites = {node: site for site, node in bench.federation.nodes.items()}
-        replies = exchange(bench.grid, [sent[index] for index in order], sites, Deadline(600))
+        replies = exchange(bench.grid, [sent[index] for index in order], Deadline(600))
         assert not replies.failures
         arrays, losses = bench.strategy.aggregate_train(
             1, [replies.messages[site] for site in sorted(replies.messages)]

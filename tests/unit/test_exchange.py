@@ -14,7 +14,8 @@ NAMES = {10: "site-0000", 11: "site-0001", 12: "site-0002"}
 
 
 def sent(node: int) -> SimpleNamespace:
-    return SimpleNamespace(metadata=SimpleNamespace(dst_node_id=node))
+    records = {"run": {"site": NAMES[node]}}
+    return SimpleNamespace(metadata=SimpleNamespace(dst_node_id=node), content=SimpleNamespace(config_records=records))
 
 
 class Reply:
@@ -44,7 +45,7 @@ class FakeGrid:
 
 
 def run(grid: FakeGrid, *, timeout: float = 5.0, arrived=lambda name: None):
-    return exchange(grid, [sent(node) for node in NAMES], NAMES, Deadline(timeout), arrived)
+    return exchange(grid, [sent(node) for node in NAMES], Deadline(timeout), arrived)
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +85,7 @@ def test_silence_until_the_deadline_is_a_failure_with_words():
 
 def test_no_messages_need_no_waiting():
     grid = FakeGrid()
-    found = exchange(grid, [], NAMES, Deadline(1000.0))
+    found = exchange(grid, [], Deadline(1000.0))
     assert (found.messages, found.failures, grid.asked) == ({}, {}, [])
 
 

@@ -34,7 +34,7 @@ def _grid():
 def strategy(**keys) -> FedOpt:
     """Over two sites that send and receive both groups."""
     config = toy_config(strategy={"name": "fedopt", **keys}, sites={"count": 2})
-    sites = {name: SiteInfo(name, "", "", ("picture",), 10, True, {}) for name in SITES}
+    sites = {name: SiteInfo(name, "", "", ("picture",), 10, {}) for name in SITES}
     plan = TransferPlan.of([TASK, GENERATOR], [TASK, GENERATOR])
     nodes = {name: number for number, name in enumerate(SITES, start=2)}
     return FedOpt(Federation(config, toy_spec(), "run", sites, nodes, dict.fromkeys(SITES, plan)))

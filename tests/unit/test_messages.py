@@ -55,7 +55,9 @@ def same(one: dict, two: dict) -> None:
     ids=["own data", "share", "nothing"],
 )
 def test_orders(share):
-    back = messages.read_order(travelled(messages.write_order(Order('{"seed": 1}', 3, "/runs/ä b", share))))
+    back = messages.read_order(
+        travelled(messages.write_order(Order("site-0001", '{"seed": 1}', 3, "/runs/ä b", share)))
+    )
     assert (back.config, back.round, back.run) == ('{"seed": 1}', 3, "/runs/ä b")
     if share is None:
         assert back.share is None
@@ -71,7 +73,7 @@ def test_knowledge_holds_the_groups_and_statistics_that_were_asked_for():
     knowledge = Knowledge(
         4, {"task.head": 10, "task.extractor.a": 3}, {"mapping.a->b": 0.25, "mapping.b->a": 0.5}, statistics
     )
-    content = messages.write_order(Order("{}", 4, "run"))
+    content = messages.write_order(Order("site-0001", "{}", 4, "run"))
     messages.write_knowledge(content, knowledge, ["task.head", "mapping.a->b", "generator.a.encoder"], ["a", "unknown"])
     back = messages.read_knowledge(travelled(content))
     assert back.round == 4
@@ -84,12 +86,12 @@ def test_knowledge_holds_the_groups_and_statistics_that_were_asked_for():
 
 @pytest.mark.parametrize("sums", [{}, {"m_0": (4.0, [1.0, 2.5], [3.0, 4.0]), "b": (0.5, [1e300], [0.1])}])
 def test_site_descriptions(sums):
-    info = SiteInfo("clinic.north", "abc", "def", ("m_0", "b"), 12, True, sums)
+    info = SiteInfo("clinic.north", "abc", "def", ("m_0", "b"), 12, sums)
     assert messages.read_site(travelled(messages.write_site(info))) == info
 
 
 def test_a_site_without_modalities():
-    info = SiteInfo("empty", "", "", (), 0, False, {})
+    info = SiteInfo("empty", "", "", (), 0, {})
     assert messages.read_site(travelled(messages.write_site(info))) == info
 
 
@@ -147,7 +149,7 @@ def test_a_transposed_tensor_is_packed_by_its_values():
 
 
 def test_records_of_a_message_are_told_from_groups_by_their_dot():
-    content = messages.write_order(Order("{}", 1, "run", Share(np.arange(3), np.ones((3, 2), dtype=bool))))
+    content = messages.write_order(Order("site-0001", "{}", 1, "run", Share(np.arange(3), np.ones((3, 2), dtype=bool))))
     for group, state in GROUPS.items():
         content[group] = messages.pack_group(state)
     assert set(messages.read_groups(content)) == set(GROUPS)
