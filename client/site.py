@@ -29,7 +29,7 @@ _open: OrderedDict[tuple[str, ...], SiteData] = OrderedDict()
 
 
 def name_of(context: Context, order: Order) -> str:
-    """The site's stable name: ``site`` of the node config; a simulated node acts for the site that the message names."""
+    """The site's stable name: ``site`` of the node config; a simulated node acts for whom the message names."""
     return str(context.node_config.get("site") or order.site)
 
 

@@ -8,6 +8,7 @@ import torch
 from rich.table import Table
 
 from fedrecon_core import seeding
+from fedrecon_core.data.statistics import scaled_dataset
 from fedrecon_core.errors import DataError, UsageError
 from fedrecon_core.inference import load_model
 from fedrecon_core.metrics.coherence import Coherence, coherence, train_judge
@@ -28,7 +29,9 @@ def measure(path: Path, sample: bool) -> Coherence:
     maker = model.recovery.translator(model.groups, model.knowledge)
     if maker is None:
         raise DataError(f"recovery '{model.recovery.config.recovery.name}' has no generators, so nothing to measure")
-    dataset = load_dataset(model.recovery.config)
+    dataset = scaled_dataset(load_dataset(model.recovery.config), model.knowledge.statistics)
+    if dataset.offsets:
+        raise DataError(f"coherence needs modalities of one shape; these vary in length: {', '.join(dataset.offsets)}")
     judges = {name: train_judge(dataset, name) for name in dataset.spec.names}
     with seeding.scope(model.recovery.config.seed, "coherence"):
         return coherence(

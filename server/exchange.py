@@ -44,8 +44,8 @@ def exchange(
 ) -> Replies:
     """Push ``messages`` and wait for their replies until ``deadline``.
 
-    An error reply may come from the SuperLink rather than from the node, so a reply belongs to the site whose message it
-    answers. Silence until the deadline is a failure. ``arrived`` is told
+    An error reply may come from the SuperLink rather than from the node, so a reply belongs to the site whose message
+    it answers. Silence until the deadline is a failure. ``arrived`` is told
     each site's name as its reply comes in.
     """
     replies = Replies()

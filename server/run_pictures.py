@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from fedrecon_core.inference import load_model
+from fedrecon_core.types import DatasetSpec
 from server.handshake import Started
 from server.report.pictures import save_grid
 from server.run_directory import RunDirectory
@@ -18,15 +19,15 @@ def draw_reconstructions(directory: RunDirectory, started: Started) -> None:
     """Write ``reconstructions.png``: a source column, then one column per modality reconstructed from it.
 
     Recoveries without generators, data without two image modalities of one size and a test set that never shows
-    the first of them leave no picture.
+    their source leave no picture.
     """
     spec = started.dataset.spec
-    images = [m.name for m in spec.modalities if m.kind == "image" and m.shape == spec.modalities[0].shape]
+    images = _alike(spec)
     model = load_model(directory.model)
     maker = model.recovery.translator(model.groups, model.knowledge)
     if maker is None or len(images) < 2:
         return
-    source = images[0]
+    source = max(images, key=lambda name: sum(maker.translates((name, target)) for target in images))
     samples = _one_per_class(started, source)
     if not len(samples):
         return
@@ -38,6 +39,12 @@ def draw_reconstructions(directory: RunDirectory, started: Started) -> None:
     columns = [f"{source} (source)", *(f"to {target}" for target in targets)]
     rows = [spec.classes[int(label)] for label in started.dataset.labels[samples]]
     save_grid(directory.path / "reconstructions.png", columns, rows, grid)
+
+
+def _alike(spec: DatasetSpec) -> list[str]:
+    """The image modalities that share a grid: the first one's shape, pixels as they are."""
+    images = [m for m in spec.modalities if m.kind == "image" and m.scale == "none"]
+    return [m.name for m in images if m.shape == images[0].shape]
 
 
 def _one_per_class(started: Started, source: str) -> np.ndarray:

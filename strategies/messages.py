@@ -73,8 +73,8 @@ class TrainReply:
 
 def write_order(order: Order) -> RecordDict:
     """The records ``run`` and, for a simulated site, ``assignment``."""
-    run = {"site": order.site, "config": order.config, "round": order.round, "run": order.run}
-    content = RecordDict({"run": ConfigRecord(run)})
+    run = ConfigRecord({"site": order.site, "config": order.config, "round": order.round, "run": order.run})
+    content = RecordDict({"run": run})
     if order.share is not None:
         samples, present = order.share.samples.astype(np.int64), order.share.present.astype(np.uint8)
         content["assignment"] = ArrayRecord({"samples": Array(samples), "present": Array(present)})

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.site import Column, SiteData
 from fedrecon_core.types import ModalitySpec
 
@@ -65,6 +66,17 @@ def scaled(data: SiteData, statistics: Mapping[str, Statistics]) -> SiteData:
         return {n: _scaled(c, wanted[n], statistics[n]) if n in wanted else c for n, c in columns.items()}
 
     return replace(data, columns=scale(data.columns), sealed=None if data.sealed is None else scale(data.sealed))
+
+
+def scaled_dataset(dataset: Dataset, statistics: Mapping[str, Statistics]) -> Dataset:
+    """``dataset`` as the models see it: the modalities that ask for it z-normalised."""
+    wanted = [m for m in dataset.spec.modalities if m.scale == "standard" and m.name in statistics]
+    columns = {m.name: _scaled(Column(_tensor(dataset, m.name), torch.zeros(0)), m, statistics[m.name]) for m in wanted}
+    return replace(dataset, arrays={**dataset.arrays, **{name: c.values.numpy() for name, c in columns.items()}})
+
+
+def _tensor(dataset: Dataset, name: str) -> Tensor:
+    return torch.from_numpy(dataset.arrays[name])
 
 
 def _scaled(column: Column, modality: ModalitySpec, statistics: Statistics) -> Column:

@@ -225,7 +225,8 @@ class FedRecon(Recovery):
     def reconstructor(self, groups: Groups, usable: set[str], quality: dict[str, float]) -> Reconstructor:
         """The maker of reconstructions over ``groups`` of which ``usable`` are trained."""
         routes = find_routes(self.spec.names, lambda name: name in usable, self.params.chain)
-        return Reconstructor(self.spec, groups, self.likelihoods, routes, quality, self.params.sources)
+        own = frozenset(n for n in self.spec.names if {encoder_group(n), decoder_group(n)} <= usable)
+        return Reconstructor(self.spec, groups, self.likelihoods, routes, quality, self.params.sources, own)
 
     def _tokens(self, knowledge: Knowledge) -> bool:
         return self.active and knowledge.round > int(self.params.warmup_rounds)

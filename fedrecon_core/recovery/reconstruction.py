@@ -54,7 +54,8 @@ def _reach(source: str, names: Sequence[str], usable: Callable[[str], bool], lon
 class Reconstructor:
     """One set of generators and mappings (the frozen global or the local one) that can fill a batch.
 
-    ``quality`` maps a mapping group to its validated score; ``sources`` says what several present sources do.
+    ``quality`` maps a mapping group to its validated score; ``own`` are the modalities with a trained generator;
+    ``sources`` says what several present sources do.
     """
 
     spec: DatasetSpec
@@ -63,6 +64,7 @@ class Reconstructor:
     routes: dict[tuple[str, str], Route]
     quality: dict[str, float]
     sources: Literal["product", "best", "each"] = "product"
+    own: frozenset[str] = frozenset()
 
     def transport(self, z: Tensor, route: Route) -> Gaussian:
         """T along ``route``: means are handed on, the last mapping gives the distribution."""
@@ -127,8 +129,7 @@ class Reconstructor:
     def translates(self, names: tuple[str, str]) -> bool:
         """Whether (source, target) has a trained path; (m, m) is self-reconstruction."""
         source, target = names
-        own = encoder_group(source) in self.groups and decoder_group(source) in self.groups
-        return names in self.routes or (source == target and own)
+        return names in self.routes or (source == target and source in self.own)
 
     def translate(self, values: Tensor, names: tuple[str, str], sample: bool = False) -> Tensor:
         """x_m [R, *shape] -> x_n. ``sample`` draws z_n from its distribution, for generation and uncertainty; otherwise
