@@ -24,6 +24,7 @@ from server.prepare import Prepared, prepare, reopen
 from server.progress import progress_for
 from server.report.html import write_report
 from server.rounds import Rounds, first_state
+from server.run_directory import RunDirectory
 from server.run_pictures import draw_reconstructions
 from strategies.code_hash import code_hash
 
@@ -53,13 +54,26 @@ def run(grid: Grid, prepared: Prepared, named: bool = True) -> None:
     try:
         result = _run(grid, prepared, "" if named else str(directory.path))
     except BaseException as error:
-        reason = str(error) if isinstance(error, FedReconError) else f"{type(error).__name__}: {error}"
-        failed = {"status": "failed", "error": reason, "exit_code": getattr(error, "exit_code", 1)}
+        failed = {**_failure(error), "rounds": _rounds_done(directory)}
         directory.write_json("result.json", {**failed, "wall_seconds": time.perf_counter() - began})
         _quietly(lambda: write_report(directory.path))
         raise
     directory.write_json("result.json", {"status": "completed", **result, "wall_seconds": time.perf_counter() - began})
     write_report(directory.path)
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    """Status and reason of a run that ended before its last round."""
+    if isinstance(error, KeyboardInterrupt):
+        return {"status": "interrupted", "error": "interrupted", "exit_code": 130}
+    reason = str(error) if isinstance(error, FedReconError) else f"{type(error).__name__}: {error}"
+    return {"status": "failed", "error": reason, "exit_code": getattr(error, "exit_code", 1)}
+
+
+def _rounds_done(directory: RunDirectory) -> int:
+    """The round of the newest checkpoint."""
+    found = sorted(path.name for path in directory.checkpoints.glob("round-*"))
+    return int(found[-1].removeprefix("round-")) if found else 0
 
 
 def _run(grid: Grid, prepared: Prepared, home: str) -> dict[str, Any]:

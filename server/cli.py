@@ -26,6 +26,7 @@ application = typer.Typer(
     pretty_exceptions_enable=False,
 )
 errors = Console(stderr=True)
+INTERRUPTED = 130
 
 ConfigArgument = Annotated[Path | None, typer.Argument(help="YAML config; without it configs/quickstart.yaml.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key: dotted.key=value (repeatable).")]
@@ -140,18 +141,18 @@ def coherence(
 
 def main() -> None:
     """Entry point: every error that a user can act on is one line on stderr, never a traceback."""
+    code: int | None = None
     try:
-        application(standalone_mode=False)
+        code = application(standalone_mode=False)  # Typer answers Ctrl-C by returning 130
     except FedReconError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted; continue with: fedrecon run --resume --out DIR", 130)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's own usage errors have it
             raise
         _fail(error.format_message(), 2)
+    if code == INTERRUPTED:
+        _fail("interrupted; go on with: fedrecon run --resume --out DIR (the run directory)", INTERRUPTED)
+    sys.exit(code or 0)
 
 
 def _fail(text: str, code: int) -> None:

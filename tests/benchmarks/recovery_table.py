@@ -31,7 +31,8 @@ METHODS = {
         *(f"missing.{split}={{level: none}}" for split in ("train", "validation", "test")),
     ],
 }
-SEEDS = range(5)
+SEEDS = (1, 2, 3, 4, 5)
+"""At level `site` the masks of seed 0 leave m1 at no site at all; seeds 1 to 5 are the first five that do not."""
 RESAMPLES = 2000
 
 
@@ -111,7 +112,7 @@ def shown(values: np.ndarray) -> str:
     return f"{100 * values[0]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def table(setting: str, out: Path, seeds: range) -> str:
+def table(setting: str, out: Path, seeds: list[int]) -> str:
     """The Markdown table of one setting; differences to ``mask`` are paired by digit and seed."""
     lines = [
         "| recovery | accuracy % | UAR % | sd over seeds | UAR - mask | MB down | MB up | train s |",
@@ -125,7 +126,7 @@ def table(setting: str, out: Path, seeds: range) -> str:
         accuracy, uar = scores(right, classes, weights)
         gain = uar - scores(base, classes, weights)[1]
         results = [cell.result(out) for cell in cells]
-        spread = np.std([result["test"]["uar"] for result in results], ddof=1)
+        spread = np.std([result["test"]["uar"] for result in results], ddof=1) if len(results) > 1 else 0.0
         numbers = [np.mean([result[key] for result in results]) for key in ("bytes_down", "bytes_up", "train_seconds")]
         lines.append(
             f"| {method} | {shown(accuracy)} | {shown(uar)} | {100 * spread:.1f} | {shown(gain)} "
@@ -137,10 +138,10 @@ def table(setting: str, out: Path, seeds: range) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=len(SEEDS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--jobs", type=int, default=2)
     chosen = parser.parse_args()
-    out, seeds = chosen.out.resolve(), range(chosen.seeds)
+    out, seeds = chosen.out.resolve(), chosen.seeds
     cells = [Cell(setting, method, seed) for seed in seeds for setting in SETTINGS for method in METHODS]
     with ThreadPoolExecutor(chosen.jobs) as pool:
         list(pool.map(lambda cell: cell.run(out), cells))

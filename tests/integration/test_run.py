@@ -134,7 +134,7 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(
     monkeypatch.setattr(Rounds, "_validate", crash)
     with pytest.raises(KeyboardInterrupt):
         runs.run(tmp_path / "cut", raw)
-    assert runs.result(tmp_path / "cut" / "run")["status"] == "failed"
+    assert runs.result(tmp_path / "cut" / "run")["status"] == "interrupted"
     monkeypatch.setattr(Rounds, "_validate", original)
     resumed = runs.resume(tmp_path / "cut" / "run")
     assert runs.outcome(resumed) == runs.outcome(whole)
