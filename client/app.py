@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 
 from client.site import config_of, data_of, is_simulated, modules_of, name_of, recovery_of, shelf_of
 from fedrecon_core.data.site import SiteData
-from fedrecon_core.data.statistics import after_scaling, scaled, site_sums
+from fedrecon_core.data.statistics import after_scaling, site_sums
 from fedrecon_core.errors import DataError
 from fedrecon_core.local.evaluate import predict
 from fedrecon_core.local.loop import LocalJob, train_locally
@@ -82,13 +82,13 @@ def evaluate(message: Message, context: Context) -> Message:
     for name, record in received.items():
         write_group(modules[name], messages.unpack_group(record))
     groups = {name: modules[name] for name in received}
-    split = str(message.content.config_records["evaluate"]["split"])
+    split = messages.read_split(message.content)
     score = predict(recovery, groups, knowledge, data, f"{split}/{name_of(context, order)}").score(data)
     return Message(messages.write_scores({split: score}), reply_to=message)
 
 
 def _prepared(order: Order, knowledge: Knowledge, context: Context) -> tuple[SiteData, Knowledge]:
     """Scaled data, and the statistics as the models see them."""
-    data = scaled(data_of(name_of(context, order), order), knowledge.statistics)
+    data = data_of(name_of(context, order), order, knowledge.statistics)
     seen = after_scaling(data.spec.modalities, knowledge.statistics)
     return data, Knowledge(knowledge.round, knowledge.trained, knowledge.quality, seen)

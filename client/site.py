@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from flwr.app import Context
 from client.shelf import DiskShelf
 from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.data.allocation import Share
-from fedrecon_core.data.dataset import Dataset
+from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.data.site import SiteData, open_site
+from fedrecon_core.data.statistics import Statistics, scaled
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import DataError
 from fedrecon_core.recovery.base import Recovery
-from fedrecon_core.registry import CORE_PACKAGES, DATASETS, RECOVERIES, discover
-from fedrecon_core.state import Groups
+from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, discover
+from fedrecon_core.state import Groups, tensor_bytes
 from strategies.messages import Order
 
 OPEN_SITES = 64
@@ -53,25 +55,12 @@ def config_of(text: str) -> RunConfig:
     return parse(json.loads(text))
 
 
-@lru_cache(maxsize=1)
-def _load(params: str, seed: int) -> Dataset:
-    loader: Any = DATASETS.get(json.loads(params)["name"])
-    checked = loader.Params.model_validate_json(params)
-    dataset: Dataset = loader().load(checked, None if checked.root is None else Path(checked.root), seed)
-    return dataset
-
-
-def dataset_of(config: RunConfig) -> Dataset:
-    """The data set of a config, loaded once per process whatever else the config says."""
-    return _load(config.data.model_dump_json(), config.seed)
-
-
 @lru_cache(maxsize=2)
 def recovery_of(text: str) -> Recovery:
     """The recovery of a config over its data set's spec."""
     config = config_of(text)
     cls: Any = RECOVERIES.get(config.recovery.name)
-    recovery: Recovery = cls(config, dataset_of(config).spec)
+    recovery: Recovery = cls(config, load_dataset(config).spec)
     return recovery
 
 
@@ -82,21 +71,25 @@ def modules_of(text: str) -> Groups:
     return {name: module.to(device) for name, module in recovery_of(text).build().items()}
 
 
-def data_of(name: str, order: Order) -> SiteData:
-    """The site's samples under their masks; only ``oracle`` gets the sealed copy."""
+def data_of(name: str, order: Order, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
+    """The site's samples under their masks, scaled by ``statistics``; only ``oracle`` gets the sealed copy."""
     if order.share is None:
         raise DataError(f"site {name} has no data: a simulated site waits for the server's assignment")
     config = config_of(order.config)
-    sealed = recovery_of(order.config).reads_absent
-    key = (name, config.data.model_dump_json(), str(config.seed), str(sealed), _digest(order.share))
+    sealed, known = recovery_of(order.config).reads_absent, dict(statistics or {})
+    key = (name, config.data.model_dump_json(), str(config.seed), str(sealed), _digest(order.share, known))
     if key not in _open:
         device, share = choose_device(config.device), order.share
-        _open[key] = open_site(dataset_of(config), share.samples, share.present, device=device, sealed=sealed)
+        opened = open_site(load_dataset(config), share.samples, share.present, device=device, sealed=sealed)
+        _open[key] = scaled(opened, known)
         while len(_open) > OPEN_SITES:
             _open.popitem(last=False)
     _open.move_to_end(key)
     return _open[key]
 
 
-def _digest(share: Share) -> str:
-    return hashlib.sha256(share.samples.tobytes() + share.present.tobytes()).hexdigest()
+def _digest(share: Share, statistics: Mapping[str, Statistics]) -> str:
+    digest = hashlib.sha256(share.samples.tobytes() + share.present.tobytes())
+    for name in sorted(statistics):
+        digest.update(name.encode() + tensor_bytes(statistics[name].mean) + tensor_bytes(statistics[name].std))
+    return digest.hexdigest()

@@ -14,19 +14,21 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
-from fedrecon_core.errors import FedReconError
+from fedrecon_core.errors import FedReconError, RunError, UsageError
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import State
 from server import checkpoint
+from server.checkpoint import Training
 from server.evaluation import evaluator_for
 from server.handshake import Started, shake_hands
 from server.prepare import Prepared, prepare, reopen
-from server.progress import progress_for
+from server.progress import PlainProgress, progress_for
 from server.report.html import write_report
 from server.rounds import Rounds, first_state
 from server.run_directory import RunDirectory
 from server.run_pictures import draw_reconstructions
 from strategies.code_hash import code_hash
+from strategies.wire import WireMeter
 
 app = ServerApp()
 VERSIONS = ("fedrecon", "flwr", "ray", "torch", "numpy")
@@ -42,24 +44,26 @@ def main(grid: Grid, context: Context) -> None:
 def _prepared(context: Context) -> Prepared:
     """The run that the command prepared, or a new one for those who use ``flwr run``."""
     config, out = str(context.run_config.get("config") or ""), str(context.run_config.get("out") or "")
-    if out and (bool(context.run_config.get("resume")) or Path(config) == Path(out) / "config.yaml"):
+    resume = bool(context.run_config.get("resume"))
+    if resume and not out:
+        raise UsageError("resume needs out, the directory of the run to go on with")
+    if resume or (out and Path(config) == Path(out) / "config.yaml"):
         return reopen(Path(out))
     return prepare(Path(config) if config else None, out=Path(out) if out else None)
 
 
 def run(grid: Grid, prepared: Prepared, named: bool = True) -> None:
     """Train, evaluate, report. ``named``: the run config names the run directory, so that sites know it, too."""
-    began = time.perf_counter()
     directory = prepared.directory
     try:
-        result = _run(grid, prepared, "" if named else str(directory.path))
+        started, result = _run(grid, prepared, "" if named else str(directory.path))
     except BaseException as error:
-        failed = {**_failure(error), "rounds": _rounds_done(directory)}
-        directory.write_json("result.json", {**failed, "wall_seconds": time.perf_counter() - began})
-        _quietly(lambda: write_report(directory.path))
+        directory.write_json("result.json", {**_failure(error), "rounds": _rounds_done(directory)})
+        _quietly("report.html", lambda: write_report(directory.path))
         raise
-    directory.write_json("result.json", {"status": "completed", **result, "wall_seconds": time.perf_counter() - began})
-    write_report(directory.path)
+    directory.write_json("result.json", {"status": "completed", **result})
+    _quietly("reconstructions.png", lambda: draw_reconstructions(directory, started))
+    _quietly("report.html", lambda: write_report(directory.path))
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
@@ -76,28 +80,48 @@ def _rounds_done(directory: RunDirectory) -> int:
     return int(found[-1].removeprefix("round-")) if found else 0
 
 
-def _run(grid: Grid, prepared: Prepared, home: str) -> dict[str, Any]:
+def _run(grid: Grid, prepared: Prepared, home: str) -> tuple[Started, dict[str, Any]]:
     config, directory = prepared.config, prepared.directory
-    started = shake_hands(grid, config, home)
-    strategy_class: Any = STRATEGIES.get(config.strategy.name)
-    strategy = strategy_class(started.federation)
-    training = first_state(started, lambda: checkpoint.load_newest(directory.checkpoints))
+    began = time.perf_counter()
+    known = checkpoint.load_newest(directory.checkpoints)
+    meter = WireMeter(known.wire_bytes if known else 0)
+    progress = progress_for(Console(), config.rounds, 1 + (known.round if known else 0))
+    progress.open()
+    try:
+        started = shake_hands(grid, config, home, meter)
+        training = first_state(started, known)
+        strategy = _strategy(started, training)
+        _take_up(prepared, started, training, progress)
+        evaluator = evaluator_for(started, strategy, grid, directory.path, meter)
+        rounds = Rounds(grid, config, started, strategy, evaluator, directory, progress, training, meter, began)
+        return started, rounds.run()
+    finally:
+        progress.close()
+
+
+def _strategy(started: Started, training: Training) -> Any:
+    """The strategy with the state that it had after the last round."""
+    cls: Any = STRATEGIES.get(started.federation.config.strategy.name)
+    strategy = cls(started.federation)
     started.federation.trained.update(training.trained)
     started.federation.quality.update(training.quality)
     strategy.load_state(training.strategy)
+    strategy.summary()
+    return strategy
+
+
+def _take_up(prepared: Prepared, started: Started, training: Training, progress: PlainProgress) -> None:
+    """Write the manifest, and see that a resumed run goes on with the data that it began with."""
+    directory, manifest = prepared.directory, _manifest(prepared, started, training.groups)
+    old = directory.read_json("manifest.json") if training.round else {}
+    for key, thing in (("spec_sha256", "data set"), ("partition_sha256", "partition"), ("mask_sha256", "masks")):
+        if old.get(key, manifest[key]) != manifest[key]:
+            raise RunError(f"cannot resume: the {thing} changed, expected {key} {old[key]}, found {manifest[key]}")
+    if old.get("code_sha256", manifest["code_sha256"]) != manifest["code_sha256"]:
+        progress.note("this run began with other code; the rounds from here on may not repeat it bit by bit")
     for name in ("metrics.jsonl", "sites.jsonl"):
         directory.drop_rounds_after(name, training.round)
-    directory.write_json("manifest.json", _manifest(prepared, started, training.groups))
-    progress = progress_for(Console(), config.rounds, training.round + 1)
-    evaluator = evaluator_for(started, strategy, grid, directory.path)
-    progress.open()
-    try:
-        rounds = Rounds(grid, config, started, strategy, evaluator, directory, progress, training)
-        result = rounds.run()
-    finally:
-        progress.close()
-    draw_reconstructions(directory, started)
-    return result
+    directory.write_json("manifest.json", manifest)
 
 
 def _manifest(prepared: Prepared, started: Started, groups: dict[str, State]) -> dict[str, Any]:
@@ -135,9 +159,9 @@ def _site(name: str, started: Started) -> dict[str, Any]:
     }
 
 
-def _quietly(action: Callable[[], object]) -> None:
-    """Run ``action`` for what it may add to a failure that is already on its way to the user."""
+def _quietly(what: str, action: Callable[[], object]) -> None:
+    """Make ``what``, which no verdict on the run depends on; a failure is told and changes nothing."""
     try:
         action()
-    except Exception as error:  # the first failure is the one to report
-        Console(stderr=True).print(f"(the report could not be written: {error})", highlight=False)
+    except Exception as error:
+        Console(stderr=True).print(f"({what} could not be made: {error})", highlight=False)

@@ -44,6 +44,7 @@ class Training:
     bytes_up: int = 0
     wire_bytes: int = 0
     train_seconds: float = 0.0
+    wall_seconds: float = 0.0
 
 
 _PARTS = ("groups", "best_groups", "strategy")

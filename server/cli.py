@@ -15,7 +15,7 @@ from fedrecon_core.errors import FedReconError, RunError, UsageError
 from fedrecon_core.registry import discover
 from server.engines.base import ENGINE_PACKAGES, ENGINES, Job
 from server.follow import Follower
-from server.prepare import Prepared, load_config, prepare, reopen
+from server.prepare import Prepared, load_config, prepare, reopen, try_out
 from server.run_directory import RunDirectory
 
 application = typer.Typer(
@@ -114,7 +114,9 @@ def _conclude(prepared: Prepared) -> None:
 @application.command()
 def check(config: ConfigArgument = None, settings: SetOption = None) -> None:
     """Check a config and print it resolved, every default written out."""
-    typer.echo(load_config(config, settings or []).to_yaml(), nl=False)
+    checked = load_config(config, settings or [])
+    try_out(checked)
+    typer.echo(checked.to_yaml(), nl=False)
 
 
 @application.command()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fedrecon_core.config import RunConfig
@@ -20,10 +20,11 @@ from fedrecon_core.local.evaluate import Score, predict
 from fedrecon_core.metrics.base import all_metrics
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import State, write_group
-from server.exchange import exchange
+from server.exchange import exchange, needed
 from server.handshake import Started, deadline_of
 from server.predictions import write_predictions
 from strategies import messages
+from strategies.wire import WireMeter
 
 
 class Evaluator(ABC):
@@ -70,29 +71,39 @@ class ServerEvaluator(Evaluator):
 class SiteEvaluator(Evaluator):
     """One more message to the sites that hold samples of the split."""
 
-    def __init__(self, started: Started, config: RunConfig, strategy: Any, grid: Grid) -> None:
-        self._started, self._config, self._strategy, self._grid = started, config, strategy, grid
+    def __init__(self, started: Started, strategy: Any, grid: Grid, meter: WireMeter) -> None:
+        self._federation, self._strategy, self._grid, self._meter = started.federation, strategy, grid, meter
 
     def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> Score:
-        """Pool the sites' confusion matrices; below the quorum it is a ``RunError``."""
-        federation = self._started.federation
-        arrays = messages.flatten({name: messages.pack_group(state) for name, state in model.items()})
-        config = ConfigRecord({"split": split})
-        sent = self._strategy.configure_evaluate(knowledge.round, arrays, config, self._grid)
-        replies = exchange(self._grid, sent, deadline_of(self._config))
-        if len(replies.messages) < self._config.sites.quorum * len(sent):
-            raise RunError(f"evaluation on {split}: {len(replies.messages)} of {len(sent)} sites answered")
+        """Pool the sites' confusion matrices; below the quorum, ask again, at last a ``RunError``."""
+        config = self._federation.config.sites
+        for _ in range(config.retries + 1):
+            sent = self._sent(split, model, knowledge)
+            replies = exchange(self._grid, sent, deadline_of(self._federation.config), self._meter)
+            if len(replies.messages) >= needed(config.quorum, len(sent)):
+                break
+        else:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(replies.failures.items()))
+            raise RunError(f"evaluation on {split}: {len(replies.messages)} of {len(sent)} sites answered. {reasons}")
         ordered = [replies.messages[name] for name in sorted(replies.messages)]
         record = self._strategy.aggregate_evaluate(knowledge.round, ordered)
-        return messages.read_scores(record, len(federation.spec.classes))[split]
+        return messages.read_scores(record, len(self._federation.spec.classes))[split]
+
+    def _sent(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> list[Message]:
+        arrays = messages.flatten({name: messages.pack_group(state) for name, state in model.items()})
+        with self._federation.as_of(knowledge):
+            made: list[Message] = self._strategy.configure_evaluate(
+                knowledge.round, arrays, ConfigRecord({"split": split}), self._grid
+            )
+        return made
 
 
-def evaluator_for(started: Started, strategy: Any, grid: Grid, directory: Path) -> Evaluator:
+def evaluator_for(started: Started, strategy: Any, grid: Grid, directory: Path, meter: WireMeter) -> Evaluator:
     """The evaluator that ``evaluate.where`` asks for."""
     config = started.federation.config
     if config.evaluate.where == "server":
         return ServerEvaluator(started, config, directory)
-    return SiteEvaluator(started, config, strategy, grid)
+    return SiteEvaluator(started, strategy, grid, meter)
 
 
 def metrics_line(round_: int, split: str, score: Score) -> dict[str, Any]:

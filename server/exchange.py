@@ -11,6 +11,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from strategies.messages import addressee
+from strategies.wire import WireMeter
 
 POLL_SECONDS = 0.05
 
@@ -36,26 +37,36 @@ class Deadline:
         return self.timeout * (1 if self.lanes is None else math.ceil(sites / self.lanes))
 
 
+def needed(quorum: float, asked: int) -> int:
+    """How many of ``asked`` sites must answer; 0.07 of 100 is 7, whatever floating point says."""
+    return math.ceil(quorum * asked - 1e-9)
+
+
 def exchange(
     grid: Grid,
     messages: Sequence[Message],
     deadline: Deadline,
+    meter: WireMeter,
     arrived: Callable[[str], None] = lambda name: None,
 ) -> Replies:
     """Push ``messages`` and wait for their replies until ``deadline``.
 
     An error reply may come from the SuperLink rather than from the node, so a reply belongs to the site whose message
-    it answers. Silence until the deadline is a failure. ``arrived`` is told
-    each site's name as its reply comes in.
+    it answers. Silence until the deadline is a failure. ``meter`` weighs what is
+    sent and received; ``arrived`` is told each site's name as its reply comes in.
     """
     replies = Replies()
     ids = list(grid.push_messages(messages))
+    for message in messages:
+        meter.add(message.content)
     waiting = {key: addressee(message) for key, message in zip(ids, messages, strict=True)}
     end = time.monotonic() + deadline.seconds(len(messages))
     while waiting and time.monotonic() < end:
         found = list(grid.pull_messages(list(waiting)))
         for reply in found:
             name = waiting.pop(reply.metadata.reply_to_message_id)
+            if reply.has_content():
+                meter.add(reply.content)
             _sort_in(replies, name, reply)
             arrived(name)
         if waiting and not found:

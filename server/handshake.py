@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from flwr.app import Message
@@ -13,16 +12,17 @@ from flwr.serverapp import Grid
 
 from fedrecon_core.config import RunConfig
 from fedrecon_core.data.allocation import Allocation, Share, allocate
-from fedrecon_core.data.dataset import Dataset
+from fedrecon_core.data.dataset import Dataset, load_dataset
 from fedrecon_core.data.statistics import combine
 from fedrecon_core.errors import RunError
 from fedrecon_core.recovery.base import Recovery
-from fedrecon_core.registry import DATASETS, RECOVERIES
+from fedrecon_core.registry import RECOVERIES
 from server.exchange import Deadline, exchange
 from strategies import messages
 from strategies.code_hash import code_hash
 from strategies.federation import Federation
 from strategies.messages import SiteInfo
+from strategies.wire import WireMeter
 
 POLL_SECONDS = 0.2
 
@@ -37,15 +37,7 @@ class Started:
     allocation: Allocation
 
 
-def load_dataset(config: RunConfig) -> Dataset:
-    """The data set of ``config`` as the server reads it."""
-    loader: Any = DATASETS.get(config.data.name)
-    root = None if config.data.root is None else Path(config.data.root)
-    dataset: Dataset = loader().load(config.data, root, config.seed)
-    return dataset
-
-
-def shake_hands(grid: Grid, config: RunConfig, run: str) -> Started:
+def shake_hands(grid: Grid, config: RunConfig, run: str, meter: WireMeter) -> Started:
     """Find the nodes, share out the data, and learn what each site holds.
 
     Raises ``RunError`` when no node connects within ``sites.wait`` seconds, or when a site runs other code.
@@ -57,7 +49,8 @@ def shake_hands(grid: Grid, config: RunConfig, run: str) -> Started:
     federation = Federation(config, dataset.spec, run, {}, {}, {})
     federation.nodes = _hands(_wait_for_nodes(grid, config), sorted(allocation.train))
     federation.shares = dict(allocation.train)
-    federation.sites = _describe(grid, federation)
+    federation.sites = _describe(grid, federation, meter)
+    federation.nodes = {name: federation.nodes[name] for name in federation.sites}
     _agree(federation.sites.values(), dataset)
     federation.plans = {name: recovery.plan(site.modalities) for name, site in federation.sites.items()}
     federation.held_out = {"validation": allocation.validation, "test": allocation.test}
@@ -88,16 +81,19 @@ def _hands(nodes: list[int], names: list[str]) -> dict[str, int]:
     return {name: nodes[index % len(nodes)] for index, name in enumerate(names)}
 
 
-def _describe(grid: Grid, federation: Federation) -> dict[str, SiteInfo]:
-    """Hand every site its samples and read what it says of itself; one that cannot answer ends the run."""
+def _describe(grid: Grid, federation: Federation, meter: WireMeter) -> dict[str, SiteInfo]:
+    """Hand every site its samples and read what it says of itself; fewer than ``sites.min`` answers end the run."""
     asked = [
         Message(messages.write_order(federation.order(name, 0)), dst_node_id=node, message_type=messages.DESCRIBE_TYPE)
         for name, node in federation.nodes.items()
     ]
-    replies = exchange(grid, asked, deadline_of(federation.config))
-    if replies.failures:
-        name, reason = sorted(replies.failures.items())[0]
-        raise RunError(f"site {name} could not say who it is: {reason}")
+    replies = exchange(grid, asked, deadline_of(federation.config), meter)
+    count, least = len(asked), federation.config.sites.min or len(asked)
+    if len(replies.messages) < least:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(replies.failures.items()))
+        raise RunError(
+            f"{len(replies.messages)} of {count} sites said who they are, at least {least} must (sites.min). {reasons}"
+        )
     return {name: messages.read_site(reply.content) for name, reply in sorted(replies.messages.items())}
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from fedrecon_core.config import RunConfig, override, parse, read_yaml
+from fedrecon_core.data.allocation import allocate
+from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.errors import ConfigError, UsageError
-from fedrecon_core.registry import CORE_PACKAGES, discover
-from server.run_directory import RunDirectory
+from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, discover
+from server.run_directory import RunDirectory, write_text
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
 PACKAGES = (*CORE_PACKAGES, "strategies")
@@ -44,12 +47,27 @@ def _rooted(raw: dict[str, Any], base: Path) -> dict[str, Any]:
 
 
 def prepare(path: Path | None, settings: Sequence[str] = (), out: Path | None = None) -> Prepared:
-    """A new run: its config, checked, in a fresh directory (default ``runs/<name>-<UTC time>``)."""
+    """A new run: its config, checked against its data, in a fresh directory (default ``runs/<name>-<UTC time>``)."""
     config = load_config(path, settings)
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    directory = RunDirectory((out or Path("runs") / f"{config.name}-{stamp}").resolve())
+    try_out(config)
+    directory = RunDirectory((out or _fresh(config.name)).resolve())
     directory.create(config.to_yaml())
     return Prepared(config, directory)
+
+
+def try_out(config: RunConfig) -> None:
+    """Load the data, share them out and build the models, so that a fault shows before anything is written."""
+    dataset = load_dataset(config)
+    allocate(dataset, config)
+    recovery: Any = RECOVERIES.get(config.recovery.name)
+    recovery(config, dataset.spec).build()
+
+
+def _fresh(name: str) -> Path:
+    """``runs/<name>-<UTC time>``, with a number behind it where two runs start in the same second."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    first = Path("runs") / f"{name}-{stamp}"
+    return next(path for n in count(1) if not (path := first if n == 1 else Path(f"{first}-{n}")).exists())
 
 
 def reopen(out: Path, settings: Sequence[str] = ()) -> Prepared:
@@ -60,4 +78,10 @@ def reopen(out: Path, settings: Sequence[str] = ()) -> Prepared:
     strange = [setting for setting in settings if not setting.startswith("engine.")]
     if strange:
         raise UsageError(f"--resume continues the run's own config; '{strange[0]}' would change it (only engine.* may)")
-    return Prepared(load_config(directory.config, settings), directory)
+    if directory.completed():
+        raise UsageError(f"the run in {directory.path} is complete; there is nothing to resume")
+    prepared = Prepared(load_config(directory.config, settings), directory)
+    if settings:
+        write_text(directory.config, prepared.config.to_yaml())
+    directory.result.unlink(missing_ok=True)  # what it says is about to be untrue
+    return prepared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,6 +38,13 @@ class RunDirectory:
         """The file that says how the run ended."""
         return self.path / "result.json"
 
+    def completed(self) -> bool:
+        """Whether the run in it reached its end."""
+        try:
+            return bool(json.loads(self.result.read_text(encoding="utf-8")).get("status") == "completed")
+        except (OSError, ValueError):
+            return False
+
     def create(self, config_yaml: str) -> None:
         """Make the folder with its config; an existing run or an unwritable place is a ``UsageError``."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
@@ -49,22 +57,41 @@ class RunDirectory:
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Replace the file ``name``."""
-        write_text(self.path / name, json.dumps(value, indent=2, sort_keys=False) + "\n")
+        write_text(self.path / name, _json(value, indent=2) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """What the file ``name`` holds; empty if it is not there."""
+        path = self.path / name
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return found
 
     def append(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Append one JSON object per line to ``name``."""
         try:
             with (self.path / name).open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
+                file.writelines(_json(line) + "\n" for line in lines)
         except OSError as error:
             raise RunError(f"cannot write {self.path / name}: {error.strerror}") from None
 
     def drop_rounds_after(self, name: str, last: int) -> None:
-        """Take out the lines of later rounds: a resumed run writes them again. A line cut off by a crash goes too."""
+        """Take out what a resumed run writes again: later rounds, test scores, and a line that a crash cut off."""
         path = self.path / name
         if path.exists():
-            kept = [line for line in _whole_lines(path) if line["round"] <= last]
-            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+            kept = [line for line in _whole_lines(path) if line["round"] <= last and line.get("split") != "test"]
+            write_text(path, "".join(_json(line) + "\n" for line in kept))
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """Strict JSON: a number that is not finite becomes null, since no standard reader takes NaN."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

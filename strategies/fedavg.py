@@ -43,7 +43,7 @@ class FedAvg(Strategy):
         self.federation = federation
         self.params: Any = federation.config.strategy
         recovery: Any = RECOVERIES.get(federation.config.recovery.name)
-        self._fills: bool = recovery.fills_everything
+        self._reads_statistics: bool = recovery.reads_statistics
         self._current: dict[str, ArrayRecord] = {}
 
     @staticmethod
@@ -79,7 +79,7 @@ class FedAvg(Strategy):
 
     def _statistics(self) -> list[str]:
         """The modalities whose statistics a site needs: to scale its input, or to fill with them."""
-        return [m.name for m in self.federation.spec.modalities if self._fills or m.scale == "standard"]
+        return [m.name for m in self.federation.spec.modalities if self._reads_statistics or m.scale == "standard"]
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -126,7 +126,7 @@ class FedAvg(Strategy):
         names = self.federation.sample(server_round, split, self.federation.config.evaluate.fraction)
         made = [self._message(name, server_round, messages.SITE_TYPE, split) for name in names]
         for message in made:
-            message.content["evaluate"] = ConfigRecord({"split": split})
+            messages.write_split(message.content, split)
         return made
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -155,7 +155,7 @@ def pooled(contents: Iterable[RecordDict]) -> MetricRecord | None:
     """The element-wise sum of the sites' score records, in the order given; None without any."""
     total: dict[str, Any] = {}
     for content in contents:
-        for key, value in content.metric_records["metrics"].items():
+        for key, value in messages.scores_of(content).items():
             known = total.get(key)
             if known is None:
                 total[key] = value

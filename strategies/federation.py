@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from fedrecon_core import seeding
@@ -54,6 +56,16 @@ class Federation:
     def knowledge(self, round_: int) -> Knowledge:
         """What travels with the groups in round ``round_``."""
         return Knowledge(round_, dict(self.trained), dict(self.quality), dict(self.statistics))
+
+    @contextmanager
+    def as_of(self, knowledge: Knowledge) -> Iterator[None]:
+        """Inside the block, messages carry ``knowledge``: what belonged to the groups of an earlier round."""
+        now = self.trained, self.quality
+        self.trained, self.quality = dict(knowledge.trained), dict(knowledge.quality)
+        try:
+            yield
+        finally:
+            self.trained, self.quality = now
 
     def holders(self, split: str = "train") -> list[str]:
         """The connected sites that hold samples of ``split``, sorted by name."""

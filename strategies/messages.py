@@ -6,7 +6,6 @@ group travels as one ArrayRecord under its own name (which always holds a dot, s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -119,6 +118,16 @@ def read_knowledge(content: RecordDict) -> Knowledge:
         quality={name: float(score) for name, score in records["quality"].items()},  # type: ignore[arg-type]
         statistics={name: Statistics(values[f"{name}.mean"], values[f"{name}.std"]) for name in sorted(names)},
     )
+
+
+def write_split(content: RecordDict, split: str) -> None:
+    """Say which split is to be scored."""
+    content["evaluate"] = ConfigRecord({"split": split})
+
+
+def read_split(content: RecordDict) -> str:
+    """The split that is to be scored."""
+    return str(content.config_records["evaluate"]["split"])
 
 
 # --- groups --------------------------------------------------------------------------------------------------------
@@ -255,6 +264,11 @@ def write_scores(scores: Mapping[str, Score]) -> RecordDict:
     return RecordDict({"metrics": MetricRecord(metrics), "status": ConfigRecord({"ok": True})})
 
 
+def scores_of(content: RecordDict) -> MetricRecord:
+    """A site's scores as they came."""
+    return content.metric_records["metrics"]
+
+
 def read_scores(metrics: Mapping[str, object], classes: int) -> dict[str, Score]:
     """Split -> score, from one site's record or from the sum over sites."""
     scores = {}
@@ -265,18 +279,3 @@ def read_scores(metrics: Mapping[str, object], classes: int) -> dict[str, Score]
         ]
         scores[split] = Score(matrices[0], matrices[1], float(metrics[f"{split}.loss_sum"]))  # type: ignore[arg-type]
     return scores
-
-
-def wire_bytes(content: RecordDict) -> int:
-    """The serialised size of a message's content, framing included, as Flower sends it object by object."""
-    return _object_bytes(content)
-
-
-def _object_bytes(item: object) -> int:
-    children = getattr(item, "children", None) or {}
-    return len(item.deflate()) + sum(_object_bytes(child) for child in children.values())  # type: ignore[attr-defined]
-
-
-def canonical(value: object) -> str:
-    """JSON that does not depend on the order of keys."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))

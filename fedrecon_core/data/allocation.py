@@ -200,7 +200,13 @@ def _held_out_shares(dataset: Dataset, config: RunConfig, split: str, training: 
     else:
         scheme = _scheme(dataset, config, split)
         present = np.concatenate([sample_masks(scheme, exists, draw) for draw in range(draws)])
-    return _grouped(config, np.tile(members, draws), present, np.tile(owner, draws), places)
+    shares = _grouped(config, np.tile(members, draws), present, np.tile(owner, draws), places)
+    if not any(len(share.samples) for share in shares.values()):
+        raise DataError(
+            f"missing.{split}: expected some {split} sample with a modality, found none; "
+            f"lower missing.{split}.rate or set missing.empty: redraw"
+        )
+    return shares
 
 
 def _held_out_site_masks(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrecon_core.config import DataParams
+from fedrecon_core.config import DataParams, RunConfig
+from fedrecon_core.registry import DATASETS
 from fedrecon_core.types import DatasetSpec
 
 IntArray = NDArray[np.int64]
@@ -45,6 +48,24 @@ class Dataset:
     def exists(self) -> BoolArray:
         """bool [N, M]: which sample really has which modality, before any simulated missingness."""
         return np.stack([self.rows[name] >= 0 for name in self.spec.names], axis=1)
+
+
+@lru_cache(maxsize=1)
+def _load(params: str, seed: int) -> Dataset:
+    loader: Any = DATASETS.get(json.loads(params)["name"])
+    checked = loader.Params.model_validate_json(params)
+    dataset: Dataset = loader().load(checked, None if checked.root is None else Path(checked.root), seed)
+    return dataset
+
+
+def load_dataset(config: RunConfig) -> Dataset:
+    """The data set of a config, loaded once per process whatever else the config says."""
+    return _load(config.data.model_dump_json(), config.seed)
+
+
+def forget_datasets() -> None:
+    """Let go of the data set that the process keeps."""
+    _load.cache_clear()
 
 
 class DatasetLoader(ABC):

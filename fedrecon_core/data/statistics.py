@@ -80,9 +80,9 @@ def _tensor(dataset: Dataset, name: str) -> Tensor:
 
 
 def _scaled(column: Column, modality: ModalitySpec, statistics: Statistics) -> Column:
-    std = torch.where(statistics.std > FLAT, statistics.std, 1.0).view(modality.features)
-    values = (column.values - statistics.mean.view(modality.features)) / std
-    return replace(column, values=values.to(column.values.dtype))
+    std = torch.where(statistics.std > FLAT, statistics.std, 1.0).view(modality.features).to(column.values)
+    mean = statistics.mean.view(modality.features).to(column.values)
+    return replace(column, values=(column.values - mean) / std)
 
 
 def after_scaling(modalities: Iterable[ModalitySpec], statistics: Mapping[str, Statistics]) -> dict[str, Statistics]:

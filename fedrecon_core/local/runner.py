@@ -51,8 +51,8 @@ def run_stage(
     started = time.perf_counter()
     seed = int(keys[0])
     with seeding.scope(seed, "stage", *keys[1:], stage.name):
-        for name, module in workshop.groups.items():
-            set_frozen(module, frozen=name not in stage.trains)
+        for name in (*stage.trains, *stage.freezes):
+            set_frozen(workshop.groups[name], frozen=name in stage.freezes)
         objective = stage.objective(workshop)
         stream = seeding.torch_stream(seed, "order", *keys[1:], stage.name)
         loss, steps = _epochs(
@@ -82,9 +82,9 @@ def _epochs(
     named = [(f"{g}/{n}", p) for g in stage.trains for n, p in workshop.groups[g].named_parameters()]
     parameters = [parameter for _, parameter in named]
     optimizer = optimizer_for(phase, parameters)
-    total, steps = torch.zeros(()), 0
+    total, steps = torch.zeros((), device=workshop.data.device), 0
     for _ in range(phase.epochs if objective.items else 0):
-        total = torch.zeros(())
+        total = torch.zeros_like(total)
         for index in batches(objective.items, phase.batch, stream, workshop.data.device):
             optimizer.zero_grad(set_to_none=True)
             loss = objective.loss(index)
@@ -93,6 +93,6 @@ def _epochs(
             if phase.clip is not None:
                 nn.utils.clip_grad_norm_(parameters, phase.clip)
             optimizer.step()
-            total += loss.detach().cpu() * len(index)
+            total += loss.detach() * len(index)
             steps += 1
     return (float(total) / objective.items if objective.items else 0.0), steps

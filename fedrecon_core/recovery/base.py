@@ -32,6 +32,8 @@ class Recovery:
     Params: ClassVar[type[Params]] = Params
     reads_absent: ClassVar[bool] = False
     """True only for the bound ``oracle``: its data objects carry the sealed copy of the absent rows."""
+    reads_statistics: ClassVar[bool] = False
+    """Whether fills need the modalities' statistics, so that they travel with the groups."""
     fills_everything: ClassVar[bool] = False
     """Whether absent modalities always get an input, so that their extractors train everywhere."""
 

@@ -160,7 +160,7 @@ class FedRecon(Recovery):
             return frozen
         first = self.build(kept)
         for name, state in kept.items():
-            write_group(first[name], state)
+            write_group(first[name].to(next(groups[name].parameters()).device), state)
             set_frozen(first[name], frozen=True)
         return first
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from fedrecon_core.data.site import SiteData
 from fedrecon_core.task.tokens import Fill
@@ -55,6 +56,14 @@ def store_fills(recover: Callable[[Batch], Sequence[Fill]], data: SiteData) -> l
     return [_stored(found, len(data)) for found in parts.values()]
 
 
+def _together(parts: list[Tensor]) -> Tensor:
+    """The rows of all chunks; sequences are padded to the longest chunk, behind their ends."""
+    longest = max(part.shape[1] for part in parts)
+    if any(part.shape[1] != longest for part in parts):
+        parts = [F.pad(part, (0, 0, 0, longest - part.shape[1])) for part in parts]
+    return torch.cat(parts)
+
+
 def _stored(found: list[tuple[Tensor, Fill]], size: int) -> StoredFill:
     first = found[0][1]
     samples = torch.cat([places for places, _ in found])
@@ -64,7 +73,7 @@ def _stored(found: list[tuple[Tensor, Fill]], size: int) -> StoredFill:
     return StoredFill(
         modality=first.modality,
         slot=first.slot,
-        values=torch.cat([fill.rows.values for _, fill in found]),
+        values=_together([fill.rows.values for _, fill in found]),
         lengths=torch.cat(lengths) if lengths else None,
         weight=torch.cat([fill.weight for _, fill in found]),
         rows=rows,

@@ -21,6 +21,7 @@ class Mean(PlainFill):
     """The mean over all present training rows of all sites, per feature; zeros while no site has the modality."""
 
     Params = MeanParams
+    reads_statistics = True
 
     def values(self, modality: ModalitySpec, rows: int, knowledge: Knowledge) -> Tensor:
         """[rows, *shape], every row the mean."""

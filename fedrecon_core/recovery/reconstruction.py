@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -75,11 +76,10 @@ class Reconstructor:
         return mapped
 
     def score(self, route: Route) -> float:
-        """The validated quality of a route: the product of its mappings'; 1 where none was reported yet."""
-        product = 1.0
-        for step in route:
-            product *= self.quality.get(step, 1.0)
-        return max(product, LEAST_TEMPER)
+        """The validated quality of a route: the product of its mappings'. A mapping without a score of its own counts
+        like the worst that has one; where none has, all count alike."""
+        unknown = min(self.quality.values(), default=1.0)
+        return max(math.prod(self.quality.get(step, unknown) for step in route), LEAST_TEMPER)
 
     def fills(self, batch: Batch, slot: str) -> list[Fill]:
         """Mean reconstructions of the absent modalities of ``batch``, each of weight 1; sequences in full length, since
@@ -96,18 +96,24 @@ class Reconstructor:
 
     def self_fills(self, batch: Batch, slot: str) -> list[Fill]:
         """Self-reconstructions of the present modalities, for ``reconstruct: all``."""
-        latents = self._latents(batch)
-        return [self._fill(name, f"{slot}/self", z.mean, index) for name, (z, index) in latents.items()]
+        present = [name for name in self.spec.names if name in self.own and len(batch.inputs[name].index)]
+        return [
+            self._fill(name, f"{slot}/self", self._encode(name, batch).mean, batch.inputs[name].index)
+            for name in present
+        ]
 
     def _latents(self, batch: Batch) -> dict[str, tuple[Gaussian, Tensor]]:
         """q(z_m given x_m) of every source with a route, and the places in the batch of its rows."""
         sources = sorted({source for source, _ in self.routes}, key=self.spec.names.index)
         found = {}
         for name in sources:
-            rows = batch.inputs[name]
-            if len(rows.index):
-                found[name] = (Gaussian(*self.groups[encoder_group(name)](rows.values, rows.lengths)), rows.index)
+            if len(batch.inputs[name].index):
+                found[name] = (self._encode(name, batch), batch.inputs[name].index)
         return found
+
+    def _encode(self, name: str, batch: Batch) -> Gaussian:
+        rows = batch.inputs[name]
+        return Gaussian(*self.groups[encoder_group(name)](rows.values, rows.lengths))
 
     def _estimates(
         self, latents: dict[str, tuple[Gaussian, Tensor]], target: str, absent: Tensor

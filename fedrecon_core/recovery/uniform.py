@@ -24,6 +24,7 @@ class Uniform(PlainFill):
     """Per feature, the uniform distribution with the mean and the standard deviation of the training data."""
 
     Params = UniformParams
+    reads_statistics = True
 
     def values(self, modality: ModalitySpec, rows: int, knowledge: Knowledge) -> Tensor:
         """[rows, *shape], drawn from the global generator (inside the stage's seeding scope)."""

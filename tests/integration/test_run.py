@@ -15,8 +15,9 @@ import yaml
 import client.app
 import client.site
 from fedrecon_core.data.allocation import allocate
+from fedrecon_core.data.dataset import forget_datasets
 from fedrecon_core.data.site import open_site
-from fedrecon_core.errors import RunError, UsageError
+from fedrecon_core.errors import DataError, RunError, UsageError
 from fedrecon_core.inference import load_model
 from fedrecon_core.registry import DATASETS, RECOVERIES, STRATEGIES
 from fedrecon_core.state import group_bytes, read_group
@@ -111,10 +112,65 @@ def test_an_existing_run_directory_is_refused(finished: Path, tmp_path: Path) ->
         prepare(runs.write(tmp_path, runs.settings()), out=finished)
 
 
-def test_resume_changes_nothing_but_the_engine(finished: Path) -> None:
+def test_resume_changes_nothing_but_the_engine(tmp_path: Path) -> None:
+    directory = prepare(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory.path
     with pytest.raises(UsageError, match="rounds=9"):
-        reopen(finished, ["rounds=9"])
-    assert reopen(finished, ["engine.workers=2"]).config.engine.workers == 2
+        reopen(directory, ["rounds=9"])
+    assert reopen(directory, ["engine.workers=2"]).config.engine.workers == 2
+    assert load_config(directory / "config.yaml").engine.workers == 2
+
+
+def test_a_complete_run_is_not_resumed(finished: Path) -> None:
+    before = runs.outcome(finished)
+    with pytest.raises(UsageError, match="nothing to resume"):
+        reopen(finished)
+    assert runs.outcome(finished) == before
+
+
+def test_a_fault_of_the_data_shows_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"sites\.count"):
+        prepare(runs.write(tmp_path, runs.settings(sites={"count": 5000})), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_without_any_sample_is_refused(split: str, tmp_path: Path) -> None:
+    missing = {"empty": "skip", split: {"level": "sample", "rate": 1.0}}
+    with pytest.raises(DataError, match=rf"missing\.{split}"):
+        prepare(runs.write(tmp_path, runs.settings(missing=missing)), out=tmp_path / "run")
+
+
+def test_a_run_that_diverges_fails_with_words_and_strict_json(tmp_path: Path) -> None:
+    raw = runs.settings(recovery={"name": "mask"}, local={"task": {"lr": 1e30, "optimizer": "sgd", "epochs": 4}})
+    with pytest.raises(RunError, match="NaN or infinity; the site diverged"):
+        runs.run(tmp_path, raw)
+    for line in (tmp_path / "run" / "sites.jsonl").read_text(encoding="utf-8").splitlines():
+        found = json.loads(line, parse_constant=lambda text: pytest.fail(f"no JSON: {text}"))
+        assert found["status"] == "failed" and found["attempt"] in (1, 2, 3)
+
+
+def test_resume_refuses_other_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_in(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(tmp_path, runs.settings())
+    monkeypatch.undo()
+    manifest = tmp_path / "run" / "manifest.json"
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text.replace('"mask_sha256": "', '"mask_sha256": "0'), encoding="utf-8")
+    with pytest.raises(RunError, match="the masks changed"):
+        runs.resume(tmp_path / "run")
+
+
+def stop_in(round_: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on a run is interrupted when it would validate ``round_``."""
+    original = Rounds._validate
+
+    def crash(self: Rounds, current: int) -> Any:
+        if current == round_:
+            raise KeyboardInterrupt
+        return original(self, current)
+
+    monkeypatch.setattr(Rounds, "_validate", crash)
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "fedopt"])
@@ -124,20 +180,15 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(
 ) -> None:
     raw = runs.settings(strategy={"name": strategy})
     whole = runs.run(tmp_path / "whole", raw)
-    original = Rounds._validate
-
-    def crash(self: Rounds, round_: int) -> Any:
-        if round_ == crash_in:
-            raise KeyboardInterrupt
-        return original(self, round_)
-
-    monkeypatch.setattr(Rounds, "_validate", crash)
+    stop_in(crash_in, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         runs.run(tmp_path / "cut", raw)
     assert runs.result(tmp_path / "cut" / "run")["status"] == "interrupted"
-    monkeypatch.setattr(Rounds, "_validate", original)
+    monkeypatch.undo()
     resumed = runs.resume(tmp_path / "cut" / "run")
-    assert runs.outcome(resumed) == runs.outcome(whole)
+    ended, expected = runs.outcome(resumed), runs.outcome(whole)
+    assert ended["result"].pop("wire_bytes") >= expected["result"].pop("wire_bytes")  # hands were shaken twice
+    assert ended == expected
 
 
 def test_a_run_below_the_quorum_fails_with_the_reason_of_each_site(
@@ -200,7 +251,7 @@ def fresh() -> Iterator[None]:
 
 
 def forget() -> None:
-    client.site._load.cache_clear()
+    forget_datasets()
     client.site._open.clear()
 
 
@@ -253,7 +304,8 @@ def test_the_poison_is_real_because_the_oracle_dies_of_it(tmp_path: Path, monkey
     raw = runs.settings(recovery={"name": "oracle"}, rounds=2)
     clean = runs.run(tmp_path / "clean", raw)
     poisoned(monkeypatch, load_config(clean / "config.yaml"))
-    assert runs.outcome(runs.run(tmp_path / "poisoned", raw)) != runs.outcome(clean)
+    with pytest.raises(RunError, match="holds NaN"):
+        runs.run(tmp_path / "poisoned", raw)
 
 
 def test_every_recovery_but_the_oracle_is_poisoned_above() -> None:

@@ -28,6 +28,16 @@ class Reply:
     def has_error(self) -> bool:
         return self.error.reason is not None
 
+    def has_content(self) -> bool:
+        return False
+
+
+class WeightlessMeter:
+    """The messages here carry no records to weigh."""
+
+    def add(self, content) -> None:
+        pass
+
 
 class FakeGrid:
     """Message ids are ``to-<node>``; each pull hands out the next batch of ``script``."""
@@ -45,7 +55,7 @@ class FakeGrid:
 
 
 def run(grid: FakeGrid, *, timeout: float = 5.0, arrived=lambda name: None):
-    return exchange(grid, [sent(node) for node in NAMES], Deadline(timeout), arrived)
+    return exchange(grid, [sent(node) for node in NAMES], Deadline(timeout), WeightlessMeter(), arrived)
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +95,7 @@ def test_silence_until_the_deadline_is_a_failure_with_words():
 
 def test_no_messages_need_no_waiting():
     grid = FakeGrid()
-    found = exchange(grid, [], Deadline(1000.0))
+    found = exchange(grid, [], Deadline(1000.0), WeightlessMeter())
     assert (found.messages, found.failures, grid.asked) == ({}, {}, [])
 
 

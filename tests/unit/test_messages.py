@@ -161,18 +161,6 @@ def test_bytes_are_those_of_the_tensors():
         assert messages.record_bytes(messages.pack_group(state)) == group_bytes(state)
 
 
-def test_wire_bytes_count_what_flower_sends():
-    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
-
-    content = RecordDict({group: messages.pack_group(state) for group, state in GROUPS.items()})
-    tensors = sum(group_bytes(state) for state in GROUPS.values())
-    assert messages.wire_bytes(content) > tensors
-    distinct = sum(len(item.deflate()) for item in get_all_nested_objects(content).values())
-    assert messages.wire_bytes(content) >= distinct
-    content["task.more"] = messages.pack_group({"w": torch.zeros(100)})
-    assert messages.wire_bytes(content) >= tensors + 400
-
-
 def test_flatten_and_unflatten_share_the_arrays():
     groups = {group: messages.pack_group(state) for group, state in GROUPS.items()}
     flat = messages.flatten(groups)

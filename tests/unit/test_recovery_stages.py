@@ -407,6 +407,6 @@ def test_while_a_stage_runs_the_other_groups_take_no_gradients_and_drop_nothing_
         flags.append((any(p.requires_grad for p in other.parameters()), other[1].training))
         return objective
 
-    run_stage(replace(stage, objective=objective_of), shop, phase, LocalHook(), (0, 1, "s"))
+    run_stage(replace(stage, freezes=("other",), objective=objective_of), shop, phase, LocalHook(), (0, 1, "s"))
     assert flags == [(True, True), (False, False)]
     assert not module.weight.requires_grad  # frozen for the stages that follow
