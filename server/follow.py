@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,8 +23,8 @@ class Follower:
 
     def __init__(self, console: Console, directory: RunDirectory, rounds: int) -> None:
         self._path: Path = directory.path / "metrics.jsonl"
-        self._seen = self._path.stat().st_size if self._path.exists() else 0
-        self._progress = PlainProgress(console, rounds)
+        self._lines = self._whole_lines()
+        self._progress = PlainProgress(console, rounds, _last_round(self._lines) + 1)
         self._losses: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -40,21 +41,30 @@ class Follower:
 
     def _follow(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
-            self._read()
-        self._read()
+            self.read()
+        self.read()
 
-    def _read(self) -> None:
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            if self._path.stat().st_size < self._seen:  # a resume has dropped the lines of rounds that it repeats
-                self._seen = self._path.stat().st_size
-            file.seek(self._seen)
-            text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._seen += len(whole)
-        for line in whole.splitlines():
+    def read(self) -> None:
+        """Show what the file holds now and did not hold before.
+
+        A resume drops the lines of the rounds that it repeats, and may have written some of them again by now: neither
+        size nor place in the file tells old from new. Contents do, since every train line carries its wall-clock time.
+        """
+        lines = self._whole_lines()
+        kept = _common(self._lines, lines)
+        if kept < len(self._lines):
+            self._progress.first = _last_round(lines[:kept]) + 1
+        self._lines = lines
+        for line in lines[kept:]:
             self._show(json.loads(line))
+
+    def _whole_lines(self) -> list[bytes]:
+        """The lines of the file; what is being written and has no end yet comes with the next look."""
+        try:
+            text = self._path.read_bytes()
+        except FileNotFoundError:
+            return []
+        return text[: text.rfind(b"\n") + 1].splitlines()
 
     def _show(self, line: dict[str, Any]) -> None:
         if line["split"] == "train":
@@ -62,3 +72,18 @@ class Follower:
             self._losses = {phase: line[key] for phase, key in named.items() if key in line}
         if line["split"] == "validation":
             self._progress.round_done(line["round"], self._losses, line)
+
+
+def _common(before: Sequence[bytes], now: Sequence[bytes]) -> int:
+    """How many lines are the same from the beginning on."""
+    same = 0
+    for old, new in zip(before, now, strict=False):
+        if old != new:
+            break
+        same += 1
+    return same
+
+
+def _last_round(lines: Sequence[bytes]) -> int:
+    """The highest round; the line of the test split, if there is one, names an earlier one."""
+    return max((json.loads(line)["round"] for line in lines), default=0)

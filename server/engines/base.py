@@ -20,6 +20,8 @@ class Job:
 
     ``config`` is the absolute path of the resolved YAML and ``out`` the absolute run directory. ``sites`` is the number
     of simulated sites; ``workers`` of them run at the same time, each with ``cpus`` and ``gpus`` of its own.
+    ``timeout`` is how many seconds a site may take for one message, ``None`` for as long as it likes; only an engine
+    that can end a site reads it, with the others the server stops waiting.
     ``components`` names the ServerApp and the ClientApp as ``module:attribute``. ``extra`` holds files and folders that
     are copied to the top of a submitted app beside the four packages; only engines that submit an app read it.
     """
@@ -31,6 +33,7 @@ class Job:
     workers: int = 1
     cpus: int = 1
     gpus: float = 0.0
+    timeout: float | None = None
     components: tuple[str, str] = ("server.app:app", "client.app:app")
     extra: tuple[Path, ...] = ()
 

@@ -86,6 +86,7 @@ class InProcessGrid(Grid):
             for i in range(job.sites)
         }
         self._runner = runner
+        self._timeout = job.timeout
         self._run: Any = None
         self._sent = 0
         self._queue: deque[Message] = deque()
@@ -129,32 +130,46 @@ class InProcessGrid(Grid):
         """The replies to ``message_ids`` that are there.
 
         If there is none yet, one queued message is run (one process) or a short time is waited (several), so that a
-        caller can ask again and again without a pause and show its progress in between.
+        caller can ask again and again without a pause and show its progress in between. Every message gets a reply:
+        an error from a site that took longer than the job's ``timeout``, counted from the moment when a process takes
+        the message. Waiting for its turn makes no site late, so the number of workers does not decide who is. With one
+        process nothing is interrupted.
         """
-        wanted = list(message_ids)
-        if not any(key in self._replies for key in wanted):
-            self._advance()
-        return [self._replies.pop(key) for key in wanted if key in self._replies]
+        return self._pull(list(message_ids), self._timeout)
+
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Drop ``message_ids``: a caller that stops waiting leaves neither work nor replies behind for its next ones.
+
+        What waits for its turn never runs; what runs is ended, where it has a process of its own.
+        """
+        gone = set(message_ids)
+        self._queue = deque(message for message in self._queue if message.metadata.message_id not in gone)
+        self._runner.abandon(gone)
+        for key in gone:
+            self._running.pop(key, None)
+            self._replies.pop(key, None)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """Send ``messages`` and return the replies in the order of their arrival.
+        """Send ``messages`` and return their replies in the order of their arrival.
 
-        ``timeout`` (seconds) is the time that a site may take for its message, counted from the moment when a process
-        takes the message: waiting for its turn makes no site late, so the number of workers does not decide who is. A
-        late site gives no reply and its process is ended. With one process nothing is interrupted.
+        ``timeout`` takes the place of the job's, in the sense that ``pull_messages`` explains.
         """
         missing = dict.fromkeys(self.push_messages(messages))
         replies: list[Message] = []
         while missing:
-            arrived = self.pull_messages(missing)
+            arrived = self._pull(list(missing), self._timeout if timeout is None else timeout)
             replies += arrived
-            given_up = self._settle(self._runner.late(timeout)) if timeout is not None else []
-            for key in [reply.metadata.reply_to_message_id for reply in arrived] + given_up:
-                missing.pop(key, None)
+            for reply in arrived:
+                del missing[reply.metadata.reply_to_message_id]
         return replies
 
-    def _advance(self) -> None:
-        """Hand out queued messages, then take in what has been answered."""
+    def _pull(self, wanted: list[str], timeout: float | None) -> list[Message]:
+        if not any(key in self._replies for key in wanted):
+            self._advance(timeout)
+        return [self._replies.pop(key) for key in wanted if key in self._replies]
+
+    def _advance(self, timeout: float | None) -> None:
+        """Hand out queued messages, then take in what has been answered and what is late."""
         for message in list(self._queue):
             if len(self._running) >= self._runner.capacity:
                 break
@@ -165,14 +180,16 @@ class InProcessGrid(Grid):
             self._running[message.metadata.message_id] = node
             self._runner.start(message, self._copy_context(node))
         self._settle(self._runner.finished(POLL_SECONDS))
+        if timeout is not None:
+            self._settle(self._runner.late(timeout))
 
     def _copy_context(self, node: int) -> Context:
         """The node's context; what a failing site does to it is forgotten, as where contexts travel."""
         kept = self._contexts[node]
         return Context(RUN_ID, node, dict(kept.node_config), _copy(kept.state), dict(kept.run_config))
 
-    def _settle(self, answers: list[Answer]) -> list[str]:
-        """Keep replies and states; return the ids of the messages that ``answers`` are about."""
+    def _settle(self, answers: list[Answer]) -> None:
+        """Keep replies and states."""
         for answer in answers:
             sent = answer.message.metadata
             node = self._running.pop(sent.message_id)
@@ -181,10 +198,8 @@ class InProcessGrid(Grid):
                 log.error("partition %s failed at '%s': %s", site, sent.message_type, answer.failure)
             if answer.state is not None:
                 self._contexts[node].state = answer.state
-            if answer.reply is not None:
-                content = answer.reply.content if answer.reply.has_content() else None
-                self._replies[sent.message_id] = self._stamp(answer.reply, content)
-        return [answer.message.metadata.message_id for answer in answers]
+            content = answer.reply.content if answer.reply.has_content() else None
+            self._replies[sent.message_id] = self._stamp(answer.reply, content)
 
     def _stamp(self, message: Message, content: RecordDict | None) -> Message:
         """``message`` with an id, as the SuperLink gives it one, and with ``content`` (``None``: an error)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import multiprocessing
 import os
 import signal
@@ -17,7 +18,7 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -27,6 +28,7 @@ from flwr.clientapp import ClientApp
 
 # Flower's own codes, so that the server reads one vocabulary whatever the engine.
 RAISED = 2
+LATE = 4
 DIED = 8
 
 _SPAWN = multiprocessing.get_context("spawn")  # a forked copy of a process with torch in it can hang
@@ -34,10 +36,10 @@ _SPAWN = multiprocessing.get_context("spawn")  # a forked copy of a process with
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of ``message``: the reply (``None``: given up), the state to keep, and the traceback, if any."""
+    """What became of ``message``: the reply, the state to keep, and why there is no result, if there is none."""
 
     message: Message
-    reply: Message | None
+    reply: Message
     state: RecordDict | None = None
     failure: str = ""
 
@@ -78,6 +80,10 @@ class Runner(ABC):
         return []
 
     @abstractmethod
+    def abandon(self, message_ids: Container[str]) -> None:
+        """Leave nothing of ``message_ids`` that were taken: no process at work on them, and no answer."""
+
+    @abstractmethod
     def close(self) -> None:
         """Leave nothing running."""
 
@@ -99,6 +105,10 @@ class Here(Runner):
     def finished(self, seconds: float) -> list[Answer]:
         """Run the message that was taken."""
         return [answer(self._app, *self._taken.popleft())] if self._taken else []
+
+    def abandon(self, message_ids: Container[str]) -> None:
+        """Forget those that were taken and did not run."""
+        self._taken = deque(taken for taken in self._taken if taken[0].metadata.message_id not in message_ids)
 
     def close(self) -> None:
         """Forget what was taken and did not run."""
@@ -140,13 +150,20 @@ class Pool(Runner):
         return result
 
     def late(self, timeout: float) -> list[Answer]:
-        """End the processes whose message has run for longer than ``timeout`` seconds; those get no reply."""
+        """End the processes whose message has run for longer than ``timeout`` seconds; error replies say so."""
         now = time.monotonic()
         late = [process for process in self._busy if now - process.since > timeout and not process.pipe.poll()]
-        for process in late:
+        self._end(late)
+        return [_error(process.message, LATE, f"no answer in {timeout:g} s") for process in late]
+
+    def abandon(self, message_ids: Container[str]) -> None:
+        """End the processes that answer one of ``message_ids``."""
+        self._end([process for process in self._busy if process.message.metadata.message_id in message_ids])
+
+    def _end(self, processes: list[_Process]) -> None:
+        for process in processes:
             self._busy.remove(process)
             process.end()
-        return [Answer(process.message, None, failure=f"no reply after {timeout:g} s") for process in late]
 
     def close(self) -> None:
         """End every process, whatever it is doing."""
@@ -160,8 +177,10 @@ class _Process:
 
     def __init__(self, app: str) -> None:
         self.pipe, theirs = _SPAWN.Pipe()
+        # Written by the process when it takes a message: its own start, with torch to import, makes no site late.
+        self._since = _SPAWN.RawValue("d", math.inf)
         # Not a daemon: a site may start processes of its own, for example to load data.
-        self._process = _SPAWN.Process(target=_serve, args=(theirs, app))
+        self._process = _SPAWN.Process(target=_serve, args=(theirs, self._since, app))
         with _one_thread():
             self._process.start()
         theirs.close()  # else the end of the process would not be seen on the pipe
@@ -170,9 +189,14 @@ class _Process:
     def give(self, message: Message, context: Context) -> None:
         """Send ``message``; if the process is gone already, ``take`` says so."""
         self.message = message
-        self.since = time.monotonic()
+        self._since.value = math.inf
         with contextlib.suppress(OSError):
             self.pipe.send((message, context))
+
+    @property
+    def since(self) -> float:
+        """When the process took the message, by ``time.monotonic``, one clock for all; infinity if it has not yet."""
+        return float(self._since.value)
 
     def take(self) -> Answer:
         """The answer, or an error reply if the process died over the message."""
@@ -182,7 +206,7 @@ class _Process:
             self._process.join(timeout=1)  # its own exit code, not the one of the kill below
             self.end()
             reason = f"the site's process ended (exit code {self._process.exitcode})"
-            return Answer(self.message, Message(Error(DIED, reason), reply_to=self.message), failure=reason)
+            return _error(self.message, DIED, reason)
         return Answer(self.message, reply, state, failure)
 
     def end(self) -> None:
@@ -191,6 +215,10 @@ class _Process:
         self._process.kill()
         self._process.join()
         self.pipe.close()
+
+
+def _error(message: Message, code: int, reason: str) -> Answer:
+    return Answer(message, Message(Error(code, reason), reply_to=message), failure=reason)
 
 
 @contextlib.contextmanager
@@ -207,7 +235,7 @@ def _one_thread() -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _serve(pipe: Connection, name: str) -> None:
+def _serve(pipe: Connection, since: Any, name: str) -> None:
     """The life of a process: answer until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its processes itself
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -220,6 +248,7 @@ def _serve(pipe: Connection, name: str) -> None:
             message, context = pipe.recv()
         except EOFError:
             return
+        since.value = time.monotonic()
         _send(pipe, answer(app, message, context))
 
 

@@ -1,7 +1,9 @@
 """Finding and ending exactly the processes that a run started, however deep they were started.
 
-A process inherits its environment from the one that starts it. A variable with a value that no other run has therefore
-marks all of them, also those that left the process group and those whose parent is gone. Linux shows it in ``/proc``.
+A process inherits its environment and its working directory from the one that starts it. A name that no other run has,
+in either of them, therefore marks all of them, also those that left the process group and those whose parent is gone.
+Linux shows both in ``/proc``. Neither is enough alone: Ray's agents write their title over their environment, and a
+program may work elsewhere.
 """
 
 from __future__ import annotations
@@ -16,20 +18,27 @@ MARK = "FEDRECON_RUN"
 
 
 def environment(token: str) -> dict[str, str]:
-    """What to add to the environment of a process so that it and its children are found by ``token``."""
+    """What to add to the environment of a process so that it and its children are found by ``token``.
+
+    Where its working directory also lies in a folder named ``token``, those that lose their environment are found, too.
+    """
     return {MARK: token}
 
 
 def marked(token: str) -> list[int]:
     """The ids of the running processes that carry ``token``, this one never among them."""
-    wanted = f"{MARK}={token}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):  # it ended meanwhile, or it belongs to someone else
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                if _carries(entry, token):
                     found.append(int(entry.name))
     return found
+
+
+def _carries(entry: Path, token: str) -> bool:
+    in_environment = f"{MARK}={token}".encode() in (entry / "environ").read_bytes().split(b"\0")
+    return in_environment or token in (entry / "cwd").readlink().parts
 
 
 def wait_until_gone(token: str, seconds: float) -> bool:

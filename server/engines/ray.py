@@ -18,13 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedrecon_core.errors import RunError
+from fedrecon_core.errors import FedReconError, RunError, UsageError
 from server.engines import processes
 from server.engines.base import ENGINES, Engine, Job
 from server.engines.submission import write_app
@@ -65,7 +64,7 @@ class Ray(Engine):
             finally:
                 session.close()
         if status != "finished:completed":
-            raise RunError(_reason(job, before) or f"{_failure(status, details)}; see {session.log}")
+            raise _told(job, before) or RunError(f"{_failure(status, details)}; see {session.log}")
 
 
 @dataclass
@@ -74,11 +73,11 @@ class _Session:
 
     folder: Path
     log: Path
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
     _superlink: subprocess.Popen[bytes] | None = None
     _unfinished: bool = False
 
     def __post_init__(self) -> None:
+        self.token = self.folder.name  # all that is started here works below the folder
         for name in ("home", "empty", "ray", "app"):
             (self.folder / name).mkdir()
         programs = str(Path(sys.executable).parent)
@@ -216,14 +215,18 @@ def _stamp(job: Job) -> int:
     return _result(job).stat().st_mtime_ns if _result(job).exists() else 0
 
 
-def _reason(job: Job, before: int) -> str:
-    """The ServerApp's own words for the failure of this run, if it left any."""
+def _told(job: Job, before: int) -> FedReconError | None:
+    """The ServerApp's own words for the failure of this run, if it left any, with the exit code that it chose."""
     if _stamp(job) == before:
-        return ""  # none, or the one of an earlier attempt that is being resumed
+        return None  # no result, or the one of an earlier attempt that is being resumed
     try:
-        return _one_line(str(json.loads(_result(job).read_text(encoding="utf-8")).get("error") or ""))
+        result = json.loads(_result(job).read_text(encoding="utf-8"))
+        reason, code = _one_line(str(result.get("error") or "")), result.get("exit_code")
     except (OSError, ValueError, AttributeError):
-        return ""
+        return None
+    if not reason:
+        return None
+    return UsageError(reason) if code == UsageError.exit_code else RunError(reason)
 
 
 def _failure(status: str, details: str) -> str:

@@ -2,16 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
 
 import pytest
 
-from fedrecon_core.errors import RunError
+from fedrecon_core.errors import RunError, UsageError
 from server.engines.base import ENGINES, Job
 from server.engines.ray import Ray
 from strategies.code_hash import code_hash
@@ -21,8 +23,9 @@ pytestmark = pytest.mark.simulation
 ROOT = Path(__file__).resolve().parents[2]
 TOYS = ROOT / "tests" / "toys" / "engine_toys.py"
 SCRIPT = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 from server.engines.base import Job
 from server.engines.ray import Ray
 out, toys = Path(sys.argv[1]), Path(sys.argv[2])
@@ -33,23 +36,39 @@ Ray().run(Job(out / "config.json", out, False, sites=2, components=names, extra=
 
 @pytest.fixture
 def mark(monkeypatch):
-    """A variable that everything started from here inherits; nothing that has it may be left at the end."""
-    value = uuid.uuid4().hex
-    monkeypatch.setenv("ENGINE_TEST", value)
-    yield f"ENGINE_TEST={value}".encode()
-    assert started(f"ENGINE_TEST={value}".encode()) == []
+    """A place for temporary files that everything started from here inherits; nothing that has it may be left."""
+    folder = Path("/tmp") / uuid.uuid4().hex[:6]  # short enough for Ray
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    left = started(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    assert left == []
 
 
 def started(mark):
-    """The command lines of the processes that have ``mark`` in their environment."""
+    """The command lines of the processes that have ``mark`` in their environment, or work below it: Ray's agents write
+    their titles over their environment."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and mark in (entry / "environ").read_bytes():
+            if not entry.name.isdigit():
+                continue
+            inherited = f"TMPDIR={mark}".encode() in (entry / "environ").read_bytes()
+            if inherited or (entry / "cwd").readlink().is_relative_to(mark):
                 found.append((entry / "cmdline").read_bytes().decode())
         except OSError:
             continue
     return found
+
+
+def wait_for(mark, names):
+    """Wait until each of ``names`` has been seen running; which of them comes last is up to Ray."""
+    deadline = time.monotonic() + 180
+    while missing := {name for name in names if not any(name in line for line in started(mark))}:
+        assert time.monotonic() < deadline, missing
+        time.sleep(0.2)
 
 
 def make_job(out, **plan):
@@ -75,9 +94,11 @@ def test_a_run_beside_foreign_packages_of_the_same_name(tmp_path, monkeypatch, c
     assert "".join(capfd.readouterr()) == ""
 
 
-def test_a_server_that_raises_fails_the_run_with_its_own_words(tmp_path, mark):
-    with pytest.raises(RunError, match=r"^the quorum was not reached$"):
-        Ray().run(make_job(tmp_path, **{"raise": True}))
+@pytest.mark.parametrize(("code", "kind"), [(1, RunError), (2, UsageError)])
+def test_a_server_that_raises_fails_the_run_with_its_own_words_and_code(tmp_path, code, kind, mark):
+    with pytest.raises(kind, match=r"^the quorum was not reached$") as raised:
+        Ray().run(make_job(tmp_path, **{"raise": True, "exit_code": code}))
+    assert raised.value.exit_code == code
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -86,12 +107,12 @@ def test_an_interrupt_leaves_nothing(tmp_path, number, mark):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(TOYS)]
     run = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 90
-    while not any("ray::" in line for line in started(mark)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    names = "\n".join(started(mark))
-    assert all(name in names for name in ("flower-superlink", "flwr-simulation", "gcs_server", "raylet", "ray::"))
-    run.send_signal(number)
-    _, errors = run.communicate(timeout=60)
+    try:
+        wait_for(mark, {"flower-superlink", "flwr-simulation", "gcs_server", "raylet", "ray::DashboardAgent"})
+        run.send_signal(number)
+        _, errors = run.communicate(timeout=180)  # Flower's own commands take long on a busy machine
+    finally:  # a run that is asked to end takes along what it started, so a failed test leaves nothing either
+        run.terminate()
+        run.wait(timeout=120)
     assert run.returncode != 0
     assert ("KeyboardInterrupt" in errors) == (number is signal.SIGINT)

@@ -84,7 +84,8 @@ def main(grid: Grid, context: Context) -> None:
     nodes = _nodes(grid, plan["sites"])
     replies = [_ask(grid, nodes) for _ in range(plan.get("rounds", 1))]
     if plan.get("raise"):
-        (out / "result.json").write_text(json.dumps({"status": "failed", "error": "the quorum was not reached"}))
+        told = {"error": "the quorum was not reached", "exit_code": plan.get("exit_code", 1)}
+        (out / "result.json").write_text(json.dumps({"status": "failed", **told}))
         raise RuntimeError("stop")
     time.sleep(plan.get("sleep", 0))
     (out / "result.json").write_text(json.dumps({"status": "completed", "replies": replies}))

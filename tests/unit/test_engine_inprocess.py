@@ -1,5 +1,6 @@
 """The in-process engine: replies, errors, state, processes."""
 
+import contextlib
 import json
 import multiprocessing
 import time
@@ -34,11 +35,11 @@ def pool(_toys):
     assert multiprocessing.active_children() == []
 
 
-def make_job(tmp_path, sites=3, workers=1, **plan):
+def make_job(tmp_path, sites=3, workers=1, timeout=None, **plan):
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"sites": sites, **plan}))
     names = ("engine_toys:server", "engine_toys:client")
-    return Job(config, tmp_path, False, sites=sites, workers=workers, components=names)
+    return Job(config, tmp_path, False, sites=sites, workers=workers, timeout=timeout, components=names)
 
 
 @pytest.fixture(params=["here", "pool"])
@@ -135,12 +136,73 @@ def test_a_process_that_dies_costs_one_message(pooled):
     assert counts(ask(pooled, "query.count")) == [1, 1, 1]
 
 
-def test_a_late_site_gives_no_reply_and_holds_nobody_up(pooled):
+def push(grid, action, nodes):
+    return grid.push_messages([grid.create_message(RecordDict(), action, node, "1") for node in nodes])
+
+
+def pull(grid, ids, seconds=30.0):
+    """Ask again and again, as the server does; the replies by the message that they answer."""
+    replies, end = {}, time.monotonic() + seconds
+    while len(replies) < len(ids) and time.monotonic() < end:
+        found = grid.pull_messages([key for key in ids if key not in replies])
+        replies |= {reply.metadata.reply_to_message_id: reply for reply in found}
+    return replies
+
+
+def nothing_is_left(grid, pool):
+    return not (grid._queue or grid._running or grid._replies or pool._busy)
+
+
+def test_a_hung_site_is_ended_and_its_retry_works(tmp_path, pool):
+    grid = InProcessGrid(make_job(tmp_path, timeout=1), pool)
+    nodes = grid.get_node_ids()
+    ask(grid, "query.count")
+    ids = push(grid, "train.sleep", nodes) + push(grid, "query.count", nodes)
+    replies = pull(grid, ids)
+    assert [replies[key].has_error() for key in ids] == [True] + [False] * 5
+    assert replies[ids[0]].error.reason == "no answer in 1 s"
+    assert [int(replies[key].content["count"]["n"]) for key in ids[3:]] == [2, 2, 2]
+    assert nothing_is_left(grid, pool)
+
+
+def test_the_start_of_a_process_makes_no_site_late(tmp_path):
+    with contextlib.closing(Pool("engine_toys:client", 1)) as pool:
+        grid = InProcessGrid(make_job(tmp_path, sites=1, timeout=0.2), pool)
+        begin = time.monotonic()
+        assert counts(ask(grid, "query.count")) == [1]
+        assert time.monotonic() - begin > 0.2  # else this shows nothing
+
+
+def test_a_caller_may_set_a_limit_of_its_own(pooled):
     ask(pooled, "query.count")
-    begin = time.monotonic()
-    assert sorted(ask(pooled, "train.sleep", timeout=1)) == pooled.get_node_ids()[1:]
-    assert time.monotonic() - begin < 10
-    assert counts(ask(pooled, "query.count")) == [2, 2, 2]
+    replies = ask(pooled, "train.sleep", timeout=1)
+    assert [replies[node].has_error() for node in pooled.get_node_ids()] == [True, False, False]
+
+
+def test_what_nobody_waits_for_is_dropped(pooled, pool):
+    nodes = pooled.get_node_ids()
+    ask(pooled, "query.count")
+    hung = push(pooled, "train.sleep", nodes[:1])
+    queued = push(pooled, "query.count", nodes[:1])
+    pooled.pull_messages(hung)
+    answered = push(pooled, "query.count", nodes[1:])
+    assert pull(pooled, answered[:1])
+    while answered[1] not in pooled._replies:
+        pooled.pull_messages([])
+    pooled.forget([*hung, *queued, *answered])
+    assert nothing_is_left(pooled, pool)
+    assert counts(ask(pooled, "query.count")) == [2, 3, 3]
+
+
+def test_one_process_forgets_what_has_not_run(tmp_path):
+    import engine_toys
+
+    grid = InProcessGrid(make_job(tmp_path), Here(engine_toys.client))
+    ids = push(grid, "query.count", grid.get_node_ids())
+    assert len(pull(grid, ids[:1])) == 1
+    grid.forget(ids)
+    assert grid.pull_messages(ids) == []
+    assert counts(ask(grid, "query.count")) == [2, 1, 1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
