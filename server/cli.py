@@ -91,6 +91,7 @@ def _execute(prepared: Prepared, resume: bool) -> None:
         workers=config.engine.workers,
         cpus=config.engine.cpus,
         gpus=config.engine.gpus,
+        timeout=config.sites.timeout,
     )
     silent = not engine.shows_progress
     with Follower(Console(), prepared.directory, config.rounds) if silent else contextlib.nullcontext():

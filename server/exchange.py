@@ -71,9 +71,17 @@ def exchange(
             arrived(name)
         if waiting and not found:
             time.sleep(POLL_SECONDS)
+    _forget(grid, list(waiting))
     for name in waiting.values():
         replies.failures[name] = f"no answer in {deadline.timeout:g} s"
     return replies
+
+
+def _forget(grid: Grid, ids: list[str]) -> None:
+    """Nobody waits for these any more: an engine that can, drops them, so that they do not run beside the next round."""
+    forget = getattr(grid, "forget", None)
+    if ids and forget is not None:
+        forget(ids)
 
 
 def _sort_in(replies: Replies, name: str, reply: Message) -> None:

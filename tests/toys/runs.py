@@ -49,6 +49,7 @@ def job_of(prepared: Prepared, *, resume: bool = False) -> Job:
         resume=resume,
         sites=config.sites.count,
         workers=config.engine.workers,
+        timeout=config.sites.timeout,
     )
 
 
