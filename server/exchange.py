@@ -78,7 +78,7 @@ def exchange(
 
 
 def _forget(grid: Grid, ids: list[str]) -> None:
-    """Nobody waits for these any more: an engine that can, drops them, so that they do not run beside the next round."""
+    """Nobody waits for these any more: an engine that can drops them, so that they never run beside the next round."""
     forget = getattr(grid, "forget", None)
     if ids and forget is not None:
         forget(ids)

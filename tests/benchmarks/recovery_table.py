@@ -31,8 +31,8 @@ METHODS = {
         *(f"missing.{split}={{level: none}}" for split in ("train", "validation", "test")),
     ],
 }
-SEEDS = (1, 2, 3, 4, 5)
-"""At level `site` the masks of seed 0 leave m1 at no site at all; seeds 1 to 5 are the first five that do not."""
+SEEDS = (0, 1, 2, 3, 4)
+"""At level `site` the masks of seed 0 leave m1 at no site at all, which happens in about 2% of draws."""
 RESAMPLES = 2000
 
 
