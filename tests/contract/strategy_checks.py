@@ -32,6 +32,7 @@ from server.exchange import Deadline, exchange
 from strategies import messages
 from strategies.federation import Federation
 from strategies.messages import SiteInfo
+from strategies.wire import WireMeter
 from tests.toys.contract_support import recovery_of, same, states
 from tests.toys.federation import CPU, MemoryShelf, tiny_dataset, toy_config
 
@@ -101,7 +102,7 @@ def bench_of(name: Any, recovery: Any = "fedrecon", **sections: Any) -> Bench:
     """A strategy with its federation of four sites, one of which may lack what another has."""
     config = toy_config(recovery, name, **{"missing": GAPS, **sections})
     dataset = tiny_dataset()
-    made = recovery_of(recovery, missing=GAPS)
+    made = recovery_of(recovery, **{"missing": GAPS, **sections})
     shares: dict[str, Share] = allocate(dataset, config).train
     data = {site: open_site(dataset, share.samples, share.present, device=CPU) for site, share in shares.items()}
     sites = {
@@ -204,7 +205,7 @@ def check_order_of_arrival_does_not_matter(name: str) -> None:
     for order in ((0, 1, 2, 3), (3, 1, 0, 2)):
         bench = bench_of(name)
         sent = bench.configure(1, bench.initial())
-        replies = exchange(bench.grid, [sent[index] for index in order], Deadline(600))
+        replies = exchange(bench.grid, [sent[index] for index in order], Deadline(600), WireMeter())
         assert not replies.failures
         arrays, losses = bench.strategy.aggregate_train(
             1, [replies.messages[site] for site in sorted(replies.messages)]
@@ -274,6 +275,26 @@ def check_state_survives_a_checkpoint(name: str, folder: Path) -> None:
     save(folder, Training(1, groups, strategy=bench.strategy.state()))
     again = load_newest(folder)
     assert again is not None and same(again.strategy, bench.strategy.state()) and same(again.groups, groups)
+
+
+def check_its_defaults_learn_whatever_the_sites_optimiser(name: str) -> None:
+    adam = {"epochs": 4, "batch": 6, "lr": 0.01}
+    for task in (adam, {**adam, "optimizer": "sgd", "lr": 0.05, "momentum": 0.9}):
+        bench = bench_of(name, "mask", missing={}, local={"task": task})
+        groups = bench.initial()
+        for round_ in range(1, 9):
+            groups = bench.round(round_, groups)
+        assert _held_out_accuracy(bench, groups) > 0.7, f"chance is 0.33 ({task})"
+
+
+def _held_out_accuracy(bench: Bench, groups: dict[str, State]) -> float:
+    dataset, modules = tiny_dataset(), bench.recovery.build()
+    for group, module in modules.items():
+        write_group(module, groups[group])
+    members = dataset.members(2)
+    data = open_site(dataset, members, np.ones((len(members), len(dataset.spec.names)), dtype=bool), device=CPU)
+    found = predict(bench.recovery, modules, bench.federation.knowledge(9), data, "test")
+    return float((found.logits.argmax(dim=1) == data.labels).double().mean())
 
 
 # --- evaluation -----------------------------------------------------------------------------------------------------

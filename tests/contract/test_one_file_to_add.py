@@ -267,3 +267,9 @@ def test_a_toy_recovery_that_breaks_a_promise_is_caught(fault, add):
     add(dedent(RECOVERY) + "\n" + "\n".join(f"    {line}" for line in dedent(body).strip().splitlines()))
     with pytest.raises(AssertionError):
         getattr(recovery_checks, label)("ramp")
+
+
+def test_a_toy_strategy_whose_steps_are_ten_times_too_long_is_caught(add):
+    add(STRATEGY.replace("average[name], 0.5)", "average[name], 10.0)"))
+    with pytest.raises(AssertionError, match=r"chance is 0\.33"):
+        strategy_checks.check_its_defaults_learn_whatever_the_sites_optimiser("slow")

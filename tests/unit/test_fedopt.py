@@ -31,9 +31,9 @@ def _grid():
     InProcessGrid(Job(Path("config.yaml"), Path("run"), False, sites=2), Here(None)).close()
 
 
-def strategy(**keys) -> FedOpt:
+def strategy(local: dict | None = None, **keys) -> FedOpt:
     """Over two sites that send and receive both groups."""
-    config = toy_config(strategy={"name": "fedopt", **keys}, sites={"count": 2})
+    config = toy_config(strategy={"name": "fedopt", **keys}, sites={"count": 2}, local=local or {})
     sites = {name: SiteInfo(name, "", "", ("picture",), 10, {}) for name in SITES}
     plan = TransferPlan.of([TASK, GENERATOR], [TASK, GENERATOR])
     nodes = {name: number for number, name in enumerate(SITES, start=2)}
@@ -91,6 +91,22 @@ def test_server_lr_equal_to_client_lr_without_momentum_is_plain_averaging():
     server = strategy(lr=0.1, momentum=0.0, client_lr=0.1)
     sent = [{TASK: state(5)}, {TASK: state(6)}]
     close(play(server, 1, model(), sent)[TASK], {n: (state(5)[n] + state(6)[n]) / 2 for n in ("w", "b")})
+
+
+@pytest.mark.parametrize("task_lr", [1e-3, 0.5])
+def test_without_momentum_the_default_lr_gives_the_plain_average_at_any_client_lr(task_lr):
+    server = strategy(local={"task": {"lr": task_lr}}, momentum=0.0)
+    sent = [{TASK: state(5)}, {TASK: state(6)}]
+    close(play(server, 1, model(), sent)[TASK], {n: (state(5)[n] + state(6)[n]) / 2 for n in ("w", "b")})
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_updates_that_agree_come_to_one_average_update_per_round(momentum):
+    server, groups = strategy(momentum=momentum), model()
+    for round_ in range(1, 101):
+        before, groups = groups, play(server, round_, groups, [{TASK: {n: t + 1 for n, t in groups[TASK].items()}}])
+    for name, tensor in groups[TASK].items():
+        torch.testing.assert_close(tensor - before[TASK][name], torch.ones_like(tensor), rtol=1e-3, atol=0)
 
 
 def test_groups_outside_the_prefixes_are_plain_averages_without_momentum():
