@@ -28,12 +28,17 @@ class Registry:
         self._classes: dict[str, type] = {}
 
     def register(self, name: str) -> Callable[[Class], Class]:
-        """Decorate a class to enter it under ``name``; a second class under the same name is a ``ValueError``."""
+        """Decorate a class to enter it under ``name``; a second class under the same name is a ``ValueError``.
+
+        The same class of the same module may enter again, as when the module is imported anew.
+        """
 
         def enter(cls: Class) -> Class:
             known = self._classes.get(name)
-            if known is not None and known.__qualname__ != cls.__qualname__:
-                raise ValueError(f"{self.kind} '{name}' is already {known.__module__}.{known.__qualname__}")
+            if known is not None and _origin(known) != _origin(cls):
+                raise ValueError(
+                    f"{self.kind} '{name}' is already {_origin(known)}, so it cannot be {_origin(cls)} too"
+                )
             self._classes[name] = cls
             return cls
 
@@ -51,10 +56,6 @@ class Registry:
         """The known names, sorted."""
         return sorted(self._classes)
 
-    def name_of(self, cls: type) -> str:
-        """The name under which ``cls`` is entered; ``KeyError`` if it is not."""
-        return {entered: name for name, entered in self._classes.items()}[cls]
-
     def items(self) -> Iterator[tuple[str, type]]:
         """(name, class) pairs in sorted order."""
         return iter(sorted(self._classes.items()))
@@ -62,6 +63,10 @@ class Registry:
     def forget(self, name: str) -> None:
         """Take ``name`` out again (for tests that enter a toy method)."""
         self._classes.pop(name, None)
+
+
+def _origin(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 DATASETS = Registry("data set")

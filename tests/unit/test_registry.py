@@ -22,7 +22,6 @@ def test_a_class_is_found_under_its_name_and_names_are_sorted(animals):
     assert animals.get("horse").__name__ == "Horse"
     assert animals.names() == ["horse", "zebra"]
     assert [(name, cls.__name__) for name, cls in animals.items()] == [("horse", "Horse"), ("zebra", "Zebra")]
-    assert animals.name_of(animals.get("zebra")) == "zebra"
 
 
 def test_the_decorator_hands_the_class_back(animals):
@@ -53,6 +52,13 @@ def test_the_same_class_may_register_again_as_when_a_module_is_imported_twice(an
     again = type("Horse", (), {})
     animals.register("horse")(again)
     assert animals.get("horse") is again
+
+
+def test_a_class_of_the_same_name_from_another_module_is_refused(animals):
+    """Who copies a method's file and forgets to rename it must not replace the original."""
+    with pytest.raises(ValueError, match=r"animal 'horse' is already .*Horse, so it cannot be copied\.Horse too"):
+        animals.register("horse")(type("Horse", (), {"__module__": "copied"}))
+    assert animals.get("horse").__module__ == __name__
 
 
 def test_a_forgotten_name_is_unknown(animals):
