@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.faults import MisfitError, explain, shown
-from fedrecon_core.registry import DATASETS, FUSIONS, MODALITIES, PARTITIONS, RECOVERIES, STRATEGIES, Registry
+from fedrecon_core.registry import DATASETS, FUSIONS, METRICS, MODALITIES, PARTITIONS, RECOVERIES, STRATEGIES, Registry
 from fedrecon_core.types import Frozen
 
 
@@ -96,6 +96,14 @@ class Engine(Frozen):
     gpus: float = Field(default=0.0, ge=0)
 
 
+def _untouched(section: Frozen, keys: Sequence[str], where: str) -> None:
+    """A key that does nothing ``where`` it stands must keep its default: who sets it expects an effect."""
+    for key in keys:
+        default, found = type(section).model_fields[key].default, getattr(section, key)
+        if found != default:
+            raise MisfitError(key, f"expected its default, {default}, {where}, found {found}")
+
+
 def _between(value: float) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"expected a number between 0 and 1, found {value}")
@@ -142,6 +150,12 @@ class MissingTrain(Missing):
     pairs: float = Field(default=0.1, ge=0, le=1, description="share of the samples that the complete sites hold")
     complete_sites: int = Field(default=1, ge=1)
 
+    @model_validator(mode="after")
+    def _acting(self) -> Self:
+        if self.level != "coupled":
+            _untouched(self, ("pairs", "complete_sites"), f"with level {self.level} (it acts in coupled alone)")
+        return self
+
 
 class MissingTest(Missing):
     """Missingness in test; every test sample is scored under ``draws`` independent masks."""
@@ -158,14 +172,29 @@ class Missingness(Frozen):
     test: MissingTest = MissingTest()
 
 
+def _metric(name: str) -> str:
+    try:
+        METRICS.get(name)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
 class Evaluate(Frozen):
-    """Where and how often validation is scored; the best round is the one with the highest ``select``."""
+    """Where and how often validation is scored; the best round is the one with the highest ``select`` (a metric).
+    ``fraction`` is the share of the sites that evaluate, where sites do."""
 
     where: Literal["server", "sites"] = "server"
     every: int = Field(default=1, ge=1)
     fraction: float = Field(default=1.0, gt=0, le=1)
     batch: int = Field(default=512, ge=1)
-    select: Literal["accuracy", "uar", "macro_f1"] = "uar"
+    select: Annotated[str, AfterValidator(_metric)] = "uar"
+
+    @model_validator(mode="after")
+    def _acting(self) -> Self:
+        if self.where == "server":
+            _untouched(self, ("fraction",), "with where: server (it is the share of the sites that evaluate)")
+        return self
 
 
 class Phase(Frozen):
@@ -178,6 +207,12 @@ class Phase(Frozen):
     momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float | None = Field(default=None, gt=0, description="gradient-norm clip")
+
+    @model_validator(mode="after")
+    def _acting(self) -> Self:
+        if self.optimizer != "sgd":
+            _untouched(self, ("momentum",), f"with optimizer {self.optimizer} (it acts in sgd alone)")
+        return self
 
 
 class Local(Frozen):
@@ -216,23 +251,30 @@ Kind = Annotated[SerializeAsAny[Params], BeforeValidator(_Choice(MODALITIES))]
 Kinds = Annotated[dict[str, Kind], BeforeValidator(_kinds)]
 
 
-class RunConfig(Frozen):
-    """A whole run. Writing it out and reading it again gives the same run."""
+class ModelConfig(Frozen):
+    """What a model consists of and how a site trains and scores it: all that a recovery reads. A trained model's
+    folder holds it, so that the model needs neither the run nor the packages above the core."""
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     seed: int = Field(default=0, ge=0)
+    recovery: Recovery
+    modalities: Kinds = Field(default_factory=dict, validate_default=True)
+    task: Task = Field(default_factory=Task)
+    local: Local = Local()
+    evaluate: Evaluate = Evaluate()
+
+
+class RunConfig(ModelConfig):
+    """A whole run: the model, and the federation that trains it. Writing it out and reading it again gives the same
+    run."""
+
     rounds: int = Field(default=10, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: Data
     sites: Sites = Sites()
     engine: Engine = Engine()
     missing: Missingness = Missingness()
-    evaluate: Evaluate = Evaluate()
-    modalities: Kinds = Field(default_factory=dict, validate_default=True)
-    task: Task = Field(default_factory=Task)
-    recovery: Recovery
     strategy: Strategy = Field(default="fedavg", validate_default=True)
-    local: Local = Local()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -255,12 +297,24 @@ class RunConfig(Frozen):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+Checked = TypeVar("Checked", bound=ModelConfig)
+
+
 def parse(raw: Mapping[str, Any]) -> RunConfig:
     """A checked config from plain mappings; every fault becomes a ``ConfigError`` of one line."""
+    return _checked(raw, RunConfig)
+
+
+def parse_model(raw: Mapping[str, Any]) -> ModelConfig:
+    """As ``parse``, of the sections of a model alone."""
+    return _checked(raw, ModelConfig)
+
+
+def _checked(raw: Mapping[str, Any], model: type[Checked]) -> Checked:
     try:
-        return RunConfig.model_validate(dict(raw))
+        return model.model_validate(dict(raw))
     except ValidationError as error:
-        raise ConfigError(explain(error, raw, RunConfig)) from None
+        raise ConfigError(explain(error, raw, model)) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -280,26 +334,40 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def override(raw: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """``raw`` with each ``dotted.key=value`` of ``settings`` applied; values are read as YAML."""
+    """``raw`` with each ``dotted.key=value`` of ``settings`` applied; values are read as YAML.
+
+    The order of ``settings`` does not matter, except that the later of two values of one key counts: a section comes
+    before its keys, and its ``name``, which decides what keys it has, before the others.
+    """
     result: dict[str, Any] = _copy(raw)
-    for setting in settings:
-        key, separator, text = setting.partition("=")
-        if not separator or not key.strip():
-            raise ConfigError(f"--set expects key=value, found '{setting}'")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {key}: the value must be YAML, found '{text}'") from None
-        _assign(result, key.strip().split("."), value)
+    for path, value in sorted(map(_setting, settings), key=lambda item: (len(item[0]), item[0][-1] != "name")):
+        _assign(result, path, value)
     return result
+
+
+def _setting(text: str) -> tuple[list[str], Any]:
+    """The keys that lead to a setting, and its value."""
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set expects key=value, found '{text}'")
+    try:
+        return key.strip().split("."), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {key}: the value must be YAML, found '{value}'") from None
 
 
 def _copy(value: Any) -> Any:
     return {key: _copy(item) for key, item in value.items()} if isinstance(value, Mapping) else value
 
 
-_METHODS = ("data", "partition", "recovery", "strategy", "fusion")
-"""Sections whose ``name`` chooses a class with keys of its own."""
+_METHODS: dict[str, type[Params]] = {
+    "data": DataParams,
+    "partition": Params,
+    "recovery": Params,
+    "strategy": Params,
+    "fusion": Params,
+}
+"""Sections whose ``name`` chooses a class with keys of its own -> the keys that all of their classes have."""
 
 
 def _assign(target: dict[str, Any], path: list[str], value: Any) -> None:
@@ -311,5 +379,6 @@ def _assign(target: dict[str, Any], path: list[str], value: Any) -> None:
         target[parent] = below if isinstance(below, dict) else {}
         target = target[parent]
     if last == "name" and parents and parents[-1] in _METHODS and target.get("name", value) != value:
-        target.clear()  # another method: the keys of the one before are not its keys
+        for key in target.keys() - _METHODS[parents[-1]].model_fields.keys():
+            del target[key]  # another method: the keys of the one before are not its keys
     target[last] = value

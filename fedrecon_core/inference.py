@@ -13,14 +13,14 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedrecon_core.config import parse
+from fedrecon_core.config import ModelConfig, parse_model
 from fedrecon_core.data.site import SiteData
 from fedrecon_core.data.statistics import Statistics, after_scaling, scaled
 from fedrecon_core.errors import DataError
 from fedrecon_core.local.evaluate import predict
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.recovery.stage import Knowledge
-from fedrecon_core.registry import RECOVERIES
+from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, discover
 from fedrecon_core.state import Groups, State, write_group
 from fedrecon_core.types import DatasetSpec
 
@@ -50,7 +50,7 @@ def save_model(folder: Path, model: Mapping[str, State], recovery: Recovery, kno
     save_file({f"{g}/{n}": t.contiguous() for g, state in model.items() for n, t in state.items()}, folder / TENSORS)
     description = {
         "spec": recovery.spec.model_dump(mode="json"),
-        "config": recovery.config.model_dump(mode="json"),
+        "config": recovery.config.model_dump(mode="json", include=set(ModelConfig.model_fields)),
         "round": knowledge.round,
         "trained": dict(sorted(knowledge.trained.items())),
         "quality": dict(sorted(knowledge.quality.items())),
@@ -71,13 +71,15 @@ def folder_sha256(folder: Path) -> str:
 
 
 def load_model(folder: Path) -> TrainedModel:
-    """Read what ``save_model`` wrote; ``DataError`` if it is not there. The registries must have been discovered."""
+    """Read what ``save_model`` wrote; ``DataError`` if it is not there. Needs the core alone; whoever registered a
+    method of their own elsewhere imports it first."""
+    discover(CORE_PACKAGES)
     try:
         described: dict[str, Any] = yaml.safe_load((folder / DESCRIPTION).read_text(encoding="utf-8"))
         tensors = load_file(folder / TENSORS)
     except FileNotFoundError as error:
         raise DataError(f"{folder} holds no trained model: {error.filename} is missing") from None
-    config = parse(described["config"])
+    config = parse_model(described["config"])
     cls: Any = RECOVERIES.get(config.recovery.name)
     recovery: Recovery = cls(config, DatasetSpec.model_validate(described["spec"]))
     groups = recovery.build()

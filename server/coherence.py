@@ -8,32 +8,30 @@ import torch
 from rich.table import Table
 
 from fedrecon_core import seeding
+from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.data.statistics import scaled_dataset
 from fedrecon_core.errors import DataError, UsageError
 from fedrecon_core.inference import load_model
 from fedrecon_core.metrics.coherence import Coherence, coherence, train_judge
-from fedrecon_core.registry import discover
-from server.handshake import load_dataset
-from server.prepare import PACKAGES
+from server.prepare import load_config
 from server.run_directory import RunDirectory
 
 
 def measure(path: Path, sample: bool) -> Coherence:
     """Coherence of the run at ``path`` on its test split; ``sample`` draws latents instead of taking their mean."""
-    discover(PACKAGES)
     torch.set_num_threads(1)
     directory = RunDirectory(path.resolve())
     if not directory.model.is_dir():
         raise UsageError(f"{path} holds no trained model (model/ is missing); give the directory of a completed run")
-    model = load_model(directory.model)
+    config, model = load_config(directory.config), load_model(directory.model)
     maker = model.recovery.translator(model.groups, model.knowledge)
     if maker is None:
-        raise DataError(f"recovery '{model.recovery.config.recovery.name}' has no generators, so nothing to measure")
-    dataset = scaled_dataset(load_dataset(model.recovery.config), model.knowledge.statistics)
+        raise DataError(f"recovery '{config.recovery.name}' has no generators, so nothing to measure")
+    dataset = scaled_dataset(load_dataset(config), model.knowledge.statistics)
     if dataset.offsets:
         raise DataError(f"coherence needs modalities of one shape; these vary in length: {', '.join(dataset.offsets)}")
     judges = {name: train_judge(dataset, name) for name in dataset.spec.names}
-    with seeding.scope(model.recovery.config.seed, "coherence"):
+    with seeding.scope(config.seed, "coherence"):
         return coherence(
             dataset,
             lambda values, names: maker.translate(values, names, sample) if maker.translates(names) else None,

@@ -1,10 +1,14 @@
 """The config: strict, complete, one line per fault that names the key, what was expected and what was found."""
 
+from itertools import permutations
+
 import pytest
 import yaml
 
-from fedrecon_core.config import override, parse, read_yaml
+from fedrecon_core.config import ModelConfig, override, parse, parse_model, read_yaml
 from fedrecon_core.errors import ConfigError
+from fedrecon_core.metrics.base import Metric
+from fedrecon_core.registry import METRICS
 from tests.toys.federation import toy_config, toy_settings
 
 pytestmark = pytest.mark.quick
@@ -59,6 +63,15 @@ def test_yaml_out_and_in_again_gives_the_same_config(raw):
 def test_json_as_it_travels_in_messages_gives_the_same_config():
     config = toy_config()
     assert parse(yaml.safe_load(config.model_dump_json())) == config
+
+
+def test_the_sections_of_a_model_stand_alone():
+    config = toy_config(strategy={"name": "fedopt"})
+    dumped = yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json", include=set(ModelConfig.model_fields))))
+    model = parse_model(dumped)
+    assert all(getattr(model, key) == getattr(config, key) for key in ModelConfig.model_fields)
+    with pytest.raises(ConfigError, match=r"^strategy: unknown key"):
+        parse_model({**dumped, "strategy": "fedavg"})
 
 
 def test_a_short_config_writes_its_defaults_out():
@@ -219,10 +232,50 @@ def test_a_required_key_that_is_missing_is_named(key):
             {"missing": {"test": {"level": "site", "rate": 0.5}}},
             "missing.test.level: expected sample, coupled or none where the server evaluates, found 'site'",
         ),
+        (
+            {"local": {"task": {"momentum": 0.9}}},
+            "local.task.momentum: expected its default, 0.0, with optimizer adam (it acts in sgd alone), found 0.9",
+        ),
+        (
+            {"missing": {"train": {"level": "site", "rate": 0.5, "pairs": 0.3}}},
+            "missing.train.pairs: expected its default, 0.1, with level site (it acts in coupled alone), found 0.3",
+        ),
+        (
+            {"missing": {"train": {"complete_sites": 2}}},
+            "missing.train.complete_sites: expected its default, 1, with level none (it acts in coupled alone), found",
+        ),
+        (
+            {"evaluate": {"fraction": 0.5}},
+            "evaluate.fraction: expected its default, 1.0, with where: server (it is the share of the sites",
+        ),
+        (
+            {"strategy": {"name": "fedopt", "client_lr": 0.1}},
+            "strategy.client_lr: expected none without lr (it would cancel out), found 0.1",
+        ),
+        (
+            {"evaluate": {"select": "urs"}},
+            "evaluate.select: unknown metric 'urs'; known: accuracy, macro_f1, uar. Did you mean 'uar'?",
+        ),
     ],
 )
 def test_impossible_combinations_name_the_key(sections, words):
     assert fault(toy_settings(**sections)).startswith(words)
+
+
+def test_keys_that_act_only_somewhere_may_be_set_there():
+    sgd = {"optimizer": "sgd", "momentum": 0.9}
+    assert toy_config(local={"task": sgd}).local.task.momentum == 0.9
+    coupled = {"level": "coupled", "pairs": 0.3, "complete_sites": 2}
+    assert toy_config(missing={"train": coupled}).missing.train.pairs == 0.3
+    assert toy_config(evaluate={"where": "sites", "fraction": 0.5}).evaluate.fraction == 0.5
+
+
+def test_a_metric_that_was_added_may_select_the_best_round():
+    METRICS.register("worst")(type("Worst", (Metric,), {}))
+    try:
+        assert toy_config(evaluate={"select": "worst"}).evaluate.select == "worst"
+    finally:
+        METRICS.forget("worst")
 
 
 def test_long_values_are_cut_and_line_breaks_taken_out():
@@ -298,6 +351,27 @@ def test_keys_of_the_new_method_may_follow_its_name():
     raw = toy_settings(strategy={"name": "fedopt", "momentum": 0.5})
     config = parse(override(raw, ["strategy.name=fedavg", "strategy.weighting=samples"]))
     assert config.strategy.model_dump() == {"name": "fedavg", "weighting": "samples"}
+
+
+@pytest.mark.parametrize("name", ["recovery=fedrecon", "recovery.name=fedrecon"])
+def test_a_method_and_its_keys_may_be_set_in_any_order(name):
+    raw, settings = toy_settings("mask"), [name, "recovery.weight=0.3", "recovery.ggfs.enabled=false"]
+    for order in permutations(settings):
+        recovery = parse(override(raw, order)).recovery
+        assert (recovery.name, recovery.weight, recovery.ggfs.enabled) == ("fedrecon", 0.3, False)
+
+
+def test_the_later_of_two_values_of_one_key_counts():
+    assert override({}, ["seed=1", "rounds=2", "seed=3"]) == {"seed": 3, "rounds": 2}
+
+
+def test_another_data_set_keeps_partition_and_root():
+    data = {"name": "polydigits", "pairing": "class", "root": "somewhere"}
+    raw = toy_settings(data={**data, "partition": {"name": "dirichlet", "alpha": 0.1}})
+    for order in permutations(["data.name=toy", "data.partition.alpha=5", "data.train=24"]):
+        found = parse(override(raw, order)).data.model_dump()
+        assert found.pop("partition") == {"name": "dirichlet", "alpha": 5.0}
+        assert found == {"name": "toy", "root": "somewhere", "train": 24, "held_out": 24, "scale": "none"}
 
 
 def test_naming_the_same_method_again_keeps_its_keys():
