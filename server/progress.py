@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fedrecon_core.registry import METRICS
+
 
 class PlainProgress:
     """One line per round. Base of the live display."""
@@ -43,7 +45,7 @@ class PlainProgress:
         parts = [f"round {round_:>{len(str(self.rounds))}}/{self.rounds}"]
         parts += [f"{phase} loss {loss:.3f}" for phase, loss in losses.items()]
         if validation is not None:
-            scores = ", ".join(f"{name} {validation[name]:.3f}" for name in ("accuracy", "uar", "macro_f1"))
+            scores = ", ".join(f"{name} {validation[name]:.3f}" for name in METRICS.names() if name in validation)
             parts.append(f"validation {scores}")
         return "  ".join([*parts, f"ETA {_clock(self._remaining(round_))}"])
 
