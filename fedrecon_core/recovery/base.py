@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedrecon_core import seeding
-from fedrecon_core.config import Params, RunConfig
+from fedrecon_core.config import ModelConfig, Params
 from fedrecon_core.modalities.base import ModalityKind
 from fedrecon_core.recovery.fills import StoredFill, store_fills
 from fedrecon_core.recovery.stage import Knowledge, Objective, Shelf, Stage, Workshop
@@ -37,7 +37,7 @@ class Recovery:
     fills_everything: ClassVar[bool] = False
     """Whether absent modalities always get an input, so that their extractors train everywhere."""
 
-    def __init__(self, config: RunConfig, spec: DatasetSpec) -> None:
+    def __init__(self, config: ModelConfig, spec: DatasetSpec) -> None:
         """``config.recovery`` holds this class's ``Params``."""
         self.config = config
         self.spec = spec

@@ -14,7 +14,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedrecon_core.config import Params, RunConfig
+from fedrecon_core.config import ModelConfig, Params
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.generators.mapping import TERMS, Mapping
 from fedrecon_core.recovery.base import Builder, Recovery
@@ -94,7 +94,7 @@ class FedRecon(Recovery):
 
     Params = FedReconParams
 
-    def __init__(self, config: RunConfig, spec: DatasetSpec) -> None:
+    def __init__(self, config: ModelConfig, spec: DatasetSpec) -> None:
         super().__init__(config, spec)
         self.likelihoods = {m.name: self.params.likelihood or m.likelihood for m in spec.modalities}
         self.active: bool = self.params.weight > 0
