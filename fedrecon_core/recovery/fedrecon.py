@@ -59,6 +59,8 @@ class MappingParams(Frozen):
         if not any(weight > 0 for weight in self.terms().values()):
             expected = f"expected a term with a weight above 0 (of {', '.join(TERMS)})"
             raise MisfitError("loss", f"{expected}, found {self.terms()}")
+        if self.loss != "paper" and self.alpha != 1.0:
+            raise MisfitError("alpha", f"expected its default, 1.0, unless loss is paper, found {self.alpha}")
         return self
 
 
