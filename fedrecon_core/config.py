@@ -317,10 +317,25 @@ def _checked(raw: Mapping[str, Any], model: type[Checked]) -> Checked:
         raise ConfigError(explain(error, raw, model)) from None
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a mapping that names a key twice; plain YAML silently takes the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of ``node``; ``ConfigError`` naming a repeated key and its line."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise ConfigError(f"{key.value}: this key stands twice, again in line {key.start_mark.line + 1}")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in the YAML file ``path``; ``ConfigError`` if it is missing, no YAML, or no mapping."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except IsADirectoryError:
+        raise ConfigError(f"config file {path} is a folder; give the path of a YAML file") from None
     except FileNotFoundError:
         raise ConfigError(f"config file {path} does not exist; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -333,14 +348,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return raw
 
 
+_CHOOSERS = ("name", "level")
+
+
 def override(raw: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """``raw`` with each ``dotted.key=value`` of ``settings`` applied; values are read as YAML.
 
     The order of ``settings`` does not matter, except that the later of two values of one key counts: a section comes
-    before its keys, and its ``name``, which decides what keys it has, before the others.
+    before its keys, and its ``name`` or ``level``, which decides what keys it has, before the others.
     """
     result: dict[str, Any] = _copy(raw)
-    for path, value in sorted(map(_setting, settings), key=lambda item: (len(item[0]), item[0][-1] != "name")):
+    for path, value in sorted(map(_setting, settings), key=lambda item: (len(item[0]), item[0][-1] not in _CHOOSERS)):
         _assign(result, path, value)
     return result
 
@@ -370,6 +388,17 @@ _METHODS: dict[str, type[Params]] = {
 """Sections whose ``name`` chooses a class with keys of its own -> the keys that all of their classes have."""
 
 
+_KEYS_OF_LEVEL = {
+    "none": set(),
+    "site": {"rate"},
+    "sample": {"rate"},
+    "profile": {"profile"},
+    "coupled": {"pairs", "complete_sites"},
+}
+_LEVEL_KEYS: set[str] = set().union(*_KEYS_OF_LEVEL.values())
+"""Keys of a split's missingness that act at some levels only -> see ``_KEYS_OF_LEVEL``."""
+
+
 def _assign(target: dict[str, Any], path: list[str], value: Any) -> None:
     *parents, last = path
     for parent in parents:
@@ -378,7 +407,16 @@ def _assign(target: dict[str, Any], path: list[str], value: Any) -> None:
             below = {"name": below}
         target[parent] = below if isinstance(below, dict) else {}
         target = target[parent]
-    if last == "name" and parents and parents[-1] in _METHODS and target.get("name", value) != value:
-        for key in target.keys() - _METHODS[parents[-1]].model_fields.keys():
-            del target[key]  # another method: the keys of the one before are not its keys
+    for key in _outdated(target, path, value):
+        del target[key]
     target[last] = value
+
+
+def _outdated(target: Mapping[str, Any], path: list[str], value: Any) -> set[str]:
+    """The keys that belonged to the method, or to the level of missingness, that ``value`` replaces."""
+    section, last = path[-2] if len(path) > 1 else "", path[-1]
+    if last == "name" and section in _METHODS and target.get("name", value) != value:
+        return set(target) - set(_METHODS[section].model_fields)
+    if last == "level" and path[0] == "missing" and target.get("level", value) != value:
+        return set(target) & (_LEVEL_KEYS - _KEYS_OF_LEVEL.get(str(value), _LEVEL_KEYS))
+    return set()

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedrecon_core.config import ModelConfig, parse_model
-from fedrecon_core.data.site import SiteData
+from fedrecon_core.data.dataset import Dataset
+from fedrecon_core.data.site import SiteData, open_site
 from fedrecon_core.data.statistics import Statistics, after_scaling, scaled
 from fedrecon_core.errors import DataError
 from fedrecon_core.local.evaluate import predict
@@ -34,6 +37,31 @@ class TrainedModel:
     recovery: Recovery
     groups: Groups
     knowledge: Knowledge
+
+    def predict(self, inputs: Mapping[str, NDArray[np.float32]]) -> Tensor:
+        """Class probabilities float32 [N, C] from arrays alone: modality -> [N, *shape], for any of the modalities.
+
+        What is left out is recovered. Raises ``DataError`` for an unknown modality, another shape or unequal lengths.
+        """
+        self._check(inputs)
+        count = len(next(iter(inputs.values())))
+        rows = {m: np.arange(count) if m in inputs else np.full(count, -1) for m in self.recovery.spec.names}
+        empty = {m.name: np.zeros((0, *m.shape), dtype=np.float32) for m in self.recovery.spec.modalities}
+        nothing = np.zeros(count, dtype=np.int64)
+        dataset = Dataset(self.recovery.spec, nothing, np.arange(count), nothing, nothing, {**empty, **inputs}, rows)
+        data = open_site(dataset, np.arange(count), dataset.exists(), device=torch.device("cpu"))
+        return self.logits(data).softmax(dim=1)
+
+    def _check(self, inputs: Mapping[str, NDArray[np.float32]]) -> None:
+        for name, values in inputs.items():
+            if name not in self.recovery.spec.names:
+                raise DataError(f"unknown modality '{name}'; known: {', '.join(self.recovery.spec.names)}")
+            expected = self.recovery.spec[name].shape
+            if values.shape[1:] != expected:
+                raise DataError(f"{name}: expected an array of shape (N, *{expected}), found {values.shape}")
+        sizes = {name: len(values) for name, values in inputs.items()}
+        if len(set(sizes.values())) != 1:
+            raise DataError(f"expected some modalities, all of as many samples, found {sizes}")
 
     def logits(self, data: SiteData) -> Tensor:
         """float32 [N, C] for every sample of ``data``, absent modalities recovered as in evaluation."""
@@ -70,10 +98,12 @@ def folder_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def load_model(folder: Path) -> TrainedModel:
-    """Read what ``save_model`` wrote; ``DataError`` if it is not there. Needs the core alone; whoever registered a
-    method of their own elsewhere imports it first."""
+def load_model(folder: str | Path) -> TrainedModel:
+    """Read what ``save_model`` wrote, from the model's folder or its run directory; ``DataError`` if it is not there.
+    Needs the core alone; whoever registered a method of their own elsewhere imports it first."""
     discover(CORE_PACKAGES)
+    folder = Path(folder)
+    folder = folder / "model" if (folder / "model").is_dir() else folder
     try:
         described: dict[str, Any] = yaml.safe_load((folder / DESCRIPTION).read_text(encoding="utf-8"))
         tensors = load_file(folder / TENSORS)

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import pkgutil
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -84,4 +85,16 @@ def discover(packages: Iterable[str]) -> None:
     for name in packages:
         package = importlib.import_module(name)
         for module in pkgutil.iter_modules(package.__path__, prefix=f"{name}."):
-            importlib.import_module(module.name)
+            _import(module.name)
+
+
+def _import(name: str) -> None:
+    """Import a module that may be a user's own; what is wrong with it is a ``ConfigError`` with the place."""
+    try:
+        importlib.import_module(name)
+    except ConfigError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{frames[-1].filename}, line {frames[-1].lineno}"
+        raise ConfigError(f"{name} cannot be imported: {type(error).__name__}: {error} ({place})") from error

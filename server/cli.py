@@ -26,13 +26,18 @@ application = typer.Typer(
     pretty_exceptions_enable=False,
 )
 errors = Console(stderr=True)
-INTERRUPTED = 130
 
 ConfigArgument = Annotated[Path | None, typer.Argument(help="YAML config; without it configs/quickstart.yaml.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key: dotted.key=value (repeatable).")]
 EngineOption = Annotated[str | None, typer.Option(help="Where sites run: inprocess or ray (overrides engine.name).")]
 OutOption = Annotated[Path | None, typer.Option(help="Run directory (default runs/<name>-<UTC time>).")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")]
+
+
+class InterruptedRunError(FedReconError):
+    """Ctrl-C while a run was going on."""
+
+    exit_code = 130
 
 
 @application.callback()
@@ -55,7 +60,12 @@ def run(
         ENGINES.get(engine)
     prepared = _resumed(config, chosen, out) if resume else prepare(config, chosen, out)
     _announce(prepared)
-    _execute(prepared, resume)
+    try:
+        _execute(prepared, resume)
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted; go on with: fedrecon run --resume --out {prepared.directory.path}"
+        ) from None
     _conclude(prepared)
 
 
@@ -153,13 +163,14 @@ def main() -> None:
         if not hasattr(error, "format_message"):  # click's own usage errors have it
             raise
         _fail(error.format_message(), 2)
-    if code == INTERRUPTED:
-        _fail("interrupted; go on with: fedrecon run --resume --out DIR (the run directory)", INTERRUPTED)
+    if code == InterruptedRunError.exit_code:
+        _fail("interrupted before the run began; nothing was written", InterruptedRunError.exit_code)
     sys.exit(code or 0)
 
 
 def _fail(text: str, code: int) -> None:
-    errors.print(f"fedrecon: {text}", highlight=False, soft_wrap=True, markup=False)
+    if text:  # help that was shown for want of arguments has no more to say
+        errors.print(f"fedrecon: {text}", highlight=False, soft_wrap=True, markup=False)
     sys.exit(code)
 
 

@@ -83,8 +83,8 @@ class SiteEvaluator(Evaluator):
             if len(replies.messages) >= needed(config.quorum, len(sent)):
                 break
         else:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(replies.failures.items()))
-            raise RunError(f"evaluation on {split}: {len(replies.messages)} of {len(sent)} sites answered. {reasons}")
+            answered = f"{len(replies.messages)} of {len(sent)} sites answered"
+            raise RunError(f"evaluation on {split}: {answered}. {replies.reasons()}")
         ordered = [replies.messages[name] for name in sorted(replies.messages)]
         record = self._strategy.aggregate_evaluate(knowledge.round, ordered)
         return messages.read_scores(record, len(self._federation.spec.classes))[split]

@@ -23,6 +23,13 @@ class Replies:
     messages: dict[str, Message] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
+    def reasons(self) -> str:
+        """Why sites have no reply; sites with the same reason share it."""
+        shared: dict[str, list[str]] = {}
+        for name, reason in sorted(self.failures.items()):
+            shared.setdefault(reason, []).append(name)
+        return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in shared.items())
+
 
 @dataclass(frozen=True)
 class Deadline:

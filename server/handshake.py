@@ -90,10 +90,8 @@ def _describe(grid: Grid, federation: Federation, meter: WireMeter) -> dict[str,
     replies = exchange(grid, asked, deadline_of(federation.config), meter)
     count, least = len(asked), federation.config.sites.min or len(asked)
     if len(replies.messages) < least:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(replies.failures.items()))
-        raise RunError(
-            f"{len(replies.messages)} of {count} sites said who they are, at least {least} must (sites.min). {reasons}"
-        )
+        answered = f"{len(replies.messages)} of {count} sites said who they are"
+        raise RunError(f"{answered}, at least {least} must (sites.min). {replies.reasons()}")
     return {name: messages.read_site(reply.content) for name, reply in sorted(replies.messages.items())}
 
 

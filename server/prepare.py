@@ -12,6 +12,7 @@ from typing import Any
 from fedrecon_core.config import RunConfig, override, parse, read_yaml
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import load_dataset
+from fedrecon_core.device import choose_device
 from fedrecon_core.errors import ConfigError, UsageError
 from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, discover
 from server.run_directory import RunDirectory, write_text
@@ -57,6 +58,7 @@ def prepare(path: Path | None, settings: Sequence[str] = (), out: Path | None = 
 
 def try_out(config: RunConfig) -> None:
     """Load the data, share them out and build the models, so that a fault shows before anything is written."""
+    choose_device(config.device)
     dataset = load_dataset(config)
     allocate(dataset, config)
     recovery: Any = RECOVERIES.get(config.recovery.name)

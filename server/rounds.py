@@ -116,7 +116,7 @@ class Rounds:
             self.progress.note(f"round {round_}: {name}: {reason}")
 
     def _shortfall(self, sent: list[Message], replies: Replies) -> str:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(replies.failures.items()))
+        reasons = replies.reasons()
         share = f"{self.config.sites.quorum:.0%}"
         return f"{len(replies.messages)} of {len(sent)} sites answered, the quorum is {share} (sites.quorum). {reasons}"
 

@@ -47,7 +47,9 @@ class RunDirectory:
 
     def create(self, config_yaml: str) -> None:
         """Make the folder with its config; an existing run or an unwritable place is a ``UsageError``."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.is_file():
+            raise UsageError(f"--out {self.path} is a file; name a directory that does not exist yet")
+        if self.path.exists() and any(self.path.iterdir()):
             raise UsageError(f"--out {self.path} exists already; choose another directory, or add --resume to go on")
         try:
             self.path.mkdir(parents=True, exist_ok=True)

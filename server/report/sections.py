@@ -29,6 +29,12 @@ from server.report.summary import (
 NOTHING = Markup("")
 
 
+LIKELIHOODS = (
+    "The losses of generators and mappings are negative log-likelihoods in nats, so they may fall below zero. The"
+    " mappings' loss can rise from round to round: the latents that they predict come to say more."
+)
+
+
 def curves(record: RunRecord) -> Markup:
     """Scores and losses over the rounds, with the numbers behind them as a table."""
     best = best_round(record)
@@ -46,7 +52,8 @@ def curves(record: RunRecord) -> Markup:
     ]
     if not any(drawn):
         return NOTHING
-    return joined([tag("div", *drawn, class_="charts"), _rounds(record)])
+    told = tag("p", LIKELIHOODS) if points(record, "train", "loss_mapping") else ""
+    return joined([tag("div", *drawn, class_="charts"), told, _rounds(record)])
 
 
 def _rounds(record: RunRecord) -> Markup:

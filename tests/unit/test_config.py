@@ -397,3 +397,23 @@ def test_a_setting_without_key_or_value_is_refused(setting):
 def test_a_setting_that_is_no_yaml_names_its_key():
     with pytest.raises(ConfigError, match=r"--set rounds: the value must be YAML, found '\[1'"):
         override({}, ["rounds=[1"])
+
+
+@pytest.mark.parametrize(
+    ("level", "kept"),
+    [("none", set()), ("coupled", set()), ("sample", {"rate"}), ("site", {"rate"})],
+)
+def test_a_level_set_on_the_command_line_drops_what_belonged_to_the_one_before(level, kept):
+    raw = {"missing": {"train": {"level": "site", "rate": 0.5}, "test": {"level": "sample", "rate": 0.5, "draws": 5}}}
+    found = override(raw, [f"missing.train.level={level}", f"missing.test.level={level}"])["missing"]
+    assert set(found["train"]) == {"level", *kept}
+    assert set(found["test"]) == {"level", "draws", *kept}
+    both = override(raw, ["missing.train.rate=0.3", "missing.train.level=sample"])["missing"]["train"]
+    assert both == {"level": "sample", "rate": 0.3}
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("rounds: 3\nname: a\nrounds: 4\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="rounds: this key stands twice, again in line 3"):
+        read_yaml(path)

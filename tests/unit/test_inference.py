@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -69,3 +70,20 @@ def test_a_loaded_model_can_be_saved_again_to_the_byte(folder, tmp_path):
 def test_an_empty_folder_is_named(tmp_path):
     with pytest.raises(DataError, match="holds no trained model"):
         load_model(tmp_path)
+
+
+def test_a_model_predicts_from_plain_arrays_and_recovers_what_is_left_out(tmp_path: Path) -> None:
+    recovery = toy_recovery("mask")
+    groups = recovery.build()
+    knowledge = Knowledge(3, dict.fromkeys(groups, 5))
+    save_model(tmp_path / "model", {name: read_group(module) for name, module in groups.items()}, recovery, knowledge)
+    model = load_model(tmp_path)  # the run directory will do
+    features = np.zeros((4, 5), dtype=np.float32)
+    found = model.predict({"features": features})
+    assert found.shape == (4, 3) and torch.allclose(found.sum(dim=1), torch.ones(4))
+    with pytest.raises(DataError, match="unknown modality 'smell'; known: picture, features, steps"):
+        model.predict({"smell": features})
+    with pytest.raises(DataError, match="features: expected an array of shape"):
+        model.predict({"features": features[:, :4]})
+    with pytest.raises(DataError, match=r"found \{\}"):
+        model.predict({})

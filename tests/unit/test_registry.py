@@ -85,3 +85,13 @@ def test_discover_imports_every_module_of_the_packages_it_is_given(tmp_path, mon
 def test_discover_of_a_package_that_is_not_there_is_an_import_error():
     with pytest.raises(ImportError):
         discover(["fedrecon_core.nowhere"])
+
+
+def test_a_file_that_cannot_be_imported_is_one_line_with_its_place(tmp_path, monkeypatch):
+    package = tmp_path / "broken_methods"
+    package.mkdir()
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    (package / "half.py").write_text("x = 1\nclass Half(Params): ...\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"broken_methods.half cannot be imported: NameError: .*half.py, line 2"):
+        discover(["broken_methods"])
