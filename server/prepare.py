@@ -9,12 +9,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from fedrecon_core.config import RunConfig, override, parse, read_yaml
+from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import ConfigError, UsageError
 from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, discover
+from fedrecon_core.settings import override, read_yaml
 from server.run_directory import RunDirectory, write_text
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"

@@ -5,10 +5,11 @@ from itertools import permutations
 import pytest
 import yaml
 
-from fedrecon_core.config import ModelConfig, override, parse, parse_model, read_yaml
+from fedrecon_core.config import ModelConfig, parse, parse_model
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.metrics.base import Metric
 from fedrecon_core.registry import METRICS
+from fedrecon_core.settings import override, read_yaml
 from tests.toys.federation import toy_config, toy_settings
 
 pytestmark = pytest.mark.quick
@@ -316,7 +317,7 @@ def test_an_unreadable_file_is_one_line_with_its_path(tmp_path, content, words):
 
 
 def test_a_folder_is_no_config_file(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="is a folder"):
         read_yaml(tmp_path)
 
 
