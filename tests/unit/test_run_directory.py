@@ -48,7 +48,7 @@ def test_an_existing_run_is_refused_and_stays_as_it_is(directory):
 
 def test_a_file_in_its_place_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="is a file"):
         RunDirectory(tmp_path / "run").create("x: 1\n")
 
 
