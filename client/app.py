@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 
 from client.site import config_of, data_of, is_simulated, modules_of, name_of, recovery_of, shelf_of
 from fedrecon_core.data.site import SiteData
-from fedrecon_core.data.statistics import after_scaling, site_sums
+from fedrecon_core.data.statistics import site_sums
 from fedrecon_core.errors import DataError
 from fedrecon_core.local.evaluate import predict
 from fedrecon_core.local.loop import LocalJob, train_locally
@@ -90,5 +90,4 @@ def evaluate(message: Message, context: Context) -> Message:
 def _prepared(order: Order, knowledge: Knowledge, context: Context) -> tuple[SiteData, Knowledge]:
     """Scaled data, and the statistics as the models see them."""
     data = data_of(name_of(context, order), order, knowledge.statistics)
-    seen = after_scaling(data.spec.modalities, knowledge.statistics)
-    return data, Knowledge(knowledge.round, knowledge.trained, knowledge.quality, seen)
+    return data, knowledge.after_scaling(data.spec)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from fedrecon_core.state import State
+from fedrecon_core.state import State, flat, nested
 
 KEPT = 2
 """Versions that stay: a round that is repeated after a crash must find what the round before it left."""
@@ -25,18 +25,14 @@ class DiskShelf:
         earlier = [path for round_, path in self._versions(name) if round_ < self.round]
         if not earlier:
             return {}
-        groups: dict[str, State] = {}
-        for key, tensor in load_file(earlier[-1]).items():
-            group, tensor_name = key.rsplit("/", 1)
-            groups.setdefault(group, {})[tensor_name] = tensor
-        return groups
+        return nested(load_file(earlier[-1]))
 
     def save(self, name: str, groups: Mapping[str, State]) -> None:
         """Keep ``groups`` as this round's version; older versions than the last two go."""
         self.folder.mkdir(parents=True, exist_ok=True)
         final = self.folder / f"{name}.round-{self.round:06d}.safetensors"
         partial = final.with_suffix(".partial")
-        save_file({f"{g}/{n}": t.contiguous() for g, state in groups.items() for n, t in state.items()}, partial)
+        save_file(flat(groups), partial)
         partial.replace(final)
         for _, path in self._versions(name)[:-KEPT]:
             path.unlink(missing_ok=True)

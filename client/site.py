@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from flwr.app import Context
 
@@ -20,8 +19,8 @@ from fedrecon_core.data.site import SiteData, open_site
 from fedrecon_core.data.statistics import Statistics, scaled
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import DataError
-from fedrecon_core.recovery.base import Recovery
-from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, discover
+from fedrecon_core.recovery.base import Recovery, recovery_for
+from fedrecon_core.registry import CORE_PACKAGES, discover
 from fedrecon_core.state import Groups, tensor_bytes
 from strategies.messages import Order
 
@@ -59,9 +58,7 @@ def config_of(text: str) -> RunConfig:
 def recovery_of(text: str) -> Recovery:
     """The recovery of a config over its data set's spec."""
     config = config_of(text)
-    cls: Any = RECOVERIES.get(config.recovery.name)
-    recovery: Recovery = cls(config, load_dataset(config).spec)
-    return recovery
+    return recovery_for(config, load_dataset(config).spec)
 
 
 @lru_cache(maxsize=2)

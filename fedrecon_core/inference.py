@@ -18,13 +18,13 @@ from torch import Tensor
 from fedrecon_core.config import ModelConfig, parse_model
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.site import SiteData, open_site
-from fedrecon_core.data.statistics import Statistics, after_scaling, scaled
+from fedrecon_core.data.statistics import Statistics, scaled
 from fedrecon_core.errors import DataError
 from fedrecon_core.local.evaluate import predict
-from fedrecon_core.recovery.base import Recovery
+from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.recovery.stage import Knowledge
-from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, discover
-from fedrecon_core.state import Groups, State, write_group
+from fedrecon_core.registry import CORE_PACKAGES, discover
+from fedrecon_core.state import Groups, State, flat, nested, write_group
 from fedrecon_core.types import DatasetSpec
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.yaml"
@@ -65,8 +65,7 @@ class TrainedModel:
 
     def logits(self, data: SiteData) -> Tensor:
         """float32 [N, C] for every sample of ``data``, absent modalities recovered as in evaluation."""
-        seen = after_scaling(data.spec.modalities, self.knowledge.statistics)
-        knowledge = Knowledge(self.knowledge.round, self.knowledge.trained, self.knowledge.quality, seen)
+        knowledge = self.knowledge.after_scaling(data.spec)
         return predict(
             self.recovery, self.groups, knowledge, scaled(data, self.knowledge.statistics), "inference"
         ).logits
@@ -75,7 +74,7 @@ class TrainedModel:
 def save_model(folder: Path, model: Mapping[str, State], recovery: Recovery, knowledge: Knowledge) -> str:
     """Write ``model.safetensors`` and ``model.yaml`` into ``folder`` and return the SHA-256 over both files."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({f"{g}/{n}": t.contiguous() for g, state in model.items() for n, t in state.items()}, folder / TENSORS)
+    save_file(flat(model), folder / TENSORS)
     description = {
         "spec": recovery.spec.model_dump(mode="json"),
         "config": recovery.config.model_dump(mode="json", include=set(ModelConfig.model_fields)),
@@ -106,16 +105,14 @@ def load_model(folder: str | Path) -> TrainedModel:
     folder = folder / "model" if (folder / "model").is_dir() else folder
     try:
         described: dict[str, Any] = yaml.safe_load((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        tensors = load_file(folder / TENSORS)
+        states = nested(load_file(folder / TENSORS))
     except FileNotFoundError as error:
         raise DataError(f"{folder} holds no trained model: {error.filename} is missing") from None
     config = parse_model(described["config"])
-    cls: Any = RECOVERIES.get(config.recovery.name)
-    recovery: Recovery = cls(config, DatasetSpec.model_validate(described["spec"]))
+    recovery = recovery_for(config, DatasetSpec.model_validate(described["spec"]))
     groups = recovery.build()
     for name, module in groups.items():
-        prefix = f"{name}/"
-        write_group(module, {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)})
+        write_group(module, states.get(name, {}))
     return TrainedModel(recovery, groups, _knowledge(described))
 
 

@@ -69,6 +69,20 @@ def write_group(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     module.load_state_dict(dict(state), strict=True)
 
 
+def flat(groups: Mapping[str, Mapping[str, Tensor]]) -> State:
+    """All groups as one dict with keys ``group/tensor``: the form in which they lie on a disk."""
+    return {f"{group}/{name}": t.contiguous() for group, state in groups.items() for name, t in state.items()}
+
+
+def nested(tensors: Mapping[str, Tensor]) -> dict[str, State]:
+    """The groups in a flat dict; undoes ``flat``."""
+    groups: dict[str, State] = {}
+    for key, tensor in tensors.items():
+        group, name = key.rsplit("/", 1)
+        groups.setdefault(group, {})[name] = tensor
+    return groups
+
+
 def group_bytes(state: Mapping[str, Tensor]) -> int:
     """Tensor bytes of a group: what ``bytes_down`` and ``bytes_up`` count."""
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from fedrecon_core.errors import FedReconError, RunError, UsageError
 from fedrecon_core.registry import STRATEGIES
-from fedrecon_core.state import State
+from fedrecon_core.state import State, group_bytes
 from server import checkpoint
 from server.checkpoint import Training
 from server.evaluation import evaluator_for
@@ -25,7 +25,6 @@ from server.prepare import Prepared, prepare, reopen
 from server.progress import PlainProgress, progress_for
 from server.report.html import write_report
 from server.rounds import Rounds, first_state
-from server.run_directory import RunDirectory
 from server.run_pictures import draw_reconstructions
 from strategies.code_hash import code_hash
 from strategies.wire import WireMeter
@@ -58,7 +57,8 @@ def run(grid: Grid, prepared: Prepared, named: bool = True) -> None:
     try:
         started, result = _run(grid, prepared, "" if named else str(directory.path))
     except BaseException as error:
-        directory.write_json("result.json", {**_failure(error), "rounds": _rounds_done(directory)})
+        rounds = checkpoint.newest_round(directory.checkpoints)
+        directory.write_json("result.json", {**_failure(error), "rounds": rounds})
         _quietly("report.html", lambda: write_report(directory.path))
         raise
     directory.write_json("result.json", {"status": "completed", **result})
@@ -72,12 +72,6 @@ def _failure(error: BaseException) -> dict[str, Any]:
         return {"status": "interrupted", "error": "interrupted", "exit_code": 130}
     reason = str(error) if isinstance(error, FedReconError) else f"{type(error).__name__}: {error}"
     return {"status": "failed", "error": reason, "exit_code": getattr(error, "exit_code", 1)}
-
-
-def _rounds_done(directory: RunDirectory) -> int:
-    """The round of the newest checkpoint."""
-    found = sorted(path.name for path in directory.checkpoints.glob("round-*"))
-    return int(found[-1].removeprefix("round-")) if found else 0
 
 
 def _run(grid: Grid, prepared: Prepared, home: str) -> tuple[Started, dict[str, Any]]:
@@ -137,7 +131,7 @@ def _manifest(prepared: Prepared, started: Started, groups: dict[str, State]) ->
         "partition_sha256": allocation.partition_sha256,
         "mask_sha256": allocation.mask_sha256,
         "parameters": checkpoint.manifest_of(groups),
-        "full_bytes": sum(t.numel() * t.element_size() for state in groups.values() for t in state.values()),
+        "full_bytes": sum(map(group_bytes, groups.values())),
         "modalities": list(federation.spec.names),
         "classes": list(federation.spec.classes),
         "sites": [_site(name, started) for name in sorted(federation.sites)],

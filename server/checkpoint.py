@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from fedrecon_core.errors import RunError
-from fedrecon_core.state import State
+from fedrecon_core.state import State, flat, nested
 
 KEPT = 2
 """Checkpoints that stay; the newest complete one is enough to resume."""
@@ -75,13 +75,9 @@ def save(folder: Path, training: Training) -> None:
 
 
 def _write(folder: Path, training: Training) -> None:
-    tensors = {
-        f"{part}/{group}/{name}": tensor.contiguous().clone()
-        for part in _PARTS
-        for group, state in getattr(training, part).items()
-        for name, tensor in state.items()
-    }
-    save_file(tensors, folder / "state.safetensors")
+    parts = {f"{part}/{group}": state for part in _PARTS for group, state in getattr(training, part).items()}
+    # the best groups may be the current ones, and safetensors refuses tensors that share memory
+    save_file({key: tensor.clone() for key, tensor in flat(parts).items()}, folder / "state.safetensors")
     plain = {key: value for key, value in vars(training).items() if key not in (*_PARTS, "best")}
     text = json.dumps({**plain, "best": asdict(training.best)}, indent=1)
     (folder / "state.json").write_text(text, encoding="utf-8")
@@ -101,6 +97,12 @@ def _rounds(folder: Path) -> list[Path]:
     return sorted(folder.glob("round-*")) if folder.is_dir() else []
 
 
+def newest_round(folder: Path) -> int:
+    """The round of the newest checkpoint; 0 without any."""
+    found = _rounds(folder)
+    return int(found[-1].name.removeprefix("round-")) if found else 0
+
+
 def load_newest(folder: Path) -> Training | None:
     """The newest complete checkpoint, or None; a damaged one is a ``RunError`` naming it."""
     found = _rounds(folder)
@@ -114,10 +116,9 @@ def load_newest(folder: Path) -> Training | None:
             f"checkpoint {found[-1]} cannot be read: {error}; remove it to resume from the one before"
         ) from None
     parts: dict[str, Any] = {part: {} for part in _PARTS}
-    for key, tensor in tensors.items():
-        part, rest = key.split("/", 1)
-        group, name = rest.rsplit("/", 1)
-        parts[part].setdefault(group, {})[name] = tensor
+    for key, state in nested(tensors).items():
+        part, group = key.split("/", 1)
+        parts[part][group] = state
     return Training(**{**plain, "best": Best(**plain["best"])}, **parts)
 
 

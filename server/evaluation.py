@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from fedrecon_core.config import RunConfig
 from fedrecon_core.data.allocation import SERVER
 from fedrecon_core.data.site import SiteData, open_site
-from fedrecon_core.data.statistics import after_scaling, scaled
+from fedrecon_core.data.statistics import scaled
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import RunError
 from fedrecon_core.local.evaluate import Score, predict
@@ -50,9 +50,7 @@ class ServerEvaluator(Evaluator):
         for name, state in model.items():
             write_group(self._groups[name], state)
         data = self._set(split, knowledge)
-        seen = after_scaling(data.spec.modalities, knowledge.statistics)
-        ready = Knowledge(knowledge.round, knowledge.trained, knowledge.quality, seen)
-        found = predict(self._started.recovery, self._groups, ready, data, split)
+        found = predict(self._started.recovery, self._groups, knowledge.after_scaling(data.spec), data, split)
         if split == "test":
             write_predictions(self._directory / "predictions.parquet", data, found)
         return found.score(data)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -15,8 +14,7 @@ from fedrecon_core.data.allocation import Allocation, Share, allocate
 from fedrecon_core.data.dataset import Dataset, load_dataset
 from fedrecon_core.data.statistics import combine
 from fedrecon_core.errors import RunError
-from fedrecon_core.recovery.base import Recovery
-from fedrecon_core.registry import RECOVERIES
+from fedrecon_core.recovery.base import Recovery, recovery_for
 from server.exchange import Deadline, exchange
 from strategies import messages
 from strategies.code_hash import code_hash
@@ -44,8 +42,7 @@ def shake_hands(grid: Grid, config: RunConfig, run: str, meter: WireMeter) -> St
     """
     dataset = load_dataset(config)
     allocation = allocate(dataset, config)
-    cls: Any = RECOVERIES.get(config.recovery.name)
-    recovery: Recovery = cls(config, dataset.spec)
+    recovery = recovery_for(config, dataset.spec)
     federation = Federation(config, dataset.spec, run, {}, {}, {})
     federation.nodes = _hands(_wait_for_nodes(grid, config), sorted(allocation.train))
     federation.shares = dict(allocation.train)

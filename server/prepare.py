@@ -14,7 +14,8 @@ from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import ConfigError, UsageError
-from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, discover
+from fedrecon_core.recovery.base import recovery_for
+from fedrecon_core.registry import CORE_PACKAGES, discover
 from fedrecon_core.settings import override, read_yaml
 from server.run_directory import RunDirectory, write_text
 
@@ -62,8 +63,7 @@ def try_out(config: RunConfig) -> None:
     choose_device(config.device)
     dataset = load_dataset(config)
     allocate(dataset, config)
-    recovery: Any = RECOVERIES.get(config.recovery.name)
-    recovery(config, dataset.spec).build()
+    recovery_for(config, dataset.spec).build()
 
 
 def _fresh(name: str) -> Path:

@@ -14,7 +14,7 @@ from fedrecon_core.config import ModelConfig, Params
 from fedrecon_core.modalities.base import ModalityKind
 from fedrecon_core.recovery.fills import StoredFill, store_fills
 from fedrecon_core.recovery.stage import Knowledge, Objective, Shelf, Stage, Workshop
-from fedrecon_core.registry import MODALITIES
+from fedrecon_core.registry import MODALITIES, RECOVERIES
 from fedrecon_core.state import HEAD_GROUP, Groups, TransferPlan, extractor_group
 from fedrecon_core.task.model import Head, TaskModel
 from fedrecon_core.task.tokens import Fill
@@ -116,6 +116,13 @@ class Recovery:
     def absent(self, batch: Batch, name: str) -> Tensor:
         """int64: the places of ``batch`` where modality ``name`` is absent."""
         return torch.nonzero(~batch.present[:, self.spec.names.index(name)]).flatten()
+
+
+def recovery_for(config: ModelConfig, spec: DatasetSpec) -> Recovery:
+    """The recovery that ``config`` names, over the data set's spec."""
+    cls: Any = RECOVERIES.get(config.recovery.name)
+    recovery: Recovery = cls(config, spec)
+    return recovery
 
 
 class TaskObjective(Objective):

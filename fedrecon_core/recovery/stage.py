@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fedrecon_core.data.site import SiteData
-from fedrecon_core.data.statistics import Statistics
+from fedrecon_core.data.statistics import Statistics, after_scaling
 from fedrecon_core.state import Groups, State
 from fedrecon_core.task.model import TaskModel
-from fedrecon_core.types import Batch
+from fedrecon_core.types import Batch, DatasetSpec
 
 PhaseName = Literal["generator", "mapping", "task"]
 
@@ -28,6 +28,10 @@ class Knowledge:
     trained: dict[str, int] = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
     statistics: dict[str, Statistics] = field(default_factory=dict)
+
+    def after_scaling(self, spec: DatasetSpec) -> Knowledge:
+        """The same beside scaled data: with the statistics that a model sees there."""
+        return replace(self, statistics=after_scaling(spec.modalities, self.statistics))
 
 
 @dataclass
