@@ -40,10 +40,12 @@ class _Frame:
     y: tuple[float, float]
 
     def across(self, value: float) -> float:
+        """The horizontal place of a round."""
         share = (value - self.x[0]) / (self.x[1] - self.x[0]) if self.x[1] > self.x[0] else 0.5
         return self.left + share * (WIDTH - RIGHT - self.left)
 
     def up(self, value: float) -> float:
+        """The vertical place of a value; a drawing counts downwards."""
         return HEIGHT - BOTTOM - (value - self.y[0]) / (self.y[1] - self.y[0]) * (HEIGHT - BOTTOM - TOP)
 
 

@@ -108,6 +108,7 @@ class _Files:
         self.notes: list[str] = []
 
     def config(self) -> tuple[Mapping[str, Any], str]:
+        """``config.yaml`` as a mapping and as it stands."""
         text = self._text("config.yaml")
         try:
             value = yaml.safe_load(text)
@@ -118,6 +119,7 @@ class _Files:
         return mapping(value), text
 
     def json(self, name: str) -> Mapping[str, Any]:
+        """The object in a JSON file; empty if it is missing or damaged."""
         text = self._text(name)
         value = _parsed(text)
         if text and value is None:
@@ -135,6 +137,7 @@ class _Files:
         return kept
 
     def picture(self) -> bytes | None:
+        """The bytes of the reconstruction grid, if there is one."""
         path = self.directory / PICTURE
         data = path.read_bytes() if path.is_file() else None
         if data is None or data.startswith(b"\x89PNG"):
