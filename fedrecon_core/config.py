@@ -87,12 +87,19 @@ class Sites(Frozen):
 
 
 class Engine(Frozen):
-    """Where sites run. ``cpus`` and ``gpus`` are what one simulated site asks of Ray."""
+    """Where sites run. ``cpus`` and ``gpus`` are what one simulated site asks of Ray; ``superlink`` is the connection
+    (a name in Flower's ``config.toml``) over which a deployment is submitted, without it Flower's default."""
 
-    name: Literal["inprocess", "ray"] = "inprocess"
+    name: Literal["inprocess", "ray", "deployment"] = "inprocess"
     workers: int = Field(default=1, ge=1)
     cpus: int = Field(default=1, ge=1)
     gpus: float = Field(default=0.0, ge=0)
+    superlink: str | None = None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the server deals out one data set; in a deployment every site brings its own."""
+        return self.name != "deployment"
 
 
 def _untouched(section: Frozen, keys: Sequence[str], where: str) -> None:
@@ -181,6 +188,7 @@ def _metric(name: str) -> str:
 
 class Evaluate(Frozen):
     """Where and how often validation is scored; the best round is the one with the highest ``select`` (a metric).
+    ``where`` is ``server``, in a deployment ``sites`` unless the config says otherwise.
     ``fraction`` is the share of the sites that evaluate, where sites do."""
 
     where: Literal["server", "sites"] = "server"
@@ -275,8 +283,19 @@ class RunConfig(ModelConfig):
     missing: Missingness = Missingness()
     strategy: Strategy = Field(default="fedavg", validate_default=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _scored_where_the_data_are(cls, raw: Any) -> Any:
+        """In a deployment the server holds no data, so that the sites evaluate unless the config says otherwise."""
+        engine, evaluate = raw.get("engine"), raw.get("evaluate", {})
+        deployed = isinstance(engine, Mapping) and engine.get("name") == "deployment"
+        if deployed and isinstance(evaluate, Mapping) and "where" not in evaluate:
+            return {**raw, "evaluate": {"where": "sites", **evaluate}}
+        return raw
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        self._nothing_simulated_in_a_deployment()
         profiled = sum(profile.sites for profile in self.missing.train.profile)
         if profiled and profiled != self.sites.count:
             expected = f"expected profiles of {self.sites.count} sites together (sites.count)"
@@ -290,6 +309,15 @@ class RunConfig(ModelConfig):
                 expected = "expected sample, coupled or none where the server evaluates"
                 raise MisfitError(f"missing.{split}.level", f"{expected}, found '{level}'; use evaluate.where: sites")
         return self
+
+    def _nothing_simulated_in_a_deployment(self) -> None:
+        """Deployed sites lack what their folders lack; a simulated absence would be silently ignored."""
+        for split in ("train", *(() if self.evaluate.where == "server" else ("validation", "test"))):
+            level = getattr(self.missing, split).level
+            if level != "none" and not self.engine.simulated:
+                expected = "expected none in a deployment, where a site lacks what its folder lacks"
+                told = "`fedrecon data split` writes simulated sites as folders, with a config for them"
+                raise MisfitError(f"missing.{split}.level", f"{expected}, found '{level}'; {told}")
 
     def to_yaml(self) -> str:
         """The resolved config as YAML, every default written out."""

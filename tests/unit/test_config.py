@@ -148,7 +148,7 @@ def test_a_misspelt_required_key_is_reported_as_what_was_written():
         ("recovery.mapping.loss", {"kl": 0.0}, "expected a term with a weight above 0"),
         ("modalities.image", None, "expected a mapping of keys, found None"),
         ("modalities.image.extractor", "wide", "expected a list, found 'wide'"),
-        ("engine.name", "raay", "expected 'inprocess' or 'ray', found 'raay'"),
+        ("engine.name", "raay", "expected 'inprocess', 'ray' or 'deployment', found 'raay'"),
         ("data.partition", {"name": "dirichlet", "alpha": -1}, None),
         ("recovery", {"latent": 3}, "expected a recovery name or a mapping with the key 'name', found {'latent': 3}"),
         ("name", "two words", "expected a text that matches '"),
