@@ -310,6 +310,11 @@ class RunConfig(ModelConfig):
                 raise MisfitError(f"missing.{split}.level", f"{expected}, found '{level}'; use evaluate.where: sites")
         return self
 
+    @property
+    def has_central_data(self) -> bool:
+        """Whether the server opens ``data``: to deal it out in a simulation, or to score on its held-out part."""
+        return self.engine.simulated or self.evaluate.where == "server"
+
     def _nothing_simulated_in_a_deployment(self) -> None:
         """Deployed sites lack what their folders lack; a simulated absence would be silently ignored."""
         for split in ("train", *(() if self.evaluate.where == "server" else ("validation", "test"))):

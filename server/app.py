@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +14,25 @@ from rich.console import Console
 
 from fedrecon_core.errors import FedReconError, RunError, UsageError
 from fedrecon_core.registry import STRATEGIES
-from fedrecon_core.state import State, group_bytes
 from server import checkpoint
 from server.checkpoint import Training
 from server.evaluation import evaluator_for
-from server.handshake import Started, shake_hands
+from server.handshake import Call, Started, shake_hands
+from server.manifest import manifest
 from server.prepare import Prepared, prepare, reopen
 from server.progress import PlainProgress, progress_for
 from server.report.html import write_report
+from server.report.reader import read_run
+from server.report.tables import final_table
 from server.rounds import Rounds, first_state
 from server.run_pictures import draw_reconstructions
-from strategies.code_hash import code_hash
 from strategies.wire import WireMeter
 
 app = ServerApp()
-VERSIONS = ("fedrecon", "flwr", "ray", "torch", "numpy")
+APP = Path(__file__).resolve().parents[1]
+"""Where the packages lie: beside the configs, in a checkout, a wheel and a submitted app alike."""
+
+LOG_WIDTH = 120
 
 
 @app.main()
@@ -48,17 +50,41 @@ def _prepared(context: Context) -> Prepared:
         raise UsageError("resume needs out, the directory of the run to go on with")
     if resume or (out and Path(config) == Path(out) / "config.yaml"):
         return reopen(Path(out))
-    return prepare(Path(config) if config else None, out=Path(out) if out else None)
+    return prepare(_found(config) if config else None, out=Path(out) if out else None)
+
+
+def _found(config: str) -> Path:
+    """The config file: one that came with the app, else one on this machine."""
+    return APP / config if (APP / config).is_file() else Path(config)
 
 
 def run(grid: Grid, prepared: Prepared, named: bool = True) -> None:
-    """Train, evaluate, report. ``named``: the run config names the run directory, so that sites know it, too."""
+    """Train, evaluate, report. ``named``: the run config names the run directory, so that sites know it, too.
+
+    A deployment's ServerApp has no command beside it: what a person should see goes to its output, which is the run's
+    log.
+    """
+    directory = prepared.directory
+    deployed = not prepared.config.engine.simulated
+    voice = Console(width=LOG_WIDTH) if deployed else Console(quiet=True)
+    voice.print(f"run directory {directory.path}", highlight=False, soft_wrap=True)
+    home = directory.identity if deployed else "" if named else str(directory.path)
+    try:
+        with directory.lock():
+            _run_and_report(grid, prepared, home)
+    except FedReconError as error:
+        voice.print(f"fedrecon: {error}", highlight=False, soft_wrap=True, markup=False)
+        raise
+    voice.print(final_table(read_run(directory.path)))
+
+
+def _run_and_report(grid: Grid, prepared: Prepared, home: str) -> None:
     directory = prepared.directory
     try:
-        started, result = _run(grid, prepared, "" if named else str(directory.path))
+        started, result = _run(grid, prepared, home)
     except BaseException as error:
-        rounds = checkpoint.newest_round(directory.checkpoints)
-        directory.write_json("result.json", {**_failure(error), "rounds": rounds})
+        failure = {**_failure(error), "rounds": checkpoint.newest_round(directory.checkpoints)}
+        _quietly("result.json", lambda: directory.write_json("result.json", failure))
         _quietly("report.html", lambda: write_report(directory.path))
         raise
     directory.write_json("result.json", {"status": "completed", **result})
@@ -82,7 +108,8 @@ def _run(grid: Grid, prepared: Prepared, home: str) -> tuple[Started, dict[str, 
     progress = progress_for(Console(), config.rounds, 1 + (known.round if known else 0))
     progress.open()
     try:
-        started = shake_hands(grid, config, home, meter)
+        statistics = known.statistics if known else {}
+        started = shake_hands(Call(grid, config, home, meter, progress.note, statistics))
         training = first_state(started, known)
         strategy = _strategy(started, training)
         _take_up(prepared, started, training, progress)
@@ -106,51 +133,30 @@ def _strategy(started: Started, training: Training) -> Any:
 
 def _take_up(prepared: Prepared, started: Started, training: Training, progress: PlainProgress) -> None:
     """Write the manifest, and see that a resumed run goes on with the data that it began with."""
-    directory, manifest = prepared.directory, _manifest(prepared, started, training.groups)
+    directory, now = prepared.directory, manifest(prepared.config, started, training.groups)
     old = directory.read_json("manifest.json") if training.round else {}
     for key, thing in (("spec_sha256", "data set"), ("partition_sha256", "partition"), ("mask_sha256", "masks")):
-        if old.get(key, manifest[key]) != manifest[key]:
-            raise RunError(f"cannot resume: the {thing} changed, expected {key} {old[key]}, found {manifest[key]}")
-    if old.get("code_sha256", manifest["code_sha256"]) != manifest["code_sha256"]:
-        progress.note("this run began with other code; the rounds from here on may not repeat it bit by bit")
+        if old.get(key, now[key]) != now[key]:
+            raise RunError(f"cannot resume: the {thing} changed, expected {key} {old[key]}, found {now[key]}")
+    for text in _changes(old, now):
+        progress.note(f"{text}; the rounds from here on may not repeat this run bit by bit")
     for name in ("metrics.jsonl", "sites.jsonl"):
         directory.drop_rounds_after(name, training.round)
-    directory.write_json("manifest.json", manifest)
+    directory.write_json("manifest.json", now)
 
 
-def _manifest(prepared: Prepared, started: Started, groups: dict[str, State]) -> dict[str, Any]:
-    """What was run, on what, by which code."""
-    config, federation, allocation = prepared.config, started.federation, started.allocation
-    versions = {name: metadata.version(name) for name in VERSIONS}
-    return {
-        "versions": {"python": platform.python_version(), **versions},
-        "seed": config.seed,
-        "engine": config.engine.name,
-        "code_sha256": code_hash(),
-        "spec_sha256": federation.spec.digest(),
-        "partition_sha256": allocation.partition_sha256,
-        "mask_sha256": allocation.mask_sha256,
-        "parameters": checkpoint.manifest_of(groups),
-        "full_bytes": sum(map(group_bytes, groups.values())),
-        "modalities": list(federation.spec.names),
-        "classes": list(federation.spec.classes),
-        "sites": [_site(name, started) for name in sorted(federation.sites)],
-        "effective_missing": allocation.effective_rates,
-    }
-
-
-def _site(name: str, started: Started) -> dict[str, Any]:
-    share, dataset = started.allocation.train[name], started.dataset
-    labels = dataset.labels[share.samples]
-    return {
-        "name": name,
-        "samples": len(labels),
-        "modalities": {
-            m: float(share.present[:, column].mean()) if len(labels) else 0.0
-            for column, m in enumerate(dataset.spec.names)
-        },
-        "classes": [int((labels == index).sum()) for index in range(len(dataset.spec.classes))],
-    }
+def _changes(old: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is not as it was when the run began, and yet no reason to stop it."""
+    changes = []
+    if old.get("code_sha256", now["code_sha256"]) != now["code_sha256"]:
+        changes.append("this run began with other code")
+    before = {site["name"]: site.get("data_sha256") for site in old.get("sites", [])}
+    changes += [
+        f"the data of site {site['name']} changed since this run began"
+        for site in now["sites"]
+        if before.get(site["name"], site.get("data_sha256")) != site.get("data_sha256")
+    ]
+    return changes
 
 
 def _quietly(what: str, action: Callable[[], object]) -> None:

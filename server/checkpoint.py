@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from fedrecon_core.data.statistics import Statistics
 from fedrecon_core.errors import RunError
 from fedrecon_core.state import State, flat, nested
 
@@ -40,6 +41,7 @@ class Training:
     quality: dict[str, float] = field(default_factory=dict)
     best_trained: dict[str, int] = field(default_factory=dict)
     best_quality: dict[str, float] = field(default_factory=dict)
+    statistics: dict[str, Statistics] = field(default_factory=dict)
     bytes_down: int = 0
     bytes_up: int = 0
     wire_bytes: int = 0
@@ -63,22 +65,23 @@ def save(folder: Path, training: Training) -> None:
         _write(partial, training)
         if final.exists():
             shutil.rmtree(final)
+        _sync(partial)
         partial.rename(final)
         _sync(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise RunError(
-            f"cannot write checkpoint {final}: {error.strerror or error}; the last good one is kept"
-        ) from None
-    for old in _rounds(folder)[:-KEPT]:
+        told = "the last good one is kept; mend that, then go on with --resume"
+        raise RunError(f"cannot write checkpoint {final}: {error.strerror or error}; {told}") from None
+    for old in (*_rounds(folder)[:-KEPT], *folder.glob(".round-*.partial")):
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(folder: Path, training: Training) -> None:
     parts = {f"{part}/{group}": state for part in _PARTS for group, state in getattr(training, part).items()}
+    parts |= {f"statistics/{name}": {"mean": s.mean, "std": s.std} for name, s in training.statistics.items()}
     # the best groups may be the current ones, and safetensors refuses tensors that share memory
     save_file({key: tensor.clone() for key, tensor in flat(parts).items()}, folder / "state.safetensors")
-    plain = {key: value for key, value in vars(training).items() if key not in (*_PARTS, "best")}
+    plain = {key: value for key, value in vars(training).items() if key not in (*_PARTS, "best", "statistics")}
     text = json.dumps({**plain, "best": asdict(training.best)}, indent=1)
     (folder / "state.json").write_text(text, encoding="utf-8")
     for file in folder.iterdir():
@@ -115,10 +118,11 @@ def load_newest(folder: Path) -> Training | None:
         raise RunError(
             f"checkpoint {found[-1]} cannot be read: {error}; remove it to resume from the one before"
         ) from None
-    parts: dict[str, Any] = {part: {} for part in _PARTS}
+    parts: dict[str, Any] = {part: {} for part in (*_PARTS, "statistics")}
     for key, state in nested(tensors).items():
         part, group = key.split("/", 1)
         parts[part][group] = state
+    parts["statistics"] = {name: Statistics(**values) for name, values in parts["statistics"].items()}
     return Training(**{**plain, "best": Best(**plain["best"])}, **parts)
 
 

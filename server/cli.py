@@ -13,6 +13,7 @@ from rich.console import Console
 
 from fedrecon_core.errors import FedReconError, RunError, UsageError
 from fedrecon_core.registry import discover
+from server.data_commands import data
 from server.engines.base import ENGINE_PACKAGES, ENGINES, Job
 from server.follow import Follower
 from server.prepare import Prepared, load_config, prepare, reopen, try_out
@@ -25,6 +26,7 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+application.add_typer(data)
 errors = Console(stderr=True)
 
 ConfigArgument = Annotated[Path | None, typer.Argument(help="YAML config; without it configs/quickstart.yaml.")]

@@ -10,7 +10,6 @@ from typing import Any
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
-from fedrecon_core.config import RunConfig
 from fedrecon_core.data.allocation import SERVER
 from fedrecon_core.data.site import SiteData, open_site
 from fedrecon_core.data.statistics import scaled
@@ -21,7 +20,7 @@ from fedrecon_core.metrics.base import all_metrics
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import State, write_group
 from server.exchange import exchange, needed
-from server.handshake import Started, deadline_of
+from server.handshake import Central, Started, deadline_of
 from server.predictions import write_predictions
 from strategies import messages
 from strategies.wire import WireMeter
@@ -38,10 +37,10 @@ class Evaluator(ABC):
 class ServerEvaluator(Evaluator):
     """The central validation and test sets under their masks, as in the benchmark."""
 
-    def __init__(self, started: Started, config: RunConfig, directory: Path) -> None:
+    def __init__(self, started: Started, central: Central, directory: Path) -> None:
         """Build the modules; the central sets are opened when they are first scored."""
-        self._started, self._directory = started, directory
-        self._device = choose_device(config.device)
+        self._started, self._central, self._directory = started, central, directory
+        self._device = choose_device(started.federation.config.device)
         self._groups = {name: module.to(self._device) for name, module in started.recovery.build().items()}
         self._sets: dict[str, SiteData] = {}
 
@@ -57,10 +56,11 @@ class ServerEvaluator(Evaluator):
 
     def _set(self, split: str, knowledge: Knowledge) -> SiteData:
         if split not in self._sets:
-            allocation, recovery = self._started.allocation, self._started.recovery
+            central, recovery = self._central, self._started.recovery
+            allocation = central.allocation
             share = {"validation": allocation.validation, "test": allocation.test}[split][SERVER]
             opened = open_site(
-                self._started.dataset, share.samples, share.present, device=self._device, sealed=recovery.reads_absent
+                central.dataset, share.samples, share.present, device=self._device, sealed=recovery.reads_absent
             )
             self._sets[split] = scaled(opened, knowledge.statistics)
         return self._sets[split]
@@ -99,8 +99,8 @@ class SiteEvaluator(Evaluator):
 def evaluator_for(started: Started, strategy: Any, grid: Grid, directory: Path, meter: WireMeter) -> Evaluator:
     """The evaluator that ``evaluate.where`` asks for."""
     config = started.federation.config
-    if config.evaluate.where == "server":
-        return ServerEvaluator(started, config, directory)
+    if config.evaluate.where == "server" and started.central is not None:
+        return ServerEvaluator(started, started.central, directory)
     return SiteEvaluator(started, strategy, grid, meter)
 
 

@@ -14,6 +14,8 @@ from strategies.messages import addressee
 from strategies.wire import WireMeter
 
 POLL_SECONDS = 0.05
+GRACE_SECONDS = 60.0
+"""How much longer than its deadline a message lives, for the clocks of two machines may differ."""
 
 
 @dataclass
@@ -63,6 +65,8 @@ def exchange(
     sent and received; ``arrived`` is told each site's name as its reply comes in.
     """
     replies = Replies()
+    for message in messages:  # a site that comes back later must not work on what nobody waits for any more
+        message.metadata.ttl = deadline.seconds(len(messages)) + GRACE_SECONDS
     ids = list(grid.push_messages(messages))
     for message in messages:
         meter.add(message.content)

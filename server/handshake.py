@@ -1,9 +1,9 @@
-"""Round 0: find the sites, ask who they are, hand simulated ones their samples, and check that all run the same."""
+"""Round 0: find the sites, learn what each holds, hand simulated ones their samples, see that all run the same."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message
@@ -12,10 +12,13 @@ from flwr.serverapp import Grid
 from fedrecon_core.config import RunConfig
 from fedrecon_core.data.allocation import Allocation, Share, allocate
 from fedrecon_core.data.dataset import Dataset, load_dataset
-from fedrecon_core.data.statistics import combine
-from fedrecon_core.errors import RunError
+from fedrecon_core.data.statistics import Statistics, combine
+from fedrecon_core.errors import ConfigError, RunError
 from fedrecon_core.recovery.base import Recovery, recovery_for
+from fedrecon_core.registry import RECOVERIES
+from fedrecon_core.types import DatasetSpec
 from server.exchange import Deadline, exchange
+from server.roster import DeployedRoster
 from strategies import messages
 from strategies.code_hash import code_hash
 from strategies.federation import Federation
@@ -26,27 +29,109 @@ POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Started:
-    """What the handshake leaves: the federation, its recovery, and the server's own copy of the data."""
+class Central:
+    """The server's own copy of the data, and who holds what of it."""
 
-    federation: Federation
-    recovery: Recovery
     dataset: Dataset
     allocation: Allocation
 
 
-def shake_hands(grid: Grid, config: RunConfig, run: str, meter: WireMeter) -> Started:
-    """Find the nodes, share out the data, and learn what each site holds.
+@dataclass(frozen=True)
+class Started:
+    """What the handshake leaves: the federation, its recovery, and the server's own data where it has any.
 
-    Raises ``RunError`` when no node connects within ``sites.wait`` seconds, or when a site runs other code.
+    ``gather`` brings the federation up to date before a round; ``RunError`` if too few sites are there.
     """
+
+    federation: Federation
+    recovery: Recovery
+    central: Central | None
+    gather: Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a handshake needs to speak with the nodes. ``run`` is where, or under which name, sites keep their state;
+    ``statistics`` are those that a resumed run began with."""
+
+    grid: Grid
+    config: RunConfig
+    run: str
+    meter: WireMeter
+    tell: Callable[[str], None]
+    statistics: Mapping[str, Statistics]
+
+
+def shake_hands(call: Call) -> Started:
+    """Find the sites, share out the data where the server has them, and learn what each site holds.
+
+    Raises ``RunError`` when too few sites connect within ``sites.wait`` seconds, or when a site does not fit the run.
+    """
+    if call.config.engine.simulated:
+        return _simulated(call, _central(call.config))
+    return _deployed(call, _central(call.config) if call.config.has_central_data else None)
+
+
+def _central(config: RunConfig) -> Central:
     dataset = load_dataset(config)
-    allocation = allocate(dataset, config)
+    return Central(dataset, allocate(dataset, config))
+
+
+# --- sites that bring their own data --------------------------------------------------------------------------------
+
+
+def _deployed(call: Call, central: Central | None) -> Started:
+    reads_absent = RECOVERIES.get(call.config.recovery.name).reads_absent  # type: ignore[attr-defined]
+    if reads_absent:
+        name = call.config.recovery.name
+        raise ConfigError(f"recovery.name: {name} reads absent data, which only a simulation has; choose another one")
+    federation = Federation(call.config, DatasetSpec(name="", modalities=(), classes=()), call.run, {}, {}, {})
+    known = None if central is None else central.dataset.spec.digest()
+    roster = DeployedRoster(call.grid, call.config, federation.config_json, call.run, call.meter, call.tell, known)
+    federation.nodes = roster.gather(0)
+    infos = roster.infos()
+    federation.spec = _spec_of(infos)
+    recovery = recovery_for(call.config, federation.spec)
+    federation.statistics = dict(call.statistics)
+    _take_in(federation, recovery, infos)
+
+    def gather(round_: int) -> None:
+        federation.nodes = roster.gather(round_)
+        _take_in(federation, recovery, roster.infos())
+
+    return Started(federation, recovery, central, gather)
+
+
+def _spec_of(infos: Mapping[str, SiteInfo]) -> DatasetSpec:
+    own = infos[min(infos)].own
+    assert own is not None  # the roster takes in no other
+    return DatasetSpec.model_validate_json(own.spec)
+
+
+def _take_in(federation: Federation, recovery: Recovery, infos: Mapping[str, SiteInfo]) -> None:
+    """Plans of the sites that are new or came back changed. The statistics stay those that the run began with; a late
+    site only adds those of a modality that nobody had before."""
+    news = {name: info for name, info in infos.items() if federation.sites.get(name) != info}
+    federation.sites.update(news)
+    federation.plans.update({name: recovery.plan(info.modalities) for name, info in news.items()})
+    for split in ("validation", "test"):
+        plans = federation.held_out_plans.setdefault(split, {})
+        for name, info in news.items():
+            plans[name] = recovery.plan(info.own.holdings[split].modalities if info.own else ())
+    for modality, found in combine(news[name].sums for name in sorted(news)).items():
+        federation.statistics.setdefault(modality, found)
+
+
+# --- simulated sites ------------------------------------------------------------------------------------------------
+
+
+def _simulated(call: Call, central: Central) -> Started:
+    config, dataset, allocation = call.config, central.dataset, central.allocation
     recovery = recovery_for(config, dataset.spec)
-    federation = Federation(config, dataset.spec, run, {}, {}, {})
-    federation.nodes = _hands(_wait_for_nodes(grid, config), sorted(allocation.train))
+    federation = Federation(config, dataset.spec, call.run, {}, {}, {})
+    federation.nodes = _hands(_wait_for_nodes(call.grid, config), sorted(allocation.train))
     federation.shares = dict(allocation.train)
-    federation.sites = _describe(grid, federation, meter)
+    federation.sites = _describe(call.grid, federation, call.meter)
     federation.nodes = {name: federation.nodes[name] for name in federation.sites}
     _agree(federation.sites.values(), dataset)
     federation.plans = {name: recovery.plan(site.modalities) for name, site in federation.sites.items()}
@@ -55,8 +140,13 @@ def shake_hands(grid: Grid, config: RunConfig, run: str, meter: WireMeter) -> St
         split: {name: recovery.plan(_shown(share, dataset)) for name, share in shares.items()}
         for split, shares in federation.held_out.items()
     }
-    federation.statistics = combine(federation.sites[name].sums for name in sorted(federation.sites))
-    return Started(federation, recovery, dataset, allocation)
+    found = combine(federation.sites[name].sums for name in sorted(federation.sites))
+    federation.statistics = dict(call.statistics) or found
+    return Started(federation, recovery, central, _stay)
+
+
+def _stay(round_: int) -> None:
+    """Simulated sites are there from the first round to the last."""
 
 
 def _shown(share: Share, dataset: Dataset) -> tuple[str, ...]:
@@ -94,7 +184,7 @@ def _describe(grid: Grid, federation: Federation, meter: WireMeter) -> dict[str,
 
 def deadline_of(config: RunConfig) -> Deadline:
     """How long the server waits for sites: in a simulation they take turns."""
-    return Deadline(config.sites.timeout, lanes=config.engine.workers)
+    return Deadline(config.sites.timeout, lanes=config.engine.workers if config.engine.simulated else None)
 
 
 def _agree(sites: Iterable[SiteInfo], dataset: Dataset) -> None:

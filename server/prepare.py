@@ -59,11 +59,23 @@ def prepare(path: Path | None, settings: Sequence[str] = (), out: Path | None = 
 
 
 def try_out(config: RunConfig) -> None:
-    """Load the data, share them out and build the models, so that a fault shows before anything is written."""
+    """Load the data, share them out and build the models, so that a fault shows before anything is written. What only
+    the sites of a deployment hold shows in the handshake."""
     choose_device(config.device)
+    if not config.has_central_data:
+        _check_owned(config)
+        return
     dataset = load_dataset(config)
     allocate(dataset, config)
     recovery_for(config, dataset.spec).build()
+
+
+def _check_owned(config: RunConfig) -> None:
+    if config.data.name != "sites":
+        told = "or evaluate.where: server, if the server should score on its held-out part"
+        raise ConfigError(
+            f"data.name: expected sites, whose data a deployment trains on, {told}; found {config.data.name}"
+        )
 
 
 def _fresh(name: str) -> Path:

@@ -19,6 +19,7 @@ from server.checkpoint import Best, Training
 from server.evaluation import Evaluator, metrics_line
 from server.exchange import Replies, exchange, needed
 from server.handshake import Started, deadline_of
+from server.manifest import sites_of
 from server.progress import PlainProgress
 from server.run_directory import RunDirectory
 from server.site_lines import site_lines
@@ -82,18 +83,32 @@ class Rounds:
         """New arrays and mean losses; below the quorum the round is repeated from the same parameters."""
         packed = {g: messages.pack_group(state) for g, state in self.training.groups.items()}
         for attempt in range(1, self.config.sites.retries + 2):
+            self._gather(round_)
             sent = self.strategy.configure_train(round_, messages.flatten(packed), ConfigRecord(), self.grid)
             self.progress.round_started(round_, len(sent))
             replies = self._exchange(sent, packed)
             self._record(round_, attempt, sent, replies)
             if len(replies.messages) >= needed(self.config.sites.quorum, len(sent)):
                 break
-            self.progress.note(f"round {round_}, attempt {attempt}: {self._shortfall(sent, replies)}")
+            self.progress.note(
+                f"round {round_}: attempt {attempt} of {self.config.sites.retries + 1} was short of the quorum"
+            )
         else:
             raise RunError(f"round {round_} failed {attempt} times: {self._shortfall(sent, replies)}")
         ordered = [replies.messages[name] for name in sorted(replies.messages)]
         arrays, losses = self.strategy.aggregate_train(round_, ordered)
         return arrays, dict(losses)
+
+    def _gather(self, round_: int) -> None:
+        """Bring the federation up to date; the manifest names every site that ever took part."""
+        before = set(self.started.federation.sites)
+        self.started.gather(round_)
+        self.training.statistics = dict(self.started.federation.statistics)
+        if set(self.started.federation.sites) != before:
+            known = self.directory.read_json("manifest.json")
+            self.directory.write_json("manifest.json", {**known, "sites": sites_of(self.started)})
+        if not self.started.federation.holders():
+            raise RunError(f"round {round_}: no connected site holds training samples; nothing can be trained")
 
     def _exchange(self, sent: list[Message], packed: dict[str, ArrayRecord]) -> Replies:
         """Send, collect, and turn every reply that cannot be aggregated into a failure."""
@@ -112,13 +127,12 @@ class Rounds:
         self.training.bytes_up += sum(line.get("bytes_up", 0) for line in lines)
         self._samples = sum(line["samples"] for line in lines if line["status"] == "ok")
         self.directory.append("sites.jsonl", lines)
-        for name, reason in sorted(replies.failures.items()):
-            self.progress.note(f"round {round_}: {name}: {reason}")
+        if replies.failures:
+            self.progress.note(f"round {round_}: {_answered(sent, replies)}; {replies.reasons()}")
 
     def _shortfall(self, sent: list[Message], replies: Replies) -> str:
-        reasons = replies.reasons()
         share = f"{self.config.sites.quorum:.0%}"
-        return f"{len(replies.messages)} of {len(sent)} sites answered, the quorum is {share} (sites.quorum). {reasons}"
+        return f"{_answered(sent, replies)}, the quorum is {share} (sites.quorum). {replies.reasons()}"
 
     # --- scoring ----------------------------------------------------------------------------------------------
 
@@ -141,6 +155,8 @@ class Rounds:
     def _finish(self) -> dict[str, Any]:
         """Read test once, at the best-validation round, and write the model."""
         training = self.training
+        if not any(training.trained.values()):
+            raise RunError(f"no site trained anything in {training.round} rounds; see sites.jsonl for what they sent")
         statistics = self.started.federation.statistics
         best = Knowledge(training.best.round, training.best_trained, training.best_quality, statistics)
         test = metrics_line(training.best.round, "test", self.evaluator.score("test", training.best_groups, best))
@@ -158,6 +174,10 @@ class Rounds:
             "train_seconds": training.train_seconds,
             "wall_seconds": self._wall_seconds(),
         }
+
+
+def _answered(sent: list[Message], replies: Replies) -> str:
+    return f"{len(replies.messages)} of {len(sent)} sites answered"
 
 
 def first_state(started: Started, known: Training | None) -> Training:

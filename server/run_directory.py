@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+import socket
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fedrecon_core.errors import RunError, UsageError
+
+LOCK_SECONDS = 10.0
+"""How long a resumed run waits for the process that worked on it before: one that was just killed may be going down."""
 
 
 class RunDirectory:
@@ -57,6 +65,33 @@ class RunDirectory:
         except OSError as error:
             raise UsageError(f"--out {self.path} cannot be written: {error.strerror}") from None
 
+    @property
+    def identity(self) -> str:
+        """A name that no other run has, under which sites keep their state; a resumed run keeps it. It has a file
+        of its own, so that the other files of equal runs are equal."""
+        path = self.path / ".identity"
+        if not path.exists():
+            write_text(path, uuid.uuid4().hex)
+        return path.read_text(encoding="utf-8")
+
+    @contextlib.contextmanager
+    def lock(self, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+        """Hold the directory for this process alone: two that write one run would spoil it.
+
+        The lock ends with its process, however that ends. After ``seconds`` of waiting for another one: ``RunError``.
+        """
+        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
+            deadline = time.monotonic() + seconds
+            while not _locked(file):
+                if time.monotonic() > deadline:
+                    file.seek(0)
+                    raise RunError(f"the run in {self.path} is being worked on by {file.read()}; end that, then resume")
+                time.sleep(0.1)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Replace the file ``name``."""
         write_text(self.path / name, _json(value, indent=2) + "\n")
@@ -72,6 +107,8 @@ class RunDirectory:
         try:
             with (self.path / name).open("a", encoding="utf-8") as file:
                 file.writelines(_json(line) + "\n" for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise RunError(f"cannot write {self.path / name}: {error.strerror}") from None
 
@@ -81,6 +118,14 @@ class RunDirectory:
         if path.exists():
             kept = [line for line in _whole_lines(path) if line["round"] <= last and line.get("split") != "test"]
             write_text(path, "".join(_json(line) + "\n" for line in kept))
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _json(value: Any, indent: int | None = None) -> str:

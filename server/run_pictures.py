@@ -7,7 +7,7 @@ import torch
 
 from fedrecon_core.inference import load_model
 from fedrecon_core.types import DatasetSpec
-from server.handshake import Started
+from server.handshake import Central, Started
 from server.report.pictures import save_grid
 from server.run_directory import RunDirectory
 
@@ -18,26 +18,29 @@ MOST_ROWS = 10
 def draw_reconstructions(directory: RunDirectory, started: Started) -> None:
     """Write ``reconstructions.png``: a source column, then one column per modality reconstructed from it.
 
-    Recoveries without generators, data without two image modalities of one size and a test set that never shows
-    their source leave no picture.
+    Recoveries without generators, data without two image modalities of one size, a test set that never shows their
+    source, and data that stay at the sites leave no picture.
     """
-    spec = started.dataset.spec
+    central = started.central
+    if central is None:
+        return
+    dataset, spec = central.dataset, central.dataset.spec
     images = _alike(spec)
     model = load_model(directory.model)
     maker = model.recovery.translator(model.groups, model.knowledge)
     if maker is None or len(images) < 2:
         return
     source = max(images, key=lambda name: sum(maker.translates((name, target)) for target in images))
-    samples = _one_per_class(started, source)
+    samples = _one_per_class(central, source)
     if not len(samples):
         return
-    pixels = torch.from_numpy(started.dataset.arrays[source][started.dataset.rows[source][samples]])
+    pixels = torch.from_numpy(dataset.arrays[source][dataset.rows[source][samples]])
     targets = [target for target in images if maker.translates((source, target))]
     with torch.no_grad():
         made = [maker.translate(pixels, (source, target)) for target in targets]
     grid = torch.stack([pixels, *made], dim=1).clamp(0, 1).numpy()
     columns = [f"{source} (source)", *(f"to {target}" for target in targets)]
-    rows = [spec.classes[int(label)] for label in started.dataset.labels[samples]]
+    rows = [spec.classes[int(label)] for label in dataset.labels[samples]]
     save_grid(directory.path / "reconstructions.png", columns, rows, grid)
 
 
@@ -47,10 +50,10 @@ def _alike(spec: DatasetSpec) -> list[str]:
     return [m.name for m in images if m.shape == images[0].shape]
 
 
-def _one_per_class(started: Started, source: str) -> np.ndarray:
+def _one_per_class(central: Central, source: str) -> np.ndarray:
     """The first test sample of each class whose ``source`` some mask of the test shows: absent data stay unseen."""
-    dataset, column = started.dataset, started.dataset.spec.names.index(source)
-    shares = started.allocation.test.values()
+    dataset, column = central.dataset, central.dataset.spec.names.index(source)
+    shares = central.allocation.test.values()
     shown = np.unique(np.concatenate([share.samples[share.present[:, column]] for share in shares]))
     found = [shown[dataset.labels[shown] == label][:1] for label in range(min(len(dataset.spec.classes), MOST_ROWS))]
     return np.concatenate(found)

@@ -21,9 +21,9 @@ class Federation:
     """``nodes`` maps site names to Flower's random node ids of the moment (in a simulation several sites may share a
     node); everything else goes by name.
 
-    ``held_out`` and ``held_out_plans`` give, per split, each site's validation and test samples and the groups that
-    their evaluation needs. ``trained`` counts, per group, the samples that it was trained on so far; ``quality`` holds
-    the mappings' scores.
+    ``sites`` and ``plans`` keep a site that has left: it may come back. ``shares`` and ``held_out`` are what the server
+    deals out in a simulation; ``held_out_plans`` gives, per split, the groups that each site's evaluation needs.
+    ``trained`` counts, per group, the samples that it was trained on so far; ``quality`` holds the mappings' scores.
     """
 
     config: RunConfig
@@ -46,7 +46,7 @@ class Federation:
 
     def order(self, name: str, round_: int, split: str = "train") -> Order:
         """The order for the site ``name`` in round ``round_``, over its samples of ``split``."""
-        shares = self.shares if split == "train" else self.held_out[split]
+        shares = self.shares if split == "train" else self.held_out.get(split, {})
         return Order(name, self.config_json, round_, self.run, shares.get(name))
 
     def plan(self, name: str, split: str = "train") -> TransferPlan:
@@ -69,9 +69,15 @@ class Federation:
 
     def holders(self, split: str = "train") -> list[str]:
         """The connected sites that hold samples of ``split``, sorted by name."""
+        return sorted(name for name in self.nodes if self._samples(name, split))
+
+    def _samples(self, name: str, split: str) -> int:
+        site, share = self.sites[name], self.held_out.get(split, {}).get(name)
         if split == "train":
-            return sorted(name for name, site in self.sites.items() if site.samples > 0)
-        return sorted(name for name, share in self.held_out[split].items() if name in self.nodes and len(share.samples))
+            return site.samples
+        if site.own is not None:
+            return site.own.holdings[split].samples
+        return 0 if share is None else len(share.samples)
 
     def sample(self, round_: int, split: str, fraction: float) -> list[str]:
         """``fraction`` of the sites that hold samples (at least one), drawn by name, sorted: node ids are random."""

@@ -31,8 +31,9 @@ DESCRIBE_TYPE, LOCAL_TYPE, SITE_TYPE = f"query.{DESCRIBE}", f"train.{LOCAL}", f"
 class Order:
     """What every message to a site carries. ``site`` is the site that it is for: in a simulation the nodes only lend
     their hands, and any of them may act for any site. ``config`` is the resolved config as JSON, ``run`` the run
-    directory under which a simulated site keeps its state where the run config does not name one, ``share`` a simulated
-    site's samples and masks (None: it has its own)."""
+    directory under which a simulated site keeps its state where the run config does not name one, or the run's identity
+    under which a site keeps it in its own folder; ``share`` a simulated site's samples and masks (None: it has its
+    own)."""
 
     site: str
     config: str
@@ -42,9 +43,32 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Holding:
+    """What a site holds of one split: how many samples, and how many of them have each modality."""
+
+    samples: int
+    present: dict[str, int]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those that some sample has, in the spec's order."""
+        return tuple(name for name, count in self.present.items() if count)
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """What a site says of data that only it can see: the specification as JSON, a SHA-256 that changes with any file of
+    its folder, and split -> holding."""
+
+    spec: str
+    data_hash: str
+    holdings: dict[str, Holding]
+
+
+@dataclass(frozen=True)
 class SiteInfo:
     """A site's answer to ``describe``. ``samples`` counts its training samples, ``sums`` are the statistics over its
-    present training rows."""
+    present training rows; ``own`` is None where the server dealt out the data."""
 
     name: str
     code_hash: str
@@ -52,6 +76,7 @@ class SiteInfo:
     modalities: tuple[str, ...]
     samples: int
     sums: dict[str, Sums]
+    own: OwnData | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +214,33 @@ def write_site(info: SiteInfo) -> RecordDict:
     statistics: MetricValues = {}
     for name, (count, sums, squares) in info.sums.items():
         statistics.update({f"{name}.count": count, f"{name}.sum": sums, f"{name}.squares": squares})
-    return RecordDict({"site": site, "statistics": MetricRecord(statistics)})
+    content = RecordDict({"site": site, "statistics": MetricRecord(statistics)})
+    if info.own is not None:
+        content["own"] = ConfigRecord({"spec": info.own.spec, "data_hash": info.own.data_hash})
+        for split, held in info.own.holdings.items():
+            content[f"holding_{split}"] = ConfigRecord({"samples": held.samples, **_prefixed(held.present)})
+    return content
+
+
+def _prefixed(present: Mapping[str, int]) -> dict[str, int]:
+    return {f"has_{name}": count for name, count in present.items()}
+
+
+def _read_own(content: RecordDict) -> OwnData | None:
+    if "own" not in content:
+        return None
+    own = content.config_records["own"]
+    holdings = {
+        key.removeprefix("holding_"): _read_holding(record)
+        for key, record in content.config_records.items()
+        if key.startswith("holding_")
+    }
+    return OwnData(str(own["spec"]), str(own["data_hash"]), holdings)
+
+
+def _read_holding(record: ConfigRecord) -> Holding:
+    present = {key.removeprefix("has_"): int(record[key]) for key in record if key != "samples"}  # type: ignore[arg-type]
+    return Holding(int(record["samples"]), present)  # type: ignore[arg-type]
 
 
 def read_site(content: RecordDict) -> SiteInfo:
@@ -207,6 +258,7 @@ def read_site(content: RecordDict) -> SiteInfo:
         modalities=tuple(str(name) for name in site["modalities"]),  # type: ignore[union-attr]
         samples=int(site["samples"]),  # type: ignore[arg-type]
         sums=sums,
+        own=_read_own(content),
     )
 
 

@@ -67,6 +67,8 @@ def allocate(dataset: Dataset, config: RunConfig) -> Allocation:
 
     Raises ``ConfigError`` or ``DataError`` naming the key where the data set cannot be shared out as asked.
     """
+    if dataset.sites:
+        _check_own_sites(dataset, config)
     training = _training(dataset, config)
     shares = {"train": _train_shares(dataset, config, training)}
     for split in ("validation", "test"):
@@ -119,11 +121,30 @@ def _training(dataset: Dataset, config: RunConfig) -> _Training:
     members = dataset.members(0)
     if config.missing.train.level == "coupled":
         return _coupled(dataset, config, members)
-    owner = _assign(dataset, config, members, config.sites.count, "")
+    if dataset.owner is None:
+        owner = _assign(dataset, config, members, config.sites.count, "")
+    else:
+        owner = dataset.owner[members]
     masks = None
     if config.missing.train.level in ("site", "profile"):
         masks = _drawn_site_masks(dataset, config, "train", members, owner)
     return _Training(members, owner, masks)
+
+
+def _check_own_sites(dataset: Dataset, config: RunConfig) -> None:
+    """Sites that exist are not dealt out again."""
+    count = len(dataset.sites)
+    if config.sites.count != count:
+        raise ConfigError(f"sites.count: expected {count}, the number of site folders, found {config.sites.count}")
+    if config.data.partition.name != "iid":
+        found = config.data.partition.name
+        raise ConfigError(
+            f"data.partition: the site folders are the partition, expected none, found {found}; leave it out"
+        )
+    if config.missing.train.level == "coupled":
+        raise ConfigError(
+            "missing.train.level: coupled deals samples out, and the site folders hold theirs; choose another"
+        )
 
 
 def _coupled(dataset: Dataset, config: RunConfig, members: IntArray) -> _Training:
@@ -176,7 +197,7 @@ def _train_shares(dataset: Dataset, config: RunConfig, training: _Training) -> d
         present = sample_masks(_scheme(dataset, config, "train"), exists)
     else:
         present = training.masks[training.owner] & exists
-    shares = _grouped(config, training.members, present, training.owner, _sites(config))
+    shares = _grouped(config, training.members, present, training.owner, _sites(dataset, config))
     if not any(len(share.samples) for share in shares.values()):
         raise DataError(
             "missing.train: expected some training sample with a modality, found none at any site; "
@@ -191,9 +212,10 @@ def _held_out_shares(dataset: Dataset, config: RunConfig, split: str, training: 
     missing: Missing = getattr(config.missing, split)
     draws = missing.draws if isinstance(missing, MissingTest) else 1
     exists = dataset.exists()[members]
-    owner, places = np.zeros(len(members), dtype=np.int64), [SERVER]
+    places: Sequence[str] = [SERVER]
+    owner = np.zeros(len(members), dtype=np.int64)
     if config.evaluate.where == "sites":
-        owner, places = _spread(dataset, config, split, training), _sites(config)
+        owner, places = _spread(dataset, config, split, training), _sites(dataset, config)
     if missing.level in ("site", "profile"):
         masks = _held_out_site_masks(dataset, config, split, training, owner)
         present = np.tile(masks[owner] & exists, (draws, 1))
@@ -234,6 +256,8 @@ def _spread(dataset: Dataset, config: RunConfig, split: str, training: _Training
     """int64 [N]: the site of each held-out sample: at random in equal shares, or, where the partition keeps natural
     ids together, with its id: at the (first) site that trains on it, new ids being dealt whole."""
     members, sites = dataset.members(SPLITS.index(split)), config.sites.count
+    if dataset.owner is not None:
+        return dataset.owner[members]
     draw = numpy_stream(config.seed, "spread", split)
     if not _partition(config).keeps_naturals:
         return draw.permutation(len(members)) % sites
@@ -246,8 +270,8 @@ def _spread(dataset: Dataset, config: RunConfig, split: str, training: _Training
     return np.asarray(seat[inverse])
 
 
-def _sites(config: RunConfig) -> list[str]:
-    return [site_name(index) for index in range(config.sites.count)]
+def _sites(dataset: Dataset, config: RunConfig) -> Sequence[str]:
+    return dataset.sites or [site_name(index) for index in range(config.sites.count)]
 
 
 def _grouped(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,27 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 
+class Stored(Protocol):
+    """Rows in memory or on the disk: an array, or what reads like one. float32 [N, *shape]."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, *shape)."""
+
+    @property
+    def dtype(self) -> Any:
+        """NumPy's."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Rows by int64 [K] or by a slice."""
+
+    def __array__(self) -> NDArray[np.float32]:
+        """All of it."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """All samples of a data set.
@@ -29,7 +50,8 @@ class Dataset:
     ``groups`` int64 [N], the unit that never straddles two splits and that a bootstrap draws (source digit, subject);
     ``arrays[m]`` float32 [N_m, *shape], memory-mappable; ``rows[m]`` int64 [N], the row of each sample in ``arrays[m]``
     or -1 where the sample really lacks m; for a modality of variable length ``arrays[m]`` is concatenated in time and
-    ``offsets[m]`` int64 [N_m + 1] holds the borders.
+    ``offsets[m]`` int64 [N_m + 1] holds the borders. Where the data come from sites, ``sites`` names them and ``owner``
+    int64 [N] is the position of each sample's site.
     """
 
     spec: DatasetSpec
@@ -37,9 +59,11 @@ class Dataset:
     ids: IntArray
     split: IntArray
     groups: IntArray
-    arrays: Mapping[str, NDArray[np.float32]]
+    arrays: Mapping[str, Stored]
     rows: Mapping[str, IntArray]
     offsets: Mapping[str, IntArray] = field(default_factory=dict)
+    sites: tuple[str, ...] = ()
+    owner: IntArray | None = None
 
     def members(self, split: int) -> IntArray:
         """The sample indices of a split (0 train, 1 validation, 2 test), ascending."""

@@ -10,17 +10,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
-from fedrecon_core.types import Batch, DatasetSpec, Rows
+from fedrecon_core.types import SPLITS, Batch, DatasetSpec, Rows
 
 
 @dataclass(frozen=True)
 class Column:
     """One modality of a site. ``values`` [R, *shape], or [sum of lengths, D] with ``offsets`` int64 [R + 1];
-    ``rows`` int64 [N]: the row of each sample, -1 where it is absent."""
+    ``rows`` int64 [N]: the row of each sample, -1 where it is absent. There may be rows of no sample here: those of
+    another split, in a file that is mapped as a whole."""
 
     values: Tensor
     rows: Tensor
     offsets: Tensor | None = None
+
+    def used(self) -> Column:
+        """The same without the rows of no sample; itself where there are none."""
+        rows = torch.unique(self.rows[self.rows >= 0])
+        count = len(self.values) if self.offsets is None else len(self.offsets) - 1
+        if len(rows) == count:
+            return self
+        place = torch.full((count,), -1, dtype=torch.int64, device=rows.device)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        moved = torch.where(self.rows >= 0, place[self.rows], -1)
+        if self.offsets is None:
+            return Column(self.values[rows], moved)
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        borders = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        steps = torch.arange(int(borders[-1]), device=rows.device)
+        source = steps + torch.repeat_interleave(self.offsets[rows] - borders[:-1], lengths)
+        return Column(self.values[source], moved, borders)
 
     def take(self, samples: Tensor) -> Rows:
         """The rows of those of ``samples`` that have the modality, with their position in ``samples``."""
@@ -112,6 +130,30 @@ def open_site(
         present=_tensor(np.stack([_numpy(visible[m].rows) >= 0 for m in dataset.spec.names], axis=1), device),
         columns=visible,
         sealed=hidden,
+    )
+
+
+def own_site(dataset: Dataset, split: str, *, device: torch.device, keep_empty: bool) -> SiteData:
+    """All samples of ``split`` in a site's own folder. On the CPU the arrays stay mapped from the disk; samples that
+    have nothing are left out unless ``keep_empty``."""
+    exists, samples = dataset.exists(), dataset.members(SPLITS.index(split))
+    kept = samples if keep_empty else samples[exists[samples].any(axis=1)]
+    return SiteData(
+        spec=dataset.spec,
+        labels=_tensor(dataset.labels[kept], device),
+        ids=_tensor(dataset.ids[kept], device),
+        groups=_tensor(dataset.groups[kept], device),
+        present=_tensor(exists[kept], device),
+        columns={m: _whole_column(dataset, m, kept, device) for m in dataset.spec.names},
+    )
+
+
+def _whole_column(dataset: Dataset, modality: str, samples: IntArray, device: torch.device) -> Column:
+    offsets = dataset.offsets.get(modality)
+    return Column(
+        _tensor(np.asarray(dataset.arrays[modality]), device),
+        _tensor(dataset.rows[modality][samples], device),
+        None if offsets is None else _tensor(offsets, device),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ def site_sums(data: SiteData) -> dict[str, Sums]:
     """Modality -> sums over this site's present rows; modalities without any row are left out."""
     sums = {}
     for modality in data.spec.modalities:
-        values = data.columns[modality.name].values
+        values = data.columns[modality.name].used().values
         if len(values):
             rows = values.reshape(-1, *modality.features).flatten(1).double()
             sums[modality.name] = (float(len(rows)), rows.sum(0).tolist(), (rows**2).sum(0).tolist())
@@ -63,7 +64,7 @@ def scaled(data: SiteData, statistics: Mapping[str, Statistics]) -> SiteData:
         return data
 
     def scale(columns: dict[str, Column]) -> dict[str, Column]:
-        return {n: _scaled(c, wanted[n], statistics[n]) if n in wanted else c for n, c in columns.items()}
+        return {n: _scaled(c.used(), wanted[n], statistics[n]) if n in wanted else c for n, c in columns.items()}
 
     return replace(data, columns=scale(data.columns), sealed=None if data.sealed is None else scale(data.sealed))
 
@@ -76,7 +77,7 @@ def scaled_dataset(dataset: Dataset, statistics: Mapping[str, Statistics]) -> Da
 
 
 def _tensor(dataset: Dataset, name: str) -> Tensor:
-    return torch.from_numpy(dataset.arrays[name])
+    return torch.from_numpy(np.asarray(dataset.arrays[name]))
 
 
 def _scaled(column: Column, modality: ModalitySpec, statistics: Statistics) -> Column:

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 import client.app
-import client.site
+import client.simulated
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import forget_datasets
 from fedrecon_core.data.site import open_site
@@ -252,7 +252,7 @@ def fresh() -> Iterator[None]:
 
 def forget() -> None:
     forget_datasets()
-    client.site._open.clear()
+    client.simulated._open.clear()
 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, config: Any) -> None:

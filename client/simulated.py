@@ -1,0 +1,74 @@
+"""A simulated site: the server deals out its samples, and any node may act for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+from client.site import Site
+from fedrecon_core.data.allocation import Share
+from fedrecon_core.data.dataset import load_dataset
+from fedrecon_core.data.site import SiteData, open_site
+from fedrecon_core.data.statistics import Statistics, scaled
+from fedrecon_core.device import choose_device
+from fedrecon_core.errors import DataError
+from fedrecon_core.state import tensor_bytes
+from fedrecon_core.types import DatasetSpec
+
+OPEN_SITES = 64
+"""Simulated sites whose data a process keeps at hand; beyond it the one used longest ago is opened again."""
+_open: OrderedDict[tuple[str, ...], SiteData] = OrderedDict()
+
+
+class SimulatedSite(Site):
+    """The site that the message names."""
+
+    own = None
+
+    @property
+    def name(self) -> str:
+        """See ``Site.name``."""
+        return self.order.site
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """See ``Site.spec``."""
+        self._share()  # without one, a deployment reached a node that has no data: say so first
+        return load_dataset(self.config).spec
+
+    @property
+    def folder(self) -> Path:
+        """Below the run directory, which lies on the same machine."""
+        run = str(self.run_config.get("out") or self.order.run)
+        return Path(run) / "sites" / self.name
+
+    def data(self, split: str, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
+        """See ``Site.data``. The message's share is of ``split`` already; only ``oracle`` gets the sealed copy."""
+        share, config = self._share(), self.config
+        sealed, known = self.recovery.reads_absent, dict(statistics or {})
+        key = (self.name, config.data.model_dump_json(), str(config.seed), str(sealed), _digest(share, known))
+        if key not in _open:
+            device = choose_device(config.device)
+            opened = open_site(load_dataset(config), share.samples, share.present, device=device, sealed=sealed)
+            _open[key] = scaled(opened, known)
+            while len(_open) > OPEN_SITES:
+                _open.popitem(last=False)
+        _open.move_to_end(key)
+        return _open[key]
+
+    def _share(self) -> Share:
+        if self.order.share is None:
+            raise DataError(
+                "this node has no data: expected site=, data= and state= in its node config (docs/site-folder.md), "
+                "found none; `fedrecon data split` makes site folders from a simulation"
+            )
+        return self.order.share
+
+
+def _digest(share: Share, statistics: Mapping[str, Statistics]) -> str:
+    digest = hashlib.sha256(share.samples.tobytes() + share.present.tobytes())
+    for name in sorted(statistics):
+        digest.update(name.encode() + tensor_bytes(statistics[name].mean) + tensor_bytes(statistics[name].std))
+    return digest.hexdigest()

@@ -1,0 +1,91 @@
+"""Data set ``sites``: a folder of site folders. In a simulation each folder is one site; in a deployment every site
+opens its own, and the server none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fedrecon_core.config import DataParams
+from fedrecon_core.data.dataset import Dataset, DatasetLoader, IntArray
+from fedrecon_core.data.folder import DESCRIPTION, open_folder
+from fedrecon_core.data.stack import Stack
+from fedrecon_core.errors import DataError
+from fedrecon_core.registry import DATASETS
+
+
+class SitesParams(DataParams):
+    """``root``: the folder of site folders."""
+
+
+@DATASETS.register("sites")
+class Sites(DatasetLoader):
+    """Sites with their own data; the folders' names are the sites' names."""
+
+    Params = SitesParams
+
+    def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
+        """All folders as one data set whose arrays stay on the disk. ``DataError`` where folders do not agree."""
+        if root is None:
+            raise DataError("data.root: data set 'sites' expects a folder of site folders here, found none")
+        opened = {folder.name: open_folder(folder) for folder in site_folders(root)}
+        _agree(opened, root)
+        return joined(opened)
+
+
+def site_folders(root: Path) -> list[Path]:
+    """The site folders in ``root``, sorted by name; ``DataError`` without any."""
+    found = sorted(path for path in root.iterdir() if (path / DESCRIPTION).is_file()) if root.is_dir() else []
+    if not found:
+        raise DataError(
+            f"{root}: expected folders that hold a {DESCRIPTION}, found none (`fedrecon data split` makes some)"
+        )
+    return found
+
+
+def _agree(opened: dict[str, Dataset], root: Path) -> None:
+    first = min(opened)
+    for name, dataset in opened.items():
+        if dataset.spec != opened[first].spec:
+            raise DataError(
+                f"{root / name}: expected name, modalities and classes of {root / first}, found others; "
+                f"compare their {DESCRIPTION}"
+            )
+    for modality in opened[first].spec.names:
+        if not any((dataset.rows[modality] >= 0).any() for dataset in opened.values()):
+            raise DataError(f"{root}: expected some sample with modality '{modality}', found none at any site")
+
+
+def joined(opened: dict[str, Dataset]) -> Dataset:
+    """One data set over the sites' own, in the order of their names."""
+    parts = [opened[name] for name in sorted(opened)]
+    spec = parts[0].spec
+
+    def column(name: str) -> IntArray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return Dataset(
+        spec=spec,
+        labels=column("labels"),
+        ids=column("ids"),
+        split=column("split"),
+        groups=column("groups"),
+        arrays={m: Stack([part.arrays[m] for part in parts]) for m in spec.names},
+        rows={m: _rows(parts, m) for m in spec.names},
+        offsets={m: _offsets(parts, m) for m in spec.names if any(m in part.offsets for part in parts)},
+        sites=tuple(sorted(opened)),
+        owner=np.repeat(np.arange(len(parts)), [len(part.labels) for part in parts]),
+    )
+
+
+def _rows(parts: list[Dataset], modality: str) -> IntArray:
+    counts = [int((part.rows[modality] >= 0).sum()) for part in parts]
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    pieces = [part.rows[modality] for part in parts]
+    return np.concatenate([np.where(rows >= 0, rows + s, -1) for rows, s in zip(pieces, starts, strict=True)])
+
+
+def _offsets(parts: list[Dataset], modality: str) -> IntArray:
+    lengths = [np.diff(part.offsets[modality]) for part in parts if modality in part.offsets]
+    return np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)

@@ -1,0 +1,76 @@
+"""``fedrecon data``: site folders made from a simulation, checked and sealed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedrecon_core.data.dataset import Dataset
+from fedrecon_core.data.folder import DESCRIPTION, open_folder
+from fedrecon_core.data.folder_check import check_folder, seal_folder
+from fedrecon_core.data.sites import site_folders
+from fedrecon_core.errors import DataError
+from fedrecon_core.types import SPLITS
+from server.prepare import load_config
+from server.split import write_sites
+
+data = typer.Typer(name="data", help="Site folders: what a site's owner prepares.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="A site folder, or a folder of site folders.")]
+
+
+@data.command()
+def split(
+    config: Annotated[Path, typer.Argument(help="The config of a simulation.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the site folders and federation.yaml.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Override a key: dotted.key=value.")] = None,
+) -> None:
+    """Write the simulated sites of a config as site folders, with a config to run them."""
+    for folder in write_sites(load_config(config, settings or []), out.resolve()):
+        typer.echo(folder)
+    typer.echo(f"run them with: fedrecon run {out / 'federation.yaml'}")
+
+
+@data.command()
+def check(folder: Folder) -> None:
+    """Read every file of a site folder, explain every fault, and leave a stamp where there is none."""
+    folders = _folders(folder)
+    _refuse([fault for path in folders for fault in check_folder(path)])
+    _show(folders)
+
+
+@data.command()
+def seal(folder: Folder) -> None:
+    """Write size and SHA-256 of the files as they are now into dataset.yaml, then check."""
+    folders = _folders(folder)
+    _refuse([fault for path in folders for fault in seal_folder(path)])
+    _show(folders)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [folder] if (folder / DESCRIPTION).is_file() else site_folders(folder)
+
+
+def _refuse(faults: list[str]) -> None:
+    for fault in faults:
+        typer.echo(fault, err=True)
+    if faults:
+        raise DataError(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} found; nothing was stamped where one was")
+
+
+def _show(folders: list[Path]) -> None:
+    table = Table("site folder", *SPLITS, "samples that have each modality")
+    for folder in folders:
+        found = open_folder(folder)
+        counts = [str(len(found.members(index))) for index in range(len(SPLITS))]
+        table.add_row(folder.resolve().name, *counts, _modalities(found))
+    Console().print(table)
+
+
+def _modalities(found: Dataset) -> str:
+    counts = {name: int((found.rows[name] >= 0).sum()) for name in found.spec.names}
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"

@@ -1,0 +1,87 @@
+"""``manifest.json``: what was run, on what, by which code."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+from fedrecon_core.config import RunConfig
+from fedrecon_core.state import State, group_bytes
+from server.checkpoint import manifest_of
+from server.handshake import Central, Started
+from strategies.code_hash import code_hash
+from strategies.messages import OwnData, SiteInfo
+
+VERSIONS = ("fedrecon", "flwr", "ray", "torch", "numpy")
+
+
+def manifest(config: RunConfig, started: Started, groups: dict[str, State]) -> dict[str, Any]:
+    """All fields. Hashes of partition and masks exist where the server dealt out the data."""
+    federation, allocation = started.federation, _dealt(started)
+    versions = {name: metadata.version(name) for name in VERSIONS}
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "seed": config.seed,
+        "engine": config.engine.name,
+        "code_sha256": code_hash(),
+        "spec_sha256": federation.spec.digest(),
+        "partition_sha256": allocation.allocation.partition_sha256 if allocation else None,
+        "mask_sha256": allocation.allocation.mask_sha256 if allocation else None,
+        "parameters": manifest_of(groups),
+        "full_bytes": sum(map(group_bytes, groups.values())),
+        "modalities": list(federation.spec.names),
+        "classes": list(federation.spec.classes),
+        "sites": sites_of(started),
+        "effective_missing": allocation.allocation.effective_rates if allocation else _missing(started),
+    }
+
+
+def _dealt(started: Started) -> Central | None:
+    """The server's data where it dealt them out to the sites."""
+    return started.central if started.federation.shares else None
+
+
+def sites_of(started: Started) -> list[dict[str, Any]]:
+    """What each site that ever took part holds for training. How many samples of each class a deployed site has is not
+    asked: it stays at the site."""
+    central, sites = _dealt(started), started.federation.sites
+    if central is not None:
+        return [_simulated_site(name, central) for name in sorted(sites)]
+    return [_deployed_site(info, info.own) for _, info in sorted(sites.items()) if info.own]
+
+
+def _simulated_site(name: str, central: Central) -> dict[str, Any]:
+    share, dataset = central.allocation.train[name], central.dataset
+    labels = dataset.labels[share.samples]
+    return {
+        "name": name,
+        "samples": len(labels),
+        "modalities": {
+            m: float(share.present[:, column].mean()) if len(labels) else 0.0
+            for column, m in enumerate(dataset.spec.names)
+        },
+        "classes": [int((labels == index).sum()) for index in range(len(dataset.spec.classes))],
+    }
+
+
+def _deployed_site(info: SiteInfo, own: OwnData) -> dict[str, Any]:
+    held = own.holdings["train"]
+    return {
+        "name": info.name,
+        "samples": held.samples,
+        "modalities": {name: count / max(held.samples, 1) for name, count in held.present.items()},
+        "data_sha256": own.data_hash,
+    }
+
+
+def _missing(started: Started) -> dict[str, dict[str, float]]:
+    """Split -> modality -> share of the samples, over all sites that bring their own, that lack it."""
+    owned = [info.own for info in started.federation.sites.values() if info.own]
+    rates = {}
+    for split in ("train", "validation", "test"):
+        held = [own.holdings[split] for own in owned]
+        total = sum(holding.samples for holding in held)
+        present = {name: sum(h.present.get(name, 0) for h in held) for name in started.federation.spec.names}
+        rates[split] = {name: 1 - count / max(total, 1) for name, count in present.items()}
+    return rates
