@@ -14,6 +14,7 @@ from rich.console import Console
 from fedrecon_core.errors import FedReconError, RunError, UsageError
 from fedrecon_core.registry import discover
 from server.data_commands import data
+from server.deploy_commands import SuperLinkOption, add_to, submit, submit_again
 from server.engines.base import ENGINE_PACKAGES, ENGINES, Job
 from server.follow import Follower
 from server.prepare import Prepared, load_config, prepare, reopen, try_out
@@ -27,11 +28,12 @@ application = typer.Typer(
     pretty_exceptions_enable=False,
 )
 application.add_typer(data)
+add_to(application)
 errors = Console(stderr=True)
 
 ConfigArgument = Annotated[Path | None, typer.Argument(help="YAML config; without it configs/quickstart.yaml.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key: dotted.key=value (repeatable).")]
-EngineOption = Annotated[str | None, typer.Option(help="Where sites run: inprocess or ray (overrides engine.name).")]
+EngineOption = Annotated[str | None, typer.Option(help="Where sites run: inprocess, ray or deployment (engine.name).")]
 OutOption = Annotated[Path | None, typer.Option(help="Run directory (default runs/<name>-<UTC time>).")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")]
 
@@ -54,12 +56,12 @@ def run(
     engine: EngineOption = None,
     out: OutOption = None,
     resume: ResumeOption = False,
+    superlink: SuperLinkOption = None,
 ) -> None:
     """Train a federation and write its run directory."""
-    chosen = [*(settings or []), *([f"engine.name={engine}"] if engine else [])]
-    discover(ENGINE_PACKAGES)
-    if engine:
-        ENGINES.get(engine)
+    chosen = [*(settings or []), *_engine_settings(engine, superlink)]
+    if _deployed(config, chosen, out if resume else None):
+        return submit_again(out, chosen) if resume else submit(load_config(config, chosen), out)
     prepared = _resumed(config, chosen, out) if resume else prepare(config, chosen, out)
     _announce(prepared)
     try:
@@ -69,6 +71,25 @@ def run(
             f"interrupted; go on with: fedrecon run --resume --out {prepared.directory.path}"
         ) from None
     _conclude(prepared)
+
+
+def _engine_settings(engine: str | None, superlink: str | None) -> list[str]:
+    discover(ENGINE_PACKAGES)
+    if engine:
+        ENGINES.get(engine)
+    given = {"engine.name": engine, "engine.superlink": superlink}
+    return [f"{key}={value}" for key, value in given.items() if value]
+
+
+def _deployed(config: Path | None, settings: list[str], resumed: Path | None) -> bool:
+    """Whether the run goes to a SuperLink: because the command line says so, else the config or the resumed run."""
+    named = [setting for setting in settings if setting.startswith("engine.name=")]
+    if named:
+        return named[-1] == "engine.name=deployment"
+    source = resumed / "config.yaml" if resumed else config
+    if source is None or not source.is_file():
+        return False
+    return not load_config(source, settings).engine.simulated
 
 
 def _resumed(config: Path | None, settings: list[str], out: Path | None) -> Prepared:

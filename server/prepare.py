@@ -53,7 +53,7 @@ def prepare(path: Path | None, settings: Sequence[str] = (), out: Path | None = 
     """A new run: its config, checked against its data, in a fresh directory (default ``runs/<name>-<UTC time>``)."""
     config = load_config(path, settings)
     try_out(config)
-    directory = RunDirectory((out or _fresh(config.name)).resolve())
+    directory = RunDirectory((out or fresh(config.name)).resolve())
     directory.create(config.to_yaml())
     return Prepared(config, directory)
 
@@ -78,7 +78,7 @@ def _check_owned(config: RunConfig) -> None:
         )
 
 
-def _fresh(name: str) -> Path:
+def fresh(name: str) -> Path:
     """``runs/<name>-<UTC time>``, with a number behind it where two runs start in the same second."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     first = Path("runs") / f"{name}-{stamp}"

@@ -24,25 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from fedrecon_core.errors import FedReconError, RunError, UsageError
-from server.engines import processes
+from server.engines import flower, processes
 from server.engines.base import ENGINES, Engine, Job
 from server.engines.submission import write_app
 
 CONNECTION = "fedrecon"
 START_SECONDS = 60.0
-COMMAND_SECONDS = 30.0
 POLL_SECONDS = 2.0
 # Ray's sockets lie up to 70 characters below its folder, and a socket's path has at most 107.
 LONGEST_FOLDER = 30
-
-_ENVIRONMENT = {
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "OMP_NUM_THREADS": "1",  # results depend on the number of threads
-    "PYTHONUNBUFFERED": "1",
-}
 
 
 @ENGINES.register("ray")
@@ -83,7 +73,7 @@ class _Session:
         programs = str(Path(sys.executable).parent)
         self._environment = {
             **os.environ,
-            **_ENVIRONMENT,
+            **flower.ENVIRONMENT,
             **processes.environment(self.token),
             "FLWR_HOME": str(self.folder / "home"),
             "RAY_TMPDIR": str(self.folder / "ray"),
@@ -109,11 +99,9 @@ class _Session:
     def submit(self, job: Job) -> None:
         """Submit ``job`` and follow its log, which normally ends when the run does."""
         app = write_app(self.folder / "app", job.components, job.extra)
-        run_config = self.folder / "run.toml"
-        lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in job.run_config().items()]
-        run_config.write_text("\n".join(lines), encoding="utf-8")
+        run_config = flower.write_run_config(self.folder / "run.toml", job.run_config())
         self._unfinished = True
-        follow = ["--stream", "--federation-config", _federation(job), "--run-config", str(run_config)]
+        follow = ["--stream", "--federation-config", _federation(job), "--run-config", run_config]
         self._open("flwr", "run", str(app), CONNECTION, *follow).wait()
 
     def status(self) -> tuple[str, str]:
@@ -154,20 +142,15 @@ class _Session:
         return dict(runs[0])
 
     def _ask(self, *arguments: str) -> str:
-        """The standard output of a short ``flwr`` command; ``RunError`` if it fails."""
-        options = {**self._surroundings(), "capture_output": True, "text": True, "timeout": COMMAND_SECONDS}
         try:
-            done = subprocess.run([_program("flwr"), *arguments], **options, check=False)
-        except subprocess.TimeoutExpired:
-            raise RunError(f"'flwr {arguments[0]}' did not answer; see {self.log}") from None
-        if done.returncode != 0:
-            raise RunError(f"'flwr {arguments[0]}' failed: {_one_line(done.stderr + done.stdout)}; see {self.log}")
-        return str(done.stdout)
+            return flower.ask(*arguments, surroundings=self._surroundings())
+        except RunError as error:
+            raise RunError(f"{error}; see {self.log}") from None
 
     def _open(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [_program(program), *arguments], **self._surroundings(), stdout=log, stderr=subprocess.STDOUT
+                [flower.program(program), *arguments], **self._surroundings(), stdout=log, stderr=subprocess.STDOUT
             )
 
     def _surroundings(self) -> dict[str, Any]:
@@ -184,14 +167,6 @@ def _federation(job: Job) -> str:
         "init-args-num-cpus": min(job.workers, job.sites) * job.cpus,
     }
     return " ".join(f"{key}={value}" for key, value in settings.items())
-
-
-def _program(name: str) -> str:
-    """The program ``name`` beside this interpreter; ``RunError`` if this environment does not have it."""
-    path = Path(sys.executable).parent / name
-    if not path.exists():
-        raise RunError(f"{path} does not exist; install flwr[simulation] in the environment of {sys.executable}")
-    return str(path)
 
 
 def _free_port() -> int:
@@ -221,7 +196,7 @@ def _told(job: Job, before: int) -> FedReconError | None:
         return None  # no result, or the one of an earlier attempt that is being resumed
     try:
         result = json.loads(_result(job).read_text(encoding="utf-8"))
-        reason, code = _one_line(str(result.get("error") or "")), result.get("exit_code")
+        reason, code = flower.one_line(str(result.get("error") or "")), result.get("exit_code")
     except (OSError, ValueError, AttributeError):
         return None
     if not reason:
@@ -231,12 +206,8 @@ def _told(job: Job, before: int) -> FedReconError | None:
 
 def _failure(status: str, details: str) -> str:
     """Flower's words for the failure of a run."""
-    words = _one_line(details).removeprefix("Simulation failed with exception: ")
+    words = flower.one_line(details).removeprefix("Simulation failed with exception: ")
     return f"the run failed: {words}" if words else f"Flower reports the run as '{status}'"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 @contextlib.contextmanager

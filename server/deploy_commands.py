@@ -1,0 +1,93 @@
+"""What the ``fedrecon`` command does with runs on a SuperLink, and the keys that a federation needs."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedrecon_core.config import RunConfig
+from fedrecon_core.errors import UsageError
+from server.engines.base import Job
+from server.engines.deployment import Deployment, SuperLink, follow
+from server.prepare import fresh, load_config, try_out
+
+SuperLinkOption = Annotated[
+    str | None, typer.Option("--superlink", help="A connection in Flower's config.toml (default: Flower's default).")
+]
+RunArgument = Annotated[str, typer.Argument(help="The id of a run, see `fedrecon runs`.")]
+
+
+def submit(config: RunConfig, out: Path | None) -> None:
+    """Run ``config`` on a SuperLink and watch it. ``out`` is a path where the ServerApp runs; without it the run
+    directory is ``runs/<name>-<UTC time>`` in the ServerApp's working directory."""
+    try_out(config)
+    if not config.has_central_data:  # the data root is a place on this machine, and only the sites open theirs
+        config = config.model_copy(update={"data": config.data.model_copy(update={"root": None})})
+    _send(config, out.resolve() if out else fresh(config.name), resume=False)
+
+
+def submit_again(out: Path | None, settings: list[str]) -> None:
+    """Go on with the run in ``out``, which lies where the ServerApp runs, and need not be visible here."""
+    if out is None:
+        raise UsageError("--resume needs --out DIR, the directory of the run to go on with (where the ServerApp runs)")
+    strange = [setting for setting in settings if not setting.startswith(("engine.name=", "engine.superlink="))]
+    if strange:
+        raise UsageError(f"--resume continues the run's own config; '{strange[0]}' would change it")
+    found = out.resolve() / "config.yaml"
+    known = load_config(found, settings) if found.is_file() else load_config(None, settings)
+    _send(known, out.resolve(), resume=True)
+
+
+def _send(config: RunConfig, out: Path, resume: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix="fedrecon-") as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(config.to_yaml(), encoding="utf-8")
+        Deployment().run(Job(path, out, resume, config.sites.count, superlink=config.engine.superlink))
+
+
+def runs(superlink: SuperLinkOption = None) -> None:
+    """List the runs that a SuperLink knows."""
+    table = Table("run", "status", "since", "elapsed", "why")
+    for run in SuperLink(superlink).runs():
+        told = (run.get(key, "") for key in ("run-id", "status", "status-changed-at", "elapsed", "status-details"))
+        table.add_row(*map(str, told))
+    Console().print(table)
+
+
+def stop(run_id: RunArgument, superlink: SuperLinkOption = None) -> None:
+    """Stop a run on a SuperLink; its last checkpoint stays."""
+    SuperLink(superlink).stop(run_id)
+    typer.echo(f"stopped run {run_id}; go on with it: fedrecon run --resume --out DIR --engine deployment")
+
+
+def watch(run_id: RunArgument, superlink: SuperLinkOption = None) -> None:
+    """Watch a run on a SuperLink until it ends."""
+    link = SuperLink(superlink)
+    link.run(run_id)
+    follow(link, run_id)
+
+
+def certificates(
+    out: Annotated[Path, typer.Option(help="Folder of keys and certificates; what is there is kept.")],
+    host: Annotated[list[str], typer.Option(help="Name or address by which sites reach the SuperLink (repeatable).")],
+    site: Annotated[list[str] | None, typer.Option(help="A site that needs a key pair (repeatable).")] = None,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="How long the server certificate is valid.")] = 825,
+) -> None:
+    """Make the authority, the SuperLink's certificate and a key pair per site."""
+    from server.certificates import write_certificates
+
+    for line in write_certificates(out, host, site or [], days):
+        typer.echo(line)
+
+
+def add_to(application: typer.Typer) -> None:
+    """Add the commands to the program."""
+    application.command("runs")(runs)
+    application.command("stop")(stop)
+    application.command("follow")(watch)
+    application.command("certificates")(certificates)

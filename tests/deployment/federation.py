@@ -1,0 +1,139 @@
+"""A real federation on loopback: a SuperLink with TLS and authentication, and one SuperNode per site folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from server.engines import flower, processes
+
+PROGRAMS = Path(sys.executable).parent
+START_SECONDS = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(what: str, condition: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.2)
+
+
+@dataclass
+class Federation:
+    """Everything below ``folder``; every process carries a mark by which ``close`` finds it, whoever started it."""
+
+    folder: Path
+    sites: dict[str, Path]
+    token: str = field(default_factory=lambda: f"federation-{uuid.uuid4().hex[:12]}")
+    _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.port = free_port()
+        self.keys = self.folder / "keys"
+        self.home = self.folder / "home"
+        self.home.mkdir(parents=True)
+        named = [option for name in self.sites for option in ("--site", name)]
+        self.command("certificates", "--out", str(self.keys), "--host", "127.0.0.1", "--host", "localhost", *named)
+        (self.home / "config.toml").write_text(
+            f'[superlink.hospitals]\naddress = "127.0.0.1:{self.port}"\nroot-certificates = "{self.keys / "ca.crt"}"\n'
+        )
+
+    # --- processes ------------------------------------------------------------------------------------------------
+
+    def start(self) -> Federation:
+        self.start_superlink()
+        for name in self.sites:
+            self._flwr("supernode", "register", str(self.keys / "sites" / f"{name}.pub"), "hospitals")
+            self.start_site(name)
+        return self
+
+    def start_superlink(self) -> None:
+        flags = ["--ssl-ca-certfile", self.keys / "ca.crt", "--ssl-certfile", self.keys / "server.crt"]
+        flags += ["--ssl-keyfile", self.keys / "server.key", "--enable-supernode-auth"]
+        flags += ["--database", self.folder / "superlink.db", "--host", "127.0.0.1", "--port", self.port]
+        self._open("superlink", "flower-superlink", *flags, "--disable-runtime-dependency-installation")
+        wait_until("the SuperLink listens", self._listens, START_SECONDS)
+
+    def start_site(self, name: str) -> None:
+        config = {"site": name, "data": str(self.sites[name]), "state": str(self.folder / "state" / name)}
+        flags = ["--root-certificates", self.keys / "ca.crt", "--superlink", f"127.0.0.1:{self.port}"]
+        flags += ["--auth-supernode-private-key", self.keys / "sites" / f"{name}.key", "--port", free_port()]
+        node = " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
+        self._open(name, "flower-supernode", *flags, "--node-config", node)
+
+    def kill(self, name: str) -> None:
+        """``kill -9`` of the SuperLink (``superlink``) or a SuperNode, and of nothing that it started."""
+        self._running[name].kill()
+        self._running.pop(name).wait()
+
+    def kill_group(self, name: str) -> None:
+        """``kill -9`` of a SuperNode with what it started, as when its machine loses power."""
+        os.killpg(self._running[name].pid, signal.SIGKILL)
+        self._running.pop(name).wait()
+
+    def server_apps(self) -> list[int]:
+        """The processes of ServerApps."""
+        return [pid for pid in processes.marked(self.token) if b"flwr-serverapp" in _command_line(pid)]
+
+    def close(self) -> None:
+        processes.end(self.token)
+        for process in self._running.values():
+            process.wait()
+
+    # --- commands -------------------------------------------------------------------------------------------------
+
+    def run(self, *arguments: str) -> subprocess.Popen[str]:
+        """``fedrecon run ... --engine deployment --superlink hospitals`` in the background."""
+        options = ["--engine", "deployment", "--superlink", "hospitals"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen([PROGRAMS / "fedrecon", "run", *arguments, *options], **self._surroundings(), **pipes)
+
+    def command(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [PROGRAMS / "fedrecon", *arguments], **self._surroundings(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def _flwr(self, *arguments: str) -> str:
+        return flower.ask(*arguments, surroundings=self._surroundings())
+
+    def _open(self, name: str, program: str, *arguments: object) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            words = [str(PROGRAMS / program), *map(str, arguments)]
+            self._running[name] = subprocess.Popen(
+                words, **self._surroundings(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def _listens(self) -> bool:
+        assert self._running["superlink"].poll() is None, (self.folder / "superlink.log").read_text()[-2000:]
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def _surroundings(self) -> dict[str, Any]:
+        path = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', '')}"
+        own = {"FLWR_HOME": str(self.home), "PATH": path, "NO_PROXY": "127.0.0.1,localhost", "COLUMNS": "200"}
+        environment = {**os.environ, **flower.ENVIRONMENT, **processes.environment(self.token), **own}
+        return {"env": environment, "cwd": self.folder, "stdin": subprocess.DEVNULL}
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
