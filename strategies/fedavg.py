@@ -45,6 +45,7 @@ class FedAvg(Strategy):
         recovery: Any = RECOVERIES.get(federation.config.recovery.name)
         self._reads_statistics: bool = recovery.reads_statistics
         self._current: dict[str, ArrayRecord] = {}
+        self._bundles: dict[str, ArrayRecord] = {}
 
     @staticmethod
     def local_half(params: Any) -> LocalHook:
@@ -64,7 +65,7 @@ class FedAvg(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """One message per sampled site, with the groups of its plan. A list: a generator fails in deployment."""
-        self._current = messages.unflatten(arrays)
+        self._current, self._bundles = messages.unflatten(arrays), {}
         names = self.federation.sample(server_round, "train", self.federation.config.sites.fraction)
         return [self._message(name, server_round, messages.LOCAL_TYPE) for name in names]
 
@@ -74,7 +75,9 @@ class FedAvg(Strategy):
         content = messages.write_order(federation.order(name, server_round, split))
         messages.write_knowledge(content, federation.knowledge(server_round), plan.download, self._statistics())
         for group in plan.download:
-            content[group] = self._current[group]
+            if group not in self._bundles:
+                self._bundles[group] = messages.bundle(self._current[group])
+            content[group] = self._bundles[group]
         return Message(content, dst_node_id=federation.nodes[name], message_type=kind)
 
     def _statistics(self) -> list[str]:
@@ -121,7 +124,7 @@ class FedAvg(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """One message per site drawn for evaluation of ``config["split"]``."""
-        self._current = messages.unflatten(arrays)
+        self._current, self._bundles = messages.unflatten(arrays), {}
         split = str(config["split"])
         names = self.federation.sample(server_round, split, self.federation.config.evaluate.fraction)
         made = [self._message(name, server_round, messages.SITE_TYPE, split) for name in names]

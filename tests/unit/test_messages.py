@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import Array, ArrayRecord, RecordDict
 
 from fedrecon_core.data.allocation import Share
 from fedrecon_core.data.statistics import Statistics
@@ -151,8 +151,24 @@ def test_a_transposed_tensor_is_packed_by_its_values():
 def test_records_of_a_message_are_told_from_groups_by_their_dot():
     content = messages.write_order(Order("site-0001", "{}", 1, "run", Share(np.arange(3), np.ones((3, 2), dtype=bool))))
     for group, state in GROUPS.items():
-        content[group] = messages.pack_group(state)
+        content[group] = messages.bundle(messages.pack_group(state))
     assert set(messages.read_groups(content)) == set(GROUPS)
+
+
+def test_a_bundle_is_one_array_and_comes_apart_into_the_same_tensors():
+    for state in GROUPS.values():
+        bundled = messages.bundle(messages.pack_group(state))
+        assert len(bundled) == 1
+        back = messages.unpack_group(messages.unbundle(bundled))
+        assert {name: tensor.dtype for name, tensor in back.items()} == {name: t.dtype for name, t in state.items()}
+        assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+
+
+def test_a_bundle_whose_bytes_do_not_fit_its_layout_is_refused():
+    [(layout, array)] = messages.bundle(messages.pack_group(STATE)).items()
+    short = ArrayRecord({layout: Array(np.append(array.numpy(), np.uint8(0)))})
+    with pytest.raises(ValueError, match="as the layout says"):
+        messages.unbundle(short)
 
 
 def test_bytes_are_those_of_the_tensors():

@@ -1,0 +1,80 @@
+"""``kill -9`` at any moment of a run, then ``--resume``: always the parameters of the run that was never killed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.toys.runs import write
+
+pytestmark = pytest.mark.faults
+
+CONFIG = {
+    "name": "killed",
+    "rounds": 6,
+    "data": {"name": "polydigits", "modalities": 2, "tuples": 1},
+    "sites": {"count": 3},
+    "missing": {split: {"level": "sample", "rate": 0.3} for split in ("train", "validation", "test")},
+    "recovery": {"name": "fedrecon", "latent": 4, "warmup_rounds": 1, "mapping": {"hidden": [8]}},
+    "strategy": {"name": "fedopt", "momentum": 0.9},
+    "task": {"width": 8, "hidden": 8},
+    "local": {"generator": {"batch": 256}, "mapping": {"batch": 256}, "task": {"batch": 256}},
+}
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    command = [Path(sys.executable).parent / "fedrecon", "run", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def result(directory: Path) -> dict:
+    path = directory / "result.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def metrics(directory: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if not key.endswith("_seconds")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The config, the directory of the run that was never killed, and how long it took."""
+    base = tmp_path_factory.mktemp("whole")
+    config = write(base, CONFIG)
+    began = time.monotonic()
+    assert start(str(config), "--out", str(base / "run")).wait() == 0
+    return config, base / "run", time.monotonic() - began
+
+
+def killed_and_resumed(whole, out: Path, moment: float) -> None:
+    config, expected, seconds = whole
+    process = start(str(config), "--out", str(out))
+    time.sleep(moment * seconds)
+    os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+    process.wait()
+    if result(out).get("status") != "completed":
+        resumable = (out / "config.yaml").exists()
+        again = start("--resume", "--out", str(out)) if resumable else start(str(config), "--out", str(out))
+        assert again.wait() == 0
+    assert result(out)["parameters_sha256"] == result(expected)["parameters_sha256"]
+    assert result(out)["test"] == result(expected)["test"]
+    assert metrics(out) == metrics(expected)
+
+
+@pytest.mark.parametrize("moment", [0.5, 0.7, 0.85])
+def test_a_killed_run_is_resumed_to_the_same_bytes(whole, tmp_path, moment):
+    killed_and_resumed(whole, tmp_path / "run", moment)
+
+
+@pytest.mark.slow
+def test_twenty_random_moments(whole, tmp_path):
+    draw = random.Random(0)
+    for number in range(20):
+        killed_and_resumed(whole, tmp_path / str(number), draw.uniform(0.05, 1.0))

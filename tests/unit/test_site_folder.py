@@ -1,0 +1,163 @@
+"""The site folder: what is written comes back, mapped; every fault is explained; a change is seen."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from fedrecon_core.data.folder import Content, Samples, open_folder, write_folder
+from fedrecon_core.data.folder_check import check_folder, seal_folder
+from fedrecon_core.data.site import open_site, own_site
+from fedrecon_core.data.sites import Sites, SitesParams
+from fedrecon_core.data.statistics import combine, scaled, site_sums
+from fedrecon_core.errors import DataError
+from tests.toys.federation import tiny_dataset
+
+pytestmark = pytest.mark.quick
+
+CPU = torch.device("cpu")
+TOY = tiny_dataset(12, 6, scale="standard")
+
+
+def content(present: np.ndarray | None = None) -> Content:
+    """The toy data set; ``present`` bool [N, M] hides some of it."""
+    shown = np.ones((len(TOY.labels), len(TOY.spec.names)), dtype=bool) if present is None else present
+    samples = Samples(TOY.ids, TOY.labels, TOY.split, TOY.groups, shown)
+    arrays, offsets = {}, {}
+    for index, name in enumerate(TOY.spec.names):
+        rows = TOY.rows[name][shown[:, index]]
+        if name not in TOY.offsets:
+            arrays[name] = np.asarray(TOY.arrays[name])[rows]
+            continue
+        borders = TOY.offsets[name]
+        pieces = [TOY.arrays[name][borders[row] : borders[row + 1]] for row in rows]
+        arrays[name] = np.concatenate(pieces)
+        offsets[name] = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])])
+    return Content(TOY.spec, samples, arrays, offsets)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_folder(tmp_path / "north", content())
+    return tmp_path / "north"
+
+
+def gaps() -> np.ndarray:
+    return np.random.default_rng(0).random((len(TOY.labels), len(TOY.spec.names))) < 0.6
+
+
+def test_a_site_sees_in_its_folder_what_the_simulation_would_deal_it(tmp_path):
+    present = gaps()
+    write_folder(tmp_path / "north", content(present))
+    found = open_folder(tmp_path / "north")
+    for split, name in enumerate(("train", "validation", "test")):
+        members = TOY.members(split)
+        members = members[present[members].any(axis=1)]
+        dealt = open_site(TOY, members, present[members], device=CPU)
+        own = own_site(found, name, device=CPU, keep_empty=False)
+        assert site_sums(own) == site_sums(dealt)
+        statistics = combine([site_sums(dealt)])
+        everything = torch.arange(len(dealt))
+        ours, theirs = (scaled(data, statistics).batch(everything) for data in (own, dealt))
+        assert torch.equal(ours.present, theirs.present)
+        for modality, rows in theirs.inputs.items():
+            assert torch.equal(ours.inputs[modality].values, rows.values)
+            assert torch.equal(ours.inputs[modality].index, rows.index)
+
+
+def test_arrays_stay_on_the_disk_and_no_parquet_reader_is_loaded(folder):
+    assert isinstance(open_folder(folder).arrays[TOY.spec.names[0]], np.memmap)
+    code = (
+        "import sys; from pathlib import Path; from fedrecon_core.data.folder import open_folder;"
+        f"open_folder(Path({str(folder)!r})); assert 'pyarrow' not in sys.modules and 'pandas' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_changed_folder_is_refused_until_it_is_checked_again(folder):
+    assert check_folder(folder) == []
+    array = folder / "arrays" / f"{TOY.spec.names[0]}.npy"
+    values = np.load(array)
+    np.save(array, values + 1)
+    with pytest.raises(DataError, match=r"changed since it was checked .*fedrecon data check"):
+        open_folder(folder)
+    [fault] = check_folder(folder)
+    assert "SHA-256" in fault
+    assert "fedrecon data seal" in fault
+    assert seal_folder(folder) == []
+    assert np.array_equal(open_folder(folder).arrays[TOY.spec.names[0]][:1], values[:1] + 1)
+
+
+def broken_array(folder, change):
+    path = folder / "arrays" / "picture.npy"
+    np.save(path, change(np.load(path)))
+
+
+def rewritten(folder, **fields):
+    path = folder / "dataset.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **fields}))
+
+
+def with_nan(array: np.ndarray) -> np.ndarray:
+    array[3] = np.nan
+    return array
+
+
+FAULTS = {
+    "nan": (lambda f: broken_array(f, with_nan), "NaN or infinity in row 3"),
+    "rows": (lambda f: broken_array(f, lambda a: a[:-1]), "expected 24 rows"),
+    "dtype": (lambda f: broken_array(f, lambda a: a.astype(np.float64)), "expected float32"),
+    "gone": (lambda f: (f / "arrays" / "picture.npy").unlink(), "restore it"),
+    "stray": (lambda f: (f / "arrays" / "extra.npy").write_bytes(b"x"), "found none"),
+    "classes": (lambda f: rewritten(f, classes=["only"]), "column label: expected 0 to 0"),
+    "key": (lambda f: rewritten(f, colour="red"), "colour"),
+    "yaml": (lambda f: (f / "dataset.yaml").write_text("{"), "is no YAML"),
+    "table": (lambda f: (f / "samples.parquet").write_bytes(b"nothing"), "expected a Parquet table"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_is_explained(folder, name):
+    change, words = FAULTS[name]
+    change(folder)
+    faults = check_folder(folder)
+    assert any(words in fault for fault in faults), faults
+    assert all(str(folder) in fault for fault in faults)
+
+
+def test_groups_that_straddle_splits_and_repeated_ids_are_faults(tmp_path):
+    plain = content()
+    samples = plain.samples
+    same = np.zeros_like(samples.ids)
+    torn = Samples(same, samples.labels, samples.split, same, samples.present)
+    write_folder(tmp_path / "north", Content(plain.spec, torn, plain.arrays, plain.offsets))
+    faults = " ".join(check_folder(tmp_path / "north"))
+    assert "column id: expected each training sample once, found 0" in faults
+    assert "column group: expected each group in one split, found 0 in several; that leaks" in faults
+
+
+def test_a_folder_of_site_folders_is_one_data_set_with_owners(tmp_path):
+    present = gaps()
+    write_folder(tmp_path / "b", content(present))
+    write_folder(tmp_path / "a", content())
+    found = Sites().load(SitesParams(name="sites"), tmp_path, 0)
+    assert found.sites == ("a", "b")
+    assert found.owner is not None
+    count = len(TOY.labels)
+    assert found.owner.tolist() == [0] * count + [1] * count
+    whole = open_site(found, np.arange(count, 2 * count), found.exists()[count:], device=CPU)
+    alone = open_site(open_folder(tmp_path / "b"), np.arange(count), present, device=CPU)
+    for name in TOY.spec.names:
+        assert torch.equal(whole.columns[name].values, alone.columns[name].values)
+
+
+def test_an_unchecked_folder_and_an_empty_root_are_refused_in_words(folder, tmp_path):
+    (folder / ".checked" / "stamp.json").unlink()
+    with pytest.raises(DataError, match="has not been checked; run `fedrecon data check"):
+        open_folder(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"expected folders that hold a dataset\.yaml"):
+        Sites().load(SitesParams(name="sites"), tmp_path / "empty", 0)
