@@ -66,7 +66,8 @@ def follow(link: SuperLink, run_id: str) -> None:
         return
     if status == "finished:stopped":
         raise RunError(f"run {run_id} was stopped")
-    raise RunError(watcher.fault or f"run {run_id} failed: {flower.one_line(details) or status}")
+    resume = "go on with: fedrecon run --resume --out DIR --engine deployment"
+    raise RunError(watcher.fault or f"run {run_id} failed: {flower.one_line(details) or status}; {resume}")
 
 
 @dataclass
@@ -89,17 +90,14 @@ class SuperLink:
                 "resume": job.resume,
             }
             run_config = flower.write_run_config(folder / "run.toml", values)
-            told = self._ask("run", str(app), *self._named(), "--run-config", run_config, "--format", "json")
+            found = self._ask("run", str(app), *self._named(), "--run-config", run_config)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        found = _json(told)
-        if "run-id" not in found:
-            raise RunError(f"the SuperLink took no run: {flower.one_line(told)}")
         return str(found["run-id"])
 
     def runs(self, *options: str) -> list[dict[str, Any]]:
         """The runs that the SuperLink knows, newest first."""
-        return list(_json(self._ask("list", *self._named(), *options, "--format", "json")).get("runs", []))
+        return list(self._ask("list", *self._named(), *options).get("runs", []))
 
     def run(self, run_id: str) -> dict[str, Any]:
         """One run; ``UsageError`` if there is none of that id."""
@@ -115,7 +113,7 @@ class SuperLink:
     def log(self, run_id: str) -> subprocess.Popen[str]:
         """A process whose output is the run's log from its beginning, as it grows."""
         arguments = [flower.program("flwr"), "log", run_id, *self._named(), "--stream"]
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
         return subprocess.Popen(arguments, **_surroundings(), **pipes)
 
     def hints(self, run_id: str) -> str:
@@ -126,8 +124,13 @@ class SuperLink:
     def _named(self) -> list[str]:
         return [self.name] if self.name else []
 
-    def _ask(self, *arguments: str) -> str:
-        return flower.ask(*arguments, surroundings=_surroundings())
+    def _ask(self, *arguments: str) -> dict[str, Any]:
+        """What a ``flwr`` command answers. It exits 0 where it failed, and says so in its answer alone."""
+        answer = _json(flower.ask(*arguments, "--format", "json", surroundings=_surroundings()))
+        if not answer.get("success", False):
+            told = str(answer.get("error-message", "")).strip().split("\n\n")[-1]
+            raise RunError(f"flwr {arguments[0]}: {flower.one_line(told) or 'no answer'}")
+        return answer
 
 
 class _Watcher:
@@ -164,7 +167,8 @@ class _Watcher:
             return now
         if now - lost > PATIENCE_SECONDS:
             told = "the run goes on if the SuperLink does; after a crash of it, resume the run with --resume"
-            raise RunError(f"lost the SuperLink for {PATIENCE_SECONDS:g} s; {told}. {self._link.hints(self._run_id)}")
+            reason = f"no word of the run for {PATIENCE_SECONDS:g} s ({error})"
+            raise RunError(f"{reason}; {told}. {self._link.hints(self._run_id)}")
         time.sleep(POLL_SECONDS)
         return lost
 

@@ -19,7 +19,7 @@ from tests.toys.federation import tiny_dataset
 pytestmark = pytest.mark.quick
 
 CPU = torch.device("cpu")
-TOY = tiny_dataset(12, 6, scale="standard")
+TOY = tiny_dataset(12, 8, scale="standard")
 
 
 def content(present: np.ndarray | None = None) -> Content:
@@ -108,7 +108,7 @@ def with_nan(array: np.ndarray) -> np.ndarray:
 
 FAULTS = {
     "nan": (lambda f: broken_array(f, with_nan), "NaN or infinity in row 3"),
-    "rows": (lambda f: broken_array(f, lambda a: a[:-1]), "expected 24 rows"),
+    "rows": (lambda f: broken_array(f, lambda a: a[:-1]), "expected 28 rows"),
     "dtype": (lambda f: broken_array(f, lambda a: a.astype(np.float64)), "expected float32"),
     "gone": (lambda f: (f / "arrays" / "picture.npy").unlink(), "restore it"),
     "stray": (lambda f: (f / "arrays" / "extra.npy").write_bytes(b"x"), "found none"),
