@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from fedrecon_core.errors import DataError
 from fedrecon_core.state import State, flat, nested
 
 KEPT = 2
@@ -25,18 +28,39 @@ class DiskShelf:
         earlier = [path for round_, path in self._versions(name) if round_ < self.round]
         if not earlier:
             return {}
-        return nested(load_file(earlier[-1]))
+        try:
+            return nested(load_file(earlier[-1]))
+        except (OSError, SafetensorError) as error:
+            told = "restore it from a backup, or remove it to go on with the version before"
+            raise DataError(f"site state {earlier[-1]} cannot be read: {error}; {told}") from None
 
     def save(self, name: str, groups: Mapping[str, State]) -> None:
         """Keep ``groups`` as this round's version; older versions than the last two go."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         final = self.folder / f"{name}.round-{self.round:06d}.safetensors"
         partial = final.with_suffix(".partial")
-        save_file(flat(groups), partial)
-        partial.replace(final)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file(flat(groups), partial)
+            _sync(partial)
+            partial.replace(final)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            told = getattr(error, "strerror", None) or error
+            raise DataError(
+                f"state folder {self.folder} cannot be written: {told}; make room or mend its rights"
+            ) from None
         for _, path in self._versions(name)[:-KEPT]:
             path.unlink(missing_ok=True)
 
     def _versions(self, name: str) -> list[tuple[int, Path]]:
         found = self.folder.glob(f"{name}.round-*.safetensors") if self.folder.is_dir() else []
         return sorted((int(path.name.split(".round-")[1].split(".")[0]), path) for path in found)
+
+
+def _sync(path: Path) -> None:
+    """On the disk before it takes its name: a crash must not leave an empty version behind."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fedrecon_core.data.statistics import Statistics
@@ -68,10 +69,11 @@ def save(folder: Path, training: Training) -> None:
         _sync(partial)
         partial.rename(final)
         _sync(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
         told = "the last good one is kept; mend that, then go on with --resume"
-        raise RunError(f"cannot write checkpoint {final}: {error.strerror or error}; {told}") from None
+        raise RunError(f"cannot write checkpoint {final}: {reason}; {told}") from None
     for old in (*_rounds(folder)[:-KEPT], *folder.glob(".round-*.partial")):
         shutil.rmtree(old, ignore_errors=True)
 
