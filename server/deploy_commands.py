@@ -28,7 +28,11 @@ def submit(config: RunConfig, out: Path | None) -> None:
     try_out(config)
     if not config.has_central_data:  # the data root is a place on this machine, and only the sites open theirs
         config = config.model_copy(update={"data": config.data.model_copy(update={"root": None})})
-    _send(config, out.resolve() if out else fresh(config.name), resume=False)
+    with tempfile.TemporaryDirectory(prefix="fedrecon-") as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(config.to_yaml(), encoding="utf-8")
+        where = out.resolve() if out else fresh(config.name)
+        Deployment().run(Job(path, where, False, config.sites.count, superlink=config.engine.superlink))
 
 
 def submit_again(out: Path | None, settings: list[str]) -> None:
@@ -38,16 +42,11 @@ def submit_again(out: Path | None, settings: list[str]) -> None:
     strange = [setting for setting in settings if not setting.startswith(("engine.name=", "engine.superlink="))]
     if strange:
         raise UsageError(f"--resume continues the run's own config; '{strange[0]}' would change it")
-    found = out.resolve() / "config.yaml"
-    known = load_config(found, settings) if found.is_file() else load_config(None, settings)
-    _send(known, out.resolve(), resume=True)
-
-
-def _send(config: RunConfig, out: Path, resume: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix="fedrecon-") as folder:
-        path = Path(folder) / "config.yaml"
-        path.write_text(config.to_yaml(), encoding="utf-8")
-        Deployment().run(Job(path, out, resume, config.sites.count, superlink=config.engine.superlink))
+    named = dict(setting.split("=", 1) for setting in settings)
+    superlink, config = named.get("engine.superlink"), out.resolve() / "config.yaml"
+    if superlink is None and config.is_file():
+        superlink = load_config(config, settings).engine.superlink
+    Deployment().run(Job(config, out.resolve(), True, sites=0, superlink=superlink))
 
 
 def runs(superlink: SuperLinkOption = None) -> None:

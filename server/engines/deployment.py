@@ -81,15 +81,7 @@ class SuperLink:
         folder = Path(tempfile.mkdtemp(prefix="fedrecon-"))
         try:
             app = write_app(folder / "app", job.components, job.extra)
-            (app / SUBMITTED).parent.mkdir(exist_ok=True)
-            shutil.copyfile(job.config, app / SUBMITTED)
-            config = "" if job.resume else SUBMITTED
-            values: dict[str, bool | float | int | str] = {
-                "config": config,
-                "out": str(job.out),
-                "resume": job.resume,
-            }
-            run_config = flower.write_run_config(folder / "run.toml", values)
+            run_config = flower.write_run_config(folder / "run.toml", _run_config(job, app))
             found = self._ask("run", str(app), *self._named(), "--run-config", run_config)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -197,6 +189,15 @@ class _Watcher:
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _run_config(job: Job, app: Path) -> dict[str, bool | float | int | str]:
+    """The run config; the config of a new run goes into the app, that of a resumed one lies in its run directory."""
+    if job.resume:
+        return {"config": "", "out": str(job.out), "resume": True}
+    (app / SUBMITTED).parent.mkdir(exist_ok=True)
+    shutil.copyfile(job.config, app / SUBMITTED)
+    return {"config": SUBMITTED, "out": str(job.out), "resume": False}
 
 
 def _surroundings() -> dict[str, Any]:

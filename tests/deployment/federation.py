@@ -90,6 +90,11 @@ class Federation:
         """The processes of ServerApps."""
         return [pid for pid in processes.marked(self.token) if b"flwr-serverapp" in _command_line(pid)]
 
+    def processes(self) -> dict[str, int]:
+        """Name -> process of the SuperLink, the SuperNodes and the one ServerApp."""
+        found = {name: process.pid for name, process in self._running.items()}
+        return {**found, **{"serverapp": process for process in self.server_apps()[:1]}}
+
     def close(self) -> None:
         processes.end(self.token)
         for process in self._running.values():

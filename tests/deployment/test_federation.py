@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -93,6 +94,21 @@ def test_three_sites_reach_the_bytes_of_the_simulation(federation, folders, expe
     assert f"run directory {tmp_path / 'run'}" in said
     assert "round 3/3" in said
     assert "finished:completed" in federation.command("runs", "--superlink", "hospitals")
+
+
+def test_the_run_goes_on_without_the_command_until_it_is_stopped(federation, folders, tmp_path):
+    command = federation.run(str(folders / "federation.yaml"), "--out", str(tmp_path / "run"))
+    wait_until("the run has begun", (tmp_path / "run" / "config.yaml").exists, 90)
+    command.send_signal(signal.SIGINT)
+    said = end_of(command, 30)
+    assert command.returncode == 130
+    [run_id] = re.findall(r"submitted as run (\d+)", said)
+    assert f"the run goes on. Watch it: fedrecon follow {run_id} --superlink hospitals" in said
+    wait_until("round 1 is over", lambda: in_round(tmp_path / "run", 2), 120)
+    federation.command("stop", run_id, "--superlink", "hospitals")
+    assert "finished:stopped" in federation.command("runs", "--superlink", "hospitals")
+    with pytest.raises(AssertionError, match=f"run {run_id} was stopped"):
+        federation.command("follow", run_id, "--superlink", "hospitals")
 
 
 def test_a_site_dies_in_mid_round_and_comes_back(federation, folders, tmp_path):

@@ -1,0 +1,63 @@
+"""30 rounds of a real federation: flat anonymous memory and open files at every part; and where a round's time goes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.prepare import load_config
+from server.split import write_sites
+from tests.benchmarks.test_steady import anonymous_bytes, open_files
+from tests.deployment.federation import Federation, wait_until
+from tests.toys.runs import write
+
+pytestmark = [pytest.mark.deployment, pytest.mark.slow]
+
+ROUNDS, WARM = 30, 5
+MOST_BYTES_A_ROUND = 512 * 1024
+CONFIG = {
+    "name": "steady",
+    "rounds": ROUNDS,
+    "data": {"name": "polydigits", "modalities": 3, "tuples": 1},
+    "sites": {"count": 3},
+    "task": {"width": 256, "hidden": 256},
+    "recovery": "mask",
+    "evaluate": {"every": ROUNDS},
+}
+
+
+def test_thirty_rounds(tmp_path):
+    folders = list(write_sites(load_config(write(tmp_path, CONFIG)), tmp_path / "sites"))
+    federation = Federation(tmp_path / "net", {folder.name: folder for folder in folders})
+    samples: dict[str, list[tuple[int, int]]] = {}
+    try:
+        federation.start()
+        command = federation.run(str(tmp_path / "sites" / "federation.yaml"), "--out", str(tmp_path / "run"))
+        for round_ in range(1, ROUNDS + 1):
+            done = tmp_path / "run" / "checkpoints" / f"round-{round_:06d}"
+            wait_until(f"round {round_}", done.is_dir, 120)
+            for name, process in federation.processes().items():
+                samples.setdefault(name, []).append((anonymous_bytes(process), open_files(process)))
+        command.communicate(timeout=120)
+        assert command.returncode == 0
+    finally:
+        federation.close()
+    tell_rounds(tmp_path / "run")
+    for name, series in samples.items():
+        memory, files = np.array(series[WARM:]).T
+        slope = np.polyfit(np.arange(len(memory)), memory, 1)[0]
+        told = f"{memory[0] / 1e6:.1f} to {memory[-1] / 1e6:.1f} MB, {slope / 1024:.0f} KiB a round"
+        print(f"{name}: {told}, open files {files[0]} to {files[-1]}")
+        assert slope < MOST_BYTES_A_ROUND
+        assert files[-1] <= files[0] + 3
+
+
+def tell_rounds(run: Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    rounds = [json.loads(line)["train_seconds"] for line in (run / "metrics.jsonl").read_text().splitlines()[:ROUNDS]]
+    sites = [json.loads(line)["total_seconds"] for line in (run / "sites.jsonl").read_text().splitlines()]
+    at_sites = np.median(sites)
+    print(
+        f"\nmodel {manifest['full_bytes'] / 1e6:.2f} MB; a round {np.median(rounds):.1f} s, at a site {at_sites:.2f} s"
+    )
