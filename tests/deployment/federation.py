@@ -93,7 +93,7 @@ class Federation:
     def processes(self) -> dict[str, int]:
         """Name -> process of the SuperLink, the SuperNodes and the one ServerApp."""
         found = {name: process.pid for name, process in self._running.items()}
-        return {**found, **{"serverapp": process for process in self.server_apps()[:1]}}
+        return {**found, **dict(zip(["serverapp"], self.server_apps(), strict=False))}
 
     def close(self) -> None:
         processes.end(self.token)

@@ -57,7 +57,5 @@ def tell_rounds(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
     rounds = [json.loads(line)["train_seconds"] for line in (run / "metrics.jsonl").read_text().splitlines()[:ROUNDS]]
     sites = [json.loads(line)["total_seconds"] for line in (run / "sites.jsonl").read_text().splitlines()]
-    at_sites = np.median(sites)
-    print(
-        f"\nmodel {manifest['full_bytes'] / 1e6:.2f} MB; a round {np.median(rounds):.1f} s, at a site {at_sites:.2f} s"
-    )
+    size, whole, at_sites = manifest["full_bytes"] / 1e6, np.median(rounds), np.median(sites)
+    print(f"\nmodel {size:.2f} MB; a round {whole:.1f} s, of which a site works {at_sites:.2f} s")

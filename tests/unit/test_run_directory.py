@@ -1,6 +1,8 @@
 """The run directory: refused when taken, lines that survive a crash, files replaced whole."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -108,3 +110,30 @@ def test_a_file_that_cannot_be_written_is_a_run_error_naming_it(directory):
         directory.append("metrics.jsonl", LINES)
     with pytest.raises(RunError, match=r"cannot write .*metrics\.jsonl"):
         write_text(directory.path / "metrics.jsonl", "text")
+
+
+def test_a_run_keeps_its_identity_and_no_two_runs_share_one(tmp_path):
+    first, second = RunDirectory(tmp_path / "a"), RunDirectory(tmp_path / "b")
+    for made in (first, second):
+        made.create("name: x\n")
+    assert first.identity == RunDirectory(tmp_path / "a").identity
+    assert first.identity != second.identity
+
+
+def test_a_second_process_cannot_work_on_a_run_until_the_first_has_died(directory):
+    code = (
+        "import sys, time; from pathlib import Path; from server.run_directory import RunDirectory\n"
+        "with RunDirectory(Path(sys.argv[1])).lock(): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, directory.path], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        words = f"is being worked on by process {holder.pid} on .*; end that, then resume"
+        with pytest.raises(RunError, match=words), directory.lock(0.2):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with directory.lock(1.0):
+        pass
