@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from fedrecon_core.disk import DISK_ERRORS, reason, sync
 from fedrecon_core.errors import DataError
 from fedrecon_core.state import State, flat, nested
 
@@ -30,9 +29,9 @@ class DiskShelf:
             return {}
         try:
             return nested(load_file(earlier[-1]))
-        except (OSError, SafetensorError) as error:
+        except DISK_ERRORS as error:
             told = "restore it from a backup, or remove it to go on with the version before"
-            raise DataError(f"site state {earlier[-1]} cannot be read: {error}; {told}") from None
+            raise DataError(f"site state {earlier[-1]} cannot be read: {reason(error)}; {told}") from None
 
     def save(self, name: str, groups: Mapping[str, State]) -> None:
         """Keep ``groups`` as this round's version; older versions than the last two go."""
@@ -41,9 +40,9 @@ class DiskShelf:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file(flat(groups), partial)
-            _sync(partial)
+            sync(partial)
             partial.replace(final)
-        except (OSError, SafetensorError) as error:
+        except DISK_ERRORS as error:
             partial.unlink(missing_ok=True)
             told = getattr(error, "strerror", None) or error
             raise DataError(
@@ -55,12 +54,3 @@ class DiskShelf:
     def _versions(self, name: str) -> list[tuple[int, Path]]:
         found = self.folder.glob(f"{name}.round-*.safetensors") if self.folder.is_dir() else []
         return sorted((int(path.name.split(".round-")[1].split(".")[0]), path) for path in found)
-
-
-def _sync(path: Path) -> None:
-    """On the disk before it takes its name: a crash must not leave an empty version behind."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fedrecon_core.data.statistics import Statistics
+from fedrecon_core.disk import DISK_ERRORS, reason, sync
 from fedrecon_core.errors import RunError
 from fedrecon_core.state import State, flat, nested
 
@@ -66,14 +65,13 @@ def save(folder: Path, training: Training) -> None:
         _write(partial, training)
         if final.exists():
             shutil.rmtree(final)
-        _sync(partial)
+        sync(partial)
         partial.rename(final)
-        _sync(folder)
-    except (OSError, SafetensorError) as error:
+        sync(folder)
+    except DISK_ERRORS as error:
         shutil.rmtree(partial, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or error
         told = "the last good one is kept; mend that, then go on with --resume"
-        raise RunError(f"cannot write checkpoint {final}: {reason}; {told}") from None
+        raise RunError(f"cannot write checkpoint {final}: {reason(error)}; {told}") from None
     for old in (*_rounds(folder)[:-KEPT], *folder.glob(".round-*.partial")):
         shutil.rmtree(old, ignore_errors=True)
 
@@ -87,15 +85,7 @@ def _write(folder: Path, training: Training) -> None:
     text = json.dumps({**plain, "best": asdict(training.best)}, indent=1)
     (folder / "state.json").write_text(text, encoding="utf-8")
     for file in folder.iterdir():
-        _sync(file)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(file)
 
 
 def _rounds(folder: Path) -> list[Path]:
