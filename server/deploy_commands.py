@@ -51,9 +51,9 @@ def submit_again(out: Path | None, settings: list[str]) -> None:
 
 def runs(superlink: SuperLinkOption = None) -> None:
     """List the runs that a SuperLink knows."""
-    table = Table("run", "status", "since", "elapsed", "why")
+    table = Table("run", "status", "submitted", "finished", "details")
     for run in SuperLink(superlink).runs():
-        told = (run.get(key, "") for key in ("run-id", "status", "status-changed-at", "elapsed", "status-details"))
+        told = (run.get(key, "") for key in ("run-id", "status", "pending-at", "finished-at", "status-details"))
         table.add_row(*map(str, told))
     Console().print(table)
 

@@ -29,8 +29,10 @@ POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 """How long a lost connection is tried again before the command gives up watching."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_FLOWERS_OWN = re.compile(r"^(INFO|DEBUG|WARNING)\s*:")
-_FAULT = "fedrecon: "
+_FLOWERS_OWN = re.compile(r"^(INFO|DEBUG|WARNING)\s*:|^Using SuperLink: |^Successfully installed ")
+_FAULT = re.compile(r"^ERROR\s*:|^fedrecon: ")
+"""Where a log tells of the failure: the reason also stands in the run's status, and a traceback is not for users."""
+_RAISED = "ServerApp failed with exception: "
 
 
 class DetachedError(FedReconError):
@@ -66,8 +68,11 @@ def follow(link: SuperLink, run_id: str) -> None:
         return
     if status == "finished:stopped":
         raise RunError(f"run {run_id} was stopped")
+    reason = flower.one_line(details)
+    if reason.startswith(_RAISED):
+        raise RunError(reason.removeprefix(_RAISED))
     resume = "go on with: fedrecon run --resume --out DIR --engine deployment"
-    raise RunError(watcher.fault or f"run {run_id} failed: {flower.one_line(details) or status}; {resume}")
+    raise RunError(f"run {run_id} failed: {reason or status}; {resume}")
 
 
 @dataclass
@@ -129,7 +134,6 @@ class _Watcher:
     """Follows one run over a connection that may break."""
 
     def __init__(self, link: SuperLink, run_id: str, console: Console) -> None:
-        self.fault = ""
         self._link, self._run_id, self._console = link, run_id, console
         self._shown = 0
 
@@ -171,21 +175,17 @@ class _Watcher:
             ours = 0
             for text in process.stdout or ():
                 line = _COLOUR.sub("", text.rstrip("\n"))
+                if _FAULT.match(line):
+                    break
                 if _FLOWERS_OWN.match(line):
                     continue
                 ours += 1
                 if ours > self._shown:
                     self._shown = ours
-                    self._tell(line)
+                    self._say(line)
         finally:
             process.terminate()
             process.wait()
-
-    def _tell(self, line: str) -> None:
-        if line.startswith(_FAULT):
-            self.fault = line.removeprefix(_FAULT)
-        else:
-            self._say(line)
 
     def _say(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=True, markup=False)
