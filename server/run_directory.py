@@ -69,7 +69,7 @@ class RunDirectory:
     def identity(self) -> str:
         """A name that no other run has, under which sites keep their state; a resumed run keeps it. It has a file
         of its own, so that the other files of equal runs are equal."""
-        path = self.path / ".identity"
+        path = self.path / "identity.txt"
         if not path.exists():
             write_text(path, uuid.uuid4().hex)
         return path.read_text(encoding="utf-8")
@@ -80,7 +80,7 @@ class RunDirectory:
 
         The lock ends with its process, however that ends. After ``seconds`` of waiting for another one: ``RunError``.
         """
-        with (self.path / ".lock").open("a+", encoding="utf-8") as file:
+        with (self.path / "run.lock").open("a+", encoding="utf-8") as file:
             deadline = time.monotonic() + seconds
             while not _locked(file):
                 if time.monotonic() > deadline:

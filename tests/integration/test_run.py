@@ -55,7 +55,7 @@ def test_the_run_directory_holds_what_the_design_names(finished: Path) -> None:
 
 def test_nothing_in_the_run_directory_is_pickled(finished: Path) -> None:
     binary = {path.suffix for path in finished.rglob("*") if path.is_file()}
-    assert binary <= {".yaml", ".json", ".jsonl", ".safetensors", ".parquet", ".html", ".png"}
+    assert binary <= {".lock", ".yaml", ".json", ".jsonl", ".safetensors", ".parquet", ".html", ".png"}
 
 
 def test_there_is_one_metrics_line_per_round_and_split_and_test_is_read_once(finished: Path) -> None:
