@@ -1,9 +1,11 @@
 """What every registered data set promises; a new file in ``fedrecon_core/data`` is tested here with no edit.
 
-A data set that reads a folder is left out: it cannot be loaded without one.
+A data set that reads a folder is tested where ``FOLDERS`` can make one, and left out elsewhere.
 """
 
-from functools import lru_cache
+import tempfile
+from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,15 +13,24 @@ import pytest
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.errors import DataError
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, MODALITIES, discover
+from tests.toys.folders import write_toy_sites
 
 pytestmark = pytest.mark.quick
 discover(CORE_PACKAGES)
+
+FOLDERS = {"sites": write_toy_sites}
+"""Data set -> what writes a small folder in its layout."""
+
+
+@cache
+def root(name: str) -> Path | None:
+    return FOLDERS[name](Path(tempfile.mkdtemp(prefix="fedrecon-test-"))) if name in FOLDERS else None
 
 
 def build(name: str) -> Dataset:
     cls = DATASETS.get(name)
     try:
-        return cls().load(cls.Params(name=name), None, 0)
+        return cls().load(cls.Params(name=name), root(name), 0)
     except DataError as error:
         pytest.skip(f"{name} needs a data folder: {error}")
 
@@ -28,8 +39,13 @@ first = lru_cache(maxsize=None)(build)
 
 
 @pytest.fixture(params=[name for name, _ in DATASETS.items()])
-def dataset(request) -> Dataset:
-    return first(request.param)
+def named(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def dataset(named) -> Dataset:
+    return first(named)
 
 
 def test_columns_have_one_entry_per_sample(dataset):
@@ -88,8 +104,8 @@ def test_no_row_is_shared_between_splits(dataset):
         assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
 
 
-def test_loading_twice_gives_the_same_bytes(dataset):
-    again = build(dataset.spec.name)
+def test_loading_twice_gives_the_same_bytes(named, dataset):
+    again = build(named)
     assert again.spec.digest() == dataset.spec.digest()
     for name in ("labels", "ids", "split", "groups"):
         assert getattr(again, name).tobytes() == getattr(dataset, name).tobytes()

@@ -14,7 +14,10 @@ import torch
 from fedrecon_core.config import DataParams, RunConfig, parse
 from fedrecon_core.data.dataset import BoolArray, Dataset, DatasetLoader
 from fedrecon_core.data.site import SiteData, open_site
+from fedrecon_core.inference import save_model
+from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, RECOVERIES, discover
+from fedrecon_core.state import read_group
 from fedrecon_core.types import DatasetSpec, Likelihood, ModalitySpec
 
 discover((*CORE_PACKAGES, "strategies"))
@@ -142,6 +145,14 @@ def toy_site(dataset: Dataset | None = None, present: BoolArray | None = None, *
     samples = dataset.members(0)
     present = everything(len(samples)) if present is None else present
     return open_site(dataset, samples, present, device=CPU, sealed=sealed)
+
+
+def save_toy_model(folder: Path) -> Path:
+    """A model of FedRecon whose generators and mappings count as trained, so that it fills what is absent."""
+    recovery = toy_recovery(strategy={"name": "fedopt", "momentum": 0.3}, data={"name": "toy", "train": 24})
+    model = {name: read_group(module) for name, module in recovery.build().items()}
+    save_model(folder, model, recovery, Knowledge(3, dict.fromkeys(model, 10), {}, {}))
+    return folder
 
 
 class MemoryShelf:

@@ -1,7 +1,6 @@
 """The ``fedrecon`` command: exit codes, one line on stderr for each fault, nothing started."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -171,14 +170,3 @@ def test_a_report_of_what_is_no_run_is_one_line(command, tmp_path):
     assert code in (1, 2)
     assert err.startswith("fedrecon: ")
     assert err.count("\n") == 1
-
-
-def test_the_installed_command_gives_the_same_line_and_code(tmp_path):
-    """Once as a process of its own: what the shell sees."""
-    program = [sys.executable, "-c", "from server.cli import main; main()", "run", "missing.yaml"]
-    root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr == "fedrecon: config file missing.yaml does not exist; give the path of a YAML file\n"

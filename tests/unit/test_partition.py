@@ -1,7 +1,5 @@
 """Who holds which samples: the partition schemes, and the allocation that puts them to use."""
 
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -141,14 +139,6 @@ def test_natural_keeps_ids_whole_and_deals_equally_many():
 def test_natural_refuses_more_sites_than_ids():
     with pytest.raises(DataError, match=r"sites\.count: expected at most 60, the number of natural ids, found 61"):
         assign("natural", sites=61)
-
-
-def test_the_partitioners_are_not_imported_before_they_are_used():
-    code = (
-        "import sys; from fedrecon_core.registry import CORE_PACKAGES, discover; discover(CORE_PACKAGES);"
-        "assert not {'flwr_datasets', 'datasets', 'sklearn'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # -------------------------------------------------------------------------------------------------------- allocation

@@ -14,8 +14,6 @@ from server.engines.base import ENGINES, Job
 from server.engines.inprocess import InProcess, InProcessGrid
 from server.engines.pool import Here, Pool
 
-pytestmark = pytest.mark.quick
-
 TOYS = Path(__file__).resolve().parents[1] / "toys"
 
 
