@@ -3,6 +3,7 @@
 The last tests break a promise on purpose, to show that the checks can fail.
 """
 
+import inspect
 import sys
 from contextlib import ExitStack
 from textwrap import dedent
@@ -190,11 +191,11 @@ def test_a_file_with_a_toy_strategy_passes_the_same_checks(add, tmp_path):
 
 def test_a_file_with_a_toy_data_set_passes_the_same_checks(add):
     add(DATASET)
-    dataset = test_datasets.build("other_toy")
+    loaded = {name: test_datasets.build("other_toy") for name in ("dataset", "again")}
     checks = [check for label, check in vars(test_datasets).items() if label.startswith("test_")]
     assert len(checks) > 5
     for check in checks:
-        check(dataset)
+        check(**{name: loaded[name] for name in inspect.signature(check).parameters})
 
 
 def test_what_a_test_added_is_forgotten():
