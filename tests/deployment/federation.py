@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -33,6 +35,45 @@ def wait_until(what: str, condition: Any, seconds: float) -> None:
         time.sleep(0.2)
 
 
+class Cable:
+    """A TCP connection to ``target`` on loopback that can be cut and mended; ``port`` is its near end."""
+
+    def __init__(self, target: int) -> None:
+        self.port = free_port()
+        self._target = target
+        self._ends: list[socket.socket] = []
+        self.mend()
+
+    def mend(self) -> None:
+        """Let connections through (again)."""
+        self._near = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self._near,), daemon=True).start()
+
+    def cut(self) -> None:
+        """End every connection and refuse new ones."""
+        for end in (self._near, *self._ends):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._ends.clear()
+
+    def _accept(self, near: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # cut
+            while True:
+                caller, _ = near.accept()
+                callee = socket.create_connection(("127.0.0.1", self._target))
+                self._ends += [caller, callee]
+                for source, sink in ((caller, callee), (callee, caller)):
+                    threading.Thread(target=_pass_on, args=(source, sink), daemon=True).start()
+
+
+def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # cut
+        while piece := source.recv(65536):
+            sink.sendall(piece)
+        sink.shutdown(socket.SHUT_WR)
+
+
 @dataclass
 class Federation:
     """Everything below ``folder``; every process carries a mark by which ``close`` finds it, whoever started it."""
@@ -49,9 +90,13 @@ class Federation:
         self.home.mkdir(parents=True)
         named = [option for name in self.sites for option in ("--site", name)]
         self.command("certificates", "--out", str(self.keys), "--host", "127.0.0.1", "--host", "localhost", *named)
-        (self.home / "config.toml").write_text(
-            f'[superlink.hospitals]\naddress = "127.0.0.1:{self.port}"\nroot-certificates = "{self.keys / "ca.crt"}"\n'
-        )
+        self.connect("hospitals", self.port)
+
+    def connect(self, name: str, port: int) -> None:
+        """Add the connection ``name`` to Flower's config.toml."""
+        lines = [f"[superlink.{name}]", f'address = "127.0.0.1:{port}"', f'root-certificates = "{self.keys}/ca.crt"']
+        with (self.home / "config.toml").open("a") as file:
+            file.write("\n".join([*lines, "", ""]))
 
     # --- processes ------------------------------------------------------------------------------------------------
 
@@ -102,9 +147,9 @@ class Federation:
 
     # --- commands -------------------------------------------------------------------------------------------------
 
-    def run(self, *arguments: str) -> subprocess.Popen[str]:
-        """``fedrecon run ... --engine deployment --superlink hospitals`` in the background."""
-        options = ["--engine", "deployment", "--superlink", "hospitals"]
+    def run(self, *arguments: str, superlink: str = "hospitals") -> subprocess.Popen[str]:
+        """``fedrecon run ... --engine deployment --superlink NAME`` in the background."""
+        options = ["--engine", "deployment", "--superlink", superlink]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen([PROGRAMS / "fedrecon", "run", *arguments, *options], **self._surroundings(), **pipes)
 

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 from server.cli import application
 from server.engines.inprocess import InProcess
 from server.prepare import prepare
-from tests.deployment.federation import Federation, wait_until
+from tests.deployment.federation import Cable, Federation, wait_until
 from tests.toys.runs import job_of, write
 
 pytestmark = pytest.mark.deployment
@@ -86,6 +88,17 @@ def end_of(command, seconds: float) -> str:
     return said
 
 
+class Heard:
+    """What a command says, read while it runs."""
+
+    def __init__(self, command: subprocess.Popen[str]) -> None:
+        self._lines: list[str] = []
+        threading.Thread(target=lambda: self._lines.extend(iter(command.stdout.readline, "")), daemon=True).start()
+
+    def text(self) -> str:
+        return "".join(self._lines)
+
+
 def test_three_sites_reach_the_bytes_of_the_simulation(federation, folders, expected, tmp_path):
     command = federation.run(str(folders / "federation.yaml"), "--out", str(tmp_path / "run"))
     said = end_of(command, 240)
@@ -96,14 +109,20 @@ def test_three_sites_reach_the_bytes_of_the_simulation(federation, folders, expe
     assert "finished:completed" in federation.command("runs", "--superlink", "hospitals")
 
 
-def test_the_run_goes_on_without_the_command_until_it_is_stopped(federation, folders, tmp_path):
-    command = federation.run(str(folders / "federation.yaml"), "--out", str(tmp_path / "run"))
+def test_the_run_goes_on_without_its_command_until_it_is_stopped(federation, folders, tmp_path):
+    cable = Cable(federation.port)
+    federation.connect("far", cable.port)
+    command = federation.run(str(folders / "federation.yaml"), "--out", str(tmp_path / "run"), superlink="far")
+    heard = Heard(command)
     wait_until("the run has begun", (tmp_path / "run" / "config.yaml").exists, 90)
+    cable.cut()
+    wait_until("the command misses the SuperLink", lambda: "lost the SuperLink (" in heard.text(), 60)
+    cable.mend()
+    wait_until("the command is back", lambda: "the SuperLink answers again" in heard.text(), 60)
     command.send_signal(signal.SIGINT)
-    said = end_of(command, 30)
-    assert command.returncode == 130
-    [run_id] = re.findall(r"submitted as run (\d+)", said)
-    assert f"the run goes on. Watch it: fedrecon follow {run_id} --superlink hospitals" in said
+    assert command.wait(30) == 130
+    [run_id] = re.findall(r"submitted as run (\d+)", heard.text())
+    wait_until("its last words", lambda: f"the run goes on. Watch it: fedrecon follow {run_id}" in heard.text(), 10)
     wait_until("round 1 is over", lambda: in_round(tmp_path / "run", 2), 120)
     federation.command("stop", run_id, "--superlink", "hospitals")
     assert "finished:stopped" in federation.command("runs", "--superlink", "hospitals")

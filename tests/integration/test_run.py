@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 import client.app
 import client.simulated
@@ -19,10 +20,12 @@ from fedrecon_core.data.dataset import forget_datasets
 from fedrecon_core.data.site import open_site
 from fedrecon_core.errors import DataError, RunError, UsageError
 from fedrecon_core.inference import load_model
+from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.registry import DATASETS, RECOVERIES, STRATEGIES
 from fedrecon_core.state import group_bytes, read_group
 from server.prepare import load_config, prepare, reopen
 from server.rounds import Rounds
+from strategies.fedavg import FedAvg
 from tests.toys import runs
 
 FILES = {
@@ -189,6 +192,48 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(
     ended, expected = runs.outcome(resumed), runs.outcome(whole)
     assert ended["result"].pop("wire_bytes") >= expected["result"].pop("wire_bytes")  # hands were shaken twice
     assert ended == expected
+
+
+class Momentum(LocalHook):
+    """A local half whose state at the site grows with every round that is applied, and bends the training by it."""
+
+    def begin(self, groups: Any, state: Any) -> None:
+        self.seen = state.get("seen", {"rounds": torch.zeros(1)})["rounds"]
+
+    def gradients(self, parameters: Any) -> None:
+        for _, parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(1 + float(self.seen))
+
+    def end(self, steps: int, lr: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {"seen": {"rounds": self.seen + 1}}
+
+
+@pytest.mark.parametrize("crash_in", [1, 2, 3])
+def test_a_resumed_round_applies_nothing_twice_at_the_sites(
+    crash_in: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sites have finished the round and kept their state; the server dies before its checkpoint."""
+    monkeypatch.setattr(FedAvg, "local_half", staticmethod(lambda params: Momentum()))
+    raw = runs.settings(local={"task": {"optimizer": "sgd", "lr": 0.01}})
+    whole = runs.run(tmp_path / "whole", raw)
+    with monkeypatch.context() as patch:
+        stop_in(crash_in, patch)
+        with pytest.raises(KeyboardInterrupt):
+            runs.run(tmp_path / "cut", raw)
+    resumed = runs.resume(tmp_path / "cut" / "run")
+    assert runs.result(resumed)["parameters_sha256"] == runs.result(whole)["parameters_sha256"]
+    for directory in (whole, resumed):
+        kept = sorted((directory / "sites" / "site-0000").glob("hook.round-*.safetensors"))
+        assert [float(load_file(path)["seen/rounds"]) for path in kept] == [2.0, 3.0]
+
+
+def test_a_run_in_which_nothing_was_trained_never_completes(tmp_path: Path) -> None:
+    still = {"generator": {"epochs": 0}, "mapping": {"epochs": 0}, "task": {"epochs": 0}}
+    with pytest.raises(RunError, match=r"no site trained anything in 3 rounds; see sites\.jsonl"):
+        runs.run(tmp_path, runs.settings(local=still))
+    assert runs.result(tmp_path / "run")["status"] == "failed"
+    assert not (tmp_path / "run" / "model").exists()
 
 
 def test_a_run_below_the_quorum_fails_with_the_reason_of_each_site(
