@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -18,6 +21,36 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Have ``write`` fill a file beside ``path``, wait until it is on the disk, then give it the name: a crash or a
+    full disk leaves the old file or the new one, never half of one. Rights of an old file stay as they were.
+
+    Raises what ``write`` and the disk raise (``DISK_ERRORS``); only a crash leaves the other file (``is_leftover``).
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        if path.exists():
+            shutil.copymode(path, partial)
+        sync(partial)
+        partial.replace(path)
+        sync(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def replace_text(path: Path, text: str) -> None:
+    """``replace_file`` with ``text`` in UTF-8."""
+    replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether ``path`` is what a crash left of a file that was being written."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
 
 
 def reason(error: Exception) -> str:

@@ -17,7 +17,8 @@ from fedrecon_core.errors import RunError
 from fedrecon_core.state import State, flat, nested
 
 KEPT = 2
-"""Checkpoints that stay; the newest complete one is enough to resume."""
+"""Checkpoints that stay; the newest complete one is enough to resume, the other is there should it be damaged. Sites
+keep their state for as long as either can be asked for (``client.shelf.KEPT``)."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,8 @@ def load_newest(folder: Path) -> Training | None:
         plain = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
         tensors = load_file(found[-1] / "state.safetensors")
     except Exception as error:
-        raise RunError(
-            f"checkpoint {found[-1]} cannot be read: {error}; remove it to resume from the one before"
-        ) from None
+        where = "from the one before" if len(found) > 1 else "from the start: it is the only one"
+        raise RunError(f"checkpoint {found[-1]} cannot be read: {error}; remove it to resume {where}") from None
     parts: dict[str, Any] = {part: {} for part in (*_PARTS, "statistics")}
     for key, state in nested(tensors).items():
         part, group = key.split("/", 1)

@@ -86,17 +86,47 @@ def fresh(name: str) -> Path:
 
 
 def reopen(out: Path, settings: Sequence[str] = ()) -> Prepared:
-    """An existing run, to be resumed: its own ``config.yaml`` counts. ``settings`` may only change the engine."""
-    directory = RunDirectory(out.resolve())
-    if not directory.config.is_file():
-        raise UsageError(f"--resume: {directory.path} is no run directory (it has no config.yaml)")
+    """An existing run, to be resumed: its own ``config.yaml`` counts. ``settings`` may only change the engine.
+
+    The run is judged and its config changed under the lock, so that one in its last seconds ends in peace. The lock is
+    free again on return: it belongs to the ServerApp, which may be another process and judges once more (``claim``).
+    """
+    directory = existing(out)
     strange = [setting for setting in settings if not setting.startswith("engine.")]
     if strange:
         raise UsageError(f"--resume continues the run's own config; '{strange[0]}' would change it (only engine.* may)")
+    with directory.lock():
+        _refuse_completed(directory)
+        prepared = Prepared(load_config(directory.config, settings), directory)
+        if settings:
+            write_text(directory.config, prepared.config.to_yaml())
+    return prepared
+
+
+def existing(out: Path) -> RunDirectory:
+    """The run directory at ``out``; ``UsageError`` if it is none."""
+    directory = RunDirectory(out.resolve())
+    if not directory.config.is_file():
+        raise UsageError(f"--resume: {directory.path} is no run directory (it has no config.yaml)")
+    return directory
+
+
+def as_it_lies(out: Path) -> Prepared:
+    """An existing run, read without its lock: nothing is judged and nothing written before ``claim``."""
+    directory = existing(out)
+    return Prepared(load_config(directory.config), directory)
+
+
+def claim(prepared: Prepared) -> Prepared:
+    """What the process that holds the lock does first: see that the run is not complete by now, read its config as it
+    is now, and take away the result of an earlier attempt."""
+    directory = prepared.directory
+    _refuse_completed(directory)
+    found = as_it_lies(directory.path)
+    directory.forget_result()
+    return found
+
+
+def _refuse_completed(directory: RunDirectory) -> None:
     if directory.completed():
         raise UsageError(f"the run in {directory.path} is complete; there is nothing to resume")
-    prepared = Prepared(load_config(directory.config, settings), directory)
-    if settings:
-        write_text(directory.config, prepared.config.to_yaml())
-    directory.result.unlink(missing_ok=True)  # what it says is about to be untrue
-    return prepared

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from fedrecon_core.disk import is_leftover, replace_text
 from fedrecon_core.errors import RunError, UsageError
 
 LOCK_SECONDS = 10.0
@@ -54,21 +55,24 @@ class RunDirectory:
             return False
 
     def create(self, config_yaml: str) -> None:
-        """Make the folder with its config; an existing run or an unwritable place is a ``UsageError``."""
+        """Make the folder with its config; an existing run or an unwritable place is a ``UsageError``. What a crash
+        left before the config was there does not count: it is no run that could be resumed."""
         if self.path.is_file():
             raise UsageError(f"--out {self.path} is a file; name a directory that does not exist yet")
-        if self.path.exists() and any(self.path.iterdir()):
-            raise UsageError(f"--out {self.path} exists already; choose another directory, or add --resume to go on")
         try:
+            if self.path.exists() and not all(map(is_leftover, self.path.iterdir())):
+                raise UsageError(
+                    f"--out {self.path} exists already; choose another directory, or add --resume to go on"
+                )
             self.path.mkdir(parents=True, exist_ok=True)
-            write_text(self.config, config_yaml)
+            replace_text(self.config, config_yaml)
         except OSError as error:
             raise UsageError(f"--out {self.path} cannot be written: {error.strerror}") from None
 
     @property
     def identity(self) -> str:
         """A name that no other run has, under which sites keep their state; a resumed run keeps it. It has a file
-        of its own, so that the other files of equal runs are equal."""
+        of its own, so that the other files of equal runs are equal. Whoever makes it holds the lock."""
         path = self.path / "identity.txt"
         if not path.exists():
             write_text(path, uuid.uuid4().hex)
@@ -78,19 +82,39 @@ class RunDirectory:
     def lock(self, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         """Hold the directory for this process alone: two that write one run would spoil it.
 
-        The lock ends with its process, however that ends. After ``seconds`` of waiting for another one: ``RunError``.
+        The lock ends with its process, however that ends. After ``seconds`` of waiting for another one: ``RunError``;
+        ``UsageError`` where the directory cannot be written, before anything was done.
         """
-        with (self.path / "run.lock").open("a+", encoding="utf-8") as file:
-            deadline = time.monotonic() + seconds
-            while not _locked(file):
-                if time.monotonic() > deadline:
-                    file.seek(0)
-                    raise RunError(f"the run in {self.path} is being worked on by {file.read()}; end that, then resume")
-                time.sleep(0.1)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+        path = self.path / "run.lock"
+        try:
+            file = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise _unwritable(path, error) from None
+        with file:
+            try:
+                self._wait_for(file, seconds)
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
+            except OSError as error:
+                raise _unwritable(path, error) from None
             yield
+
+    def _wait_for(self, file: IO[str], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not _locked(file):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                holder = file.read() or "another process"
+                raise RunError(f"the run in {self.path} is being worked on by {holder}; end that, then resume")
+            time.sleep(0.1)
+
+    def forget_result(self) -> None:
+        """Remove ``result.json``: what it says is about to be untrue. ``UsageError`` if it cannot be."""
+        try:
+            self.result.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(self.result, error) from None
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Replace the file ``name``."""
@@ -128,6 +152,11 @@ def _locked(file: IO[str]) -> bool:
     return True
 
 
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    told = "make room or mend the rights of the run directory, then resume"
+    return UsageError(f"cannot write {path}: {error.strerror}; {told}")
+
+
 def _json(value: Any, indent: int | None = None) -> str:
     """Strict JSON: a number that is not finite becomes null, since no standard reader takes NaN."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
@@ -152,15 +181,8 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write, flush to the disk, rename: a crash leaves the old file or the new one, never half of one."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Replace the file whole (``replace_text``); ``RunError`` if it cannot be written."""
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_text(path, text)
     except OSError as error:
-        if path.parent.is_dir():
-            raise RunError(f"cannot write {path}: {error.strerror}") from None
-        raise
+        raise RunError(f"cannot write {path}: {error.strerror}") from None

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from client.shelf import DiskShelf
+from fedrecon_core.errors import DataError
 
 pytestmark = pytest.mark.quick
 
@@ -50,15 +51,61 @@ def test_a_repeated_round_reads_the_version_before_it(tmp_path):
     assert value(DiskShelf(tmp_path, 11).load("hook")) == 10.5
 
 
-def test_two_versions_stay(tmp_path):
-    for round_ in range(8, 13):
-        DiskShelf(tmp_path, round_).save("hook", groups(float(round_)))
-    assert len(list(tmp_path.iterdir())) == 2
-    assert value(DiskShelf(tmp_path, 12).load("hook")) == 11.0
-    assert value(DiskShelf(tmp_path, 13).load("hook")) == 12.0
+def took_part_in(folder, *rounds: int) -> None:
+    for round_ in rounds:
+        DiskShelf(folder, round_).save("hook", groups(float(round_)))
+
+
+def test_three_versions_stay(tmp_path):
+    took_part_in(tmp_path, *range(8, 13))
+    assert len(list(tmp_path.iterdir())) == 3
+    for round_ in (11, 12, 13):
+        assert value(DiskShelf(tmp_path, round_).load("hook")) == round_ - 1
+
+
+def test_a_server_that_falls_back_to_its_older_checkpoint_finds_the_sites_state(tmp_path):
+    """Checkpoints of rounds 7 and 8, round 9 finished at the site; 8 is damaged, so round 8 is repeated."""
+    took_part_in(tmp_path, *range(1, 10))
+    assert value(DiskShelf(tmp_path, 8).load("hook")) == 7.0
+
+
+@pytest.mark.parametrize("rounds", [(1, 2, 3, 4, 5, 6), (3, 6, 7, 9)])
+def test_a_version_that_is_gone_is_told_and_never_taken_for_none(tmp_path, rounds):
+    took_part_in(tmp_path, *rounds)
+    words = r"round 4 is repeated and needs 'hook' of a round before it, found only rounds .*restore .* from a backup"
+    with pytest.raises(DataError, match=words):
+        DiskShelf(tmp_path, 4).load("hook")
+    assert DiskShelf(tmp_path, 1).load("hook") == {}
+
+
+@pytest.mark.parametrize("after", [(), (4,), (4, 5, 6, 7)])
+def test_a_site_that_first_took_part_in_the_repeated_round_begins_with_nothing(tmp_path, after):
+    took_part_in(tmp_path, 3, *after)
+    assert DiskShelf(tmp_path, 3).load("hook") == {}
+
+
+def test_what_came_after_a_repeated_round_is_forgotten(tmp_path):
+    took_part_in(tmp_path, 5, 6, 7)
+    DiskShelf(tmp_path, 4).save("hook", groups(4.5))
+    assert value(DiskShelf(tmp_path, 7).load("hook")) == 4.5
+    took_part_in(tmp_path, 5, 6, 7)
+    with pytest.raises(DataError, match="found only rounds 5, 6, 7"):  # the first is round 4 now
+        DiskShelf(tmp_path, 5).load("hook")
+
+
+@pytest.mark.parametrize(("rounds", "words"), [((1, 2), "go on with the version before"), ((2,), "begin anew")])
+def test_a_damaged_version_is_named_with_what_removing_it_means(tmp_path, rounds, words):
+    took_part_in(tmp_path, *rounds)
+    (tmp_path / "hook.round-000002.safetensors").write_bytes(b"garbage")
+    with pytest.raises(DataError, match=rf"hook\.round-000002\.safetensors cannot be read: .*{words}"):
+        DiskShelf(tmp_path, 3).load("hook")
+    DiskShelf(tmp_path, 2).save("hook", groups(2.5))
+    assert value(DiskShelf(tmp_path, 3).load("hook")) == 2.5
 
 
 def test_a_half_written_version_is_not_read(tmp_path):
     DiskShelf(tmp_path, 1).save("hook", groups(1.0))
-    (tmp_path / "hook.round-000002.partial").write_bytes(b"half")
+    (tmp_path / ".hook.round-000002.safetensors.partial").write_bytes(b"half")
     assert value(DiskShelf(tmp_path, 3).load("hook")) == 1.0
+    took_part_in(tmp_path, 3)
+    assert len(list(tmp_path.iterdir())) == 2  # and goes with the next one
