@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,14 +15,15 @@ from client.simulated import SimulatedSite
 from client.site import Site
 from fedrecon_core.data.site import SiteData
 from fedrecon_core.data.statistics import site_sums
+from fedrecon_core.errors import DataError
 from fedrecon_core.local.evaluate import predict
 from fedrecon_core.local.loop import LocalJob, train_locally
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.registry import STRATEGIES
-from fedrecon_core.state import write_group
+from fedrecon_core.state import TransferPlan, write_group
 from strategies import messages
 from strategies.code_hash import code_hash
-from strategies.messages import SiteInfo
+from strategies.messages import Identity, SiteInfo
 
 app = ClientApp()
 torch.set_num_threads(1)  # results depend on the number of threads, and many sites share a machine
@@ -51,12 +53,14 @@ def local(message: Message, context: Context) -> Message:
     site = _site(message, context)
     data, knowledge = _prepared(site, "train", messages.read_knowledge(message.content))
     received = {name: messages.unpack_group(record) for name, record in messages.read_groups(message.content).items()}
+    plan = site.recovery.plan(data.modalities)
+    _agree(plan, received)
     strategy: Any = STRATEGIES.get(site.config.strategy.name)
     job = LocalJob(
         site=site.name,
         recovery=site.recovery,
         data=data,
-        plan=site.recovery.plan(data.modalities),
+        plan=plan,
         received=received,
         knowledge=knowledge,
         shelf=site.shelf,
@@ -64,6 +68,7 @@ def local(message: Message, context: Context) -> Message:
     )
     result = train_locally(job, {name: site.modules[name] for name in received})
     content = messages.write_result(result, len(data), time.perf_counter() - started)
+    messages.write_identity(content, Identity(code_hash(), data.spec.digest(), site.data_hash))
     return Message(content, reply_to=message)
 
 
@@ -78,6 +83,14 @@ def evaluate(message: Message, context: Context) -> Message:
     groups = {name: site.modules[name] for name in received}
     score = predict(site.recovery, groups, knowledge, data, f"{split}/{site.name}").score(data)
     return Message(messages.write_scores({split: score}), reply_to=message)
+
+
+def _agree(plan: TransferPlan, received: Mapping[str, object]) -> None:
+    """The server planned with what this site said it holds; a folder that was changed since asks for other groups."""
+    absent = sorted(set(plan.download) - set(received))
+    if absent:
+        told = "the site's data have changed since it said what it holds; it will be asked again"
+        raise DataError(f"expected {', '.join(absent)} from the server, found none: {told}")
 
 
 def _site(message: Message, context: Context) -> Site:

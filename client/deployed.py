@@ -20,6 +20,8 @@ from fedrecon_core.types import SPLITS, DatasetSpec
 from strategies.messages import Holding, OwnData
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+RUN = re.compile(r"[0-9a-f]{32}")
+"""What ``RunDirectory.identity`` makes at the server."""
 
 
 class DeployedSite(Site):
@@ -42,23 +44,43 @@ class DeployedSite(Site):
     def own(self) -> OwnData:
         """The specification, a hash of ``dataset.yaml`` (which holds the hashes of all files), and what there is."""
         spec = json.dumps(self.spec.model_dump(mode="json"))
-        digest = hashlib.sha256((self._path("data") / "dataset.yaml").read_bytes()).hexdigest()
-        return OwnData(spec, digest, {split: self._holding(split) for split in SPLITS})
+        return OwnData(spec, self.data_hash, self._holdings())
+
+    @property
+    def data_hash(self) -> str:
+        """See ``Site.data_hash``: of ``dataset.yaml``, which holds the hashes of all files."""
+        return hashlib.sha256((self._path("data") / "dataset.yaml").read_bytes()).hexdigest()
 
     @property
     def folder(self) -> Path:
-        """A folder of each run's own in the site's folder of state."""
+        """A folder of each run's own in the site's folder of state. The server names the run; a name that could lead
+        elsewhere on this machine is a ``DataError``."""
+        if not RUN.fullmatch(self.order.run):
+            raise DataError(
+                f"the server names the run {self.order.run[:80]!r}; expected 32 digits of 0-9 and a-f (identity.txt of "
+                "its run directory); nothing was written"
+            )
         return self._path("state") / self.order.run
 
     def data(self, split: str, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
-        """See ``Site.data``. The arrays stay mapped from the disk."""
-        keep_empty = self.config.missing.empty == "allow"
-        opened = own_site(self._dataset, split, device=choose_device(self.config.device), keep_empty=keep_empty)
+        """See ``Site.data``. On the CPU the arrays stay mapped from the disk, but for modalities that are scaled."""
+        device = choose_device(self.config.device)
+        opened = own_site(self._dataset, split, device=device, keep_empty=self._keep_empty)
         return scaled(opened, dict(statistics or {}))
 
-    def _holding(self, split: str) -> Holding:
-        present = self.data(split).present.sum(dim=0).tolist()
-        return Holding(len(self.data(split)), dict(zip(self.spec.names, present, strict=True)))
+    @property
+    def _keep_empty(self) -> bool:
+        return self.config.missing.empty == "allow"
+
+    def _holdings(self) -> dict[str, Holding]:
+        """Split -> what ``data`` would hold of it, counted in the table of samples."""
+        exists, holdings = self._dataset.exists(), {}
+        for index, split in enumerate(SPLITS):
+            present = exists[self._dataset.members(index)]
+            kept = present if self._keep_empty else present[present.any(axis=1)]
+            counts = kept.sum(axis=0).tolist()
+            holdings[split] = Holding(len(kept), dict(zip(self.spec.names, counts, strict=True)))
+        return holdings
 
     @cached_property
     def _dataset(self) -> Dataset:

@@ -26,6 +26,7 @@ class SimulatedSite(Site):
     """The site that the message names."""
 
     own = None
+    data_hash = ""
 
     @property
     def name(self) -> str:

@@ -62,6 +62,11 @@ class Site(ABC):
     def own(self) -> OwnData | None:
         """What it says of data that the server cannot see; None where the server dealt them out."""
 
+    @property
+    @abstractmethod
+    def data_hash(self) -> str:
+        """A SHA-256 that changes with any file of its own data; empty where the server dealt them out."""
+
     @abstractmethod
     def data(self, split: str, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
         """Its samples of ``split``, scaled by ``statistics``. Raises ``DataError`` naming what is wrong with them."""

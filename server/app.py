@@ -16,10 +16,11 @@ from fedrecon_core.errors import FedReconError, RunError, UsageError
 from fedrecon_core.registry import STRATEGIES
 from server import checkpoint
 from server.checkpoint import Training
+from server.engines import flower
 from server.evaluation import evaluator_for
 from server.handshake import Call, Started, shake_hands
-from server.manifest import manifest
-from server.prepare import Prepared, prepare, reopen
+from server.manifest import data_changes, joined_sites, manifest
+from server.prepare import Prepared, as_it_lies, claim, prepare
 from server.progress import PlainProgress, progress_for
 from server.report.html import write_report
 from server.report.reader import read_run
@@ -39,7 +40,18 @@ LOG_WIDTH = 120
 def main(grid: Grid, context: Context) -> None:
     """Run what the run config asks for. A failed run leaves ``result.json`` with its reason and raises."""
     torch.set_num_threads(1)  # results depend on the number of threads
-    run(grid, _prepared(context), named=bool(context.run_config.get("out")))
+    try:
+        run(grid, _prepared(context), named=bool(context.run_config.get("out")))
+    except Exception as error:
+        if _beside_command(context):
+            raise  # the command sees the error itself, or result.json
+        raise flower.reportable(error) from error
+
+
+def _beside_command(context: Context) -> bool:
+    """Whether a command on this machine prepared the run directory and waits for the run; a deployment's does not."""
+    config, out = str(context.run_config.get("config") or ""), str(context.run_config.get("out") or "")
+    return bool(out) and Path(config) == Path(out) / "config.yaml"
 
 
 def _prepared(context: Context) -> Prepared:
@@ -48,8 +60,8 @@ def _prepared(context: Context) -> Prepared:
     resume = bool(context.run_config.get("resume"))
     if resume and not out:
         raise UsageError("resume needs out, the directory of the run to go on with")
-    if resume or (out and Path(config) == Path(out) / "config.yaml"):
-        return reopen(Path(out))
+    if resume or _beside_command(context):
+        return as_it_lies(Path(out))
     return prepare(_found(config) if config else None, out=Path(out) if out else None)
 
 
@@ -67,11 +79,12 @@ def run(grid: Grid, prepared: Prepared, named: bool = True) -> None:
     directory = prepared.directory
     deployed = not prepared.config.engine.simulated
     voice = Console(width=LOG_WIDTH) if deployed else Console(quiet=True)
-    voice.print(f"run directory {directory.path}", highlight=False, soft_wrap=True)
-    home = directory.identity if deployed else "" if named else str(directory.path)
+    voice.print(f"run directory {directory.path}", highlight=False, soft_wrap=True, markup=False)
     try:
         with directory.lock():
-            _run_and_report(grid, prepared, home)
+            taken = claim(prepared)
+            home = directory.identity if deployed else "" if named else str(directory.path)
+            _run_and_report(grid, taken, home)
     except FedReconError as error:
         voice.print(f"fedrecon: {error}", highlight=False, soft_wrap=True, markup=False)
         raise
@@ -96,6 +109,9 @@ def _failure(error: BaseException) -> dict[str, Any]:
     """Status and reason of a run that ended before its last round."""
     if isinstance(error, KeyboardInterrupt):
         return {"status": "interrupted", "error": "interrupted", "exit_code": 130}
+    if not isinstance(error, Exception):  # Flower ends its ServerApp with SystemExit, or with a kind of its own
+        told = "stopped from outside, or the SuperLink ended; `fedrecon run --resume` goes on"
+        return {"status": "interrupted", "error": told, "exit_code": 1}
     reason = str(error) if isinstance(error, FedReconError) else f"{type(error).__name__}: {error}"
     return {"status": "failed", "error": reason, "exit_code": getattr(error, "exit_code", 1)}
 
@@ -142,7 +158,7 @@ def _take_up(prepared: Prepared, started: Started, training: Training, progress:
         progress.note(f"{text}; the rounds from here on may not repeat this run bit by bit")
     for name in ("metrics.jsonl", "sites.jsonl"):
         directory.drop_rounds_after(name, training.round)
-    directory.write_json("manifest.json", now)
+    directory.write_json("manifest.json", {**now, "sites": joined_sites(old.get("sites", []), now["sites"])})
 
 
 def _changes(old: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -150,13 +166,7 @@ def _changes(old: dict[str, Any], now: dict[str, Any]) -> list[str]:
     changes = []
     if old.get("code_sha256", now["code_sha256"]) != now["code_sha256"]:
         changes.append("this run began with other code")
-    before = {site["name"]: site.get("data_sha256") for site in old.get("sites", [])}
-    changes += [
-        f"the data of site {site['name']} changed since this run began"
-        for site in now["sites"]
-        if before.get(site["name"], site.get("data_sha256")) != site.get("data_sha256")
-    ]
-    return changes
+    return [*changes, *data_changes(old.get("sites", []), now["sites"])]
 
 
 def _quietly(what: str, action: Callable[[], object]) -> None:
@@ -164,4 +174,4 @@ def _quietly(what: str, action: Callable[[], object]) -> None:
     try:
         action()
     except Exception as error:
-        Console(stderr=True).print(f"({what} could not be made: {error})", highlight=False)
+        Console(stderr=True).print(f"({what} could not be made: {error})", highlight=False, markup=False)

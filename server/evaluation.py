@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,33 @@ from fedrecon_core.local.evaluate import Score, predict
 from fedrecon_core.metrics.base import all_metrics
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import State, write_group
-from server.exchange import exchange, needed
+from server.exchange import Replies, exchange, needed
 from server.handshake import Central, Started, deadline_of
 from server.predictions import write_predictions
+from server.validity import score_fault
 from strategies import messages
 from strategies.wire import WireMeter
+
+
+class NotScoredError(RunError):
+    """Too few sites have scored a model; the model itself is none the worse for it."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A pooled score. Where sites evaluate, ``sites`` were asked and ``failures`` says who gave none, and why."""
+
+    score: Score
+    sites: int | None = None
+    failures: Mapping[str, str] = field(default_factory=dict)
 
 
 class Evaluator(ABC):
     """Scores one state of the global groups on a split."""
 
     @abstractmethod
-    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> Score:
-        """The pooled score on ``validation`` or ``test``."""
+    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> Scored:
+        """The pooled score on ``validation`` or ``test``; ``NotScoredError`` below the quorum."""
 
 
 class ServerEvaluator(Evaluator):
@@ -44,7 +59,7 @@ class ServerEvaluator(Evaluator):
         self._groups = {name: module.to(self._device) for name, module in started.recovery.build().items()}
         self._sets: dict[str, SiteData] = {}
 
-    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> Score:
+    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> Scored:
         """Score the central set ``split``; what was said of the test samples goes to ``predictions.parquet``."""
         for name, state in model.items():
             write_group(self._groups[name], state)
@@ -52,7 +67,7 @@ class ServerEvaluator(Evaluator):
         found = predict(self._started.recovery, self._groups, knowledge.after_scaling(data.spec), data, split)
         if split == "test":
             write_predictions(self._directory / "predictions.parquet", data, found)
-        return found.score(data)
+        return Scored(found.score(data))
 
     def _set(self, split: str, knowledge: Knowledge) -> SiteData:
         if split not in self._sets:
@@ -70,22 +85,49 @@ class SiteEvaluator(Evaluator):
     """One more message to the sites that hold samples of the split."""
 
     def __init__(self, started: Started, strategy: Any, grid: Grid, meter: WireMeter) -> None:
-        self._federation, self._strategy, self._grid, self._meter = started.federation, strategy, grid, meter
+        self._started, self._strategy, self._grid, self._meter = started, strategy, grid, meter
+        self._federation = started.federation
 
-    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> Score:
-        """Pool the sites' confusion matrices; below the quorum, ask again, at last a ``RunError``."""
+    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> Scored:
+        """Pool the sites' confusion matrices; below the quorum, ask again whoever is there then."""
         config = self._federation.config.sites
         for _ in range(config.retries + 1):
+            self._look_again(knowledge.round)
             sent = self._sent(split, model, knowledge)
-            replies = exchange(self._grid, sent, deadline_of(self._federation.config), self._meter)
-            if len(replies.messages) >= needed(config.quorum, len(sent)):
-                break
-        else:
-            answered = f"{len(replies.messages)} of {len(sent)} sites answered"
-            raise RunError(f"evaluation on {split}: {answered}. {replies.reasons()}")
+            replies = self._exchange(sent, split)
+            if replies.messages and len(replies.messages) >= needed(config.quorum, len(sent)):
+                return self._pooled(split, knowledge, replies)
+            if not sent:
+                raise NotScoredError(f"evaluation on {split}: no connected site holds samples of it")
+        raise NotScoredError(
+            f"evaluation on {split}: {replies.answered()}, the quorum is {config.quorum:.0%} (sites.quorum). "
+            f"{replies.reasons()}"
+        )
+
+    def _look_again(self, round_: int) -> None:
+        try:
+            self._started.gather(round_)
+        except RunError as error:
+            raise NotScoredError(str(error)) from None
+
+    def _exchange(self, sent: list[Message], split: str) -> Replies:
+        """Send, collect, and turn every reply that cannot be pooled into a failure; sites that failed are asked again
+        who they are."""
+        federation = self._federation
+        replies = exchange(self._grid, sent, deadline_of(federation.config), self._meter)
+        for name, reply in sorted(replies.messages.items()):
+            samples = federation.samples(name, split)
+            fault = score_fault(reply, split, len(federation.spec.classes), samples)
+            if fault is not None:
+                replies.reject(name, fault)
+        self._started.doubt(sorted(replies.failures))
+        return replies
+
+    def _pooled(self, split: str, knowledge: Knowledge, replies: Replies) -> Scored:
         ordered = [replies.messages[name] for name in sorted(replies.messages)]
         record = self._strategy.aggregate_evaluate(knowledge.round, ordered)
-        return messages.read_scores(record, len(self._federation.spec.classes))[split]
+        score = messages.read_scores(record, len(self._federation.spec.classes))[split]
+        return Scored(score, len(replies.messages) + len(replies.failures), replies.failures)
 
     def _sent(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> list[Message]:
         arrays = messages.flatten({name: messages.pack_group(state) for name, state in model.items()})
@@ -104,10 +146,14 @@ def evaluator_for(started: Started, strategy: Any, grid: Grid, directory: Path, 
     return SiteEvaluator(started, strategy, grid, meter)
 
 
-def metrics_line(round_: int, split: str, score: Score) -> dict[str, Any]:
-    """The line of ``metrics.jsonl``. Samples with nothing present are scored apart, in fields ``empty_*``."""
+def metrics_line(round_: int, split: str, scored: Scored) -> dict[str, Any]:
+    """The line of ``metrics.jsonl``. Samples with nothing present are scored apart, in fields ``empty_*``; where sites
+    evaluate, it says how many were asked and which of them gave no score."""
+    score = scored.score
     n, empty = int(score.confusion.sum()), int(score.empty_confusion.sum())
     line = {"round": round_, "split": split, "n": n, "loss": score.loss_sum / max(n, 1), **all_metrics(score.confusion)}
     if empty:
         line.update({"empty_n": empty, "empty_accuracy": all_metrics(score.empty_confusion)["accuracy"]})
-    return line
+    if scored.sites is not None:
+        line["sites"] = scored.sites
+    return {**line, "failures": dict(scored.failures)} if scored.failures else line

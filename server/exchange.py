@@ -14,6 +14,8 @@ from strategies.messages import addressee
 from strategies.wire import WireMeter
 
 POLL_SECONDS = 0.05
+LONGEST_POLL_SECONDS = 1.0
+"""Every look costs the SuperLink a few queries of its database: the longer the wait, the rarer they are."""
 GRACE_SECONDS = 60.0
 """How much longer than its deadline a message lives, for the clocks of two machines may differ."""
 
@@ -31,6 +33,15 @@ class Replies:
         for name, reason in sorted(self.failures.items()):
             shared.setdefault(reason, []).append(name)
         return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in shared.items())
+
+    def reject(self, name: str, fault: str) -> None:
+        """Turn the reply of the site ``name`` into a failure."""
+        del self.messages[name]
+        self.failures[name] = f"reply rejected: {fault}"
+
+    def answered(self) -> str:
+        """How many of the asked sites answered, in words."""
+        return f"{len(self.messages)} of {len(self.messages) + len(self.failures)} sites answered"
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,70 @@ def needed(quorum: float, asked: int) -> int:
     return math.ceil(quorum * asked - 1e-9)
 
 
+class Exchange:
+    """Messages that are on their way. ``collect`` takes in what has come, without waiting; ``close`` gives up on the
+    rest.
+
+    An error reply may come from the SuperLink rather than from the node, so a reply belongs to the site whose message
+    it answers. ``meter`` weighs what is sent and received.
+    """
+
+    def __init__(self, grid: Grid, messages: Sequence[Message], deadline: Deadline, meter: WireMeter) -> None:
+        """Push ``messages``. One that the SuperLink does not take, since its node is gone, has failed at once."""
+        self.replies = Replies()
+        self.began = time.monotonic()
+        self._grid, self._meter, self._deadline = grid, meter, deadline
+        self._end = self.began + deadline.seconds(len(messages))
+        for message in messages:  # a site that comes back later must not work on what nobody waits for any more
+            message.metadata.ttl = deadline.seconds(len(messages)) + GRACE_SECONDS
+        ids = list(grid.push_messages(messages)) if messages else []
+        self._waiting: dict[str, str] = {}
+        for message, key in zip(messages, ids or [""] * len(messages), strict=True):
+            meter.add(message.content)
+            if key:
+                self._waiting[key] = addressee(message)
+            else:
+                self.replies.failures[addressee(message)] = "the SuperLink took no message for its node, which is gone"
+
+    @property
+    def waiting(self) -> list[str]:
+        """The sites that have not answered yet."""
+        return list(self._waiting.values())
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline has passed."""
+        return time.monotonic() >= self._end
+
+    def collect(self) -> list[str]:
+        """Take in the replies that are there; the names of their sites."""
+        names = []
+        for reply in list(self._grid.pull_messages(list(self._waiting))) if self._waiting else []:
+            name = self._waiting.pop(reply.metadata.reply_to_message_id)
+            if reply.has_content():
+                self._meter.add(reply.content)
+            self._sort_in(name, reply)
+            names.append(name)
+        return names
+
+    def close(self) -> Replies:
+        """What came back; silence until now is a failure. An engine that can drops what nobody waits for any more, so
+        that it never runs beside the next round."""
+        forget = getattr(self._grid, "forget", None)
+        if self._waiting and forget is not None:
+            forget(list(self._waiting))
+        for name in self._waiting.values():
+            self.replies.failures[name] = f"no answer in {self._deadline.timeout:g} s"
+        self._waiting.clear()
+        return self.replies
+
+    def _sort_in(self, name: str, reply: Message) -> None:
+        if reply.has_error():
+            self.replies.failures[name] = " ".join((reply.error.reason or f"error {reply.error.code}").split())
+        else:
+            self.replies.messages[name] = reply
+
+
 def exchange(
     grid: Grid,
     messages: Sequence[Message],
@@ -58,45 +133,20 @@ def exchange(
     meter: WireMeter,
     arrived: Callable[[str], None] = lambda name: None,
 ) -> Replies:
-    """Push ``messages`` and wait for their replies until ``deadline``.
-
-    An error reply may come from the SuperLink rather than from the node, so a reply belongs to the site whose message
-    it answers. Silence until the deadline is a failure. ``meter`` weighs what is
-    sent and received; ``arrived`` is told each site's name as its reply comes in.
-    """
-    replies = Replies()
-    for message in messages:  # a site that comes back later must not work on what nobody waits for any more
-        message.metadata.ttl = deadline.seconds(len(messages)) + GRACE_SECONDS
-    ids = list(grid.push_messages(messages))
-    for message in messages:
-        meter.add(message.content)
-    waiting = {key: addressee(message) for key, message in zip(ids, messages, strict=True)}
-    end = time.monotonic() + deadline.seconds(len(messages))
-    while waiting and time.monotonic() < end:
-        found = list(grid.pull_messages(list(waiting)))
-        for reply in found:
-            name = waiting.pop(reply.metadata.reply_to_message_id)
-            if reply.has_content():
-                meter.add(reply.content)
-            _sort_in(replies, name, reply)
+    """Push ``messages`` and wait for their replies until ``deadline``; ``arrived`` is told the name of each site as its
+    reply comes in."""
+    sent, heard = Exchange(grid, messages, deadline, meter), time.monotonic()
+    while sent.waiting and not sent.late:
+        names = sent.collect()
+        for name in names:
             arrived(name)
-        if waiting and not found:
-            time.sleep(POLL_SECONDS)
-    _forget(grid, list(waiting))
-    for name in waiting.values():
-        replies.failures[name] = f"no answer in {deadline.timeout:g} s"
-    return replies
+        if names:
+            heard = time.monotonic()
+        elif sent.waiting:
+            time.sleep(pause(time.monotonic() - heard))
+    return sent.close()
 
 
-def _forget(grid: Grid, ids: list[str]) -> None:
-    """Nobody waits for these any more: an engine that can drops them, so that they never run beside the next round."""
-    forget = getattr(grid, "forget", None)
-    if ids and forget is not None:
-        forget(ids)
-
-
-def _sort_in(replies: Replies, name: str, reply: Message) -> None:
-    if reply.has_error():
-        replies.failures[name] = " ".join((reply.error.reason or f"error {reply.error.code}").split())
-    else:
-        replies.messages[name] = reply
+def pause(waited: float) -> float:
+    """Seconds until the next look after ``waited`` seconds without a reply: a twentieth of them, within bounds."""
+    return min(max(POLL_SECONDS, waited / 20), LONGEST_POLL_SECONDS)

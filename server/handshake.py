@@ -40,13 +40,15 @@ class Central:
 class Started:
     """What the handshake leaves: the federation, its recovery, and the server's own data where it has any.
 
-    ``gather`` brings the federation up to date before a round; ``RunError`` if too few sites are there.
+    ``gather`` brings the federation up to date before a round; ``RunError`` if too few sites are there. ``doubt`` names
+    sites that failed or changed: they are asked again who they are before they take part again.
     """
 
     federation: Federation
     recovery: Recovery
     central: Central | None
     gather: Callable[[int], None]
+    doubt: Callable[[Iterable[str]], None]
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,24 @@ def _deployed(call: Call, central: Central | None) -> Started:
     recovery = recovery_for(call.config, federation.spec)
     federation.statistics = dict(call.statistics)
     _take_in(federation, recovery, infos)
+    if central is None:
+        _scorable(federation)
 
     def gather(round_: int) -> None:
         federation.nodes = roster.gather(round_)
         _take_in(federation, recovery, roster.infos())
 
-    return Started(federation, recovery, central, gather)
+    return Started(federation, recovery, central, gather, roster.doubt)
+
+
+def _scorable(federation: Federation) -> None:
+    """Better now than after weeks of training."""
+    for split in ("validation", "test"):
+        if not federation.holders(split):
+            raise RunError(
+                f"no connected site holds {split} samples, so that no model could be chosen and tested: put some into "
+                "the split column of a site's samples.parquet, or score at the server (evaluate.where: server)"
+            )
 
 
 def _spec_of(infos: Mapping[str, SiteInfo]) -> DatasetSpec:
@@ -142,11 +156,11 @@ def _simulated(call: Call, central: Central) -> Started:
     }
     found = combine(federation.sites[name].sums for name in sorted(federation.sites))
     federation.statistics = dict(call.statistics) or found
-    return Started(federation, recovery, central, _stay)
+    return Started(federation, recovery, central, _stay, _stay)
 
 
-def _stay(round_: int) -> None:
-    """Simulated sites are there from the first round to the last."""
+def _stay(_: object) -> None:
+    """Simulated sites are there from the first round to the last, and hold what they were dealt."""
 
 
 def _shown(share: Share, dataset: Dataset) -> tuple[str, ...]:

@@ -51,6 +51,21 @@ def sites_of(started: Started) -> list[dict[str, Any]]:
     return [_deployed_site(info, info.own) for _, info in sorted(sites.items()) if info.own]
 
 
+def joined_sites(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every site of either list, by name; of one that stands in both, what it holds now."""
+    return [site for _, site in sorted({site["name"]: site for site in [*before, *now]}.items())]
+
+
+def data_changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:
+    """In words, the sites whose own data are not what they were."""
+    known = {site["name"]: site.get("data_sha256") for site in before}
+    return [
+        f"the data of site {site['name']} changed since this run began"
+        for site in now
+        if known.get(site["name"], site.get("data_sha256")) != site.get("data_sha256")
+    ]
+
+
 def _simulated_site(name: str, central: Central) -> dict[str, Any]:
     share, dataset = central.allocation.train[name], central.dataset
     labels = dataset.labels[share.samples]

@@ -35,7 +35,7 @@ class PlainProgress:
 
     def note(self, text: str) -> None:
         """Something that a person should know."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)  # sites put words into it
 
     def round_done(self, round_: int, losses: Mapping[str, float], validation: Mapping[str, Any] | None) -> None:
         """A round is complete, with its mean losses and, if it was evaluated, the validation line."""

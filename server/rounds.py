@@ -16,10 +16,10 @@ from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import State, parameters_sha256, read_group
 from server import checkpoint
 from server.checkpoint import Best, Training
-from server.evaluation import Evaluator, metrics_line
+from server.evaluation import Evaluator, NotScoredError, Scored, metrics_line
 from server.exchange import Replies, exchange, needed
 from server.handshake import Started, deadline_of
-from server.manifest import sites_of
+from server.manifest import data_changes, joined_sites, sites_of
 from server.progress import PlainProgress
 from server.run_directory import RunDirectory
 from server.site_lines import site_lines
@@ -94,31 +94,43 @@ class Rounds:
                 f"round {round_}: attempt {attempt} of {self.config.sites.retries + 1} was short of the quorum"
             )
         else:
-            raise RunError(f"round {round_} failed {attempt} times: {self._shortfall(sent, replies)}")
+            share = f"the quorum is {self.config.sites.quorum:.0%} (sites.quorum)"
+            raise RunError(f"round {round_} failed {attempt} times: {replies.answered()}, {share}. {replies.reasons()}")
         ordered = [replies.messages[name] for name in sorted(replies.messages)]
         arrays, losses = self.strategy.aggregate_train(round_, ordered)
         return arrays, dict(losses)
 
     def _gather(self, round_: int) -> None:
         """Bring the federation up to date; the manifest names every site that ever took part."""
-        before = set(self.started.federation.sites)
+        before = dict(self.started.federation.sites)
         self.started.gather(round_)
         self.training.statistics = dict(self.started.federation.statistics)
-        if set(self.started.federation.sites) != before:
+        if self.started.federation.sites != before:
             known = self.directory.read_json("manifest.json")
-            self.directory.write_json("manifest.json", {**known, "sites": sites_of(self.started)})
+            now = sites_of(self.started)
+            for text in data_changes(known["sites"], now):
+                self.progress.note(text)
+            self.directory.write_json("manifest.json", {**known, "sites": joined_sites(known["sites"], now)})
         if not self.started.federation.holders():
             raise RunError(f"round {round_}: no connected site holds training samples; nothing can be trained")
 
     def _exchange(self, sent: list[Message], packed: dict[str, ArrayRecord]) -> Replies:
         """Send, collect, and turn every reply that cannot be aggregated into a failure."""
+        federation = self.started.federation
         replies = exchange(self.grid, sent, deadline_of(self.config), self.meter, self.progress.site_done)
         for name, reply in sorted(replies.messages.items()):
-            fault = fault_of(reply, self.started.federation.plan(name), packed)
+            fault = fault_of(reply, federation.plan(name), packed, federation.sites[name])
             if fault is not None:
-                del replies.messages[name]
-                replies.failures[name] = f"reply rejected: {fault}"
+                replies.reject(name, fault)
+        self.started.doubt([*replies.failures, *self._changed(replies)])
         return replies
+
+    def _changed(self, replies: Replies) -> list[str]:
+        """The sites whose data are not those of which they told."""
+        known = self.started.federation.sites
+        return [
+            name for name, r in replies.messages.items() if messages.read_identity(r.content) != known[name].identity
+        ]
 
     def _record(self, round_: int, attempt: int, sent: list[Message], replies: Replies) -> None:
         """Write the lines of ``sites.jsonl``, tell failures, and add the traffic to the run's totals."""
@@ -128,29 +140,37 @@ class Rounds:
         self._samples = sum(line["samples"] for line in lines if line["status"] == "ok")
         self.directory.append("sites.jsonl", lines)
         if replies.failures:
-            self.progress.note(f"round {round_}: {_answered(sent, replies)}; {replies.reasons()}")
-
-    def _shortfall(self, sent: list[Message], replies: Replies) -> str:
-        share = f"{self.config.sites.quorum:.0%}"
-        return f"{_answered(sent, replies)}, the quorum is {share} (sites.quorum). {replies.reasons()}"
+            self.progress.note(f"round {round_}: {replies.answered()}; {replies.reasons()}")
 
     # --- scoring ----------------------------------------------------------------------------------------------
 
     def _validate(self, round_: int) -> dict[str, Any] | None:
-        """The validation line, on the rounds that are evaluated; a better score than ever makes the best model."""
+        """The validation line, on the rounds that are evaluated; a better score than ever makes the best model. Too few
+        answers cost the score of this round and not what it trained."""
         if round_ % self.config.evaluate.every and round_ != self.config.rounds:
             return None
         self.progress.round_started(round_, 1, "evaluate")
         began = time.perf_counter()
         knowledge = self.started.federation.knowledge(round_)
-        score = self.evaluator.score("validation", self.training.groups, knowledge)
-        line = metrics_line(round_, "validation", score)
+        try:
+            scored = self.evaluator.score("validation", self.training.groups, knowledge)
+        except NotScoredError as error:
+            self.progress.note(f"round {round_}: not scored: {error}")
+            return None
+        self._tell_unscored(f"round {round_}: evaluation", scored)
+        line = metrics_line(round_, "validation", scored)
         if line[self.config.evaluate.select] > self.training.best.score:
             self.training.best = Best(round_, line[self.config.evaluate.select])
             self.training.best_groups = dict(self.training.groups)
             self.training.best_trained = dict(self.training.trained)
             self.training.best_quality = dict(self.training.quality)
         return {**line, "evaluate_seconds": time.perf_counter() - began}
+
+    def _tell_unscored(self, what: str, scored: Scored) -> None:
+        if scored.failures:
+            replies = Replies(failures=dict(scored.failures))
+            count = f"{(scored.sites or 0) - len(scored.failures)} of {scored.sites} sites answered"
+            self.progress.note(f"{what}: {count}; {replies.reasons()}")
 
     def _finish(self) -> dict[str, Any]:
         """Read test once, at the best-validation round, and write the model."""
@@ -159,7 +179,13 @@ class Rounds:
             raise RunError(f"no site trained anything in {training.round} rounds; see sites.jsonl for what they sent")
         statistics = self.started.federation.statistics
         best = Knowledge(training.best.round, training.best_trained, training.best_quality, statistics)
-        test = metrics_line(training.best.round, "test", self.evaluator.score("test", training.best_groups, best))
+        if not training.best_groups:
+            raise RunError(
+                "no round was scored on validation samples, so that no model can be chosen; see the run's log"
+            )
+        scored = self.evaluator.score("test", training.best_groups, best)
+        self._tell_unscored("test", scored)
+        test = metrics_line(training.best.round, "test", scored)
         self.directory.append("metrics.jsonl", [test])
         model = save_model(self.directory.model, training.best_groups, self.started.recovery, best)
         return {
@@ -174,10 +200,6 @@ class Rounds:
             "train_seconds": training.train_seconds,
             "wall_seconds": self._wall_seconds(),
         }
-
-
-def _answered(sent: list[Message], replies: Replies) -> str:
-    return f"{len(replies.messages)} of {len(sent)} sites answered"
 
 
 def first_state(started: Started, known: Training | None) -> Training:

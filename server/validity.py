@@ -1,20 +1,57 @@
-"""Is a site's reply fit to be aggregated? A bad one becomes a failure with a reason; it never reaches an average."""
+"""Is a site's reply fit to be used? A bad one becomes a failure with a reason; it never reaches an average or a sum."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
 from fedrecon_core.state import TransferPlan
+from fedrecon_core.types import SPLITS, DatasetSpec
 from strategies import messages
+from strategies.messages import Identity, SiteInfo, TrainReply
+
+SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
-def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, ArrayRecord]) -> str | None:
-    """What is wrong with a train reply, or None. ``current`` are the global groups that the site was sent."""
+def read_description(reply: Message) -> SiteInfo | str:
+    """What a site says of itself, or what is wrong with it."""
     try:
-        found = messages.read_result(reply.content)
+        found = messages.read_site(reply.content)
+        fault = _description_fault(found)
+    except KeyError as error:
+        return f"its description lacks {error}"
+    except (TypeError, ValueError) as error:
+        return f"its description cannot be read: {' '.join(str(error).split())}"
+    return fault or found
+
+
+def _description_fault(info: SiteInfo) -> str | None:
+    if not SITE_NAME.fullmatch(info.name):
+        return f"site: expected letters, digits, '_', '.', '-' (not first), at most 100, found {info.name!r}"
+    if info.own is None:
+        return None  # the roster says what to do about that
+    spec = DatasetSpec.model_validate_json(info.own.spec)
+    if spec.digest() != info.spec_hash:
+        return f"site {info.name}: its specification has the hash {spec.digest()}, it says {info.spec_hash}"
+    stray = sorted(set(info.modalities) - set(spec.names))
+    if stray:
+        return f"site {info.name}: holds {', '.join(stray)}, of which its specification knows nothing"
+    for split in SPLITS:
+        counts = (info.own.holdings[split].samples, *info.own.holdings[split].present.values())
+        if min(counts) < 0 or max(counts) > counts[0]:
+            return f"site {info.name}: impossible numbers of {split} samples: {list(counts)}"
+    return None
+
+
+def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, ArrayRecord], site: SiteInfo) -> str | None:
+    """What is wrong with a train reply, or None. ``current`` are the global groups that the site was sent, ``site``
+    what it said of itself."""
+    try:
+        found, now = messages.read_result(reply.content), messages.read_identity(reply.content)
     except KeyError as error:
         return f"the reply lacks the record {error}"
     except (TypeError, ValueError) as error:
@@ -23,15 +60,42 @@ def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, ArrayReco
     if stray:
         return f"uploaded {', '.join(stray)}, which its transfer plan does not hold"
     for group, record in sorted(found.groups.items()):
-        fault = _count_fault(found.counts.get(group)) or _tensor_fault(record, current[group])
+        fault = _count_fault(found, group, site.samples) or _tensor_fault(record, current[group])
         if fault:
             return f"{group}: {fault}"
+    return _identity_fault(now, site.identity) or _number_fault(found)
+
+
+def _identity_fault(now: Identity, known: Identity) -> str | None:
+    """Code and data specification must be those with which the site was taken in; the data themselves may grow."""
+    for what, expected, found in (
+        ("code", known.code_hash, now.code_hash),
+        ("data specification", known.spec_hash, now.spec_hash),
+    ):
+        if found != expected:
+            return f"the site's {what} changed during the run: expected hash {expected}, found {found}"
     return None
 
 
-def _count_fault(count: int | None) -> str | None:
+def _count_fault(found: TrainReply, group: str, samples: int) -> str | None:
+    count, real = found.counts.get(group), found.real.get(group, 0)
     if count is None or count <= 0:
         return f"expected a count above 0 beside an upload, found {count}"
+    if count > samples:
+        return f"expected a count of at most the site's {samples} training samples, found {count}"
+    if not 0 <= real <= count:
+        return f"expected between 0 and {count} real ones among the {count}, found {real}"
+    return None
+
+
+def _number_fault(found: TrainReply) -> str | None:
+    """Losses may diverge and are only shown; a mapping's quality weighs sources at every site."""
+    stray = sorted(set(found.quality) - set(found.counts))
+    if stray:
+        return f"a quality of {', '.join(stray)}, which it did not upload"
+    bad = sorted(group for group, score in found.quality.items() if not math.isfinite(score))
+    if bad:
+        return f"expected a finite quality of {', '.join(bad)}, found {found.quality[bad[0]]}"
     return None
 
 
@@ -44,4 +108,21 @@ def _tensor_fault(record: ArrayRecord, current: ArrayRecord) -> str | None:
             return f"{name}: expected {expected}, found {array.dtype} {tuple(array.shape)}"
         if not np.isfinite(array.numpy()).all():
             return f"{name} holds NaN or infinity; the site diverged (a smaller local learning rate may help)"
+    return None
+
+
+def score_fault(reply: Message, split: str, classes: int, samples: int) -> str | None:
+    """What is wrong with a site's scores of ``split``, of which it holds ``samples``, or None."""
+    try:
+        score = messages.read_scores(messages.scores_of(reply.content), classes)[split]
+    except KeyError as error:
+        return f"the scores lack {error}"
+    except (TypeError, ValueError, RuntimeError) as error:
+        return f"the scores cannot be read: {error}"
+    for matrix in (score.confusion, score.empty_confusion):
+        if int(matrix.min()) < 0:
+            return f"expected counts of at least 0 in a confusion matrix, found {int(matrix.min())}"
+    counted = int(score.confusion.sum() + score.empty_confusion.sum())
+    if counted > samples:
+        return f"expected scores of at most its {samples} samples of {split}, found {counted}"
     return None

@@ -69,9 +69,10 @@ class Federation:
 
     def holders(self, split: str = "train") -> list[str]:
         """The connected sites that hold samples of ``split``, sorted by name."""
-        return sorted(name for name in self.nodes if self._samples(name, split))
+        return sorted(name for name in self.nodes if self.samples(name, split))
 
-    def _samples(self, name: str, split: str) -> int:
+    def samples(self, name: str, split: str = "train") -> int:
+        """How many samples of ``split`` the site holds."""
         site, share = self.sites[name], self.held_out.get(split, {}).get(name)
         if split == "train":
             return site.samples

@@ -80,6 +80,21 @@ class SiteInfo:
     sums: dict[str, Sums]
     own: OwnData | None = None
 
+    @property
+    def identity(self) -> Identity:
+        """The hashes of what it works with."""
+        return Identity(self.code_hash, self.spec_hash, self.own.data_hash if self.own else "")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The hashes of what a site works with; they travel with every train reply, so that a change in the middle of a run
+    is seen. ``data_hash`` is empty where the server dealt out the data."""
+
+    code_hash: str
+    spec_hash: str
+    data_hash: str = ""
+
 
 @dataclass(frozen=True)
 class TrainReply:
@@ -329,6 +344,17 @@ def read_result(content: RecordDict) -> TrainReply:
         seconds={name: float(value) for name, value in records["seconds"].items()},  # type: ignore[arg-type]
         samples=int(content.config_records["status"]["samples"]),  # type: ignore[arg-type]
     )
+
+
+def write_identity(content: RecordDict, identity: Identity) -> None:
+    """Say which code and which data a reply comes from."""
+    content["identity"] = ConfigRecord(dict(vars(identity)))
+
+
+def read_identity(content: RecordDict) -> Identity:
+    """The code and the data that a reply comes from."""
+    record = content.config_records["identity"]
+    return Identity(*(str(record[key]) for key in ("code_hash", "spec_hash", "data_hash")))
 
 
 def write_scores(scores: Mapping[str, Score]) -> RecordDict:

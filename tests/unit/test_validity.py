@@ -1,30 +1,45 @@
 """Replies that must not reach an average."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from fedrecon_core.local.evaluate import Score
 from fedrecon_core.local.loop import LocalResult
 from fedrecon_core.state import TransferPlan
-from server.validity import fault_of
+from server.validity import fault_of, read_description, score_fault
 from strategies import messages
+from strategies.messages import Holding, Identity, OwnData, SiteInfo
+from tests.toys.federation import toy_spec
 
 pytestmark = pytest.mark.quick
 
 STATE = {"w": torch.ones(2, 3), "b": torch.zeros(3)}
 CURRENT = {"task.head": messages.pack_group(STATE), "task.extractor.a": messages.pack_group(STATE)}
+SITE = SiteInfo("site-0000", "code", "spec", ("a",), 5, {})
 PLAN = TransferPlan(("task.extractor.a", "task.head"), ("task.head",))
 
 
-def reply(groups: dict[str, Any], counts: dict[str, int] | None = None) -> Any:
+def reply(
+    groups: dict[str, Any],
+    counts: dict[str, int] | None = None,
+    real: dict[str, int] | None = None,
+    quality: dict[str, float] | None = None,
+    identity: Identity = SITE.identity,
+) -> Any:
     counts = dict.fromkeys(groups, 5) if counts is None else counts
-    return SimpleNamespace(content=messages.write_result(LocalResult(groups, counts, {}, {}, []), 5, 0.1))
+    content = messages.write_result(LocalResult(groups, counts, real or {}, quality or {}, []), 5, 0.1)
+    messages.write_identity(content, identity)
+    return SimpleNamespace(content=content)
 
 
 def test_a_good_reply_has_no_fault() -> None:
-    assert fault_of(reply({"task.head": STATE}), PLAN, CURRENT) is None
+    good = reply({"task.head": STATE}, real={"task.head": 3}, quality={"task.head": 0.5})
+    assert fault_of(good, PLAN, CURRENT, SITE) is None
+    assert fault_of(reply({}), PLAN, CURRENT, SITE) is None  # nothing passed through any group
 
 
 @pytest.mark.parametrize(
@@ -39,14 +54,100 @@ def test_a_good_reply_has_no_fault() -> None:
         ({"task.head": {**STATE, "w": torch.full((2, 3), float("inf"))}}, None, "w holds NaN or infinity"),
         ({"task.head": STATE}, {"task.head": 0}, "expected a count above 0"),
         ({"task.head": STATE}, {"task.head": -3}, "found -3"),
+        ({"task.head": STATE}, {"task.head": 6}, "at most the site's 5 training samples, found 6"),
         ({"task.head": STATE}, {}, "found None"),
     ],
 )
 def test_a_bad_reply_is_named(groups: dict[str, Any], counts: dict[str, int] | None, words: str) -> None:
-    assert words in str(fault_of(reply(groups, counts), PLAN, CURRENT))
+    assert words in str(fault_of(reply(groups, counts), PLAN, CURRENT, SITE))
 
 
 def test_a_reply_without_its_records_is_named() -> None:
     answer = reply({"task.head": STATE})
     del answer.content["quality"]
-    assert "lacks the record 'quality'" in str(fault_of(answer, PLAN, CURRENT))
+    assert "lacks the record 'quality'" in str(fault_of(answer, PLAN, CURRENT, SITE))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (reply({"task.head": STATE}, real={"task.head": 6}), "expected between 0 and 5 real ones"),
+        (reply({"task.head": STATE}, real={"task.head": -1}), "found -1"),
+        (reply({"task.head": STATE}, quality={"mapping.a->b": 0.5}), "a quality of mapping.a->b, which it did not"),
+        (reply({"task.head": STATE}, quality={"task.head": float("nan")}), "expected a finite quality of task.head"),
+        (
+            reply({"task.head": STATE}, identity=Identity("new", "spec")),
+            "code changed during the run: expected hash",
+        ),
+        (reply({"task.head": STATE}, identity=Identity("code", "new")), "data specification changed during the run"),
+    ],
+)
+def test_impossible_numbers_and_changed_sites_are_named(answer: Any, words: str) -> None:
+    assert words in str(fault_of(answer, PLAN, CURRENT, SITE))
+
+
+def test_data_that_have_grown_are_no_fault() -> None:
+    grown = reply({"task.head": STATE}, identity=Identity("code", "spec", "new"))
+    assert fault_of(grown, PLAN, CURRENT, SITE) is None
+
+
+# --- descriptions ----------------------------------------------------------------------------------------------------
+
+SPEC = toy_spec()
+HELD = {split: Holding(3, {"features": 2}) for split in ("train", "validation", "test")}
+
+
+def described(**changes: Any) -> Any:
+    own = OwnData(SPEC.model_dump_json(), "data", HELD)
+    info = SiteInfo("north", "code", SPEC.digest(), ("features",), 3, {}, own)
+    return SimpleNamespace(content=messages.write_site(replace(info, **changes)))
+
+
+def test_a_good_description_is_read() -> None:
+    found = read_description(described())
+    assert isinstance(found, SiteInfo)
+    assert found.own is not None and found.own.holdings == HELD
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "../north"}, "found '../north'"),
+        ({"name": "n" * 101}, "at most 100"),
+        ({"spec_hash": "0"}, "it says 0"),
+        ({"modalities": ("smell",)}, "holds smell, of which its specification knows nothing"),
+        ({"own": OwnData("{", "data", HELD)}, "its description cannot be read"),
+        ({"own": OwnData(SPEC.model_dump_json(), "data", {})}, "its description lacks 'train'"),
+        (
+            {"own": OwnData(SPEC.model_dump_json(), "data", {**HELD, "test": Holding(3, {"features": 4})})},
+            "impossible numbers of test samples",
+        ),
+    ],
+)
+def test_a_bad_description_is_named(changes: dict[str, Any], words: str) -> None:
+    assert words in str(read_description(described(**changes)))
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+def scores(confusion: list[list[int]], split: str = "test") -> Any:
+    score = Score(torch.tensor(confusion), torch.zeros(2, 2, dtype=torch.int64), 1.5)
+    return SimpleNamespace(content=messages.write_scores({split: score}))
+
+
+def test_good_scores_have_no_fault() -> None:
+    assert score_fault(scores([[2, 0], [1, 2]]), "test", 2, 5) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (scores([[2, 0], [1, 3]]), "expected scores of at most its 5 samples of test, found 6"),
+        (scores([[2, -1], [1, 2]]), "found -1"),
+        (scores([[1]]), "cannot be read"),
+        (scores([[2, 0], [1, 2]], split="validation"), "lack 'test'"),
+    ],
+)
+def test_bad_scores_are_named(answer: Any, words: str) -> None:
+    assert words in str(score_fault(answer, "test", 2, 5))
