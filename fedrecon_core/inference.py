@@ -19,7 +19,8 @@ from fedrecon_core.config import ModelConfig, parse_model
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.site import SiteData, open_site
 from fedrecon_core.data.statistics import Statistics, scaled
-from fedrecon_core.errors import DataError
+from fedrecon_core.disk import DISK_ERRORS, reason, replace_file, replace_text, sync
+from fedrecon_core.errors import DataError, RunError
 from fedrecon_core.local.evaluate import predict
 from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.recovery.stage import Knowledge
@@ -72,10 +73,24 @@ class TrainedModel:
 
 
 def save_model(folder: Path, model: Mapping[str, State], recovery: Recovery, knowledge: Knowledge) -> str:
-    """Write ``model.safetensors`` and ``model.yaml`` into ``folder`` and return the SHA-256 over both files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(flat(model), folder / TENSORS)
-    description = {
+    """Write ``model.safetensors`` and ``model.yaml`` into ``folder`` and return the SHA-256 over both files.
+
+    On return both are on the disk, each whole. A full disk or an unwritable folder is a ``RunError``.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / TENSORS, lambda partial: save_file(flat(model), partial))
+        replace_text(folder / DESCRIPTION, yaml.safe_dump(_described(recovery, knowledge), sort_keys=False))
+        sync(folder.parent)
+    except DISK_ERRORS as error:
+        raise RunError(
+            f"cannot write the model {folder}: {reason(error)}; make room or mend its rights, then resume"
+        ) from None
+    return folder_sha256(folder)
+
+
+def _described(recovery: Recovery, knowledge: Knowledge) -> dict[str, Any]:
+    return {
         "spec": recovery.spec.model_dump(mode="json"),
         "config": recovery.config.model_dump(mode="json", include=set(ModelConfig.model_fields)),
         "round": knowledge.round,
@@ -85,8 +100,6 @@ def save_model(folder: Path, model: Mapping[str, State], recovery: Recovery, kno
             name: {"mean": s.mean.tolist(), "std": s.std.tolist()} for name, s in sorted(knowledge.statistics.items())
         },
     }
-    (folder / DESCRIPTION).write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
-    return folder_sha256(folder)
 
 
 def folder_sha256(folder: Path) -> str:

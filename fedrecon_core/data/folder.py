@@ -1,4 +1,4 @@
-"""The site folder: what a site's owner prepares, and how a site opens it in milliseconds.
+"""The site folder: what a site's owner prepares, and how a site opens it without reading its arrays.
 
 ``dataset.yaml`` holds the data specification and the size and SHA-256 of every file; ``samples.parquet`` a row per
 sample (id, label, split, group, and ``has_<modality>``); ``arrays/<modality>.npy`` the rows of the samples that have
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, Stored
+from fedrecon_core.disk import replace_file, replace_text
 from fedrecon_core.errors import DataError
 from fedrecon_core.faults import explain
 from fedrecon_core.types import SPLITS, DatasetSpec, Frozen
@@ -95,9 +96,9 @@ def write_folder(folder: Path, content: Content) -> None:
         (folder / "arrays").mkdir(parents=True)
         _write_samples(folder / SAMPLES, content.spec, content.samples)
         for name, array in content.arrays.items():
-            np.save(folder / array_file(name), np.ascontiguousarray(array, dtype=np.float32))
+            _save(folder / array_file(name), np.ascontiguousarray(array, dtype=np.float32))
         for name, borders in content.offsets.items():
-            np.save(folder / offsets_file(name), np.ascontiguousarray(borders, dtype=np.int64))
+            _save(folder / offsets_file(name), np.ascontiguousarray(borders, dtype=np.int64))
         seal(folder, content.spec)
         stamp(folder, content.samples)
     except OSError as error:
@@ -119,10 +120,11 @@ def _write_samples(path: Path, spec: DatasetSpec, samples: Samples) -> None:
 
 
 def seal(folder: Path, spec: DatasetSpec) -> None:
-    """Write ``dataset.yaml``: ``spec``, and size and SHA-256 of every file as it is now."""
+    """Write ``dataset.yaml``: ``spec``, and size and SHA-256 of every file as it is now. It is replaced whole, for what
+    its owner wrote by hand must not be lost to a crash or a full disk."""
     files = {name: record_of(folder / name).model_dump() for name in files_of(folder)}
     text = yaml.safe_dump({"format": FORMAT, **spec.model_dump(mode="json"), "files": files}, sort_keys=False)
-    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+    replace_text(folder / DESCRIPTION, text)
 
 
 def files_of(folder: Path) -> list[str]:
@@ -141,11 +143,19 @@ def record_of(path: Path) -> FileRecord:
 
 
 def stamp(folder: Path, samples: Samples) -> None:
-    """Leave word that the files, as they are now, were read and found right."""
+    """Leave word that the files, as they are now, were read and found right. The stamp comes last: until it is there,
+    the folder counts as it did before."""
     (folder / CHECKED).mkdir(exist_ok=True)
-    table = [samples.ids, samples.labels, samples.split, samples.groups, *samples.present.T.astype(np.int64)]
-    np.save(folder / CHECKED / "samples.npy", np.stack(table))
-    (folder / CHECKED / "stamp.json").write_text(json.dumps(_state_of(folder), indent=1), encoding="utf-8")
+    table = np.stack([samples.ids, samples.labels, samples.split, samples.groups, *samples.present.T.astype(np.int64)])
+    replace_file(folder / CHECKED / "samples.npy", lambda partial: _save(partial, table))
+    replace_text(folder / CHECKED / "stamp.json", json.dumps(_state_of(folder), indent=1))
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    """Write what ``np.save`` does, and see a full disk: that leaves the end to a buffer that loses it in silence."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 def _state_of(folder: Path) -> dict[str, list[int]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import BoolArray, IntArray
 from fedrecon_core.data.folder import (
+    DESCRIPTION,
     SAMPLES,
     Description,
     Samples,
@@ -56,7 +57,7 @@ def seal_folder(folder: Path) -> list[str]:
     except DataError as error:
         return [str(error)]
     except OSError as error:
-        return [f"{folder} cannot be sealed: {error.strerror}"]
+        return [f"{folder} cannot be sealed: {error.strerror}; {DESCRIPTION} is as it was"]
     return check_folder(folder)
 
 

@@ -1,70 +1,156 @@
-"""A full disk: one clear line, the last good checkpoint stays, and the run goes on once there is room."""
+"""A full disk: one clear line, the last good version of everything stays, and the run goes on once there is room."""
 
 import contextlib
 import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from client.shelf import DiskShelf
+from fedrecon_core.data.folder import write_folder
+from fedrecon_core.data.folder_check import check_folder, seal_folder
+from fedrecon_core.data.site import open_site
 from fedrecon_core.errors import DataError, RunError
+from fedrecon_core.inference import load_model, save_model
+from fedrecon_core.local.evaluate import Predictions
+from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.state import State, read_group
 from server.checkpoint import Training, load_newest, save
+from server.predictions import write_predictions
 from server.run_directory import RunDirectory
+from tests.toys.federation import tiny_dataset, toy_recovery
+from tests.toys.folders import content
+from tests.toys.small_disk import files_end_at
 
 pytestmark = pytest.mark.faults
 
+FULL = "(No space left|File too large)"
+BYTES = 2 * 1024 * 1024
 
-@pytest.fixture
-def disk(tmp_path):
+
+@dataclass
+class Disk:
+    """``path`` has room for 2 MB; ``fill`` leaves (nearly) none until ``clear``."""
+
+    path: Path
+    fill: Callable[[], object]
+    clear: Callable[[], object]
+
+
+@contextlib.contextmanager
+def mounted(path: Path) -> Iterator[Disk]:
     """A file system of 2 MB."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("no right to mount a small file system here")
-    yield tmp_path
-    subprocess.run(["umount", "-l", tmp_path], check=True)
+    tried = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", path], capture_output=True, check=False)
+    if tried.returncode:
+        pytest.skip("no right to mount a small file system here; the same is tested with limited files")
+
+    def fill() -> None:
+        with (path / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"0" * 4096):
+                pass
+
+    try:
+        yield Disk(path, fill, (path / "filler").unlink)
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
+
+
+@contextlib.contextmanager
+def limited(path: Path) -> Iterator[Disk]:
+    """No file larger than 2 MB, or than 512 bytes once it is full: for those who may not mount."""
+    with files_end_at(BYTES), contextlib.ExitStack() as full:
+        yield Disk(path, lambda: full.enter_context(files_end_at(512)), full.close)
+
+
+@pytest.fixture(params=[mounted, limited])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
+    with request.param(tmp_path) as found:
+        yield found
 
 
 def training(round_: int, numbers: int) -> Training:
     return Training(round=round_, groups={"task.head": {"weight": torch.arange(numbers, dtype=torch.float32)}})
 
 
-def fill(disk: Path) -> None:
-    with (disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(b"0" * 4096):
-            pass
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_checkpoint_that_finds_no_room_keeps_the_last_one(disk):
-    save(disk / "checkpoints", training(1, 100_000))
+    save(disk.path / "checkpoints", training(1, 100_000))
     with pytest.raises(
-        RunError, match=r"cannot write checkpoint .*round-000002: .*the last good one is kept.*--resume"
+        RunError, match=rf"cannot write checkpoint .*round-000002: .*{FULL}.*the last good one is kept.*--resume"
     ):
-        save(disk / "checkpoints", training(2, 600_000))
-    kept = load_newest(disk / "checkpoints")
+        save(disk.path / "checkpoints", training(2, 600_000))
+    kept = load_newest(disk.path / "checkpoints")
     assert kept is not None
     assert kept.round == 1
-    assert [path.name for path in (disk / "checkpoints").iterdir()] == ["round-000001"]
-    save(disk / "checkpoints", training(2, 100))
-    assert load_newest(disk / "checkpoints").round == 2
+    assert names(disk.path / "checkpoints") == ["round-000001"]
+    save(disk.path / "checkpoints", training(2, 100))
+    assert load_newest(disk.path / "checkpoints").round == 2
 
 
 def test_metrics_that_find_no_room_are_told_and_half_a_line_goes_with_the_resume(disk):
-    directory = RunDirectory(disk)
+    directory = RunDirectory(disk.path)
     directory.append("metrics.jsonl", [{"round": 1, "split": "train"}])
-    fill(disk)
-    with pytest.raises(RunError, match=r"cannot write .*metrics\.jsonl: No space left"):
+    disk.fill()
+    with pytest.raises(RunError, match=rf"cannot write .*metrics\.jsonl: {FULL}"):
         directory.append("metrics.jsonl", [{"round": 2, "split": "train", "text": "x" * 8192}])
-    (disk / "filler").unlink()
+    disk.clear()
     directory.drop_rounds_after("metrics.jsonl", 1)
-    assert (disk / "metrics.jsonl").read_text() == '{"round": 1, "split": "train"}\n'
+    assert (disk.path / "metrics.jsonl").read_text() == '{"round": 1, "split": "train"}\n'
 
 
 def test_site_state_that_finds_no_room_names_the_folder_and_keeps_the_versions(disk):
-    DiskShelf(disk / "state", 1).save("memory", {"a": {"x": torch.ones(10)}})
-    fill(disk)
-    with pytest.raises(DataError, match=r"state folder .* cannot be written: .*"):
-        DiskShelf(disk / "state", 2).save("memory", {"a": {"x": torch.ones(10_000)}})
-    assert torch.equal(DiskShelf(disk / "state", 2).load("memory")["a"]["x"], torch.ones(10))
+    state = disk.path / "state"
+    DiskShelf(state, 1).save("memory", {"a": {"x": torch.ones(10)}})
+    disk.fill()
+    with pytest.raises(DataError, match=rf"state folder .* cannot be written: .*{FULL}.*; make room or mend"):
+        DiskShelf(state, 2).save("memory", {"a": {"x": torch.ones(10_000)}})
+    assert torch.equal(DiskShelf(state, 2).load("memory")["a"]["x"], torch.ones(10))
+    assert names(state) == ["memory.round-000001.safetensors"]
+
+
+def test_a_model_that_finds_no_room_is_told_and_leaves_the_one_that_was_there(disk):
+    recovery = toy_recovery("mask")
+    model: dict[str, State] = {name: read_group(module) for name, module in recovery.build().items()}
+    trained = Knowledge(3, dict.fromkeys(model, 5))
+    save_model(disk.path / "model", model, recovery, trained)
+    disk.fill()
+    with pytest.raises(RunError, match=rf"cannot write the model .*/model: .*{FULL}.*; make room .*, then resume"):
+        save_model(disk.path / "model", model, recovery, Knowledge(4, dict.fromkeys(model, 9)))
+    disk.clear()
+    assert names(disk.path / "model") == ["model.safetensors", "model.yaml"]
+    assert load_model(disk.path).knowledge.round == 3
+
+
+def test_predictions_that_find_no_room_are_told_and_leave_those_that_were_there(disk):
+    dataset, path = tiny_dataset(400, 100), disk.path / "predictions.parquet"
+    members = dataset.members(0)
+    data = open_site(dataset, members, dataset.exists()[members], device=torch.device("cpu"))
+    said = Predictions(logits=torch.rand(len(data), 3))
+    write_predictions(path, data, said)
+    disk.fill()
+    with pytest.raises(RunError, match=rf"cannot write .*predictions\.parquet: .*{FULL}.*; make room"):
+        write_predictions(path, data, said)
+    disk.clear()
+    assert names(disk.path) == ["predictions.parquet"]
+    assert pq.read_table(path).num_rows == len(data)
+
+
+def test_a_specification_is_not_lost_when_it_is_sealed_without_room(disk):
+    folder = disk.path / "north"
+    write_folder(folder, content(tiny_dataset(12, 8)))
+    written = "# by hand\n" + (folder / "dataset.yaml").read_text()
+    (folder / "dataset.yaml").write_text(written)
+    disk.fill()
+    [fault] = seal_folder(folder)
+    assert "cannot be sealed" in fault
+    assert "dataset.yaml is as it was" in fault
+    disk.clear()
+    assert (folder / "dataset.yaml").read_text() == written
+    assert check_folder(folder) == []

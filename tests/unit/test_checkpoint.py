@@ -91,6 +91,7 @@ def test_what_a_crash_left_half_written_is_ignored_and_cleared_away(tmp_path):
 @pytest.mark.parametrize("file", ["state.json", "state.safetensors"])
 @pytest.mark.parametrize("fault", ["cut", "gone", "garbage"])
 def test_a_damaged_checkpoint_is_one_clear_error_that_names_it(tmp_path, file, fault):
+    checkpoint.save(tmp_path, training(3))
     checkpoint.save(tmp_path, training(4))
     path = tmp_path / "round-000004" / file
     content = path.read_bytes()
@@ -104,6 +105,13 @@ def test_a_damaged_checkpoint_is_one_clear_error_that_names_it(tmp_path, file, f
     text = str(caught.value)
     assert str(tmp_path / "round-000004") in text
     assert "remove it to resume from the one before" in text
+
+
+def test_a_damaged_checkpoint_without_another_says_so(tmp_path):
+    checkpoint.save(tmp_path, training(1))
+    (tmp_path / "round-000001" / "state.json").unlink()
+    with pytest.raises(RunError, match="remove it to resume from the start: it is the only one"):
+        checkpoint.load_newest(tmp_path)
 
 
 def test_a_place_that_cannot_be_written_is_a_run_error_and_the_good_one_stays(tmp_path):

@@ -1,5 +1,6 @@
 """A model folder needs the core alone: no run, no strategies, no Flower."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,15 @@ def test_a_loaded_model_can_be_saved_again_to_the_byte(folder, tmp_path):
     save_model(tmp_path / "again", state, model.recovery, model.knowledge)
     for path in folder.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_model_is_on_the_disk_when_it_is_said_to_be_saved(tmp_path, monkeypatch):
+    """A power cut right after a run was declared complete must find the model."""
+    flushed: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.add(os.fstat(handle).st_ino))
+    folder = save_toy_model(tmp_path / "model")
+    for path in (*folder.iterdir(), folder, tmp_path):
+        assert path.stat().st_ino in flushed, path
 
 
 def test_an_empty_folder_is_named(tmp_path):

@@ -13,6 +13,7 @@ from fedrecon_core.data.statistics import combine, scaled, site_sums
 from fedrecon_core.errors import DataError
 from tests.toys.federation import tiny_dataset
 from tests.toys.folders import content
+from tests.toys.small_disk import files_end_at
 
 pytestmark = pytest.mark.quick
 
@@ -65,6 +66,27 @@ def test_a_changed_folder_is_refused_until_it_is_checked_again(folder):
     assert "fedrecon data seal" in fault
     assert seal_folder(folder) == []
     assert np.array_equal(open_folder(folder).arrays[TOY.spec.names[0]][:1], values[:1] + 1)
+
+
+def test_a_specification_that_was_written_by_hand_outlives_a_seal_that_breaks_off(folder):
+    path = folder / "dataset.yaml"
+    path.write_text("# by hand\n" + path.read_text())
+    written = path.read_text()
+    with files_end_at(512):
+        [fault] = seal_folder(folder)
+    assert fault == f"{folder} cannot be sealed: File too large; dataset.yaml is as it was"
+    assert path.read_text() == written
+    assert sorted(found.name for found in folder.iterdir()) == [".checked", "arrays", "dataset.yaml", "samples.parquet"]
+
+
+@pytest.mark.parametrize("size", [10, 512])
+def test_a_check_that_breaks_off_leaves_the_folder_as_it_was(folder, size):
+    """Whichever of its two files it cannot write."""
+    with files_end_at(size):
+        [fault] = check_folder(folder)
+    assert "the result of the check cannot be left there: File too large" in fault
+    assert len(open_folder(folder).labels) == len(TOY.labels)
+    assert len(list((folder / ".checked").iterdir())) == 2
 
 
 def broken_array(folder, change):
