@@ -47,6 +47,7 @@ class Rounds:
     def run(self) -> dict[str, Any]:
         """Run what is left of the run, test the best model, and return the result's fields."""
         self._before = self.training.wall_seconds
+        self._described = dict(self.started.federation.sites)  # in the manifest
         for round_ in range(self.training.round + 1, self.config.rounds + 1):
             self._round(round_)
         return self._finish()
@@ -102,10 +103,10 @@ class Rounds:
 
     def _gather(self, round_: int) -> None:
         """Bring the federation up to date; the manifest names every site that ever took part."""
-        before = dict(self.started.federation.sites)
         self.started.gather(round_)
         self.training.statistics = dict(self.started.federation.statistics)
-        if self.started.federation.sites != before:
+        if self.started.federation.sites != self._described:
+            self._described = dict(self.started.federation.sites)
             known = self.directory.read_json("manifest.json")
             now = sites_of(self.started)
             for text in data_changes(known["sites"], now):

@@ -1,20 +1,27 @@
 """Sites with their own folders, through the real apps in one process: the same bytes as a simulation over the folders,
 sites that come late, leave and come back, and what a person reads when something is wrong."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+import client.app
+from fedrecon_core.data.folder import write_folder
 from fedrecon_core.errors import ConfigError, RunError
 from server.checkpoint import newest_round
 from server.cli import application
 from server.engines.inprocess import InProcess
-from server.prepare import prepare
+from server.prepare import prepare, reopen
+from server.rounds import Rounds
 from tests.toys.deployed import deploy, node_configs
+from tests.toys.federation import tiny_dataset
+from tests.toys.folders import content, write_toy_sites
 from tests.toys.runs import job_of, settings, write
 
 SITES = ("site-0000", "site-0001", "site-0002")
@@ -41,8 +48,12 @@ def result(directory: Path) -> dict:
     return json.loads((directory / "result.json").read_text())
 
 
-def lines(directory: Path) -> list[dict]:
-    return [json.loads(line) for line in (directory / "sites.jsonl").read_text().splitlines()]
+def lines(directory: Path, name: str = "sites.jsonl") -> list[dict]:
+    return [json.loads(line) for line in (directory / name).read_text().splitlines()]
+
+
+def metrics(directory: Path) -> list[dict]:
+    return lines(directory, "metrics.jsonl")
 
 
 def test_a_deployment_reaches_the_parameters_of_the_simulation_that_was_split(folders, tmp_path, capsys):
@@ -124,3 +135,96 @@ def test_a_bound_that_reads_absent_data_is_refused(folders, tmp_path):
 def test_a_deployment_over_data_that_only_the_server_has_is_refused(folders, tmp_path):
     with pytest.raises(ConfigError, match=r"data.name: expected sites"):
         prepare(write(tmp_path, settings(missing={}, engine={"name": "deployment"})), out=tmp_path / "run")
+
+
+# --- evaluation at the sites -----------------------------------------------------------------------------------------
+
+
+def deaf(monkeypatch, *keys: str) -> None:
+    """Scoring fails where ``split/site`` is one of ``keys``, or its site."""
+    original = client.app.predict
+
+    def predict(recovery, groups, knowledge, data, name):
+        if {name, name.split("/")[1], f"{knowledge.round}"} & set(keys):
+            raise OSError("the [/disk] is gone")
+        return original(recovery, groups, knowledge, data, name)
+
+    monkeypatch.setattr(client.app, "predict", predict)
+
+
+def test_a_site_that_gives_no_score_is_told_and_stands_in_the_metrics(folders, tmp_path, capsys, monkeypatch):
+    deaf(monkeypatch, "site-0001")
+    deploy(prepared(folders, tmp_path / "run"), node_configs(folders, tmp_path / "state"))
+    said = capsys.readouterr().out
+    assert "round 1: evaluation: 2 of 3 sites answered; site-0001: OSError: the [/disk] is gone" in said
+    assert "test: 2 of 3 sites answered" in said
+    scored = [line for line in metrics(tmp_path / "run") if line["split"] != "train"]
+    assert len(scored) == 4
+    assert all(line["sites"] == 3 and list(line["failures"]) == ["site-0001"] for line in scored)
+
+
+def test_too_few_scores_cost_the_score_of_a_round_and_not_the_round(folders, tmp_path, capsys, monkeypatch):
+    deaf(monkeypatch, "2")
+    deploy(prepared(folders, tmp_path / "run", "sites.retries=0"), node_configs(folders, tmp_path / "state"))
+    assert "round 2: not scored: evaluation on validation: 0 of 3 sites answered" in capsys.readouterr().out
+    scored = [line["round"] for line in metrics(tmp_path / "run") if line["split"] == "validation"]
+    assert scored == [1, 3]
+    assert result(tmp_path / "run")["status"] == "completed"
+
+
+def test_a_run_that_could_never_be_tested_is_refused_before_it_trains(tmp_path):
+    dataset = tiny_dataset(24, 12)
+    for number, name in enumerate(("north", "south")):
+        members = np.flatnonzero((dataset.split != 2) & (dataset.groups % 2 == number))
+        write_folder(tmp_path / "sites" / name, content(dataset, None, members))
+    raw = settings(data={"name": "sites", "root": "sites"}, missing={}, engine={"name": "deployment"})
+    run = prepare(write(tmp_path, raw), ["sites.min=2", "sites.wait=5"], out=tmp_path / "run")
+    with pytest.raises(RunError, match=r"no connected site holds test samples.*evaluate\.where: server"):
+        deploy(run, node_configs(tmp_path / "sites", tmp_path / "state"))
+
+
+# --- data that change under a run ------------------------------------------------------------------------------------
+
+
+def test_data_that_change_in_mid_run_are_seen_told_and_used(tmp_path, capsys):
+    """After round 1 the second site gets the modality that it lacked."""
+    write_toy_sites(tmp_path / "sites")
+    dataset, south = tiny_dataset(24, 12), tmp_path / "sites" / "south"
+
+    def south_hash() -> str:
+        return hashlib.sha256((south / "dataset.yaml").read_bytes()).hexdigest()
+
+    before = south_hash()
+
+    def connected(names):
+        if newest_round(tmp_path / "run" / "checkpoints") == 1 and before == south_hash():
+            shutil.rmtree(south)
+            write_folder(south, content(dataset, None, np.flatnonzero(dataset.groups % 2 == 1)))
+        return names
+
+    raw = settings(data={"name": "sites", "root": "sites"}, missing={}, engine={"name": "deployment"}, rounds=4)
+    run = prepare(write(tmp_path, raw), ["sites.min=2", "sites.wait=5"], out=tmp_path / "run")
+    deploy(run, node_configs(tmp_path / "sites", tmp_path / "state"), connected)
+    said = capsys.readouterr().out
+    assert "round 2: 1 of 2 sites answered; south: DataError: expected generator.features.encoder, " in said
+    assert "the site's data have changed since it said what it holds; it will be asked again" in said
+    assert "the data of site south changed since this run began" in said
+    groups = {(line["round"], line["site"]): line.get("groups_up", []) for line in lines(tmp_path / "run")}
+    assert "generator.features.encoder" not in groups[1, "south"]
+    assert groups[2, "south"] == []
+    assert "generator.features.encoder" in groups[3, "south"]
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["sites"][1]["modalities"]["features"] == 1.0
+
+
+def test_the_manifest_keeps_every_site_over_a_resume(folders, tmp_path, monkeypatch):
+    run = prepared(folders, tmp_path / "run", "rounds=2")
+    with monkeypatch.context() as patch:
+        patch.setattr(Rounds, "_finish", lambda self: (_ for _ in ()).throw(SystemExit(0)))
+        with pytest.raises(SystemExit):
+            deploy(run, node_configs(folders, tmp_path / "state"))
+    assert result(tmp_path / "run")["status"] == "interrupted"
+    assert "SuperLink ended" in result(tmp_path / "run")["error"]
+    deploy(reopen(tmp_path / "run"), node_configs(folders, tmp_path / "state"), lambda names: names[:1])
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert [site["name"] for site in manifest["sites"]] == list(SITES)

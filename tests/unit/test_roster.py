@@ -1,9 +1,22 @@
 """Which nodes may act for which sites."""
 
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
-from server.roster import choose
+from fedrecon_core.config import parse
+from fedrecon_core.errors import RunError
+from server import roster as roster_module
+from server.engines.base import Job
+from server.engines.inprocess import InProcessGrid
+from server.roster import DeployedRoster, choose
+from strategies import messages
+from strategies.code_hash import code_hash
 from strategies.messages import Holding, OwnData, SiteInfo
+from strategies.wire import WireMeter
+from tests.toys.federation import toy_settings, toy_spec
 
 pytestmark = pytest.mark.quick
 
@@ -52,3 +65,137 @@ def test_a_second_node_cannot_take_the_place_of_one_that_is_connected():
     accepted, refused = choose({1: info("a"), 5: info("a")}, {"a": 5}, "code", "spec")
     assert accepted == {"a": 5}
     assert refused[1].startswith("a second node calls itself site a")
+
+
+# --- asking nodes ----------------------------------------------------------------------------------------------------
+
+SPEC = toy_spec()
+HELD = {split: Holding(3, {"features": 3}) for split in ("train", "validation", "test")}
+
+
+class Nodes(InProcessGrid):
+    """A grid of nodes that say who they are when asked, unless ``silent``; ``names`` may change at any time."""
+
+    def __init__(self, names: dict[int, str], data: str = "data") -> None:
+        super().__init__(Job(Path(), Path(), False, sites=0), None)  # gives new messages a run and a sender
+        self.names, self.data = names, data
+        self.silent: set[int] = set()
+        self.broken: dict[int, str] = {}
+        self.asked: list[int] = []
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.names)
+
+    def push_messages(self, sent):
+        self.asked += [message.metadata.dst_node_id for message in sent]
+        return [str(message.metadata.dst_node_id) for message in sent]
+
+    def pull_messages(self, ids):
+        return [self._reply(int(key)) for key in ids if int(key) not in self.silent]
+
+    def _reply(self, node: int):
+        reason = self.broken.get(node)
+        own = OwnData(SPEC.model_dump_json(), self.data, HELD)
+        info = SiteInfo(self.names[node], code_hash(), SPEC.digest(), ("features",), 3, {}, own)
+        return SimpleNamespace(
+            metadata=SimpleNamespace(reply_to_message_id=str(node)),
+            content=messages.write_site(info),
+            error=SimpleNamespace(code=2, reason=reason),
+            has_error=lambda: reason is not None,
+            has_content=lambda: False,
+        )
+
+
+def roster_over(grid: Nodes, **sites: float) -> tuple[DeployedRoster, list[str]]:
+    settings = toy_settings("mask", engine={"name": "deployment"}, sites={"count": 2, "wait": 1, **sites})
+    said: list[str] = []
+    return DeployedRoster(grid, parse(settings), "{}", "run", WireMeter(), said.append), said
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(roster_module, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(roster_module, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(roster_module, "AGAIN_SECONDS", 0.01)
+
+
+def test_a_silent_node_keeps_nobody_waiting_but_itself():
+    grid = Nodes({1: "slow", 2: "a", 3: "b"})
+    grid.silent = {1}
+    roster, said = roster_over(grid)
+    began = time.monotonic()
+    assert set(roster.gather(0)) == {"a", "b"}
+    assert time.monotonic() - began < 0.9  # sites.wait is 1
+    assert set(roster.gather(1)) == {"a", "b"}
+    assert grid.asked == [1, 2, 3]  # it still has the first question
+    grid.silent = set()
+    assert set(roster.gather(2)) == {"a", "b", "slow"}
+    assert said == ["round 2: site slow joined"]
+
+
+def test_too_few_sites_are_told_with_the_silent_ones():
+    grid = Nodes({1: "slow", 2: "a"})
+    grid.silent = {1}
+    roster, _ = roster_over(grid, wait=0.1)
+    with pytest.raises(RunError, match=r"1 of at least 2 sites .*: a; 1 more connected and gave no answer yet; start"):
+        roster.gather(0)
+
+
+def test_a_site_that_failed_is_asked_again_and_what_it_says_then_counts():
+    grid = Nodes({1: "a", 2: "b"})
+    roster, said = roster_over(grid)
+    roster.gather(0)
+    grid.data = "more data"
+    assert {info.own.data_hash for info in roster.infos().values()} == {"data"}
+    roster.doubt(["a", "nobody"])
+    roster.gather(1)
+    assert grid.asked == [1, 2, 1]
+    assert [info.own.data_hash for info in roster.infos().values()] == ["more data", "data"]
+    assert said == []
+
+
+def test_a_site_that_changed_its_code_in_mid_run_is_refused_and_told(monkeypatch):
+    grid = Nodes({1: "a", 2: "b", 3: "c"})
+    roster, said = roster_over(grid)
+    roster.gather(0)
+    monkeypatch.setitem(globals(), "code_hash", lambda: "other")
+    roster.doubt(["b"])
+    assert set(roster.gather(1)) == {"a", "c"}
+    assert any("site b runs other code: expected code hash" in line and "found other" in line for line in said)
+    assert "round 1: site b has left; it may come back" in said
+
+
+def test_a_broken_node_is_told_once_and_again_when_it_breaks_again():
+    grid = Nodes({1: "a", 2: "b", 3: "c"})
+    grid.broken = {3: "no [data] here"}
+    roster, said = roster_over(grid)
+    roster.gather(0)
+    time.sleep(0.02)
+    roster.gather(1)
+    assert said == ["a node is connected and cannot take part: no [data] here"]
+    grid.broken = {}
+    time.sleep(0.05)
+    assert "c" in roster.gather(2)
+    grid.broken = {3: "no [data] here"}
+    roster.doubt(["c"])
+    roster.gather(3)
+    assert said[1:] == [
+        "round 2: site c joined",
+        "a node is connected and cannot take part: no [data] here",
+        "round 3: site c has left; it may come back",
+    ]
+
+
+def test_a_mended_site_is_no_reason_for_a_later_failure():
+    grid = Nodes({1: "a", 2: "b"})
+    grid.broken = {1: "no data"}
+    roster, _ = roster_over(grid, wait=0.1)
+    with pytest.raises(RunError, match="no data"):
+        roster.gather(0)
+    grid.broken = {}
+    time.sleep(0.05)
+    roster.gather(0)
+    del grid.names[2]
+    with pytest.raises(RunError) as failure:
+        roster.gather(1)
+    assert "no data" not in str(failure.value)
