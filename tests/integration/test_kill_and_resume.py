@@ -21,7 +21,13 @@ CONFIG = {
     "data": {"name": "polydigits", "modalities": 2, "tuples": 1},
     "sites": {"count": 3},
     "missing": {split: {"level": "sample", "rate": 0.3} for split in ("train", "validation", "test")},
-    "recovery": {"name": "fedrecon", "latent": 4, "warmup_rounds": 1, "mapping": {"hidden": [8]}},
+    "recovery": {
+        "name": "fedrecon",
+        "latent": 4,
+        "warmup_rounds": 1,
+        "mapping": {"hidden": [8]},
+        "ggfs": {"refresh": "deployment"},  # what each site then keeps on its disk bends every later round
+    },
     "strategy": {"name": "fedopt", "momentum": 0.9},
     "task": {"width": 8, "hidden": 8},
     "local": {"generator": {"batch": 256}, "mapping": {"batch": 256}, "task": {"batch": 256}},
@@ -50,6 +56,7 @@ def whole(tmp_path_factory):
     config = write(base, CONFIG)
     began = time.monotonic()
     assert start(str(config), "--out", str(base / "run")).wait() == 0
+    assert len(list((base / "run" / "sites").glob("*/frozen.round-*.safetensors"))) == CONFIG["sites"]["count"]
     return config, base / "run", time.monotonic() - began
 
 
