@@ -86,6 +86,14 @@ class Sites(Frozen):
         return self
 
 
+class Updates(Frozen):
+    """Which updates are too large to be taken: more than ``limit`` times the median norm of the sites that hold the
+    group, where at least ``least`` do, else more than ``limit`` times what the site sent before. Null takes all."""
+
+    limit: float | None = Field(default=20.0, gt=1)
+    least: int = Field(default=4, ge=3)
+
+
 class Engine(Frozen):
     """Where sites run. ``cpus`` and ``gpus`` are what one simulated site asks of Ray; ``superlink`` is the connection
     (a name in Flower's ``config.toml``) over which a deployment is submitted, without it Flower's default."""
@@ -282,6 +290,7 @@ class RunConfig(ModelConfig):
     engine: Engine = Engine()
     missing: Missingness = Missingness()
     strategy: Strategy = Field(default="fedavg", validate_default=True)
+    updates: Updates = Updates()
 
     @model_validator(mode="before")
     @classmethod

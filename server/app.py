@@ -128,6 +128,7 @@ def _run(grid: Grid, prepared: Prepared, home: str) -> tuple[Started, dict[str, 
         started = shake_hands(Call(grid, config, home, meter, progress.note, statistics))
         training = first_state(started, known)
         strategy = _strategy(started, training)
+        strategy.check(training.groups)
         _take_up(prepared, started, training, progress)
         evaluator = evaluator_for(started, strategy, grid, directory.path, meter)
         rounds = Rounds(grid, config, started, strategy, evaluator, directory, progress, training, meter, began)

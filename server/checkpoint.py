@@ -43,6 +43,7 @@ class Training:
     best_trained: dict[str, int] = field(default_factory=dict)
     best_quality: dict[str, float] = field(default_factory=dict)
     statistics: dict[str, Statistics] = field(default_factory=dict)
+    norms: dict[str, dict[str, float]] = field(default_factory=dict)
     bytes_down: int = 0
     bytes_up: int = 0
     wire_bytes: int = 0

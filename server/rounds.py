@@ -20,6 +20,7 @@ from server.evaluation import Evaluator, NotScoredError, Scored, metrics_line
 from server.exchange import Replies, exchange, needed
 from server.handshake import Started, deadline_of
 from server.manifest import data_changes, joined_sites, sites_of
+from server.norms import judge
 from server.progress import PlainProgress
 from server.run_directory import RunDirectory
 from server.site_lines import site_lines
@@ -99,6 +100,9 @@ class Rounds:
             raise RunError(f"round {round_} failed {attempt} times: {replies.answered()}, {share}. {replies.reasons()}")
         ordered = [replies.messages[name] for name in sorted(replies.messages)]
         arrays, losses = self.strategy.aggregate_train(round_, ordered)
+        for remark in self.strategy.remarks:
+            self.progress.note(f"round {round_}: {remark}")
+        self.strategy.remarks.clear()
         return arrays, dict(losses)
 
     def _gather(self, round_: int) -> None:
@@ -123,6 +127,9 @@ class Rounds:
             fault = fault_of(reply, federation.plan(name), packed, federation.sites[name])
             if fault is not None:
                 replies.reject(name, fault)
+        received = {name: messages.read_result(reply.content).groups for name, reply in replies.messages.items()}
+        for name, fault in judge(received, packed, self.training.norms, self.config.updates).items():
+            replies.reject(name, fault)
         self.started.doubt([*replies.failures, *self._changed(replies)])
         return replies
 

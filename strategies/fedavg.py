@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
+from pydantic import model_validator
 
 from fedrecon_core.config import Params
+from fedrecon_core.errors import ConfigError
+from fedrecon_core.faults import MisfitError
 from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.registry import RECOVERIES, STRATEGIES
 from fedrecon_core.state import State
 from strategies import messages
 from strategies.aggregation import weighted_mean
 from strategies.federation import Federation
+from strategies.robust import Robust
 
 log = logging.getLogger(__name__)
 
 
 class FedAvgParams(Params):
     """``weighting``: ``uniform`` over the sites that trained the group (Algorithm 1), or by the ``samples`` that passed
-    through the group at each site (the FedMultimodal benchmark)."""
+    through the group at each site (the FedMultimodal benchmark). ``robust``: an average that a few wrong sites cannot
+    move far, in place of the mean."""
 
     name: str = "fedavg"
     weighting: Literal["uniform", "samples"] = "uniform"
+    robust: Robust | None = None
+
+    @model_validator(mode="after")
+    def _unweighted(self) -> Self:
+        if self.robust is not None and self.weighting != "uniform":
+            told = "in a robust average every site counts the same"
+            raise MisfitError("weighting", f"expected uniform with robust ({told}), found {self.weighting}")
+        return self
 
 
 @STRATEGIES.register("fedavg")
@@ -44,6 +57,8 @@ class FedAvg(Strategy):
         self.params: Any = federation.config.strategy
         recovery: Any = RECOVERIES.get(federation.config.recovery.name)
         self._reads_statistics: bool = recovery.reads_statistics
+        self.remarks: list[str] = []
+        """What a person should know of the last aggregation; whoever tells it takes it out."""
         self._current: dict[str, ArrayRecord] = {}
         self._bundles: dict[str, ArrayRecord] = {}
 
@@ -88,25 +103,52 @@ class FedAvg(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The new global groups and the item-weighted mean losses. ``replies`` are valid and in site order; a group
-        that nobody returned stays as it is."""
+        that nobody returned, or fewer sites than a robust average needs, stays as it is."""
         received = [messages.read_result(reply.content) for reply in replies]
         if not received:
             return None, None
         updated = dict(self._current)
         for group in self._current:
             holders = [reply for reply in received if group in reply.groups]
-            if holders:
+            if holders and self._enough(group, len(holders)):
                 updated[group] = self._aggregate(group, holders)
                 total = sum(reply.counts[group] for reply in holders)
                 self.federation.trained[group] = self.federation.trained.get(group, 0) + total
         self._update_quality(received)
         return messages.flatten(updated), MetricRecord(_mean_losses(received))
 
+    def _robust(self, group: str) -> Robust | None:
+        """The robust average of ``group``, or None where it is the mean."""
+        robust: Robust | None = self.params.robust
+        return robust if robust is not None and group.startswith(robust.groups) else None
+
+    def _enough(self, group: str, holders: int) -> bool:
+        robust = self._robust(group)
+        if robust is None or holders >= robust.least:
+            return True
+        self.remarks.append(f"{group} stays as it is: {robust.rule} needs {robust.least} sites, {holders} sent it")
+        return False
+
+    def check(self, groups: Iterable[str]) -> None:
+        """``ConfigError`` where too few sites may upload one of ``groups`` for its robust average."""
+        plans = self.federation.plans.values()
+        for group in sorted(groups):
+            robust, holders = self._robust(group), sum(group in plan.upload for plan in plans)
+            if robust is not None and holders < robust.least:
+                raise ConfigError(
+                    f"strategy.robust: {robust.rule} needs {robust.least} sites that hold a group, and {holders} hold "
+                    f"{group}; name the prefixes of groups that enough sites hold in strategy.robust.groups"
+                )
+
     def _aggregate(self, group: str, holders: list[messages.TrainReply]) -> ArrayRecord:
-        weights = [1.0 if self.params.weighting == "uniform" else float(reply.counts[group]) for reply in holders]
-        average = weighted_mean([messages.unpack_group(reply.groups[group]) for reply in holders], weights)
+        states, robust = [messages.unpack_group(reply.groups[group]) for reply in holders], self._robust(group)
+        average = self._mean(group, states, holders) if robust is None else robust.average(states)
         old = messages.unpack_group(self._current[group])
         return messages.pack_group(self.server_step(group, old, average))
+
+    def _mean(self, group: str, states: list[State], holders: list[messages.TrainReply]) -> State:
+        weights = [1.0 if self.params.weighting == "uniform" else float(reply.counts[group]) for reply in holders]
+        return weighted_mean(states, weights)
 
     def server_step(self, group: str, old: State, average: State) -> State:
         """The new global state of ``group``: here the average itself."""

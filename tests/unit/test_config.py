@@ -77,7 +77,7 @@ def test_the_sections_of_a_model_stand_alone():
 
 def test_a_short_config_writes_its_defaults_out():
     written = yaml.safe_load(parse({"data": "polydigits", "recovery": "fedrecon"}).to_yaml())
-    assert written["strategy"] == {"name": "fedavg", "weighting": "uniform"}
+    assert written["strategy"] == {"name": "fedavg", "weighting": "uniform", "robust": None}
     assert written["data"]["partition"] == {"name": "iid"}
     assert written["recovery"]["ggfs"] == {"enabled": True, "refresh": "round"}
     assert written["missing"]["train"]["level"] == "none"
@@ -351,7 +351,7 @@ def test_switching_the_method_drops_the_keys_of_the_one_before(setting):
 def test_keys_of_the_new_method_may_follow_its_name():
     raw = toy_settings(strategy={"name": "fedopt", "momentum": 0.5})
     config = parse(override(raw, ["strategy.name=fedavg", "strategy.weighting=samples"]))
-    assert config.strategy.model_dump() == {"name": "fedavg", "weighting": "samples"}
+    assert config.strategy.model_dump() == {"name": "fedavg", "weighting": "samples", "robust": None}
 
 
 @pytest.mark.parametrize("name", ["recovery=fedrecon", "recovery.name=fedrecon"])

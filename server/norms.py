@@ -1,0 +1,79 @@
+"""Is a site's update absurdly large? What is finite and well-formed may still wipe out what all others trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import median
+
+import numpy as np
+from flwr.app import ArrayRecord
+
+from fedrecon_core.config import Updates
+
+MEMORY = 0.5
+"""Weight of a site's latest norm in the mean of its own."""
+History = dict[str, dict[str, float]]
+"""Group -> site -> mean norm of the updates that were taken from it, of groups that few sites hold."""
+
+
+def norm_of(group: ArrayRecord, start: ArrayRecord | None = None) -> float:
+    """The L2 norm of a group, or of its way from ``start``, in float64."""
+    total = 0.0
+    for name in sorted(group):
+        values = group[name].numpy().astype(np.float64)
+        total += float(np.square(values if start is None else values - start[name].numpy()).sum())
+    return math.sqrt(total)
+
+
+def judge(
+    received: Mapping[str, Mapping[str, ArrayRecord]],
+    current: Mapping[str, ArrayRecord],
+    history: History,
+    bounds: Updates,
+) -> dict[str, str]:
+    """Site -> what is wrong with its update; sites that are not named are fit. ``received`` maps sites to groups.
+
+    A group's norms are compared with their median where at least ``bounds.least`` sites hold it, else each with the
+    mean of those that were taken from the site before, at first with the norm of the group itself. What is fit is
+    remembered in ``history`` where few sites hold the group.
+    """
+    if bounds.limit is None:
+        return {}
+    norms = {
+        group: {site: norm_of(groups[group], current[group]) for site, groups in received.items() if group in groups}
+        for group in current
+    }
+    faults: dict[str, str] = {}
+    for group, found in sorted(norms.items()):
+        for site, (most, what) in _measures(group, found, current[group], history, bounds).items():
+            if found[site] > bounds.limit * most and most > 0:
+                faults.setdefault(site, _words(group, found[site], most, what, bounds.limit))
+    _remember(norms, faults, history, bounds.least)
+    return faults
+
+
+def _measures(
+    group: str, found: Mapping[str, float], current: ArrayRecord, history: History, bounds: Updates
+) -> dict[str, tuple[float, str]]:
+    """Site -> the norm that its own is compared with, and what that is."""
+    if len(found) >= bounds.least:
+        middle = median(found.values())
+        return {site: (middle, f"the median of {len(found)} sites") for site in found}
+    known, first = history.get(group, {}), (norm_of(current), "the norm of the group itself")
+    return {site: (known[site], "the mean of its own before") if site in known else first for site in found}
+
+
+def _words(group: str, norm: float, most: float, what: str, limit: float) -> str:
+    told = "raise updates.limit if that is to be expected"
+    return f"{group}: an update of norm {norm:.3g}, more than {limit:g} times {most:.3g}, {what}; {told}"
+
+
+def _remember(
+    norms: Mapping[str, Mapping[str, float]], faults: Mapping[str, str], history: History, least: int
+) -> None:
+    for group, found in norms.items():
+        for site, norm in found.items() if len(found) < least else ():
+            if site not in faults:
+                known = history.setdefault(group, {})
+                known[site] = MEMORY * norm + (1 - MEMORY) * known.get(site, norm)

@@ -1,0 +1,82 @@
+"""Averages that a few wrong sites cannot move far, and the number of sites that each needs.
+
+Every state counts the same: a weight that a site names itself would be its lever. Pass the states in sorted site order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
+from pydantic import Field
+
+from fedrecon_core.state import State
+from fedrecon_core.types import Frozen
+
+
+class Robust(Frozen):
+    """``rule`` takes the place of the mean in the groups whose names begin with one of ``groups``. ``trim`` is the
+    share cut off at each end by ``trimmed``; ``malicious`` the number of wrong sites that ``krum`` is to survive."""
+
+    rule: Literal["median", "trimmed", "krum"]
+    groups: tuple[str, ...] = ("",)
+    trim: float = Field(default=0.2, gt=0, lt=0.5)
+    malicious: int = Field(default=1, ge=1)
+
+    @property
+    def least(self) -> int:
+        """How many sites must hold a group."""
+        return RULES[self.rule].least(self)
+
+    def average(self, states: Sequence[State]) -> State:
+        """The rule's average of at least ``least`` states."""
+        return RULES[self.rule].average(states, self)
+
+
+def median(states: Sequence[State], robust: Robust) -> State:
+    """The median of each coordinate (Yin et al. 2018); between the two middle values where their number is even."""
+    return _stacked(states, lambda values: np.median(values, axis=0))
+
+
+def trimmed(states: Sequence[State], robust: Robust) -> State:
+    """The mean of each coordinate without its ``trim`` smallest and largest values (Yin et al. 2018)."""
+    return _stacked(states, lambda values: trim_mean(values, robust.trim))
+
+
+def krum(states: Sequence[State], robust: Robust) -> State:
+    """The state that lies closest to its n - f - 2 nearest others (Blanchard et al. 2017, section 4), in squared L2."""
+    flat = torch.stack([torch.cat([state[name].double().flatten() for name in sorted(state)]) for state in states])
+    distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").square()
+    near = distances.sort(dim=1).values[:, 1 : len(states) - robust.malicious - 1]  # the first is the state itself
+    chosen = states[int(near.sum(dim=1).argmin())]
+    return {name: tensor.clone() for name, tensor in chosen.items()}
+
+
+def _stacked(states: Sequence[State], average: Callable[[np.ndarray], np.ndarray]) -> State:
+    """``average`` over float64 [sites, *shape], tensor by tensor, in the tensors' dtype."""
+    return {
+        name: torch.from_numpy(np.asarray(average(np.stack([state[name].double().numpy() for state in states])))).to(
+            first.dtype
+        )
+        for name, first in states[0].items()
+    }
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``average`` of the states, and how many it needs to be worth its name."""
+
+    average: Callable[[Sequence[State], Robust], State]
+    least: Callable[[Robust], int]
+
+
+RULES: Mapping[str, Rule] = {
+    "median": Rule(median, lambda robust: 3),
+    "trimmed": Rule(trimmed, lambda robust: math.ceil(1 / robust.trim - 1e-9)),
+    "krum": Rule(krum, lambda robust: 2 * robust.malicious + 3),
+}

@@ -1,0 +1,264 @@
+"""What a site can do to a run, and what becomes of it: nothing is lost, nobody is let in, nothing waits for ever.
+
+Six sites with their own folders, through the real apps in one process. ``pytest -s`` prints the table: the fault, what
+a person reads, what ``sites.jsonl`` holds, and how long the round took.
+"""
+
+import json
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import client.app
+from fedrecon_core.errors import RunError
+from server.checkpoint import newest_round
+from server.cli import application
+from server.engines.base import Job
+from server.prepare import prepare
+from strategies import messages
+from tests.toys.deployed import SiteGrid, deploy, node_configs
+from tests.toys.runs import settings, write
+
+pytestmark = pytest.mark.faults
+
+BAD = "site-0005"
+OTHERS = [f"site-{number:04d}" for number in range(5)]
+TIMEOUT = 1.0
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Path:
+    base = tmp_path_factory.mktemp("split")
+    level = {"level": "sample", "rate": 0.2}
+    raw = settings(
+        recovery={"name": "mask"},
+        sites={"count": 6},
+        data={"name": "toy", "train": 240},
+        missing={"train": level, "validation": level, "test": level},
+    )
+    arguments = ["data", "split", str(write(base, raw)), "--out", str(base / "sites")]
+    assert CliRunner().invoke(application, arguments, catch_exceptions=False).exit_code == 0
+    return base / "sites"
+
+
+def prepared(folders: Path, out: Path, *changes: str) -> Any:
+    changes = ("engine.name=deployment", "sites.wait=2", "sites.min=5", "rounds=4", *changes)
+    return prepare(folders / "federation.yaml", changes, out=out)
+
+
+def lines(directory: Path, name: str = "sites.jsonl") -> list[dict]:
+    return [json.loads(line) for line in (directory / name).read_text().splitlines()]
+
+
+def of_bad(directory: Path) -> dict[int, dict]:
+    """Round -> its last line of the bad site."""
+    return {line["round"]: line for line in lines(directory) if line["site"] == BAD}
+
+
+def result(directory: Path) -> dict:
+    return json.loads((directory / "result.json").read_text())
+
+
+def tell(fault: str, said: str, directory: Path, round_: int = 2) -> None:
+    """Print the row of the table."""
+    read = next((line for line in said.splitlines() if BAD in line), "(nothing)")
+    line = of_bad(directory).get(round_, {})
+    seconds = next(r["train_seconds"] for r in lines(directory, "metrics.jsonl") if r["round"] == round_)
+    kept = {key: line.get(key) for key in ("status", "reason")} if line else "no line: it was not asked"
+    print(f"\n{fault}\n  read: {read}\n  sites.jsonl: {kept}\n  the round took {seconds:.2f} s")
+
+
+# --- a site that sends rubbish from round 2 on -----------------------------------------------------------------------
+
+
+def tampered(monkeypatch, change: Any) -> None:
+    """From round 2 on the bad site sends what ``change`` makes of its result."""
+    original = client.app.train_locally
+
+    def train(job, modules):
+        found = original(job, modules)
+        return change(found) if job.site == BAD and job.knowledge.round >= 2 else found
+
+    monkeypatch.setattr(client.app, "train_locally", train)
+
+
+def each_tensor(found, change):
+    groups = {g: {name: change(tensor) for name, tensor in state.items()} for g, state in found.groups.items()}
+    return replace(found, groups=groups)
+
+
+def raises(found):
+    raise ValueError("the [/disk] is on fire")
+
+
+RUBBISH = {
+    "raises": (raises, r"ValueError: the \[/disk\] is on fire"),
+    "NaN": (lambda found: each_tensor(found, lambda t: t * float("nan")), "holds NaN or infinity"),
+    "wrong shapes": (lambda found: each_tensor(found, lambda t: t[..., :1]), "expected float32"),
+    "an unknown group": (
+        lambda found: replace(found, groups={**found.groups, "task.extractor.x": {"w": torch.ones(1)}}),
+        "uploaded task.extractor.x, which its transfer plan does not hold",
+    ),
+    "negative counts": (
+        lambda found: replace(found, counts=dict.fromkeys(found.counts, -3)),
+        "expected a count above 0 beside an upload, found -3",
+    ),
+    "counts above its samples": (
+        lambda found: replace(found, counts=dict.fromkeys(found.counts, 10**9)),
+        "training samples, found 1000000000",
+    ),
+    "a 1e30-scaled update": (
+        lambda found: each_tensor(found, lambda t: t * 1e30),
+        r"an update of norm .*e\+3\d, more than 20 times .*, the median of 6 sites",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", RUBBISH)
+def test_rubbish_is_rejected_with_its_reason_and_the_round_goes_on(folders, tmp_path, capsys, monkeypatch, fault):
+    change, words = RUBBISH[fault]
+    tampered(monkeypatch, change)
+    deploy(prepared(folders, tmp_path / "run"), node_configs(folders, tmp_path / "state"))
+    said = capsys.readouterr().out
+    with capsys.disabled():
+        tell(fault, said, tmp_path / "run")
+    assert re.search(rf"round 2: 5 of 6 sites answered; {BAD}: .*{words}", said)
+    found = of_bad(tmp_path / "run")
+    assert [found[round_]["status"] for round_ in range(1, 5)] == ["ok", "failed", "failed", "failed"]
+    assert re.search(words, found[2]["reason"])
+    assert result(tmp_path / "run")["status"] == "completed"
+
+
+# --- a site that is silent -------------------------------------------------------------------------------------------
+
+
+class SlowGrid(SiteGrid):
+    """The answers of the bad site to training of round 2 come ``seconds`` after they were asked for."""
+
+    def __init__(self, job: Job, configs: Any, seconds: float) -> None:
+        super().__init__(job, configs)
+        self._late = seconds
+        self._held: dict[str, float] = {}
+        self.dropped: list[str] = []
+
+    def push_messages(self, sent):
+        sent = list(sent)
+        ids = super().push_messages(sent)
+        for key, message in zip(ids, sent, strict=True):
+            order = messages.read_order(message.content)
+            if order.site == BAD and order.round == 2 and message.metadata.message_type == messages.LOCAL_TYPE:
+                self._held[key] = time.monotonic() + self._late
+        return ids
+
+    def pull_messages(self, ids):
+        now = time.monotonic()
+        return super().pull_messages([key for key in ids if self._held.get(key, 0) <= now])
+
+    def forget(self, ids):
+        self.dropped += ids
+        super().forget(ids)
+
+
+@pytest.mark.parametrize(("fault", "seconds"), [("answers after the deadline", 2 * TIMEOUT), ("never answers", 1e9)])
+def test_a_silent_site_costs_its_deadline_once_and_its_late_answer_is_not_used(
+    folders, tmp_path, capsys, monkeypatch, fault, seconds
+):
+    monkeypatch.setattr("tests.toys.deployed.SiteGrid", lambda job, configs, _: SlowGrid(job, configs, seconds))
+    run = prepared(folders, tmp_path / "run", f"sites.timeout={TIMEOUT}")
+    grid = deploy(run, node_configs(folders, tmp_path / "state"))
+    said = capsys.readouterr().out
+    with capsys.disabled():
+        tell(fault, said, tmp_path / "run")
+    assert f"round 2: 5 of 6 sites answered; {BAD}: no answer in 1 s" in said
+    assert [line["status"] for line in of_bad(tmp_path / "run").values()] == ["ok", "failed", "ok", "ok"]
+    seconds = next(line["train_seconds"] for line in lines(tmp_path / "run", "metrics.jsonl") if line["round"] == 2)
+    assert TIMEOUT <= seconds < TIMEOUT + 20
+    assert len(grid.dropped) == 1
+
+
+# --- sites that come, go, and are not what they were -----------------------------------------------------------------
+
+
+def test_a_site_with_other_code_is_refused_before_round_1_and_one_that_changes_it_from_then_on(
+    folders, tmp_path, capsys, monkeypatch
+):
+    codes = {"describe": {BAD: "0ld"}, "local": {"site-0004": "new"}}
+    right, asked = client.app.code_hash(), []
+
+    def code_hash() -> str:
+        return codes.get(*asked[-1:], {}).get(asked_site[-1], right) if asked else right
+
+    asked_site: list[str] = []
+    original = client.app._site
+
+    def site(message, context):
+        found = original(message, context)
+        order = messages.read_order(message.content)
+        changed = order.round >= 2 and message.metadata.message_type == messages.LOCAL_TYPE
+        asked.append("local" if changed else "describe" if order.round == 0 else "nothing")
+        asked_site.append(found.name)
+        return found
+
+    monkeypatch.setattr(client.app, "_site", site)
+    monkeypatch.setattr(client.app, "code_hash", code_hash)
+    run = prepared(folders, tmp_path / "run", "sites.min=4")
+    deploy(run, node_configs(folders, tmp_path / "state"))
+    said = capsys.readouterr().out
+    assert f"site {BAD} runs other code: expected code hash {right}, found 0ld" in said
+    assert of_bad(tmp_path / "run") == {}
+    assert "round 2: 4 of 5 sites answered; site-0004: reply rejected: the site's code changed during the run: " in said
+    assert result(tmp_path / "run")["status"] == "completed"
+
+
+def test_a_site_that_joins_in_round_3_takes_part_from_then_on(folders, tmp_path, capsys):
+    def connected(names):
+        return names if newest_round(tmp_path / "run" / "checkpoints") >= 2 else [n for n in names if n != BAD]
+
+    deploy(prepared(folders, tmp_path / "run"), node_configs(folders, tmp_path / "state"), connected)
+    said = capsys.readouterr().out
+    with capsys.disabled():
+        tell("joins in round 3", said, tmp_path / "run", 3)
+    assert f"round 3: site {BAD} joined" in said
+    assert {round_: line["status"] for round_, line in of_bad(tmp_path / "run").items()} == {3: "ok", 4: "ok"}
+
+
+def test_when_all_sites_leave_the_run_waits_its_time_and_fails_with_words(folders, tmp_path, capsys):
+    def connected(names):
+        return names if newest_round(tmp_path / "run" / "checkpoints") < 1 else []
+
+    began = time.monotonic()
+    with pytest.raises(RunError, match=r"round 2: 0 of at least 5 sites connected within 2 s .*: none; start"):
+        deploy(prepared(folders, tmp_path / "run"), node_configs(folders, tmp_path / "state"), connected)
+    assert time.monotonic() - began < 60
+    assert result(tmp_path / "run")["status"] == "failed"
+    assert result(tmp_path / "run")["rounds"] == 1  # kept, to be resumed from
+
+
+# --- a poisoned run --------------------------------------------------------------------------------------------------
+
+
+def test_a_poisoned_run_ends_as_without_the_poisoner_and_without_validation_it_is_lost(folders, tmp_path, monkeypatch):
+    """The same bytes: what is rejected has no influence at all."""
+
+    def run(name: str, change: Any, *settings: str) -> dict:
+        with monkeypatch.context() as patch:
+            tampered(patch, change)
+            deploy(prepared(folders, tmp_path / name, "rounds=6", *settings), node_configs(folders, tmp_path / "state"))
+        return result(tmp_path / name)
+
+    poison = lambda found: each_tensor(found, lambda tensor: tensor * -1000)  # noqa: E731
+    without = run("without", raises)
+    poisoned = run("poisoned", poison)
+    taken = run("taken", poison, "updates.limit=null")
+    assert poisoned["parameters_sha256"] == without["parameters_sha256"]
+    assert poisoned["test"] == without["test"]
+    last = {name: lines(tmp_path / name, "metrics.jsonl")[-2]["accuracy"] for name in ("without", "poisoned", "taken")}
+    print(f"\naccuracy on validation after the last round: {last}; chance is 0.33")
+    assert last["taken"] < last["without"] - 0.2
+    assert taken["parameters_sha256"] != without["parameters_sha256"]

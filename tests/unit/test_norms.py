@@ -1,0 +1,76 @@
+"""Updates that are too large to be taken."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedrecon_core.config import Updates
+from server.norms import judge, norm_of
+from strategies.messages import pack_group
+
+pytestmark = pytest.mark.quick
+
+START = {"w": torch.full((3, 2), 0.5), "b": torch.zeros(2)}
+CURRENT = {"task.head": pack_group(START), "generator.a.encoder": pack_group(START)}
+BOUNDS = Updates(limit=10.0, least=4)
+
+
+def moved(by: float) -> object:
+    return pack_group({"w": START["w"] + by, "b": START["b"] - by})
+
+
+def sent(group: str = "task.head", **sites: float) -> dict:
+    return {site: {group: moved(by)} for site, by in sites.items()}
+
+
+def test_the_norm_is_that_of_the_change_in_float64():
+    new = {name: tensor + torch.randn(tensor.shape) * 1e18 for name, tensor in START.items()}
+    expected = np.sqrt(sum(np.square(new[n].double().numpy() - START[n].double().numpy()).sum() for n in START))
+    assert norm_of(pack_group(new), CURRENT["task.head"]) == pytest.approx(expected, rel=1e-12)
+    assert np.isfinite(norm_of(pack_group({n: torch.full_like(t, 3e38) for n, t in START.items()})))
+
+
+def test_an_update_far_above_the_median_is_named_and_the_others_are_fit():
+    faults = judge(sent(a=0.1, b=0.2, c=0.1, d=1e30), CURRENT, {}, BOUNDS)
+    assert list(faults) == ["d"]
+    assert faults["d"].startswith(
+        "task.head: an update of norm 2.83e+30, more than 10 times 0.424, the median of 4 sites"
+    )
+
+
+def test_one_that_is_large_and_not_absurd_is_taken():
+    assert judge(sent(a=0.1, b=0.1, c=0.1, d=0.9), CURRENT, {}, BOUNDS) == {}
+
+
+def test_where_few_sites_hold_a_group_the_first_update_is_compared_with_the_group_itself():
+    faults = judge(sent(a=1.0, b=50.0), CURRENT, {}, BOUNDS)
+    assert list(faults) == ["b"]
+    assert "the norm of the group itself" in faults["b"]
+
+
+def test_and_a_later_one_with_those_that_were_taken_before():
+    history: dict = {}
+    for by in (0.01, 0.02, 0.01):
+        assert judge(sent(a=by), CURRENT, history, BOUNDS) == {}
+    assert list(judge(sent(a=0.5), CURRENT, history, BOUNDS)) == ["a"]
+    kept = dict(history["task.head"])
+    assert "the mean of its own before" in judge(sent(a=0.5), CURRENT, history, BOUNDS)["a"]
+    assert history["task.head"] == kept  # what is refused is not remembered
+    assert judge(sent(a=0.05), CURRENT, history, BOUNDS) == {}
+
+
+def test_history_is_kept_only_of_groups_that_few_sites_hold():
+    history: dict = {}
+    many = sent(a=0.1, b=0.2, c=0.1, d=0.1)
+    many["a"]["generator.a.encoder"] = moved(0.1)
+    judge(many, CURRENT, history, BOUNDS)
+    assert set(history) == {"generator.a.encoder"}
+    assert set(history["generator.a.encoder"]) == {"a"}
+
+
+def test_sites_that_send_no_change_make_nobody_absurd():
+    assert judge(sent(a=0.0, b=0.0, c=0.0, d=0.1), CURRENT, {}, BOUNDS) == {}
+
+
+def test_without_a_limit_everything_is_taken():
+    assert judge(sent(a=0.1, b=0.1, c=0.1, d=1e30), CURRENT, {}, Updates(limit=None)) == {}
