@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from fedrecon_core.errors import FedReconError, RunError, UsageError
 from fedrecon_core.registry import discover
@@ -59,10 +60,13 @@ def run(
     superlink: SuperLinkOption = None,
 ) -> None:
     """Train a federation and write its run directory."""
+    if resume and config is not None:
+        raise UsageError("--resume reads the run's own config.yaml; leave CONFIG out")
     chosen = [*(settings or []), *_engine_settings(engine, superlink)]
     if _deployed(config, chosen, out if resume else None):
         return submit_again(out, chosen) if resume else submit(load_config(config, chosen), out)
-    prepared = _resumed(config, chosen, out) if resume else prepare(config, chosen, out)
+    _refuse_superlink(chosen)
+    prepared = _resumed(chosen, out) if resume else prepare(config, chosen, out)
     _announce(prepared)
     try:
         _execute(prepared, resume)
@@ -92,11 +96,18 @@ def _deployed(config: Path | None, settings: list[str], resumed: Path | None) ->
     return not load_config(source, settings).engine.simulated
 
 
-def _resumed(config: Path | None, settings: list[str], out: Path | None) -> Prepared:
+def _refuse_superlink(settings: list[str]) -> None:
+    """A simulation has no SuperLink: who names one expects a deployment."""
+    for setting in settings:
+        if setting.startswith("engine.superlink="):
+            name = setting.partition("=")[2]
+            expected = "expected --engine deployment, or engine.name: deployment in the config"
+            raise UsageError(f"--superlink {name}: {expected}; a simulation would run on this machine alone")
+
+
+def _resumed(settings: list[str], out: Path | None) -> Prepared:
     if out is None:
         raise UsageError("--resume needs --out DIR, the directory of the run to go on with")
-    if config is not None:
-        raise UsageError("--resume reads the run's own config.yaml; leave CONFIG out")
     return reopen(out, settings)
 
 
@@ -104,13 +115,13 @@ def _announce(prepared: Prepared) -> None:
     config = prepared.config
     console = Console()
     console.print(
-        f"[bold]FedRecon[/bold]  {config.name}: {config.recovery.name} on {config.strategy.name}, "
+        f"[bold]FedRecon[/bold]  {escape(config.name)}: {config.recovery.name} on {config.strategy.name}, "
         f"data {config.data.name}, {config.sites.count} sites, {config.rounds} rounds, seed {config.seed}, "
         f"engine {config.engine.name}",
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"run directory {prepared.directory.path}", highlight=False, soft_wrap=True)
+    console.print(f"run directory {prepared.directory.path}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _execute(prepared: Prepared, resume: bool) -> None:
@@ -142,7 +153,7 @@ def _conclude(prepared: Prepared) -> None:
         raise RunError(f"the run in {directory.path} did not complete: {result.get('error', 'it left no result.json')}")
     console = Console()
     console.print(final_table(read_run(directory.path)))
-    console.print(f"report {directory.path / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"report {directory.path / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
 
 
 @application.command()

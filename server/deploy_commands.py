@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -9,11 +10,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fedrecon_core.config import RunConfig
 from fedrecon_core.errors import UsageError
+from server.engines import flower
 from server.engines.base import Job
-from server.engines.deployment import Deployment, SuperLink, follow
+from server.engines.deployment import Deployment, follow
+from server.engines.superlink import SuperLink
 from server.prepare import fresh, load_config, try_out
 
 SuperLinkOption = Annotated[
@@ -43,25 +47,30 @@ def submit_again(out: Path | None, settings: list[str]) -> None:
     if strange:
         raise UsageError(f"--resume continues the run's own config; '{strange[0]}' would change it")
     named = dict(setting.split("=", 1) for setting in settings)
-    superlink, config = named.get("engine.superlink"), out.resolve() / "config.yaml"
-    if superlink is None and config.is_file():
-        superlink = load_config(config, settings).engine.superlink
-    Deployment().run(Job(config, out.resolve(), True, sites=0, superlink=superlink))
+    config = out.resolve() / "config.yaml"
+    begun = load_config(config).engine if config.is_file() else None
+    if begun is not None and begun.simulated:
+        reason = f"the run in {config.parent} was begun with engine {begun.name}; a deployment has other sites and data"
+        raise UsageError(f"{reason}. Go on with: fedrecon run --resume --out {shlex.quote(str(config.parent))}")
+    superlink = named.get("engine.superlink") or (begun.superlink if begun else None)
+    Deployment().run(Job(config, config.parent, True, sites=0, superlink=superlink))
 
 
 def runs(superlink: SuperLinkOption = None) -> None:
     """List the runs that a SuperLink knows."""
     table = Table("run", "status", "submitted", "finished", "details")
     for run in SuperLink(superlink).runs():
-        told = (run.get(key, "") for key in ("run-id", "status", "pending-at", "finished-at", "status-details"))
-        table.add_row(*map(str, told))
+        told = [str(run.get(key, "")) for key in ("run-id", "status", "pending-at", "finished-at")]
+        reason = flower.told(str(run.get("status-details", "")))
+        table.add_row(*map(Text, [*told, reason]))  # not as markup: a site's words may hold brackets
     Console().print(table)
 
 
 def stop(run_id: RunArgument, superlink: SuperLinkOption = None) -> None:
     """Stop a run on a SuperLink; its last checkpoint stays."""
-    SuperLink(superlink).stop(run_id)
-    typer.echo(f"stopped run {run_id}; go on with it: fedrecon run --resume --out DIR --engine deployment")
+    link = SuperLink(superlink)
+    link.stop(run_id)
+    typer.echo(f"stopped run {run_id}; {link.resuming(link.directory(run_id))}")
 
 
 def watch(run_id: RunArgument, superlink: SuperLinkOption = None) -> None:

@@ -6,33 +6,26 @@ when the command or its connection ends.
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import shutil
-import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from fedrecon_core.errors import FedReconError, RunError, UsageError
+from fedrecon_core.errors import FedReconError, RunError
 from server.engines import flower
 from server.engines.base import ENGINES, Engine, Job
+from server.engines.run_log import RunLog
 from server.engines.submission import write_app
+from server.engines.superlink import SuperLink
 
 SUBMITTED = "configs/submitted.yaml"
-POLL_SECONDS = 2.0
+POLL_SECONDS = 5.0
+"""How often a run's status is asked for; each time is a process that works for about a second."""
 PATIENCE_SECONDS = 60.0
 """How long a lost connection is tried again before the command gives up watching."""
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_FLOWERS_OWN = re.compile(r"^(INFO|DEBUG|WARNING)\s*:|^Using SuperLink: |^Successfully installed ")
-_FAULT = re.compile(r"^ERROR\s*:|^fedrecon: ")
-"""Where a log tells of the failure: the reason also stands in the run's status, and a traceback is not for users."""
-_RAISED = "ServerApp failed with exception: "
 
 
 class DetachedError(FedReconError):
@@ -51,144 +44,99 @@ class Deployment(Engine):
         Raises ``DetachedError`` on Ctrl-C: the run goes on.
         """
         link = SuperLink(job.superlink)
-        run_id = link.submit(job)
-        Console().print(f"submitted as run {run_id}", highlight=False, soft_wrap=True)
-        follow(link, run_id)
+        try:
+            run_id = _submit(link, job)
+        except KeyboardInterrupt:
+            raise DetachedError(f"interrupted while submitting; {link.doubt()}") from None
+        where = "on the ServerApp's machine" if job.out.is_absolute() else "in the ServerApp's working directory"
+        _say(Console(), f"submitted as run {run_id}; its run directory is {job.out}, {where}")
+        follow(link, run_id, str(job.out) if job.out.is_absolute() else None)
 
 
-def follow(link: SuperLink, run_id: str) -> None:
-    """Print what the run says until it ends. Raises ``RunError`` with its reason unless it completed, ``DetachedError``
-    on Ctrl-C."""
-    watcher = _Watcher(link, run_id, Console())
+def follow(link: SuperLink, run_id: str, directory: str | None = None) -> None:
+    """Print what the run says until it ends. ``directory``: its run directory, if known; else its log tells.
+
+    Raises ``DetachedError`` on Ctrl-C. Unless the run completed, raises a ``FedReconError`` with its reason, and with
+    the exit code that its ServerApp chose.
+    """
+    watcher = _Watcher(link, run_id, directory)
     try:
         status, details = watcher.watch()
     except KeyboardInterrupt:
         raise DetachedError(f"stopped watching; the run goes on. {link.hints(run_id)}") from None
     if status == "finished:completed":
         return
+    resume = link.resuming(watcher.directory)
     if status == "finished:stopped":
-        raise RunError(f"run {run_id} was stopped")
-    reason = flower.one_line(details)
-    if reason.startswith(_RAISED):
-        raise RunError(reason.removeprefix(_RAISED))
-    resume = "go on with: fedrecon run --resume --out DIR --engine deployment"
-    raise RunError(f"run {run_id} failed: {reason or status}; {resume}")
-
-
-@dataclass
-class SuperLink:
-    """A connection by name (in Flower's ``config.toml``), or Flower's default without one."""
-
-    name: str | None
-
-    def submit(self, job: Job) -> str:
-        """Send the app with its config; returns the run's id."""
-        folder = Path(tempfile.mkdtemp(prefix="fedrecon-"))
-        try:
-            app = write_app(folder / "app", job.components, job.extra)
-            run_config = flower.write_run_config(folder / "run.toml", _run_config(job, app))
-            found = self._ask("run", str(app), *self._named(), "--run-config", run_config)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return str(found["run-id"])
-
-    def runs(self, *options: str) -> list[dict[str, Any]]:
-        """The runs that the SuperLink knows, newest first."""
-        return list(self._ask("list", *self._named(), *options).get("runs", []))
-
-    def run(self, run_id: str) -> dict[str, Any]:
-        """One run; ``UsageError`` if there is none of that id."""
-        found = self.runs("--run-id", run_id)
-        if not found:
-            raise UsageError(f"the SuperLink knows no run {run_id}; `fedrecon runs` lists them")
-        return found[0]
-
-    def stop(self, run_id: str) -> None:
-        """End a run."""
-        self._ask("stop", run_id, *self._named())
-
-    def log(self, run_id: str) -> subprocess.Popen[str]:
-        """A process whose output is the run's log from its beginning, as it grows."""
-        arguments = [flower.program("flwr"), "log", run_id, *self._named(), "--stream"]
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-        return subprocess.Popen(arguments, **_surroundings(), **pipes)
-
-    def hints(self, run_id: str) -> str:
-        """How to go on with a run that is not watched any more."""
-        option = f" --superlink {self.name}" if self.name else ""
-        return f"Watch it: fedrecon follow {run_id}{option}   stop it: fedrecon stop {run_id}{option}"
-
-    def _named(self) -> list[str]:
-        return [self.name] if self.name else []
-
-    def _ask(self, *arguments: str) -> dict[str, Any]:
-        """What a ``flwr`` command answers. It exits 0 where it failed, and says so in its answer alone."""
-        answer = _json(flower.ask(*arguments, "--format", "json", surroundings=_surroundings()))
-        if not answer.get("success", False):
-            told = str(answer.get("error-message", "")).strip().split("\n\n")[-1]
-            raise RunError(f"flwr {arguments[0]}: {flower.one_line(told) or 'no answer'}")
-        return answer
+        raise RunError(f"run {run_id} was stopped; {resume}")
+    raise flower.raised(details) or RunError(f"run {run_id} failed: {flower.told(details) or status}; {resume}")
 
 
 class _Watcher:
     """Follows one run over a connection that may break."""
 
-    def __init__(self, link: SuperLink, run_id: str, console: Console) -> None:
-        self._link, self._run_id, self._console = link, run_id, console
-        self._shown = 0
+    def __init__(self, link: SuperLink, run_id: str, directory: str | None) -> None:
+        self._link, self._run_id, self._known = link, run_id, directory
+        self._console = Console()
+        self._log = RunLog(lambda: link.log(run_id), self._say)
+        self._lost: float | None = None
+
+    @property
+    def directory(self) -> str | None:
+        """The run directory, if known or told by the log."""
+        return self._log.directory or self._known
 
     def watch(self) -> tuple[str, str]:
         """The final status and its details."""
-        lost: float | None = None
-        while True:
-            self._show_log()
-            try:
-                run = self._link.run(self._run_id)
-            except RunError as error:
-                lost = self._missed(lost, error)
-                continue
-            if lost is not None:
-                self._say("the SuperLink answers again")
-            lost = None
-            if run["status"].startswith("finished"):
-                self._show_log()
-                return run["status"], str(run.get("status-details", ""))
-            time.sleep(POLL_SECONDS)
-
-    def _missed(self, lost: float | None, error: RunError) -> float:
-        """The SuperLink did not answer: since when, or at last a ``RunError``."""
-        now = time.monotonic()
-        if lost is None:
-            self._say(f"lost the SuperLink ({error}); trying again for {PATIENCE_SECONDS:g} s")
-            return now
-        if now - lost > PATIENCE_SECONDS:
-            told = "the run goes on if the SuperLink does; after a crash of it, resume the run with --resume"
-            reason = f"no word of the run for {PATIENCE_SECONDS:g} s ({error})"
-            raise RunError(f"{reason}; {told}. {self._link.hints(self._run_id)}")
-        time.sleep(POLL_SECONDS)
-        return lost
-
-    def _show_log(self) -> None:
-        """Print the lines that were not printed yet, until the log ends or breaks off."""
-        process = self._link.log(self._run_id)
         try:
-            ours = 0
-            for text in process.stdout or ():
-                line = _COLOUR.sub("", text.rstrip("\n"))
-                if _FAULT.match(line):
-                    break
-                if _FLOWERS_OWN.match(line):
-                    continue
-                ours += 1
-                if ours > self._shown:
-                    self._shown = ours
-                    self._say(line)
+            while not (run := self._asked()).get("status", "").startswith("finished"):
+                self._log.ended.wait(POLL_SECONDS)  # it ends with the run, or when the connection breaks
+                self._log.ended.clear()
+            details = str(run.get("status-details", ""))
+            if not self._log.finish(told=flower.raised(details) is not None):
+                self._say("(the end of the log could not be read)")
+            return run["status"], details
         finally:
-            process.terminate()
-            process.wait()
+            self._log.close()
+
+    def _asked(self) -> dict[str, Any]:
+        """What the SuperLink knows of the run; nothing if it does not answer. The log is read while it does."""
+        try:
+            run = self._link.run(self._run_id)
+        except RunError as error:
+            self._missed(error)
+            return {}
+        back = self._lost is not None
+        self._lost = None
+        if back:
+            self._say("the SuperLink answers again")
+        if not run["status"].startswith("finished"):
+            self._log.tend(doubtful=back)
+        return run
+
+    def _missed(self, error: RunError) -> None:
+        """The SuperLink did not answer; ``RunError`` if it has not for too long."""
+        now = time.monotonic()
+        if self._lost is None:
+            self._lost = now
+            self._say(f"lost the SuperLink ({error}); trying again for {PATIENCE_SECONDS:g} s")
+        elif now - self._lost > PATIENCE_SECONDS:
+            reason = f"no word of the run for {PATIENCE_SECONDS:g} s ({error}); it goes on if the SuperLink does"
+            hints = f"{self._link.hints(self._run_id)}   after a crash, {self._link.resuming(self.directory)}"
+            raise RunError(f"{reason}. {hints}")
 
     def _say(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        _say(self._console, line)
+
+
+def _submit(link: SuperLink, job: Job) -> str:
+    """Send the app with its config; returns the run's id."""
+    folder = Path(tempfile.mkdtemp(prefix="fedrecon-"))
+    try:
+        app = write_app(folder / "app", job.components, job.extra)
+        return link.submit(app, flower.write_run_config(folder / "run.toml", _run_config(job, app)))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_config(job: Job, app: Path) -> dict[str, bool | float | int | str]:
@@ -200,18 +148,5 @@ def _run_config(job: Job, app: Path) -> dict[str, bool | float | int | str]:
     return {"config": SUBMITTED, "out": str(job.out), "resume": False}
 
 
-def _surroundings() -> dict[str, Any]:
-    # From a neutral folder: what lies beside the caller must not be imported. In a session of its own, so that Ctrl-C
-    # reaches this process alone.
-    environment = {**os.environ, **flower.ENVIRONMENT}
-    shared = {"env": environment, "cwd": tempfile.gettempdir()}
-    return {**shared, "stdin": subprocess.DEVNULL, "start_new_session": True}
-
-
-def _json(text: str) -> dict[str, Any]:
-    """The object in what a ``flwr`` command printed; empty if there is none."""
-    try:
-        found: dict[str, Any] = json.loads(text[text.find("{") :])
-    except ValueError:
-        return {}
-    return found
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
