@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 import client.app
-from fedrecon_core.errors import RunError
+from fedrecon_core.errors import ConfigError, RunError
 from server.checkpoint import newest_round
 from server.cli import application
 from server.engines.base import Job
@@ -243,22 +243,63 @@ def test_when_all_sites_leave_the_run_waits_its_time_and_fails_with_words(folder
 # --- a poisoned run --------------------------------------------------------------------------------------------------
 
 
-def test_a_poisoned_run_ends_as_without_the_poisoner_and_without_validation_it_is_lost(folders, tmp_path, monkeypatch):
-    """The same bytes: what is rejected has no influence at all."""
+@pytest.fixture
+def poisoned(folders, tmp_path, monkeypatch):
+    """Run with a change of what the bad site sends; the validation accuracy after the last round, and the result."""
+    received: dict[str, Any] = {}
 
-    def run(name: str, change: Any, *settings: str) -> dict:
+    def remembering(train: Any) -> Any:
+        return lambda job, modules: (received.update(job.received), train(job, modules))[1]
+
+    def run(name: str, change: Any, *settings: str) -> tuple[float, dict]:
         with monkeypatch.context() as patch:
-            tampered(patch, change)
+            tampered(patch, lambda found: change(found, received))
+            patch.setattr(client.app, "train_locally", remembering(client.app.train_locally))
             deploy(prepared(folders, tmp_path / name, "rounds=6", *settings), node_configs(folders, tmp_path / "state"))
-        return result(tmp_path / name)
+        return lines(tmp_path / name, "metrics.jsonl")[-2]["accuracy"], result(tmp_path / name)
 
-    poison = lambda found: each_tensor(found, lambda tensor: tensor * -1000)  # noqa: E731
-    without = run("without", raises)
-    poisoned = run("poisoned", poison)
-    taken = run("taken", poison, "updates.limit=null")
-    assert poisoned["parameters_sha256"] == without["parameters_sha256"]
-    assert poisoned["test"] == without["test"]
-    last = {name: lines(tmp_path / name, "metrics.jsonl")[-2]["accuracy"] for name in ("without", "poisoned", "taken")}
-    print(f"\naccuracy on validation after the last round: {last}; chance is 0.33")
-    assert last["taken"] < last["without"] - 0.2
-    assert taken["parameters_sha256"] != without["parameters_sha256"]
+    return run
+
+
+def backwards(found, received):
+    """The site's update, a hundred times as long and in the other direction."""
+    groups = {
+        g: {n: received[g][n] - 100 * (t - received[g][n]) for n, t in s.items()} for g, s in found.groups.items()
+    }
+    return replace(found, groups=groups)
+
+
+def test_a_poisoned_run_ends_as_without_the_poisoner_and_without_validation_it_is_lost(poisoned):
+    """The same bytes: what is rejected has no influence at all."""
+    without, expected = poisoned("without", lambda found, received: raises(found))
+    validated, result = poisoned("validated", backwards)
+    taken, _ = poisoned("taken", backwards, "updates.limit=null")
+    print(
+        f"\nlast accuracy: without the poisoner {without:.3f}, with it {validated:.3f}, taken {taken:.3f}; chance 0.333"
+    )
+    assert result["parameters_sha256"] == expected["parameters_sha256"]
+    assert result["test"] == expected["test"]
+    assert taken < without - 0.2
+
+
+@pytest.mark.parametrize("rule", ["median", "trimmed", "krum"])
+def test_a_robust_average_outlives_the_poison_without_validation(poisoned, rule):
+    without, _ = poisoned("without", lambda found, received: raises(found))
+    robust, _ = poisoned("robust", backwards, "updates.limit=null", f"strategy.robust={{rule: {rule}}}")
+    print(f"\nlast accuracy: without the poisoner {without:.3f}, {rule} with it {robust:.3f}; chance 0.333")
+    assert robust > 0.4  # krum takes the model of one site, which is weaker than an average
+
+
+def test_a_robust_average_that_too_few_sites_can_fill_is_refused_before_the_run(folders, tmp_path):
+    run = prepared(folders, tmp_path / "run", "strategy.robust={rule: krum, malicious: 2}")
+    with pytest.raises(ConfigError, match=r"strategy\.robust: krum needs 7 sites that hold a group, and 6 hold task\."):
+        deploy(run, node_configs(folders, tmp_path / "state"))
+
+
+def test_a_group_that_too_few_sent_in_a_round_stays_as_it_is_and_is_told(folders, tmp_path, capsys, monkeypatch):
+    tampered(monkeypatch, raises)
+    run = prepared(folders, tmp_path / "run", "rounds=2", "strategy.robust={rule: trimmed, trim: 0.17}")
+    deploy(run, node_configs(folders, tmp_path / "state"))
+    said = capsys.readouterr().out
+    assert "round 2: task.head stays as it is: trimmed needs 6 sites, 5 sent it" in said
+    assert "round 1: task.head" not in said
