@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +11,17 @@ from dataclasses import dataclass, field
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from fedrecon_core.errors import ConfigError, DataError, FedReconError, RunError, UsageError
 from strategies.messages import addressee
 from strategies.wire import WireMeter
 
 POLL_SECONDS = 0.05
 LONGEST_POLL_SECONDS = 1.0
 """Every look costs the SuperLink a few queries of its database: the longer the wait, the rarer they are."""
+REFUSED = "the SuperLink took no message for its node; it does not know it any more"
+_RAISED = re.compile(r"<class '(?:\w+\.)*(?P<flowers>\w+)'>:<'(?P<inner>.*)'>$|(?P<ours>\w+): (?P<outer>.*)$")
+"""What an exception at a site becomes: in Flower's SuperNode, and in our own engines."""
+_SPEAKING = {cls.__name__ for cls in (FedReconError, UsageError, ConfigError, DataError, RunError)}
 GRACE_SECONDS = 60.0
 """How much longer than its deadline a message lives, for the clocks of two machines may differ."""
 
@@ -85,7 +91,7 @@ class Exchange:
             if key:
                 self._waiting[key] = addressee(message)
             else:
-                self.replies.failures[addressee(message)] = "the SuperLink took no message for its node, which is gone"
+                self.replies.failures[addressee(message)] = REFUSED
 
     @property
     def waiting(self) -> list[str]:
@@ -121,7 +127,7 @@ class Exchange:
 
     def _sort_in(self, name: str, reply: Message) -> None:
         if reply.has_error():
-            self.replies.failures[name] = " ".join((reply.error.reason or f"error {reply.error.code}").split())
+            self.replies.failures[name] = plain(reply.error.reason or f"error {reply.error.code}")
         else:
             self.replies.messages[name] = reply
 
@@ -145,6 +151,15 @@ def exchange(
         elif sent.waiting:
             time.sleep(pause(time.monotonic() - heard))
     return sent.close()
+
+
+def plain(reason: str) -> str:
+    """A site's reason in one line. An error of ours speaks for itself; of any other the class is told, too."""
+    found = _RAISED.match(" ".join(reason.split()))
+    if found is None:
+        return " ".join(reason.split())
+    name, told = found["flowers"] or found["ours"], found["inner"] or found["outer"] or ""
+    return told if told and name in _SPEAKING else f"{name}: {told}"
 
 
 def pause(waited: float) -> float:

@@ -61,6 +61,7 @@ class DeployedRoster:
         """Wait at most ``sites.wait`` seconds until ``sites.min`` sites are there, and take in all that are."""
         least = self.config.sites.min or self.config.sites.count
         deadline, before = time.monotonic() + self.config.sites.wait, dict(self._nodes)
+        waited = False
         while True:
             news = self._look(round_)
             if len(self._nodes) >= least and not self._just_asked():
@@ -69,6 +70,11 @@ class DeployedRoster:
                 if len(self._nodes) >= least:
                     break
                 raise RunError(self._too_few(round_, least))
+            if len(self._nodes) < least and not waited:
+                waited = True
+                self.tell(
+                    f"round {round_}: waiting at most {self.config.sites.wait:g} s for {least} sites (sites.wait)"
+                )
             time.sleep(0 if news else POLL_SECONDS)
         self._tell_changes(before, round_)
         self.spec = self.infos()[min(self._nodes)].spec_hash
@@ -140,7 +146,7 @@ class DeployedRoster:
             pause = self._doubts[node].pause if node in self._doubts else AGAIN_SECONDS
             again = min(2 * pause, LONGEST_AGAIN_SECONDS)
             self._doubts[node] = _Doubt(time.monotonic() + pause, again)
-            self._once(node, f"a node is connected and cannot take part: {found}")
+            self._once(node, f"{_label(node)} is connected and cannot take part: {found}")
             return
         self._met[node] = found
         self._doubts.pop(node, None)
@@ -155,10 +161,11 @@ class DeployedRoster:
 
     def _tell_changes(self, before: Mapping[str, int], round_: int) -> None:
         if not before and round_ == 0:
-            return  # the run's first line names the sites
+            self.tell("sites: " + ", ".join(f"{name} ({_label(node)})" for name, node in sorted(self._nodes.items())))
+            return
         silent = self._waiting()
         for name in sorted(set(self._nodes) - set(before)):
-            self.tell(f"round {round_}: site {name} joined")
+            self.tell(f"round {round_}: site {name} joined ({_label(self._nodes[name])})")
         for name in sorted(set(before) - set(self._nodes)):
             left = "is connected and does not answer" if before[name] in silent else "has left"
             self.tell(f"round {round_}: site {name} {left}; it may come back")

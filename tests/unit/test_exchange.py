@@ -85,6 +85,38 @@ def test_an_error_without_words_gives_its_code():
     assert found.failures == {"site-0000": "error 2"}
 
 
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("<class 'fedrecon_core.errors.DataError'>:<'folder it's in: \n no [stamp]'>", "folder it's in: no [stamp]"),
+        ("<class 'KeyError'>:<''a''>", "KeyError: 'a'"),
+        ("DataError: no data", "no data"),
+        ("ValueError: a: b", "ValueError: a: b"),
+        ("Error: Node Unavailable - it ended", "Error: Node Unavailable - it ended"),
+        ("", "error 2"),
+    ],
+)
+def test_a_reason_is_one_line_without_the_wrapping_of_the_engine(reason, words):
+    found = run(FakeGrid([Reply("to-10", error=reason), Reply("to-11"), Reply("to-12")]))
+    assert found.failures == {"site-0000": words}
+
+
+def test_a_message_that_the_superlink_does_not_take_has_failed_at_once():
+    """Flower gives an empty id for a node that it does not know any more, and none at all for too large a push."""
+    began = time.monotonic()
+    grid = FakeGrid([Reply("to-11")])
+    grid.push_messages = lambda sent: ["", "to-11", ""]
+    found = run(grid)
+    assert found.failures == dict.fromkeys(["site-0000", "site-0002"], module.REFUSED)
+    grid.push_messages = lambda sent: []
+    assert run(grid).failures == dict.fromkeys(NAMES.values(), module.REFUSED)
+    assert time.monotonic() - began < 2
+
+
+def test_the_longer_nothing_comes_the_rarer_the_looks():
+    assert [module.pause(waited) for waited in (0.0, 10.0, 1000.0)] == [module.POLL_SECONDS, 0.5, 1.0]
+
+
 def test_silence_until_the_deadline_is_a_failure_with_words():
     began = time.monotonic()
     found = run(FakeGrid([Reply("to-10")]), timeout=0.05)

@@ -130,7 +130,7 @@ def test_a_silent_node_keeps_nobody_waiting_but_itself():
     assert grid.asked == [1, 2, 3]  # it still has the first question
     grid.silent = set()
     assert set(roster.gather(2)) == {"a", "b", "slow"}
-    assert said == ["round 2: site slow joined"]
+    assert said == ["sites: a (node 2), b (node 3)", "round 2: site slow joined (node 1)"]
 
 
 def test_too_few_sites_are_told_with_the_silent_ones():
@@ -151,7 +151,7 @@ def test_a_site_that_failed_is_asked_again_and_what_it_says_then_counts():
     roster.gather(1)
     assert grid.asked == [1, 2, 1]
     assert [info.own.data_hash for info in roster.infos().values()] == ["more data", "data"]
-    assert said == []
+    assert len(said) == 1  # who takes part
 
 
 def test_a_site_that_changed_its_code_in_mid_run_is_refused_and_told(monkeypatch):
@@ -172,16 +172,17 @@ def test_a_broken_node_is_told_once_and_again_when_it_breaks_again():
     roster.gather(0)
     time.sleep(0.02)
     roster.gather(1)
-    assert said == ["a node is connected and cannot take part: no [data] here"]
+    refused = "node 3 is connected and cannot take part: no [data] here"
+    assert said == [refused, "sites: a (node 1), b (node 2)"]
     grid.broken = {}
     time.sleep(0.05)
     assert "c" in roster.gather(2)
     grid.broken = {3: "no [data] here"}
     roster.doubt(["c"])
     roster.gather(3)
-    assert said[1:] == [
-        "round 2: site c joined",
-        "a node is connected and cannot take part: no [data] here",
+    assert said[2:] == [
+        "round 2: site c joined (node 3)",
+        refused,
         "round 3: site c has left; it may come back",
     ]
 
