@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from fedrecon_core.errors import FedReconError, RunError, UsageError
 from fedrecon_core.registry import discover
@@ -100,9 +99,9 @@ def _refuse_superlink(settings: list[str]) -> None:
     """A simulation has no SuperLink: who names one expects a deployment."""
     for setting in settings:
         if setting.startswith("engine.superlink="):
-            name = setting.partition("=")[2]
-            expected = "expected --engine deployment, or engine.name: deployment in the config"
-            raise UsageError(f"--superlink {name}: {expected}; a simulation would run on this machine alone")
+            found = "expected a deployment, found a simulation, which would run on this machine alone"
+            told = "add --engine deployment, or engine.name: deployment to the config"
+            raise UsageError(f"--superlink {setting.partition('=')[2]}: {found}; {told}")
 
 
 def _resumed(settings: list[str], out: Path | None) -> Prepared:
@@ -115,7 +114,7 @@ def _announce(prepared: Prepared) -> None:
     config = prepared.config
     console = Console()
     console.print(
-        f"[bold]FedRecon[/bold]  {escape(config.name)}: {config.recovery.name} on {config.strategy.name}, "
+        f"[bold]FedRecon[/bold]  {config.name}: {config.recovery.name} on {config.strategy.name}, "
         f"data {config.data.name}, {config.sites.count} sites, {config.rounds} rounds, seed {config.seed}, "
         f"engine {config.engine.name}",
         highlight=False,

@@ -14,7 +14,8 @@ SILENCE_SECONDS = 60.0
 """A log that says nothing for this long is read anew: the connection may be dead, and its reader would never know."""
 RESTART_SECONDS = 5.0
 LAST_SECONDS = 30.0
-_CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 5.0
+"""How long its process may take to end before it is killed."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _FLOWERS_OWN = re.compile(r"^(INFO|DEBUG|WARNING)\s*:|^Using SuperLink: |^Successfully installed ")
 _FAULT = re.compile(r"^ERROR\s*:|^fedrecon: ")
@@ -141,11 +142,11 @@ class _Stream:
         """End the process and the thread."""
         self._process.terminate()
         try:
-            self._process.wait(_CLOSE_SECONDS)
+            self._process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._thread.join(_CLOSE_SECONDS)
+        self._thread.join(CLOSE_SECONDS)
 
     def _read(self) -> None:
         try:

@@ -3,8 +3,11 @@ back; with real processes, and a stand-in for Flower's command."""
 
 import contextlib
 import io
+import os
 import re
+import signal
 import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -34,6 +37,7 @@ An unhandled exception occurred in the ServerApp.
 
 For more information, visit: <https://flower.ai>
 """
+FAR = SuperLink("far")
 RAISED = "ServerApp failed with exception: "
 
 
@@ -43,6 +47,7 @@ def flwr(tmp_path, monkeypatch) -> FakeFlwr:
     monkeypatch.setattr(flower, "program", lambda name: str(fake.program))
     monkeypatch.setattr(deployment, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(run_log, "RESTART_SECONDS", 0.1)
+    monkeypatch.setattr(run_log, "CLOSE_SECONDS", 0.5)
     return fake
 
 
@@ -50,12 +55,16 @@ class Watching:
     """``follow`` in a thread, what it has said, and how it ended. (``capsys`` loses what a thread writes while the test
     reads.)"""
 
-    def __init__(self, link: SuperLink | None = None) -> None:
+    def __init__(self, link: SuperLink) -> None:
         self._console = io.StringIO()
-        self.link = link or SuperLink("far")
+        self.link = link
         self.error: FedReconError | None = None
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
+
+    def leave(self) -> None:
+        """Wait for the thread, which a failed test may have left behind."""
+        self._thread.join(30)
 
     def _follow(self) -> None:
         with contextlib.redirect_stdout(self._console):
@@ -76,8 +85,23 @@ class Watching:
         return self.said().splitlines()
 
 
-def test_a_run_is_told_line_by_line_and_its_log_process_ends_with_it(flwr):
-    watching = Watching()
+@pytest.fixture
+def watch(flwr) -> Iterator[Callable[..., Watching]]:
+    """Starts to watch the run, over the connection ``far`` unless another one is given."""
+    started: list[Watching] = []
+
+    def begin(link: SuperLink = FAR) -> Watching:
+        started.append(Watching(link))
+        return started[-1]
+
+    yield begin
+    flwr.set(status="finished:stopped", down=False, deaf=False)
+    for watching in started:
+        watching.leave()
+
+
+def test_a_run_is_told_line_by_line_and_its_log_process_ends_with_it(flwr, watch):
+    watching = watch()
     flwr.log("\x1b[92mINFO \x1b[0m:      Flower's own\nrun directory /runs/a b\n")
     watching.until("run directory /runs/a b\n")
     assert len(flwr.alive()) == 1
@@ -90,9 +114,18 @@ def test_a_run_is_told_line_by_line_and_its_log_process_ends_with_it(flwr):
     assert flwr.alive() == []
 
 
-def test_the_end_of_a_run_is_seen_over_a_log_connection_that_died_without_a_word(flwr):
+def test_the_end_of_a_run_is_seen_without_waiting_for_the_next_look(flwr, watch, monkeypatch):
+    monkeypatch.setattr(deployment, "POLL_SECONDS", 3600.0)
+    flwr.log("round 1/1\n")
+    watching = watch()
+    watching.until("round 1/1")
+    flwr.set(status="finished:completed")
+    assert watching.end() == ["round 1/1"]
+
+
+def test_the_end_of_a_run_is_seen_over_a_log_connection_that_died_without_a_word(flwr, watch):
     flwr.log("round 1/2\n")
-    watching = Watching()
+    watching = watch()
     watching.until("round 1/2")
     flwr.set(deaf=True)
     flwr.log("round 2/2\n")
@@ -104,19 +137,19 @@ def test_the_end_of_a_run_is_seen_over_a_log_connection_that_died_without_a_word
     assert flwr.alive() == []
 
 
-def test_a_log_that_stays_silent_to_the_last_does_not_keep_the_command(flwr, monkeypatch):
+def test_a_log_that_stays_silent_to_the_last_does_not_keep_the_command(flwr, watch, monkeypatch):
     monkeypatch.setattr(run_log, "LAST_SECONDS", 0.3)
     flwr.set(deaf=True, status="finished:completed")
-    watching = Watching()
+    watching = watch()
     assert watching.end() == ["(the end of the log could not be read)"]
     assert watching.error is None
     assert flwr.alive() == []
 
 
-def test_a_silent_log_is_read_anew_while_the_run_goes_on(flwr, monkeypatch):
+def test_a_silent_log_is_read_anew_while_the_run_goes_on(flwr, watch, monkeypatch):
     monkeypatch.setattr(run_log, "SILENCE_SECONDS", 0.5)
     flwr.log("round 1/2\n")
-    watching = Watching()
+    watching = watch()
     watching.until("round 1/2")
     [first] = flwr.streams()
     flwr.set(deaf=True)
@@ -129,9 +162,9 @@ def test_a_silent_log_is_read_anew_while_the_run_goes_on(flwr, monkeypatch):
     assert watching.end() == ["round 1/2", "round 2/2"]
 
 
-def test_a_lost_connection_is_told_at_once_and_so_is_its_return(flwr):
+def test_a_lost_connection_is_told_at_once_and_so_is_its_return(flwr, watch):
     flwr.log("round 1/2\nround 2")
-    watching = Watching()
+    watching = watch()
     watching.until("round 1/2")
     flwr.set(down=True)
     watching.until(f"lost the SuperLink (flwr list: {UNAVAILABLE}); trying again for 60 s")
@@ -146,10 +179,26 @@ def test_a_lost_connection_is_told_at_once_and_so_is_its_return(flwr):
     assert len(told) == 4
 
 
-def test_the_command_gives_up_on_a_superlink_that_stays_away(flwr, monkeypatch):
+def test_a_log_process_that_hangs_is_replaced_when_the_superlink_is_back(flwr, watch):
+    flwr.log("round 1/2\n")
+    watching = watch()
+    watching.until("round 1/2")
+    [first] = flwr.streams()
+    os.kill(first, signal.SIGSTOP)
+    flwr.set(down=True)
+    watching.until("lost the SuperLink")
+    flwr.log("round 2/2\n")
+    flwr.set(down=False)
+    watching.until("round 2/2")
+    wait_until("the first has ended", lambda: first not in flwr.alive())
+    flwr.set(status="finished:completed")
+    assert watching.end()[-2:] == ["the SuperLink answers again", "round 2/2"]
+
+
+def test_the_command_gives_up_on_a_superlink_that_stays_away(flwr, watch, monkeypatch):
     monkeypatch.setattr(deployment, "PATIENCE_SECONDS", 0.5)
     flwr.log("run directory /runs/a b\n")
-    watching = Watching()
+    watching = watch()
     watching.until("run directory")
     flwr.set(down=True)
     watching.end()
@@ -163,11 +212,11 @@ def test_the_command_gives_up_on_a_superlink_that_stays_away(flwr, monkeypatch):
     assert flwr.alive() == []
 
 
-def test_a_fault_that_the_run_survives_hides_no_later_line(flwr):
+def test_a_fault_that_the_run_survives_hides_no_later_line(flwr, watch):
     flwr.log(
         "round 1/3\nERROR :     a hiccup\nTraceback (most recent call last):\n  File x\nValueError: odd\nround 2/3\n"
     )
-    watching = Watching()
+    watching = watch()
     watching.until("round 2/3")
     flwr.log("round 3/3\n")
     watching.until("round 3/3")
@@ -179,10 +228,10 @@ def test_a_fault_that_the_run_survives_hides_no_later_line(flwr):
     ("details", "kind", "code"),
     [("rounds: too few (exit code 2)", ConfigError.__base__, 2), ("rounds: too few", RunError, 1)],
 )
-def test_a_failed_run_is_one_reason_without_a_traceback(flwr, details, kind, code):
+def test_a_failed_run_is_one_reason_without_a_traceback(flwr, watch, details, kind, code):
     flwr.log(f"run directory /runs/a\nfedrecon: rounds: too few\n{TRACEBACK}")
     flwr.set(status="finished:failed", details=RAISED + details)
-    watching = Watching()
+    watching = watch()
     assert watching.end() == ["run directory /runs/a"]
     assert isinstance(watching.error, kind)
     assert (str(watching.error), watching.error.exit_code) == ("rounds: too few", code)
@@ -191,18 +240,18 @@ def test_a_failed_run_is_one_reason_without_a_traceback(flwr, details, kind, cod
 @pytest.mark.parametrize(
     ("link", "option"), [(SuperLink("far"), " --superlink far"), (SuperLink(None), "")], ids=["named", "default"]
 )
-def test_a_run_that_was_killed_says_how_to_go_on(flwr, link, option):
+def test_a_run_that_was_killed_says_how_to_go_on(flwr, watch, link, option):
     flwr.log("run directory /runs/a\nERROR :     out of memory\n")
     flwr.set(status="finished:failed", details="No heartbeat received from the task")
-    watching = Watching(link)
+    watching = watch(link)
     assert watching.end() == ["run directory /runs/a", "ERROR :     out of memory"]  # nothing else tells it
     resume = f"go on with: fedrecon run --resume --out /runs/a --engine deployment{option}"
     assert str(watching.error) == f"run 7 failed: No heartbeat received from the task; {resume}"
 
 
-def test_a_stopped_run_says_how_to_go_on(flwr):
+def test_a_stopped_run_says_how_to_go_on(flwr, watch):
     flwr.set(status="finished:stopped")
-    watching = Watching()
+    watching = watch()
     watching.end()
     resume = "go on with: fedrecon run --resume --out DIR --engine deployment --superlink far"
     assert re.fullmatch(f"run 7 was stopped; {resume}", str(watching.error))

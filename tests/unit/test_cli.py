@@ -159,6 +159,37 @@ def test_resume_takes_no_config_of_its_own(command, config, tmp_path):
     assert_usage_error(command("run", config, "--resume", "--out", tmp_path), "leave CONFIG out")
 
 
+def test_resume_of_a_deployment_takes_no_config_of_its_own(command, config, tmp_path):
+    outcome = command("run", config, "--resume", "--out", tmp_path, "--engine", "deployment")
+    assert_usage_error(outcome, "leave CONFIG out")
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_superlink_without_a_deployment_is_refused(command, config, tmp_path, resumed):
+    arguments = ["--resume", "--out", tmp_path / "at-the-superlink"] if resumed else [config, "--out", tmp_path / "out"]
+    outcome = command("run", *arguments, "--superlink", "hospitals")
+    assert_usage_error(
+        outcome, "--superlink hospitals: expected a deployment, found a simulation", "--engine deployment"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_config_that_names_a_superlink_can_be_simulated(command, tmp_path):
+    """Only who names one on the command line expects it to be used."""
+    path = tmp_path / "federation.yaml"
+    path.write_text(yaml.safe_dump(toy_settings(engine={"name": "deployment", "superlink": "hospitals"})))
+    (tmp_path / "out").write_text("a file")
+    assert_usage_error(command("run", path, "--engine", "inprocess", "--out", "out"), "is a file")
+
+
+def test_a_place_is_not_read_as_markup(command, config, tmp_path):
+    out = tmp_path / "[" / "x]"
+    code, said, err = command("run", config, "--out", out, "--set", "rounds=1", "--set", "recovery=mask")
+    assert (code, err) == (0, "")
+    assert f"run directory {out}\n" in said
+    assert f"report {out}/report.html\n" in said
+
+
 def test_resume_changes_nothing_but_the_engine(command, config, tmp_path):
     (tmp_path / "config.yaml").write_text(config.read_text())
     outcome = command("run", "--resume", "--out", tmp_path, "--set", "rounds=9")
