@@ -86,6 +86,14 @@ class Sites(Frozen):
         return self
 
 
+def _untouched(section: Frozen, keys: Sequence[str], where: str) -> None:
+    """A key that does nothing ``where`` it stands must keep its default: who sets it expects an effect."""
+    for key in keys:
+        default, found = type(section).model_fields[key].default, getattr(section, key)
+        if found != default:
+            raise MisfitError(key, f"expected its default, {default}, {where}, found {found}")
+
+
 class Updates(Frozen):
     """Which updates are too large to be taken: more than ``limit`` times the median norm of the sites that hold the
     group, where at least ``least`` do, else more than ``limit`` times what the site sent before. Null takes all."""
@@ -95,27 +103,28 @@ class Updates(Frozen):
 
 
 class Engine(Frozen):
-    """Where sites run. ``cpus`` and ``gpus`` are what one simulated site asks of Ray; ``superlink`` is the connection
-    (a name in Flower's ``config.toml``) over which a deployment is submitted, without it Flower's default."""
+    """Where sites run, ``workers`` of them at a time. ``cpus`` and ``gpus`` are what one simulated site asks of Ray;
+    ``ray_address`` is a Ray cluster to run them on, as many at a time as it has room for; without it Ray is started for
+    the run. ``superlink`` is the connection (a name in Flower's ``config.toml``) over which a deployment is submitted,
+    without it Flower's default."""
 
     name: Literal["inprocess", "ray", "deployment"] = "inprocess"
     workers: int = Field(default=1, ge=1)
     cpus: int = Field(default=1, ge=1)
     gpus: float = Field(default=0.0, ge=0)
+    ray_address: str | None = None
     superlink: str | None = None
+
+    @model_validator(mode="after")
+    def _acting(self) -> Self:
+        if self.name != "ray":
+            _untouched(self, ("ray_address",), f"with engine {self.name} (it acts in ray alone)")
+        return self
 
     @property
     def simulated(self) -> bool:
         """Whether the server deals out one data set; in a deployment every site brings its own."""
         return self.name != "deployment"
-
-
-def _untouched(section: Frozen, keys: Sequence[str], where: str) -> None:
-    """A key that does nothing ``where`` it stands must keep its default: who sets it expects an effect."""
-    for key in keys:
-        default, found = type(section).model_fields[key].default, getattr(section, key)
-        if found != default:
-            raise MisfitError(key, f"expected its default, {default}, {where}, found {found}")
 
 
 def _between(value: float) -> float:

@@ -30,6 +30,7 @@ from server.engines.submission import write_app
 
 CONNECTION = "fedrecon"
 START_SECONDS = 60.0
+CLUSTER_SECONDS = 10.0
 POLL_SECONDS = 2.0
 # Ray's sockets lie up to 70 characters below its folder, and a socket's path has at most 107.
 LONGEST_FOLDER = 30
@@ -37,7 +38,10 @@ LONGEST_FOLDER = 30
 
 @ENGINES.register("ray")
 class Ray(Engine):
-    """Runs the sites as Ray actors, ``workers`` at a time."""
+    """Runs the sites as Ray actors: ``workers`` at a time, or as many as a cluster at ``ray_address`` has cpus for.
+
+    The machines of a cluster need the run directory and the data under the same paths, and this environment.
+    """
 
     def run(self, job: Job) -> None:
         """Execute ``job``; see ``Engine.run``. What Flower and Ray say goes to ``engine.log`` in the run directory.
@@ -48,7 +52,7 @@ class Ray(Engine):
         with _terminable(), _private_folder() as folder:
             session = _Session(folder, job.out / "engine.log")
             try:
-                session.start()
+                session.start(job.ray_address)
                 session.submit(job)
                 status, details = session.status()
             finally:
@@ -82,8 +86,12 @@ class _Session:
             **{name: f"127.0.0.1,localhost,{os.environ.get(name, '')}" for name in ("NO_PROXY", "no_proxy")},
         }
 
-    def start(self) -> None:
-        """Start the SuperLink and wait until it listens; ``RunError`` if it does not."""
+    def start(self, ray_address: str | None) -> None:
+        """Start the SuperLink and wait until it listens; ``RunError`` if it does not. Ray itself is started by the run,
+        or found at ``ray_address``."""
+        if ray_address is not None:
+            _require_cluster(ray_address)
+            self._environment["RAY_ADDRESS"] = ray_address  # Flower passes no address on, and Ray looks here
         port = _free_port()
         address = f"127.0.0.1:{port}"
         connection = f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
@@ -164,8 +172,9 @@ def _federation(job: Job) -> str:
         "num-supernodes": job.sites,
         "client-resources-num-cpus": job.cpus,
         "client-resources-num-gpus": job.gpus,
-        "init-args-num-cpus": min(job.workers, job.sites) * job.cpus,
     }
+    if job.ray_address is None:  # a cluster that is there has the cpus that it has
+        settings["init-args-num-cpus"] = min(job.workers, job.sites) * job.cpus
     return " ".join(f"{key}={value}" for key, value in settings.items())
 
 
@@ -179,6 +188,16 @@ def _listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _require_cluster(address: str) -> None:
+    """Ray itself would try for ever."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CLUSTER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        told = "expected HOST:PORT of a Ray cluster's head (`ray start --head` prints it)"
+        raise UsageError(f"engine.ray_address: {told}, found {address}: {error}") from None
 
 
 def _result(job: Job) -> Path:

@@ -4,16 +4,19 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedrecon_core.errors import RunError, UsageError
+from server.engines import processes
 from server.engines.base import ENGINES, Job
 from server.engines.ray import Ray
 from strategies.code_hash import code_hash
@@ -116,3 +119,40 @@ def test_an_interrupt_leaves_nothing(tmp_path, number, mark):
         run.wait(timeout=120)
     assert run.returncode != 0
     assert ("KeyboardInterrupt" in errors) == (number is signal.SIGINT)
+
+
+@pytest.fixture
+def cluster(mark):
+    """A Ray cluster of two nodes with one cpu each, on this machine; its address."""
+    token = f"cluster-{uuid.uuid4().hex[:8]}"
+    environment = {**os.environ, **processes.environment(token), "RAY_USAGE_STATS_ENABLED": "0"}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def ray(*flags):
+        command = [Path(sys.executable).parent / "ray", "start", "--num-cpus=1", "--disable-usage-stats", *flags]
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+
+    try:
+        local = ["--node-ip-address=127.0.0.1", "--include-dashboard=false", f"--temp-dir={mark}/ray"]
+        ray("--head", f"--port={port}", *local)
+        ray(f"--address=127.0.0.1:{port}")
+        yield f"127.0.0.1:{port}"
+    finally:
+        processes.end(token)
+
+
+def test_a_cluster_that_is_there_runs_the_sites_and_stays(tmp_path, cluster):
+    for turn in ("first", "second"):
+        (tmp_path / turn).mkdir()
+        Ray().run(replace(make_job(tmp_path / turn, rounds=2), ray_address=cluster))
+        first, second = json.loads((tmp_path / turn / "result.json").read_text())["replies"]
+        assert [reply["n"] for reply in first + second] == [1, 1, 1, 2, 2, 2]
+        assert len({reply["pid"] for reply in first + second}) == 2  # an actor on each node
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
+def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path, mark, address):
+    with pytest.raises(UsageError, match=rf"engine\.ray_address: expected HOST:PORT .*, found {address}: "):
+        Ray().run(replace(make_job(tmp_path), ray_address=address))
