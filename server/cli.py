@@ -34,6 +34,7 @@ errors = Console(stderr=True)
 ConfigArgument = Annotated[Path | None, typer.Argument(help="YAML config; without it configs/quickstart.yaml.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key: dotted.key=value (repeatable).")]
 EngineOption = Annotated[str | None, typer.Option(help="Where sites run: inprocess, ray or deployment (engine.name).")]
+RayOption = Annotated[str | None, typer.Option(help="A Ray cluster for engine ray, HOST:PORT (engine.ray_address).")]
 OutOption = Annotated[Path | None, typer.Option(help="Run directory (default runs/<name>-<UTC time>).")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out from its last checkpoint.")]
 
@@ -50,18 +51,19 @@ def _root() -> None:
 
 
 @application.command()
-def run(
+def run(  # noqa: PLR0913 - a parameter per option of the command
     config: ConfigArgument = None,
     settings: SetOption = None,
     engine: EngineOption = None,
     out: OutOption = None,
     resume: ResumeOption = False,
     superlink: SuperLinkOption = None,
+    ray_address: RayOption = None,
 ) -> None:
     """Train a federation and write its run directory."""
     if resume and config is not None:
         raise UsageError("--resume reads the run's own config.yaml; leave CONFIG out")
-    chosen = [*(settings or []), *_engine_settings(engine, superlink)]
+    chosen = [*(settings or []), *_engine_settings(engine, superlink, ray_address)]
     if _deployed(config, chosen, out if resume else None):
         return submit_again(out, chosen) if resume else submit(load_config(config, chosen), out)
     _refuse_superlink(chosen)
@@ -76,11 +78,11 @@ def run(
     _conclude(prepared)
 
 
-def _engine_settings(engine: str | None, superlink: str | None) -> list[str]:
+def _engine_settings(engine: str | None, superlink: str | None, ray_address: str | None) -> list[str]:
     discover(ENGINE_PACKAGES)
     if engine:
         ENGINES.get(engine)
-    given = {"engine.name": engine, "engine.superlink": superlink}
+    given = {"engine.name": engine, "engine.superlink": superlink, "engine.ray_address": ray_address}
     return [f"{key}={value}" for key, value in given.items() if value]
 
 
@@ -135,6 +137,7 @@ def _execute(prepared: Prepared, resume: bool) -> None:
         cpus=config.engine.cpus,
         gpus=config.engine.gpus,
         timeout=config.sites.timeout,
+        ray_address=config.engine.ray_address,
     )
     silent = not engine.shows_progress
     with Follower(Console(), prepared.directory, config.rounds) if silent else contextlib.nullcontext():
