@@ -33,6 +33,9 @@ torch.set_num_threads(1)  # results depend on the number of threads, and many si
 def describe(message: Message, context: Context) -> Message:
     """Who this site is and what it holds."""
     site = _site(message, context)
+    own = site.own
+    if own is not None:
+        site.shelf.require()
     data = site.data("train")
     info = SiteInfo(
         name=site.name,
@@ -41,7 +44,7 @@ def describe(message: Message, context: Context) -> Message:
         modalities=data.modalities,
         samples=len(data),
         sums=site_sums(data),
-        own=site.own,
+        own=own,
     )
     return Message(messages.write_site(info), reply_to=message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +27,14 @@ class DiskShelf:
     def __init__(self, folder: Path, round_: int) -> None:
         self.folder = folder
         self.round = round_
+
+    def require(self) -> None:
+        """``DataError`` where nothing could be kept: better before the first round than after it."""
+        place = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+            raise DataError(
+                f"state folder {self.folder} cannot be written: {place} is no folder with rights for this user"
+            )
 
     def load(self, name: str) -> dict[str, State]:
         """The set kept under ``name`` before this round; empty if nothing was ever kept before it.

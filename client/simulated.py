@@ -62,8 +62,8 @@ class SimulatedSite(Site):
     def _share(self) -> Share:
         if self.order.share is None:
             raise DataError(
-                "this node has no data: expected site=, data= and state= in its node config (docs/site-folder.md), "
-                "found none; `fedrecon data split` makes site folders from a simulation"
+                "this node has no site: expected site=, data= and state= in its node config (docs/site-folder.md), "
+                "found no site=; `fedrecon data split` makes site folders from a simulation"
             )
         return self.order.share
 

@@ -120,6 +120,13 @@ def test_a_node_without_data_is_refused_with_a_pointer(folders, tmp_path):
         deploy(prepared(folders, tmp_path / "run", "sites.min=3"), configs)
 
 
+def test_a_node_without_a_folder_for_its_state_is_refused_before_it_trains(folders, tmp_path):
+    configs = node_configs(folders, tmp_path / "state")
+    del configs["site-0000"]["state"]
+    with pytest.raises(RunError, match=r"round 0: 2 of at least 3 .* of site site-0000: expected state=PATH"):
+        deploy(prepared(folders, tmp_path / "run", "sites.min=3"), configs)
+
+
 def test_a_simulation_does_not_run_on_sites_with_their_own_data(folders, tmp_path):
     run = prepare(folders.parent / "config-in.yaml", out=tmp_path / "run")
     with pytest.raises(RunError, match=r"site site-0000 has data of its own.*--engine deployment"):

@@ -22,6 +22,14 @@ def test_the_first_round_finds_nothing(tmp_path):
     assert not (tmp_path / "site").exists()
 
 
+def test_a_place_where_nothing_can_be_kept_is_told_before_it_is_needed(tmp_path):
+    DiskShelf(tmp_path / "not" / "yet", 1).require()
+    assert not (tmp_path / "not").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"state folder .*file/site cannot be written: .*file is no folder with rights"):
+        DiskShelf(tmp_path / "file" / "site", 1).require()
+
+
 def test_the_next_round_finds_all_groups(tmp_path):
     DiskShelf(tmp_path, 1).save("frozen", groups(1.0))
     back = DiskShelf(tmp_path, 2).load("frozen")
