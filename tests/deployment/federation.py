@@ -76,10 +76,16 @@ def _pass_on(source: socket.socket, sink: socket.socket) -> None:
 
 @dataclass
 class Federation:
-    """Everything below ``folder``; every process carries a mark by which ``close`` finds it, whoever started it."""
+    """Everything below ``folder``; every process carries a mark by which ``close`` finds it, whoever started it.
+
+    ``address`` is the SuperLink's; ``places`` puts words before the commands of a site, or of ``superlink`` (where the
+    submitter's run, too), that run them on a host of their own.
+    """
 
     folder: Path
     sites: dict[str, Path]
+    address: str = "127.0.0.1"
+    places: dict[str, list[str]] = field(default_factory=dict)
     token: str = field(default_factory=lambda: f"federation-{uuid.uuid4().hex[:12]}")
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -89,12 +95,16 @@ class Federation:
         self.home = self.folder / "home"
         self.home.mkdir(parents=True)
         named = [option for name in self.sites for option in ("--site", name)]
-        self.command("certificates", "--out", str(self.keys), "--host", "127.0.0.1", "--host", "localhost", *named)
+        self.command("certificates", "--out", str(self.keys), "--host", self.address, "--host", "localhost", *named)
         self.connect("hospitals", self.port)
 
     def connect(self, name: str, port: int) -> None:
         """Add the connection ``name`` to Flower's config.toml."""
-        lines = [f"[superlink.{name}]", f'address = "127.0.0.1:{port}"', f'root-certificates = "{self.keys}/ca.crt"']
+        lines = [
+            f"[superlink.{name}]",
+            f'address = "{self.address}:{port}"',
+            f'root-certificates = "{self.keys}/ca.crt"',
+        ]
         with (self.home / "config.toml").open("a") as file:
             file.write("\n".join([*lines, "", ""]))
 
@@ -103,23 +113,36 @@ class Federation:
     def start(self) -> Federation:
         self.start_superlink()
         for name in self.sites:
-            self._flwr("supernode", "register", str(self.keys / "sites" / f"{name}.pub"), "hospitals")
+            self.register(name)
             self.start_site(name)
         return self
+
+    def register(self, name: str) -> None:
+        """Let the holder of the key of ``name`` take part."""
+        self._flwr("supernode", "register", str(self.keys / "sites" / f"{name}.pub"), "hospitals")
 
     def start_superlink(self) -> None:
         flags = ["--ssl-ca-certfile", self.keys / "ca.crt", "--ssl-certfile", self.keys / "server.crt"]
         flags += ["--ssl-keyfile", self.keys / "server.key", "--enable-supernode-auth"]
-        flags += ["--database", self.folder / "superlink.db", "--host", "127.0.0.1", "--port", self.port]
+        flags += ["--database", self.folder / "superlink.db", "--host", self.address, "--port", self.port]
         self._open("superlink", "flower-superlink", *flags, "--disable-runtime-dependency-installation")
         wait_until("the SuperLink listens", self._listens, START_SECONDS)
 
-    def start_site(self, name: str) -> None:
+    def start_site(self, name: str, authority: Path | None = None) -> None:
         config = {"site": name, "data": str(self.sites[name]), "state": str(self.folder / "state" / name)}
-        flags = ["--root-certificates", self.keys / "ca.crt", "--superlink", f"127.0.0.1:{self.port}"]
+        flags = ["--root-certificates", authority or self.keys / "ca.crt", "--superlink", f"{self.address}:{self.port}"]
         flags += ["--auth-supernode-private-key", self.keys / "sites" / f"{name}.key", "--port", free_port()]
         node = " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
         self._open(name, "flower-supernode", *flags, "--node-config", node)
+
+    def exit_code(self, name: str) -> int | None:
+        """The exit code of the SuperLink (``superlink``) or a SuperNode; None while it runs."""
+        return self._running[name].poll()
+
+    def online(self) -> list[str]:
+        """The ids of the nodes that are connected."""
+        found = json.loads(self._flwr("supernode", "list", "hospitals", "--format", "json"))
+        return [node["node-id"] for node in found["nodes"] if node["status"] == "online"]
 
     def kill(self, name: str) -> None:
         """``kill -9`` of the SuperLink (``superlink``) or a SuperNode, and of nothing that it started."""
@@ -151,29 +174,34 @@ class Federation:
         """``fedrecon run ... --engine deployment --superlink NAME`` in the background."""
         options = ["--engine", "deployment", "--superlink", superlink]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen([PROGRAMS / "fedrecon", "run", *arguments, *options], **self._surroundings(), **pipes)
+        words = [*self.places.get("superlink", []), str(PROGRAMS / "fedrecon"), "run", *arguments, *options]
+        return subprocess.Popen(words, **self._surroundings(), **pipes)
 
     def command(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [PROGRAMS / "fedrecon", *arguments], **self._surroundings(), capture_output=True, text=True, check=False
-        )
+        return self._said(str(PROGRAMS / "fedrecon"), *arguments)
+
+    def _flwr(self, *arguments: str) -> str:
+        return self._said(str(PROGRAMS / "flwr"), *arguments)
+
+    def _said(self, *words: str) -> str:
+        """What a command said, run where the SuperLink is."""
+        near = [*self.places.get("superlink", []), *words]
+        done = subprocess.run(near, **self._surroundings(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def _flwr(self, *arguments: str) -> str:
-        return flower.ask(*arguments, surroundings=self._surroundings())
-
     def _open(self, name: str, program: str, *arguments: object) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
-            words = [str(PROGRAMS / program), *map(str, arguments)]
+            words = [*self.places.get(name, []), str(PROGRAMS / program), *map(str, arguments)]
             self._running[name] = subprocess.Popen(
                 words, **self._surroundings(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
 
     def _listens(self) -> bool:
         assert self._running["superlink"].poll() is None, (self.folder / "superlink.log").read_text()[-2000:]
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        connect = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)"
+        words = [*self.places.get("superlink", []), sys.executable, "-c", connect, self.address, str(self.port)]
+        return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
     def _surroundings(self) -> dict[str, Any]:
         path = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', '')}"
