@@ -1,0 +1,68 @@
+"""Three sites on hosts of their own; one is cut off in mid-round, without a word, and comes back."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from server.prepare import load_config
+from server.split import write_sites
+from tests.deployment.federation import Federation, wait_until
+from tests.deployment.hosts import Hosts, reason_against
+from tests.toys.runs import write
+
+pytestmark = [pytest.mark.deployment, pytest.mark.faults]
+
+SITES = ["site-0000", "site-0001", "site-0002"]
+CONFIG = {
+    "name": "hosts",
+    "rounds": 5,
+    "data": {"name": "polydigits", "modalities": 2, "tuples": 1},
+    "sites": {"count": 3, "timeout": 100, "wait": 90},
+    "task": {"width": 8, "hidden": 8},
+    "recovery": "mask",
+    "evaluate": {"every": 5},
+}
+
+
+@pytest.fixture
+def hosts():
+    if (reason := reason_against()) is not None:
+        pytest.skip(reason)
+    with Hosts(["server", *SITES]) as found:
+        yield found
+
+
+def test_a_host_is_cut_off_in_mid_round_and_comes_back(hosts, tmp_path: Path):
+    folders = list(write_sites(load_config(write(tmp_path, CONFIG)), tmp_path / "sites"))
+    federation = Federation(
+        tmp_path / "net",
+        {folder.name: folder for folder in folders},
+        address=hosts.address("server"),
+        places={name: hosts.prefix(name) for name in SITES} | {"superlink": hosts.prefix("server")},
+    )
+    done = tmp_path / "run" / "checkpoints"
+    try:
+        federation.start()
+        settings = ["--set", "sites.min=2", "--out", str(tmp_path / "run")]
+        command = federation.run(str(tmp_path / "sites" / "federation.yaml"), *settings)
+        wait_until("round 1", (done / "round-000001").is_dir, 120)
+        time.sleep(1)
+        hosts.unplug("site-0001")
+        cut = time.monotonic()
+        wait_until("the round in which a site was cut off", (done / "round-000002").is_dir, 200)
+        waited = time.monotonic() - cut
+        hosts.plug_in("site-0001")
+        said, _ = command.communicate(timeout=400)
+    finally:
+        federation.close()
+    print(f"{said}\nthe round with the cut took {waited:.0f} s")
+    assert command.returncode == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "sites.jsonl").read_text().splitlines()]
+    status = {line["round"]: line["status"] for line in lines if line["site"] == "site-0001"}
+    assert status[1] == "ok"
+    assert "failed" in status.values()
+    assert status[max(status)] == "ok", "it did not come back"
+    assert all(line["status"] == "ok" for line in lines if line["site"] != "site-0001")
+    assert "2 of 3 sites answered; site-0001: " in said
