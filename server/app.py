@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from server.engines import flower
 from server.evaluation import evaluator_for
 from server.handshake import Call, Started, shake_hands
 from server.manifest import data_changes, joined_sites, manifest
-from server.prepare import Prepared, as_it_lies, claim, prepare
+from server.prepare import Prepared, as_it_lies, claim, prepare, refuse_another_kind
 from server.progress import PlainProgress, progress_for
 from server.report.html import write_report
 from server.report.reader import read_run
@@ -60,9 +61,19 @@ def _prepared(context: Context) -> Prepared:
     resume = bool(context.run_config.get("resume"))
     if resume and not out:
         raise UsageError("resume needs out, the directory of the run to go on with")
-    if resume or _beside_command(context):
+    if _beside_command(context):
         return as_it_lies(Path(out))
+    if resume:
+        return _resumed(Path(out), str(context.run_config.get("settings") or ""))
     return prepare(_found(config) if config else None, out=Path(out) if out else None)
+
+
+def _resumed(out: Path, settings: str) -> Prepared:
+    """A run that ``flwr run`` (without ``settings``) or a deployment's command goes on with."""
+    prepared = as_it_lies(out, json.loads(settings or "[]"))
+    if settings:
+        refuse_another_kind(prepared.directory, prepared.config.engine.name, "deployment")
+    return prepared
 
 
 def _found(config: str) -> Path:

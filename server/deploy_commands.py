@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from fedrecon_core.config import RunConfig
@@ -18,11 +17,13 @@ from server.engines import flower
 from server.engines.base import Job
 from server.engines.deployment import Deployment, follow
 from server.engines.superlink import SuperLink
-from server.prepare import fresh, load_config, try_out
+from server.prepare import fresh, load_config, refuse_another_kind, refuse_other_settings, try_out
+from server.run_directory import RunDirectory
 
 SuperLinkOption = Annotated[
     str | None, typer.Option("--superlink", help="A connection in Flower's config.toml (default: Flower's default).")
 ]
+PIPED_WIDTH = 200
 RunArgument = Annotated[str, typer.Argument(help="The id of a run, see `fedrecon runs`.")]
 
 
@@ -43,27 +44,26 @@ def submit_again(out: Path | None, settings: list[str]) -> None:
     """Go on with the run in ``out``, which lies where the ServerApp runs, and need not be visible here."""
     if out is None:
         raise UsageError("--resume needs --out DIR, the directory of the run to go on with (where the ServerApp runs)")
-    strange = [setting for setting in settings if not setting.startswith(("engine.name=", "engine.superlink="))]
-    if strange:
-        raise UsageError(f"--resume continues the run's own config; '{strange[0]}' would change it")
+    refuse_other_settings(settings)
     named = dict(setting.split("=", 1) for setting in settings)
     config = out.resolve() / "config.yaml"
     begun = load_config(config).engine if config.is_file() else None
-    if begun is not None and begun.simulated:
-        reason = f"the run in {config.parent} was begun with engine {begun.name}; a deployment has other sites and data"
-        raise UsageError(f"{reason}. Go on with: fedrecon run --resume --out {shlex.quote(str(config.parent))}")
+    if begun is not None:
+        refuse_another_kind(RunDirectory(config.parent), begun.name, "deployment")
     superlink = named.get("engine.superlink") or (begun.superlink if begun else None)
-    Deployment().run(Job(config, config.parent, True, sites=0, superlink=superlink))
+    others = tuple(setting for setting in settings if not setting.startswith("engine."))
+    Deployment().run(Job(config, config.parent, True, sites=0, superlink=superlink, settings=others))
 
 
 def runs(superlink: SuperLinkOption = None) -> None:
     """List the runs that a SuperLink knows."""
-    table = Table("run", "status", "submitted", "finished", "details")
+    table = Table(Column("run", no_wrap=True), Column("status", no_wrap=True), "submitted", "finished", "details")
     for run in SuperLink(superlink).runs():
         told = [str(run.get(key, "")) for key in ("run-id", "status", "pending-at", "finished-at")]
         reason = flower.told(str(run.get("status-details", "")))
         table.add_row(*map(Text, [*told, reason]))  # not as markup: a site's words may hold brackets
-    Console().print(table)
+    console = Console()  # ids are there to be copied: elsewhere than on a terminal no line is cut
+    console.print(table, width=None if console.is_terminal else PIPED_WIDTH)
 
 
 def stop(run_id: RunArgument, superlink: SuperLinkOption = None) -> None:

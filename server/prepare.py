@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from server.run_directory import RunDirectory, write_text
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
 PACKAGES = (*CORE_PACKAGES, "strategies")
+RESUMABLE = ("engine.", *(f"sites.{key}=" for key in ("min", "wait", "timeout", "quorum", "retries")), "updates.limit=")
+"""What a resume may set: where a run goes on, how long it waits for whom, and whom it believes."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Prepared:
 
     config: RunConfig
     directory: RunDirectory
+    settings: tuple[str, ...] = ()
+    """What a resume changes of the run's own config; it is written down by the process that takes the run up."""
 
 
 def load_config(path: Path | None, settings: Sequence[str] = ()) -> RunConfig:
@@ -86,21 +91,39 @@ def fresh(name: str) -> Path:
 
 
 def reopen(out: Path, settings: Sequence[str] = ()) -> Prepared:
-    """An existing run, to be resumed: its own ``config.yaml`` counts. ``settings`` may only change the engine.
+    """An existing run, to be resumed: its own ``config.yaml`` counts, but for ``settings`` that are ``RESUMABLE``.
 
     The run is judged and its config changed under the lock, so that one in its last seconds ends in peace. The lock is
     free again on return: it belongs to the ServerApp, which may be another process and judges once more (``claim``).
     """
     directory = existing(out)
-    strange = [setting for setting in settings if not setting.startswith("engine.")]
-    if strange:
-        raise UsageError(f"--resume continues the run's own config; '{strange[0]}' would change it (only engine.* may)")
+    refuse_other_settings(settings)
     with directory.lock():
         _refuse_completed(directory)
+        begun = load_config(directory.config).engine.name
+        named = [setting.partition("=")[2] for setting in settings if setting.startswith("engine.name=")]
+        refuse_another_kind(directory, begun, [begun, *named][-1])
         prepared = Prepared(load_config(directory.config, settings), directory)
         if settings:
             write_text(directory.config, prepared.config.to_yaml())
     return prepared
+
+
+def refuse_other_settings(settings: Sequence[str]) -> None:
+    """``UsageError`` for a setting that a resume cannot change: with it the run would not be the one that was begun."""
+    strange = [setting for setting in settings if not setting.startswith(RESUMABLE)]
+    if strange:
+        told = f"only these may be set: {', '.join(RESUMABLE)}".replace("=", "").replace("engine.", "engine.*")
+        raise UsageError(f"--resume continues the run's own config; '{strange[0]}' would change it ({told})")
+
+
+def refuse_another_kind(directory: RunDirectory, begun: str, now: str) -> None:
+    """``UsageError`` where a simulation would go on as a deployment, or the other way round."""
+    if (begun == "deployment") != (now == "deployment"):
+        out = shlex.quote(str(directory.path))
+        told = f"fedrecon run --resume --out {out}{' --engine deployment' if begun == 'deployment' else ''}"
+        reason = f"the run in {directory.path} was begun with engine {begun}, and engine {now} has other sites and data"
+        raise UsageError(f"{reason}; go on with: {told}")
 
 
 def existing(out: Path) -> RunDirectory:
@@ -111,18 +134,21 @@ def existing(out: Path) -> RunDirectory:
     return directory
 
 
-def as_it_lies(out: Path) -> Prepared:
+def as_it_lies(out: Path, settings: Sequence[str] = ()) -> Prepared:
     """An existing run, read without its lock: nothing is judged and nothing written before ``claim``."""
     directory = existing(out)
-    return Prepared(load_config(directory.config), directory)
+    refuse_other_settings(settings)
+    return Prepared(load_config(directory.config, settings), directory, tuple(settings))
 
 
 def claim(prepared: Prepared) -> Prepared:
     """What the process that holds the lock does first: see that the run is not complete by now, read its config as it
-    is now, and take away the result of an earlier attempt."""
+    is now, write down what the resume changes, and take away the result of an earlier attempt."""
     directory = prepared.directory
     _refuse_completed(directory)
-    found = as_it_lies(directory.path)
+    found = as_it_lies(directory.path, prepared.settings)
+    if found.settings:
+        write_text(directory.config, found.config.to_yaml())
     directory.forget_result()
     return found
 

@@ -24,7 +24,8 @@ class Job:
     that can end a site reads it, with the others the server stops waiting.
     ``components`` names the ServerApp and the ClientApp as ``module:attribute``. ``extra`` holds files and folders that
     are copied to the top of a submitted app beside the four packages; only engines that submit an app read it.
-    ``superlink`` is the connection of a deployment, ``ray_address`` a Ray cluster that is there already.
+    ``superlink`` is the connection of a deployment, ``ray_address`` a Ray cluster that is there already;
+    ``settings`` are what a resumed deployment changes of the run's own config.
     """
 
     config: Path
@@ -39,6 +40,7 @@ class Job:
     extra: tuple[Path, ...] = ()
     superlink: str | None = None
     ray_address: str | None = None
+    settings: tuple[str, ...] = ()
 
     def run_config(self) -> dict[str, bool | float | int | str]:
         """The run config that Flower hands to the ServerApp and to the sites."""

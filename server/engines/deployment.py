@@ -6,6 +6,7 @@ when the command or its connection ends.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
@@ -22,7 +23,7 @@ from server.engines.submission import write_app
 from server.engines.superlink import SuperLink
 
 SUBMITTED = "configs/submitted.yaml"
-POLL_SECONDS = 5.0
+POLL_SECONDS = 10.0
 """How often a run's status is asked for; each time is a process that works for about a second."""
 PATIENCE_SECONDS = 60.0
 """How long a lost connection is tried again before the command gives up watching."""
@@ -142,7 +143,7 @@ def _submit(link: SuperLink, job: Job) -> str:
 def _run_config(job: Job, app: Path) -> dict[str, bool | float | int | str]:
     """The run config; the config of a new run goes into the app, that of a resumed one lies in its run directory."""
     if job.resume:
-        return {"config": "", "out": str(job.out), "resume": True}
+        return {"config": "", "out": str(job.out), "resume": True, "settings": json.dumps(job.settings)}
     (app / SUBMITTED).parent.mkdir(exist_ok=True)
     shutil.copyfile(job.config, app / SUBMITTED)
     return {"config": SUBMITTED, "out": str(job.out), "resume": False}

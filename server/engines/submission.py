@@ -35,6 +35,7 @@ clientapp = {client}
 config = ""
 out = ""
 resume = false
+settings = ""
 """
 
 

@@ -19,6 +19,12 @@ from server.engines import flower
 SUBMIT_SECONDS = 120.0
 DOUBT_SECONDS = 20.0
 """A submission that failed after this time may have reached the SuperLink: Flower's own patience with it is 30 s."""
+_CHATTER = re.compile(
+    r"^\s*Using SuperLink: .*$|^.*\.\.\.\s*$"
+    r"|An unexpected error occurred while reading the Flower configuration file \(.*?\)\. ",
+    re.MULTILINE,
+)
+"""What Flower's commands say before they tell what is wrong."""
 DIRECTORY = re.compile(r"^run directory (?P<path>.+)$")
 """The line of a ServerApp's log that tells where the run directory lies."""
 
@@ -50,13 +56,14 @@ class SuperLink:
 
     def run(self, run_id: str) -> dict[str, Any]:
         """One run; ``UsageError`` if there is none of that id."""
-        found = self.runs("--run-id", run_id)
+        found = self.runs("--run-id", run_id) if run_id.isdigit() else []
         if not found:
             raise UsageError(f"the SuperLink knows no run {run_id}; `{self.command('runs')}` lists them")
         return found[0]
 
     def stop(self, run_id: str) -> None:
-        """End a run."""
+        """End a run; ``UsageError`` if there is none of that id."""
+        self.run(run_id)
         self._ask("stop", run_id, *self._named())
 
     def log(self, run_id: str) -> subprocess.Popen[str]:
@@ -104,8 +111,8 @@ class SuperLink:
         text = flower.ask(*arguments, "--format", "json", surroundings=_surroundings(), seconds=seconds)
         answer = _json(text)
         if not answer.get("success", False):
-            told = str(answer.get("error-message", "")).strip().split("\n\n")[-1]
-            raise RunError(f"flwr {arguments[0]}: {flower.one_line(told) or 'no answer'}")
+            told = flower.one_line(_CHATTER.sub("", str(answer.get("error-message", ""))))
+            raise RunError(f"flwr {arguments[0]}: {told or 'no answer'}")
         return answer
 
 

@@ -23,7 +23,7 @@ from fedrecon_core.inference import load_model
 from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.registry import DATASETS, RECOVERIES, STRATEGIES
 from fedrecon_core.state import group_bytes, read_group
-from server.prepare import load_config, prepare, reopen
+from server.prepare import as_it_lies, claim, load_config, prepare, reopen
 from server.rounds import Rounds
 from strategies.fedavg import FedAvg
 from tests.toys import runs
@@ -115,12 +115,30 @@ def test_an_existing_run_directory_is_refused(finished: Path, tmp_path: Path) ->
         prepare(runs.write(tmp_path, runs.settings()), out=finished)
 
 
-def test_resume_changes_nothing_but_the_engine(tmp_path: Path) -> None:
+def test_resume_changes_where_the_run_goes_on_and_for_whom_it_waits_and_nothing_else(tmp_path: Path) -> None:
     directory = prepare(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory.path
     with pytest.raises(UsageError, match="rounds=9"):
         reopen(directory, ["rounds=9"])
     assert reopen(directory, ["engine.workers=2"]).config.engine.workers == 2
     assert load_config(directory / "config.yaml").engine.workers == 2
+    settings = ["sites.min=2", "sites.wait=7", "sites.timeout=8", "sites.quorum=0.3", "sites.retries=0"]
+    assert reopen(directory, [*settings, "updates.limit=50"]).config.sites.min == 2
+    kept = load_config(directory / "config.yaml")
+    assert (kept.sites.wait, kept.sites.timeout, kept.sites.quorum, kept.sites.retries) == (7, 8, 0.3, 0)
+    assert kept.updates.limit == 50
+    for other in ("sites.count=2", "seed=3", "sites.minimum=2"):
+        with pytest.raises(UsageError, match=rf"'{other}' would change it \(only these may be set: engine\.\*, sites"):
+            reopen(directory, [other])
+    with pytest.raises(UsageError, match=r"was begun with engine inprocess, and engine deployment has other sites"):
+        reopen(directory, ["engine.name=deployment"])
+
+
+def test_what_a_resumed_deployment_changes_comes_with_the_run_config_and_is_kept(tmp_path: Path) -> None:
+    directory = prepare(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory
+    claimed = claim(as_it_lies(directory.path, ["sites.wait=7"]))
+    assert claimed.config.sites.wait == load_config(directory.config).sites.wait == 7
+    with pytest.raises(UsageError, match="'rounds=9' would change it"):
+        as_it_lies(directory.path, ["rounds=9"])
 
 
 def test_a_complete_run_is_not_resumed(finished: Path) -> None:

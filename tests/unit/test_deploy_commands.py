@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import tomllib
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class FakeFlower:
             return self.log
         if arguments[0] == "run":
             told = Path(arguments[arguments.index("--run-config") + 1]).read_text()
+            self.run_config = tomllib.loads(told)
             self.out += [line for line in told.splitlines() if line.startswith("out = ")]
         return "chatter\n" + json.dumps({"success": True, "run-id": "7", "runs": self.runs})
 
@@ -115,6 +117,42 @@ def test_an_unknown_run_is_pointed_to_the_list_on_the_same_superlink(flwr, comma
     assert err == ("fedrecon: the SuperLink knows no run 8; `fedrecon runs --superlink hospitals` lists them\n")
 
 
+@pytest.mark.parametrize("run_id", ["79184126...", "--help", "x"])
+def test_what_is_no_id_is_not_asked_for(flwr, command, run_id):
+    code, _, err = command("stop", "--superlink", "hospitals", "--", run_id)
+    assert code == 2
+    assert f"the SuperLink knows no run {run_id}; " in err
+    assert flwr.asked == []
+
+
+def test_ids_are_whole_where_the_list_goes_into_a_pipe(flwr, command):
+    flwr.runs[0]["run-id"] = "18303528234992034461"
+    flwr.runs[0]["status-details"] = "a long reason " * 20
+    _, out, _ = command("runs", "--superlink", "hospitals")
+    assert "18303528234992034461" in out
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "\nAn unexpected error occurred while reading the Flower configuration file (/x/config.toml). No SuperLink "
+            "connection set. Specify a default SuperLink connection by adding: \n\n[superlink]\ndefault = 'name'\n\n"
+            "to the Flower configuration file (/x/config.toml).",
+            "No SuperLink connection set. Specify a default SuperLink connection by adding: [superlink] default = "
+            "'name' to the Flower configuration file (/x/config.toml).",
+        ),
+        ("Using SuperLink: far (127.0.0.1:9)\n Listing all runs...\n\nIt is unavailable.", "It is unavailable."),
+        ("", "no answer"),
+    ],
+)
+def test_what_flower_says_of_a_failure_is_told_whole_and_without_its_chatter(flwr, command, monkeypatch, said, told):
+    answer = json.dumps({"success": False, "error-message": said})
+    monkeypatch.setattr(flower, "ask", lambda *arguments, **options: answer)
+    code, _, err = command("runs")
+    assert (code, err) == (1, f"fedrecon: flwr list: {told}\n")
+
+
 # --- run ----------------------------------------------------------------------------------------------------------
 
 
@@ -161,8 +199,8 @@ def test_a_refused_submission_is_no_riddle_and_a_slow_one_gets_time(flwr, comman
 def test_a_simulated_run_is_not_resumed_at_real_sites(flwr, command, tmp_path):
     out = run_directory(tmp_path / "run", "inprocess")
     code, said, err = command("run", "--resume", "--out", out, "--engine", "deployment", "--superlink", "hospitals")
-    reason = f"the run in {out} was begun with engine inprocess; a deployment has other sites and data"
-    assert (code, said, err) == (2, "", f"fedrecon: {reason}. Go on with: fedrecon run --resume --out {out}\n")
+    reason = f"the run in {out} was begun with engine inprocess, and engine deployment has other sites and data"
+    assert (code, said, err) == (2, "", f"fedrecon: {reason}; go on with: fedrecon run --resume --out {out}\n")
     assert flwr.asked == []
 
 
@@ -174,6 +212,23 @@ def test_a_deployed_run_is_resumed_whether_its_directory_is_visible_or_not(flwr,
     assert said.startswith(f"submitted as run 7; its run directory is {out}, on the ServerApp's machine\n")
     assert flwr.asked[0][0] == "run"
     assert flwr.asked[0][2] == "hospitals"
+
+
+def test_what_a_resume_changes_goes_with_it(flwr, command, tmp_path):
+    out = run_directory(tmp_path / "run", "deployment")
+    flwr.runs[0]["status"] = "finished:stopped"
+    options = ["--engine", "deployment", "--set", "sites.min=2"]
+    command("run", "--resume", "--out", out, *options)
+    assert json.loads(flwr.run_config["settings"]) == ["sites.min=2"]
+    code, _, err = command("run", "--resume", "--out", out, *options, "--set", "rounds=9")
+    assert code == 2
+    assert "'rounds=9' would change it" in err
+
+
+def test_the_server_app_refuses_to_take_a_simulation_to_real_sites(tmp_path):
+    out = run_directory(tmp_path / "run", "inprocess")
+    error = ends_with({"config": "", "out": str(out), "resume": True, "settings": "[]"})
+    assert "was begun with engine inprocess, and engine deployment has other sites" in str(error)
 
 
 # --- the exit code --------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def test_the_app_holds_the_packages_as_they_are_imported(tmp_path):
     assert (app / "more" / "toy.py").exists()
     project = tomllib.loads((app / "pyproject.toml").read_text())
     assert project["tool"]["flwr"]["app"]["components"] == {"serverapp": "a:b", "clientapp": "c:d"}
-    assert project["tool"]["flwr"]["app"]["config"] == {"config": "", "out": "", "resume": False}
+    assert project["tool"]["flwr"]["app"]["config"] == {"config": "", "out": "", "resume": False, "settings": ""}
 
 
 def test_no_file_has_a_name_that_flower_leaves_out():
