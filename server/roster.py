@@ -56,25 +56,26 @@ class DeployedRoster:
     _doubts: dict[int, _Doubt] = field(default_factory=dict)
     _told: dict[int, str] = field(default_factory=dict)
     _nodes: dict[str, int] = field(default_factory=dict)
+    _names: dict[str, int] = field(default_factory=dict)
+    """Site name -> the connected node that has it, though it may be in doubt just now: no other gets the name."""
+    _connected: set[int] = field(default_factory=set)
 
     def gather(self, round_: int) -> dict[str, int]:
-        """Wait at most ``sites.wait`` seconds until ``sites.min`` sites are there, and take in all that are."""
+        """Wait at most ``sites.wait`` seconds until ``sites.min`` sites are there, and take in all that are. A site
+        that took part before and owes an answer has ``sites.timeout`` for it: it may be at work on an older message."""
         least = self.config.sites.min or self.config.sites.count
         deadline, before = time.monotonic() + self.config.sites.wait, dict(self._nodes)
         waited = False
         while True:
-            news = self._look(round_)
-            if len(self._nodes) >= least and not self._just_asked():
+            news, enough, late = self._look(round_), len(self._nodes) >= least, time.monotonic() > deadline
+            if enough and (late or not self._just_asked()):
                 break
-            if time.monotonic() > deadline:
-                if len(self._nodes) >= least:
-                    break
+            if late and not enough and not self._owed():
                 raise RunError(self._too_few(round_, least))
-            if len(self._nodes) < least and not waited:
+            if not enough and not waited:
                 waited = True
-                self.tell(
-                    f"round {round_}: waiting at most {self.config.sites.wait:g} s for {least} sites (sites.wait)"
-                )
+                there = f"{len(self._nodes)} of at least {least} sites"
+                self.tell(f"round {round_}: {there}; waiting at most {self.config.sites.wait:g} s (sites.wait)")
             time.sleep(0 if news else POLL_SECONDS)
         self._tell_changes(before, round_)
         self.spec = self.infos()[min(self._nodes)].spec_hash
@@ -93,7 +94,7 @@ class DeployedRoster:
 
     def _look(self, round_: int) -> bool:
         """Bring ``_nodes`` up to date with the nodes that are connected now; whether some node has answered."""
-        connected = set(self.grid.get_node_ids())
+        connected = self._connected = set(self.grid.get_node_ids())
         self._forget_all_but(connected)
         now, asked = time.monotonic(), self._waiting()
         fresh = [
@@ -105,15 +106,24 @@ class DeployedRoster:
             self._asked.append(self._ask(fresh, round_))
         news = [node for exchange in self._asked for node in map(_node, exchange.collect())]
         self._take_in()
-        self._nodes, refused = choose(self._met, self._nodes, code_hash(), self.spec)
-        for node, reason in refused.items():
+        choice = choose(self._met, self._names, code_hash(), self.spec)
+        self._nodes = choice.accepted
+        self._names.update(choice.accepted)
+        for node in choice.accepted.values():
+            self._doubts.pop(node, None)
+            self._told.pop(node, None)
+        for node, reason in {**choice.namesakes, **choice.misfits}.items():
             self._once(node, reason)
+        for node in choice.misfits:  # mended, it may fit later
+            del self._met[node]
+            self._leave_alone(node)
         return bool(news)
 
     def _forget_all_but(self, connected: set[int]) -> None:
         for known in (self._met, self._doubts, self._told):
             for node in set(known) - connected:
                 del known[node]
+        self._names = {name: node for name, node in self._names.items() if node in connected}
 
     def _ask(self, nodes: list[int], round_: int) -> Exchange:
         asked = []
@@ -125,6 +135,9 @@ class DeployedRoster:
     def _waiting(self) -> set[int]:
         return {_node(label) for exchange in self._asked for label in exchange.waiting}
 
+    def _owed(self) -> bool:
+        return bool(set(self._names.values()) & self._waiting())
+
     def _just_asked(self) -> bool:
         now = time.monotonic()
         return any(exchange.waiting and now - exchange.began < GRACE_SECONDS for exchange in self._asked)
@@ -133,24 +146,24 @@ class DeployedRoster:
         """Read what has come; a node that failed or stayed silent is asked again later."""
         for exchange in self._asked:
             replies = exchange.close() if exchange.late else exchange.replies
-            for label, reply in sorted(replies.messages.items()):
-                self._meet(_node(label), read_description(reply))
-            for label, reason in sorted(replies.failures.items()):
-                self._meet(_node(label), reason)
+            read = {label: read_description(reply) for label, reply in replies.messages.items()}
+            for label, found in sorted({**read, **replies.failures}.items()):
+                if _node(label) in self._connected:
+                    self._meet(_node(label), found)
             replies.messages.clear()
             replies.failures.clear()
         self._asked = [exchange for exchange in self._asked if exchange.waiting]
 
     def _meet(self, node: int, found: SiteInfo | str) -> None:
         if isinstance(found, str):
-            pause = self._doubts[node].pause if node in self._doubts else AGAIN_SECONDS
-            again = min(2 * pause, LONGEST_AGAIN_SECONDS)
-            self._doubts[node] = _Doubt(time.monotonic() + pause, again)
+            self._leave_alone(node)
             self._once(node, f"{_label(node)} is connected and cannot take part: {found}")
             return
         self._met[node] = found
-        self._doubts.pop(node, None)
-        self._told.pop(node, None)
+
+    def _leave_alone(self, node: int) -> None:
+        pause = self._doubts[node].pause if node in self._doubts else AGAIN_SECONDS
+        self._doubts[node] = _Doubt(time.monotonic() + pause, min(2 * pause, LONGEST_AGAIN_SECONDS))
 
     # --- words ----------------------------------------------------------------------------------------------------
 
@@ -163,17 +176,22 @@ class DeployedRoster:
         if not before and round_ == 0:
             self.tell("sites: " + ", ".join(f"{name} ({_label(node)})" for name, node in sorted(self._nodes.items())))
             return
-        silent = self._waiting()
         for name in sorted(set(self._nodes) - set(before)):
             self.tell(f"round {round_}: site {name} joined ({_label(self._nodes[name])})")
         for name in sorted(set(before) - set(self._nodes)):
-            left = "is connected and does not answer" if before[name] in silent else "has left"
-            self.tell(f"round {round_}: site {name} {left}; it may come back")
+            self.tell(f"round {round_}: site {name} {self._absence(before[name])}")
+
+    def _absence(self, node: int) -> str:
+        if node not in self._connected:
+            return "has left; it may come back"
+        if node in self._waiting():
+            return "is connected and does not answer; it takes part again when it does"
+        return f"({_label(node)}) takes no part for now"
 
     def _too_few(self, round_: int, least: int) -> str:
         wait, there = self.config.sites.wait, ", ".join(sorted(self._nodes)) or "none"
         reasons = "".join(f"; {reason}" for _, reason in sorted(self._told.items()))
-        silent = len(self._waiting())
+        silent = len(self._waiting() & self._connected)
         reasons += f"; {silent} more connected and gave no answer yet" if silent else ""
         return (
             f"round {round_}: {len(self._nodes)} of at least {least} sites connected within {wait:g} s "
@@ -190,25 +208,32 @@ def _node(label: str) -> int:
     return int(label.removeprefix("node "))
 
 
-def choose(
-    met: Mapping[int, SiteInfo], now: Mapping[str, int], code: str, spec: str | None
-) -> tuple[dict[str, int], dict[int, str]]:
-    """Site name -> node of those that fit, and node -> reason of those that do not.
+@dataclass(frozen=True)
+class Choice:
+    """Site name -> node of those that fit; node -> reason of those that do not: other code or data, or a taken name."""
+
+    accepted: dict[str, int] = field(default_factory=dict)
+    misfits: dict[int, str] = field(default_factory=dict)
+    namesakes: dict[int, str] = field(default_factory=dict)
+
+
+def choose(met: Mapping[int, SiteInfo], names: Mapping[str, int], code: str, spec: str | None) -> Choice:
+    """Which of the nodes that were ``met`` may act for which sites.
 
     Every site must run the code ``code`` over the data specification ``spec`` (None: the one that most have). Of
-    several nodes with one name, the node that acts for the site ``now`` keeps it.
+    several nodes with one name, the connected node that has it in ``names`` keeps it.
     """
     spec = spec or _most_common(info.spec_hash for info in met.values())
-    accepted: dict[str, int] = {}
-    refused: dict[int, str] = {}
+    choice = Choice()
     for node, info in sorted(met.items()):
         same = [other for other, their in met.items() if their.name == info.name]
-        reason = _misfit(info, code, spec) or _namesake(node, info.name, same, now.get(info.name))
-        if reason is None:
-            accepted[info.name] = node
+        if (reason := _misfit(info, code, spec)) is not None:
+            choice.misfits[node] = reason
+        elif (reason := _namesake(node, info.name, same, names.get(info.name))) is not None:
+            choice.namesakes[node] = reason
         else:
-            refused[node] = reason
-    return accepted, refused
+            choice.accepted[info.name] = node
+    return choice
 
 
 def _most_common(hashes: Iterable[str]) -> str:
@@ -228,9 +253,9 @@ def _misfit(info: SiteInfo, code: str, spec: str) -> str | None:
 
 
 def _namesake(node: int, name: str, same: list[int], current: int | None) -> str | None:
-    if len(same) == 1 or node == current:
+    if node == current or (current is None and len(same) == 1):
         return None
-    if current in same:
+    if current is not None:
         return f"a second node calls itself site {name}; it can take part under that name when the first has gone"
     return (
         f"{len(same)} nodes call themselves site {name}; give each SuperNode a name of its own (site= in node config)"

@@ -1,5 +1,6 @@
 """Which nodes may act for which sites."""
 
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from fedrecon_core.errors import RunError
 from server import roster as roster_module
 from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
-from server.roster import DeployedRoster, choose
+from server.roster import Choice, DeployedRoster, choose
 from strategies import messages
 from strategies.code_hash import code_hash
 from strategies.messages import Holding, OwnData, SiteInfo
@@ -28,9 +29,8 @@ def info(name: str, code: str = "code", spec: str = "spec", own: OwnData | None 
 
 
 def test_every_fitting_site_is_taken_in_under_its_name():
-    accepted, refused = choose({7: info("b"), 3: info("a")}, {}, "code", "spec")
-    assert accepted == {"a": 3, "b": 7}
-    assert refused == {}
+    choice = choose({7: info("b"), 3: info("a")}, {}, "code", "spec")
+    assert choice == Choice({"a": 3, "b": 7})
 
 
 @pytest.mark.parametrize(
@@ -42,29 +42,35 @@ def test_every_fitting_site_is_taken_in_under_its_name():
     ],
 )
 def test_a_site_that_does_not_fit_is_refused_in_words_and_the_others_stay(stranger, words):
-    accepted, refused = choose({3: info("a"), 7: stranger}, {}, "code", "spec")
-    assert accepted == {"a": 3}
-    assert list(refused) == [7]
-    assert refused[7].startswith(words)
+    choice = choose({3: info("a"), 7: stranger}, {}, "code", "spec")
+    assert choice.accepted == {"a": 3}
+    assert list(choice.misfits) == [7]
+    assert choice.misfits[7].startswith(words)
 
 
 def test_without_a_specification_the_most_common_one_counts_and_the_first_among_equals():
     met = {1: info("a", spec="y"), 2: info("b", spec="x"), 3: info("c", spec="x")}
-    assert set(choose(met, {}, "code", None)[0]) == {"b", "c"}
-    assert set(choose({1: info("a", spec="y"), 2: info("b", spec="x")}, {}, "code", None)[0]) == {"b"}
+    assert set(choose(met, {}, "code", None).accepted) == {"b", "c"}
+    assert set(choose({1: info("a", spec="y"), 2: info("b", spec="x")}, {}, "code", None).accepted) == {"b"}
 
 
 def test_two_new_nodes_of_one_name_are_both_refused():
-    accepted, refused = choose({1: info("a"), 2: info("a"), 3: info("b")}, {}, "code", "spec")
-    assert accepted == {"b": 3}
-    assert refused[1] == refused[2]
-    assert refused[1].startswith("2 nodes call themselves site a")
+    choice = choose({1: info("a"), 2: info("a"), 3: info("b")}, {}, "code", "spec")
+    assert choice.accepted == {"b": 3}
+    assert choice.namesakes[1] == choice.namesakes[2]
+    assert choice.namesakes[1].startswith("2 nodes call themselves site a")
 
 
 def test_a_second_node_cannot_take_the_place_of_one_that_is_connected():
-    accepted, refused = choose({1: info("a"), 5: info("a")}, {"a": 5}, "code", "spec")
-    assert accepted == {"a": 5}
-    assert refused[1].startswith("a second node calls itself site a")
+    choice = choose({1: info("a"), 5: info("a")}, {"a": 5}, "code", "spec")
+    assert choice.accepted == {"a": 5}
+    assert choice.namesakes[1].startswith("a second node calls itself site a")
+
+
+def test_nor_while_that_one_is_in_doubt():
+    choice = choose({1: info("a")}, {"a": 5}, "code", "spec")
+    assert choice.accepted == {}
+    assert list(choice.namesakes) == [1]
 
 
 # --- asking nodes ----------------------------------------------------------------------------------------------------
@@ -92,6 +98,9 @@ class Nodes(InProcessGrid):
 
     def pull_messages(self, ids):
         return [self._reply(int(key)) for key in ids if int(key) not in self.silent]
+
+    def forget(self, ids) -> None:
+        """Nothing runs here."""
 
     def _reply(self, node: int):
         reason = self.broken.get(node)
@@ -162,7 +171,52 @@ def test_a_site_that_changed_its_code_in_mid_run_is_refused_and_told(monkeypatch
     roster.doubt(["b"])
     assert set(roster.gather(1)) == {"a", "c"}
     assert any("site b runs other code: expected code hash" in line and "found other" in line for line in said)
-    assert "round 1: site b has left; it may come back" in said
+    assert "round 1: site b (node 2) takes no part for now" in said
+    monkeypatch.undo()
+    monkeypatch.setattr(roster_module, "GRACE_SECONDS", 0.05)
+    time.sleep(0.05)
+    assert set(roster.gather(2)) == {"a", "b", "c"}  # mended, it is taken in again
+
+
+def test_a_site_that_is_still_at_work_counts_as_there_until_its_time_is_over():
+    grid = Nodes({1: "a", 2: "b"})
+    roster, _ = roster_over(grid, wait=0.05, timeout=0.5)
+    roster.gather(0)
+    roster.doubt(["b"])
+    grid.silent = {2}
+    threading.Timer(0.2, grid.silent.clear).start()
+    assert set(roster.gather(1)) == {"a", "b"}
+    roster.doubt(["b"])
+    grid.silent = {2}
+    with pytest.raises(RunError, match=r"round 2: 1 of at least 2 sites"):
+        roster.gather(2)
+
+
+def test_nobody_gets_the_name_of_a_site_that_is_in_doubt():
+    grid = Nodes({1: "a", 2: "b", 3: "c"})
+    roster, said = roster_over(grid)
+    roster.gather(0)
+    roster.doubt(["c"])
+    grid.silent = {3}
+    grid.names[9] = "c"
+    assert set(roster.gather(1)) == {"a", "b"}
+    assert "a second node calls itself site c; it can take part under that name when the first has gone" in said
+    grid.silent = set()
+    assert roster.gather(2)["c"] == 3
+
+
+def test_what_a_node_said_before_it_went_is_not_used():
+    grid = Nodes({1: "a", 2: "b", 3: "c"})
+    grid.silent = {3}
+    roster, said = roster_over(grid)
+    roster.gather(0)
+    del grid.names[3]
+    grid.broken = {3: "Node Unavailable"}
+    grid.names, names = {**grid.names, 3: "c"}, dict(grid.names)
+    grid.get_node_ids = lambda: list(names)
+    grid.silent = set()
+    assert set(roster.gather(1)) == {"a", "b"}
+    assert not any("cannot take part" in line for line in said)
 
 
 def test_a_broken_node_is_told_once_and_again_when_it_breaks_again():
@@ -183,7 +237,7 @@ def test_a_broken_node_is_told_once_and_again_when_it_breaks_again():
     assert said[2:] == [
         "round 2: site c joined (node 3)",
         refused,
-        "round 3: site c has left; it may come back",
+        "round 3: site c (node 3) takes no part for now",
     ]
 
 
