@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Three site folders for a first try, in docker/sites (FEDRECON_SITES): handwritten digits, each site with other
+# modalities, and federation.yaml, the config of a run over them.
+#   docker/example-data.sh [SIMULATION.yaml]       default: configs/deployment/simulation.yaml
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+image=${FEDRECON_IMAGE:-fedrecon:0.1.0}
+sites=${FEDRECON_SITES:-$here/sites}
+simulation=$(realpath "${1:-$here/../configs/deployment/simulation.yaml}")
+
+mkdir -p "$sites"
+sites=$(cd "$sites" && pwd)
+contained() { docker run --rm --network none --read-only --cap-drop ALL --tmpfs /tmp --volume "$sites:/sites" "$@"; }
+
+contained --user 0:0 --cap-add CHOWN "$image" chown 10001:10001 /sites
+contained --volume "$simulation:/simulation.yaml:ro" "$image" fedrecon data split /simulation.yaml --out /sites

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# (c) The SuperLink is restarted in mid-run: the ServerApp lives in the SuperExec, and the run goes on. Then the SuperExec
+# is restarted, which ends the ServerApp: the run fails, and is resumed to the parameters of a run that nothing disturbed.
+. "$(dirname "${BASH_SOURCE[0]}")/federation.sh"
+prepare
+compose up --detach --wait
+say "the federation is up"
+
+submit /config/federation.yaml --out=/runs/first
+wait_for 600 "round 2 has begun" in_round 2
+compose restart superlink
+say "the SuperLink was restarted"
+memory "after the restart of the SuperLink"
+wait_for 300 "round 2 is over" in_round 3
+compose restart superexec
+say "the SuperExec was restarted"
+! ended || fail "expected that the run failed with its ServerApp"
+
+submit --resume --out=/runs/first
+ended || fail "the resumed run did not complete"
+memory "after the run"
+
+[ "$(parameters)" = "$(expected)" ] || fail "expected the parameters of an undisturbed run, found others"
+say "parameters_sha256 $(parameters), as without the restarts"
+say "what the others said of the restarts:"
+for part in superexec site-0000; do
+  words "$part" | grep -iE 'connect|attempt|heartbeat|unavailable|error' | tail -n 8 | sed "s/^/        $part: /" || true
+done
