@@ -17,9 +17,8 @@ from fedrecon_core.data.statistics import Statistics, scaled
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import SPLITS, DatasetSpec
-from strategies.messages import Holding, OwnData
+from strategies.messages import SITE_NAME, SITE_NAME_WORDS, Holding, OwnData
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 RUN = re.compile(r"[0-9a-f]{32}")
 """What ``RunDirectory.identity`` makes at the server."""
 
@@ -31,8 +30,8 @@ class DeployedSite(Site):
     def name(self) -> str:
         """``site`` of the node config."""
         name = str(self.node_config["site"])
-        if not NAME.fullmatch(name):
-            raise DataError(f"node config: site: expected letters, digits, '_', '.', '-' (not first), found '{name}'")
+        if not SITE_NAME.fullmatch(name):
+            raise DataError(f"node config: site: expected {SITE_NAME_WORDS}, found '{name}'")
         return name
 
     @property

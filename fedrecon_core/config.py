@@ -104,9 +104,10 @@ class Updates(Frozen):
 
 class Engine(Frozen):
     """Where sites run, ``workers`` of them at a time. ``cpus`` and ``gpus`` are what one simulated site asks of Ray;
-    ``ray_address`` is a Ray cluster to run them on, as many at a time as it has room for; without it Ray is started for
-    the run. ``superlink`` is the connection (a name in Flower's ``config.toml``) over which a deployment is submitted,
-    without it Flower's default."""
+    ``ray_address`` is a Ray cluster to run them on, which starts as many at a time as it has room for (``workers`` then
+    only says how many turns the deadline of a round allows for); without it Ray is started for the run. ``superlink``
+    is the connection (a name in Flower's ``config.toml``) over which a deployment is submitted, without it Flower's
+    default."""
 
     name: Literal["inprocess", "ray", "deployment"] = "inprocess"
     workers: int = Field(default=1, ge=1)

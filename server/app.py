@@ -136,10 +136,12 @@ def _run(grid: Grid, prepared: Prepared, home: str) -> tuple[Started, dict[str, 
     progress.open()
     try:
         statistics = known.statistics if known else {}
-        started = shake_hands(Call(grid, config, home, meter, progress.note, statistics))
+        spec = directory.read_json("manifest.json").get("spec_sha256") if known else None
+        started = shake_hands(Call(grid, config, home, meter, progress.note, statistics, spec))
         training = first_state(started, known)
         strategy = _strategy(started, training)
-        strategy.check(training.groups)
+        if known is None:
+            strategy.check(training.groups)
         _take_up(prepared, started, training, progress)
         evaluator = evaluator_for(started, strategy, grid, directory.path, meter)
         rounds = Rounds(grid, config, started, strategy, evaluator, directory, progress, training, meter, began)

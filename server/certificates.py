@@ -17,9 +17,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedrecon_core.disk import replace_file
 from fedrecon_core.errors import UsageError
+from strategies.messages import SITE_NAME, SITE_NAME_WORDS
 
 AUTHORITY_DAYS = 3650
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 _PEM = serialization.Encoding.PEM
 
@@ -34,8 +34,8 @@ def write_certificates(out: Path, hosts: Sequence[str], sites: Sequence[str], da
     """
     names = [_alternative(host) for host in hosts]
     for site in sites:
-        if not NAME.fullmatch(site):
-            raise UsageError(f"--site: expected letters, digits, '_', '.', '-' (not first), found '{site}'")
+        if not SITE_NAME.fullmatch(site):
+            raise UsageError(f"--site: expected {SITE_NAME_WORDS}, found '{site}'")
     try:
         (out / "sites").mkdir(parents=True, exist_ok=True)
         authority, signer = yield from _authority(out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,9 @@ class Evaluator(ABC):
     """Scores one state of the global groups on a split."""
 
     @abstractmethod
-    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> Scored:
-        """The pooled score on ``validation`` or ``test``; ``NotScoredError`` below the quorum."""
+    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge, look: Callable[[], None]) -> Scored:
+        """The pooled score on ``validation`` or ``test``; ``NotScoredError`` below the quorum. ``look`` brings the
+        federation up to date."""
 
 
 class ServerEvaluator(Evaluator):
@@ -59,7 +60,7 @@ class ServerEvaluator(Evaluator):
         self._groups = {name: module.to(self._device) for name, module in started.recovery.build().items()}
         self._sets: dict[str, SiteData] = {}
 
-    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> Scored:
+    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge, look: Callable[[], None]) -> Scored:
         """Score the central set ``split``; what was said of the test samples goes to ``predictions.parquet``."""
         for name, state in model.items():
             write_group(self._groups[name], state)
@@ -88,11 +89,14 @@ class SiteEvaluator(Evaluator):
         self._started, self._strategy, self._grid, self._meter = started, strategy, grid, meter
         self._federation = started.federation
 
-    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> Scored:
+    def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge, look: Callable[[], None]) -> Scored:
         """Pool the sites' confusion matrices; below the quorum, ask again whoever is there then."""
         config = self._federation.config.sites
         for _ in range(config.retries + 1):
-            self._look_again(knowledge.round)
+            try:
+                look()
+            except RunError as error:
+                raise NotScoredError(str(error)) from None
             sent = self._sent(split, model, knowledge)
             replies = self._exchange(sent, split)
             if replies.messages and len(replies.messages) >= needed(config.quorum, len(sent)):
@@ -103,12 +107,6 @@ class SiteEvaluator(Evaluator):
             f"evaluation on {split}: {replies.answered()}, the quorum is {config.quorum:.0%} (sites.quorum). "
             f"{replies.reasons()}"
         )
-
-    def _look_again(self, round_: int) -> None:
-        try:
-            self._started.gather(round_)
-        except RunError as error:
-            raise NotScoredError(str(error)) from None
 
     def _exchange(self, sent: list[Message], split: str) -> Replies:
         """Send, collect, and turn every reply that cannot be pooled into a failure; sites that failed are asked again

@@ -18,6 +18,7 @@ from strategies.wire import WireMeter
 POLL_SECONDS = 0.05
 LONGEST_POLL_SECONDS = 1.0
 """Every look costs the SuperLink a few queries of its database: the longer the wait, the rarer they are."""
+TOO_LARGE = "the SuperLink took none of the messages: they are too large for it; a smaller model, or fewer groups"
 REFUSED = "the SuperLink took no message for its node; it does not know it any more"
 _RAISED = re.compile(r"<class '(?:\w+\.)*(?P<flowers>\w+)'>:<'(?P<inner>.*)'>$|(?P<ours>\w+): (?P<outer>.*)$")
 """What an exception at a site becomes: in Flower's SuperNode, and in our own engines."""
@@ -91,7 +92,7 @@ class Exchange:
             if key:
                 self._waiting[key] = addressee(message)
             else:
-                self.replies.failures[addressee(message)] = REFUSED
+                self.replies.failures[addressee(message)] = REFUSED if ids else TOO_LARGE
 
     @property
     def waiting(self) -> list[str]:

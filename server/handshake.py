@@ -54,7 +54,7 @@ class Started:
 @dataclass(frozen=True)
 class Call:
     """What a handshake needs to speak with the nodes. ``run`` is where, or under which name, sites keep their state;
-    ``statistics`` are those that a resumed run began with."""
+    ``statistics`` are those that a resumed run began with, ``spec`` the hash of its data specification."""
 
     grid: Grid
     config: RunConfig
@@ -62,6 +62,7 @@ class Call:
     meter: WireMeter
     tell: Callable[[str], None]
     statistics: Mapping[str, Statistics]
+    spec: str | None = None
 
 
 def shake_hands(call: Call) -> Started:
@@ -88,7 +89,7 @@ def _deployed(call: Call, central: Central | None) -> Started:
         name = call.config.recovery.name
         raise ConfigError(f"recovery.name: {name} reads absent data, which only a simulation has; choose another one")
     federation = Federation(call.config, DatasetSpec(name="", modalities=(), classes=()), call.run, {}, {}, {})
-    known = None if central is None else central.dataset.spec.digest()
+    known = call.spec if central is None else central.dataset.spec.digest()
     roster = DeployedRoster(call.grid, call.config, federation.config_json, call.run, call.meter, call.tell, known)
     federation.nodes = roster.gather(0)
     infos = roster.infos()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from statistics import median
+from dataclasses import dataclass
+from statistics import median_low
 
 import numpy as np
 from flwr.app import ArrayRecord
@@ -26,20 +27,28 @@ def norm_of(group: ArrayRecord, start: ArrayRecord | None = None) -> float:
     return math.sqrt(total)
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """``faults``: site -> what is wrong with its update; ``history`` as it is if this attempt of the round is taken."""
+
+    faults: dict[str, str]
+    history: History
+
+
 def judge(
     received: Mapping[str, Mapping[str, ArrayRecord]],
     current: Mapping[str, ArrayRecord],
     history: History,
     bounds: Updates,
-) -> dict[str, str]:
-    """Site -> what is wrong with its update; sites that are not named are fit. ``received`` maps sites to groups.
+) -> Verdict:
+    """Which sites sent an update that is too large. ``received`` maps sites to groups.
 
-    A group's norms are compared with their median where at least ``bounds.least`` sites hold it, else each with the
-    mean of those that were taken from the site before, at first with the norm of the group itself. What is fit is
-    remembered in ``history`` where few sites hold the group.
+    A group's norms are compared with their (lower) median where at least ``bounds.least`` sites hold it, else each with
+    the mean of those that were taken from the site before. Where that is zero or unknown, the norm of the group itself
+    takes its place. What is fit is remembered where few sites hold the group.
     """
     if bounds.limit is None:
-        return {}
+        return Verdict({}, history)
     norms = {
         group: {site: norm_of(groups[group], current[group]) for site, groups in received.items() if group in groups}
         for group in current
@@ -47,21 +56,21 @@ def judge(
     faults: dict[str, str] = {}
     for group, found in sorted(norms.items()):
         for site, (most, what) in _measures(group, found, current[group], history, bounds).items():
-            if found[site] > bounds.limit * most and most > 0:
+            if found[site] > bounds.limit * most:
                 faults.setdefault(site, _words(group, found[site], most, what, bounds.limit))
-    _remember(norms, faults, history, bounds.least)
-    return faults
+    return Verdict(faults, _remembered(norms, faults, history, bounds.least))
 
 
 def _measures(
     group: str, found: Mapping[str, float], current: ArrayRecord, history: History, bounds: Updates
 ) -> dict[str, tuple[float, str]]:
     """Site -> the norm that its own is compared with, and what that is."""
+    own = (norm_of(current) or 1.0, "the norm of the group itself")
     if len(found) >= bounds.least:
-        middle = median(found.values())
-        return {site: (middle, f"the median of {len(found)} sites") for site in found}
-    known, first = history.get(group, {}), (norm_of(current), "the norm of the group itself")
-    return {site: (known[site], "the mean of its own before") if site in known else first for site in found}
+        middle = median_low(found.values())
+        return dict.fromkeys(found, (middle, f"the median of {len(found)} sites") if middle > 0 else own)
+    known = history.get(group, {})
+    return {site: (known[site], "the mean of its own before") if known.get(site, 0.0) > 0 else own for site in found}
 
 
 def _words(group: str, norm: float, most: float, what: str, limit: float) -> str:
@@ -69,11 +78,13 @@ def _words(group: str, norm: float, most: float, what: str, limit: float) -> str
     return f"{group}: an update of norm {norm:.3g}, more than {limit:g} times {most:.3g}, {what}; {told}"
 
 
-def _remember(
+def _remembered(
     norms: Mapping[str, Mapping[str, float]], faults: Mapping[str, str], history: History, least: int
-) -> None:
+) -> History:
+    after = {group: dict(sites) for group, sites in history.items()}
     for group, found in norms.items():
         for site, norm in found.items() if len(found) < least else ():
             if site not in faults:
-                known = history.setdefault(group, {})
+                known = after.setdefault(group, {})
                 known[site] = MEMORY * norm + (1 - MEMORY) * known.get(site, norm)
+    return after

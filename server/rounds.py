@@ -47,7 +47,7 @@ class Rounds:
 
     def run(self) -> dict[str, Any]:
         """Run what is left of the run, test the best model, and return the result's fields."""
-        self._before = self.training.wall_seconds
+        self._before, self._norms = self.training.wall_seconds, self.training.norms
         self._described = dict(self.started.federation.sites)  # in the manifest
         for round_ in range(self.training.round + 1, self.config.rounds + 1):
             self._round(round_)
@@ -76,7 +76,7 @@ class Rounds:
         """The aggregated groups, and what belongs to them, become the state of the run."""
         training, federation = self.training, self.started.federation
         training.groups = {g: messages.unpack_group(r) for g, r in messages.unflatten(arrays).items()}
-        training.round = round_
+        training.round, training.norms = round_, self._norms
         training.trained, training.quality = dict(federation.trained), dict(federation.quality)
         training.strategy = self.strategy.state()
         training.train_seconds += seconds
@@ -128,8 +128,10 @@ class Rounds:
             if fault is not None:
                 replies.reject(name, fault)
         received = {name: messages.read_result(reply.content).groups for name, reply in replies.messages.items()}
-        for name, fault in judge(received, packed, self.training.norms, self.config.updates).items():
+        verdict = judge(received, packed, self.training.norms, self.config.updates)
+        for name, fault in verdict.faults.items():
             replies.reject(name, fault)
+        self._norms = verdict.history
         self.started.doubt([*replies.failures, *self._changed(replies)])
         return replies
 
@@ -161,7 +163,7 @@ class Rounds:
         began = time.perf_counter()
         knowledge = self.started.federation.knowledge(round_)
         try:
-            scored = self.evaluator.score("validation", self.training.groups, knowledge)
+            scored = self._score("validation", self.training.groups, knowledge)
         except NotScoredError as error:
             self.progress.note(f"round {round_}: not scored: {error}")
             return None
@@ -174,6 +176,18 @@ class Rounds:
             self.training.best_quality = dict(self.training.quality)
         return {**line, "evaluate_seconds": time.perf_counter() - began}
 
+    def _score(self, split: str, groups: dict[str, State], knowledge: Knowledge) -> Scored:
+        return self.evaluator.score(split, groups, knowledge, lambda: self._gather(self.training.round))
+
+    def _choose_late(self) -> None:
+        """No round was scored so far: the last one is the only model that is left to choose."""
+        line = self._validate(self.training.round)
+        if line is None:
+            told = "no round could be scored on validation samples, so that no model can be chosen"
+            raise RunError(f"{told}; start the sites that hold some, and resume")
+        self.directory.append("metrics.jsonl", [line])
+        checkpoint.save(self.directory.checkpoints, self.training)
+
     def _tell_unscored(self, what: str, scored: Scored) -> None:
         if scored.failures:
             replies = Replies(failures=dict(scored.failures))
@@ -185,13 +199,11 @@ class Rounds:
         training = self.training
         if not any(training.trained.values()):
             raise RunError(f"no site trained anything in {training.round} rounds; see sites.jsonl for what they sent")
+        if not training.best_groups:
+            self._choose_late()
         statistics = self.started.federation.statistics
         best = Knowledge(training.best.round, training.best_trained, training.best_quality, statistics)
-        if not training.best_groups:
-            raise RunError(
-                "no round was scored on validation samples, so that no model can be chosen; see the run's log"
-            )
-        scored = self.evaluator.score("test", training.best_groups, best)
+        scored = self._score("test", training.best_groups, best)
         self._tell_unscored("test", scored)
         test = metrics_line(training.best.round, "test", scored)
         self.directory.append("metrics.jsonl", [test])

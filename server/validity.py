@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
 
+from fedrecon_core.data.statistics import Sums
 from fedrecon_core.state import TransferPlan
 from fedrecon_core.types import SPLITS, DatasetSpec
 from strategies import messages
-from strategies.messages import Identity, SiteInfo, TrainReply
-
-SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+from strategies.messages import SITE_NAME, SITE_NAME_WORDS, Identity, SiteInfo, TrainReply
 
 
 def read_description(reply: Message) -> SiteInfo | str:
@@ -22,16 +20,21 @@ def read_description(reply: Message) -> SiteInfo | str:
     try:
         found = messages.read_site(reply.content)
         fault = _description_fault(found)
-    except KeyError as error:
-        return f"its description lacks {error}"
-    except (TypeError, ValueError) as error:
-        return f"its description cannot be read: {' '.join(str(error).split())}"
+    except Exception as error:
+        return _unreadable("description", error)
     return fault or found
+
+
+def _unreadable(what: str, error: Exception) -> str:
+    """In words. Whatever a site sends, it must not end the run, and there is no list of all that may be raised."""
+    if isinstance(error, KeyError):
+        return f"its {what} lacks {error}"
+    return f"its {what} cannot be read: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _description_fault(info: SiteInfo) -> str | None:
     if not SITE_NAME.fullmatch(info.name):
-        return f"site: expected letters, digits, '_', '.', '-' (not first), at most 100, found {info.name!r}"
+        return f"site: expected {SITE_NAME_WORDS}, found {info.name!r}"
     if info.own is None:
         return None  # the roster says what to do about that
     spec = DatasetSpec.model_validate_json(info.own.spec)
@@ -40,10 +43,26 @@ def _description_fault(info: SiteInfo) -> str | None:
     stray = sorted(set(info.modalities) - set(spec.names))
     if stray:
         return f"site {info.name}: holds {', '.join(stray)}, of which its specification knows nothing"
+    if info.samples != info.own.holdings["train"].samples:
+        return f"site {info.name}: holds {info.own.holdings['train'].samples} training samples, it says {info.samples}"
+    for name, sums in info.sums.items():
+        if (fault := _sums_fault(sums, math.prod(spec[name].features))) is not None:
+            return f"site {info.name}: its statistics of {name}: {fault}"
     for split in SPLITS:
         counts = (info.own.holdings[split].samples, *info.own.holdings[split].present.values())
         if min(counts) < 0 or max(counts) > counts[0]:
             return f"site {info.name}: impossible numbers of {split} samples: {list(counts)}"
+    return None
+
+
+def _sums_fault(sums: Sums, features: int) -> str | None:
+    count, values, squares = sums
+    if not len(values) == len(squares) == features:
+        return f"expected {features} features, found {len(values)} sums and {len(squares)} squares"
+    if not (math.isfinite(count) and count > 0):
+        return f"expected a count above 0, found {count}"
+    if not all(map(math.isfinite, (*values, *squares))) or min(squares, default=0.0) < 0:
+        return "expected finite sums, and squares of at least 0; are there NaN or infinity in its data?"
     return None
 
 
@@ -52,10 +71,8 @@ def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, ArrayReco
     what it said of itself."""
     try:
         found, now = messages.read_result(reply.content), messages.read_identity(reply.content)
-    except KeyError as error:
-        return f"the reply lacks the record {error}"
-    except (TypeError, ValueError) as error:
-        return f"the reply cannot be read: {error}"
+    except Exception as error:
+        return _unreadable("reply", error)
     stray = sorted(set(found.groups) - set(plan.upload))
     if stray:
         return f"uploaded {', '.join(stray)}, which its transfer plan does not hold"
@@ -90,9 +107,13 @@ def _count_fault(found: TrainReply, group: str, samples: int) -> str | None:
 
 def _number_fault(found: TrainReply) -> str | None:
     """Losses may diverge and are only shown; a mapping's quality weighs sources at every site."""
-    stray = sorted(set(found.quality) - set(found.counts))
+    stray = sorted(set(found.quality) - set(found.groups))
     if stray:
         return f"a quality of {', '.join(stray)}, which it did not upload"
+    for name in found.metrics:
+        items = found.metrics.get(name.replace(".loss", ".items"), 0.0)
+        if not (math.isfinite(items) and items > 0):
+            return f"expected the number of items beside {name}, found {items}"
     bad = sorted(group for group, score in found.quality.items() if not math.isfinite(score))
     if bad:
         return f"expected a finite quality of {', '.join(bad)}, found {found.quality[bad[0]]}"
@@ -112,17 +133,15 @@ def _tensor_fault(record: ArrayRecord, current: ArrayRecord) -> str | None:
 
 
 def score_fault(reply: Message, split: str, classes: int, samples: int) -> str | None:
-    """What is wrong with a site's scores of ``split``, of which it holds ``samples``, or None."""
+    """What is wrong with a site's scores of ``split``, of which it holds ``samples``, or None. A loss may diverge, and
+    is only shown."""
     try:
         score = messages.read_scores(messages.scores_of(reply.content), classes)[split]
-    except KeyError as error:
-        return f"the scores lack {error}"
-    except (TypeError, ValueError, RuntimeError) as error:
-        return f"the scores cannot be read: {error}"
-    for matrix in (score.confusion, score.empty_confusion):
-        if int(matrix.min()) < 0:
-            return f"expected counts of at least 0 in a confusion matrix, found {int(matrix.min())}"
-    counted = int(score.confusion.sum() + score.empty_confusion.sum())
-    if counted > samples:
-        return f"expected scores of at most its {samples} samples of {split}, found {counted}"
+    except Exception as error:
+        return _unreadable("score", error)
+    cells = [*score.confusion.flatten().tolist(), *score.empty_confusion.flatten().tolist()]
+    if min(cells) < 0:
+        return f"expected counts of at least 0 in a confusion matrix, found {min(cells)}"
+    if sum(cells) > samples:
+        return f"expected scores of at most its {samples} samples of {split}, found {sum(cells)}"
     return None

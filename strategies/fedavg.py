@@ -81,7 +81,7 @@ class FedAvg(Strategy):
     ) -> list[Message]:
         """One message per sampled site, with the groups of its plan. A list: a generator fails in deployment."""
         self._current, self._bundles = messages.unflatten(arrays), {}
-        names = self.federation.sample(server_round, "train", self.federation.config.sites.fraction)
+        names = self.federation.sample(server_round, "train", self._fraction)
         return [self._message(name, server_round, messages.LOCAL_TYPE) for name in names]
 
     def _message(self, name: str, server_round: int, kind: str, split: str = "train") -> Message:
@@ -117,6 +117,10 @@ class FedAvg(Strategy):
         self._update_quality(received)
         return messages.flatten(updated), MetricRecord(_mean_losses(received))
 
+    @property
+    def _fraction(self) -> float:
+        return self.federation.config.sites.fraction
+
     def _robust(self, group: str) -> Robust | None:
         """The robust average of ``group``, or None where it is the mean."""
         robust: Robust | None = self.params.robust
@@ -130,14 +134,14 @@ class FedAvg(Strategy):
         return False
 
     def check(self, groups: Iterable[str]) -> None:
-        """``ConfigError`` where too few sites may upload one of ``groups`` for its robust average."""
-        plans = self.federation.plans.values()
+        """``ConfigError`` where too few of the sites of a round may upload one of ``groups`` for its robust average."""
+        plans, sampled = self.federation.plans.values(), len(self.federation.sample(1, "train", self._fraction))
         for group in sorted(groups):
-            robust, holders = self._robust(group), sum(group in plan.upload for plan in plans)
+            robust, holders = self._robust(group), min(sampled, sum(group in plan.upload for plan in plans))
             if robust is not None and holders < robust.least:
                 raise ConfigError(
-                    f"strategy.robust: {robust.rule} needs {robust.least} sites that hold a group, and {holders} hold "
-                    f"{group}; name the prefixes of groups that enough sites hold in strategy.robust.groups"
+                    f"strategy.robust: {robust.rule} needs {robust.least} sites that hold a group, and {holders} can "
+                    f"send {group} in a round; name prefixes of groups that enough sites hold in strategy.robust.groups"
                 )
 
     def _aggregate(self, group: str, holders: list[messages.TrainReply]) -> ArrayRecord:

@@ -179,6 +179,19 @@ def test_too_few_scores_cost_the_score_of_a_round_and_not_the_round(folders, tmp
     assert result(tmp_path / "run")["status"] == "completed"
 
 
+def test_a_run_whose_only_scoring_failed_is_finished_by_a_resume(folders, tmp_path, monkeypatch):
+    """All rounds are trained when it fails; nothing of them is lost."""
+    run = prepared(folders, tmp_path / "run", "sites.retries=0", "evaluate.every=3")
+    with monkeypatch.context() as patch:
+        deaf(patch, "3")
+        with pytest.raises(RunError, match=r"no round could be scored .*start the sites that hold some, and resume"):
+            deploy(run, node_configs(folders, tmp_path / "state"))
+    deploy(reopen(tmp_path / "run"), node_configs(folders, tmp_path / "state"))
+    assert result(tmp_path / "run")["status"] == "completed"
+    splits = [(line["round"], line["split"]) for line in metrics(tmp_path / "run")]
+    assert splits == [(1, "train"), (2, "train"), (3, "train"), (3, "validation"), (3, "test")]
+
+
 def test_a_run_that_could_never_be_tested_is_refused_before_it_trains(tmp_path):
     dataset = tiny_dataset(24, 12)
     for number, name in enumerate(("north", "south")):

@@ -292,7 +292,10 @@ def test_a_robust_average_outlives_the_poison_without_validation(poisoned, rule)
 
 def test_a_robust_average_that_too_few_sites_can_fill_is_refused_before_the_run(folders, tmp_path):
     run = prepared(folders, tmp_path / "run", "strategy.robust={rule: krum, malicious: 2}")
-    with pytest.raises(ConfigError, match=r"strategy\.robust: krum needs 7 sites that hold a group, and 6 hold task\."):
+    with pytest.raises(ConfigError, match=r"krum needs 7 sites that hold a group, and 6 can send task\."):
+        deploy(run, node_configs(folders, tmp_path / "state"))
+    run = prepared(folders, tmp_path / "half", "strategy.robust={rule: median}", "sites.fraction=0.4")
+    with pytest.raises(ConfigError, match=r"median needs 3 sites that hold a group, and 2 can send task\."):
         deploy(run, node_configs(folders, tmp_path / "state"))
 
 

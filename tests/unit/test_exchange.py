@@ -109,7 +109,7 @@ def test_a_message_that_the_superlink_does_not_take_has_failed_at_once():
     found = run(grid)
     assert found.failures == dict.fromkeys(["site-0000", "site-0002"], module.REFUSED)
     grid.push_messages = lambda sent: []
-    assert run(grid).failures == dict.fromkeys(NAMES.values(), module.REFUSED)
+    assert run(grid).failures == dict.fromkeys(NAMES.values(), module.TOO_LARGE)
     assert time.monotonic() - began < 2
 
 

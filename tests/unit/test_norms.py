@@ -31,19 +31,19 @@ def test_the_norm_is_that_of_the_change_in_float64():
 
 
 def test_an_update_far_above_the_median_is_named_and_the_others_are_fit():
-    faults = judge(sent(a=0.1, b=0.2, c=0.1, d=1e30), CURRENT, {}, BOUNDS)
+    faults = judge(sent(a=0.1, b=0.2, c=0.1, d=1e30), CURRENT, {}, BOUNDS).faults
     assert list(faults) == ["d"]
     assert faults["d"].startswith(
-        "task.head: an update of norm 2.83e+30, more than 10 times 0.424, the median of 4 sites"
+        "task.head: an update of norm 2.83e+30, more than 10 times 0.283, the median of 4 sites"
     )
 
 
 def test_one_that_is_large_and_not_absurd_is_taken():
-    assert judge(sent(a=0.1, b=0.1, c=0.1, d=0.9), CURRENT, {}, BOUNDS) == {}
+    assert judge(sent(a=0.1, b=0.1, c=0.1, d=0.9), CURRENT, {}, BOUNDS).faults == {}
 
 
 def test_where_few_sites_hold_a_group_the_first_update_is_compared_with_the_group_itself():
-    faults = judge(sent(a=1.0, b=50.0), CURRENT, {}, BOUNDS)
+    faults = judge(sent(a=1.0, b=50.0), CURRENT, {}, BOUNDS).faults
     assert list(faults) == ["b"]
     assert "the norm of the group itself" in faults["b"]
 
@@ -51,26 +51,40 @@ def test_where_few_sites_hold_a_group_the_first_update_is_compared_with_the_grou
 def test_and_a_later_one_with_those_that_were_taken_before():
     history: dict = {}
     for by in (0.01, 0.02, 0.01):
-        assert judge(sent(a=by), CURRENT, history, BOUNDS) == {}
-    assert list(judge(sent(a=0.5), CURRENT, history, BOUNDS)) == ["a"]
-    kept = dict(history["task.head"])
-    assert "the mean of its own before" in judge(sent(a=0.5), CURRENT, history, BOUNDS)["a"]
-    assert history["task.head"] == kept  # what is refused is not remembered
-    assert judge(sent(a=0.05), CURRENT, history, BOUNDS) == {}
+        verdict = judge(sent(a=by), CURRENT, history, BOUNDS)
+        assert verdict.faults == {}
+        history = verdict.history
+    verdict = judge(sent(a=0.5), CURRENT, history, BOUNDS)
+    assert "the mean of its own before" in verdict.faults["a"]
+    assert verdict.history == history  # what is refused is not remembered
+    assert judge(sent(a=0.05), CURRENT, history, BOUNDS).faults == {}
 
 
 def test_history_is_kept_only_of_groups_that_few_sites_hold():
-    history: dict = {}
     many = sent(a=0.1, b=0.2, c=0.1, d=0.1)
     many["a"]["generator.a.encoder"] = moved(0.1)
-    judge(many, CURRENT, history, BOUNDS)
+    history = judge(many, CURRENT, {}, BOUNDS).history
     assert set(history) == {"generator.a.encoder"}
     assert set(history["generator.a.encoder"]) == {"a"}
 
 
-def test_sites_that_send_no_change_make_nobody_absurd():
-    assert judge(sent(a=0.0, b=0.0, c=0.0, d=0.1), CURRENT, {}, BOUNDS) == {}
+def test_sites_that_send_no_change_make_nobody_absurd_and_open_no_door():
+    assert judge(sent(a=0.0, b=0.0, c=0.0, d=0.1), CURRENT, {}, BOUNDS).faults == {}
+    assert set(judge(sent(a=0.0, b=0.0, c=0.0, d=1e30), CURRENT, {}, BOUNDS).faults) == {"d"}
+    history = judge(sent(a=0.0), CURRENT, {}, BOUNDS).history
+    assert set(judge(sent(a=1e30), CURRENT, history, BOUNDS).faults) == {"a"}
+
+
+def test_two_of_four_do_not_judge_themselves():
+    assert set(judge(sent(a=0.1, b=0.1, c=1e30, d=1e30), CURRENT, {}, BOUNDS).faults) == {"c", "d"}
+
+
+def test_an_attempt_that_is_not_taken_leaves_the_history_as_it_was():
+    history = judge(sent(a=0.1), CURRENT, {}, BOUNDS).history
+    before = {group: dict(sites) for group, sites in history.items()}
+    judge(sent(a=0.3), CURRENT, history, BOUNDS)
+    assert history == before
 
 
 def test_without_a_limit_everything_is_taken():
-    assert judge(sent(a=0.1, b=0.1, c=0.1, d=1e30), CURRENT, {}, Updates(limit=None)) == {}
+    assert judge(sent(a=0.1, b=0.1, c=0.1, d=1e30), CURRENT, {}, Updates(limit=None)).faults == {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from flwr.app import Array, MetricRecord
 
 from fedrecon_core.local.evaluate import Score
 from fedrecon_core.local.loop import LocalResult
@@ -65,7 +66,7 @@ def test_a_bad_reply_is_named(groups: dict[str, Any], counts: dict[str, int] | N
 def test_a_reply_without_its_records_is_named() -> None:
     answer = reply({"task.head": STATE})
     del answer.content["quality"]
-    assert "lacks the record 'quality'" in str(fault_of(answer, PLAN, CURRENT, SITE))
+    assert "its reply lacks 'quality'" in str(fault_of(answer, PLAN, CURRENT, SITE))
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,45 @@ def test_a_reply_without_its_records_is_named() -> None:
     ],
 )
 def test_impossible_numbers_and_changed_sites_are_named(answer: Any, words: str) -> None:
+    assert words in str(fault_of(answer, PLAN, CURRENT, SITE))
+
+
+def damaged(data: bytes) -> Any:
+    """A reply whose one array holds ``data`` in place of NumPy's format."""
+    answer = reply({"task.head": STATE})
+    record = answer.content["task.head"]
+    [name] = list(record)
+    array = record[name]
+    record[name] = Array(dtype=array.dtype, shape=array.shape, stype=array.stype, data=data)
+    return answer
+
+
+def with_metrics(**metrics: float) -> Any:
+    answer = reply({"task.head": STATE})
+    answer.content["metrics"] = MetricRecord({name.replace("_", "."): value for name, value in metrics.items()})
+    return answer
+
+
+HUGE = (
+    b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000000,), }".ljust(127) + b"\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (damaged(b""), "cannot be read"),
+        (damaged(b"PK\x03\x04 no archive"), "cannot be read"),
+        (damaged(HUGE), "cannot be read"),
+        (damaged(b"\x93NUMPY"), "cannot be read"),
+        (reply({"task.head": STATE}, counts={"task.head": float("inf")}), "cannot be read"),
+        (reply({}, counts={"mapping.a->b": 0}, quality={"mapping.a->b": 0.5}), "a quality of mapping.a->b, which it"),
+        (with_metrics(task_loss=1.0), "expected the number of items beside task.loss, found 0"),
+        (with_metrics(task_loss=1.0, task_items=0.0), "found 0.0"),
+        (with_metrics(task_loss=1.0, task_items=float("nan")), "found nan"),
+    ],
+)
+def test_what_cannot_be_read_or_averaged_is_a_fault_and_no_exception(answer: Any, words: str) -> None:
     assert words in str(fault_of(answer, PLAN, CURRENT, SITE))
 
 
@@ -117,6 +157,12 @@ def test_a_good_description_is_read() -> None:
         ({"spec_hash": "0"}, "it says 0"),
         ({"modalities": ("smell",)}, "holds smell, of which its specification knows nothing"),
         ({"own": OwnData("{", "data", HELD)}, "its description cannot be read"),
+        ({"samples": 4}, "holds 3 training samples, it says 4"),
+        ({"sums": {"features": (3.0, [1.0] * 4, [1.0] * 5)}}, "expected 5 features, found 4 sums and 5 squares"),
+        ({"sums": {"features": (0.0, [1.0] * 5, [1.0] * 5)}}, "expected a count above 0, found 0"),
+        ({"sums": {"features": (3.0, [float("nan")] * 5, [1.0] * 5)}}, "expected finite sums"),
+        ({"sums": {"features": (3.0, [1.0] * 5, [-1.0] * 5)}}, "squares of at least 0"),
+        ({"sums": {"smell": (3.0, [1.0], [1.0])}}, "its description "),
         ({"own": OwnData(SPEC.model_dump_json(), "data", {})}, "its description lacks 'train'"),
         (
             {"own": OwnData(SPEC.model_dump_json(), "data", {**HELD, "test": Holding(3, {"features": 4})})},
@@ -145,8 +191,9 @@ def test_good_scores_have_no_fault() -> None:
     [
         (scores([[2, 0], [1, 3]]), "expected scores of at most its 5 samples of test, found 6"),
         (scores([[2, -1], [1, 2]]), "found -1"),
+        (scores([[2**62, 2**62], [2**62, 2**62]]), "found 18446744073709551616"),
         (scores([[1]]), "cannot be read"),
-        (scores([[2, 0], [1, 2]], split="validation"), "lack 'test'"),
+        (scores([[2, 0], [1, 2]], split="validation"), "lacks 'test'"),
     ],
 )
 def test_bad_scores_are_named(answer: Any, words: str) -> None:
