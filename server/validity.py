@@ -76,6 +76,9 @@ def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, ArrayReco
     stray = sorted(set(found.groups) - set(plan.upload))
     if stray:
         return f"uploaded {', '.join(stray)}, which its transfer plan does not hold"
+    missing = sorted(group for group, count in found.counts.items() if count and group not in found.groups)
+    if missing:
+        return f"expected {', '.join(missing)}, of which it has a count, found none"
     for group, record in sorted(found.groups.items()):
         fault = _count_fault(found, group, site.samples) or _tensor_fault(record, current[group])
         if fault:

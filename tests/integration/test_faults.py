@@ -105,6 +105,7 @@ RUBBISH = {
         lambda found: replace(found, groups={**found.groups, "task.extractor.x": {"w": torch.ones(1)}}),
         "uploaded task.extractor.x, which its transfer plan does not hold",
     ),
+    "no group beside its counts": (lambda found: replace(found, groups={}), "expected task.extractor.*found none"),
     "negative counts": (
         lambda found: replace(found, counts=dict.fromkeys(found.counts, -3)),
         "expected a count above 0 beside an upload, found -3",

@@ -57,6 +57,7 @@ def test_a_good_reply_has_no_fault() -> None:
         ({"task.head": STATE}, {"task.head": -3}, "found -3"),
         ({"task.head": STATE}, {"task.head": 6}, "at most the site's 5 training samples, found 6"),
         ({"task.head": STATE}, {}, "found None"),
+        ({}, {"task.head": 3}, "expected task.head, of which it has a count, found none"),
     ],
 )
 def test_a_bad_reply_is_named(groups: dict[str, Any], counts: dict[str, int] | None, words: str) -> None:
