@@ -126,13 +126,15 @@ def cluster(mark):
     """A Ray cluster of two nodes with one cpu each, on this machine; its address."""
     token = f"cluster-{uuid.uuid4().hex[:8]}"
     environment = {**os.environ, **processes.environment(token), "RAY_USAGE_STATS_ENABLED": "0"}
+    home = mark / token  # some of Ray's processes lose their environment, and keep their working directory
+    home.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
 
     def ray(*flags):
         command = [Path(sys.executable).parent / "ray", "start", "--num-cpus=1", "--disable-usage-stats", *flags]
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, env=environment, cwd=home, check=True, capture_output=True, timeout=120)
 
     try:
         local = ["--node-ip-address=127.0.0.1", "--include-dashboard=false", f"--temp-dir={mark}/ray"]
@@ -141,6 +143,9 @@ def cluster(mark):
         yield f"127.0.0.1:{port}"
     finally:
         processes.end(token)
+        deadline = time.monotonic() + 60
+        while started(mark) and time.monotonic() < deadline:  # what Ray itself ends when its nodes are gone
+            time.sleep(0.2)
 
 
 def test_a_cluster_that_is_there_runs_the_sites_and_stays(tmp_path, cluster):
