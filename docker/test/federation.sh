@@ -53,7 +53,7 @@ wait_for() {
   shift 2
   until "$@" >/dev/null 2>&1; do
     [ "$SECONDS" -lt "$until" ] || fail "$what: not in time"
-    sleep 1
+    sleep 2
   done
   say "$what"
 }
