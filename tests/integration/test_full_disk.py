@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +35,12 @@ BYTES = 2 * 1024 * 1024
 
 @dataclass
 class Disk:
-    """``path`` has room for 2 MB; ``fill`` leaves (nearly) none until ``clear``."""
+    """A folder on a disk. In the contexts ``small`` it has room for 2 MB, and in ``full`` (nearly) none. They end within
+    the test: pytest's own output may go to a file, too."""
 
     path: Path
-    fill: Callable[[], object]
-    clear: Callable[[], object]
+    small: Callable[[], AbstractContextManager[object]]
+    full: Callable[[], AbstractContextManager[object]]
 
 
 @contextlib.contextmanager
@@ -48,13 +50,16 @@ def mounted(path: Path) -> Iterator[Disk]:
     if tried.returncode:
         pytest.skip("no right to mount a small file system here; the same is tested with limited files")
 
-    def fill() -> None:
+    @contextlib.contextmanager
+    def full() -> Iterator[None]:
         with (path / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while file.write(b"0" * 4096):
                 pass
+        yield
+        (path / "filler").unlink()
 
     try:
-        yield Disk(path, fill, (path / "filler").unlink)
+        yield Disk(path, contextlib.nullcontext, full)
     finally:
         subprocess.run(["umount", "-l", path], check=True)
 
@@ -62,8 +67,7 @@ def mounted(path: Path) -> Iterator[Disk]:
 @contextlib.contextmanager
 def limited(path: Path) -> Iterator[Disk]:
     """No file larger than 2 MB, or than 512 bytes once it is full: for those who may not mount."""
-    with files_end_at(BYTES), contextlib.ExitStack() as full:
-        yield Disk(path, lambda: full.enter_context(files_end_at(512)), full.close)
+    yield Disk(path, lambda: files_end_at(BYTES), lambda: files_end_at(512))
 
 
 @pytest.fixture(params=[mounted, limited])
@@ -82,9 +86,8 @@ def names(folder: Path) -> list[str]:
 
 def test_a_checkpoint_that_finds_no_room_keeps_the_last_one(disk):
     save(disk.path / "checkpoints", training(1, 100_000))
-    with pytest.raises(
-        RunError, match=rf"cannot write checkpoint .*round-000002: .*{FULL}.*the last good one is kept.*--resume"
-    ):
+    words = rf"cannot write checkpoint .*round-000002: .*{FULL}.*the last good one is kept.*--resume"
+    with disk.small(), pytest.raises(RunError, match=words):
         save(disk.path / "checkpoints", training(2, 600_000))
     kept = load_newest(disk.path / "checkpoints")
     assert kept is not None
@@ -97,10 +100,8 @@ def test_a_checkpoint_that_finds_no_room_keeps_the_last_one(disk):
 def test_metrics_that_find_no_room_are_told_and_half_a_line_goes_with_the_resume(disk):
     directory = RunDirectory(disk.path)
     directory.append("metrics.jsonl", [{"round": 1, "split": "train"}])
-    disk.fill()
-    with pytest.raises(RunError, match=rf"cannot write .*metrics\.jsonl: {FULL}"):
+    with disk.full(), pytest.raises(RunError, match=rf"cannot write .*metrics\.jsonl: {FULL}"):
         directory.append("metrics.jsonl", [{"round": 2, "split": "train", "text": "x" * 8192}])
-    disk.clear()
     directory.drop_rounds_after("metrics.jsonl", 1)
     assert (disk.path / "metrics.jsonl").read_text() == '{"round": 1, "split": "train"}\n'
 
@@ -108,8 +109,10 @@ def test_metrics_that_find_no_room_are_told_and_half_a_line_goes_with_the_resume
 def test_site_state_that_finds_no_room_names_the_folder_and_keeps_the_versions(disk):
     state = disk.path / "state"
     DiskShelf(state, 1).save("memory", {"a": {"x": torch.ones(10)}})
-    disk.fill()
-    with pytest.raises(DataError, match=rf"state folder .* cannot be written: .*{FULL}.*; make room or mend"):
+    with (
+        disk.full(),
+        pytest.raises(DataError, match=rf"state folder .* cannot be written: .*{FULL}.*; make room or mend"),
+    ):
         DiskShelf(state, 2).save("memory", {"a": {"x": torch.ones(10_000)}})
     assert torch.equal(DiskShelf(state, 2).load("memory")["a"]["x"], torch.ones(10))
     assert names(state) == ["memory.round-000001.safetensors"]
@@ -120,10 +123,11 @@ def test_a_model_that_finds_no_room_is_told_and_leaves_the_one_that_was_there(di
     model: dict[str, State] = {name: read_group(module) for name, module in recovery.build().items()}
     trained = Knowledge(3, dict.fromkeys(model, 5))
     save_model(disk.path / "model", model, recovery, trained)
-    disk.fill()
-    with pytest.raises(RunError, match=rf"cannot write the model .*/model: .*{FULL}.*; make room .*, then resume"):
+    with (
+        disk.full(),
+        pytest.raises(RunError, match=rf"cannot write the model .*/model: .*{FULL}.*; make room .*, then resume"),
+    ):
         save_model(disk.path / "model", model, recovery, Knowledge(4, dict.fromkeys(model, 9)))
-    disk.clear()
     assert names(disk.path / "model") == ["model.safetensors", "model.yaml"]
     assert load_model(disk.path).knowledge.round == 3
 
@@ -134,10 +138,8 @@ def test_predictions_that_find_no_room_are_told_and_leave_those_that_were_there(
     data = open_site(dataset, members, dataset.exists()[members], device=torch.device("cpu"))
     said = Predictions(logits=torch.rand(len(data), 3))
     write_predictions(path, data, said)
-    disk.fill()
-    with pytest.raises(RunError, match=rf"cannot write .*predictions\.parquet: .*{FULL}.*; make room"):
+    with disk.full(), pytest.raises(RunError, match=rf"cannot write .*predictions\.parquet: .*{FULL}.*; make room"):
         write_predictions(path, data, said)
-    disk.clear()
     assert names(disk.path) == ["predictions.parquet"]
     assert pq.read_table(path).num_rows == len(data)
 
@@ -147,10 +149,9 @@ def test_a_specification_is_not_lost_when_it_is_sealed_without_room(disk):
     write_folder(folder, content(tiny_dataset(12, 8)))
     written = "# by hand\n" + (folder / "dataset.yaml").read_text()
     (folder / "dataset.yaml").write_text(written)
-    disk.fill()
-    [fault] = seal_folder(folder)
+    with disk.full():
+        [fault] = seal_folder(folder)
     assert "cannot be sealed" in fault
     assert "dataset.yaml is as it was" in fault
-    disk.clear()
     assert (folder / "dataset.yaml").read_text() == written
     assert check_folder(folder) == []
