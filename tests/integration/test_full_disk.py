@@ -35,8 +35,8 @@ BYTES = 2 * 1024 * 1024
 
 @dataclass
 class Disk:
-    """A folder on a disk. In the contexts ``small`` it has room for 2 MB, and in ``full`` (nearly) none. They end within
-    the test: pytest's own output may go to a file, too."""
+    """A folder on a disk. In the contexts ``small`` it has room for 2 MB, and in ``full`` (nearly) none. They end
+    within the test: pytest's own output may go to a file, too."""
 
     path: Path
     small: Callable[[], AbstractContextManager[object]]
