@@ -67,7 +67,7 @@ def result(directory: Path) -> dict:
 
 def tell(fault: str, said: str, directory: Path, round_: int = 2) -> None:
     """Print the row of the table."""
-    read = next((line for line in said.splitlines() if BAD in line), "(nothing)")
+    read = next((line for line in said.splitlines() if BAD in line and f"round {round_}:" in line), "(nothing)")
     line = of_bad(directory).get(round_, {})
     seconds = next(r["train_seconds"] for r in lines(directory, "metrics.jsonl") if r["round"] == round_)
     kept = {key: line.get(key) for key in ("status", "reason")} if line else "no line: it was not asked"
