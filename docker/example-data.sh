@@ -13,4 +13,5 @@ sites=$(cd "$sites" && pwd)
 contained() { docker run --rm --network none --read-only --cap-drop ALL --tmpfs /tmp --volume "$sites:/sites" "$@"; }
 
 contained --user 0:0 --cap-add CHOWN "$image" chown 10001:10001 /sites
-contained --volume "$simulation:/simulation.yaml:ro" "$image" fedrecon data split /simulation.yaml --out /sites
+contained --volume "$simulation:/simulation.yaml:ro" "$image" fedrecon data split /simulation.yaml --out /sites >/dev/null
+echo "three site folders and federation.yaml are in $sites; go on with the line \`up\` of docker/README.md"

@@ -62,6 +62,7 @@ def runs(superlink: SuperLinkOption = None) -> None:
         told = [str(run.get(key, "")) for key in ("run-id", "status", "pending-at", "finished-at")]
         reason = flower.told(str(run.get("status-details", "")))
         table.add_row(*map(Text, [*told, reason]))  # not as markup: a site's words may hold brackets
+    table.title = f"SuperLink: {superlink or 'the default of flwr config list; --superlink NAME for another one'}"
     console = Console()  # ids are there to be copied: elsewhere than on a terminal no line is cut
     console.print(table, width=None if console.is_terminal else PIPED_WIDTH)
 

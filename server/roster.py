@@ -20,6 +20,8 @@ from strategies.messages import Order, SiteInfo
 from strategies.wire import WireMeter
 
 POLL_SECONDS = 0.2
+QUIET_SECONDS = 10.0
+"""How long a wait for sites is not worth a word: their answers take a few seconds each."""
 GRACE_SECONDS = 15.0
 """How long a round waits for nodes that were just asked who they are, where enough sites are there without them."""
 AGAIN_SECONDS, LONGEST_AGAIN_SECONDS = 10.0, 600.0
@@ -64,15 +66,15 @@ class DeployedRoster:
         """Wait at most ``sites.wait`` seconds until ``sites.min`` sites are there, and take in all that are. A site
         that took part before and owes an answer has ``sites.timeout`` for it: it may be at work on an older message."""
         least = self.config.sites.min or self.config.sites.count
-        deadline, before = time.monotonic() + self.config.sites.wait, dict(self._nodes)
-        waited = False
+        began, before, waited = time.monotonic(), dict(self._nodes), False
+        deadline = began + self.config.sites.wait
         while True:
             news, enough, late = self._look(round_), len(self._nodes) >= least, time.monotonic() > deadline
             if enough and (late or not self._just_asked()):
                 break
             if late and not enough and not self._owed():
                 raise RunError(self._too_few(round_, least))
-            if not enough and not waited:
+            if not enough and not waited and time.monotonic() - began > QUIET_SECONDS:
                 waited = True
                 there = f"{len(self._nodes)} of at least {least} sites"
                 self.tell(f"round {round_}: {there}; waiting at most {self.config.sites.wait:g} s (sites.wait)")

@@ -25,6 +25,7 @@ _CHATTER = re.compile(
     re.MULTILINE,
 )
 """What Flower's commands say before they tell what is wrong."""
+_UNKNOWN = "Run ID not found"
 DIRECTORY = re.compile(r"^run directory (?P<path>.+)$")
 """The line of a ServerApp's log that tells where the run directory lies."""
 
@@ -56,7 +57,12 @@ class SuperLink:
 
     def run(self, run_id: str) -> dict[str, Any]:
         """One run; ``UsageError`` if there is none of that id."""
-        found = self.runs("--run-id", run_id) if run_id.isdigit() else []
+        try:
+            found = self.runs("--run-id", run_id) if run_id.isdigit() else []
+        except RunError as error:
+            if _UNKNOWN not in str(error):
+                raise
+            found = []
         if not found:
             raise UsageError(f"the SuperLink knows no run {run_id}; `{self.command('runs')}` lists them")
         return found[0]

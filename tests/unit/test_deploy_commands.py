@@ -117,6 +117,13 @@ def test_an_unknown_run_is_pointed_to_the_list_on_the_same_superlink(flwr, comma
     assert err == ("fedrecon: the SuperLink knows no run 8; `fedrecon runs --superlink hospitals` lists them\n")
 
 
+def test_a_run_that_flower_does_not_find_is_told_alike(flwr, command):
+    flwr.fails = RunError("flwr list: [code: 16] Run ID not found.")
+    code, _, err = command("stop", "8", "--superlink", "hospitals")
+    assert code == 2
+    assert err == "fedrecon: the SuperLink knows no run 8; `fedrecon runs --superlink hospitals` lists them\n"
+
+
 @pytest.mark.parametrize("run_id", ["79184126...", "--help", "x"])
 def test_what_is_no_id_is_not_asked_for(flwr, command, run_id):
     code, _, err = command("stop", "--superlink", "hospitals", "--", run_id)
@@ -130,6 +137,7 @@ def test_ids_are_whole_where_the_list_goes_into_a_pipe(flwr, command):
     flwr.runs[0]["status-details"] = "a long reason " * 20
     _, out, _ = command("runs", "--superlink", "hospitals")
     assert "18303528234992034461" in out
+    assert "SuperLink: hospitals" in out
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,19 @@ def test_a_silent_node_keeps_nobody_waiting_but_itself():
     assert said == ["sites: a (node 2), b (node 3)", "round 2: site slow joined (node 1)"]
 
 
+def test_a_wait_is_told_once_when_it_is_longer_than_usual(monkeypatch):
+    monkeypatch.setattr(roster_module, "QUIET_SECONDS", 0.05)
+    grid = Nodes({1: "slow", 2: "a"})
+    grid.silent = {1}
+    roster, said = roster_over(grid)
+    threading.Timer(0.3, grid.silent.clear).start()
+    roster.gather(0)
+    assert said == [
+        "round 0: 1 of at least 2 sites; waiting at most 1 s (sites.wait)",
+        "sites: a (node 2), slow (node 1)",
+    ]
+
+
 def test_too_few_sites_are_told_with_the_silent_ones():
     grid = Nodes({1: "slow", 2: "a"})
     grid.silent = {1}
