@@ -12,7 +12,7 @@ from pathlib import Path
 from client.site import Site
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.folder import open_folder
-from fedrecon_core.data.site import SiteData, own_site
+from fedrecon_core.data.site import SiteData, own_samples, own_site
 from fedrecon_core.data.statistics import Statistics, scaled
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import DataError
@@ -74,10 +74,9 @@ class DeployedSite(Site):
     def _holdings(self) -> dict[str, Holding]:
         """Split -> what ``data`` would hold of it, counted in the table of samples."""
         exists, holdings = self._dataset.exists(), {}
-        for index, split in enumerate(SPLITS):
-            present = exists[self._dataset.members(index)]
-            kept = present if self._keep_empty else present[present.any(axis=1)]
-            counts = kept.sum(axis=0).tolist()
+        for split in SPLITS:
+            kept = own_samples(self._dataset, split, keep_empty=self._keep_empty)
+            counts = exists[kept].sum(axis=0).tolist()
             holdings[split] = Holding(len(kept), dict(zip(self.spec.names, counts, strict=True)))
         return holdings
 

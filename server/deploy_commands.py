@@ -57,12 +57,13 @@ def submit_again(out: Path | None, settings: list[str]) -> None:
 
 def runs(superlink: SuperLinkOption = None) -> None:
     """List the runs that a SuperLink knows."""
-    table = Table(Column("run", no_wrap=True), Column("status", no_wrap=True), "submitted", "finished", "details")
+    title = f"SuperLink: {superlink or 'the default of flwr config list; --superlink NAME for another one'}"
+    whole = [Column(name, no_wrap=True) for name in ("run", "status")]
+    table = Table(*whole, "submitted", "finished", "details", title=title)
     for run in SuperLink(superlink).runs():
         told = [str(run.get(key, "")) for key in ("run-id", "status", "pending-at", "finished-at")]
         reason = flower.told(str(run.get("status-details", "")))
         table.add_row(*map(Text, [*told, reason]))  # not as markup: a site's words may hold brackets
-    table.title = f"SuperLink: {superlink or 'the default of flwr config list; --superlink NAME for another one'}"
     console = Console()  # ids are there to be copied: elsewhere than on a terminal no line is cut
     console.print(table, width=None if console.is_terminal else PIPED_WIDTH)
 

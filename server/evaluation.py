@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,10 @@ class NotScoredError(RunError):
 
 @dataclass(frozen=True)
 class Scored:
-    """A pooled score. Where sites evaluate, ``sites`` were asked and ``failures`` says who gave none, and why."""
+    """A pooled score. Where sites evaluate, ``replies`` says who gave theirs, and why others did not."""
 
     score: Score
-    sites: int | None = None
-    failures: Mapping[str, str] = field(default_factory=dict)
+    replies: Replies | None = None
 
 
 class Evaluator(ABC):
@@ -125,7 +124,7 @@ class SiteEvaluator(Evaluator):
         ordered = [replies.messages[name] for name in sorted(replies.messages)]
         record = self._strategy.aggregate_evaluate(knowledge.round, ordered)
         score = messages.read_scores(record, len(self._federation.spec.classes))[split]
-        return Scored(score, len(replies.messages) + len(replies.failures), replies.failures)
+        return Scored(score, replies)
 
     def _sent(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> list[Message]:
         arrays = messages.flatten({name: messages.pack_group(state) for name, state in model.items()})
@@ -152,6 +151,7 @@ def metrics_line(round_: int, split: str, scored: Scored) -> dict[str, Any]:
     line = {"round": round_, "split": split, "n": n, "loss": score.loss_sum / max(n, 1), **all_metrics(score.confusion)}
     if empty:
         line.update({"empty_n": empty, "empty_accuracy": all_metrics(score.empty_confusion)["accuracy"]})
-    if scored.sites is not None:
-        line["sites"] = scored.sites
-    return {**line, "failures": dict(scored.failures)} if scored.failures else line
+    if scored.replies is not None:
+        failures = {"failures": dict(scored.replies.failures)} if scored.replies.failures else {}
+        line.update({"sites": scored.replies.asked, **failures})
+    return line

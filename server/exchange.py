@@ -46,9 +46,14 @@ class Replies:
         del self.messages[name]
         self.failures[name] = f"reply rejected: {fault}"
 
+    @property
+    def asked(self) -> int:
+        """How many sites were asked."""
+        return len(self.messages) + len(self.failures)
+
     def answered(self) -> str:
         """How many of the asked sites answered, in words."""
-        return f"{len(self.messages)} of {len(self.messages) + len(self.failures)} sites answered"
+        return f"{len(self.messages)} of {self.asked} sites answered"
 
 
 @dataclass(frozen=True)

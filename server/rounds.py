@@ -189,10 +189,8 @@ class Rounds:
         checkpoint.save(self.directory.checkpoints, self.training)
 
     def _tell_unscored(self, what: str, scored: Scored) -> None:
-        if scored.failures:
-            replies = Replies(failures=dict(scored.failures))
-            count = f"{(scored.sites or 0) - len(scored.failures)} of {scored.sites} sites answered"
-            self.progress.note(f"{what}: {count}; {replies.reasons()}")
+        if scored.replies is not None and scored.replies.failures:
+            self.progress.note(f"{what}: {scored.replies.answered()}; {scored.replies.reasons()}")
 
     def _finish(self) -> dict[str, Any]:
         """Read test once, at the best-validation round, and write the model."""

@@ -133,11 +133,17 @@ def open_site(
     )
 
 
+def own_samples(dataset: Dataset, split: str, *, keep_empty: bool) -> IntArray:
+    """int64 [K]: the samples of ``split`` in a site's own folder, without those that have nothing unless
+    ``keep_empty``."""
+    samples = dataset.members(SPLITS.index(split))
+    return samples if keep_empty else samples[dataset.exists()[samples].any(axis=1)]
+
+
 def own_site(dataset: Dataset, split: str, *, device: torch.device, keep_empty: bool) -> SiteData:
     """All samples of ``split`` in a site's own folder. On the CPU the arrays stay mapped from the disk; samples that
     have nothing are left out unless ``keep_empty``."""
-    exists, samples = dataset.exists(), dataset.members(SPLITS.index(split))
-    kept = samples if keep_empty else samples[exists[samples].any(axis=1)]
+    kept, exists = own_samples(dataset, split, keep_empty=keep_empty), dataset.exists()
     return SiteData(
         spec=dataset.spec,
         labels=_tensor(dataset.labels[kept], device),
