@@ -15,7 +15,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, Val
 
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.faults import MisfitError, explain, shown
-from fedrecon_core.registry import DATASETS, FUSIONS, METRICS, MODALITIES, PARTITIONS, RECOVERIES, STRATEGIES, Registry
+from fedrecon_core.registry import (
+    DATASETS,
+    FEATURES,
+    FUSIONS,
+    METRICS,
+    MODALITIES,
+    PARTITIONS,
+    RECOVERIES,
+    STRATEGIES,
+    Registry,
+)
 from fedrecon_core.types import Frozen
 
 
@@ -66,6 +76,7 @@ Data = Annotated[SerializeAsAny[DataParams], BeforeValidator(_Choice(DATASETS))]
 Recovery = Annotated[SerializeAsAny[Params], BeforeValidator(_Choice(RECOVERIES))]
 Strategy = Annotated[SerializeAsAny[Params], BeforeValidator(_Choice(STRATEGIES))]
 Fusion = Annotated[SerializeAsAny[Params], BeforeValidator(_Choice(FUSIONS))]
+Feature = Annotated[SerializeAsAny[Params], BeforeValidator(_Choice(FEATURES))]
 
 
 class Sites(Frozen):

@@ -13,11 +13,14 @@ Class = TypeVar("Class", bound=type)
 
 CORE_PACKAGES = (
     "fedrecon_core.data",
+    "fedrecon_core.data.partitions",
     "fedrecon_core.modalities",
     "fedrecon_core.recovery",
     "fedrecon_core.task",
     "fedrecon_core.metrics",
 )
+FEATURE_PACKAGES = ("fedrecon_core.features",)
+"""What turns files into arrays; only the preparation of data needs it, so that no site imports it."""
 
 
 class Registry:
@@ -76,6 +79,7 @@ MODALITIES = Registry("modality kind")
 RECOVERIES = Registry("recovery")
 FUSIONS = Registry("fusion")
 METRICS = Registry("metric")
+FEATURES = Registry("feature")
 STRATEGIES = Registry("strategy")
 
 

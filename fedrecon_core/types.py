@@ -53,11 +53,15 @@ class ModalitySpec(Frozen):
 
 
 class DatasetSpec(Frozen):
-    """What the whole federation agrees on: the modalities, in a fixed order, and the classes."""
+    """What the whole federation agrees on: the modalities, in a fixed order, and the classes.
+
+    ``target: multiclass`` means that a sample has exactly one of the classes, ``multilabel`` any number of them.
+    """
 
     name: str
     modalities: tuple[ModalitySpec, ...]
     classes: tuple[str, ...]
+    target: Literal["multiclass", "multilabel"] = "multiclass"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,7 +93,8 @@ class Rows:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples: ``inputs[m]`` only where present, ``present`` bool [B, M], ``labels`` int64 [B], ``ids`` int64 [B].
+    """Some samples: ``inputs[m]`` only where present, ``present`` bool [B, M], ``labels`` int64 [B] (multilabel: zeros
+    and ones [B, C]), ``ids`` int64 [B].
 
     ``sealed`` holds the true absent rows for the bound ``oracle`` and is None for every other recovery.
     """

@@ -59,6 +59,7 @@ def _content(dataset: Dataset, shares: list[Share]) -> Content:
         labels=np.concatenate([part.labels.numpy() for part in parts]),
         split=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
         groups=np.concatenate([part.groups.numpy() for part in parts]),
+        naturals=np.concatenate([dataset.natural_ids[share.samples] for share in shares]),
         present=np.concatenate([part.present.numpy() for part in parts]),
     )
     return Content(dataset.spec, samples, arrays, offsets)

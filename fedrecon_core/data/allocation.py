@@ -11,7 +11,7 @@ import numpy as np
 from fedrecon_core.config import Missing, MissingTest, RunConfig
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
 from fedrecon_core.data.missingness import Scheme, effective_rates, sample_masks, site_masks
-from fedrecon_core.data.partition import Partition
+from fedrecon_core.data.partitions.base import Partition
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.registry import PARTITIONS
 from fedrecon_core.seeding import derive, numpy_stream
@@ -110,7 +110,7 @@ def _partition(config: RunConfig) -> Partition:
 def _assign(dataset: Dataset, config: RunConfig, members: IntArray, sites: int, kind: str) -> IntArray:
     """int64 [n]: the config's partition of ``members`` over ``sites``; ``kind`` names the part in seed and message."""
     seed = derive(config.seed, "partition", kind)
-    labels, naturals = dataset.labels[members], dataset.groups[members]
+    labels, naturals = dataset.strata()[members], dataset.natural_ids[members]
     try:
         return _partition(config).assign(config.data.partition, labels, naturals, sites, seed)
     except DataError as error:
@@ -261,9 +261,9 @@ def _spread(dataset: Dataset, config: RunConfig, split: str, training: _Training
     draw = numpy_stream(config.seed, "spread", split)
     if not _partition(config).keeps_naturals:
         return draw.permutation(len(members)) % sites
-    known, inverse = np.unique(dataset.groups[members], return_inverse=True)
+    known, inverse = np.unique(dataset.natural_ids[members], return_inverse=True)
     seat = draw.permutation(len(known)) % sites
-    trained, first = np.unique(dataset.groups[training.members], return_index=True)
+    trained, first = np.unique(dataset.natural_ids[training.members], return_index=True)
     position = np.minimum(np.searchsorted(trained, known), len(trained) - 1)
     seen = trained[position] == known
     seat[seen] = training.owner[first[position[seen]]]

@@ -46,12 +46,15 @@ class Stored(Protocol):
 class Dataset:
     """All samples of a data set.
 
-    ``labels`` int64 [N]; ``ids`` int64 [N], unique and stable; ``split`` int64 [N] with 0 train, 1 validation, 2 test;
-    ``groups`` int64 [N], the unit that never straddles two splits and that a bootstrap draws (source digit, subject);
+    ``labels`` int64 [N], of a multilabel set zeros and ones [N, C]; ``ids`` int64 [N], unique and stable; ``split``
+    int64 [N] with 0 train, 1 validation, 2 test; ``groups`` int64 [N], the unit that never straddles two splits and
+    that a bootstrap draws (source digit, subject, dialogue); ``naturals`` int64 [N], whom or what a sample comes from,
+    for a partition by nature, where that is another unit (the speaker of an utterance);
     ``arrays[m]`` float32 [N_m, *shape], memory-mappable; ``rows[m]`` int64 [N], the row of each sample in ``arrays[m]``
     or -1 where the sample really lacks m; for a modality of variable length ``arrays[m]`` is concatenated in time and
     ``offsets[m]`` int64 [N_m + 1] holds the borders. Where the data come from sites, ``sites`` names them and ``owner``
-    int64 [N] is the position of each sample's site.
+    int64 [N] is the position of each sample's site. ``faults`` says in words what a protocol that is reproduced with
+    its faults does wrong; it is empty for every default.
     """
 
     spec: DatasetSpec
@@ -64,6 +67,23 @@ class Dataset:
     offsets: Mapping[str, IntArray] = field(default_factory=dict)
     sites: tuple[str, ...] = ()
     owner: IntArray | None = None
+    naturals: IntArray | None = None
+    faults: tuple[str, ...] = ()
+
+    @property
+    def natural_ids(self) -> IntArray:
+        """int64 [N]: ``naturals``, where there are none ``groups``."""
+        return self.groups if self.naturals is None else self.naturals
+
+    def strata(self) -> IntArray:
+        """int64 [N]: one class per sample, by which a partition deals. Of several labels it is the one that is rarest
+        in the data set; a sample without any is of class C."""
+        if self.labels.ndim == 1:
+            return self.labels
+        by_rarity = np.argsort(self.labels.sum(axis=0), kind="stable")
+        rarest = by_rarity[self.labels[:, by_rarity].argmax(axis=1)]
+        rarest[~self.labels.any(axis=1)] = self.labels.shape[1]
+        return np.asarray(rarest, dtype=np.int64)
 
     def members(self, split: int) -> IntArray:
         """The sample indices of a split (0 train, 1 validation, 2 test), ascending."""

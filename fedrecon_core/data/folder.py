@@ -1,9 +1,10 @@
 """The site folder: what a site's owner prepares, and how a site opens it without reading its arrays.
 
 ``dataset.yaml`` holds the data specification and the size and SHA-256 of every file; ``samples.parquet`` a row per
-sample (id, label, split, group, and ``has_<modality>``); ``arrays/<modality>.npy`` the rows of the samples that have
-the modality, in the samples' order, for sequences of different lengths concatenated in time, with the borders in
-``arrays/<modality>.offsets.npy``. A modality that the site lacks altogether has no array.
+sample (id, label, split, group, where that is another unit natural, and ``has_<modality>``);
+``arrays/<modality>.npy`` the rows of the samples that have the modality, in the samples' order, for sequences of
+different lengths concatenated in time, with the borders in ``arrays/<modality>.offsets.npy``. A modality that the site
+lacks altogether has no array.
 
 A check (``folder_check``) reads everything once and leaves ``.checked/``: a stamp, by which a later change is seen, and
 the table of samples in a form that needs no Parquet reader, since a site's process is started for every message.
@@ -50,19 +51,26 @@ class Description(DatasetSpec):
     @property
     def spec(self) -> DatasetSpec:
         """The part on which the whole federation agrees."""
-        return DatasetSpec(name=self.name, modalities=self.modalities, classes=self.classes)
+        return DatasetSpec(name=self.name, modalities=self.modalities, classes=self.classes, target=self.target)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The table of samples. ``ids``, ``labels``, ``split`` (0 train, 1 validation, 2 test), ``groups`` int64 [N];
-    ``present`` bool [N, M] in the order of the spec's modalities."""
+    """The table of samples. ``ids``, ``labels`` (multilabel: zeros and ones [N, C]), ``split`` (0 train, 1 validation,
+    2 test), ``groups`` int64 [N]; ``present`` bool [N, M] in the order of the spec's modalities; ``naturals`` int64 [N]
+    as in ``Dataset``, where they are not the groups."""
 
     ids: IntArray
     labels: IntArray
     split: IntArray
     groups: IntArray
     present: BoolArray
+    naturals: IntArray | None = None
+
+    @property
+    def natural_ids(self) -> IntArray:
+        """int64 [N]: ``naturals``, where there are none ``groups``."""
+        return self.groups if self.naturals is None else self.naturals
 
 
 @dataclass(frozen=True)
@@ -94,26 +102,28 @@ def write_folder(folder: Path, content: Content) -> None:
         raise DataError(f"{folder}: expected a new or empty folder, found files in it; choose another one")
     try:
         (folder / "arrays").mkdir(parents=True)
-        _write_samples(folder / SAMPLES, content.spec, content.samples)
+        write_samples(folder / SAMPLES, content.spec, content.samples)
         for name, array in content.arrays.items():
-            _save(folder / array_file(name), np.ascontiguousarray(array, dtype=np.float32))
+            save_array(folder / array_file(name), np.ascontiguousarray(array, dtype=np.float32))
         for name, borders in content.offsets.items():
-            _save(folder / offsets_file(name), np.ascontiguousarray(borders, dtype=np.int64))
+            save_array(folder / offsets_file(name), np.ascontiguousarray(borders, dtype=np.int64))
         seal(folder, content.spec)
         stamp(folder, content.samples)
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error.strerror or error}") from None
 
 
-def _write_samples(path: Path, spec: DatasetSpec, samples: Samples) -> None:
+def write_samples(path: Path, spec: DatasetSpec, samples: Samples) -> None:
+    """Write the table of samples; the classes of a multilabel sample are a list of positions."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = {
         "id": samples.ids,
-        "label": samples.labels,
+        "label": samples.labels if spec.target == "multiclass" else [np.flatnonzero(row) for row in samples.labels],
         "split": np.array(SPLITS)[samples.split],
         "group": samples.groups,
+        **({} if samples.naturals is None else {"natural": samples.naturals}),
         **{f"has_{name}": samples.present[:, index] for index, name in enumerate(spec.names)},
     }
     pq.write_table(pa.table(columns), path)
@@ -146,12 +156,26 @@ def stamp(folder: Path, samples: Samples) -> None:
     """Leave word that the files, as they are now, were read and found right. The stamp comes last: until it is there,
     the folder counts as it did before."""
     (folder / CHECKED).mkdir(exist_ok=True)
-    table = np.stack([samples.ids, samples.labels, samples.split, samples.groups, *samples.present.T.astype(np.int64)])
-    replace_file(folder / CHECKED / "samples.npy", lambda partial: _save(partial, table))
+    replace_file(folder / CHECKED / "samples.npy", lambda partial: save_array(partial, _stacked(samples)))
     replace_text(folder / CHECKED / "stamp.json", json.dumps(_state_of(folder), indent=1))
 
 
-def _save(path: Path, array: NDArray[Any]) -> None:
+def _stacked(samples: Samples) -> IntArray:
+    """int64 [4 + M + 1 (multilabel: C), N]: the table of samples, a row per column of it."""
+    labels = samples.labels[:, None] if samples.labels.ndim == 1 else samples.labels
+    singles = (samples.ids, samples.split, samples.groups, samples.natural_ids)
+    return np.stack([*singles, *samples.present.T.astype(np.int64), *labels.T])
+
+
+def _unstacked(table: IntArray, spec: DatasetSpec) -> Samples:
+    """What ``_stacked`` stacked."""
+    ids, split, groups, naturals = table[:4]
+    border = 4 + len(spec.names)
+    labels = table[border] if spec.target == "multiclass" else np.ascontiguousarray(table[border:].T)
+    return Samples(ids, labels, split, groups, table[4:border].T.astype(np.bool_), naturals)
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
     """Write what ``np.save`` does, and see a full disk: that leaves the end to a buffer that loses it in silence."""
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
@@ -216,6 +240,7 @@ def dataset_of(content: Content) -> Dataset:
         ids=samples.ids,
         split=samples.split,
         groups=samples.groups,
+        naturals=samples.naturals,
         arrays=arrays,
         rows=rows,
         offsets=dict(content.offsets),
@@ -232,10 +257,10 @@ def _stamped(folder: Path, spec: DatasetSpec) -> Samples:
     except (OSError, ValueError):
         raise DataError(f"{folder} has not been checked; {todo}") from None
     changed = sorted(name for name in {*known, *now} if known.get(name) != now.get(name))
-    if changed or len(table) != 4 + len(spec.names):
+    labels = 1 if spec.target == "multiclass" else len(spec.classes)
+    if changed or len(table) != 4 + len(spec.names) + labels:
         raise DataError(f"{folder} changed since it was checked ({', '.join(changed) or CHECKED}); {todo}")
-    ids, labels, split, groups = table[:4]
-    return Samples(ids, labels, split, groups, table[4:].T.astype(np.bool_))
+    return _unstacked(table, spec)
 
 
 def _mapped(folder: Path, name: str) -> tuple[NDArray[np.float32], IntArray | None]:

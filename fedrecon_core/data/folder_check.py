@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ def check_folder(folder: Path) -> list[str]:
     samples, found = read_samples(folder, description.spec)
     faults += [f"{folder / SAMPLES}: {fault}" for fault in found]
     if samples is not None:
-        faults += _sample_faults(folder / SAMPLES, description.spec, samples)
+        faults += _sample_faults(folder / SAMPLES, samples)
         for index, modality in enumerate(description.modalities):
             faults += _modality_faults(folder, modality, samples.present[:, index])
     if not faults and samples is not None:
@@ -87,7 +88,9 @@ def read_samples(folder: Path, spec: DatasetSpec) -> tuple[Samples | None, list[
         table = pq.read_table(folder / SAMPLES)
     except (OSError, pa.ArrowException) as error:
         return None, [f"expected a Parquet table of the samples, found {' '.join(str(error).split())}"]
-    types = {"id": "int64", "label": "int64", "split": "string", "group": "int64"}
+    label = "int64" if spec.target == "multiclass" else "list<element: int64>"
+    types = {"id": "int64", "label": label, "split": "string", "group": "int64"}
+    types |= {"natural": "int64"} if "natural" in table.column_names else {}
     types |= {f"has_{name}": "bool" for name in spec.names}
     faults = list(
         _column_faults(
@@ -106,27 +109,42 @@ def read_samples(folder: Path, spec: DatasetSpec) -> tuple[Samples | None, list[
     if unknown:
         return None, [f"column split: expected {', '.join(SPLITS)}, found {', '.join(map(repr, unknown))}"]
     split = np.array([SPLITS.index(name) for name in splits], dtype=np.int64)
-    ids, labels, groups = (table[name].to_numpy() for name in ("id", "label", "group"))
+    ids, groups = (table[name].to_numpy() for name in ("id", "group"))
+    naturals = table["natural"].to_numpy() if "natural" in table.column_names else None
+    labels, wrong = _labels(table["label"], spec)
+    if wrong:
+        return None, wrong
     has = [table[f"has_{name}"].to_numpy() for name in spec.names]
     present = np.stack(has, axis=1).astype(np.bool_) if len(table) else np.zeros((0, len(has)), dtype=np.bool_)
-    return Samples(ids, labels, split, groups, present), []
+    return Samples(ids, labels, split, groups, present, naturals), []
+
+
+def _labels(column: Any, spec: DatasetSpec) -> tuple[IntArray, list[str]]:
+    """int64 [N], or zeros and ones [N, C] of a multilabel set, and what is wrong with them."""
+    multilabel, classes = spec.target == "multilabel", len(spec.classes)
+    values = np.asarray((column.combine_chunks().flatten() if multilabel else column).to_numpy(), dtype=np.int64)
+    wrong = values[(values < 0) | (values >= classes)]
+    if len(wrong):
+        return values, [f"column label: expected 0 to {classes - 1} (the classes), found {_some(wrong)}"]
+    if not multilabel:
+        return values, []
+    lengths = column.combine_chunks().value_lengths().to_numpy()
+    labels = np.zeros((len(column), classes), dtype=np.int64)
+    labels[np.repeat(np.arange(len(column)), lengths), values] = 1
+    return labels, []
 
 
 def _column_faults(found: dict[str, str], expected: dict[str, str]) -> Iterator[str]:
     for name, kind in expected.items():
         if name not in found:
             yield f"expected the column {name} ({kind}), found none"
-        elif found[name].removeprefix("large_") != kind:
+        elif found[name].removeprefix("large_").replace("<item:", "<element:") != kind:
             yield f"column {name}: expected {kind}, found {found[name]}"
     for name in sorted(set(found) - set(expected)):
         yield f"expected no column {name}: dataset.yaml names no such modality"
 
 
-def _sample_faults(path: Path, spec: DatasetSpec, samples: Samples) -> Iterator[str]:
-    classes = len(spec.classes)
-    wrong = samples.labels[(samples.labels < 0) | (samples.labels >= classes)]
-    if len(wrong):
-        yield f"{path}: column label: expected 0 to {classes - 1} (the classes), found {_some(wrong)}"
+def _sample_faults(path: Path, samples: Samples) -> Iterator[str]:
     train = samples.ids[samples.split == 0]
     repeated = np.unique(train)[np.unique(train, return_counts=True)[1] > 1]
     if len(repeated):

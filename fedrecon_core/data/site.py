@@ -65,7 +65,8 @@ class Column:
 
 @dataclass(frozen=True)
 class SiteData:
-    """Samples with their presence mask. ``present`` bool [N, M]; ``labels``, ``ids``, ``groups`` int64 [N].
+    """Samples with their presence mask. ``present`` bool [N, M]; ``labels``, ``ids``, ``groups`` int64 [N] (multilabel:
+    ``labels`` [N, C]).
 
     ``sealed`` is a second set of columns with the true absent rows. It exists only when it was asked for, which only
     the bound ``oracle`` does; no other object leads to an absent value.

@@ -76,6 +76,7 @@ def joined(opened: dict[str, Dataset]) -> Dataset:
         offsets={m: _offsets(parts, m) for m in spec.names if any(m in part.offsets for part in parts)},
         sites=tuple(sorted(opened)),
         owner=np.repeat(np.arange(len(parts)), [len(part.labels) for part in parts]),
+        naturals=column("natural_ids"),
     )
 
 

@@ -125,7 +125,7 @@ METRIC = """
 PARTITION = """
     import numpy as np
     from fedrecon_core.config import Params
-    from fedrecon_core.data.partition import Partition
+    from fedrecon_core.data.partitions.base import Partition
     from fedrecon_core.registry import PARTITIONS
 
     @PARTITIONS.register("dice")

@@ -29,6 +29,12 @@ def content(dataset: Dataset, present: BoolArray | None = None, members: np.ndar
     return Content(dataset.spec, samples, arrays, offsets)
 
 
+def write_toy_folder(folder: Path) -> Path:
+    """One site folder with the whole toy data set."""
+    write_folder(folder / "whole", content(tiny_dataset(24, 12)))
+    return folder / "whole"
+
+
 def write_toy_sites(folder: Path) -> Path:
     """Two site folders that share the groups of the toy data set between them; the second lacks ``features``."""
     dataset = tiny_dataset(24, 12)

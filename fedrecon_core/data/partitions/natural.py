@@ -6,7 +6,7 @@ import numpy as np
 
 from fedrecon_core import config
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.partition import Partition, owners
+from fedrecon_core.data.partitions.base import Partition, owners
 from fedrecon_core.errors import DataError
 from fedrecon_core.registry import PARTITIONS
 

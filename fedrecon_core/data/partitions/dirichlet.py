@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fedrecon_core import config
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.partition import Partition, owners
+from fedrecon_core.data.partitions.base import Partition, owners
 from fedrecon_core.registry import PARTITIONS
 
 

@@ -1,0 +1,1 @@
+"""Who holds which training sample: one file per scheme."""

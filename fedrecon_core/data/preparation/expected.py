@@ -1,0 +1,94 @@
+"""What a raw data set must hold, said before anything is read: each missing or damaged file in one line."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedrecon_core.errors import DataError
+
+CHECKSUMS = "SHA256SUMS"
+"""A list of checksums in the raw folder, as ``sha256sum`` writes it; where there is one, it is held to."""
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One file (or, with a wildcard, at least ``least`` files) below the raw folder.
+
+    ``what`` says what it is and where it comes from, for the line that misses it. ``md5`` is the checksum that its
+    publisher gives, where one does.
+    """
+
+    path: str
+    what: str
+    least: int = 1
+    md5: str | None = None
+
+
+def faults_of(raw: Path, expected: Iterable[Expected]) -> list[str]:
+    """Every file of ``expected`` that is not below ``raw``, and every one whose checksum is another."""
+    if not raw.is_dir():
+        return [f"--raw {raw}: expected a folder, found {'a file' if raw.exists() else 'nothing'}"]
+    return [*(fault for one in expected for fault in _faults(raw, one)), *_listed(raw)]
+
+
+def _faults(raw: Path, one: Expected) -> Iterator[str]:
+    found = sorted(raw.glob(one.path)) if "*" in one.path else [path for path in (raw / one.path,) if path.exists()]
+    if len(found) < one.least:
+        count = "none" if not found else f"{len(found)} of at least {one.least}"
+        yield f"{raw / one.path}: expected {one.what}, found {count}"
+    elif one.md5 is not None and (digest := digest_of(found[0], "md5")) != one.md5:
+        yield f"{found[0]}: expected the MD5 {one.md5} ({one.what}), found {digest}; fetch it again"
+
+
+def _listed(raw: Path) -> Iterator[str]:
+    """Faults of the files that ``SHA256SUMS`` lists."""
+    path = raw / CHECKSUMS
+    lines = read_text(path).splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        match = re.fullmatch(r"([0-9a-fA-F]{64})[ \t]+\*?(.+)", line.strip())
+        if match is None:
+            yield f"{path}: line {number}: expected a SHA-256 and a file name, found '{line[:60]}'"
+            continue
+        digest, file = match[1].lower(), inside(raw, match[2])
+        if not file.is_file():
+            yield f"{file}: expected the file that {CHECKSUMS} lists, found none"
+        elif (found := digest_of(file, "sha256")) != digest:
+            yield f"{file}: expected the SHA-256 {digest[:12]}... ({CHECKSUMS}), found {found[:12]}...; fetch it again"
+
+
+def digest_of(path: Path, algorithm: str) -> str:
+    """A hex digest of a file, read in blocks."""
+    digest = hashlib.new(algorithm)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def inside(folder: Path, name: str) -> Path:
+    """``folder / name``; ``DataError`` where that leads out of the folder, by ``..``, as an absolute path or a link."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{folder}: expected a path inside this folder, found '{name}', which leads out of it")
+    return path
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a file; ``DataError`` naming the first byte that is none in ``encoding``."""
+    try:
+        return path.read_bytes().decode(encoding)
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
+        told = "save it as UTF-8, or name its encoding (encoding: cp1252, latin-1, ...)"
+        raise DataError(f"{path}: expected text in {encoding}, found {found}; {told}") from None
+    except LookupError:
+        raise DataError(
+            f"{path}: encoding: expected one that Python knows (utf-8, cp1252), found '{encoding}'"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path}: expected a text file, found {error.strerror}") from None

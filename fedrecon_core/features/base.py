@@ -1,0 +1,55 @@
+"""What a feature offers: contents (files, texts) in, arrays out, in batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrecon_core.config import Params
+from fedrecon_core.types import ModalitySpec
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a feature is made of. ``data``: the bytes of a file, or a text in UTF-8; ``origin``: what messages call it
+    (its path, its sample)."""
+
+    data: bytes
+    origin: str
+
+
+class Feature(ABC):
+    """Base of a registered feature. ``Params`` are its keys."""
+
+    Params: ClassVar[type[Params]] = Params
+    medium: ClassVar[Literal["audio", "image", "text", "series"]]
+    """What its contents are."""
+
+    def __init__(self, params: Any) -> None:
+        """``params`` are this feature's keys. Nothing heavy is imported or loaded before ``extract``."""
+        self.params = params
+
+    @property
+    @abstractmethod
+    def ragged(self) -> bool:
+        """Whether the arrays have lengths of their own."""
+
+    @abstractmethod
+    def modality(self, name: str) -> ModalitySpec:
+        """The specification of a modality ``name`` that holds this feature."""
+
+    def fingerprint(self) -> str:
+        """All that decides the arrays beside the contents: the keys, and a hash of the weights where there are any."""
+        return str(self.params.model_dump_json())
+
+    @abstractmethod
+    def extract(self, contents: Sequence[Content]) -> list[FloatArray]:
+        """float32 [*shape] (ragged: [T_i, D]) per content, in order. ``DataError`` naming an origin that is not what
+        the feature reads."""
