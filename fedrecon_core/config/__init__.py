@@ -1,0 +1,50 @@
+"""The one config of a run: typed, strict, YAML in and YAML out.
+
+Every registered class carries its own ``Params`` model with its keys and defaults; this package assembles them through
+the registries and turns every fault into one line that names the key, what was expected and what was found.
+"""
+
+from fedrecon_core.config.base import Data, DataParams, Feature, Fusion, Params, Partition, Recovery, Strategy
+from fedrecon_core.config.missing import Missing, Missingness, MissingTest, MissingTrain, Profile, Rate
+from fedrecon_core.config.run import ModelConfig, RunConfig, parse, parse_model
+from fedrecon_core.config.sections import (
+    Engine,
+    Evaluate,
+    Kind,
+    Kinds,
+    Local,
+    Phase,
+    Sites,
+    Task,
+    Updates,
+)
+
+__all__ = [
+    "Data",
+    "DataParams",
+    "Engine",
+    "Evaluate",
+    "Feature",
+    "Fusion",
+    "Kind",
+    "Kinds",
+    "Local",
+    "Missing",
+    "MissingTest",
+    "MissingTrain",
+    "Missingness",
+    "ModelConfig",
+    "Params",
+    "Partition",
+    "Phase",
+    "Profile",
+    "Rate",
+    "Recovery",
+    "RunConfig",
+    "Sites",
+    "Strategy",
+    "Task",
+    "Updates",
+    "parse",
+    "parse_model",
+]

@@ -1,0 +1,72 @@
+"""Base of every registered class's keys, and the keys whose value chooses a registered class by its ``name``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from fedrecon_core.errors import ConfigError
+from fedrecon_core.faults import MisfitError, shown
+from fedrecon_core.registry import DATASETS, FEATURES, FUSIONS, PARTITIONS, RECOVERIES, STRATEGIES, Registry
+from fedrecon_core.types import Frozen
+
+
+class Params(Frozen):
+    """Base of every registered class's own keys; ``name`` chose the class."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A validator that reads ``name``, finds the class and lets its own ``Params`` check the rest."""
+
+    registry: Registry
+
+    def __call__(self, value: Any) -> Any:
+        return value if isinstance(value, Params) else self.params(value).model_validate(self._keys(value))
+
+    def params(self, value: Any) -> type[Params]:
+        """The ``Params`` of the class that ``value`` names."""
+        name = self._keys(value).get("name")
+        if not isinstance(name, str):
+            kind = self.registry.kind
+            raise ValueError(f"expected a {kind} name or a mapping with the key 'name', found {shown(value)}")
+        try:
+            cls: Any = self.registry.get(name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        chosen: type[Params] = cls.Params
+        return chosen
+
+    @staticmethod
+    def _keys(value: Any) -> dict[str, Any]:
+        return dict(value) if isinstance(value, Mapping) else {"name": value}
+
+
+Partition = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(PARTITIONS))]
+
+
+class DataParams(Params):
+    """Keys that every data set has; a data set adds its own."""
+
+    root: str | None = Field(default=None, description="folder of the data, relative to the config file")
+    partition: Partition = Field(default="iid", validate_default=True)
+
+
+Data = Annotated[SerializeAsAny[DataParams], BeforeValidator(Choice(DATASETS))]
+Recovery = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(RECOVERIES))]
+Strategy = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(STRATEGIES))]
+Fusion = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(FUSIONS))]
+Feature = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(FEATURES))]
+
+
+def untouched(section: Frozen, keys: Sequence[str], where: str) -> None:
+    """A key that does nothing ``where`` it stands must keep its default: who sets it expects an effect."""
+    for key in keys:
+        default, found = type(section).model_fields[key].default, getattr(section, key)
+        if found != default:
+            raise MisfitError(key, f"expected its default, {default}, {where}, found {found}")
