@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,33 +12,62 @@ from torch import Tensor
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
 from fedrecon_core.types import SPLITS, Batch, DatasetSpec, Rows
 
+SCALED_AT_ONCE = 16 << 20
+"""Bytes of a modality up to which it is scaled when the site is opened, and not batch by batch: the numbers are the
+same, and a small site then scales once."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """``(values - mean) / std``; both tensors have the shape of a modality's features."""
+
+    mean: Tensor
+    std: Tensor
+
+    def apply(self, values: Tensor) -> Tensor:
+        """[..., *features] -> the same shape."""
+        scaled: Tensor = (values - self.mean) / self.std
+        return scaled
+
 
 @dataclass(frozen=True)
 class Column:
-    """One modality of a site. ``values`` [R, *shape], or [sum of lengths, D] with ``offsets`` int64 [R + 1];
-    ``rows`` int64 [N]: the row of each sample, -1 where it is absent. There may be rows of no sample here: those of
-    another split, in a file that is mapped as a whole."""
+    """One modality of a site. ``values`` [R, *shape] as they are stored, or [sum of lengths, D] with ``offsets`` int64
+    [R + 1]; ``rows`` int64 [N]: the row of each sample, -1 where it is absent. There may be rows of no sample here:
+    those of another split, in a file that is mapped as a whole. ``scaling`` acts on what is taken, so that a file which
+    does not fit the memory stays on the disk."""
 
     values: Tensor
     rows: Tensor
     offsets: Tensor | None = None
+    scaling: Scaling | None = None
 
-    def used(self) -> Column:
-        """The same without the rows of no sample; itself where there are none."""
-        rows = torch.unique(self.rows[self.rows >= 0])
-        count = len(self.values) if self.offsets is None else len(self.offsets) - 1
-        if len(rows) == count:
-            return self
-        place = torch.full((count,), -1, dtype=torch.int64, device=rows.device)
-        place[rows] = torch.arange(len(rows), device=rows.device)
-        moved = torch.where(self.rows >= 0, place[self.rows], -1)
+    def used(self) -> Tensor:
+        """int64: the rows that some sample has, ascending, each once."""
+        return torch.unique(self.rows[self.rows >= 0])
+
+    def steps(self, rows: Tensor) -> Tensor:
+        """The stored values of ``rows`` (int64 [K]): [K, *shape], of sequences one behind the other [sum, D]."""
         if self.offsets is None:
-            return Column(self.values[rows], moved)
+            return self.values[rows]
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         borders = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        steps = torch.arange(int(borders[-1]), device=rows.device)
-        source = steps + torch.repeat_interleave(self.offsets[rows] - borders[:-1], lengths)
-        return Column(self.values[source], moved, borders)
+        inside = torch.arange(int(borders[-1]), device=rows.device)
+        return self.values[inside + torch.repeat_interleave(self.offsets[rows] - borders[:-1], lengths)]
+
+    def lengths(self) -> Tensor | None:
+        """int64 [N]: the steps of each sample's sequence, 0 where it is absent; None where all are equally long."""
+        if self.offsets is None:
+            return None
+        row = self.rows.clamp(min=0)
+        lengths = self.offsets[row + 1] - self.offsets[row] if len(self.offsets) > 1 else torch.zeros_like(row)
+        return lengths * (self.rows >= 0)
+
+    def scaled(self, scaling: Scaling) -> Column:
+        """The same with ``scaling``: done once where the values are few, else to each batch as it is taken."""
+        if self.values.nbytes <= SCALED_AT_ONCE:
+            return replace(self, values=scaling.apply(self.values))
+        return replace(self, scaling=scaling)
 
     def take(self, samples: Tensor) -> Rows:
         """The rows of those of ``samples`` that have the modality, with their position in ``samples``."""
@@ -46,7 +75,7 @@ class Column:
         index = torch.nonzero(rows >= 0).flatten()
         chosen = rows[index]
         if self.offsets is None:
-            return Rows(self.values[chosen], index)
+            return Rows(self._scaled(self.values[chosen]), index)
         lengths = self.offsets[chosen + 1] - self.offsets[chosen]
         return Rows(self._padded(chosen, lengths), index, lengths)
 
@@ -60,7 +89,10 @@ class Column:
         values = (
             self.values[source] if len(self.values) else self.values.new_zeros((*source.shape, self.values.shape[-1]))
         )
-        return values * inside[..., None]
+        return self._scaled(values) * inside[..., None]
+
+    def _scaled(self, values: Tensor) -> Tensor:
+        return values if self.scaling is None else self.scaling.apply(values)
 
 
 @dataclass(frozen=True)
@@ -100,6 +132,11 @@ class SiteData:
         for name in modalities:
             mask &= self.columns[name].rows >= 0
         return torch.nonzero(mask).flatten()
+
+    def lengths(self) -> Tensor | None:
+        """int64 [N]: the steps of all of a sample's sequences together; None where no modality has lengths."""
+        known = [lengths for column in self.columns.values() if (lengths := column.lengths()) is not None]
+        return torch.stack(known).sum(dim=0) if known else None
 
     def batch(self, samples: Tensor) -> Batch:
         """The batch of ``samples`` (int64 [B])."""

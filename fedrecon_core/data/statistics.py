@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -10,13 +11,16 @@ import torch
 from torch import Tensor
 
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.site import Column, SiteData
+from fedrecon_core.data.site import Column, Scaling, SiteData
 from fedrecon_core.types import ModalitySpec
 
 Sums = tuple[float, list[float], list[float]]
 """(count, sums, sums of squares) of one modality's features."""
 FLAT = 1e-6
 """A feature whose standard deviation is below this is constant: it is centred and not stretched."""
+BLOCK = 4 << 20
+"""Bytes of stored values that are summed together. The number of rows in a block follows from the modality's shape
+alone, so that the sums do not depend on whether a file is mapped or a site was dealt out."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,23 @@ class Statistics:
 
 
 def site_sums(data: SiteData) -> dict[str, Sums]:
-    """Modality -> sums over this site's present rows; modalities without any row are left out."""
+    """Modality -> sums over this site's present rows; modalities without any row are left out. A block of rows is in
+    memory at a time."""
     sums = {}
     for modality in data.spec.modalities:
-        values = data.columns[modality.name].used().values
-        if len(values):
-            rows = values.reshape(-1, *modality.features).flatten(1).double()
-            sums[modality.name] = (float(len(rows)), rows.sum(0).tolist(), (rows**2).sum(0).tolist())
+        column = data.columns[modality.name]
+        rows = column.used()
+        if len(rows):
+            sums[modality.name] = _summed(modality, column, rows)
     return sums
+
+
+def _summed(modality: ModalitySpec, column: Column, rows: Tensor) -> Sums:
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
+    for block in rows.split(max(1, BLOCK // (4 * math.prod(modality.shape)))):
+        values = column.steps(block).reshape(-1, *modality.features).flatten(1).double()
+        count, total, squares = count + len(values), total + values.sum(0), squares + values.square_().sum(0)
+    return float(count), total.tolist(), squares.tolist()
 
 
 def combine(sites: Iterable[Mapping[str, Sums]]) -> dict[str, Statistics]:
@@ -64,7 +77,7 @@ def scaled(data: SiteData, statistics: Mapping[str, Statistics]) -> SiteData:
         return data
 
     def scale(columns: dict[str, Column]) -> dict[str, Column]:
-        return {n: _scaled(c.used(), wanted[n], statistics[n]) if n in wanted else c for n, c in columns.items()}
+        return {n: c.scaled(scaling(wanted[n], statistics[n])) if n in wanted else c for n, c in columns.items()}
 
     return replace(data, columns=scale(data.columns), sealed=None if data.sealed is None else scale(data.sealed))
 
@@ -72,18 +85,18 @@ def scaled(data: SiteData, statistics: Mapping[str, Statistics]) -> SiteData:
 def scaled_dataset(dataset: Dataset, statistics: Mapping[str, Statistics]) -> Dataset:
     """``dataset`` as the models see it: the modalities that ask for it z-normalised."""
     wanted = [m for m in dataset.spec.modalities if m.scale == "standard" and m.name in statistics]
-    columns = {m.name: _scaled(Column(_tensor(dataset, m.name), torch.zeros(0)), m, statistics[m.name]) for m in wanted}
-    return replace(dataset, arrays={**dataset.arrays, **{name: c.values.numpy() for name, c in columns.items()}})
+    arrays = {m.name: scaling(m, statistics[m.name]).apply(_tensor(dataset, m.name)).numpy() for m in wanted}
+    return replace(dataset, arrays={**dataset.arrays, **arrays})
 
 
 def _tensor(dataset: Dataset, name: str) -> Tensor:
     return torch.from_numpy(np.asarray(dataset.arrays[name]))
 
 
-def _scaled(column: Column, modality: ModalitySpec, statistics: Statistics) -> Column:
-    std = torch.where(statistics.std > FLAT, statistics.std, 1.0).view(modality.features).to(column.values)
-    mean = statistics.mean.view(modality.features).to(column.values)
-    return replace(column, values=(column.values - mean) / std)
+def scaling(modality: ModalitySpec, statistics: Statistics) -> Scaling:
+    """What brings the modality's features to mean 0 and deviation 1, in float32."""
+    std = torch.where(statistics.std > FLAT, statistics.std, 1.0)
+    return Scaling(*(part.view(modality.features).float() for part in (statistics.mean, std)))
 
 
 def after_scaling(modalities: Iterable[ModalitySpec], statistics: Mapping[str, Statistics]) -> dict[str, Statistics]:

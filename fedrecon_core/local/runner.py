@@ -14,6 +14,13 @@ from fedrecon_core.config import Phase
 from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.recovery.stage import Objective, Stage, Workshop, set_frozen
 
+POOL = 8
+"""Batches whose items are sorted by length together."""
+BLUR = 0.5
+"""Lengths are first stretched by up to this share at random, so that a site of few batches does not see the same ones
+in every epoch. With lognormal lengths (sigma 0.6, 85 items, batch 16) random batches hold 2.4 times the real steps,
+sorted ones 1.2 times and these 1.3 times."""
+
 
 @dataclass(frozen=True)
 class StageReport:
@@ -36,9 +43,21 @@ def optimizer_for(phase: Phase, parameters: list[nn.Parameter]) -> torch.optim.O
     return torch.optim.Adam(parameters, lr=phase.lr, weight_decay=phase.weight_decay)
 
 
-def batches(items: int, size: int, stream: torch.Generator, device: torch.device) -> Iterator[Tensor]:
-    """A shuffled epoch: int64 index tensors of ``size`` items, the last one shorter."""
-    return iter(torch.randperm(items, generator=stream).to(device).split(size))
+def batches(
+    items: int, size: int, stream: torch.Generator, device: torch.device, lengths: Tensor | None = None
+) -> Iterator[Tensor]:
+    """A shuffled epoch: int64 index tensors of ``size`` items, the last one shorter.
+
+    Items of different ``lengths`` (int64 [items]) that come near each other are roughly sorted by length before they
+    are cut into batches, and the batches come in random order: about half the padded steps, and every item once.
+    """
+    order = torch.randperm(items, generator=stream)
+    if lengths is None:
+        return iter(order.to(device).split(size))
+    blurred = lengths.cpu() * (1 + BLUR * torch.rand(items, generator=stream))
+    pools = [pool[blurred[pool].argsort(stable=True)] for pool in order.split(POOL * size)]
+    found = [batch for pool in pools for batch in pool.split(size)]
+    return iter([found[number].to(device) for number in torch.randperm(len(found), generator=stream).tolist()])
 
 
 def run_stage(
@@ -85,7 +104,7 @@ def _epochs(
     total, steps = torch.zeros((), device=workshop.data.device), 0
     for _ in range(phase.epochs if objective.items else 0):
         total = torch.zeros_like(total)
-        for index in batches(objective.items, phase.batch, stream, workshop.data.device):
+        for index in batches(objective.items, phase.batch, stream, workshop.data.device, objective.lengths):
             optimizer.zero_grad(set_to_none=True)
             loss = objective.loss(index)
             loss.backward()

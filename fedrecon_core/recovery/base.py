@@ -135,6 +135,7 @@ class TaskObjective(Objective):
             lambda batch: recovery.recover_locally(batch, workshop), workshop.data
         )
         self.items = len(workshop.data)
+        self.lengths = workshop.data.lengths()
 
     def loss(self, index: Tensor) -> Tensor:
         """Cross-entropy, mean over the batch, plus the strategy's local term."""

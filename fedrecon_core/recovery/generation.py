@@ -32,6 +32,8 @@ class GeneratorObjective(Objective):
         self.column = workshop.data.columns[name]
         self.samples = workshop.data.having(name)
         self.items = len(self.samples)
+        lengths = self.column.lengths()
+        self.lengths = None if lengths is None else lengths[self.samples]
 
     def loss(self, index: Tensor) -> Tensor:
         """Mean negative ELBO of the rows, in nats."""

@@ -72,6 +72,8 @@ class Objective(ABC):
 
     items: int
     """How many items an epoch goes through; 0 skips the stage."""
+    lengths: Tensor | None = None
+    """int64 [items]: how long each item is where they differ, so that batches hold items of like length."""
 
     @abstractmethod
     def loss(self, index: Tensor) -> Tensor:
