@@ -30,8 +30,11 @@ class PreparedLoader(DatasetLoader):
 
     @classmethod
     @abstractmethod
-    def recipe(cls, keys: Any, raw: Path) -> Recipe:
-        """The samples of the files below ``raw`` and how to read their rows; ``DataError`` naming a file at fault."""
+    def recipe(cls, keys: Any, raw: Path, cache: Path) -> Recipe:
+        """The samples of the files below ``raw`` and how to read their rows; ``DataError`` naming a file at fault.
+
+        ``cache`` is the folder of a ``CachedFeature``; it decides nothing about the rows.
+        """
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
         """The prepared folder ``root``, its arrays mapped from the disk."""
