@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fedrecon_core import seeding
 from fedrecon_core.config import ModelConfig, Params
 from fedrecon_core.modalities.base import ModalityKind
-from fedrecon_core.recovery.fills import StoredFill, store_fills
+from fedrecon_core.recovery.fills import SiteFills
 from fedrecon_core.recovery.stage import Knowledge, Objective, Shelf, Stage, Workshop
 from fedrecon_core.registry import MODALITIES, RECOVERIES
 from fedrecon_core.state import HEAD_GROUP, Groups, TransferPlan, extractor_group
@@ -126,30 +126,28 @@ def recovery_for(config: ModelConfig, spec: DatasetSpec) -> Recovery:
 
 
 class TaskObjective(Objective):
-    """Cross-entropy of the task model over present rows and the site's fills, which are made once."""
+    """Cross-entropy of the task model over present rows and the site's fills."""
 
     def __init__(self, recovery: Recovery, workshop: Workshop) -> None:
         self.workshop = workshop
         self.model = TaskModel(workshop.groups, recovery.spec)
-        self.fills: list[StoredFill] = store_fills(
-            lambda batch: recovery.recover_locally(batch, workshop), workshop.data
-        )
+        self.fills = SiteFills(lambda batch: recovery.recover_locally(batch, workshop), workshop.data)
         self.items = len(workshop.data)
         self.lengths = workshop.data.lengths()
 
     def loss(self, index: Tensor) -> Tensor:
         """Cross-entropy, mean over the batch, plus the strategy's local term."""
         batch = self.workshop.data.batch(index)
-        logits = self.model.logits(batch, [fill.take(index) for fill in self.fills])
+        logits = self.model.logits(batch, self.fills.of(index, batch))
         logits = self.workshop.logits_hook(logits, batch.labels)
         return F.cross_entropy(logits, batch.labels) + self.workshop.extra_loss(self.model, batch)
 
     def counts(self) -> dict[str, int]:
         """Samples through each extractor, real or filled, and through the head; extractors without any are left out."""
         rows = {name: self.workshop.data.columns[name].rows >= 0 for name in self.model.extractors}
-        for fill in self.fills:
-            if fill.modality in rows:
-                rows[fill.modality] = rows[fill.modality] | (fill.rows >= 0)
+        for name, filled in self.fills.seen.items():
+            if name in rows:
+                rows[name] = rows[name] | filled
         return self._named({name: int(seen.sum()) for name, seen in rows.items()})
 
     def real(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Fills of a whole site, made once per stage: the generators are frozen by then, so no batch makes them again."""
+"""Fills of a whole site, made once per stage where they fit the memory: the generators are frozen by then."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from fedrecon_core.types import Batch, Rows
 
 CHUNK = 512
 """Samples that are filled at once: large enough for speed, small enough for memory."""
+KEPT = 1 << 30
+"""Bytes of fills that a site keeps."""
+
+Recover = Callable[[Batch], Sequence[Fill]]
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,44 @@ def chunks(count: int, device: torch.device, size: int = CHUNK) -> Iterator[Tens
     return iter(torch.arange(count, device=device).split(size))
 
 
-def store_fills(recover: Callable[[Batch], Sequence[Fill]], data: SiteData) -> list[StoredFill]:
-    """Run ``recover`` over all samples of ``data`` without gradients and keep what it made."""
-    parts: dict[tuple[str, str], list[tuple[Tensor, Fill]]] = {}
-    with torch.no_grad():
-        for samples in chunks(len(data), data.device):
-            for fill in recover(data.batch(samples)):
-                if len(fill.rows.index):
-                    parts.setdefault((fill.modality, fill.slot), []).append((samples[fill.rows.index], fill))
-    return [_stored(found, len(data)) for found in parts.values()]
+class SiteFills:
+    """What ``recover`` puts into the gaps of ``data``, for one stage.
+
+    ``seen`` is modality -> bool [N], the samples that have a fill of it. The fills are kept in memory while they take
+    at most ``limit`` bytes; beyond it they are made anew for each batch, so that a site may lack more than its memory
+    holds.
+    """
+
+    def __init__(self, recover: Recover, data: SiteData, limit: int = KEPT) -> None:
+        self._recover = recover
+        self.seen: dict[str, Tensor] = {}
+        self._stored: list[StoredFill] | None = None
+        parts: dict[tuple[str, str], list[tuple[Tensor, Fill]]] = {}
+        room = limit
+        with torch.no_grad():
+            for samples in chunks(len(data), data.device):
+                for fill in recover(data.batch(samples)):
+                    places = samples[fill.rows.index]
+                    self._mark(fill.modality, places, len(data))
+                    room -= fill.rows.values.nbytes
+                    if room >= 0 and len(places):
+                        parts.setdefault((fill.modality, fill.slot), []).append((places, fill))
+                if room < 0:
+                    parts.clear()
+        if room >= 0:
+            self._stored = [_stored(found, len(data)) for found in parts.values()]
+
+    def _mark(self, modality: str, places: Tensor, count: int) -> None:
+        if modality not in self.seen:
+            self.seen[modality] = torch.zeros(count, dtype=torch.bool, device=places.device)
+        self.seen[modality][places] = True
+
+    def of(self, index: Tensor, batch: Batch) -> list[Fill]:
+        """The fills of ``batch``, which holds the samples ``index`` (int64 [B])."""
+        if self._stored is not None:
+            return [fill.take(index) for fill in self._stored]
+        with torch.no_grad():
+            return list(self._recover(batch))
 
 
 def _together(parts: list[Tensor]) -> Tensor:
