@@ -44,8 +44,7 @@ class Column:
 
     def used(self) -> Tensor:
         """int64: the rows that some sample has, ascending, each once."""
-        scaled: Tensor = (values - self.mean) / self.std
-        return scaled
+        return torch.unique(self.rows[self.rows >= 0])
 
     def steps(self, rows: Tensor) -> Tensor:
         """The stored values of ``rows`` (int64 [K]): [K, *shape], of sequences one behind the other [sum, D]."""
