@@ -44,7 +44,8 @@ class Column:
 
     def used(self) -> Tensor:
         """int64: the rows that some sample has, ascending, each once."""
-        return torch.unique(self.rows[self.rows >= 0])
+        rows: Tensor = torch.unique(self.rows[self.rows >= 0])
+        return rows
 
     def steps(self, rows: Tensor) -> Tensor:
         """The stored values of ``rows`` (int64 [K]): [K, *shape], of sequences one behind the other [sum, D]."""
