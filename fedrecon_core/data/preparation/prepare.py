@@ -1,16 +1,27 @@
-"""Writes the site folder of a recipe in blocks, so that memory stays small and an interruption costs one block."""
+"""Writes the site folders of recipes in blocks, so that memory stays small and an interruption costs one block."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.folder import SAMPLES, array_file, offsets_file, save_array, seal, stamp, write_samples
+from fedrecon_core.data.folder import (
+    DESCRIPTION,
+    SAMPLES,
+    array_file,
+    offsets_file,
+    save_array,
+    seal,
+    stamp,
+    write_samples,
+)
 from fedrecon_core.data.preparation.recipe import FloatArray, Recipe
 from fedrecon_core.disk import reason, replace_file, replace_text
 from fedrecon_core.errors import DataError
@@ -18,15 +29,30 @@ from fedrecon_core.errors import DataError
 WORK = ".preparing"
 """Where finished blocks wait for the others, inside the folder that is being made."""
 BLOCK = 64
-"""Samples that are read together: a feature extractor's batch, and what an interruption costs."""
+"""Samples that are read together: a feature extractor's batch."""
+BLOCK_BYTES, MOST_BLOCKS = 4 << 20, 16
+"""Small rows wait together, since each file costs a wait for the disk: up to so many bytes, of so many blocks."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with a modality, the rows that are done, and how many there will be."""
+"""Called with a modality, the rows that are done (over all sites), and how many there will be."""
+
+
+@dataclass
+class _Tally:
+    """Adds up the rows of all sites for ``show``."""
+
+    show: Progress
+    totals: Mapping[str, int]
+    done: dict[str, int] = field(default_factory=dict)
+
+    def add(self, modality: str, rows: int) -> None:
+        self.done[modality] = self.done.get(modality, 0) + rows
+        self.show(modality, self.done[modality], self.totals[modality])
 
 
 @dataclass(frozen=True)
 class _Blocks:
-    """The rows of one modality as blocks on the disk."""
+    """The rows of one modality, which wait as files in ``work`` until they are all there."""
 
     recipe: Recipe
     modality: str
@@ -38,61 +64,96 @@ class _Blocks:
         column = self.recipe.spec.names.index(self.modality)
         return np.flatnonzero(self.recipe.samples.present[:, column]).astype(np.int64)
 
-    def file(self, number: int) -> Path:
-        return self.work / f"{self.modality}.{number:06d}.npz"
+    @property
+    def ragged(self) -> bool:
+        return self.modality in self.recipe.ragged
 
-    def numbers(self) -> range:
-        return range(-(-len(self.samples) // BLOCK))
+    @property
+    def per_file(self) -> int:
+        """Samples whose rows wait in one file."""
+        block_bytes = 4 * BLOCK * prod(self.recipe.spec[self.modality].shape)
+        return BLOCK * min(max(BLOCK_BYTES // block_bytes, 1), MOST_BLOCKS)
 
-    def make(self, number: int) -> None:
-        """Read one block, unless an earlier attempt has."""
-        if self.file(number).exists():
+    def files(self) -> dict[Path, IntArray]:
+        """File -> the samples whose rows it takes."""
+        borders = range(0, len(self.samples), self.per_file)
+        parts = [self.samples[start : start + self.per_file] for start in borders]
+        return {self.work / f"{self.modality}.{number:06d}.npz": part for number, part in enumerate(parts)}
+
+    @property
+    def _joined(self) -> Path:
+        return self.work / f"{self.modality}.joined"
+
+    def write(self, folder: Path, tally: _Tally) -> None:
+        """The array file of the modality, and its borders; what an earlier attempt has done is not done again."""
+        if self._joined.exists() or not len(self.samples):
+            tally.add(self.modality, len(self.samples))
             return
-        samples = self.samples[number * BLOCK : (number + 1) * BLOCK]
-        rows = self.recipe.rows[self.modality](samples)
-        for sample, row in zip(samples.tolist(), rows, strict=True):
-            _refuse_misfit(self.recipe, self.modality, sample, row)
+        for file, samples in self.files().items():
+            if file.exists():
+                tally.add(self.modality, len(samples))
+            else:
+                self._make(file, samples, tally)
+        self._join(folder)
+        replace_text(self._joined, "")
+        for file in self.files():
+            file.unlink()
+
+    def _make(self, file: Path, samples: IntArray, tally: _Tally) -> None:
+        rows: list[FloatArray] = []
+        for start in range(0, len(samples), BLOCK):
+            chosen = samples[start : start + BLOCK]
+            for sample, row in zip(chosen.tolist(), self.recipe.rows[self.modality](chosen), strict=True):
+                rows.append(_fitting(self.recipe, self.modality, sample, row))
+            tally.add(self.modality, len(chosen))
+        together = np.concatenate(rows) if self.ragged else np.stack(rows)
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        together = np.concatenate(rows) if self.modality in self.recipe.ragged else np.stack(rows)
-        replace_file(self.file(number), lambda partial: _write_block(partial, together, lengths))
+        replace_file(file, lambda partial: _save_block(partial, together, lengths))
 
-    def join(self, folder: Path) -> None:
-        """The array file of the modality, and its borders, from all blocks; one block is in memory at a time."""
-        numbers, ragged = self.numbers(), self.modality in self.recipe.ragged
-        if not len(numbers):
-            return
-        lengths = np.concatenate([np.load(self.file(number))["lengths"] for number in numbers])
+    def _join(self, folder: Path) -> None:
+        """One array of all blocks, of which one is in memory at a time."""
+        lengths = np.concatenate([_load_block(file, "lengths") for file in self.files()])
         shape = self.recipe.spec[self.modality].shape
-        total = (int(lengths.sum()), *shape[1:]) if ragged else (len(lengths), *shape)
+        total = (int(lengths.sum()), *shape[1:]) if self.ragged else (len(lengths), *shape)
         replace_file(folder / array_file(self.modality), lambda partial: self._fill(partial, total))
-        if ragged:
+        if self.ragged:
             borders = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-            save_array(folder / offsets_file(self.modality), borders)
+            replace_file(folder / offsets_file(self.modality), lambda partial: save_array(partial, borders))
 
     def _fill(self, path: Path, shape: tuple[int, ...]) -> None:
         with path.open("wb") as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
-            for number in self.numbers():
-                file.write(np.ascontiguousarray(np.load(self.file(number))["rows"]).data)
+            for block in self.files():
+                file.write(np.ascontiguousarray(_load_block(block, "rows")).data)
 
 
-def _write_block(path: Path, rows: FloatArray, lengths: IntArray) -> None:
+def _save_block(path: Path, rows: FloatArray, lengths: IntArray) -> None:
     with path.open("wb") as file:
-        np.savez(file, rows=rows.astype(np.float32, copy=False), lengths=lengths)
+        np.savez(file, rows=rows, lengths=lengths)
 
 
-def _refuse_misfit(recipe: Recipe, modality: str, sample: int, row: FloatArray) -> None:
+def _load_block(path: Path, key: str) -> FloatArray | IntArray:
+    with np.load(path, allow_pickle=False) as block:
+        found: FloatArray | IntArray = block[key]
+        return found
+
+
+def _fitting(recipe: Recipe, modality: str, sample: int, row: FloatArray) -> FloatArray:
+    """The row in float32; ``DataError`` where it is none of the modality."""
     shape, ragged = recipe.spec[modality].shape, modality in recipe.ragged
-    fits = row.shape[1:] == shape[1:] and 1 <= len(row) <= shape[0] if ragged else row.shape == shape
-    if not fits:
+    steps = 1 <= row.shape[0] <= shape[0] if ragged and row.ndim else row.shape[:1] == shape[:1]
+    if not steps or row.shape[1:] != shape[1:]:
         expected = f"1 to {shape[0]} steps of {list(shape[1:])}" if ragged else f"{list(shape)}"
         raise DataError(f"{recipe.name_of(sample)}: {modality}: expected {expected}, found {list(row.shape)}")
+    with np.errstate(over="ignore"):
+        row = row.astype(np.float32, copy=False)
     if not np.isfinite(row).all():
         raise DataError(
             f"{recipe.name_of(sample)}: {modality}: expected finite numbers, found NaN or infinity; leave the file out "
             "where the modality is missing"
         )
+    return row
 
 
 def prepare(recipe: Recipe, out: Path, progress: Progress) -> None:
@@ -100,48 +161,76 @@ def prepare(recipe: Recipe, out: Path, progress: Progress) -> None:
 
     Raises ``DataError`` where ``out`` holds something else, a row does not fit, or the disk is full.
     """
-    _refuse_lacking(recipe)
+    prepare_sites({".": recipe}, out, progress)
+
+
+def prepare_sites(recipes: Mapping[str, Recipe], out: Path, progress: Progress) -> None:
+    """As ``prepare``, a site folder ``out/<name>`` per recipe; a site may lack a modality that another one has."""
+    totals = _totals(recipes.values())
+    tally = _Tally(progress, totals)
     try:
-        work = _begin(recipe, out)
-        for modality in recipe.spec.names:
-            _make(_Blocks(recipe, modality, work), progress)
-        (out / "arrays").mkdir(exist_ok=True)
-        for modality in recipe.spec.names:
-            _Blocks(recipe, modality, work).join(out)
-        replace_file(out / SAMPLES, lambda partial: write_samples(partial, recipe.spec, recipe.samples))
-        seal(out, recipe.spec)
-        stamp(out, recipe.samples)
-        shutil.rmtree(work)
+        work = _begin(recipes, out)
+        for name, recipe in recipes.items():
+            _write(recipe, out / name, work / name, tally)
+        _clear(work)
     except OSError as error:
-        raise DataError(
-            f"{out} cannot be written: {reason(error)}; mend that, then prepare again: it goes on"
-        ) from None
+        raise _failed(error, out) from None
 
 
-def _make(blocks: _Blocks, progress: Progress) -> None:
-    total = len(blocks.samples)
-    for number in blocks.numbers():
-        blocks.make(number)
-        progress(blocks.modality, min((number + 1) * BLOCK, total), total)
+def _write(recipe: Recipe, folder: Path, work: Path, tally: _Tally) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    (folder / "arrays").mkdir(parents=True, exist_ok=True)
+    for modality in recipe.spec.names:
+        _Blocks(recipe, modality, work).write(folder, tally)
+    replace_file(folder / SAMPLES, lambda partial: write_samples(partial, recipe.spec, recipe.samples))
+    seal(folder, recipe.spec)
+    stamp(folder, recipe.samples)
 
 
-def _refuse_lacking(recipe: Recipe) -> None:
-    columns = zip(recipe.spec.names, recipe.samples.present.T, strict=True)
-    lacking = [name for name, present in columns if not present.any()]
+def _failed(error: OSError, out: Path) -> DataError:
+    """The words for a disk that refuses: a file of the source, or what is being written."""
+    path = Path(str(error.filename or out))
+    if path.is_relative_to(out):
+        return DataError(f"{out} cannot be written: {reason(error)}; mend that, then prepare again: it goes on")
+    return DataError(f"{path} cannot be read: {reason(error)}; mend that, then prepare again: it goes on")
+
+
+def _totals(recipes: Iterable[Recipe]) -> dict[str, int]:
+    """Modality -> rows of all sites; ``DataError`` for one that the whole set lacks."""
+    totals: dict[str, int] = {}
+    for recipe in recipes:
+        for name, present in zip(recipe.spec.names, recipe.samples.present.T, strict=True):
+            totals[name] = totals.get(name, 0) + int(present.sum())
+        set_name = recipe.spec.name
+    lacking = [name for name, total in totals.items() if not total]
     if lacking:
         found = f"expected some sample with {', '.join(lacking)}, found none in the whole set"
-        raise DataError(f"{recipe.spec.name}: {found}")
+        raise DataError(f"{set_name}: {found}")
+    return totals
 
 
-def _begin(recipe: Recipe, out: Path) -> Path:
-    """The folder of blocks of this recipe; what an interrupted preparation of another left is not mixed with it."""
-    work, digest = out / WORK, recipe.digest()
+def _begin(recipes: Mapping[str, Recipe], out: Path) -> Path:
+    """The folder of blocks of these recipes; what an interrupted preparation of others left is not mixed with it."""
+    work = out / WORK
+    parts = "\n".join(f"{name} {recipe.digest()}" for name, recipe in recipes.items())
+    digest = hashlib.sha256(parts.encode()).hexdigest()
     known = (work / "recipe").read_text(encoding="utf-8") if (work / "recipe").is_file() else None
-    if known is None and out.exists() and any(out.iterdir()):
-        raise DataError(f"{out}: expected a new or empty folder, found files in it; choose another one")
+    if known is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        found = "a prepared data set" if (out / DESCRIPTION).is_file() else "files in it" if out.is_dir() else "a file"
+        raise DataError(f"{out}: expected a new or empty folder, found {found}; choose another one")
     if known not in (None, digest):
         told = "choose another folder, or delete this one"
         raise DataError(f"{out} holds an unfinished preparation of other files or with other options; {told}")
     work.mkdir(parents=True, exist_ok=True)
     replace_text(work / "recipe", digest)
     return work
+
+
+def _clear(work: Path) -> None:
+    """Remove the folder of blocks, last of all the file by which an interrupted removal goes on."""
+    for path in work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "recipe":
+            path.unlink()
+    shutil.rmtree(work)
