@@ -85,9 +85,9 @@ _METHODS: dict[str, type[Params]] = {
 
 _KEYS_OF_LEVEL = {
     "none": set(),
-    "site": {"rate"},
-    "sample": {"rate"},
-    "profile": {"profile"},
+    "site": {"rate", "sites", "independent"},
+    "sample": {"rate", "sites", "classes"},
+    "profile": {"profile", "independent"},
     "coupled": {"pairs", "complete_sites"},
 }
 _LEVEL_KEYS: set[str] = set().union(*_KEYS_OF_LEVEL.values())
@@ -112,6 +112,6 @@ def _outdated(target: Mapping[str, Any], path: list[str], value: Any) -> set[str
     section, last = path[-2] if len(path) > 1 else "", path[-1]
     if last == "name" and section in _METHODS and target.get("name", value) != value:
         return set(target) - set(_METHODS[section].model_fields)
-    if last == "level" and path[0] == "missing" and target.get("level", value) != value:
+    if last == "level" and path[0] == "missing" and len(path) == 3 and target.get("level", value) != value:
         return set(target) & (_LEVEL_KEYS - _KEYS_OF_LEVEL.get(str(value), _LEVEL_KEYS))
     return set()

@@ -5,7 +5,16 @@ the registries and turns every fault into one line that names the key, what was 
 """
 
 from fedrecon_core.config.base import Data, DataParams, Feature, Fusion, Params, Partition, Recovery, Strategy
-from fedrecon_core.config.missing import Missing, Missingness, MissingTest, MissingTrain, Profile, Rate
+from fedrecon_core.config.missing import (
+    Missing,
+    MissingHeldOut,
+    Missingness,
+    MissingTest,
+    MissingTrain,
+    Profile,
+    Rate,
+    Rates,
+)
 from fedrecon_core.config.run import ModelConfig, RunConfig, parse, parse_model
 from fedrecon_core.config.sections import (
     Engine,
@@ -30,6 +39,7 @@ __all__ = [
     "Kinds",
     "Local",
     "Missing",
+    "MissingHeldOut",
     "MissingTest",
     "MissingTrain",
     "Missingness",
@@ -39,6 +49,7 @@ __all__ = [
     "Phase",
     "Profile",
     "Rate",
+    "Rates",
     "Recovery",
     "RunConfig",
     "Sites",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fedrecon_core.config.base import untouched
 from fedrecon_core.faults import MisfitError
@@ -17,8 +18,16 @@ def _between(value: float) -> float:
     return value
 
 
+def _texts(value: Any) -> Any:
+    """Names that are numbers (classes often are) may stand without quotes."""
+    if not isinstance(value, Mapping):
+        return value
+    return {str(key) if type(key) is int else key: rate for key, rate in value.items()}
+
+
 _Rate = Annotated[float, AfterValidator(_between)]
 Rate = _Rate | dict[str, _Rate]
+Rates = Annotated[dict[str, Rate], BeforeValidator(_texts)]
 
 
 class Profile(Frozen):
@@ -29,26 +38,45 @@ class Profile(Frozen):
 
 
 class Missing(Frozen):
-    """Which modalities are absent in one split, at which level, at which rate (one number, or modality -> number)."""
+    """Which modalities are absent in one split, at which level, at which rate.
+
+    A rate is one number, or modality -> number, where a modality that is left out is never absent. ``rate`` counts for
+    all but those that have a rate of their own: ``sites`` maps site names to theirs, ``classes`` names of classes to
+    those of their samples (missing not at random). For a sample the rate of its class counts where one is given, else
+    that of its site, else ``rate``; each replaces the next as a whole. A sample of several classes has, of each
+    modality, the highest of its classes' rates.
+    """
 
     level: Literal["site", "sample", "profile", "coupled", "none"] = "none"
     rate: Rate = 0.0
+    sites: Rates = Field(default_factory=dict)
+    classes: Rates = Field(default_factory=dict)
     profile: tuple[Profile, ...] = ()
 
     @model_validator(mode="after")
-    def _possible(self) -> Self:
+    def _rates_act(self) -> Self:
         rates = self.rate.values() if isinstance(self.rate, dict) else (self.rate,)
-        if any(rates) and self.level not in ("site", "sample"):
-            raise MisfitError(
-                "level", f"expected site or sample, since a rate is given ({self.rate}), found '{self.level}'"
-            )
-        if self.level == "profile" and not self.profile:
+        if any(rates):
+            self._needs("site or sample", f"a rate is given ({self.rate})")
+        if self.sites:
+            self._needs("site or sample", "rates of sites are given")
+        if self.classes:
+            self._needs("sample", "rates of classes are given")
+        return self
+
+    @model_validator(mode="after")
+    def _profile_acts(self) -> Self:
+        if self.profile:
+            self._needs("profile", "a profile is given")
+        elif self.level == "profile":
             raise MisfitError(
                 "profile", "expected a list of {sites: .., modalities: [..]} for level profile, found none"
             )
-        if self.profile and self.level != "profile":
-            raise MisfitError("level", f"expected profile, since a profile is given, found '{self.level}'")
         return self
+
+    def _needs(self, levels: str, reason: str) -> None:
+        if self.level not in levels.split(" or "):
+            raise MisfitError("level", f"expected {levels}, since {reason}, found '{self.level}'")
 
 
 class MissingTrain(Missing):
@@ -64,7 +92,21 @@ class MissingTrain(Missing):
         return self
 
 
-class MissingTest(Missing):
+class MissingHeldOut(Missing):
+    """Missingness in validation. Where the sites evaluate and have masks of their own in training (levels site, profile
+    and coupled), the levels ``site`` and ``profile`` here mean those same masks; with ``independent`` they mean fresh
+    ones, drawn for this split alone, at its own rate or profile."""
+
+    independent: bool = False
+
+    @model_validator(mode="after")
+    def _independent_acts(self) -> Self:
+        if self.level not in ("site", "profile"):
+            untouched(self, ("independent",), f"with level {self.level} (it acts in site and profile alone)")
+        return self
+
+
+class MissingTest(MissingHeldOut):
     """Missingness in test; every test sample is scored under ``draws`` independent masks."""
 
     draws: int = Field(default=1, ge=1)
@@ -75,5 +117,5 @@ class Missingness(Frozen):
 
     empty: Literal["redraw", "skip", "allow"] = "redraw"
     train: MissingTrain = MissingTrain()
-    validation: Missing = Missing()
+    validation: MissingHeldOut = MissingHeldOut()
     test: MissingTest = MissingTest()

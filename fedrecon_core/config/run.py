@@ -13,7 +13,7 @@ from fedrecon_core.config.missing import Missingness
 from fedrecon_core.config.sections import Engine, Evaluate, Kinds, Local, Sites, Task, Updates
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.faults import MisfitError, explain
-from fedrecon_core.types import Frozen
+from fedrecon_core.types import SPLITS, Frozen
 
 
 class ModelConfig(Frozen):
@@ -55,19 +55,33 @@ class RunConfig(ModelConfig):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self._nothing_simulated_in_a_deployment()
-        profiled = sum(profile.sites for profile in self.missing.train.profile)
-        if profiled and profiled != self.sites.count:
-            expected = f"expected profiles of {self.sites.count} sites together (sites.count)"
-            raise MisfitError("missing.train.profile", f"{expected}, found {profiled}")
+        self._profiles_of_all_sites()
         if self.missing.train.level == "coupled" and self.missing.train.complete_sites >= self.sites.count:
             expected = f"expected fewer than sites.count ({self.sites.count})"
             raise MisfitError("missing.train.complete_sites", f"{expected}, found {self.missing.train.complete_sites}")
-        for split in ("validation", "test"):
-            level = getattr(self.missing, split).level
-            if level in ("site", "profile") and self.evaluate.where == "server":
-                expected = "expected sample, coupled or none where the server evaluates"
-                raise MisfitError(f"missing.{split}.level", f"{expected}, found '{level}'; use evaluate.where: sites")
+        if self.evaluate.where == "server":
+            self._no_sites_at_the_server()
         return self
+
+    def _profiles_of_all_sites(self) -> None:
+        for split in SPLITS:
+            profiled = sum(profile.sites for profile in getattr(self.missing, split).profile)
+            if profiled and profiled != self.sites.count:
+                expected = f"expected profiles of {self.sites.count} sites together (sites.count)"
+                raise MisfitError(f"missing.{split}.profile", f"{expected}, found {profiled}")
+
+    def _no_sites_at_the_server(self) -> None:
+        """Where the server evaluates, nothing of the held-out samples can depend on a site."""
+        for split in ("validation", "test"):
+            missing = getattr(self.missing, split)
+            if missing.level in ("site", "profile"):
+                expected = "expected sample, coupled or none where the server evaluates"
+                told = "use evaluate.where: sites"
+                raise MisfitError(f"missing.{split}.level", f"{expected}, found '{missing.level}'; {told}")
+            if missing.sites:
+                expected = "expected no rates of sites where the server evaluates"
+                found = f"found those of {len(missing.sites)}; leave them out or use evaluate.where: sites"
+                raise MisfitError(f"missing.{split}.sites", f"{expected}, {found}")
 
     @property
     def has_central_data(self) -> bool:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedrecon_core.config import Missing, MissingTest, RunConfig
+from fedrecon_core.config import Missing, MissingHeldOut, MissingTest, RunConfig
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
-from fedrecon_core.data.missingness import Scheme, effective_rates, sample_masks, site_masks
+from fedrecon_core.data.missingness import Scheme, Traits, effective_rates, sample_masks, site_masks
 from fedrecon_core.data.partitions.base import Partition
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.registry import PARTITIONS
@@ -99,7 +99,8 @@ def _digest(shares: Mapping[str, Mapping[str, Share]], content: Callable[[Share]
 
 def _scheme(dataset: Dataset, config: RunConfig, split: str) -> Scheme:
     missing: Missing = getattr(config.missing, split)
-    return Scheme(missing, config.missing.empty, dataset.spec.names, split, config.seed)
+    spec, sites = dataset.spec, tuple(_sites(dataset, config))
+    return Scheme(missing, config.missing.empty, spec.names, split, config.seed, sites, spec.classes)
 
 
 def _partition(config: RunConfig) -> Partition:
@@ -127,7 +128,7 @@ def _training(dataset: Dataset, config: RunConfig) -> _Training:
         owner = dataset.owner[members]
     masks = None
     if config.missing.train.level in ("site", "profile"):
-        masks = _drawn_site_masks(dataset, config, "train", members, owner)
+        masks = _drawn_site_masks(dataset, config, "train", (members, owner))
     return _Training(members, owner, masks)
 
 
@@ -155,7 +156,8 @@ def _coupled(dataset: Dataset, config: RunConfig, members: IntArray) -> _Trainin
     _check_kinds(dataset, config)
     blocks = np.array_split(np.arange(len(dataset.spec.classes)), len(names))
     block_of = np.repeat(np.arange(len(names)), [len(block) for block in blocks])
-    kind = block_of[dataset.labels[members]]
+    block_of = np.append(block_of, len(names) - 1)  # of a multilabel set the samples without a label
+    kind = block_of[dataset.strata()[members]]
     shuffled = numpy_stream(config.seed, "coupled", "pairs").permutation(len(members))
     kind[shuffled[: round(keys.pairs * len(members))]] = len(names)
     seats = [np.arange(m, simple, len(names)) for m in range(len(names))] + [np.arange(simple, count)]
@@ -183,18 +185,23 @@ def _check_kinds(dataset: Dataset, config: RunConfig) -> None:
         )
 
 
-def _drawn_site_masks(dataset: Dataset, config: RunConfig, split: str, members: IntArray, owner: IntArray) -> BoolArray:
-    """bool [S, M]: fresh masks of the sites; a modality that none of a site's samples really has is not drawn."""
+def _drawn_site_masks(
+    dataset: Dataset, config: RunConfig, split: str, held: tuple[IntArray, IntArray], draw: int = 0
+) -> BoolArray:
+    """bool [S, M]: fresh masks of the sites, which hold the samples ``held`` (their indices, and the site of each); a
+    modality that none of a site's samples really has is not drawn."""
+    members, owner = held
     sites, columns = config.sites.count, dataset.exists()[members].T
     exists = np.stack([np.bincount(owner, weights=column, minlength=sites) > 0 for column in columns], axis=1)
     exists[np.bincount(owner, minlength=sites) == 0] = True
-    return site_masks(_scheme(dataset, config, split), exists)
+    return site_masks(_scheme(dataset, config, split), exists, draw)
 
 
 def _train_shares(dataset: Dataset, config: RunConfig, training: _Training) -> dict[str, Share]:
     exists = dataset.exists()[training.members]
     if training.masks is None:
-        present = sample_masks(_scheme(dataset, config, "train"), exists)
+        traits = Traits(training.owner, dataset.labels[training.members])
+        present = sample_masks(_scheme(dataset, config, "train"), exists, traits=traits)
     else:
         present = training.masks[training.owner] & exists
     shares = _grouped(config, training.members, present, training.owner, _sites(dataset, config))
@@ -209,20 +216,22 @@ def _train_shares(dataset: Dataset, config: RunConfig, training: _Training) -> d
 def _held_out_shares(dataset: Dataset, config: RunConfig, split: str, training: _Training) -> dict[str, Share]:
     """The shares of ``validation`` or ``test`` at the server or the sites, each sample once per draw."""
     members = dataset.members(SPLITS.index(split))
-    missing: Missing = getattr(config.missing, split)
+    missing: MissingHeldOut = getattr(config.missing, split)
     draws = missing.draws if isinstance(missing, MissingTest) else 1
-    exists = dataset.exists()[members]
     places: Sequence[str] = [SERVER]
     owner = np.zeros(len(members), dtype=np.int64)
     if config.evaluate.where == "sites":
         owner, places = _spread(dataset, config, split, training), _sites(dataset, config)
-    if missing.level in ("site", "profile"):
-        masks = _held_out_site_masks(dataset, config, split, training, owner)
-        present = np.tile(masks[owner] & exists, (draws, 1))
-    else:
+    if missing.level not in ("site", "profile"):
+        exists, traits = dataset.exists()[members], Traits(owner, dataset.labels[members])
         scheme = _scheme(dataset, config, split)
-        present = np.concatenate([sample_masks(scheme, exists, draw) for draw in range(draws)])
-    shares = _grouped(config, np.tile(members, draws), present, np.tile(owner, draws), places)
+        drawn = [sample_masks(scheme, exists, draw, traits) for draw in range(draws)]
+    elif missing.independent or training.masks is None:
+        drawn = _own_masks(dataset, config, split, owner, draws)
+    else:
+        _check_kept(config, split)
+        drawn = [training.masks[owner] & dataset.exists()[members]] * draws
+    shares = _grouped(config, np.tile(members, draws), np.concatenate(drawn), np.tile(owner, draws), places)
     if not any(len(share.samples) for share in shares.values()):
         raise DataError(
             f"missing.{split}: expected some {split} sample with a modality, found none; "
@@ -231,25 +240,36 @@ def _held_out_shares(dataset: Dataset, config: RunConfig, split: str, training: 
     return shares
 
 
-def _held_out_site_masks(
-    dataset: Dataset, config: RunConfig, split: str, training: _Training, owner: IntArray
-) -> BoolArray:
-    """bool [S, M]: a site lacks in evaluation what it lacks in training; without such masks they are drawn here."""
-    missing: Missing = getattr(config.missing, split)
-    if training.masks is None:
-        return _drawn_site_masks(dataset, config, split, dataset.members(SPLITS.index(split)), owner)
-    train = config.missing.train
+def _own_masks(dataset: Dataset, config: RunConfig, split: str, owner: IntArray, draws: int) -> list[BoolArray]:
+    """For each draw bool [N, M]: masks of the sites for this split alone. They are the same in each draw, unless they
+    are asked for as independent."""
+    members = dataset.members(SPLITS.index(split))
+    fresh = getattr(config.missing, split).independent
+    masks = [_drawn_site_masks(dataset, config, split, (members, owner), draw if fresh else 0) for draw in range(draws)]
+    exists = dataset.exists()[members]
+    return [mask[owner] & exists for mask in masks]
+
+
+def _check_kept(config: RunConfig, split: str) -> None:
+    """A site lacks in evaluation what it lacks in training: rates or a profile cannot ask for something else."""
+    train, missing = config.missing.train, getattr(config.missing, split)
+    told = f"or set missing.{split}.independent: true for masks of its own"
+    keep = "the sites keep their training masks, expected"
     if missing.level == "profile" and missing.profile != train.profile:
         raise ConfigError(
-            f"missing.{split}.profile: the sites keep their training masks, expected missing.train.profile, found "
-            f"another list; repeat that list or set missing.{split}.level: sample"
+            f"missing.{split}.profile: {keep} missing.train.profile, found another list; repeat that list, "
+            f"set missing.{split}.level: sample, {told}"
         )
     if missing.level == "site" and missing.rate not in (0.0, train.rate if train.level == "site" else 0.0):
         raise ConfigError(
-            f"missing.{split}.rate: the sites keep their training masks, expected no rate or missing.train.rate, found "
-            f"{missing.rate}; leave it out or set missing.{split}.level: sample"
+            f"missing.{split}.rate: {keep} no rate or missing.train.rate, found {missing.rate}; leave it out, "
+            f"set missing.{split}.level: sample, {told}"
         )
-    return training.masks
+    if missing.sites and missing.sites != train.sites:
+        raise ConfigError(
+            f"missing.{split}.sites: {keep} no rates of sites or missing.train.sites, found others; leave them out, "
+            f"set missing.{split}.level: sample, {told}"
+        )
 
 
 def _spread(dataset: Dataset, config: RunConfig, split: str, training: _Training) -> IntArray:

@@ -1,20 +1,23 @@
 """Presence masks: which sample shows which modality, in a split, under the config's level and rate.
 
 A mask depends only on the config's missingness, the run's seed, the position of the sample (or site) and on which
-modalities really exist, never on a value of an array, a label, the recovery or the strategy. Row i of a draw depends
-on no other row, so a longer split or more sites keep the masks of those before them.
+modalities really exist, never on a value of an array, the recovery or the strategy. It depends on a sample's site where
+the config gives that site a rate of its own (``sites``), and on a label with one explicit option alone: rates by class
+(``classes``), which are missingness not at random. Row i of a draw depends on no other row, so a longer split or more
+sites keep the masks of those before them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrecon_core.config import Missing
-from fedrecon_core.data.dataset import BoolArray
+from fedrecon_core.config import Missing, Rate
+from fedrecon_core.data.dataset import BoolArray, IntArray
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.seeding import numpy_stream
 
@@ -25,13 +28,16 @@ Empty = Literal["redraw", "skip", "allow"]
 @dataclass(frozen=True)
 class Scheme:
     """The missingness of one ``split``: its config, the modality ``names`` in the order of the mask's columns, what
-    happens to a sample or site that would keep nothing, and the run's ``seed``."""
+    happens to a sample or site that would keep nothing, the run's ``seed``, and the names of the ``sites`` and
+    ``classes`` that may have rates of their own."""
 
     missing: Missing
     empty: Empty
     names: tuple[str, ...]
     split: str
     seed: int
+    sites: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -43,41 +49,112 @@ class Scheme:
         return numpy_stream(self.seed, "missing", self.split, *purpose)
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What a sample's rates may hang on where the config says so: ``owner`` int64 [N], the position of its site in the
+    scheme's ``sites``, and its ``labels`` int64 [N], of several classes zeros and ones [N, C]."""
+
+    owner: IntArray
+    labels: IntArray
+
+
 def rates(scheme: Scheme) -> FloatArray:
     """float64 [M]: the probability that each modality is absent; a mapping leaves out those that are always there.
 
     Raises ``ConfigError`` for an unknown modality, and where ``redraw`` could never keep anything.
     """
-    rate = scheme.missing.rate
+    return _rates(scheme, scheme.missing.rate, f"{scheme.key}.rate")
+
+
+def _rates(scheme: Scheme, rate: Rate, key: str) -> FloatArray:
+    """float64 [M]: the rates that stand under ``key``."""
     if isinstance(rate, dict):
-        _known(scheme, tuple(rate), f"{scheme.key}.rate")
+        _known(tuple(rate), scheme.names, key, "modalities of the data set")
         values = np.array([rate.get(name, 0.0) for name in scheme.names], dtype=np.float64)
     else:
         values = np.full(len(scheme.names), rate, dtype=np.float64)
-    if scheme.empty == "redraw" and (values >= 1).all():
-        raise ConfigError(
-            f"{scheme.key}.rate: with missing.empty: redraw some modality needs a rate below 1, found 1.0 for all of "
-            f"{', '.join(scheme.names)}; lower the rate or set missing.empty: skip"
-        )
+    if (values >= 1).all():
+        _refuse_all_absent(scheme, key, "")
     return values
 
 
-def _known(scheme: Scheme, given: tuple[str, ...], key: str) -> None:
+def _refuse_all_absent(scheme: Scheme, key: str, where: str) -> None:
+    """``ConfigError`` where rates of 1.0 for all modalities leave ``redraw`` nothing to keep."""
+    if scheme.empty == "redraw":
+        raise ConfigError(
+            f"{key}: with missing.empty: redraw some modality needs a rate below 1, found 1.0 for all of "
+            f"{', '.join(scheme.names)}{where}; lower the rate or set missing.empty: skip"
+        )
+
+
+def _known(given: tuple[str, ...], known: tuple[str, ...], key: str, what: str) -> None:
+    """``ConfigError`` that names the first of ``given`` which is none of ``known``, and of these some."""
+    listed = ", ".join(islice(known, 8)) + (f", ... {len(known)} in all" if len(known) > 8 else "")
+    there = set(known)
     for name in given:
-        if name not in scheme.names:
-            raise ConfigError(
-                f"{key}: expected modalities of the data set ({', '.join(scheme.names)}), found '{name}'; "
-                "correct the name"
-            )
+        if name not in there:
+            raise ConfigError(f"{key}: expected {what} ({listed}), found '{name}'; correct the name")
+
+
+def site_rates(scheme: Scheme) -> FloatArray:
+    """float64 [S, M]: the rates of each of the scheme's ``sites``: its own where the config gives some, else ``rate``.
+
+    Raises ``ConfigError`` as ``rates`` does, and for an unknown site.
+    """
+    given, key = scheme.missing.sites, f"{scheme.key}.sites"
+    _known(tuple(given), scheme.sites, key, "sites of the run")
+    found = np.tile(rates(scheme), (len(scheme.sites), 1))
+    position = {name: index for index, name in enumerate(scheme.sites)}
+    for name, rate in given.items():
+        found[position[name]] = _rates(scheme, rate, f"{key}.{name}")
+    return found
+
+
+def class_rates(scheme: Scheme) -> FloatArray:
+    """float64 [C, M]: the rates that the config gives to samples of each class; NaN where it gives none.
+
+    Raises ``ConfigError`` as ``rates`` does, and for an unknown class.
+    """
+    given, key = scheme.missing.classes, f"{scheme.key}.classes"
+    _known(tuple(given), scheme.classes, key, "classes of the data set")
+    found = np.full((len(scheme.classes), len(scheme.names)), np.nan)
+    for name, rate in given.items():
+        found[scheme.classes.index(name)] = _rates(scheme, rate, f"{key}.{name}")
+    return found
+
+
+def sample_rates(scheme: Scheme, traits: Traits) -> FloatArray:
+    """float64 [N, M], or [M] where all are alike: the rates of each sample at level ``sample``.
+
+    Those of its class count where the config gives some, else those of its site, else ``rate``. A sample of several
+    classes has of each modality the highest of its classes' rates, a sample of none those of its site. Raises
+    ``ConfigError`` as ``site_rates`` and ``class_rates`` do.
+    """
+    base = site_rates(scheme)[traits.owner] if scheme.missing.sites else rates(scheme)
+    if not scheme.missing.classes:
+        return base
+    by_class = class_rates(scheme)
+    if traits.labels.ndim == 1:
+        own = by_class[traits.labels]
+        return np.where(np.isnan(own), base, own)
+    found = np.full((len(traits.labels), len(scheme.names)), -1.0)
+    for label, own in enumerate(by_class):
+        rated = np.maximum(found, np.where(np.isnan(own), base, own))
+        found = np.where(traits.labels[:, label, None] > 0, rated, found)
+    found = np.where(found < 0, base, found)
+    if (found >= 1).all(axis=1).any():
+        _refuse_all_absent(scheme, f"{scheme.key}.classes", " in a sample of several classes")
+    return found
 
 
 def bernoulli(rate: FloatArray, exists: BoolArray, stream: np.random.Generator, *, redraw: bool) -> BoolArray:
-    """bool [N, M]: each existing modality is kept with probability ``1 - rate[m]``, independently (``rate`` [M],
-    ``exists`` bool [N, M]).
+    """bool [N, M]: each existing modality is kept with probability ``1 - rate``, independently (``rate`` [M] or, with
+    rates of each row's own, [N, M]; ``exists`` bool [N, M]).
 
     ``redraw`` conditions each row on keeping at least one, which is the distribution of drawing again until one is
     kept, without a loop and without a row's mask depending on other rows: while nothing is kept yet, modality m is
-    kept with probability (1 - r_m) / (1 - product of r_j over j >= m). A row in which nothing exists stays empty.
+    kept with probability (1 - r_m) / (1 - product of r_j over j >= m). A row stays empty in which nothing exists, or
+    only what has a rate of 1.
     """
     uniform = stream.random(exists.shape)
     absent = np.where(exists, rate, 1.0)
@@ -99,26 +176,31 @@ def one_of(exists: BoolArray, stream: np.random.Generator) -> BoolArray:
     return np.asarray(chosen & exists)
 
 
-def sample_masks(scheme: Scheme, exists: BoolArray, draw: int = 0) -> BoolArray:
+def sample_masks(scheme: Scheme, exists: BoolArray, draw: int = 0, traits: Traits | None = None) -> BoolArray:
     """bool [N, M]: the masks of the levels that concern single samples: ``sample`` (Bernoulli), ``coupled`` (one
-    modality each) and ``none``. ``exists`` bool [N, M]; ``draw`` numbers independent masks of the same samples.
+    modality each) and ``none``. ``exists`` bool [N, M]; ``draw`` numbers independent masks of the same samples; rates
+    by site and class need the samples' ``traits``.
 
     With ``empty: skip`` or ``allow`` rows may be all False; what then happens is the caller's.
     """
     stream = scheme.stream("sample", draw)
     if scheme.missing.level == "sample":
-        return bernoulli(rates(scheme), exists, stream, redraw=scheme.empty == "redraw")
+        rate = rates(scheme) if traits is None else sample_rates(scheme, traits)
+        return bernoulli(rate, exists, stream, redraw=scheme.empty == "redraw")
     if scheme.missing.level == "coupled":
         return one_of(exists, stream)
     return exists
 
 
-def site_masks(scheme: Scheme, exists: BoolArray) -> BoolArray:
+def site_masks(scheme: Scheme, exists: BoolArray, draw: int = 0) -> BoolArray:
     """bool [S, M]: one mask per site, fixed for all rounds, for the levels ``site`` (Bernoulli) and ``profile`` (sites
-    in the order of the list). ``exists`` bool [S, M]: which modalities the site's samples really have."""
+    in the order of the list, the same in each draw). ``exists`` bool [S, M]: which modalities the site's samples really
+    have; ``draw`` numbers independent masks of the same sites."""
     if scheme.missing.level == "profile":
         return profile_masks(scheme, len(exists)) & exists
-    return bernoulli(rates(scheme), exists, scheme.stream("site"), redraw=scheme.empty == "redraw")
+    rate = site_rates(scheme) if scheme.missing.sites else rates(scheme)
+    stream = scheme.stream("site", draw) if draw else scheme.stream("site")
+    return bernoulli(rate, exists, stream, redraw=scheme.empty == "redraw")
 
 
 def profile_masks(scheme: Scheme, sites: int) -> BoolArray:
@@ -126,7 +208,12 @@ def profile_masks(scheme: Scheme, sites: int) -> BoolArray:
     where they do not name exactly ``sites`` sites."""
     profiles = scheme.missing.profile
     for index, profile in enumerate(profiles):
-        _known(scheme, profile.modalities, f"{scheme.key}.profile.{index}.modalities")
+        _known(
+            profile.modalities,
+            scheme.names,
+            f"{scheme.key}.profile.{index}.modalities",
+            "modalities of the data set",
+        )
     counts = [profile.sites for profile in profiles]
     if sum(counts) != sites:
         raise ConfigError(
