@@ -156,8 +156,7 @@ def _coupled(dataset: Dataset, config: RunConfig, members: IntArray) -> _Trainin
     _check_kinds(dataset, config)
     blocks = np.array_split(np.arange(len(dataset.spec.classes)), len(names))
     block_of = np.repeat(np.arange(len(names)), [len(block) for block in blocks])
-    block_of = np.append(block_of, len(names) - 1)  # of a multilabel set the samples without a label
-    kind = block_of[dataset.strata()[members]]
+    kind = block_of[dataset.labels[members]]
     shuffled = numpy_stream(config.seed, "coupled", "pairs").permutation(len(members))
     kind[shuffled[: round(keys.pairs * len(members))]] = len(names)
     seats = [np.arange(m, simple, len(names)) for m in range(len(names))] + [np.arange(simple, count)]
@@ -172,6 +171,17 @@ def _coupled(dataset: Dataset, config: RunConfig, members: IntArray) -> _Trainin
 
 
 def _check_kinds(dataset: Dataset, config: RunConfig) -> None:
+    partition = config.data.partition
+    if _partition(config).fixed_sites(partition, dataset.natural_ids):
+        raise ConfigError(
+            f"missing.train.level: coupled deals to sites of each kind, expected a partition for any number of them, "
+            f"found data.partition {partition.name}; choose another level or partition"
+        )
+    if dataset.spec.target == "multilabel":
+        raise ConfigError(
+            "missing.train.level: coupled deals out blocks of classes, expected data with one class per sample, found "
+            f"the multilabel {dataset.spec.name}; use another level"
+        )
     kinds, complete = len(dataset.spec.names), config.missing.train.complete_sites
     if config.sites.count - complete < kinds:
         raise ConfigError(
@@ -273,21 +283,25 @@ def _check_kept(config: RunConfig, split: str) -> None:
 
 
 def _spread(dataset: Dataset, config: RunConfig, split: str, training: _Training) -> IntArray:
-    """int64 [N]: the site of each held-out sample: at random in equal shares, or, where the partition keeps natural
-    ids together, with its id: at the (first) site that trains on it, new ids being dealt whole."""
+    """int64 [N]: the site of each held-out sample: at random in equal shares, or, where the partition goes by natural
+    ids, with its id, new ids being dealt whole. Where an id lies at one site it is that one (the first, should a level
+    of missingness have torn it), else that of a random training sample of the id."""
     members, sites = dataset.members(SPLITS.index(split)), config.sites.count
     if dataset.owner is not None:
         return dataset.owner[members]
-    draw = numpy_stream(config.seed, "spread", split)
-    if not _partition(config).keeps_naturals:
+    draw, partition = numpy_stream(config.seed, "spread", split), _partition(config)
+    if not (partition.keeps_naturals or partition.follows_naturals):
         return draw.permutation(len(members)) % sites
     known, inverse = np.unique(dataset.natural_ids[members], return_inverse=True)
-    seat = draw.permutation(len(known)) % sites
-    trained, first = np.unique(dataset.natural_ids[training.members], return_index=True)
-    position = np.minimum(np.searchsorted(trained, known), len(trained) - 1)
-    seen = trained[position] == known
-    seat[seen] = training.owner[first[position[seen]]]
-    return np.asarray(seat[inverse])
+    seat = (draw.permutation(len(known)) % sites)[inverse]
+    trained, counts = np.unique(dataset.natural_ids[training.members], return_counts=True)
+    by_id = training.owner[np.argsort(dataset.natural_ids[training.members], kind="stable")]
+    position = np.minimum(np.searchsorted(trained, known), len(trained) - 1)[inverse]
+    seen = trained[position] == known[inverse]
+    chosen = (np.cumsum(counts) - counts)[position]
+    if partition.follows_naturals:
+        chosen = chosen + (draw.random(len(members)) * counts[position]).astype(np.int64)
+    return np.asarray(np.where(seen, by_id[chosen], seat))
 
 
 def _sites(dataset: Dataset, config: RunConfig) -> Sequence[str]:

@@ -8,6 +8,8 @@ import pytest
 from fedrecon_core.config import Params, RunConfig, parse
 from fedrecon_core.data.allocation import Allocation, Share, allocate, site_name
 from fedrecon_core.data.dataset import Dataset
+from fedrecon_core.data.partitions.base import owners
+from fedrecon_core.data.partitions.sharded import deal
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.registry import CORE_PACKAGES, PARTITIONS, RECOVERIES, STRATEGIES, discover
 from fedrecon_core.types import DatasetSpec, ModalitySpec
@@ -17,6 +19,8 @@ discover(CORE_PACKAGES)
 NAMES = ("image", "text", "audio")
 LABELS = np.random.default_rng(0).integers(0, 7, 900)
 NATURALS = np.random.default_rng(1).integers(0, 60, 900) * 10 + 3
+FIXED = [name for name, cls in PARTITIONS.items() if cls().fixed_sites(cls.Params(name=name), NATURALS)]
+FREE = [name for name in PARTITIONS.names() if name not in FIXED]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,6 +35,12 @@ def toys():
 def assign(name: str, sites: int = 8, seed: int = 2**62 + 1, labels=LABELS, naturals=NATURALS, **keys) -> np.ndarray:
     cls = PARTITIONS.get(name)
     return cls().assign(cls.Params(name=name, **keys), labels, naturals, sites, seed)
+
+
+def count_of(name: str) -> int:
+    """A number of sites that the scheme deals the samples here to."""
+    cls = PARTITIONS.get(name)
+    return (cls().fixed_sites(cls.Params(name=name), NATURALS) or (8,))[0]
 
 
 def toy_set(train: int = 600) -> Dataset:
@@ -73,18 +83,19 @@ def held(shares: dict[str, Share]) -> np.ndarray:
 # ----------------------------------------------------------------------------------------------------------- schemes
 @pytest.mark.parametrize("name", PARTITIONS.names())
 def test_every_scheme_gives_each_sample_one_site_and_the_same_for_the_same_seed(name):
-    first, second, other = assign(name), assign(name), assign(name, seed=5)
+    sites = count_of(name)
+    first, second, other = assign(name, sites), assign(name, sites), assign(name, sites, seed=5)
     assert first.dtype == np.int64 and first.shape == LABELS.shape
-    assert first.min() >= 0 and first.max() < 8
+    assert first.min() >= 0 and first.max() < sites
     assert first.tobytes() == second.tobytes() != other.tobytes()
 
 
-@pytest.mark.parametrize("name", PARTITIONS.names())
+@pytest.mark.parametrize("name", FREE)
 def test_every_scheme_gives_a_single_site_everything(name):
     assert not assign(name, sites=1).any()
 
 
-@pytest.mark.parametrize("name", PARTITIONS.names())
+@pytest.mark.parametrize("name", FREE)
 def test_every_scheme_refuses_more_sites_than_samples(name):
     with pytest.raises(DataError, match=r"sites\.count: expected at most 20, .*found 21"):
         assign(name, sites=21, labels=LABELS[:20], naturals=NATURALS[:20])
@@ -92,7 +103,7 @@ def test_every_scheme_refuses_more_sites_than_samples(name):
 
 @pytest.mark.parametrize("name", PARTITIONS.names())
 def test_every_scheme_is_silent(name, capfd, recwarn):
-    assign(name)
+    assign(name, count_of(name))
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
 
@@ -141,12 +152,112 @@ def test_natural_refuses_more_sites_than_ids():
         assign("natural", sites=61)
 
 
+def test_natural_ids_of_very_unequal_sizes_stay_whole_each():
+    events = np.random.default_rng(3).permutation(np.repeat(np.arange(7), [1, 2, 5, 12, 80, 300, 500]))
+    labels = np.arange(900) % 4
+    for sites in (3, 7):
+        owner = assign("natural", sites, labels=labels, naturals=events)
+        places = [np.unique(owner[events == event]) for event in range(7)]
+        assert all(len(place) == 1 for place in places)
+        held = np.bincount(np.concatenate(places), minlength=sites)
+        assert held.max() - held.min() <= 1 and held.min() >= 1
+
+
+# ----------------------------------------------------------------------------------------------------------- sharded
+def test_sharded_gives_each_natural_id_sites_of_its_own():
+    owner = assign("sharded", 60 * 4, shards=4)
+    assert np.array_equal(np.unique(NATURALS)[owner // 4], NATURALS)
+    assert len(np.unique(owner)) > 120
+
+
+@pytest.mark.parametrize(("keys", "right"), [({}, 300), ({"shards": 1}, 60)])
+def test_sharded_tells_the_right_number_of_sites(keys, right):
+    shards = keys.get("shards", 5)
+    words = rf"sites\.count: expected {right} \(60 natural ids in {shards} shards each\), found 8; set sites\.count"
+    with pytest.raises(DataError, match=words):
+        assign("sharded", 8, **keys)
+
+
+def test_sharded_skews_classes_within_an_id_the_more_the_smaller_alpha():
+    labels, naturals = np.arange(6000) % 6, np.arange(6000) // 6 % 10
+
+    def skew(alpha: float) -> float:
+        table = np.zeros((50, 6))
+        np.add.at(table, (assign("sharded", 50, labels=labels, naturals=naturals, alpha=alpha), labels), 1)
+        held = table.sum(axis=1)
+        return float((table.max(axis=1)[held > 0] / held[held > 0]).mean())
+
+    assert skew(0.1) > 0.6 > 0.3 > skew(100.0)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 5.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_sharded_deals_as_the_balanced_dirichlet_partitioner_does(alpha, seed):
+    from flwr_datasets.partitioner import DirichletPartitioner
+
+    labels = np.random.default_rng(seed).integers(0, 6, 280)
+    keys = {"num_partitions": 5, "partition_by": "value", "alpha": alpha, "min_partition_size": 0}
+    expected = owners(
+        lambda: DirichletPartitioner(**keys, self_balancing=True, shuffle=False, seed=seed), labels, np.arange(280)
+    )
+    assert np.array_equal(deal(labels, 5, alpha, np.random.default_rng(seed)), expected)
+
+
+def test_sharded_draws_again_until_each_shard_holds_the_least():
+    labels, naturals = np.arange(2800) % 6, np.arange(2800) // 280
+    keys = {"labels": labels, "naturals": naturals, "alpha": 0.1}
+    assert np.bincount(assign("sharded", 50, **keys), minlength=50).min() < 5
+    assert np.bincount(assign("sharded", 50, least=5, **keys), minlength=50).min() >= 5
+
+
+@pytest.mark.parametrize(("alpha", "least"), [(1.0, 4), (1e-6, 2)])
+def test_sharded_says_which_id_cannot_fill_its_shards(alpha, least):
+    labels, naturals = np.zeros(35, dtype=np.int64), np.repeat([4, 9], [20, 15])
+    words = rf"expected 5 shards of at least {least} samples .* for id [49] with its (15|20) samples"
+    with pytest.raises(DataError, match=rf"data\.partition\.least: {words}"):
+        assign("sharded", 10, labels=labels, naturals=naturals, alpha=alpha, least=least)
+
+
+@pytest.mark.parametrize("alpha", [1e-6, 1e6])
+def test_sharded_loses_no_sample_at_extreme_alpha_or_with_fewer_samples_than_shards(alpha):
+    naturals = np.repeat(np.arange(4), [1, 3, 6, 90])
+    owner = assign("sharded", 20, labels=np.arange(100) % 7, naturals=naturals, alpha=alpha)
+    assert np.array_equal(owner // 5, naturals)
+
+
+def test_an_id_more_leaves_the_shards_of_the_others():
+    few, all_ids = NATURALS < 300, assign("sharded", 300)
+    ids = len(np.unique(NATURALS[few]))
+    assert np.array_equal(assign("sharded", ids * 5, labels=LABELS[few], naturals=NATURALS[few]), all_ids[few])
+
+
+def test_held_out_samples_lie_at_a_shard_of_their_id_in_proportion():
+    dataset = toy_set(train=1000)
+    test = dataset.members(2)
+    dataset.groups[:1000] = np.arange(1000) // 500
+    dataset.groups[test[:80]] = 1  # a subject of training; the others are not
+    run = config(count=8, where="sites", partition={"name": "sharded", "shards": 4, "alpha": 0.3})
+    allocation = allocate(dataset, run)
+    sizes = np.array([len(share.samples) for share in allocation.train.values()])
+    placed = {int(sample): at for at, share in enumerate(allocation.test.values()) for sample in share.samples}
+    known = np.bincount([placed[int(sample)] for sample in test[:80]], minlength=8)
+    assert known[:4].sum() == 0 and known[sizes == 0].sum() == 0
+    assert np.abs(known[4:] / 80 - sizes[4:] / 500).max() < 4 * np.sqrt(0.25 / 80)
+    for group in np.unique(dataset.groups[test[80:]]):
+        assert len({placed[int(sample)] for sample in test[80:] if dataset.groups[sample] == group}) == 1
+
+
+def test_sharded_and_coupled_do_not_go_together():
+    with pytest.raises(ConfigError, match=r"missing\.train\.level: coupled .*data\.partition sharded"):
+        allocate(toy_set(), config(count=11, train=COUPLED, partition="sharded"))
+
+
 # -------------------------------------------------------------------------------------------------------- allocation
 def test_sites_are_named_with_four_digits():
     assert [site_name(index) for index in (0, 42, 12345)] == ["site-0000", "site-0042", "site-12345"]
 
 
-@pytest.mark.parametrize("name", PARTITIONS.names())
+@pytest.mark.parametrize("name", FREE)
 def test_training_samples_are_shared_out_once_and_held_out_ones_lie_at_the_server(name):
     dataset = toy_set()
     allocation = allocate(dataset, config(partition=name))
@@ -203,7 +314,7 @@ def test_the_config_is_named_when_there_are_too_few_samples():
 COUPLED = {"level": "coupled", "pairs": 0.2, "complete_sites": 2}
 
 
-@pytest.mark.parametrize("name", PARTITIONS.names())
+@pytest.mark.parametrize("name", FREE)
 def test_coupled_sites_hold_one_modality_of_one_block_of_classes_in_turn(name):
     dataset = toy_set()
     train = allocate(dataset, config(count=11, train=COUPLED, partition=name)).train

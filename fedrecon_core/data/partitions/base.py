@@ -26,11 +26,13 @@ class Partition(ABC):
     """Base of a registered partition scheme: which site holds which training sample. ``Params`` are its keys.
 
     ``keeps_naturals`` says that all samples of a natural id (a subject, a source) lie at one site, so that samples
-    of a later split follow their id.
+    of a later split follow their id. ``follows_naturals`` says that they follow it where it lies at several: each to
+    one of the sites that train on its id, in proportion to what these hold of it.
     """
 
     Params: ClassVar[type[config.Params]] = config.Params
     keeps_naturals: ClassVar[bool] = False
+    follows_naturals: ClassVar[bool] = False
 
     def assign(
         self, params: config.Params, labels: IntArray, naturals: IntArray, sites: int, rng_seed: int
@@ -38,9 +40,17 @@ class Partition(ABC):
         """int64 [N]: the site, 0 to ``sites - 1``, of each sample; the same for the same arguments.
 
         ``labels`` and ``naturals`` (natural ids) are int64 [N]; ``rng_seed`` is the seed of the draw. A site may stay
-        empty where the scheme allows it. Raises ``DataError`` if there are fewer samples than sites.
+        empty where the scheme allows it. Raises ``DataError`` if there are fewer samples than sites, or if the scheme
+        has a number of sites of its own and this is another.
         """
-        if len(labels) < sites:
+        fixed = self.fixed_sites(params, naturals)
+        if fixed and sites != fixed[0]:
+            count, reason = fixed
+            raise DataError(
+                f"sites.count: expected {count} ({reason}), found {sites}; set sites.count: {count} or choose another "
+                "data.partition"
+            )
+        if not fixed and len(labels) < sites:
             raise DataError(
                 f"sites.count: expected at most {len(labels)}, the number of samples to share out, found {sites}; "
                 "lower sites.count"
@@ -49,11 +59,16 @@ class Partition(ABC):
             return np.zeros(len(labels), dtype=np.int64)
         return self._share_out(params, labels, naturals, sites, rng_seed)
 
+    def fixed_sites(self, params: config.Params, naturals: IntArray) -> tuple[int, str] | None:
+        """The only number of sites that samples with these ``naturals`` (int64 [N]) can be dealt to, and why; None
+        where the scheme deals to any number."""
+        return None
+
     @abstractmethod
     def _share_out(
         self, params: config.Params, labels: IntArray, naturals: IntArray, sites: int, rng_seed: int
     ) -> IntArray:
-        """``assign`` for two or more sites and at least as many samples."""
+        """``assign`` for two or more sites and, unless the scheme fixes their number, at least as many samples."""
 
 
 def owners(make: Callable[[], Partitioner], column: IntArray, order: IntArray) -> IntArray:
