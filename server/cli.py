@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.errors import FedReconError, RunError, UsageError
 from fedrecon_core.registry import discover
 from server.data_commands import data
@@ -122,6 +123,8 @@ def _announce(prepared: Prepared) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    for fault in load_dataset(config).faults if config.has_central_data else ():
+        console.print(f"known fault of the protocol: {fault}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"run directory {prepared.directory.path}", highlight=False, soft_wrap=True, markup=False)
 
 

@@ -6,6 +6,8 @@ import platform
 from importlib import metadata
 from typing import Any
 
+import numpy as np
+
 from fedrecon_core.config import RunConfig
 from fedrecon_core.state import State, group_bytes
 from server.checkpoint import manifest_of
@@ -19,6 +21,7 @@ VERSIONS = ("fedrecon", "flwr", "ray", "torch", "numpy")
 def manifest(config: RunConfig, started: Started, groups: dict[str, State]) -> dict[str, Any]:
     """All fields. Hashes of partition and masks exist where the server dealt out the data."""
     federation, allocation = started.federation, _dealt(started)
+    known_faults = started.central.dataset.faults if started.central else ()
     versions = {name: metadata.version(name) for name in VERSIONS}
     return {
         "versions": {"python": platform.python_version(), **versions},
@@ -32,6 +35,8 @@ def manifest(config: RunConfig, started: Started, groups: dict[str, State]) -> d
         "full_bytes": sum(map(group_bytes, groups.values())),
         "modalities": list(federation.spec.names),
         "classes": list(federation.spec.classes),
+        "target": federation.spec.target,
+        "protocol_faults": list(known_faults),
         "sites": sites_of(started),
         "effective_missing": allocation.allocation.effective_rates if allocation else _missing(started),
     }
@@ -68,7 +73,8 @@ def data_changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> lis
 
 def _simulated_site(name: str, central: Central) -> dict[str, Any]:
     share, dataset = central.allocation.train[name], central.dataset
-    labels = dataset.labels[share.samples]
+    labels, classes = dataset.labels[share.samples], np.arange(len(dataset.spec.classes))
+    members = labels if dataset.spec.target == "multilabel" else labels[:, None] == classes
     return {
         "name": name,
         "samples": len(labels),
@@ -76,7 +82,7 @@ def _simulated_site(name: str, central: Central) -> dict[str, Any]:
             m: float(share.present[:, column].mean()) if len(labels) else 0.0
             for column, m in enumerate(dataset.spec.names)
         },
-        "classes": [int((labels == index).sum()) for index in range(len(dataset.spec.classes))],
+        "classes": members.sum(axis=0).tolist(),
     }
 
 
