@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import Dataset, DatasetLoader
@@ -22,6 +22,9 @@ class PreparedLoader(DatasetLoader):
 
     Raw: ClassVar[type[Frozen]] = Frozen
     name: ClassVar[str]
+    modalities: ClassVar[tuple[str, ...]] = ()
+    target: ClassVar[Literal["multiclass", "multilabel"]] = "multiclass"
+    """What `fedrecon data list` tells of it; nothing else reads the two."""
 
     @classmethod
     @abstractmethod

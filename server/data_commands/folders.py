@@ -1,4 +1,4 @@
-"""``fedrecon data``: site folders made from a simulation, checked and sealed."""
+"""``fedrecon data check``, ``seal`` and ``split``: site folders checked, sealed, and made from a simulation."""
 
 from __future__ import annotations
 
@@ -18,12 +18,9 @@ from fedrecon_core.types import SPLITS
 from server.prepare import load_config
 from server.split import write_sites
 
-data = typer.Typer(name="data", help="Site folders: what a site's owner prepares.", no_args_is_help=True)
-
 Folder = Annotated[Path, typer.Argument(help="A site folder, or a folder of site folders.")]
 
 
-@data.command()
 def split(
     config: Annotated[Path, typer.Argument(help="The config of a simulation.")],
     out: Annotated[Path, typer.Option(help="A new folder for the site folders and federation.yaml.")],
@@ -35,20 +32,18 @@ def split(
     typer.echo(f"run them with: fedrecon run {out / 'federation.yaml'}")
 
 
-@data.command()
 def check(folder: Folder) -> None:
     """Read every file of a site folder, explain every fault, and leave a stamp where there is none."""
     folders = _folders(folder)
     _refuse([fault for path in folders for fault in check_folder(path)])
-    _show(folders)
+    show_folders(folders)
 
 
-@data.command()
 def seal(folder: Folder) -> None:
     """Write size and SHA-256 of the files as they are now into dataset.yaml, then check."""
     folders = _folders(folder)
     _refuse([fault for path in folders for fault in seal_folder(path)])
-    _show(folders)
+    show_folders(folders)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -62,7 +57,8 @@ def _refuse(faults: list[str]) -> None:
         raise DataError(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} found; nothing was stamped where one was")
 
 
-def _show(folders: list[Path]) -> None:
+def show_folders(folders: list[Path]) -> None:
+    """A table of checked folders: samples per split and modality."""
     table = Table("site folder", *SPLITS, "samples that have each modality")
     for folder in folders:
         found = open_folder(folder)

@@ -1,0 +1,131 @@
+"""``fedrecon data prepare``: a data set made once from its official files."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from pydantic import ValidationError
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fedrecon_core.data.preparation.expected import CHECKSUMS, Expected, faults_of
+from fedrecon_core.data.prepared import PreparedLoader
+from fedrecon_core.errors import ConfigError, DataError, UsageError
+from fedrecon_core.faults import explain
+from fedrecon_core.registry import DATASETS, FEATURE_PACKAGES, discover
+from fedrecon_core.settings import override
+from server.data_commands.listing import NOTHING, entry_of
+from server.data_commands.writing import cache_of, resumable, write
+from server.prepare import PACKAGES
+
+
+def prepare(
+    name: Annotated[str, typer.Argument(help="A data set that `fedrecon data list` shows.")],
+    raw: Annotated[Path | None, typer.Option(help="The folder with the official files.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A new folder, or one to go on with.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A key of the preparation: key=value.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Features of files seen before (default: the user's).")] = None,
+    layout: Annotated[bool, typer.Option("--layout", help="Show the files and keys, and do nothing.")] = False,
+) -> None:
+    """Make a data set's folder from its official files; run again after an interruption, it goes on."""
+    loader = loader_of(name)
+    keys = keys_of(loader, settings or [])
+    if layout:
+        with TemporaryDirectory() as empty:
+            _show_layout(loader, keys, raw or Path(empty))
+        return
+    if raw is None or out is None:
+        lacking = "--raw DIR" if raw is None else "--out DIR"
+        raise UsageError(f"{lacking} is needed to prepare '{name}'; --layout shows which files belong into --raw")
+    with resumable():
+        _refuse(name, faults_of(raw, loader.expected(keys, raw)))
+        write({".": loader.recipe(keys, raw, cache_of(cache))}, out)
+    typer.echo(f"in a config: data: {{name: {name}, root: {out}}}")
+
+
+def loader_of(name: str) -> type[PreparedLoader]:
+    """The data set's class; ``UsageError`` where the data set needs no preparation."""
+    discover((*PACKAGES, *FEATURE_PACKAGES))
+    cls: Any = DATASETS.get(name)
+    if issubclass(cls, PreparedLoader):
+        return cls
+    built_in = entry_of(name, cls).needs == NOTHING
+    how = f"it is built in, data.name: {name} is all" if built_in else f"data.name: {name} opens data.root as it is"
+    raise UsageError(f"data set '{name}' needs no preparation: {how}")
+
+
+def keys_of(loader: type[PreparedLoader], settings: list[str]) -> Any:
+    """The keys of the preparation; ``ConfigError`` with the nearest known key for an unknown one."""
+    raw = override({}, settings)
+    for key, value in raw.items():
+        field = loader.Raw.model_fields.get(key)
+        chosen = getattr(field and field.get_default(call_default_factory=True), "name", None)
+        if isinstance(value, dict) and "name" not in value and isinstance(chosen, str):
+            raw[key] = {"name": chosen, **value}
+    try:
+        return loader.Raw.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"--set {explain(error, raw, loader.Raw)}") from None
+
+
+def _refuse(name: str, faults: list[str]) -> None:
+    for fault in faults:
+        typer.echo(fault, err=True)
+    if faults:
+        found = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} found, nothing was written"
+        raise DataError(f"{found}; `fedrecon data prepare {name} --layout` shows what is expected")
+
+
+def _show_layout(loader: type[PreparedLoader], keys: Any, raw: Path) -> None:
+    console = Console()
+    for chosen, files in _layouts(loader, keys, raw).items():
+        console.print(f"Files below --raw for '{loader.name}'{chosen}:", highlight=False)
+        table = Table("path", "what it is", box=box.SIMPLE_HEAD)
+        for one in files:
+            table.add_row(escape(one.path), escape(f"{one.what}{_more(one)}"))
+        console.print(table)
+    console.print(f"A list {CHECKSUMS} beside them (of sha256sum) is held to.\n", highlight=False)
+    if not loader.Raw.model_fields:
+        return
+    table = Table("--set key", "default", "one of", box=box.SIMPLE_HEAD)
+    for key, field in loader.Raw.model_fields.items():
+        default = "required" if field.is_required() else _plain(field.get_default(call_default_factory=True))
+        table.add_row(key, escape(default), ", ".join(map(str, _choices(loader, key))))
+    console.print(table)
+    about = (inspect.getdoc(loader.Raw) or "").replace("`", "")
+    console.print(" ".join(about.split()), highlight=False, markup=False)
+
+
+def _layouts(loader: type[PreparedLoader], keys: Any, raw: Path) -> dict[str, Sequence[Expected]]:
+    """What is expected under ``keys`` and, where a key of few values decides it, under each of them."""
+    found: dict[str, Sequence[Expected]] = {}
+    choices = {
+        f" with --set {key}={value}": {key: value} for key in loader.Raw.model_fields for value in _choices(loader, key)
+    }
+    for told, chosen in {"": {}, **choices}.items():
+        with suppress(DataError):  # a layout that is told by what is there is told by nothing yet
+            files = loader.expected(keys.model_copy(update=chosen), raw)
+            if [*files] not in [[*known] for known in found.values()]:
+                found[told] = files
+    return found
+
+
+def _choices(loader: type[PreparedLoader], key: str) -> tuple[Any, ...]:
+    annotation = loader.Raw.model_fields[key].annotation
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def _more(one: Expected) -> str:
+    return "".join([f" (at least {one.least} files)" * (one.least > 1), f", MD5 {one.md5}" * (one.md5 is not None)])
+
+
+def _plain(value: Any) -> str:
+    return str(getattr(value, "name", value))
