@@ -26,6 +26,7 @@ from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from fedrecon_core.state import Groups, State, flat, nested, write_group
+from fedrecon_core.task.target import target_of
 from fedrecon_core.types import DatasetSpec
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.yaml"
@@ -42,7 +43,8 @@ class TrainedModel:
     def predict(self, inputs: Mapping[str, NDArray[np.float32]]) -> Tensor:
         """Class probabilities float32 [N, C] from arrays alone: modality -> [N, *shape], for any of the modalities.
 
-        What is left out is recovered. Raises ``DataError`` for an unknown modality, another shape or unequal lengths.
+        A multilabel model has one for each class on its own. What is left out is recovered. Raises ``DataError`` for an
+        unknown modality, another shape or unequal lengths.
         """
         self._check(inputs)
         count = len(next(iter(inputs.values())))
@@ -51,7 +53,7 @@ class TrainedModel:
         nothing = np.zeros(count, dtype=np.int64)
         dataset = Dataset(self.recovery.spec, nothing, np.arange(count), nothing, nothing, {**empty, **inputs}, rows)
         data = open_site(dataset, np.arange(count), dataset.exists(), device=torch.device("cpu"))
-        return self.logits(data).softmax(dim=1)
+        return target_of(self.recovery.spec).probabilities(self.logits(data))
 
     def _check(self, inputs: Mapping[str, NDArray[np.float32]]) -> None:
         for name, values in inputs.items():

@@ -28,6 +28,8 @@ def measure(path: Path, sample: bool) -> Coherence:
     if maker is None:
         raise DataError(f"recovery '{config.recovery.name}' has no generators, so nothing to measure")
     dataset = scaled_dataset(load_dataset(config), model.knowledge.statistics)
+    if dataset.spec.target == "multilabel":
+        raise DataError(f"coherence needs one class per sample; those of {dataset.spec.name} may have several, or none")
     if dataset.offsets:
         raise DataError(f"coherence needs modalities of one shape; these vary in length: {', '.join(dataset.offsets)}")
     judges = {name: train_judge(dataset, name) for name in dataset.spec.names}

@@ -17,6 +17,7 @@ from fedrecon_core.data.statistics import scaled
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import RunError
 from fedrecon_core.local.evaluate import Score, predict
+from fedrecon_core.metrics.accuracy import Accuracy
 from fedrecon_core.metrics.base import all_metrics
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import State, write_group
@@ -89,7 +90,7 @@ class SiteEvaluator(Evaluator):
         self._federation = started.federation
 
     def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge, look: Callable[[], None]) -> Scored:
-        """Pool the sites' confusion matrices; below the quorum, ask again whoever is there then."""
+        """Pool the sites' counts; below the quorum, ask again whoever is there then."""
         config = self._federation.config.sites
         for _ in range(config.retries + 1):
             try:
@@ -114,7 +115,7 @@ class SiteEvaluator(Evaluator):
         replies = exchange(self._grid, sent, deadline_of(federation.config), self._meter)
         for name, reply in sorted(replies.messages.items()):
             samples = federation.samples(name, split)
-            fault = score_fault(reply, split, len(federation.spec.classes), samples)
+            fault = score_fault(reply, split, federation.spec, samples)
             if fault is not None:
                 replies.reject(name, fault)
         self._started.doubt(sorted(replies.failures))
@@ -123,7 +124,7 @@ class SiteEvaluator(Evaluator):
     def _pooled(self, split: str, knowledge: Knowledge, replies: Replies) -> Scored:
         ordered = [replies.messages[name] for name in sorted(replies.messages)]
         record = self._strategy.aggregate_evaluate(knowledge.round, ordered)
-        score = messages.read_scores(record, len(self._federation.spec.classes))[split]
+        score = messages.read_scores(record, self._federation.spec)[split]
         return Scored(score, replies)
 
     def _sent(self, split: str, model: Mapping[str, State], knowledge: Knowledge) -> list[Message]:
@@ -144,13 +145,14 @@ def evaluator_for(started: Started, strategy: Any, grid: Grid, directory: Path, 
 
 
 def metrics_line(round_: int, split: str, scored: Scored) -> dict[str, Any]:
-    """The line of ``metrics.jsonl``. Samples with nothing present are scored apart, in fields ``empty_*``; where sites
-    evaluate, it says how many were asked and which of them gave no score."""
+    """The line of ``metrics.jsonl``. ``<metric>_error`` is the bound of one that is not exact. Samples with nothing
+    present are scored apart, in fields ``empty_*``; where sites evaluate, it says how many were asked and which of them
+    gave no score."""
     score = scored.score
-    n, empty = int(score.confusion.sum()), int(score.empty_confusion.sum())
-    line = {"round": round_, "split": split, "n": n, "loss": score.loss_sum / max(n, 1), **all_metrics(score.confusion)}
+    n, empty = score.counts.samples, score.empty.samples
+    line = {"round": round_, "split": split, "n": n, "loss": score.loss_sum / max(n, 1), **all_metrics(score.counts)}
     if empty:
-        line.update({"empty_n": empty, "empty_accuracy": all_metrics(score.empty_confusion)["accuracy"]})
+        line.update({"empty_n": empty, "empty_accuracy": Accuracy.compute(score.empty)})
     if scored.replies is not None:
         failures = {"failures": dict(scored.replies.failures)} if scored.replies.failures else {}
         line.update({"sites": scored.replies.asked, **failures})

@@ -14,6 +14,7 @@ from fedrecon_core.data.allocation import Allocation, Share, allocate
 from fedrecon_core.data.dataset import Dataset, load_dataset
 from fedrecon_core.data.statistics import Statistics, combine
 from fedrecon_core.errors import ConfigError, RunError
+from fedrecon_core.metrics.base import check_select
 from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.types import DatasetSpec
@@ -94,6 +95,7 @@ def _deployed(call: Call, central: Central | None) -> Started:
     federation.nodes = roster.gather(0)
     infos = roster.infos()
     federation.spec = _spec_of(infos)
+    check_select(call.config.evaluate.select, federation.spec)
     recovery = recovery_for(call.config, federation.spec)
     federation.statistics = dict(call.statistics)
     _take_in(federation, recovery, infos)

@@ -15,6 +15,7 @@ from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import ConfigError, UsageError
+from fedrecon_core.metrics.base import check_select
 from fedrecon_core.recovery.base import recovery_for
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from fedrecon_core.settings import override, read_yaml
@@ -71,6 +72,7 @@ def try_out(config: RunConfig) -> None:
         _check_owned(config)
         return
     dataset = load_dataset(config)
+    check_select(config.evaluate.select, dataset.spec)
     allocate(dataset, config)
     recovery_for(config, dataset.spec).build()
 

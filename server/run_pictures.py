@@ -12,7 +12,7 @@ from server.report.pictures import save_grid
 from server.run_directory import RunDirectory
 
 MOST_ROWS = 10
-"""Rows of the grid: one source picture of each of the first ten classes."""
+"""Rows of the grid: one source picture of each of the first ten classes; a sample with several is of the rarest."""
 
 
 def draw_reconstructions(directory: RunDirectory, started: Started) -> None:
@@ -40,7 +40,7 @@ def draw_reconstructions(directory: RunDirectory, started: Started) -> None:
         made = [maker.translate(pixels, (source, target)) for target in targets]
     grid = torch.stack([pixels, *made], dim=1).clamp(0, 1).numpy()
     columns = [f"{source} (source)", *(f"to {target}" for target in targets)]
-    rows = [spec.classes[int(label)] for label in dataset.labels[samples]]
+    rows = [spec.classes[int(label)] for label in dataset.strata()[samples]]
     save_grid(directory.path / "reconstructions.png", columns, rows, grid)
 
 
@@ -55,5 +55,6 @@ def _one_per_class(central: Central, source: str) -> np.ndarray:
     dataset, column = central.dataset, central.dataset.spec.names.index(source)
     shares = central.allocation.test.values()
     shown = np.unique(np.concatenate([share.samples[share.present[:, column]] for share in shares]))
-    found = [shown[dataset.labels[shown] == label][:1] for label in range(min(len(dataset.spec.classes), MOST_ROWS))]
+    labels = dataset.strata()[shown]
+    found = [shown[labels == label][:1] for label in range(min(len(dataset.spec.classes), MOST_ROWS))]
     return np.concatenate(found)

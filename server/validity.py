@@ -6,9 +6,13 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from flwr.app import ArrayRecord, Message
+import torch
+from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fedrecon_core.data.statistics import Sums
+from fedrecon_core.local.evaluate import Score
+from fedrecon_core.metrics.base import Counts
+from fedrecon_core.metrics.histograms import answers
 from fedrecon_core.state import TransferPlan
 from fedrecon_core.types import SPLITS, DatasetSpec
 from strategies import messages
@@ -135,16 +139,50 @@ def _tensor_fault(record: ArrayRecord, current: ArrayRecord) -> str | None:
     return None
 
 
-def score_fault(reply: Message, split: str, classes: int, samples: int) -> str | None:
+def score_fault(reply: Message, split: str, spec: DatasetSpec, samples: int) -> str | None:
     """What is wrong with a site's scores of ``split``, of which it holds ``samples``, or None. A loss may diverge, and
     is only shown."""
     try:
-        score = messages.read_scores(messages.scores_of(reply.content), classes)[split]
+        record = messages.scores_of(reply.content)
+        score = messages.read_scores(record, spec)[split]
     except Exception as error:
         return _unreadable("score", error)
-    cells = [*score.confusion.flatten().tolist(), *score.empty_confusion.flatten().tolist()]
-    if min(cells) < 0:
-        return f"expected counts of at least 0 in a confusion matrix, found {min(cells)}"
-    if sum(cells) > samples:
-        return f"expected scores of at most its {samples} samples of {split}, found {sum(cells)}"
+    return _field_fault(record, split, score) or _cell_fault(score, split, samples) or _histogram_fault(score.counts)
+
+
+def _field_fault(record: MetricRecord, split: str, score: Score) -> str | None:
+    """What is summed is the record as it came, so that it must hold what was read of it, and no more."""
+    read = messages.scores_of(messages.write_scores({split: score}))
+    losses = {key for key in read if isinstance(read[key], float)}
+    odd = sorted(key for key in record if key not in losses and record[key] != read.get(key))
+    return f"expected whole numbers, and scores of {split} alone, found others in {', '.join(odd)}" if odd else None
+
+
+def _cell_fault(score: Score, split: str, samples: int) -> str | None:
+    """Each question that the counts answer must be answered for the same samples, of which there are no more than the
+    site has. The sums are Python's, which do not overflow."""
+    tables = [[cells.flatten().tolist() for cells in counts.questions] for counts in (score.counts, score.empty)]
+    least = min(cell for table in tables for cells in table for cell in cells)
+    if least < 0:
+        return f"expected counts of at least 0 in a confusion matrix, found {least}"
+    for table in tables:
+        sums = sorted({sum(cells) for cells in table})
+        if len(sums) > 1:
+            return f"expected as many answers for every class, found {sums[0]} for one and {sums[-1]} for another"
+    total = sum(sum(table[0]) for table in tables)
+    if total > samples:
+        return f"expected scores of at most its {samples} samples of {split}, found {total}"
+    return None
+
+
+def _histogram_fault(counts: Counts) -> str | None:
+    """The halves of the histograms are the answers; that no bin is below 0 or above the samples makes the sums safe."""
+    if counts.histograms is None:
+        return None
+    least, most = int(counts.histograms.min()), int(counts.histograms.max())
+    if least < 0 or most > counts.samples:
+        found = least if least < 0 else most
+        return f"expected between 0 and its {counts.samples} scored samples in each bin of a histogram, found {found}"
+    if not torch.equal(answers(counts.histograms), counts.confusion):
+        return "its histograms of scores and its confusion matrices tell of different samples"
     return None

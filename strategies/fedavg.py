@@ -179,7 +179,7 @@ class FedAvg(Strategy):
         return made
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Pooled confusion matrices and loss sums: the sum over the sites."""
+        """Pooled counts and loss sums: the sum over the sites."""
         return pooled(reply.content for reply in replies)
 
     def summary(self) -> None:

@@ -20,8 +20,11 @@ from fedrecon_core.data.allocation import Share
 from fedrecon_core.data.statistics import Statistics, Sums
 from fedrecon_core.local.evaluate import Score
 from fedrecon_core.local.loop import LocalResult
+from fedrecon_core.metrics.base import Counts
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import State
+from fedrecon_core.task.target import target_of
+from fedrecon_core.types import DatasetSpec
 
 MetricValues = dict[str, int | float | list[int] | list[float]]
 """What a MetricRecord may hold."""
@@ -362,11 +365,13 @@ def read_identity(content: RecordDict) -> Identity:
 
 
 def write_scores(scores: Mapping[str, Score]) -> RecordDict:
-    """The answer to ``site``: integer confusion matrices and loss sums per split."""
+    """The answer to ``site``: per split integer counts, their tables row by row, and the sum of the losses."""
     metrics: MetricValues = {}
     for split, score in scores.items():
-        metrics[f"{split}.confusion"] = score.confusion.flatten().tolist()
-        metrics[f"{split}.empty_confusion"] = score.empty_confusion.flatten().tolist()
+        metrics[f"{split}.confusion"] = score.counts.confusion.flatten().tolist()
+        metrics[f"{split}.empty_confusion"] = score.empty.confusion.flatten().tolist()
+        if score.counts.histograms is not None:
+            metrics[f"{split}.histograms"] = score.counts.histograms.flatten().tolist()
         metrics[f"{split}.loss_sum"] = score.loss_sum
     return RecordDict({"metrics": MetricRecord(metrics), "status": ConfigRecord({"ok": True})})
 
@@ -376,13 +381,15 @@ def scores_of(content: RecordDict) -> MetricRecord:
     return content.metric_records["metrics"]
 
 
-def read_scores(metrics: Mapping[str, object], classes: int) -> dict[str, Score]:
-    """Split -> score, from one site's record or from the sum over sites."""
-    scores = {}
+def read_scores(metrics: Mapping[str, object], spec: DatasetSpec) -> dict[str, Score]:
+    """Split -> score on data of ``spec``, from one site's record or from the sum over sites."""
+    shapes, scores = target_of(spec).shapes(len(spec.classes)), {}
     for split in sorted({key.split(".", 1)[0] for key in metrics}):
-        matrices = [
-            torch.tensor(metrics[f"{split}.{part}"], dtype=torch.int64).reshape(classes, classes)
-            for part in ("confusion", "empty_confusion")
-        ]
-        scores[split] = Score(matrices[0], matrices[1], float(metrics[f"{split}.loss_sum"]))  # type: ignore[arg-type]
+        counted = Counts(**{name: _table(metrics[f"{split}.{name}"], shape) for name, shape in shapes.items()})
+        empty = Counts(_table(metrics[f"{split}.empty_confusion"], shapes["confusion"]))
+        scores[split] = Score(counted, empty, float(metrics[f"{split}.loss_sum"]))  # type: ignore[arg-type]
     return scores
+
+
+def _table(cells: object, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.tensor(cells, dtype=torch.int64).reshape(shape)

@@ -1,4 +1,4 @@
-"""Scoring a model on a site's samples: integer confusion matrices and loss sums, so that any average is exact."""
+"""Scoring a model on a site's samples: integer counts and loss sums, so that any average is exact."""
 
 from __future__ import annotations
 
@@ -6,35 +6,32 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fedrecon_core import seeding
 from fedrecon_core.data.site import SiteData
+from fedrecon_core.metrics.base import Counts
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.recovery.fills import chunks
 from fedrecon_core.recovery.stage import Knowledge, set_frozen
 from fedrecon_core.state import EXTRACTORS, Groups
 from fedrecon_core.task.model import TaskModel
+from fedrecon_core.task.target import target_of
 
 
 @dataclass(frozen=True)
 class Score:
-    """``confusion`` int64 [C, C], rows the true class, columns the predicted one; ``loss_sum`` in nats.
+    """``counts`` of the samples that show something; ``loss_sum`` over them, in nats.
 
-    Samples with nothing present are unconditioned: they are counted apart, in ``empty_confusion``.
+    Samples with nothing present are unconditioned: they are counted apart, in ``empty``, without histograms.
     """
 
-    confusion: Tensor
-    empty_confusion: Tensor
+    counts: Counts
+    empty: Counts
     loss_sum: float
 
     def __add__(self, other: Score) -> Score:
         """The score of both sets together."""
-        return Score(
-            self.confusion + other.confusion,
-            self.empty_confusion + other.empty_confusion,
-            self.loss_sum + other.loss_sum,
-        )
+        return Score(self.counts + other.counts, self.empty + other.empty, self.loss_sum + other.loss_sum)
 
 
 @dataclass(frozen=True)
@@ -44,19 +41,14 @@ class Predictions:
     logits: Tensor
 
     def score(self, data: SiteData) -> Score:
-        """Confusion matrices against the labels of ``data``."""
-        classes = self.logits.shape[1]
-        guesses, something = self.logits.argmax(dim=1), data.present.any(dim=1)
-        losses = F.cross_entropy(self.logits.double(), data.labels, reduction="none")
+        """What they add up to against the labels of ``data``."""
+        target, something = target_of(data.spec), data.present.any(dim=1)
+        losses = target.losses(self.logits.double(), data.labels)
         return Score(
-            confusion=_confusion(data.labels[something], guesses[something], classes),
-            empty_confusion=_confusion(data.labels[~something], guesses[~something], classes),
+            counts=target.count(self.logits[something], data.labels[something]),
+            empty=Counts(target.count(self.logits[~something], data.labels[~something]).confusion),
             loss_sum=float(losses[something].sum()),
         )
-
-
-def _confusion(labels: Tensor, guesses: Tensor, classes: int) -> Tensor:
-    return torch.bincount(labels * classes + guesses, minlength=classes**2).reshape(classes, classes).cpu()
 
 
 def _ready(groups: Groups, knowledge: Knowledge) -> Groups:

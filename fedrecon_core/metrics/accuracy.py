@@ -1,16 +1,20 @@
-"""Accuracy: the share of samples whose predicted class is the true one."""
+"""Accuracy: the share of right answers."""
 
-from torch import Tensor
+from typing import ClassVar
 
-from fedrecon_core.metrics.base import Metric, ratio
+from fedrecon_core.metrics.base import Counts, Metric, ratio
 from fedrecon_core.registry import METRICS
 
 
 @METRICS.register("accuracy")
 class Accuracy(Metric):
-    """Correct over all."""
+    """Multiclass: the share of samples whose predicted class is the true one. Multilabel: the share of right answers,
+    yes or no, over all samples and classes."""
+
+    targets: ClassVar[tuple[str, ...]] = ("multiclass", "multilabel")
 
     @staticmethod
-    def compute(confusion: Tensor) -> float:
-        """Trace over sum."""
-        return float(ratio(confusion.trace(), confusion.sum()))
+    def compute(counts: Counts) -> float:
+        """The diagonals over everything."""
+        right = counts.confusion.diagonal(dim1=-2, dim2=-1).sum()
+        return float(ratio(right, counts.confusion.sum()))

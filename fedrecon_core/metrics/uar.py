@@ -1,8 +1,6 @@
 """Unweighted average recall (macro recall, balanced accuracy): the measure of MELD in the paper."""
 
-from torch import Tensor
-
-from fedrecon_core.metrics.base import Metric, ratio
+from fedrecon_core.metrics.base import Counts, Metric, ratio
 from fedrecon_core.registry import METRICS
 
 
@@ -11,8 +9,8 @@ class UnweightedAverageRecall(Metric):
     """The mean recall over the classes that occur among the true labels."""
 
     @staticmethod
-    def compute(confusion: Tensor) -> float:
+    def compute(counts: Counts) -> float:
         """As scikit-learn's ``balanced_accuracy_score``."""
-        support = confusion.sum(dim=1)
-        recall = ratio(confusion.diagonal(), support)[support > 0]
+        support = counts.confusion.sum(dim=1)
+        recall = ratio(counts.confusion.diagonal(), support)[support > 0]
         return float(recall.mean()) if len(recall) else 0.0

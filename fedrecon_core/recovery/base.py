@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fedrecon_core import seeding
 from fedrecon_core.config import ModelConfig, Params
@@ -17,6 +16,7 @@ from fedrecon_core.recovery.stage import Knowledge, Objective, Shelf, Stage, Wor
 from fedrecon_core.registry import MODALITIES, RECOVERIES
 from fedrecon_core.state import HEAD_GROUP, Groups, TransferPlan, extractor_group
 from fedrecon_core.task.model import Head, TaskModel
+from fedrecon_core.task.target import target_of
 from fedrecon_core.task.tokens import Fill
 from fedrecon_core.types import Batch, DatasetSpec
 
@@ -94,7 +94,7 @@ class Recovery:
         return [self.task_stage(workshop)]
 
     def task_stage(self, workshop: Workshop) -> Stage:
-        """The last stage of every recovery: cross-entropy on present and filled tokens."""
+        """The last stage of every recovery: the target's loss on present and filled tokens."""
         trains = tuple(sorted(name for name in workshop.groups if name.startswith("task.")))
         freezes = tuple(sorted(set(workshop.groups) - set(trains)))
         return Stage("task", "task", trains, freezes, lambda shop: TaskObjective(self, shop))
@@ -126,21 +126,22 @@ def recovery_for(config: ModelConfig, spec: DatasetSpec) -> Recovery:
 
 
 class TaskObjective(Objective):
-    """Cross-entropy of the task model over present rows and the site's fills."""
+    """The target's loss of the task model over present rows and the site's fills."""
 
     def __init__(self, recovery: Recovery, workshop: Workshop) -> None:
         self.workshop = workshop
         self.model = TaskModel(workshop.groups, recovery.spec)
+        self.target = target_of(recovery.spec)
         self.fills = SiteFills(lambda batch: recovery.recover_locally(batch, workshop), workshop.data)
         self.items = len(workshop.data)
         self.lengths = workshop.data.lengths()
 
     def loss(self, index: Tensor) -> Tensor:
-        """Cross-entropy, mean over the batch, plus the strategy's local term."""
+        """Cross-entropy or its binary form, mean over the batch, plus the strategy's local term."""
         batch = self.workshop.data.batch(index)
         logits = self.model.logits(batch, self.fills.of(index, batch))
         logits = self.workshop.logits_hook(logits, batch.labels)
-        return F.cross_entropy(logits, batch.labels) + self.workshop.extra_loss(self.model, batch)
+        return self.target.loss(logits, batch.labels) + self.workshop.extra_loss(self.model, batch)
 
     def counts(self) -> dict[str, int]:
         """Samples through each extractor, real or filled, and through the head; extractors without any are left out."""

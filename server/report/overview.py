@@ -8,7 +8,6 @@ from server.report.formats import DASH, count, decimal, listing, percent, plural
 from server.report.markup import Markup, joined, paragraph, tag, unfold
 from server.report.reader import RunRecord, entries, mapping, number
 from server.report.summary import (
-    SCORES,
     Direction,
     best_round,
     diverged,
@@ -17,6 +16,7 @@ from server.report.summary import (
     final_scores,
     modalities,
     rounds_done,
+    scores,
     site_names,
     site_rounds,
     status,
@@ -25,10 +25,12 @@ from server.report.summary import (
 
 ERROR_SHOWN = 300  # characters of an error that are shown at once; the rest is folded away
 MEANINGS = {
-    "accuracy": "share of test samples classified rightly",
     "uar": "mean recall of the classes",
+    "macro_auroc": "mean area under the ROC curve; chance is 50%",
+    "accuracy": "share of test samples classified rightly",
     "macro_f1": "mean F1 of the classes",
 }
+"""Score -> what it says, in the order of the tiles."""
 
 
 def heading(record: RunRecord) -> Markup:
@@ -65,12 +67,13 @@ def _effective(record: RunRecord, split: str) -> dict[str, object]:
 def tiles(record: RunRecord) -> Markup:
     """The key numbers: test scores, best round, savings, time."""
     test = final_scores(record)
-    chance = len(entries(record.manifest.get("classes")))
-    shown = []
-    for field in ("uar", "accuracy", "macro_f1"):
-        hint = MEANINGS[field] + (f"; chance is {percent(1 / chance, 0)}" if field == "uar" and chance else "")
-        shown.append(_tile(f"Test {SCORES[field]}", percent(number(test.get(field))), hint))
-    shown.append(_tile("Test loss", decimal(number(test.get("loss"))), _samples(number(test.get("n")))))
+    titles = scores(record)
+    shown = [
+        _tile(f"Test {titles[field]}", percent(number(test.get(field))), _meaning(record, field))
+        for field in MEANINGS
+        if field in titles
+    ]
+    shown.append(_tile("Test loss", decimal(number(test.get("loss"))), _samples(record, number(test.get("n")))))
     done, planned = rounds_done(record), number(record.setting("rounds"))
     best = best_round(record)
     hint = f"gave the model, of {plural(done, 'round')}" if best is not None else "none was chosen"
@@ -83,8 +86,23 @@ def tiles(record: RunRecord) -> Markup:
     return tag("dl", *shown, class_="tiles")
 
 
-def _samples(samples: float | None) -> str:
-    return f"cross-entropy over {count(samples)} samples" if samples is not None else "cross-entropy"
+def _several(record: RunRecord) -> bool:
+    """Whether samples may have several classes: such runs alone have this score."""
+    return "macro_auroc" in scores(record)
+
+
+def _meaning(record: RunRecord, field: str) -> str:
+    chance, bound = len(entries(record.manifest.get("classes"))), number(final_scores(record).get(f"{field}_error"))
+    if field == "uar" and chance:
+        return f"{MEANINGS[field]}; chance is {percent(1 / chance, 0)}"
+    if field == "accuracy" and _several(record):
+        return "share of right answers, yes or no, over all classes"
+    return MEANINGS[field] + (f"; bin error at most {percent(bound, 2)}" if bound is not None else "")
+
+
+def _samples(record: RunRecord, samples: float | None) -> str:
+    name = "binary cross-entropy, mean over the classes," if _several(record) else "cross-entropy"
+    return f"{name} over {count(samples)} samples" if samples is not None else name.rstrip(",")
 
 
 def _saving(record: RunRecord, direction: Direction, name: str) -> Markup:

@@ -11,7 +11,6 @@ from server.report.markup import Markup, joined, left, paragraph, table, tag, un
 from server.report.reader import RunRecord, mapping, number
 from server.report.summary import (
     OTHER,
-    SCORES,
     STAGES,
     Direction,
     best_round,
@@ -20,6 +19,7 @@ from server.report.summary import (
     group_uses,
     participation,
     points,
+    scores,
     site_names,
     site_rounds,
     stage_seconds,
@@ -39,13 +39,13 @@ def curves(record: RunRecord) -> Markup:
     """Scores and losses over the rounds, with the numbers behind them as a table."""
     best = best_round(record)
     mark = Mark(best, f"best: round {best}") if best is not None else None
-    scores = [Series(name, points(record, "validation", field)) for field, name in SCORES.items()]
+    drawn_scores = [Series(name, points(record, "validation", field)) for field, name in scores(record).items()]
     losses = [
         Series("training", points(record, "train", "loss")),
         Series("validation", points(record, "validation", "loss")),
     ]
     drawn = [
-        line_chart("Validation scores", scores, percent, mark),
+        line_chart("Validation scores", drawn_scores, percent, mark),
         line_chart("Loss of the task model", losses, decimal, mark),
         line_chart("Loss of the generators", [Series("training", points(record, "train", "loss_generator"))], decimal),
         line_chart("Loss of the mappings", [Series("training", points(record, "train", "loss_mapping"))], decimal),
@@ -59,13 +59,14 @@ def curves(record: RunRecord) -> Markup:
 def _rounds(record: RunRecord) -> Markup:
     fields = [("train", "loss", "Training loss"), ("validation", "loss", "Validation loss")]
     columns = [dict(points(record, split, field)) for split, field, _ in fields]
-    scores = [dict(points(record, "validation", field)) for field in SCORES]
-    rounds = sorted({turn for column in [*columns, *scores] for turn in column})
+    titles = scores(record)
+    shares = [dict(points(record, "validation", field)) for field in titles]
+    rounds = sorted({turn for column in [*columns, *shares] for turn in column})
     rows = [
-        [count(turn), *(decimal(c.get(turn)) for c in columns), *(percent(c.get(turn)) for c in scores)]
+        [count(turn), *(decimal(c.get(turn)) for c in columns), *(percent(c.get(turn)) for c in shares)]
         for turn in rounds
     ]
-    head = ["Round", *(name for _, _, name in fields), *(f"Validation {name}" for name in SCORES.values())]
+    head = ["Round", *(name for _, _, name in fields), *(f"Validation {name}" for name in titles.values())]
     return unfold("The numbers behind the curves", table("Losses and scores by round", head, rows))
 
 

@@ -10,7 +10,8 @@ from server.report.reader import RunRecord, entries, mapping, number
 
 Direction = Literal["down", "up"]
 Points = tuple[tuple[float, float], ...]
-SCORES = {"accuracy": "Accuracy", "uar": "UAR", "macro_f1": "Macro-F1"}
+TITLES = {"accuracy": "Accuracy", "uar": "UAR", "macro_f1": "Macro-F1", "macro_auroc": "Macro-AUROC"}
+USUAL = ("accuracy", "uar", "macro_f1")
 STAGES = {"generator_seconds": "Generators", "mapping_seconds": "Mappings", "task_seconds": "Task model"}
 OTHER = "Other"  # what no stage accounts for: reading, sending, validating mappings
 
@@ -82,6 +83,12 @@ def final_scores(record: RunRecord) -> Mapping[str, Any]:
     """The test scores: of the result, or of the metrics where the result is missing."""
     written = [line for line in record.metrics if line.get("split") == "test"]
     return mapping(record.result.get("test")) or (written[-1] if written else {})
+
+
+def scores(record: RunRecord) -> dict[str, str]:
+    """Field -> title of the scores that the run has; of one that has none yet, those of one class per sample."""
+    known = {field for line in (*record.metrics, final_scores(record)) for field in line}
+    return {field: TITLES[field] for field in TITLES if field in (known & TITLES.keys() or USUAL)}
 
 
 def best_round(record: RunRecord) -> int | None:

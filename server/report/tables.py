@@ -9,7 +9,7 @@ from rich.table import Table
 
 from server.report.formats import DASH, count, decimal, percent, seconds, size
 from server.report.reader import RunRecord, number
-from server.report.summary import SCORES, Direction, best_round, final_scores, rounds_done, status, traffic
+from server.report.summary import Direction, best_round, final_scores, rounds_done, scores, status, traffic
 
 
 def final_table(record: RunRecord) -> Table:
@@ -24,7 +24,7 @@ def final_table(record: RunRecord) -> Table:
 
 def _rows(record: RunRecord) -> Iterator[tuple[str, str]]:
     test = final_scores(record)
-    for field, name in SCORES.items():
+    for field, name in scores(record).items():
         yield f"Test {name[0].lower() + name[1:] if name != 'UAR' else name}", percent(number(test.get(field)))
     yield "Test loss", decimal(number(test.get("loss")))
     yield "Best round", f"{count(best_round(record))} of {rounds_done(record)}"

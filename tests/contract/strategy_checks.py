@@ -318,9 +318,9 @@ def check_evaluation_pools_what_the_sites_count(name: str) -> None:
     replies = [
         Message(messages.write_scores({"test": score}), reply_to=m) for score, m in zip(scores, sent, strict=True)
     ]
-    pooled = messages.read_scores(bench.strategy.aggregate_evaluate(1, replies), classes=3)["test"]
-    assert int(pooled.confusion.sum()) == sum(map(len, bench.data.values()))
-    assert torch.equal(pooled.confusion, sum(score.confusion for score in scores))
+    pooled = messages.read_scores(bench.strategy.aggregate_evaluate(1, replies), bench.recovery.spec)["test"]
+    assert pooled.counts.samples == sum(map(len, bench.data.values()))
+    assert torch.equal(pooled.counts.confusion, sum(score.counts.confusion for score in scores))
     assert pooled.loss_sum == pytest.approx(sum(score.loss_sum for score in scores))
 
 

@@ -117,9 +117,9 @@ METRIC = """
     @METRICS.register("worst_recall")
     class WorstRecall(Metric):
         @staticmethod
-        def compute(confusion):
-            support = confusion.sum(dim=1)
-            recall = ratio(confusion.diagonal(), support)[support > 0]
+        def compute(counts):
+            support = counts.confusion.sum(dim=1)
+            recall = ratio(counts.confusion.diagonal(), support)[support > 0]
             return float(recall.min()) if len(recall) else 0.0
 """
 PARTITION = """

@@ -255,7 +255,7 @@ def test_a_required_key_that_is_missing_is_named(key):
         ),
         (
             {"evaluate": {"select": "urs"}},
-            "evaluate.select: unknown metric 'urs'; known: accuracy, macro_f1, uar. Did you mean 'uar'?",
+            "evaluate.select: unknown metric 'urs'; known: accuracy, macro_auroc, macro_f1, uar. Did you mean 'uar'?",
         ),
     ],
 )

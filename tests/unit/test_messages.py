@@ -10,8 +10,11 @@ from fedrecon_core.data.statistics import Statistics
 from fedrecon_core.local.evaluate import Score
 from fedrecon_core.local.loop import LocalResult
 from fedrecon_core.local.runner import StageReport
+from fedrecon_core.metrics.base import Counts
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import group_bytes
+from fedrecon_core.task.target import target_of
+from fedrecon_core.types import DatasetSpec
 from strategies import messages
 from strategies.messages import Order, SiteInfo
 
@@ -23,6 +26,7 @@ STATE = {
     "steps": torch.tensor(7),
     "empty": torch.zeros(0, 3),
 }
+SPEC = DatasetSpec(name="two", modalities=(), classes=("a", "b"))
 GROUPS = {"task.head": STATE, "mapping.a->b": {"body.0.weight": torch.zeros(2, 2)}}
 
 
@@ -122,12 +126,24 @@ def test_results():
 
 
 def test_scores():
-    scores = {"validation": Score(torch.tensor([[3, 1], [0, 2]]), torch.tensor([[0, 0], [5, 0]]), 1.25)}
-    record = travelled(messages.write_scores(scores)).metric_records["metrics"]
-    back = messages.read_scores(record, 2)["validation"]
-    assert torch.equal(back.confusion, scores["validation"].confusion)
-    assert torch.equal(back.empty_confusion, scores["validation"].empty_confusion)
+    confusion, empty = torch.tensor([[3, 1], [0, 2]]), torch.tensor([[0, 0], [5, 0]])
+    record = travelled(messages.write_scores({"validation": Score(Counts(confusion), Counts(empty), 1.25)}))
+    back = messages.read_scores(messages.scores_of(record), SPEC)["validation"]
+    assert torch.equal(back.counts.confusion, confusion)
+    assert torch.equal(back.empty.confusion, empty)
+    assert back.counts.histograms is None
     assert back.loss_sum == 1.25
+
+
+def test_scores_of_several_labels():
+    several, draw = SPEC.model_copy(update={"target": "multilabel"}), torch.Generator().manual_seed(0)
+    counts = target_of(several).count(torch.randn(9, 2, generator=draw), torch.randint(2, (9, 2), generator=draw))
+    record = travelled(messages.write_scores({"test": Score(counts, Counts(0 * counts.confusion), 2.5)}))
+    back = messages.read_scores(messages.scores_of(record), several)["test"]
+    assert torch.equal(back.counts.confusion, counts.confusion)
+    assert back.counts.histograms is not None and torch.equal(back.counts.histograms, counts.histograms)
+    assert back.empty.samples == 0
+    assert back.counts.samples == 9
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Replies that must not reach an average."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,10 @@ from flwr.app import Array, MetricRecord
 
 from fedrecon_core.local.evaluate import Score
 from fedrecon_core.local.loop import LocalResult
+from fedrecon_core.metrics.base import Counts
 from fedrecon_core.state import TransferPlan
+from fedrecon_core.task.target import target_of
+from fedrecon_core.types import DatasetSpec
 from server.validity import fault_of, read_description, score_fault
 from strategies import messages
 from strategies.messages import Holding, Identity, OwnData, SiteInfo
@@ -178,13 +182,28 @@ def test_a_bad_description_is_named(changes: dict[str, Any], words: str) -> None
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
-def scores(confusion: list[list[int]], split: str = "test") -> Any:
-    score = Score(torch.tensor(confusion), torch.zeros(2, 2, dtype=torch.int64), 1.5)
+TWO = DatasetSpec(name="two", modalities=(), classes=("a", "b"))
+SEVERAL = TWO.model_copy(update={"target": "multilabel"})
+
+
+def answer_of(counts: Counts, split: str = "test") -> Any:
+    score = Score(counts, Counts(torch.zeros_like(counts.confusion)), 1.5)
     return SimpleNamespace(content=messages.write_scores({split: score}))
 
 
+def scores(confusion: list[list[int]], split: str = "test") -> Any:
+    return answer_of(Counts(torch.tensor(confusion)), split)
+
+
+def with_field(name: str, value: Any) -> Any:
+    answer = scores([[2, 0], [1, 2]])
+    answer.content["metrics"] = MetricRecord({**answer.content["metrics"], name: value})
+    return answer
+
+
 def test_good_scores_have_no_fault() -> None:
-    assert score_fault(scores([[2, 0], [1, 2]]), "test", 2, 5) is None
+    assert score_fault(scores([[2, 0], [1, 2]]), "test", TWO, 5) is None
+    assert score_fault(with_field("test.loss_sum", float("nan")), "test", TWO, 5) is None
 
 
 @pytest.mark.parametrize(
@@ -195,7 +214,47 @@ def test_good_scores_have_no_fault() -> None:
         (scores([[2**62, 2**62], [2**62, 2**62]]), "found 18446744073709551616"),
         (scores([[1]]), "cannot be read"),
         (scores([[2, 0], [1, 2]], split="validation"), "lacks 'test'"),
+        (with_field("test.more", [1, 2]), "found others in test.more"),
+        (with_field("test.histograms", [1, 2]), "found others in test.histograms"),
+        (with_field("test.confusion", [0.5, 0.5, 1.0, 2.0]), "found others in test.confusion"),
     ],
 )
 def test_bad_scores_are_named(answer: Any, words: str) -> None:
-    assert words in str(score_fault(answer, "test", 2, 5))
+    assert words in str(score_fault(answer, "test", TWO, 5))
+
+
+LOGITS, LABELS = torch.tensor([[1.0, -1.0], [2.0, 3.0], [-2.0, 0.0]]), torch.tensor([[1, 0], [0, 1], [0, 0]])
+GOOD = target_of(SEVERAL).count(LOGITS, LABELS)
+
+
+def spoilt(table: str, change: Callable[[torch.Tensor], None]) -> Any:
+    """The good multilabel scores with one table changed in place."""
+    tables = {"confusion": GOOD.confusion.clone(), "histograms": GOOD.histograms.clone()}  # type: ignore[union-attr]
+    change(tables[table])
+    return answer_of(Counts(**tables))
+
+
+def moved(table: torch.Tensor) -> None:
+    table[0, 1], table[0, 0] = table[0, 0].clone(), table[0, 1].clone()
+
+
+def test_good_scores_of_several_labels_have_no_fault() -> None:
+    assert score_fault(answer_of(GOOD), "test", SEVERAL, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (answer_of(Counts(GOOD.confusion)), "its score lacks 'test.histograms'"),
+        (spoilt("confusion", lambda table: table[0].mul_(2)), "as many answers for every class, found 3 for one and 6"),
+        (spoilt("confusion", lambda table: table.mul_(2)), "at most its 3 samples of test, found 6"),
+        (spoilt("confusion", lambda table: table.sub_(1)), "found -1"),
+        (spoilt("confusion", moved), "tell of different samples"),
+        (spoilt("histograms", moved), "tell of different samples"),
+        (spoilt("histograms", lambda table: table[1, 0, 7].sub_(1)), "in each bin of a histogram, found -1"),
+        (spoilt("histograms", lambda table: table[1, 0, 7].add_(2**62)), "found 4611686018427387904"),
+        (scores([[2, 0], [1, 0]]), "cannot be read"),
+    ],
+)
+def test_bad_scores_of_several_labels_are_named(answer: Any, words: str) -> None:
+    assert words in str(score_fault(answer, "test", SEVERAL, 3))
