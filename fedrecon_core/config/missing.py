@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fedrecon_core.config.base import untouched
-from fedrecon_core.faults import MisfitError
+from fedrecon_core.faults import MisfitError, shown
 from fedrecon_core.types import Frozen
 
 
@@ -18,16 +18,19 @@ def _between(value: float) -> float:
     return value
 
 
-def _texts(value: Any) -> Any:
+def _named(value: Any) -> Any:
     """Names that are numbers (classes often are) may stand without quotes."""
     if not isinstance(value, Mapping):
         return value
-    return {str(key) if type(key) is int else key: rate for key, rate in value.items()}
+    odd = [key for key in value if type(key) not in (str, int)]
+    if odd:
+        raise ValueError(f"expected names, found {shown(odd[0])}; put the name in quotes")
+    return {str(key): rate for key, rate in value.items()}
 
 
 _Rate = Annotated[float, AfterValidator(_between)]
 Rate = _Rate | dict[str, _Rate]
-Rates = Annotated[dict[str, Rate], BeforeValidator(_texts)]
+Rates = Annotated[dict[str, Rate], BeforeValidator(_named)]
 
 
 class Profile(Frozen):

@@ -52,6 +52,14 @@ def with_key(path: str, value):
             },
             data={"name": "polydigits", "partition": {"name": "dirichlet", "alpha": 0.1}, "pairing": "instance"},
         ),
+        toy_settings(
+            evaluate={"where": "sites"},
+            missing={
+                "train": {"level": "sample", "sites": {"site-0001": {"steps": 0.5}}, "classes": {0: 0.9, "1": 0.1}},
+                "validation": {"level": "site", "rate": 0.5, "independent": True},
+                "test": {"level": "site", "sites": {"site-0002": 1}, "independent": True, "draws": 2},
+            },
+        ),
     ],
 )
 def test_yaml_out_and_in_again_gives_the_same_config(raw):
@@ -178,6 +186,24 @@ def test_a_bad_rate_in_a_map_names_its_modality(value, words):
     assert fault(raw).startswith(f"missing.train.rate.picture: {words}")
 
 
+@pytest.mark.parametrize("key", ["sites", "classes"])
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_bad_rate_of_a_site_or_class_names_it(key, split):
+    raw = toy_settings(missing={split: {"level": "sample", key: {"one": 0.5, "two": {"steps": 1.5}}}})
+    assert fault(raw) == f"missing.{split}.{key}.two.steps: expected a number between 0 and 1, found 1.5"
+    raw = toy_settings(missing={split: {"level": "sample", key: {"one": -0.5}}})
+    assert fault(raw) == f"missing.{split}.{key}.one: expected a number between 0 and 1, found -0.5"
+    raw = toy_settings(missing={split: {"level": "sample", key: 0.5}})
+    assert fault(raw) == f"missing.{split}.{key}: expected a mapping of keys, found 0.5"
+
+
+def test_classes_that_are_numbers_need_no_quotes_and_other_names_must_be_texts():
+    config = toy_config(missing={"train": {"level": "sample", "classes": {3: 0.5}}})
+    assert config.missing.train.classes == {"3": 0.5}
+    raw = toy_settings(missing={"train": {"level": "sample", "classes": {True: 0.5}}})
+    assert fault(raw) == "missing.train.classes: expected names, found True; put the name in quotes"
+
+
 @pytest.mark.parametrize("level", [{}, {"level": "none"}, {"level": "coupled"}])
 @pytest.mark.parametrize("rate", [0.5, {"picture": 0.5}])
 def test_a_rate_that_its_level_would_ignore_is_refused(level, rate):
@@ -232,6 +258,33 @@ def test_a_required_key_that_is_missing_is_named(key):
         (
             {"missing": {"test": {"level": "site", "rate": 0.5}}},
             "missing.test.level: expected sample, coupled or none where the server evaluates, found 'site'",
+        ),
+        (
+            {"missing": {"train": {"sites": {"site-0001": 0.0}}}},
+            "missing.train.level: expected site or sample, since rates of sites are given, found 'none'",
+        ),
+        (
+            {"missing": {"train": {"level": "site", "rate": 0.5, "classes": {"0": 0.5}}}},
+            "missing.train.level: expected sample, since rates of classes are given, found 'site'",
+        ),
+        (
+            {"missing": {"test": {"level": "sample", "sites": {"site-0001": 0.5, "site-0002": 0.5}}}},
+            "missing.test.sites: expected no rates of sites where the server evaluates, found those of 2; leave",
+        ),
+        (
+            {"missing": {"test": {"level": "sample", "rate": 0.5, "independent": True}}},
+            "missing.test.independent: expected its default, False, with level sample (it acts in site and profile",
+        ),
+        (
+            {"missing": {"train": {"level": "site", "rate": 0.5, "independent": True}}},
+            "missing.train.independent: unknown key (found True).",
+        ),
+        (
+            {
+                "evaluate": {"where": "sites"},
+                "missing": {"test": {"level": "profile", "profile": [{"sites": 3, "modalities": ["steps"]}]}},
+            },
+            "missing.test.profile: expected profiles of 4 sites together (sites.count), found 3",
         ),
         (
             {"local": {"task": {"momentum": 0.9}}},
@@ -398,6 +451,33 @@ def test_a_setting_without_key_or_value_is_refused(setting):
 def test_a_setting_that_is_no_yaml_names_its_key():
     with pytest.raises(ConfigError, match=r"--set rounds: the value must be YAML, found '\[1'"):
         override({}, ["rounds=[1"])
+
+
+@pytest.mark.parametrize(
+    ("level", "kept"),
+    [
+        ("none", set()),
+        ("coupled", set()),
+        ("sample", {"rate", "sites"}),
+        ("site", {"rate", "sites", "independent"}),
+        ("profile", {"independent"}),
+    ],
+)
+def test_another_level_drops_rates_and_independence_where_they_would_not_act(level, kept):
+    given = {"rate": 0.5, "sites": {"site-0001": 0.1}}
+    for before in ({"level": "site", **given, "independent": True}, {"level": "sample", **given, "classes": {"0": 1}}):
+        raw = {"missing": {"test": before}}
+        found = override(raw, [f"missing.test.level={level}"])["missing"]["test"]
+        always = set(before) - {"level"} if before["level"] == level else set(before) & kept
+        assert set(found) == {"level", *always}
+
+
+def test_a_rate_of_one_site_or_class_may_be_set():
+    raw = toy_settings(missing={"train": {"level": "sample", "rate": 0.5}})
+    train = parse(
+        override(raw, ["missing.train.sites.site-0002=0.1", "missing.train.classes.1={steps: 1}"])
+    ).missing.train
+    assert (train.sites, train.classes) == ({"site-0002": 0.1}, {"1": {"steps": 1.0}})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from fedrecon_core.config import Missing, MissingTrain, Params, RunConfig, parse
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.missingness import Scheme, rates, sample_masks, site_masks
+from fedrecon_core.data.missingness import Scheme, Traits, rates, sample_masks, sample_rates, site_masks
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, STRATEGIES, discover
 from fedrecon_core.types import DatasetSpec, ModalitySpec
@@ -51,6 +51,19 @@ def toy_set(train: int = 600, lacking: str | None = None) -> Dataset:
         arrays={name: np.zeros((count, 1), dtype=np.float32) for name in NAMES},
         rows=rows,
     )
+
+
+PROFILE = [{"sites": 4, "modalities": ["image"]}, {"sites": 6, "modalities": ["text", "audio"]}]
+
+
+def near(shares: np.ndarray, rate, count) -> bool:
+    """Whether shares of ``count`` independent samples are as Bernoulli's: within five standard deviations."""
+    rate, count = np.asarray(rate, dtype=float), np.asarray(count, dtype=float)
+    return bool((np.abs(shares - rate) <= 5 * np.sqrt(rate * (1 - rate) / count) + 1e-12).all())
+
+
+def lost(masks: np.ndarray) -> np.ndarray:
+    return 1 - masks.mean(axis=0)
 
 
 def config(train=None, *, seed=0, count=10, where="server", empty="redraw", **splits) -> RunConfig:
@@ -277,3 +290,289 @@ def test_contradicting_masks_of_the_sites_are_refused():
 
 def test_a_missing_config_of_one_split_is_enough():
     assert sample_masks(Scheme(Missing(), "redraw", NAMES, "test", 0), everything(4)).all()
+
+
+# ------------------------------------------------------------------------------------------- rates of sites and classes
+SITES, CLASSES = tuple(f"site-{index:04d}" for index in range(4)), ("a", "b", "c")
+
+
+def rated(level="sample", *, empty="allow", seed=0, **keys) -> Scheme:
+    return Scheme(MissingTrain(level=level, **keys), empty, NAMES, "train", seed, SITES, CLASSES)
+
+
+def traits(count: int = 60000) -> Traits:
+    """Every site has samples of every class."""
+    return Traits(np.arange(count) % 4, np.arange(count) // 4 % 3)
+
+
+def test_without_rates_of_their_own_the_traits_of_samples_do_not_matter():
+    keys = {"rate": {"image": 0.4, "text": 0.7}}
+    with_traits = sample_masks(rated(**keys), everything(60000), traits=traits())
+    assert np.array_equal(with_traits, sample_masks(rated(**keys), everything(60000)))
+
+
+def test_samples_are_lost_at_the_rate_of_their_site():
+    own = {"site-0001": 0.9, "site-0003": {"text": 0.5}}
+    masks, owner = sample_masks(rated(rate=0.2, sites=own), everything(60000), traits=traits()), traits().owner
+    for site, rate in enumerate([[0.2] * 3, [0.9] * 3, [0.2] * 3, [0.0, 0.5, 0.0]]):
+        assert near(lost(masks[owner == site]), rate, 15000)
+
+
+def test_samples_are_lost_at_the_rate_of_their_class_and_the_others_as_before():
+    own = {"b": 0.8, "c": {"audio": 1.0}}
+    before = sample_masks(rated(rate=0.3), everything(60000), traits=traits())
+    masks, labels = sample_masks(rated(rate=0.3, classes=own), everything(60000), traits=traits()), traits().labels
+    assert np.array_equal(masks[labels == 0], before[labels == 0])
+    for label, rate in enumerate([[0.3] * 3, [0.8] * 3, [0.0, 0.0, 1.0]]):
+        assert near(lost(masks[labels == label]), rate, 20000)
+
+
+def scheme_of_both() -> Scheme:
+    return rated(rate=0.1, sites={"site-0001": 0.5, "site-0002": {"text": 0.6}}, classes={"b": {"image": 0.9}})
+
+
+def test_the_rate_of_the_class_counts_then_that_of_the_site_then_rate():
+    found = sample_rates(scheme_of_both(), Traits(np.array([0, 1, 2, 0, 1, 2]), np.array([0, 0, 0, 1, 1, 1])))
+    assert found.tolist() == [[0.1] * 3, [0.5] * 3, [0.0, 0.6, 0.0], *[[0.9, 0.0, 0.0]] * 3]
+
+
+def test_a_sample_of_several_classes_has_the_highest_rate_of_each_modality():
+    labels = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 1], [0, 0, 0]])
+    scheme = rated(rate=0.2, sites={"site-0003": 0.4}, classes={"b": {"image": 0.9}, "c": 0.3})
+    found = sample_rates(scheme, Traits(np.array([0, 0, 0, 0, 0, 3]), labels))
+    assert found[0].tolist() == found[1].tolist() == [0.2] * 3
+    assert found[2].tolist() == [0.9, 0.0, 0.0]
+    assert found[3].tolist() == [0.9, 0.2, 0.2]
+    assert found[4].tolist() == [0.9, 0.3, 0.3]
+    assert found[5].tolist() == [0.4] * 3
+
+
+def test_classes_that_together_leave_nothing_to_redraw_are_refused():
+    keys = {"classes": {"a": {"image": 1.0, "text": 1.0}, "b": {"audio": 1.0}}}
+    both, apart = np.array([[1, 1, 0]]), np.array([[1, 0, 0], [0, 1, 0]])
+    with pytest.raises(ConfigError, match=r"missing\.train\.classes: .*redraw.*a sample of several classes"):
+        sample_rates(rated(empty="redraw", **keys), Traits(np.zeros(1, dtype=int), both))
+    assert sample_rates(rated(empty="redraw", **keys), Traits(np.zeros(2, dtype=int), apart)).max() == 1
+    assert sample_rates(rated(empty="skip", **keys), Traits(np.zeros(1, dtype=int), both)).tolist() == [[1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ({"sites": {"site-0001": 1.0}}, "sites.site-0001"),
+        ({"classes": {"a": dict.fromkeys(NAMES, 1.0)}}, "classes.a"),
+    ],
+)
+def test_a_rate_of_its_own_that_leaves_nothing_to_redraw_is_refused(keys, key):
+    with pytest.raises(ConfigError, match=rf"missing\.train\.{key}: with missing\.empty: redraw .*found 1\.0 for all"):
+        sample_masks(rated(empty="redraw", **keys), everything(60000), traits=traits())
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"sites": {"site-4": 0.5}}, r"sites: expected sites of the run \(site-0000, .*site-0003\), found 'site-4'"),
+        ({"classes": {"d": 0.5}}, r"classes: expected classes of the data set \(a, b, c\), found 'd'"),
+        ({"sites": {"site-0001": {"video": 0.5}}}, r"sites\.site-0001: expected modalities .*\(image, text, audio\)"),
+        ({"classes": {"b": {"video": 0.5}}}, r"classes\.b: expected modalities .*\(image, text, audio\)"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_known_ones(keys, words):
+    with pytest.raises(ConfigError, match=rf"missing\.train\.{words}"):
+        sample_masks(rated(**keys), everything(60000), traits=traits())
+
+
+def test_of_many_known_sites_the_first_are_named():
+    with pytest.raises(ConfigError) as caught:
+        allocate(toy_set(), config({"level": "site", "sites": {"mars": 0.5}}, count=50))
+    assert "site-0007, ... 50 in all), found 'mars'" in str(caught.value)
+    assert "site-0008" not in str(caught.value)
+
+
+def test_sites_lose_modalities_at_their_own_rate_and_the_others_as_before():
+    own = dict.fromkeys(SITES[2:], 0.9)
+    drawn = [site_masks(rated("site", rate=0.3, sites=own, seed=seed), everything(4)) for seed in range(2000)]
+    before = [site_masks(rated("site", rate=0.3, seed=seed), everything(4)) for seed in range(2000)]
+    shares = 1 - np.mean(drawn, axis=0)
+    assert near(shares[:2], 0.3, 2000) and near(shares[2:], 0.9, 2000)
+    assert np.array_equal(np.array(drawn)[:, :2], np.array(before)[:, :2])
+
+
+def test_a_site_with_a_rate_of_zero_lacks_nothing_while_the_others_do():
+    train = allocate(toy_set(), config({"level": "site", "rate": 0.8, "sites": {"site-0003": 0.0}})).train
+    assert train["site-0003"].present.all()
+    assert sum(share.present.all() for share in train.values()) < 4
+
+
+def test_rates_of_sites_and_classes_reach_the_shares_of_a_run():
+    keys = {"level": "sample", "sites": {"site-0002": {"text": 1.0}}, "classes": {"e": {"audio": 1.0}}}
+    allocation = allocate(toy_set(), config(keys, test={"level": "sample", "classes": {"a": {"image": 1.0}}}))
+    for name, share in allocation.train.items():
+        label = share.samples % 6
+        assert np.array_equal(share.present[:, 2], label != 4)
+        assert np.array_equal(share.present[:, 1], (label == 4) | (name != "site-0002"))
+        assert share.present[:, 0].all()
+    test = allocation.test["server"]
+    assert np.array_equal(test.present[:, 0], test.samples % 6 != 0)
+    expected = {"image": 0.0, "text": 0.1 * 5 / 6, "audio": 1 / 6}
+    assert allocation.effective_rates["train"] == pytest.approx(expected, abs=0.01)
+    assert allocation.effective_rates["test"]["image"] == pytest.approx((test.samples % 6 == 0).mean())
+
+
+def test_with_rates_by_class_a_mask_still_sees_no_value_and_no_other_label():
+    dataset, keys = toy_set(), {"level": "sample", "rate": 0.4, "classes": {"a": 0.9, "b": {"text": 0.2}}}
+    first = _by_sample(dataset, config(keys))
+    poison = {name: np.full_like(array, np.nan) for name, array in dataset.arrays.items()}
+    assert _by_sample(replace(dataset, arrays=poison), config(keys)) == first
+    labels = dataset.labels.copy()
+    labels[:300] = 2  # a class without a rate of its own, like those from c to f
+    relabelled = _by_sample(replace(dataset, labels=labels), config(keys))
+    plain = _by_sample(dataset, config({"level": "sample", "rate": 0.4}))
+    for sample, mask in relabelled.items():
+        assert mask == (plain if labels[sample] >= 2 else first)[sample]
+
+
+def test_rates_of_sites_and_classes_give_the_same_masks_for_the_same_seed_alone():
+    keys = {"level": "sample", "rate": 0.4, "classes": {"a": 0.9}, "sites": {"site-0001": 0.1}}
+    first, again = (allocate(toy_set(), config(keys)).mask_sha256 for _ in range(2))
+    assert first == again != allocate(toy_set(), config(keys, seed=1)).mask_sha256
+
+
+# ---------------------------------------------------------------------------------------------- independent of training
+INDEPENDENT = {"level": "site", "rate": 0.7, "independent": True}
+
+
+def site_mask(shares) -> np.ndarray:
+    """bool [S, M]: the one mask of each site's samples."""
+    for share in shares.values():
+        assert (share.present == share.present[0]).all()
+    return np.stack([share.present[0] for share in shares.values()])
+
+
+@pytest.mark.parametrize(
+    "train", [{"level": "site", "rate": 0.2}, {"level": "profile", "profile": PROFILE}, {"level": "coupled"}]
+)
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_independent_masks_are_those_of_the_split_whatever_the_training_has(train, split):
+    allocation = allocate(toy_set(), config(train, where="sites", **{split: INDEPENDENT}))
+    alone = allocate(toy_set(), config(where="sites", **{split: {**INDEPENDENT, "independent": False}}))
+    found = site_mask(getattr(allocation, split))
+    assert np.array_equal(found, site_mask(getattr(alone, split)))
+    assert not np.array_equal(found, site_mask(allocation.train) if train["level"] == "site" else found * 0)
+
+
+def test_independent_masks_have_their_own_rate_and_do_not_follow_those_of_training():
+    train, test = {"level": "site", "rate": 0.3}, {**INDEPENDENT, "rate": 0.6}
+    runs = [
+        allocate(toy_set(), config(train, where="sites", empty="allow", test=test, seed=seed)) for seed in range(60)
+    ]
+    trained = np.concatenate([site_mask(run.train) for run in runs])
+    tested = np.concatenate([site_mask(run.test) for run in runs])
+    assert near(lost(trained), 0.3, 600) and near(lost(tested), 0.6, 600)
+    assert abs(np.corrcoef(trained.ravel(), tested.ravel())[0, 1]) < 5 / np.sqrt(trained.size)
+
+
+def test_validation_and_test_do_not_share_their_independent_masks():
+    run = config({"level": "site", "rate": 0.3}, where="sites", validation=INDEPENDENT, test=INDEPENDENT)
+    allocation = allocate(toy_set(), run)
+    assert not np.array_equal(site_mask(allocation.validation), site_mask(allocation.test))
+
+
+def test_independent_masks_are_drawn_anew_in_each_draw():
+    run = config({"level": "site", "rate": 0.3}, where="sites", test={**INDEPENDENT, "draws": 3})
+    shares = allocate(toy_set(), run).test
+    blocks = [np.stack([share.present.reshape(3, -1, 3)[draw, 0] for share in shares.values()]) for draw in range(3)]
+    assert not np.array_equal(blocks[0], blocks[1]) and not np.array_equal(blocks[1], blocks[2])
+    once = config({"level": "site", "rate": 0.3}, where="sites", test=INDEPENDENT)
+    assert np.array_equal(blocks[0], site_mask(allocate(toy_set(), once).test))
+
+
+def test_an_independent_profile_is_its_own_and_may_have_rates_of_sites():
+    other = [{"sites": 10, "modalities": ["audio"]}]
+    run = config(
+        {"level": "profile", "profile": PROFILE},
+        where="sites",
+        validation={"level": "profile", "profile": other, "independent": True},
+        test={**INDEPENDENT, "rate": 0.0, "sites": {"site-0001": {"text": 1.0}}},
+    )
+    allocation = allocate(toy_set(), run)
+    assert (site_mask(allocation.validation) == [False, False, True]).all()
+    expected = np.ones((10, 3), dtype=bool)
+    expected[1, 1] = False
+    assert np.array_equal(site_mask(allocation.test), expected)
+
+
+def test_rates_of_sites_that_contradict_the_training_masks_are_refused_and_the_same_ones_are_not():
+    own = {"site-0001": 0.9}
+    train = {"level": "site", "rate": 0.6, "sites": own}
+    run = config(train, where="sites", test={"level": "site", "sites": {"site-0001": 0.1}})
+    with pytest.raises(ConfigError, match=r"missing\.test\.sites: .*their training masks.*test\.independent: true"):
+        allocate(toy_set(), run)
+    same = allocate(toy_set(), config(train, where="sites", test=train))
+    assert np.array_equal(site_mask(same.test), site_mask(same.train))
+
+
+# ---------------------------------------------------------------------------------------------------- real missingness
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"level": "none"},
+        {"level": "coupled"},
+        {"level": "profile", "profile": PROFILE},
+        {"level": "site", "rate": 0.6},
+        {"level": "site", "rate": 0.2, "sites": {"site-0001": 0.9, "site-0002": {"text": 0.0, "audio": 1.0}}},
+        {"level": "sample", "rate": 0.6},
+        {"level": "sample", "rate": 0.2, "classes": {"a": 0.9, "d": {"image": 1.0}}},
+        {"level": "sample", "rate": 0.2, "classes": {"a": 0.9}, "sites": {"site-0003": {"text": 0.0, "audio": 1.0}}},
+    ],
+    ids=lambda keys: "-".join([keys["level"], *(key for key in ("sites", "classes") if key in keys)]),
+)
+def test_at_every_level_and_with_every_option_what_does_not_exist_is_never_shown(keys):
+    dataset = toy_set(lacking="text")
+    held_out = {**keys, "independent": True} if keys["level"] in ("site", "profile") else keys
+    run = config(keys, where="sites", validation=held_out, test=held_out)
+    allocation = allocate(dataset, run)
+    for share in (*allocation.train.values(), *allocation.validation.values(), *allocation.test.values()):
+        assert not (share.present & ~dataset.exists()[share.samples]).any()
+        assert share.present.any(axis=1).all()
+    assert all(sum(len(s.samples) for s in shares.values()) for shares in (allocation.validation, allocation.test))
+
+
+def test_rates_draw_among_what_exists_alone():
+    dataset, own = toy_set(train=6000, lacking="text"), {"a": 0.8, "b": {"text": 1.0}}
+    masks = _by_sample(dataset, config({"level": "sample", "rate": 0.3, "classes": own}, empty="allow"))
+    shown, exists = np.array([masks[sample] for sample in range(6000)]), dataset.exists()[:6000]
+    for label, rate in enumerate([[0.8] * 3, [0.0, 1.0, 0.0], [0.3] * 3]):
+        for column in range(3):
+            there = (dataset.labels[:6000] == label) & exists[:, column]
+            assert near(np.array(1 - shown[there, column].mean()), rate[column], there.sum()) if there.any() else True
+
+
+def test_a_modality_that_a_site_has_in_no_sample_is_not_what_a_redraw_keeps():
+    dataset = toy_set()
+    rows = {**dataset.rows, "text": np.full(800, -1), "audio": np.full(800, -1)}
+    lacking = replace(dataset, rows=rows)
+    keys = {"level": "site", "rate": 0.9, "sites": {"site-0001": {"image": 0.95, "text": 0.0}}}
+    run = config(keys, where="sites", test={**keys, "independent": True})
+    allocation = allocate(lacking, run)
+    for share in (*allocation.train.values(), *allocation.test.values()):
+        assert share.present[:, 0].all() and not share.present[:, 1:].any()
+
+
+# -------------------------------------------------------------------------------------------------------------- kept
+KEPT = {
+    "none": "86b32a305f27aab9",
+    "site": "76c9834b054bf02a",
+    "sample": "c137ec3c92280113",
+    "coupled": "2b10e45a91c3d904",
+    "profile": "4e11bc121dde974c",
+}
+"""Level -> the first digits of ``mask_sha256`` before sites, classes and evaluations could have rates of their own."""
+
+
+@pytest.mark.parametrize("level", KEPT)
+def test_masks_of_configs_without_the_newer_keys_stay_what_they_were(level):
+    keys = {"none": {}, "coupled": {}, "profile": {"profile": PROFILE}}.get(level, {"rate": 0.6})
+    test = {"level": "sample", "rate": {"image": 0.3, "text": 0.9}, "draws": 2}
+    run = config({"level": level, **keys}, where="sites", seed=3, validation={"level": level, **keys}, test=test)
+    assert allocate(toy_set(lacking="text"), run).mask_sha256[:16] == KEPT[level]
