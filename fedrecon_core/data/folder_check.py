@@ -2,217 +2,139 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fedrecon_core.data.dataset import BoolArray, IntArray
 from fedrecon_core.data.folder import (
-    DESCRIPTION,
+    ARRAYS,
     SAMPLES,
-    Description,
     Samples,
-    array_file,
-    files_of,
-    offsets_file,
-    read_description,
+    State,
+    file_names,
     record_of,
+    rows_of,
     seal,
     stamp,
+    state_of,
 )
-from fedrecon_core.errors import DataError
-from fedrecon_core.types import SPLITS, DatasetSpec, ModalitySpec
+from fedrecon_core.data.folder_arrays import array_faults
+from fedrecon_core.data.folder_description import DESCRIPTION, Description, read_description
+from fedrecon_core.data.folder_files import as_line, named, names_in
+from fedrecon_core.data.folder_samples import read_samples, sample_faults
+from fedrecon_core.disk import reason
+from fedrecon_core.errors import ConfigError, DataError
+from fedrecon_core.registry import MODALITIES, discover
+from fedrecon_core.types import DatasetSpec
 
-CHUNK = 4096
-"""Rows that are looked at together for NaN and infinity."""
+RESTORE = "restore it, or take all files as they are with `fedrecon data seal`"
 
 
 def check_folder(folder: Path) -> list[str]:
     """Every fault of the folder. Without any, a stamp is left, and the folder can be opened."""
     try:
-        description = read_description(folder)
+        description, before = read_description(folder), state_of(folder)
+        faults = [*_seal_faults(folder, description)]
+        samples, found = _content(folder, description)
+        faults += found
+        return faults or _stamped(folder, samples, before)
     except DataError as error:
         return [str(error)]
-    faults = [*_file_faults(folder, description)]
-    samples, found = read_samples(folder, description.spec)
-    faults += [f"{folder / SAMPLES}: {fault}" for fault in found]
-    if samples is not None:
-        faults += _sample_faults(folder / SAMPLES, samples)
-        for index, modality in enumerate(description.modalities):
-            faults += _modality_faults(folder, modality, samples.present[:, index])
-    if not faults and samples is not None:
-        try:
-            stamp(folder, samples)
-        except OSError as error:
-            faults.append(f"{folder}: the result of the check cannot be left there: {error.strerror}; make it writable")
-    return faults
 
 
 def seal_folder(folder: Path) -> list[str]:
-    """Put size and SHA-256 of every file as it is now into ``dataset.yaml``, then check."""
+    """Read everything as a check does and, where it is right, put size and SHA-256 of every file as it is into
+    ``dataset.yaml``, and leave a stamp. With a fault ``dataset.yaml`` is as it was."""
     try:
-        seal(folder, read_description(folder).spec)
+        description, before = read_description(folder), state_of(folder)
+        samples, faults = _content(folder, description)
+        if faults:
+            return faults
+        seal(folder, description.spec, description.draws)
+        return _stamped(folder, samples, before)
     except DataError as error:
         return [str(error)]
     except OSError as error:
-        return [f"{folder} cannot be sealed: {error.strerror}; {DESCRIPTION} is as it was"]
-    return check_folder(folder)
+        return [f"{named(folder)} cannot be sealed: {reason(error)}; {DESCRIPTION} is as it was"]
 
 
-def _file_faults(folder: Path, description: Description) -> Iterator[str]:
-    there = files_of(folder)
-    todo = "restore it, or take all files as they are with `fedrecon data seal`"
-    for name in sorted({*there, *description.files}):
-        known = description.files.get(name)
-        if known is None:
-            yield f"{folder / name}: expected its size and SHA-256 under files in dataset.yaml, found none; {todo}"
-        elif name not in there:
-            yield f"{folder / name}: expected a file of {known.bytes} bytes, found none; restore it"
-        elif (found := record_of(folder / name)) != known:
-            expected = f"expected {known.bytes} bytes with SHA-256 {known.sha256[:12]}..."
-            yield f"{folder / name}: {expected}, found {found.bytes} bytes with {found.sha256[:12]}...; {todo}"
-
-
-# --- samples --------------------------------------------------------------------------------------------------------
-
-
-def read_samples(folder: Path, spec: DatasetSpec) -> tuple[Samples | None, list[str]]:
-    """The table in ``samples.parquet``, or None and why it cannot be read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _stamped(folder: Path, samples: Samples | None, before: State) -> list[str]:
+    """Leave the stamp of files that were right, unless they are others by now."""
+    assert samples is not None
+    if state_of(folder) != before:
+        return [f"{named(folder)} changed while it was read; check it again when nothing writes to it"]
     try:
-        table = pq.read_table(folder / SAMPLES)
-    except (OSError, pa.ArrowException) as error:
-        return None, [f"expected a Parquet table of the samples, found {' '.join(str(error).split())}"]
-    label = "int64" if spec.target == "multiclass" else "list<element: int64>"
-    types = {"id": "int64", "label": label, "split": "string", "group": "int64"}
-    types |= {"natural": "int64"} if "natural" in table.column_names else {}
-    types |= {f"has_{name}": "bool" for name in spec.names}
-    faults = list(
-        _column_faults(
-            {name: str(kind) for name, kind in zip(table.schema.names, table.schema.types, strict=True)}, types
+        stamp(folder, samples, before)
+    except OSError as error:
+        found = f"the result of the check cannot be left there: {reason(error)}"
+        return [f"{named(folder)}: {found}; make it writable"]
+    return []
+
+
+def _seal_faults(folder: Path, description: Description) -> Iterator[str]:
+    """What is not as it was when the folder was sealed."""
+    path, known = named(folder / DESCRIPTION), file_names(description.spec)
+    if description.spec_sha256 not in (None, description.spec.digest()):
+        yield (
+            f"{path}: the specification (name, modalities, classes, target) is not the one that was sealed; {RESTORE}"
         )
-    )
-    faults += [
-        f"column {n}: expected a value in every row, found empty ones"
-        for n in table.column_names
-        if table[n].null_count
-    ]
-    if faults:
+    strange = [name for name in description.files if name not in known]
+    if strange:
+        found = as_line(", ".join(map(repr, strange[:3])) + (f" and {len(strange) - 3} more" if strange[3:] else ""))
+        yield f"{path}: files: expected {SAMPLES} and arrays of the modalities in this folder, found {found}; remove it"
+    for name in known:
+        yield from _record_faults(folder, name, description)
+
+
+def _record_faults(folder: Path, name: str, description: Description) -> Iterator[str]:
+    path, known = named(folder / name), description.files.get(name)
+    if not os.path.lexists(folder / name):
+        if known is not None:
+            yield f"{path}: expected a file of {known.bytes} bytes, found none; restore it"
+        return
+    if known is None:
+        yield f"{path}: expected its size and SHA-256 under files in {DESCRIPTION}, found none; {RESTORE}"
+        return
+    try:
+        found = record_of(folder, name)
+    except DataError as error:
+        yield str(error)
+        return
+    if found != known:
+        expected = f"expected {known.bytes} bytes with SHA-256 {known.sha256[:12]}..."
+        yield f"{path}: {expected}, found {found.bytes} bytes with {found.sha256[:12]}...; {RESTORE}"
+
+
+# --- what the files say, whatever was sealed ------------------------------------------------------------------------
+
+
+def _content(folder: Path, description: Description) -> tuple[Samples | None, list[str]]:
+    """The table of samples, and everything that is wrong with the folder whether or not it is as it was sealed."""
+    spec = description.spec
+    samples, faults = read_samples(folder, spec)
+    faults += [*_spec_faults(folder, spec), *_strays(folder, spec)]
+    if samples is None:
         return None, faults
-    splits = table["split"].to_numpy()
-    unknown = sorted(set(splits) - set(SPLITS))
-    if unknown:
-        return None, [f"column split: expected {', '.join(SPLITS)}, found {', '.join(map(repr, unknown))}"]
-    split = np.array([SPLITS.index(name) for name in splits], dtype=np.int64)
-    ids, groups = (table[name].to_numpy() for name in ("id", "group"))
-    naturals = table["natural"].to_numpy() if "natural" in table.column_names else None
-    labels, wrong = _labels(table["label"], spec)
-    if wrong:
-        return None, wrong
-    has = [table[f"has_{name}"].to_numpy() for name in spec.names]
-    present = np.stack(has, axis=1).astype(np.bool_) if len(table) else np.zeros((0, len(has)), dtype=np.bool_)
-    return Samples(ids, labels, split, groups, present, naturals), []
+    faults += sample_faults(folder / SAMPLES, samples, description)
+    for modality, rows in zip(spec.modalities, rows_of(samples.present), strict=True):
+        faults += array_faults(folder, modality, rows, samples.ids)
+    return samples, faults
 
 
-def _labels(column: Any, spec: DatasetSpec) -> tuple[IntArray, list[str]]:
-    """int64 [N], or zeros and ones [N, C] of a multilabel set, and what is wrong with them."""
-    multilabel, classes = spec.target == "multilabel", len(spec.classes)
-    values = np.asarray((column.combine_chunks().flatten() if multilabel else column).to_numpy(), dtype=np.int64)
-    wrong = values[(values < 0) | (values >= classes)]
-    if len(wrong):
-        return values, [f"column label: expected 0 to {classes - 1} (the classes), found {_some(wrong)}"]
-    if not multilabel:
-        return values, []
-    lengths = column.combine_chunks().value_lengths().to_numpy()
-    labels = np.zeros((len(column), classes), dtype=np.int64)
-    labels[np.repeat(np.arange(len(column)), lengths), values] = 1
-    return labels, []
+def _spec_faults(folder: Path, spec: DatasetSpec) -> Iterator[str]:
+    discover(("fedrecon_core.modalities",))
+    for index, modality in enumerate(spec.modalities):
+        try:
+            MODALITIES.get(modality.kind)
+        except ConfigError as error:
+            yield as_line(f"{named(folder / DESCRIPTION)}: modalities.{index}.kind: {error}")
 
 
-def _column_faults(found: dict[str, str], expected: dict[str, str]) -> Iterator[str]:
-    for name, kind in expected.items():
-        if name not in found:
-            yield f"expected the column {name} ({kind}), found none"
-        elif found[name].removeprefix("large_").replace("<item:", "<element:") != kind:
-            yield f"column {name}: expected {kind}, found {found[name]}"
-    for name in sorted(set(found) - set(expected)):
-        yield f"expected no column {name}: dataset.yaml names no such modality"
-
-
-def _sample_faults(path: Path, samples: Samples) -> Iterator[str]:
-    train = samples.ids[samples.split == 0]
-    repeated = np.unique(train)[np.unique(train, return_counts=True)[1] > 1]
-    if len(repeated):
-        yield f"{path}: column id: expected each training sample once, found {_some(repeated)} several times"
-    pairs = np.unique(np.stack([samples.groups, samples.split]), axis=1)[0]
-    torn = np.unique(pairs)[np.unique(pairs, return_counts=True)[1] > 1]
-    if len(torn):
-        yield f"{path}: column group: expected each group in one split, found {_some(torn)} in several; that leaks"
-
-
-def _some(values: IntArray) -> str:
-    shown = ", ".join(str(value) for value in np.unique(values)[:5])
-    return f"{shown}{', ...' if len(np.unique(values)) > 5 else ''}"
-
-
-# --- arrays ---------------------------------------------------------------------------------------------------------
-
-
-def _modality_faults(folder: Path, modality: ModalitySpec, has: BoolArray) -> Iterator[str]:
-    path, wanted = folder / array_file(modality.name), int(has.sum())
-    if not path.exists():
-        if wanted:
-            yield f"{path}: expected {wanted} rows (has_{modality.name} in {SAMPLES}), found no file"
-        return
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        yield f"{path}: expected an array in NumPy's format, found {' '.join(str(error).split())}"
-        return
-    borders = folder / offsets_file(modality.name)
-    ragged = borders.exists()
-    shape = modality.shape[1:] if ragged else modality.shape
-    if array.dtype != np.float32 or array.shape[1:] != shape:
-        yield f"{path}: expected float32 [rows, {_dims(shape)}], found {array.dtype} [{_dims(array.shape)}]"
-        return
-    if ragged:
-        yield from _offset_faults(borders, modality, wanted, len(array))
-    elif len(array) != wanted:
-        yield f"{path}: expected {wanted} rows (has_{modality.name} in {SAMPLES}), found {len(array)}"
-    bad = _not_finite(array)
-    if bad is not None:
-        yield f"{path}: expected finite numbers, found NaN or infinity in row {bad}; mark what is missing as absent"
-
-
-def _offset_faults(path: Path, modality: ModalitySpec, wanted: int, steps: int) -> Iterator[str]:
-    try:
-        borders: NDArray[np.int64] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        yield f"{path}: expected an array in NumPy's format, found {' '.join(str(error).split())}"
-        return
-    if borders.dtype != np.int64 or borders.shape != (wanted + 1,):
-        yield f"{path}: expected int64 [{wanted + 1}], found {borders.dtype} [{_dims(borders.shape)}]"
-        return
-    lengths = np.diff(borders)
-    if borders[0] != 0 or borders[-1] != steps or (lengths <= 0).any():
-        yield f"{path}: expected ascending borders from 0 to {steps}, found {borders[0]} to {borders[-1]} or empty ones"
-    elif len(lengths) and lengths.max() > modality.shape[0]:
-        yield f"{path}: expected at most {modality.shape[0]} steps ({modality.name}.shape), found {lengths.max()}"
-
-
-def _not_finite(array: NDArray[np.float32]) -> int | None:
-    """The first row with NaN or infinity."""
-    for start in range(0, len(array), CHUNK):
-        finite = np.isfinite(array[start : start + CHUNK]).reshape(len(array[start : start + CHUNK]), -1).all(axis=1)
-        if not finite.all():
-            return start + int(np.argmin(finite))
-    return None
-
-
-def _dims(shape: tuple[int, ...]) -> str:
-    return ", ".join(map(str, shape))
+def _strays(folder: Path, spec: DatasetSpec) -> Iterator[str]:
+    """Files beside the arrays that belong to none: a modality that was renamed, or a copy that someone left."""
+    strange = sorted({*names_in(folder, "arrays")} - {*file_names(spec)})
+    for name in strange[:10]:
+        known = as_line(", ".join(spec.names))
+        yield f"{named(folder / name)}: expected only arrays of modalities, found none so called ({known}); remove it"
+    if strange[10:]:
+        yield f"{named(folder / ARRAYS)}: expected only arrays of modalities, found {len(strange) - 10} more files"
