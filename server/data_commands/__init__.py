@@ -7,6 +7,7 @@ from collections.abc import Callable
 import typer
 
 from server.data_commands.folders import check, seal, split
+from server.data_commands.importing import import_
 from server.data_commands.listing import list_
 from server.data_commands.preparing import prepare
 
@@ -15,6 +16,7 @@ data = typer.Typer(name="data", help="Data sets and site folders: prepare, look 
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_,
     "prepare": prepare,
+    "import": import_,
     "check": check,
     "seal": seal,
     "split": split,

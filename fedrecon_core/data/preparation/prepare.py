@@ -13,7 +13,6 @@ import numpy as np
 
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.data.folder import (
-    DESCRIPTION,
     SAMPLES,
     array_file,
     offsets_file,
@@ -22,6 +21,7 @@ from fedrecon_core.data.folder import (
     stamp,
     write_samples,
 )
+from fedrecon_core.data.folder_description import DESCRIPTION
 from fedrecon_core.data.preparation.recipe import FloatArray, Recipe
 from fedrecon_core.disk import reason, replace_file, replace_text
 from fedrecon_core.errors import DataError

@@ -1,0 +1,29 @@
+"""``fedrecon data import``: a table and the files that it names become site folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedrecon_core.data.preparation.imported import recipes_of
+from fedrecon_core.data.preparation.mapping import read_mapping
+from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, discover
+from server.data_commands.writing import cache_of, resumable, write
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with a row per sample.")],
+    mapping: Annotated[Path, typer.Option("--map", help="A YAML file that says what the columns mean.")],
+    out: Annotated[Path, typer.Option(help="A new folder, or one to go on with.")],
+    cache: Annotated[Path | None, typer.Option(help="Features of files seen before (default: the user's).")] = None,
+) -> None:
+    """Make a site folder, or one per site, from a table; run again after an interruption, it goes on."""
+    discover((*CORE_PACKAGES, *FEATURE_PACKAGES))
+    with resumable():
+        recipes = recipes_of(file, read_mapping(mapping), cache_of(cache))
+        write(recipes, out)
+    single = list(recipes) == ["."]
+    sites = "" if single else f" with sites.count: {len(recipes)}"
+    typer.echo(f"in a config: data: {{name: {'folder' if single else 'sites'}, root: {out}}}{sites}")
