@@ -351,9 +351,7 @@ def test_a_repeated_round_counts_its_last_report(tmp_path: Path) -> None:
 
 
 def test_final_table_holds_the_run_in_the_terminal(run: Path) -> None:
-    console = Console(width=100, file=StringIO())
-    console.print(final_table(read_run(run)))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = shown_table(run)
     for words in (
         "quickstart: completed",
         "Test UAR",
@@ -363,6 +361,41 @@ def test_final_table_holds_the_run_in_the_terminal(run: Path) -> None:
         "1 min 33 s",
     ):
         assert words in text
+
+
+def shown_table(directory: Path) -> str:
+    console = Console(width=100, file=StringIO())
+    console.print(final_table(read_run(directory)))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def test_a_run_without_scores_has_a_dash_for_those_of_one_class_per_sample(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "begun")
+    for name in ("metrics.jsonl", "result.json"):
+        (directory / name).unlink()
+    text = shown_table(directory)
+    assert all(words in text for words in ("Test accuracy", "Test UAR", "Test macro-F1"))
+    assert "AUROC" not in text
+
+
+def test_a_run_with_several_labels_shows_its_own_scores(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "several")
+    scores = {"loss": 0.3, "accuracy": 0.9, "macro_auroc": 0.8125, "macro_auroc_error": 0.0004, "macro_f1": 0.7}
+    lines = [{"round": turn, "split": "validation", "n": 200, **scores} for turn in (1, 2)]
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told = json.loads((directory / "result.json").read_text())
+    (directory / "result.json").write_text(json.dumps({**told, "test": {**scores, "n": 24}}))
+    page = report(directory)
+    for words in (
+        "Test Macro-AUROC 81.2% mean area under the ROC curve; chance is 50%; bin error at most 0.04%",
+        "Test Accuracy 90.0% share of right answers, yes or no, over all classes",
+        "Test loss 0.3 binary cross-entropy, mean over the classes, over 24 samples",
+        "Validation Macro-AUROC",
+    ):
+        assert words in page.words
+    assert "UAR" not in page.words
+    assert "Test macro-AUROC" in shown_table(directory) and "UAR" not in shown_table(directory)
 
 
 def test_grid_is_a_png_of_whole_pixels(tmp_path: Path) -> None:

@@ -1,0 +1,183 @@
+"""Runs on data with several labels per sample: every recovery, both places of evaluation, simulated and deployed."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+from sklearn.metrics import f1_score, roc_auc_score
+from typer.testing import CliRunner
+
+from fedrecon_core.errors import ConfigError, DataError
+from fedrecon_core.registry import CORE_PACKAGES, DATASETS, RECOVERIES, discover
+from server import run_pictures
+from server.cli import application
+from server.coherence import measure
+from server.engines.inprocess import InProcess
+from server.prepare import prepare
+from server.report.reader import read_run
+from server.report.tables import final_table
+from tests.toys.contract_support import restored, run_inprocess
+from tests.toys.deployed import deploy, node_configs
+from tests.toys.multilabel import CLASSES, ToyMultilabel, multilabel_settings
+from tests.toys.runs import job_of, lines, result, without_clock, write
+
+discover((*CORE_PACKAGES, "strategies"))
+
+SAMPLE = {"level": "sample", "rate": 0.5}
+MISSING = {"train": SAMPLE, "validation": SAMPLE, "test": SAMPLE}
+SCORES = {"accuracy", "macro_auroc", "macro_auroc_error", "macro_f1"}
+
+
+def settings(recovery="mask", **sections):
+    return multilabel_settings(recovery, missing=MISSING, **sections)
+
+
+@pytest.mark.parametrize("recovery", RECOVERIES.names())
+def test_every_recovery_runs_and_scores(recovery, tmp_path):
+    run = run_inprocess(tmp_path, settings(recovery))
+    found = lines(run, "metrics.jsonl")
+    assert [line["split"] for line in found] == ["train", "validation", "train", "validation", "test"]
+    for line in found:
+        assert math.isfinite(line["loss"]) and 0 < line["loss"] < 3
+    for line in (*found[1::2], found[-1], result(run)["test"]):
+        assert set(line) >= SCORES and "uar" not in line
+        assert all(0 <= line[name] <= 1 for name in SCORES)
+    assert found[-1]["n"] == 24
+
+
+@pytest.fixture(scope="module")
+def server_run(tmp_path_factory) -> Path:
+    return run_inprocess(
+        tmp_path_factory.mktemp("server"), settings(rounds=3, local={"task": {"lr": 0.02, "batch": 8}})
+    )
+
+
+def test_server_and_sites_give_the_same_scores(server_run, tmp_path):
+    changed = settings(rounds=3, local={"task": {"lr": 0.02, "batch": 8}}, evaluate={"where": "sites"})
+    at_sites = run_inprocess(tmp_path, changed)
+    assert result(at_sites)["parameters_sha256"] == result(server_run)["parameters_sha256"]
+    for mine, theirs in zip(lines(server_run, "metrics.jsonl"), lines(at_sites, "metrics.jsonl"), strict=True):
+        mine, theirs = without_clock(mine), without_clock(theirs)
+        theirs.pop("sites", None)
+        assert mine.pop("loss") == pytest.approx(theirs.pop("loss"), rel=1e-6)
+        assert mine == theirs
+
+
+def test_scores_are_those_of_the_predictions(server_run):
+    table, test = pq.read_table(server_run / "predictions.parquet"), result(server_run)["test"]
+    rows = {name: np.zeros((len(table), len(CLASSES))) for name in ("label", "predicted")}
+    for name, filled in rows.items():
+        for row, positions in enumerate(table[name].to_pylist()):
+            filled[row, positions] = 1
+    chances = np.stack([table[f"probability_{name}"].to_numpy() for name in CLASSES], axis=1)
+    assert test["accuracy"] == pytest.approx((rows["label"] == rows["predicted"]).mean())
+    assert test["macro_f1"] == pytest.approx(
+        f1_score(rows["label"], rows["predicted"], average="macro", zero_division=0)
+    )
+    assert abs(test["macro_auroc"] - roc_auc_score(rows["label"], chances)) <= test["macro_auroc_error"] + 1e-12
+    expected = -(rows["label"] * np.log(chances) + (1 - rows["label"]) * np.log(1 - chances)).mean()
+    assert test["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_it_learns(server_run):
+    assert result(server_run)["test"]["macro_auroc"] > 0.7, "chance is 0.5"
+
+
+def test_report_and_table_show_the_scores_that_there_are(server_run):
+    page = (server_run / "report.html").read_text(encoding="utf-8")
+    for text in ("Test Macro-AUROC", "Test Macro-F1", "Test Accuracy", "bin error at most", "over all classes"):
+        assert text in page
+    assert "UAR" not in page
+    console = Console(width=100, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(final_table(read_run(server_run)))
+    shown = console.export_text()
+    assert "Test macro-AUROC" in shown and "Test macro-F1" in shown and "UAR" not in shown
+
+
+def test_the_manifest_counts_each_class(server_run):
+    manifest = json.loads((server_run / "manifest.json").read_text())
+    counts = np.array([site["classes"] for site in manifest["sites"]])
+    assert counts.shape == (4, 3)
+    assert (counts.sum(axis=0) > 0).all() and (counts <= [[site["samples"]] for site in manifest["sites"]]).all()
+
+
+def test_coherence_is_refused_in_words(tmp_path):
+    run = run_inprocess(tmp_path, settings("fedrecon", rounds=1))
+    with pytest.raises(DataError, match="coherence needs one class per sample; those of toy_multilabel"):
+        measure(run, sample=False)
+
+
+class TwoPictures(ToyMultilabel):
+    """The toy with a second picture."""
+
+    def load(self, params, root, seed):
+        dataset = super().load(params, root, seed)
+        first, steps = dataset.spec.modalities[0], dataset.spec.modalities[2]
+        modalities = (first, first.model_copy(update={"name": "negative"}), steps)
+        return replace(
+            dataset,
+            spec=dataset.spec.model_copy(update={"name": "two_labelled_pictures", "modalities": modalities}),
+            arrays={**dataset.arrays, "negative": 1 - dataset.arrays["picture"]},
+            rows=dict.fromkeys(("picture", "negative", "steps"), dataset.rows["picture"]),
+        )
+
+
+def test_the_picture_grid_has_a_row_for_each_class(tmp_path, monkeypatch):
+    grids = []
+    monkeypatch.setattr(run_pictures, "save_grid", lambda path, columns, rows, grid: grids.append((rows, grid)))
+    with restored(DATASETS):
+        DATASETS.register("two_labelled_pictures")(TwoPictures)
+        run_inprocess(tmp_path, settings("fedrecon", rounds=1, data={"name": "two_labelled_pictures"}))
+    [(rows, grid)] = grids
+    assert rows == list(CLASSES)
+    assert len(grid) == 3
+
+
+@pytest.mark.parametrize("where", ["server", "sites"])
+def test_samples_with_nothing_are_scored_apart(where, tmp_path):
+    heavy = {"level": "sample", "rate": 0.8}
+    missing = {"train": SAMPLE, "validation": heavy, "test": heavy, "empty": "allow"}
+    run = run_inprocess(tmp_path, multilabel_settings(missing=missing, evaluate={"where": where}, rounds=1))
+    test = result(run)["test"]
+    assert test["empty_n"] > 0 and test["n"] + test["empty_n"] == 24
+    assert 0 <= test["empty_accuracy"] <= 1
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Path:
+    """Site folders of the toy and federation.yaml."""
+    base = tmp_path_factory.mktemp("split")
+    config = write(base, settings(sites={"count": 3}))
+    done = CliRunner().invoke(
+        application, ["data", "split", str(config), "--out", str(base / "sites")], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    return base / "sites"
+
+
+def deployed(folders: Path, out: Path, *changes: str):
+    changes = ("engine.name=deployment", "sites.wait=1", "sites.min=1", *changes)
+    return prepare(folders / "federation.yaml", changes, out=out)
+
+
+def test_a_deployment_over_folders_ends_where_the_simulation_over_them_does(folders, tmp_path):
+    simulated = prepare(folders / "federation.yaml", out=tmp_path / "simulated")
+    InProcess().run(job_of(simulated))
+    prepared = deployed(folders, tmp_path / "deployed")
+    deploy(prepared, node_configs(folders, tmp_path / "state"))
+    mine, theirs = result(tmp_path / "simulated"), result(tmp_path / "deployed")
+    assert mine["parameters_sha256"] == theirs["parameters_sha256"]
+    assert {name: mine["test"][name] for name in SCORES} == {name: theirs["test"][name] for name in SCORES}
+
+
+def test_a_metric_that_does_not_apply_ends_a_deployment_at_the_handshake(folders, tmp_path):
+    prepared = deployed(folders, tmp_path / "deployed", "evaluate.select=uar")
+    with pytest.raises(ConfigError, match=r"evaluate\.select: expected a metric of multilabel data .* found uar"):
+        deploy(prepared, node_configs(folders, tmp_path / "state"))
+    assert "found uar" in result(tmp_path / "deployed")["error"]
+    assert not (tmp_path / "deployed" / "metrics.jsonl").exists()
