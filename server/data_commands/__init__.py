@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import typer
 
+from server.data_commands.describing import describe
 from server.data_commands.folders import check, seal, split
 from server.data_commands.importing import import_
 from server.data_commands.listing import list_
@@ -17,6 +18,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_,
     "prepare": prepare,
     "import": import_,
+    "describe": describe,
     "check": check,
     "seal": seal,
     "split": split,
