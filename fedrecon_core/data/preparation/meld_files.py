@@ -99,7 +99,8 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
                 raise DataError(f"{path}: line {reader.line_num}: expected {count} cells, found another number")
             yield reader.line_num, cells
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: expected a line of a CSV file, found: {error}") from None
+        line = reader.reader.line_num  # the reader of rows counts only those that it could read
+        raise DataError(f"{path}: line {line}: expected a line of a CSV file, found: {error}") from None
 
 
 def _utterance(path: Path, part: int, line: int, cells: dict[str, str]) -> Utterance:
