@@ -69,7 +69,12 @@ def _asked(record: RunRecord, split: str) -> str:
         return "none"
     if level in ("profile", "coupled"):
         return str(level)
-    return f"{level} {decimal(number(rate)) if number(rate) is not None else 'by modality'}"
+    own = [word for key, word in _OWN_RATES.items() if record.setting(f"missing.{split}.{key}")]
+    return ", ".join([f"{level} {decimal(number(rate)) if number(rate) is not None else 'by modality'}", *own])
+
+
+_OWN_RATES = {"sites": "some sites their own", "classes": "some classes their own", "independent": "independent masks"}
+"""Key of a split's missingness -> what the report says where it is set."""
 
 
 def classes(record: RunRecord) -> Markup:
