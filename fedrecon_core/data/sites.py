@@ -3,13 +3,17 @@ opens its own, and the server none."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import Dataset, DatasetLoader, IntArray
-from fedrecon_core.data.folder import DESCRIPTION, open_folder
+from fedrecon_core.data.folder import CHECKED, SAMPLES, open_folder
+from fedrecon_core.data.folder_description import DESCRIPTION
+from fedrecon_core.data.folder_files import told
 from fedrecon_core.data.stack import Stack
 from fedrecon_core.errors import DataError
 from fedrecon_core.registry import DATASETS
@@ -35,13 +39,28 @@ class Sites(DatasetLoader):
 
 
 def site_folders(root: Path) -> list[Path]:
-    """The site folders in ``root``, sorted by name; ``DataError`` without any."""
-    found = sorted(path for path in root.iterdir() if (path / DESCRIPTION).is_file()) if root.is_dir() else []
+    """The site folders in ``root``, sorted by name; ``DataError`` without any, and where one cannot be read or has lost
+    its description: a site must not drop out of a federation in silence."""
+    with told(root):
+        found = sorted(path for path in root.iterdir() if _is_site(path)) if root.is_dir() else []
     if not found:
         raise DataError(
             f"{root}: expected folders that hold a {DESCRIPTION}, found none (`fedrecon data split` makes some)"
         )
     return found
+
+
+def _is_site(path: Path) -> bool:
+    """Whether ``path`` is meant to be a site folder."""
+    if not path.is_dir():
+        return False
+    with told(path):
+        names = {entry.name for entry in path.iterdir()}
+    if DESCRIPTION not in names and {SAMPLES, CHECKED} & names:
+        raise DataError(
+            f"{path}: expected {DESCRIPTION} beside the files of a site, found none; restore it or remove the folder"
+        )
+    return DESCRIPTION in names
 
 
 def _agree(opened: dict[str, Dataset], root: Path) -> None:
@@ -59,7 +78,7 @@ def _agree(opened: dict[str, Dataset], root: Path) -> None:
 
 def joined(opened: dict[str, Dataset]) -> Dataset:
     """One data set over the sites' own, in the order of their names."""
-    parts = [opened[name] for name in sorted(opened)]
+    parts = _alike([opened[name] for name in sorted(opened)])
     spec = parts[0].spec
 
     def column(name: str) -> IntArray:
@@ -73,11 +92,27 @@ def joined(opened: dict[str, Dataset]) -> Dataset:
         groups=column("groups"),
         arrays={m: Stack([part.arrays[m] for part in parts]) for m in spec.names},
         rows={m: _rows(parts, m) for m in spec.names},
-        offsets={m: _offsets(parts, m) for m in spec.names if any(m in part.offsets for part in parts)},
+        offsets={m: _offsets(parts, m) for m in parts[0].offsets},
         sites=tuple(sorted(opened)),
         owner=np.repeat(np.arange(len(parts)), [len(part.labels) for part in parts]),
         naturals=column("natural_ids"),
     )
+
+
+def _alike(parts: list[Dataset]) -> list[Dataset]:
+    """``parts`` with borders at every site where a modality has some at one: elsewhere all sequences were equally long,
+    and their array is read as if it were concatenated in time."""
+    ragged = {name for part in parts for name in part.offsets}
+    return [replace(part, **_concatenated(part, ragged - {*part.offsets})) for part in parts]
+
+
+def _concatenated(part: Dataset, names: set[str]) -> dict[str, Any]:
+    arrays, offsets = dict(part.arrays), dict(part.offsets)
+    for name in names:
+        rows, steps, features = arrays[name].shape
+        arrays[name] = np.asarray(arrays[name]).reshape(rows * steps, features)
+        offsets[name] = np.arange(rows + 1, dtype=np.int64) * steps
+    return {"arrays": arrays, "offsets": offsets}
 
 
 def _rows(parts: list[Dataset], modality: str) -> IntArray:
@@ -88,5 +123,5 @@ def _rows(parts: list[Dataset], modality: str) -> IntArray:
 
 
 def _offsets(parts: list[Dataset], modality: str) -> IntArray:
-    lengths = [np.diff(part.offsets[modality]) for part in parts if modality in part.offsets]
+    lengths = [np.diff(part.offsets[modality]) for part in parts]
     return np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)

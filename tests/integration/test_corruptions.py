@@ -1,0 +1,189 @@
+"""Thousands of site folders that went bad at random: never a hang, a traceback or a silent pass.
+
+A silent pass is a folder that a check finds right, although what it would give to a training is not, number for number,
+what it gave before: samples, rows and (unless the edit comes with the digest of another specification, which the
+federation compares) the specification. When a folder is opened without a check, the one thing that may go unseen is a
+file whose bytes were changed in place with size and time kept.
+"""
+
+import contextlib
+import math
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedrecon_core.data.dataset import Dataset
+from fedrecon_core.data.folder import open_folder
+from fedrecon_core.data.folder_check import check_folder, seal_folder
+from fedrecon_core.errors import DataError
+from tests.toys.corruptions import CORRUPTIONS, corrupted, write_multiclass, write_multilabel
+
+CASES, SEALED = 2000, 500
+LONGEST_WAIT, LONGEST_LINE = 10.0, 400
+KINDS = sorted(CORRUPTIONS)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> list[Path]:
+    base = tmp_path_factory.mktemp("sound")
+    return [write_multiclass(base / "multiclass"), write_multilabel(base / "multilabel")]
+
+
+@contextlib.contextmanager
+def no_wait() -> Iterator[None]:
+    """Break off what hangs."""
+
+    def ring(*_: object) -> None:
+        raise AssertionError(f"no answer within {LONGEST_WAIT} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_WAIT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def case(number: int, sound: list[Path], base: Path) -> Iterator[tuple[Path, str, bool]]:
+    """A copy of a sound folder with one corruption: the copy, its kind, and whether all times are as they were."""
+    kind, draw = KINDS[number % len(KINDS)], random.Random(f"corruption {number}")
+    folder, keep_times = base / f"{number}" / "site", draw.random() < 0.3
+    shutil.copytree(sound[number % 4 == 3], folder)
+    try:
+        corrupted(folder, kind, draw, keep_times=keep_times)
+        with no_wait():
+            yield folder, kind, keep_times
+    except Exception as error:
+        raise AssertionError(f"case {number} ({kind}): {type(error).__name__}: {error}") from error
+    shutil.rmtree(folder.parent)
+
+
+def classes(found: Dataset) -> list[list[int]]:
+    """The positions of each sample's classes."""
+    labels = found.labels if found.labels.ndim == 1 else [np.flatnonzero(row) for row in found.labels]
+    return [np.atleast_1d(one).tolist() for one in labels]
+
+
+def same(found: Dataset, known: Dataset) -> bool:
+    """Whether both give the same samples and the same rows, whatever the classes are called; some that no sample has
+    may have come or gone."""
+    columns = ("ids", "split", "groups", "natural_ids")
+    if set(found.spec.names) != set(known.spec.names) or classes(found) != classes(known):
+        return False
+    return all(np.array_equal(getattr(found, name), getattr(known, name)) for name in columns) and all(
+        np.array_equal(found.rows[name], known.rows[name])
+        and found.arrays[name].shape == known.arrays[name].shape
+        and np.asarray(found.arrays[name]).tobytes() == np.asarray(known.arrays[name]).tobytes()
+        and (name in found.offsets) == (name in known.offsets)
+        and np.array_equal(found.offsets.get(name, 0), known.offsets.get(name, 0))
+        for name in known.spec.names
+    )
+
+
+def opened(folder: Path) -> Dataset | None:
+    try:
+        return open_folder(folder)
+    except DataError as error:
+        readable([str(error)], folder)
+        return None
+
+
+def readable(lines: list[str], folder: Path) -> None:
+    for line in lines:
+        assert str(folder) in line, f"names no file: {line!r}"
+        assert line.isprintable(), f"more than one line: {line!r}"
+        assert len(line) < LONGEST_LINE, f"{len(line)} characters: {line!r}"
+
+
+def outcome(found: Dataset | None, known: Dataset) -> str:
+    if found is None:
+        return "refused"
+    if not same(found, known):
+        return "other content"
+    return "equal" if found.spec == known.spec else "other specification"
+
+
+def show(title: str, counts: dict[str, Counter[str]], began: float) -> None:
+    names = sorted({name for counted in counts.values() for name in counted})
+    print(f"\n{title}: {time.perf_counter() - began:.0f} s\n{'':18}" + "".join(f"{name:>22}" for name in names))
+    for kind in [*KINDS, "all"]:
+        counted = counts[kind] if kind != "all" else sum(counts.values(), Counter())
+        print(f"{kind:18}" + "".join(f"{counted[name] or '':>22}" for name in names))
+
+
+def test_no_corruption_passes_a_check_or_an_opening_in_silence(sound, tmp_path):
+    known, began = [open_folder(folder) for folder in sound], time.perf_counter()
+    checks, openings = ({kind: Counter() for kind in KINDS} for _ in range(2))
+    for number in range(CASES):
+        with case(number, sound, tmp_path) as (folder, kind, keep_times):
+            found = outcome(opened(folder), known[number % 4 == 3])
+            openings[kind][found] += 1
+            assert found in ("refused", "equal") or keep_times, f"opened: {found}"
+            faults = check_folder(folder)
+            readable(faults, folder)
+            assert faults or opened(folder) is not None, "checked, and cannot be opened"
+            found = "refused" if faults else outcome(opened(folder), known[number % 4 == 3])
+            checks[kind][found] += 1
+            assert found in ("refused", "equal") or (found == "other specification" and kind == "yaml_sealed"), found
+    show("check", checks, began)
+    show("open", openings, began)
+    assert checks["yaml_spaces"] == {"equal": checks["yaml_spaces"].total()}
+    assert sum(checks.values(), Counter())["refused"] > 0.75 * CASES
+
+
+def valid(found: Dataset) -> None:
+    """What every training relies on."""
+    spec, count = found.spec, len(found.ids)
+    assert set(np.unique(found.split)) <= {0, 1, 2}
+    if spec.target == "multiclass":
+        assert found.labels.shape == (count,)
+        assert ((found.labels >= 0) & (found.labels < len(spec.classes))).all()
+    else:
+        assert found.labels.shape == (count, len(spec.classes))
+        assert np.isin(found.labels, (0, 1)).all()
+    for split in (0, 1):
+        assert len(np.unique(found.ids[found.split == split])) == (found.split == split).sum()
+    for modality in spec.modalities:
+        values, rows = np.asarray(found.arrays[modality.name]), found.rows[modality.name]
+        has = int((rows >= 0).sum())
+        assert np.array_equal(rows[rows >= 0], np.arange(has))
+        assert values.dtype == np.float32
+        assert np.isfinite(values).all()
+        if modality.name in found.offsets:
+            lengths = np.diff(found.offsets[modality.name])
+            assert len(lengths) == has
+            assert lengths.sum() == len(values)
+            assert ((lengths >= 1) & (lengths <= modality.shape[0])).all()
+            assert values.shape[1:] == modality.shape[1:]
+        else:
+            assert values.shape == (has, *modality.shape)
+            assert values.size == has * math.prod(modality.shape)
+
+
+def test_what_a_seal_takes_as_it_is_can_be_trained_on(sound, tmp_path):
+    """A seal asks no digest: what is wrong has to be seen in the files."""
+    began, seals = time.perf_counter(), {kind: Counter() for kind in KINDS}
+    for number in range(CASES, CASES + SEALED):
+        with case(number, sound, tmp_path) as (folder, kind, _):
+            path = folder / "dataset.yaml"
+            before = path.read_bytes() if path.is_file() and not path.is_symlink() else None
+            faults = seal_folder(folder)
+            readable(faults, folder)
+            seals[kind]["refused" if faults else "sealed"] += 1
+            if faults:
+                assert before is None or path.read_bytes() == before
+            else:
+                valid(open_folder(folder))
+                assert check_folder(folder) == []
+    show("seal", seals, began)
+    assert seals["yaml_spaces"] == {"sealed": seals["yaml_spaces"].total()}
+    assert 0.2 * SEALED < sum(seals.values(), Counter())["refused"] < SEALED
