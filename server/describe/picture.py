@@ -67,15 +67,16 @@ def panels_of(view: View) -> list[Panel]:
 
 
 def _name(text: str, longest: int = LONGEST) -> str:
-    """A name as plain text (no formula), cut to fit."""
-    return (text if len(text) <= longest else f"{text[: longest - 1]}…").replace("$", r"\$")
+    """A name as plain text (no formula); of a long one the middle is left out."""
+    half = longest // 2
+    return (text if len(text) <= longest else f"{text[:half]}…{text[1 - half :]}").replace("$", r"\$")
 
 
-def _rows(axes: Any, names: Sequence[str], what: str) -> NDArray[np.int64]:
+def _rows(axes: Any, names: Sequence[str], what: str, longest: int = LONGEST) -> NDArray[np.int64]:
     """Places of rows from the top down, under their names or, where these are many, numbers."""
     places = np.arange(len(names))
     if len(names) <= NAMED:
-        axes.set_yticks(places, [_name(name) for name in names], fontsize=8 if len(names) <= 14 else 6)
+        axes.set_yticks(places, [_name(name, longest) for name in names], fontsize=8 if len(names) <= 14 else 6)
     else:
         axes.set_ylabel(f"{what} (in order)")
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -93,7 +94,7 @@ def _stacked(axes: Any, title: str, names: Sequence[str], counts: NDArray[np.int
 
 def _grouped(axes: Any, names: Sequence[str], shares: NDArray[np.float64]) -> None:
     """``shares`` [3, rows]: a bar per split in each row."""
-    places = _rows(axes, names, "")
+    places = _rows(axes, names, "", 36)
     for turn, (split, colour) in enumerate(zip(SPLITS, COLOURS, strict=True)):
         axes.barh(places + (turn - 1) * 0.27, 100 * np.nan_to_num(shares[turn]), 0.27, color=colour, label=split)
 
@@ -126,7 +127,7 @@ def _map(axes: Any, view: View, rates: NDArray[np.float64], names: Sequence[str]
     colours = colormaps["Blues"].with_extremes(bad="#dddddd")  # a site without samples
     image = axes.imshow(100 * rates, aspect="auto", vmin=0, vmax=100, cmap=colours, interpolation="nearest")
     for (row, column), rate in np.ndenumerate(rates) if len(names) <= NAMED and rates.shape[1] <= MARKED else ():
-        shade = "white" if rate > 0.5 else "#333333"
+        shade = "white" if rate > 0.6 else "#333333"
         axes.text(column, row, percent(_known(rate), 0), ha="center", va="center", color=shade, fontsize=7)
     turned = max(map(len, view.spec.names)) * len(view.spec.names) > 40
     axes.set_xticks(
@@ -142,13 +143,12 @@ def _known(rate: float) -> float | None:
 
 def _lengths(axes: Any, view: View, modality: str) -> None:
     counts, borders = histogram(view.lengths[modality], 30)
-    axes.bar(borders[:-1], counts, np.diff(borders), align="edge", color=COLOURS[0], edgecolor="white", linewidth=0.5)
-    for name, value in (
-        ("median", np.median(view.lengths[modality])),
-        ("90%", np.quantile(view.lengths[modality], 0.9)),
-    ):
-        axes.axvline(value, color="#333333", linestyle="--" if name == "median" else ":", label=f"{name} {value:.0f}")
-    axes.set_title(f"Lengths of {_name(modality)}")
+    lengths = view.lengths[modality]
+    edges = borders - 0.5  # a bar of one length stands over it
+    axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color="#5a6675", edgecolor="white", linewidth=0.5)
+    median, most = np.median(lengths), np.quantile(lengths, 0.9)
+    axes.axvline(median, color="black", linestyle="--")
+    axes.axvline(most, color="black", linestyle=":")
+    axes.set_title(f"Lengths of {_name(modality)}: median {median:.0f} (- -), 90% {most:.0f} (..)")
     axes.set_xlabel(f"steps (at most {view.spec[modality].shape[0]})")
     axes.set_ylabel("sequences")
-    axes.legend(fontsize=8)

@@ -215,7 +215,8 @@ def _begin(recipes: Mapping[str, Recipe], out: Path) -> Path:
     parts = "\n".join(f"{name} {recipe.digest()}" for name, recipe in recipes.items())
     digest = hashlib.sha256(parts.encode()).hexdigest()
     known = (work / "recipe").read_text(encoding="utf-8") if (work / "recipe").is_file() else None
-    if known is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    taken = not out.is_dir() or any(path.name != WORK for path in out.iterdir()) if out.exists() else False
+    if known is None and taken:
         found = "a prepared data set" if (out / DESCRIPTION).is_file() else "files in it" if out.is_dir() else "a file"
         raise DataError(f"{out}: expected a new or empty folder, found {found}; choose another one")
     if known not in (None, digest):
