@@ -31,6 +31,8 @@ class Feature(ABC):
     Params: ClassVar[type[Params]] = Params
     medium: ClassVar[Literal["audio", "image", "text", "series"]]
     """What its contents are."""
+    version: ClassVar[int] = 1
+    """Counts up when the same keys come to mean other arrays, so that no cache gives the old ones."""
 
     def __init__(self, params: Any) -> None:
         """``params`` are this feature's keys. Nothing heavy is imported or loaded before ``extract``."""
@@ -46,8 +48,9 @@ class Feature(ABC):
         """The specification of a modality ``name`` that holds this feature."""
 
     def fingerprint(self) -> str:
-        """All that decides the arrays beside the contents: the keys, and a hash of the weights where there are any."""
-        return str(self.params.model_dump_json())
+        """All that decides the arrays beside the contents: version, keys, and a hash of the weights where there are
+        any."""
+        return f"{self.version} {self.params.model_dump_json()}"
 
     @abstractmethod
     def extract(self, contents: Sequence[Content]) -> list[FloatArray]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedrecon_core.disk import replace_file
+from fedrecon_core.disk import reason, replace_file
+from fedrecon_core.errors import DataError
 from fedrecon_core.features.base import Content, Feature, FloatArray
 
 
@@ -27,20 +28,40 @@ class CachedFeature:
     folder: Path
 
     def extract(self, contents: Sequence[Content]) -> list[FloatArray]:
-        """As the feature's own; only contents that are new go through it, all of them in one batch."""
+        """As the feature's own; only contents that are new go through it, all of them in one batch. ``DataError`` where
+        the folder cannot be written."""
         files = [self._file(content) for content in contents]
-        new = {file: content for file, content in zip(files, contents, strict=True) if not file.exists()}
-        if new:
-            for file, array in zip(new, self.feature.extract(list(new.values())), strict=True):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                replace_file(file, lambda partial, array=array: _save(partial, array))  # type: ignore[misc]
-        return [np.load(file, allow_pickle=False) for file in files]
+        known = {file: array for file in set(files) if (array := _load(file)) is not None}
+        new = {file: content for file, content in zip(files, contents, strict=True) if file not in known}
+        made = self.feature.extract(list(new.values())) if new else []
+        for file, array in zip(new, made, strict=True):
+            known[file] = np.ascontiguousarray(array, dtype=np.float32)
+            _keep(file, known[file])
+        return [known[file] for file in files]
 
     def _file(self, content: Content) -> Path:
         digest = hashlib.sha256(self.feature.fingerprint().encode() + b"\0" + content.data).hexdigest()
         return self.folder / str(self.feature.params.name) / digest[:2] / f"{digest[2:]}.npy"
 
 
+def _load(file: Path) -> FloatArray | None:
+    """The array of a file; None where there is none, or one that another hand left in pieces: it is made anew."""
+    try:
+        array: FloatArray = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return array
+
+
+def _keep(file: Path, array: FloatArray) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, lambda partial: _save(partial, array))
+    except OSError as error:
+        told = "mend that, or set XDG_CACHE_HOME to another folder"
+        raise DataError(f"{file.parent}: the cache of features cannot be written: {reason(error)}; {told}") from None
+
+
 def _save(path: Path, array: FloatArray) -> None:
     with path.open("wb") as file:
-        np.save(file, np.ascontiguousarray(array, dtype=np.float32))
+        np.save(file, array)
