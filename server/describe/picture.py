@@ -85,8 +85,8 @@ def _rows(axes: Any, names: Sequence[str], what: str, longest: int = LONGEST) ->
 
 def _stacked(axes: Any, title: str, names: Sequence[str], counts: NDArray[np.int64], what: str) -> None:
     places, before = _rows(axes, names, what), np.zeros(len(names))
-    for split, colour, values in zip(SPLITS, COLOURS, counts, strict=True):
-        axes.barh(places, values, 0.8 if len(names) <= NAMED else 1.0, left=before, color=colour, label=split)
+    for colour, values in zip(COLOURS, counts, strict=False):  # held-out samples may lie elsewhere
+        axes.barh(places, values, 0.8 if len(names) <= NAMED else 1.0, left=before, color=colour)
         before += values
     axes.set_title(title)
     axes.set_xlabel("samples")
@@ -95,8 +95,8 @@ def _stacked(axes: Any, title: str, names: Sequence[str], counts: NDArray[np.int
 def _grouped(axes: Any, names: Sequence[str], shares: NDArray[np.float64]) -> None:
     """``shares`` [3, rows]: a bar per split in each row."""
     places = _rows(axes, names, "", 36)
-    for turn, (split, colour) in enumerate(zip(SPLITS, COLOURS, strict=True)):
-        axes.barh(places + (turn - 1) * 0.27, 100 * np.nan_to_num(shares[turn]), 0.27, color=colour, label=split)
+    for turn, colour in enumerate(COLOURS):
+        axes.barh(places + (turn - 1) * 0.27, 100 * np.nan_to_num(shares[turn]), 0.27, color=colour)
 
 
 def _combinations(axes: Any, view: View) -> None:
