@@ -182,9 +182,9 @@ def _refuse_lacking(path: Path, header: Sequence[str], wanted: Collection[str], 
         hint = f" Did you mean '{near[0]}'?" if near else ""
         if len(header) == 1:
             hint = f" The separator is '{form.separator}' (separator: in the mapping)."
-        there = ", ".join(header)
+        there = ", ".join(header) or "an empty file"
         there = there if len(there) <= 200 else f"{there[:197]}..."
-        raise DataError(f"{path}: expected the columns {named} that the mapping names, found only {there}.{hint}")
+        raise DataError(f"{path}: expected the columns {named} that the mapping names, found {there}.{hint}")
     twice = sorted({name for name in wanted if header.count(name) > 1})
     if twice:
         raise DataError(f"{path}: expected each column once in the header, found '{twice[0]}' several times")
