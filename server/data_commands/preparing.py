@@ -87,11 +87,10 @@ def _refuse(name: str, faults: list[str]) -> None:
 def _show_layout(loader: type[PreparedLoader], keys: Any, raw: Path) -> None:
     console = Console()
     for chosen, files in _layouts(loader, keys, raw).items():
-        console.print(f"Files below --raw for '{loader.name}'{chosen}:", highlight=False)
-        table = Table("path", "what it is", box=box.SIMPLE_HEAD)
-        for one in files:
-            table.add_row(escape(one.path), escape(f"{one.what}{_more(one)}"))
-        console.print(table)
+        console.print(f"Files below --raw for '{loader.name}'{chosen}:", highlight=False, markup=False)
+        for one in files:  # in whole lines, so that paths and commands can be copied
+            console.print(f"  {one.path}", style="bold", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"      {one.what}{_more(one)}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"A list {CHECKSUMS} beside them (of sha256sum) is held to.\n", highlight=False)
     if not loader.Raw.model_fields:
         return
