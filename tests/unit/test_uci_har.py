@@ -333,6 +333,14 @@ def test_faults_of_hapts_recordings(tmp_path):
     assert "expected at least 128 rows, found 20" in refused(raw)
 
 
+def test_recordings_are_named_before_the_labels_are_there(tmp_path):
+    (tmp_path / "RawData").mkdir()
+    faults = faults_of(tmp_path, UciHar.expected(UciHar.Raw(), tmp_path))
+    for name in ("activity_labels.txt", "labels.txt", "acc_exp*_user*.txt", "gyro_exp*_user*.txt"):
+        assert sum(f"/{name}: expected" in fault for fault in faults) == 1
+    assert len(faults) == 4
+
+
 def test_faults_of_uci_files(tmp_path):
     raw = write_uci(tmp_path / "raw")
     inertial = raw / "train" / "Inertial Signals" / "body_acc_y_train.txt"

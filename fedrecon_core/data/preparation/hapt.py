@@ -92,7 +92,8 @@ def expected_files(raw: Path) -> list[Expected]:
         Expected(LABELS, "the segments of HAPT (experiment, user, activity, first and last row)"),
     ]
     if not (raw / LABELS).is_file():
-        return labels
+        all_of = ((kind, f"the recordings of {sensor}") for kind, sensor in SENSORS.items())
+        return labels + [Expected(f"RawData/{kind}_exp*_user*.txt", what) for kind, what in all_of]
     return labels + [
         Expected(recording(kind, experiment, user), f"{sensor} of experiment {experiment}, which {LABELS} names")
         for experiment, user in np.unique(_segments(raw)[:, :2], axis=0).tolist()
