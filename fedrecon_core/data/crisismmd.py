@@ -207,7 +207,7 @@ def _refuse_missing(raw: Path, files: Sequence[Path]) -> None:
     lacking = [file.relative_to(raw) for file in files if not file.is_file()]
     if lacking:
         more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
-        found = f"none of {', '.join(map(str, lacking[:SHOWN]))}{more}"
+        found = f"no {', '.join(map(str, lacking[:SHOWN]))}{more}"
         told = "they belong there as the archive CrisisMMD_v2.0.tar.gz unpacks"
         raise DataError(f"{raw}: expected the {len(files)} pictures of the tables, found {found}; {told}")
 

@@ -18,8 +18,8 @@ SPEAKERS = ("Ross", "Monica", "Ross", "Joey", "Ross")
 WORDS = {"neutral": "Okay, so", "joy": "Oh “great”", "sadness": "I’m sorry", "anger": "Get out!", "surprise": "What?!"}
 PARTS = ("train", "dev", "test")
 UTTERANCES = 6
-SILENT = "dia1_utt2"
-"""A dev utterance without a wav file."""
+SILENT = "dia1_utt4"
+"""A dev utterance without a wav file; its speaker says much."""
 
 
 def rows(part: str, dialogues: int) -> list[dict[str, Any]]:

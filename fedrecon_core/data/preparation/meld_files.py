@@ -153,7 +153,7 @@ def refuse_unheard(told: Sequence[Utterance], files: Sequence[Path], heard: Bool
         lacking = [files[index] for index in of_part if not heard[index]]
         if lacking:
             more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
-            found = f"none of {', '.join(file.name for file in lacking[:SHOWN])}{more}"
+            found = f"no {', '.join(file.name for file in lacking[:SHOWN])}{more}"
             raise DataError(
                 f"{lacking[0].parent}: expected a wav file for each of the {len(of_part)} {name} utterances of the "
                 f"classes, found {found}{BROKEN.get(name, '')}; make them in the raw folder by: {_how(name)}; or "
