@@ -25,15 +25,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from fedrecon_core.data import folder_description
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, Stored
-from fedrecon_core.data.folder_description import FORMAT, LONGEST, FileRecord, read_description
+from fedrecon_core.data.folder_description import DESCRIPTION, FORMAT, LONGEST, FileRecord, read_description
 from fedrecon_core.data.folder_files import digest_and_size, map_array, named, names_in, read_start, size_and_time
 from fedrecon_core.disk import is_leftover, replace_file, replace_text
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import SPLITS, DatasetSpec, ModalitySpec
 
-DESCRIPTION = folder_description.DESCRIPTION
 SAMPLES, ARRAYS, CHECKED = "samples.parquet", "arrays", ".checked"
 STAMP, TABLE = f"{CHECKED}/stamp.json", f"{CHECKED}/samples.npy"
 
@@ -153,7 +151,7 @@ def record_of(folder: Path, name: str) -> FileRecord:
 
 def state_of(folder: Path) -> State:
     """The data files as they are now, whatever lies in ``arrays`` among them."""
-    found = {name: size_and_time(folder / name) for name in (SAMPLES, *names_in(folder, ARRAYS))}
+    found = {name: size_and_time(folder, name) for name in (SAMPLES, *names_in(folder, ARRAYS))}
     return {name: state for name, state in found.items() if state or name != SAMPLES}
 
 
@@ -189,7 +187,7 @@ def _seen(folder: Path, state: State) -> dict[str, Any]:
     """What a stamp holds: the state of the data files, what ``dataset.yaml`` is, and the state of the table beside
     it."""
     digest = hashlib.sha256(read_start(folder, DESCRIPTION, LONGEST)).hexdigest()
-    return {DESCRIPTION: digest, "files": state, TABLE: size_and_time(folder / TABLE)}
+    return {DESCRIPTION: digest, "files": state, TABLE: size_and_time(folder, TABLE)}
 
 
 def _stacked(samples: Samples) -> IntArray:

@@ -48,8 +48,8 @@ def seal_folder(folder: Path) -> list[str]:
     try:
         description, before = read_description(folder), state_of(folder)
         samples, faults = _content(folder, description)
-        if faults:
-            return faults
+        if faults or state_of(folder) != before:
+            return faults or [_moved(folder)]
         seal(folder, description.spec, description.draws)
         return _stamped(folder, samples, before)
     except DataError as error:
@@ -62,13 +62,17 @@ def _stamped(folder: Path, samples: Samples | None, before: State) -> list[str]:
     """Leave the stamp of files that were right, unless they are others by now."""
     assert samples is not None
     if state_of(folder) != before:
-        return [f"{named(folder)} changed while it was read; check it again when nothing writes to it"]
+        return [_moved(folder)]
     try:
         stamp(folder, samples, before)
     except OSError as error:
         found = f"the result of the check cannot be left there: {reason(error)}"
         return [f"{named(folder)}: {found}; make it writable"]
     return []
+
+
+def _moved(folder: Path) -> str:
+    return f"{named(folder)} changed while it was read; check it again when nothing writes to it"
 
 
 def _seal_faults(folder: Path, description: Description) -> Iterator[str]:

@@ -25,8 +25,8 @@ BLOCK = 1 << 20
 """Bytes that are read together."""
 LONGEST_HEADER = 10_000
 """Of an array file; NumPy reads no longer one either."""
-LONGEST_LINE = 280
-"""Characters of a line about a file, behind its path."""
+LONGEST_LINE = 200
+"""Characters of what a line quotes from a file."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -119,13 +119,15 @@ def names_in(folder: Path, inside: str) -> list[str]:
     return found
 
 
-def size_and_time(path: Path) -> list[int]:
-    """Bytes of a plain file and the time of its last change (ns); nothing for whatever else is there."""
+def size_and_time(folder: Path, name: str) -> list[int]:
+    """Bytes of a plain file inside ``folder`` and the time of its last change (ns); nothing for whatever else is
+    there."""
     try:
-        found = path.stat()
+        found = (folder / name).stat()
     except OSError:
         return []
-    return [found.st_size, found.st_mtime_ns] if stat.S_ISREG(found.st_mode) else []
+    plain = stat.S_ISREG(found.st_mode) and not leads_out(folder, name)
+    return [found.st_size, found.st_mtime_ns] if plain else []
 
 
 # --- arrays in NumPy's format ---------------------------------------------------------------------------------------
