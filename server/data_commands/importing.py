@@ -10,7 +10,7 @@ import typer
 from fedrecon_core.data.preparation.imported import recipes_of
 from fedrecon_core.data.preparation.mapping import read_mapping
 from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, discover
-from server.data_commands.writing import cache_of, resumable, write
+from server.data_commands.writing import cache_of, resumable, tell_run, write
 
 
 def import_(
@@ -24,6 +24,7 @@ def import_(
     with resumable():
         recipes = recipes_of(file, read_mapping(mapping), cache_of(cache))
         write(recipes, out)
-    single = list(recipes) == ["."]
-    sites = "" if single else f" with sites.count: {len(recipes)}"
-    typer.echo(f"in a config: data: {{name: {'folder' if single else 'sites'}, root: {out}}}{sites}")
+    if list(recipes) == ["."]:
+        tell_run(out, "folder")
+    else:
+        tell_run(out, "sites", f"sites.count={len(recipes)}")

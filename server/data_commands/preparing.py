@@ -23,7 +23,7 @@ from fedrecon_core.faults import explain
 from fedrecon_core.registry import DATASETS, FEATURE_PACKAGES, discover
 from fedrecon_core.settings import override
 from server.data_commands.listing import NOTHING, entry_of
-from server.data_commands.writing import cache_of, resumable, write
+from server.data_commands.writing import cache_of, resumable, tell_run, write
 from server.prepare import PACKAGES
 
 
@@ -48,7 +48,7 @@ def prepare(
     with resumable():
         _refuse(name, faults_of(raw, loader.expected(keys, raw)))
         write({".": loader.recipe(keys, raw, cache_of(cache))}, out)
-    typer.echo(f"in a config: data: {{name: {name}, root: {out}}}")
+    tell_run(out, name)
 
 
 def loader_of(name: str) -> type[PreparedLoader]:

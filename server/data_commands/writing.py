@@ -86,3 +86,10 @@ def write(recipes: Mapping[str, Recipe], out: Path) -> None:
 def cache_of(cache: Path | None) -> Path:
     """The folder of cached features: the given one, else the user's."""
     return default_cache() if cache is None else cache.expanduser()
+
+
+def tell_run(out: Path, name: str, *settings: str) -> None:
+    """Print how a run names what was written: as settings, since a path in a config is relative to that."""
+    chosen = (f"data.name={name}", f"data.root={out.resolve()}", *settings)
+    told = " ".join(f"--set {shlex.quote(setting)}" for setting in chosen)
+    Console().print(f"run on it: fedrecon run CONFIG {told}", highlight=False, markup=False, soft_wrap=True)

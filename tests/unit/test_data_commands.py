@@ -60,7 +60,7 @@ def test_a_prepared_folder_opens_under_the_name_of_its_set(command, raw, tmp_pat
     code, out, err = command("data", "prepare", NAME, "--raw", raw, "--out", "made")
     assert (code, err) == (0, "")
     assert "words: 12 of 12" in out
-    assert f"data: {{name: {NAME}, root: made}}" in out
+    assert f"--set data.name={NAME} --set data.root={tmp_path / 'made'}" in out
     found = RawSet().load(RawSet.Params(name=NAME), tmp_path / "made", 0)
     assert found.labels.tolist() == [0, 1] * 6
     assert found.arrays["words"][:3, 0].tolist() == [97.0, 97.0, 98.0]
