@@ -14,16 +14,18 @@ SAME_INDEX = "python -m pip install --force-reinstall --no-deps torch torchvisio
 
 def needed(feature: str, library: str, name: str | None = None) -> Any:
     """The module ``library``, or ``name`` in it; ``DataError`` telling how to install what ``feature`` lacks."""
+    package = library.partition(".")[0]
     try:
+        importlib.import_module(package)
         module = importlib.import_module(library)
         return module if name is None else getattr(module, name)
     except (ImportError, AttributeError, RuntimeError, OSError) as error:
-        raise DataError(f"{feature}: {_words(library, error)}") from error
+        raise DataError(f"{feature}: {_words(package, error)}") from error
 
 
 def _words(library: str, error: Exception) -> str:
     first = list(_chain(error))[-1]
-    if isinstance(first, ModuleNotFoundError) and first.name == library.partition(".")[0]:
+    if isinstance(first, ModuleNotFoundError) and first.name == library:
         return f"expected the library {library}, found none; this needs the extra: {INSTALL}"
     if "operator torchvision::" in str(first):
         return _of_another_torch()

@@ -102,7 +102,7 @@ class MobileBert(WeightedFeature):
         folder = self.files[0].parent
         tokenizers, networks = (needed("mobilebert", "transformers", name) for name in _CLASSES)
         try:
-            with _silence():
+            with _silence(), torch.random.fork_rng(devices=[]):
                 tokenizer = tokenizers.from_pretrained(folder, local_files_only=True)
                 network, told = networks.from_pretrained(
                     folder, local_files_only=True, add_pooling_layer=False, output_loading_info=True

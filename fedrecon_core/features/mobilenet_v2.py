@@ -84,7 +84,9 @@ class MobileNetV2(WeightedFeature):
     @cached_property
     def _network(self) -> Any:
         (path,) = self.files
-        network = needed("mobilenet_v2", "torchvision.models.mobilenetv2", "MobileNetV2")().features
+        cls = needed("mobilenet_v2", "torchvision.models.mobilenetv2", "MobileNetV2")
+        with torch.random.fork_rng(devices=[]):  # it starts with random weights
+            network = cls().features
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             network.load_state_dict({key[9:]: state[key] for key in state if key.startswith("features.")})

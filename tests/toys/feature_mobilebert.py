@@ -11,7 +11,7 @@ from tests.toys.vision import use_torchvision
 
 MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VOCABULARY = (*MARKS, "how", "are", "you", "is", "your", "day", "do", "##ing", "fine", "!", "?")
-PLACES = 64
+PLACES = 256
 
 
 def write_model(folder: Path, seed: int = 0, **changes: Any) -> Path:
