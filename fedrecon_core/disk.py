@@ -31,6 +31,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
+        partial.unlink(missing_ok=True)  # what a crash left, whatever it is: a link would be written through
         write(partial)
         if path.exists():
             shutil.copymode(path, partial)

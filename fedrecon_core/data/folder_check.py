@@ -22,9 +22,10 @@ from fedrecon_core.data.folder_arrays import array_faults
 from fedrecon_core.data.folder_description import DESCRIPTION, Description, read_description
 from fedrecon_core.data.folder_files import as_line, named, names_in
 from fedrecon_core.data.folder_samples import read_samples, sample_faults
+from fedrecon_core.data.kinds import kind_fault, shape_fault
 from fedrecon_core.disk import reason
-from fedrecon_core.errors import ConfigError, DataError
-from fedrecon_core.registry import MODALITIES, discover
+from fedrecon_core.errors import DataError
+from fedrecon_core.registry import discover
 from fedrecon_core.types import DatasetSpec
 
 RESTORE = "restore it, or take all files as they are with `fedrecon data seal`"
@@ -128,10 +129,11 @@ def _content(folder: Path, description: Description) -> tuple[Samples | None, li
 def _spec_faults(folder: Path, spec: DatasetSpec) -> Iterator[str]:
     discover(("fedrecon_core.modalities",))
     for index, modality in enumerate(spec.modalities):
-        try:
-            MODALITIES.get(modality.kind)
-        except ConfigError as error:
-            yield as_line(f"{named(folder / DESCRIPTION)}: modalities.{index}.kind: {error}")
+        where = f"{named(folder / DESCRIPTION)}: modalities.{index}"
+        if (fault := kind_fault(modality.kind)) is not None:
+            yield as_line(f"{where}.kind: {fault}")
+        elif (fault := shape_fault(modality.kind, modality.shape)) is not None:
+            yield as_line(f"{where}.shape: {fault}")
 
 
 def _strays(folder: Path, spec: DatasetSpec) -> Iterator[str]:

@@ -19,19 +19,19 @@ from numpy.typing import NDArray
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
 from fedrecon_core.data.folder import Samples, open_folder
+from fedrecon_core.data.kinds import kind_fault, shape_fault
 from fedrecon_core.data.preparation.expected import Expected, inside, read_text
 from fedrecon_core.data.preparation.npz_description import NpzDescription, NpzModality, NpzShare, read_description
 from fedrecon_core.data.preparation.npz_file import NpzFile
 from fedrecon_core.data.preparation.recipe import FloatArray, ReadRows, Recipe
 from fedrecon_core.data.prepared import PreparedLoader
 from fedrecon_core.errors import DataError
-from fedrecon_core.registry import DATASETS, MODALITIES
+from fedrecon_core.registry import DATASETS
 from fedrecon_core.seeding import numpy_stream
 from fedrecon_core.types import SPLITS, DatasetSpec, Frozen, ModalitySpec
 
-AXES_OF = {"image": ("C", "H", "W"), "sequence": ("T", "D"), "vector": ("D",)}
-"""The axes of one sample of a kind, where the kind fixes them."""
-PADDED = AXES_OF["sequence"]
+PADDED = ("T", "D")
+"""The axes of one sample of a modality that has lengths."""
 
 
 class NpzRaw(Frozen):
@@ -238,12 +238,10 @@ def _chosen(file: NpzFile, modality: NpzModality, array: NDArray[Any]) -> NDArra
 
 def _spec(file: NpzFile, modality: NpzModality, shape: tuple[int, ...]) -> ModalitySpec:
     where = f"{file.path}: modalities.{modality.name}"
-    if modality.kind not in MODALITIES.names():
-        raise DataError(f"{where}.kind: expected one of {', '.join(MODALITIES.names())}, found '{modality.kind}'")
-    axes = AXES_OF.get(modality.kind)
-    if not shape or 0 in shape or (axes is not None and len(axes) != len(shape)):
-        expected, found = (", ".join(map(str, ("N", *part))) for part in (axes or ("...",), shape))
-        raise DataError(f"{where}: expected {modality.array} to be [{expected}], none of them 0, found [{found}]")
+    if (fault := kind_fault(modality.kind)) is not None:
+        raise DataError(f"{where}.kind: {fault}")
+    if (fault := shape_fault(modality.kind, shape)) is not None:
+        raise DataError(f"{where}: a sample of {modality.array}: {fault}")
     if modality.lengths is not None and len(shape) != len(PADDED):
         raise DataError(f"{where}.lengths: expected an array [N, T, D], found one of {1 + len(shape)} axes")
     return ModalitySpec(

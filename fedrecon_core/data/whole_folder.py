@@ -25,4 +25,8 @@ class Folder(DatasetLoader):
         """The folder, its arrays mapped from the disk; ``DataError`` where it is none or has not been checked."""
         if root is None:
             raise DataError("data.root: data set 'folder' expects a site folder here, found none")
-        return open_folder(root)
+        dataset = open_folder(root)
+        lacking = [name for name in dataset.spec.names if not (dataset.rows[name] >= 0).any()]
+        if lacking:
+            raise DataError(f"{root}: expected some sample with modality '{lacking[0]}', found none in the whole set")
+        return dataset

@@ -19,6 +19,8 @@ class ModalityKind(ABC):
     """Base of a registered kind. The networks take ``(values, lengths)``; ``lengths`` is None for fixed shapes."""
 
     Params: ClassVar[type[Params]] = Params
+    axes: ClassVar[tuple[str, ...]] = ()
+    """The names of the axes of one sample's shape, where the kind reads a fixed number of them."""
 
     def __init__(self, params: Any, spec: ModalitySpec) -> None:
         """``params`` are this kind's keys of the config, ``spec`` the modality that the networks are built for."""

@@ -127,6 +127,7 @@ class Image(ModalityKind):
     """Images of a fixed size."""
 
     Params = ImageParams
+    axes = ("C", "H", "W")
 
     def encoder(self, latent: int) -> nn.Module:
         """Convolutions, if any, then linear layers."""

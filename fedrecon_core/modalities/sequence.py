@@ -102,6 +102,7 @@ class Sequence(ModalityKind):
     """Time series and token features, of fixed or variable length."""
 
     Params = SequenceParams
+    axes = ("T", "D")
 
     def encoder(self, latent: int) -> nn.Module:
         """A masked convolutional encoder."""

@@ -59,6 +59,7 @@ class Vector(ModalityKind):
     """Vectors of a fixed length."""
 
     Params = VectorParams
+    axes = ("D",)
 
     def encoder(self, latent: int) -> nn.Module:
         """A perceptron to mean and log-variance."""

@@ -398,6 +398,7 @@ EDITS = {
     "shorter": (modality(shape=[2, 3]), "steps.offsets.npy", "expected at most 2 steps (steps.shape)"),
     "dimensions": (modality(shape=[8, 3, 1]), "steps.offsets.npy", "steps.shape is not (steps, features)"),
     "kind": (modality(kind="smell"), "dataset.yaml", "unknown modality kind 'smell'"),
+    "kind of other axes": (modality(kind="vector"), "dataset.yaml", "shape: expected [D] (vector), none of them 0"),
     "name": (modality(name="tours"), "samples.parquet", "expected the column has_tours (bool), found none"),
     "zero": (modality(shape=[0, 3]), "dataset.yaml", "modalities.2.shape: expected sizes of 1 or more"),
     "endless": (modality(shape=[2**40, 3]), "dataset.yaml", "modalities.2.shape: expected sizes of 1 or more"),

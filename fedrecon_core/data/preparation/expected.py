@@ -73,7 +73,11 @@ def digest_of(path: Path, algorithm: str) -> str:
 def inside(folder: Path, name: str) -> Path:
     """``folder / name``; ``DataError`` where that leads out of the folder, by ``..``, as an absolute path or a link."""
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        stays = path.resolve().is_relative_to(folder.resolve())
+    except (ValueError, RuntimeError, OSError):  # a NUL byte, a loop of links
+        stays = False
+    if not stays:
         raise DataError(f"{folder}: expected a path inside this folder, found '{name}', which leads out of it")
     return path
 
