@@ -1,0 +1,44 @@
+"""docs/data.md: its example is run as it stands there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedrecon_core.data.folder_check import check_folder
+from tests.toys.command import caller
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
+YAML_FILES = ("mapping.yaml", "heart.yaml")
+"""What the text calls its YAML blocks, in order."""
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "configs").symlink_to(GUIDE.parents[1] / "configs")
+    return caller(monkeypatch, capsys)
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_every_command_of_the_guide_does_what_it_says(command, tmp_path):
+    for name, text in zip(YAML_FILES, blocks("yaml"), strict=True):
+        assert yaml.safe_load(text)["name"] == "heart"
+        Path(name).write_text(text, encoding="utf-8")
+    [example] = blocks("python")
+    exec(compile(example, "example", "exec"), {})
+    ran = [line for block in blocks("bash") for line in block.splitlines()]
+    assert len(ran) >= 10
+    for line in ran:
+        program, *arguments = shlex.split(line)
+        code, _, err = command(*arguments)
+        assert (program, code) == ("fedrecon", 0), (line, err)
+    assert Path("heart.png").is_file()
+    assert Path("sites/federation.yaml").is_file()
+    assert all(check_folder(folder) == [] for folder in (tmp_path / "heart").iterdir())
