@@ -9,7 +9,7 @@ from typing import Any
 from fedrecon_core.errors import DataError
 
 INSTALL = 'python -m pip install -c constraints.txt -e ".[features]"'
-SAME_INDEX = "python -m pip install --force-reinstall --no-deps torch torchvision --index-url"
+SAME_INDEX = "python -m pip install --force-reinstall --no-deps -c constraints.txt torch torchvision --index-url"
 
 
 def needed(feature: str, library: str, name: str | None = None) -> Any:

@@ -78,7 +78,7 @@ def test_a_torchvision_of_another_torch_is_explained(library, monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
     assert line("toylib") == (
         "toy: expected a torchvision built for the installed torch 2.13.0+cpu, found one of another build; take both "
-        "from one index: python -m pip install --force-reinstall --no-deps torch torchvision "
+        "from one index: python -m pip install --force-reinstall --no-deps -c constraints.txt torch torchvision "
         "--index-url https://download.pytorch.org/whl/cpu"
     )
 
