@@ -93,6 +93,7 @@ class CrisisMmd(PreparedLoader):
     Params = CrisisMmdParams
     Raw = CrisisMmdRaw
     name = "crisismmd"
+    modalities = ("image", "text")
 
     @classmethod
     def expected(cls, keys: Any, raw: Path) -> Sequence[Expected]:

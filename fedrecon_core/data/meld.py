@@ -97,6 +97,7 @@ class Meld(PreparedLoader):
     Params = MeldParams
     Raw = MeldRaw
     name = "meld"
+    modalities = ("audio", "text")
 
     @classmethod
     def expected(cls, keys: Any, raw: Path) -> Sequence[Expected]:

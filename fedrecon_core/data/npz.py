@@ -51,6 +51,7 @@ class Npz(PreparedLoader):
     Params = NpzParams
     Raw = NpzRaw
     name = "npz"
+    opens_files = True
 
     @classmethod
     def expected(cls, keys: Any, raw: Path) -> Sequence[Expected]:

@@ -25,7 +25,8 @@ class PreparedLoader(DatasetLoader):
     name: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]] = ()
     target: ClassVar[Literal["multiclass", "multilabel"]] = "multiclass"
-    """What `fedrecon data list` tells of it; nothing else reads the two."""
+    opens_files: ClassVar[bool] = False
+    """What `fedrecon data list` tells of it, the last whether it need not be prepared; nothing else reads the three."""
 
     @classmethod
     @abstractmethod

@@ -65,6 +65,7 @@ class UciHar(PreparedLoader):
     Params = UciHarParams
     Raw = UciHarRaw
     name = "uci_har"
+    modalities = ("acc", "gyro")
 
     @classmethod
     def expected(cls, keys: Any, raw: Path) -> Sequence[Expected]:

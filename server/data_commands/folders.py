@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,7 @@ def seal(folder: Folder) -> None:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [folder] if (folder / DESCRIPTION).is_file() else site_folders(folder)
+    return [folder] if os.path.lexists(folder / DESCRIPTION) else site_folders(folder)
 
 
 def _refuse(faults: list[str]) -> None:

@@ -42,7 +42,10 @@ def entry_of(name: str, cls: Any) -> Entry:
     """What there is to say about a data set before it is opened; one that is built in is built for it."""
     about = _about(cls)
     if issubclass(cls, PreparedLoader):
-        return Entry(name, about, PREPARATION, ", ".join(cls.modalities) or UNKNOWN, cls.target)
+        needs = FILES if cls.opens_files else PREPARATION
+        return Entry(
+            name, about, needs, ", ".join(cls.modalities) or UNKNOWN, UNKNOWN if cls.opens_files else cls.target
+        )
     try:
         spec = cls().load(cls.Params(name=name), None, 0).spec
     except (FedReconError, OSError, TypeError, ValueError):  # it wants files, and says so in its own way
@@ -54,6 +57,7 @@ def _about(cls: Any) -> str:
     """The first sentence of the module, which begins with the data set's name, else of the class."""
     module = inspect.getdoc(inspect.getmodule(cls)) or ""
     text = module.partition(": ")[2] if module.startswith("Data set `") else inspect.getdoc(cls) or ""
+    # "et al." ends no sentence
     first = re.split(r"(?<!al)\.\s|\n\n", text)[0]
     return " ".join(first.replace("`", "").split()).removesuffix(".")
 

@@ -66,14 +66,19 @@ def keys_of(loader: type[PreparedLoader], settings: list[str]) -> Any:
     """The keys of the preparation; ``ConfigError`` with the nearest known key for an unknown one."""
     raw = override({}, settings)
     for key, value in raw.items():
-        field = loader.Raw.model_fields.get(key)
-        chosen = getattr(field and field.get_default(call_default_factory=True), "name", None)
-        if isinstance(value, dict) and "name" not in value and isinstance(chosen, str):
+        if isinstance(value, dict) and "name" not in value and (chosen := _chosen(loader, key)):
             raw[key] = {"name": chosen, **value}
     try:
         return loader.Raw.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"--set {explain(error, raw, loader.Raw)}") from None
+
+
+def _chosen(loader: type[PreparedLoader], key: str) -> str | None:
+    """The name that a key has by default, of which only other keys are set; None for a key that chooses nothing."""
+    field = loader.Raw.model_fields.get(key)
+    default = field.get_default(call_default_factory=True) if field else None
+    return default if isinstance(default, str) else getattr(default, "name", None)
 
 
 def _refuse(name: str, faults: list[str]) -> None:
@@ -127,4 +132,4 @@ def _more(one: Expected) -> str:
 
 
 def _plain(value: Any) -> str:
-    return str(getattr(value, "name", value))
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(getattr(value, "name", value))
