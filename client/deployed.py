@@ -11,7 +11,7 @@ from pathlib import Path
 
 from client.site import Site
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.folder import open_folder
+from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.data.site import SiteData, own_samples, own_site
 from fedrecon_core.data.statistics import Statistics, scaled
 from fedrecon_core.device import choose_device

@@ -12,7 +12,8 @@ import yaml
 from fedrecon_core.config import RunConfig
 from fedrecon_core.data.allocation import Allocation, Share, allocate
 from fedrecon_core.data.dataset import Dataset, load_dataset
-from fedrecon_core.data.folder import Content, Samples, write_folder
+from fedrecon_core.data.folder.content import Content, Samples
+from fedrecon_core.data.folder.write import write_folder
 from fedrecon_core.data.site import SiteData, open_site
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.registry import RECOVERIES

@@ -18,7 +18,7 @@ from pydantic import Field
 from fedrecon_core import config
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import Dataset, IntArray
-from fedrecon_core.data.folder import Samples
+from fedrecon_core.data.folder.content import Samples
 from fedrecon_core.data.preparation.contents import feature_of, file_content, text_content, through, version_of
 from fedrecon_core.data.preparation.expected import Expected, inside, read_text
 from fedrecon_core.data.preparation.recipe import Recipe

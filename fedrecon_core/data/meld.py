@@ -21,7 +21,7 @@ from fedrecon_core import config
 from fedrecon_core.config import DataParams
 from fedrecon_core.config.base import untouched
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, Stored
-from fedrecon_core.data.folder import Samples
+from fedrecon_core.data.folder.content import Samples
 from fedrecon_core.data.preparation.contents import feature_of, file_content, text_content, through, version_of
 from fedrecon_core.data.preparation.expected import Expected
 from fedrecon_core.data.preparation.meld_files import (

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
-from fedrecon_core.data.folder import Samples, open_folder
+from fedrecon_core.data.folder.content import Samples
+from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.data.kinds import kind_fault, shape_fault
 from fedrecon_core.data.preparation.expected import Expected, inside, read_text
 from fedrecon_core.data.preparation.npz_description import NpzDescription, NpzModality, NpzShare, read_description

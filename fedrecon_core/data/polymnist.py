@@ -24,7 +24,7 @@ from pydantic import Field
 
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.folder import Samples
+from fedrecon_core.data.folder.content import Samples
 from fedrecon_core.data.preparation.digit_pictures import (
     BACKGROUNDS,
     MOST,

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import Dataset, DatasetLoader
-from fedrecon_core.data.folder import open_folder
-from fedrecon_core.data.folder_description import DESCRIPTION
+from fedrecon_core.data.folder.description import DESCRIPTION
+from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.data.preparation.expected import Expected
 from fedrecon_core.data.preparation.recipe import Recipe
 from fedrecon_core.errors import DataError

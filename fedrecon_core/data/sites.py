@@ -11,9 +11,11 @@ import numpy as np
 
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import Dataset, DatasetLoader, IntArray
-from fedrecon_core.data.folder import CHECKED, SAMPLES, open_folder
-from fedrecon_core.data.folder_description import DESCRIPTION
-from fedrecon_core.data.folder_files import told
+from fedrecon_core.data.folder.content import SAMPLES
+from fedrecon_core.data.folder.description import DESCRIPTION
+from fedrecon_core.data.folder.files import told
+from fedrecon_core.data.folder.opening import open_folder
+from fedrecon_core.data.folder.stamp import CHECKED
 from fedrecon_core.data.stack import Stack
 from fedrecon_core.errors import DataError
 from fedrecon_core.registry import DATASETS

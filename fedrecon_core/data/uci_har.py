@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import Dataset, IntArray, Stored
-from fedrecon_core.data.folder import Samples
+from fedrecon_core.data.folder.content import Samples
 from fedrecon_core.data.preparation import hapt, uci_inertial
 from fedrecon_core.data.preparation.expected import Expected, read_text
 from fedrecon_core.data.preparation.recipe import ReadRows, Recipe

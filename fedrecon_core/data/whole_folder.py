@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import Dataset, DatasetLoader
-from fedrecon_core.data.folder import open_folder
+from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.errors import DataError
 from fedrecon_core.registry import DATASETS
 

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.folder import open_folder
-from fedrecon_core.data.folder_check import check_folder, seal_folder
-from fedrecon_core.data.folder_description import DESCRIPTION
+from fedrecon_core.data.folder.check import check_folder, seal_folder
+from fedrecon_core.data.folder.description import DESCRIPTION
+from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.data.sites import site_folders
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import SPLITS

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from fedrecon_core.config import RunConfig
 from fedrecon_core.data.allocation import SERVER, Allocation, allocate
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, load_dataset
-from fedrecon_core.data.folder import open_folder
-from fedrecon_core.data.folder_description import DESCRIPTION
+from fedrecon_core.data.folder.description import DESCRIPTION
+from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.data.pattern import Pattern, allocation_patterns, dataset_patterns
 from fedrecon_core.data.sites import Sites, SitesParams
 from fedrecon_core.types import SPLITS, DatasetSpec

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.folder import open_folder
-from fedrecon_core.data.folder_check import check_folder, seal_folder
+from fedrecon_core.data.folder.check import check_folder, seal_folder
+from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.errors import DataError
 from tests.toys.corruptions import CORRUPTIONS, corrupted, write_multiclass, write_multilabel
 

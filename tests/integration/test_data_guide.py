@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedrecon_core.data.folder_check import check_folder
+from fedrecon_core.data.folder.check import check_folder
 from tests.toys.command import caller
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "data.md"

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 import client.app
-from fedrecon_core.data.folder import write_folder
+from fedrecon_core.data.folder.write import write_folder
 from fedrecon_core.errors import ConfigError, RunError
 from server.checkpoint import newest_round
 from server.cli import application

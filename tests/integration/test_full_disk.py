@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from client.shelf import DiskShelf
-from fedrecon_core.data.folder import write_folder
-from fedrecon_core.data.folder_check import check_folder, seal_folder
+from fedrecon_core.data.folder.check import check_folder, seal_folder
+from fedrecon_core.data.folder.write import write_folder
 from fedrecon_core.data.site import open_site
 from fedrecon_core.errors import DataError, RunError
 from fedrecon_core.inference import load_model, save_model

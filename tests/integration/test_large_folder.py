@@ -15,7 +15,7 @@ PROBE = """
 import json, sys, threading, time
 import torch
 from pathlib import Path
-from fedrecon_core.data.folder import open_folder
+from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.data.site import own_site
 from fedrecon_core.data.statistics import Statistics, scaled, site_sums
 

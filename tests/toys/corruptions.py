@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from fedrecon_core.data.folder import Content, Samples, write_folder
+from fedrecon_core.data.folder.content import Content, Samples
+from fedrecon_core.data.folder.write import write_folder
 from fedrecon_core.types import DatasetSpec, ModalitySpec
 from tests.toys.federation import tiny_dataset
 from tests.toys.folders import content

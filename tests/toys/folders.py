@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from fedrecon_core.data.dataset import BoolArray, Dataset
-from fedrecon_core.data.folder import Content, Samples, write_folder
+from fedrecon_core.data.folder.content import Content, Samples
+from fedrecon_core.data.folder.write import write_folder
 from tests.toys.federation import tiny_dataset
 
 

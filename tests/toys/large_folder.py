@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fedrecon_core.data.folder import Samples, array_file, offsets_file, save_array, seal, stamp, write_samples
+from fedrecon_core.data.folder.content import Samples, array_file, offsets_file
+from fedrecon_core.data.folder.files import save_array
+from fedrecon_core.data.folder.stamp import stamp
+from fedrecon_core.data.folder.write import seal, write_samples
 from fedrecon_core.types import DatasetSpec, ModalitySpec
 
 SPEC = DatasetSpec(

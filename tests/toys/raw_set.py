@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from fedrecon_core.config import Params
-from fedrecon_core.data.folder import Samples
+from fedrecon_core.data.folder.content import Samples
 from fedrecon_core.data.preparation.contents import file_content, through, version_of
 from fedrecon_core.data.preparation.expected import Expected, read_text
 from fedrecon_core.data.preparation.recipe import Recipe

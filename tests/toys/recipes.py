@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedrecon_core.data.folder import Samples
+from fedrecon_core.data.folder.content import Samples
 from fedrecon_core.data.preparation.recipe import Recipe
 from fedrecon_core.types import DatasetSpec, ModalitySpec
 

@@ -17,9 +17,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from fedrecon_core.data import folder_arrays, folder_check, folder_description, folder_samples
-from fedrecon_core.data.folder import Content, Samples, open_folder, write_folder
-from fedrecon_core.data.folder_check import check_folder, seal_folder
+from fedrecon_core.data.folder import arrays, check, description, samples
+from fedrecon_core.data.folder.check import check_folder, seal_folder
+from fedrecon_core.data.folder.content import Content, Samples
+from fedrecon_core.data.folder.opening import open_folder
+from fedrecon_core.data.folder.write import write_folder
 from fedrecon_core.data.sites import Sites, SitesParams
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import DatasetSpec, ModalitySpec
@@ -275,7 +277,7 @@ def test_a_table_that_does_not_fit_is_found_by_a_seal_too(folder, name):
 
 
 def test_a_table_that_promises_too_many_rows_is_not_read(folder, monkeypatch):
-    monkeypatch.setattr(folder_samples, "MOST_SAMPLES", 27)
+    monkeypatch.setattr(samples, "MOST_SAMPLES", 27)
     assert_told(faults_of(folder), "samples.parquet", "expected at most 27 rows, found 28")
 
 
@@ -377,7 +379,7 @@ def test_a_description_that_is_none_is_explained_and_opens_nothing(folder, name)
 
 def test_a_description_of_more_values_than_any_data_set_has_is_not_read_on(folder, monkeypatch):
     """Each costs time: a megabyte of them takes half a minute."""
-    monkeypatch.setattr(folder_description, "MOST_NODES", 100)
+    monkeypatch.setattr(description, "MOST_NODES", 100)
     as_text("[" + "1," * 101 + "]")(folder)
     assert_told(faults_of(folder), "dataset.yaml", "expected at most 100 values")
 
@@ -543,7 +545,7 @@ def test_what_may_not_be_read_is_named(folder, name):
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_told(tmp_path, monkeypatch):
-    folder, original = tmp_path / "north", folder_arrays.layout_of
+    folder, original = tmp_path / "north", arrays.layout_of
     write_folder(folder, content(tiny_dataset(96, 24)))
 
     def shrinking(file, path):
@@ -551,21 +553,21 @@ def test_a_file_that_shrinks_while_it_is_read_is_told(tmp_path, monkeypatch):
         os.truncate(path, 200)
         return layout
 
-    monkeypatch.setattr(folder_arrays, "layout_of", shrinking)
+    monkeypatch.setattr(arrays, "layout_of", shrinking)
     assert_told(faults_of(folder), "picture.npy", "became shorter while it was read")
 
 
 @pytest.mark.parametrize("do", [check_folder, seal_folder])
 @pytest.mark.parametrize("change", [lambda path: path.touch(), lambda path: path.unlink(missing_ok=True)])
 def test_files_that_change_or_vanish_during_a_check_get_no_stamp(folder, monkeypatch, do, change):
-    original = folder_check.array_faults
+    original = check.array_faults
 
     def changing(*arguments):
         faults = original(*arguments)
         change(folder / "samples.parquet")
         return faults
 
-    monkeypatch.setattr(folder_check, "array_faults", changing)
+    monkeypatch.setattr(check, "array_faults", changing)
     [fault] = faults_of(folder, do)
     assert "changed while it was read; check it again" in fault
     is_refused(folder, "changed since it was checked")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from fedrecon_core.data.folder import open_folder
+from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.data.preparation import prepare as driver
 from tests.toys.command import caller, refused
 from tests.toys.federation import tiny_dataset, toy_settings
@@ -323,7 +323,7 @@ def test_a_picture_that_cannot_be_written_is_one_line_after_the_tables(command, 
 
 
 def test_a_site_without_training_samples_has_no_rates(command, tmp_path):
-    from fedrecon_core.data.folder import write_folder
+    from fedrecon_core.data.folder.write import write_folder
 
     dataset = tiny_dataset(24, 12)
     present = np.ones((len(dataset.labels), 3), dtype=bool)

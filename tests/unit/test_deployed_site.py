@@ -9,7 +9,7 @@ from flwr.app import Context, Message, RecordDict
 
 import client.deployed
 from client.deployed import DeployedSite
-from fedrecon_core.data.folder import write_folder
+from fedrecon_core.data.folder.write import write_folder
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import SPLITS
 from server.engines.base import Job

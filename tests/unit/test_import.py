@@ -8,8 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from fedrecon_core.data.folder import open_folder
-from fedrecon_core.data.folder_check import check_folder
+from fedrecon_core.data.folder.check import check_folder
+from fedrecon_core.data.folder.opening import open_folder
 from tests.toys.command import caller, refused
 from tests.toys.raw_set import Letters, registered
 from tests.toys.recipes import contents

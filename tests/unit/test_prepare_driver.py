@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedrecon_core.data.folder import open_folder
-from fedrecon_core.data.folder_check import check_folder
+from fedrecon_core.data.folder.check import check_folder
+from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.data.preparation import prepare as driver
 from fedrecon_core.data.preparation.prepare import BLOCK, WORK, prepare, prepare_sites
 from fedrecon_core.errors import DataError

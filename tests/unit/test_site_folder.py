@@ -5,8 +5,10 @@ import pytest
 import torch
 import yaml
 
-from fedrecon_core.data.folder import Content, Samples, open_folder, write_folder
-from fedrecon_core.data.folder_check import check_folder, seal_folder
+from fedrecon_core.data.folder.check import check_folder, seal_folder
+from fedrecon_core.data.folder.content import Content, Samples
+from fedrecon_core.data.folder.opening import open_folder
+from fedrecon_core.data.folder.write import write_folder
 from fedrecon_core.data.site import open_site, own_site
 from fedrecon_core.data.sites import Sites, SitesParams
 from fedrecon_core.data.statistics import combine, scaled, site_sums

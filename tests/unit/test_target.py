@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from fedrecon_core.config import parse
 from fedrecon_core.data.allocation import allocate
-from fedrecon_core.data.folder import open_folder, write_folder
-from fedrecon_core.data.folder_check import check_folder
+from fedrecon_core.data.folder.check import check_folder
+from fedrecon_core.data.folder.opening import open_folder
+from fedrecon_core.data.folder.write import write_folder
 from fedrecon_core.data.site import own_site
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.inference import load_model, save_model

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fedrecon_core.data.dataset import BoolArray, IntArray
-from fedrecon_core.data.folder import Samples
+from fedrecon_core.data.folder.content import Samples
 from fedrecon_core.data.preparation.expected import digest_of
 from fedrecon_core.data.preparation.imported_labels import labels_of
 from fedrecon_core.data.preparation.imported_modalities import Column, Source, column_of

@@ -12,16 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.folder import (
-    SAMPLES,
-    array_file,
-    offsets_file,
-    save_array,
-    seal,
-    stamp,
-    write_samples,
-)
-from fedrecon_core.data.folder_description import DESCRIPTION
+from fedrecon_core.data.folder.content import SAMPLES, array_file, offsets_file
+from fedrecon_core.data.folder.description import DESCRIPTION
+from fedrecon_core.data.folder.files import save_array
+from fedrecon_core.data.folder.stamp import stamp
+from fedrecon_core.data.folder.write import seal, write_samples
 from fedrecon_core.data.preparation.recipe import FloatArray, Recipe
 from fedrecon_core.disk import reason, replace_file, replace_text
 from fedrecon_core.errors import DataError

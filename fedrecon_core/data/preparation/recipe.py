@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.folder import Samples
+from fedrecon_core.data.folder.content import Samples
 from fedrecon_core.types import DatasetSpec
 
 FloatArray = NDArray[np.float32]

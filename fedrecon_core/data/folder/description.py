@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from fedrecon_core.data.folder_files import as_line, named, read_start
+from fedrecon_core.data.folder.files import as_line, named, read_start
 from fedrecon_core.errors import DataError
 from fedrecon_core.faults import MisfitError, explain
 from fedrecon_core.types import DatasetSpec, Frozen, ModalitySpec

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.folder import SAMPLES, Samples
-from fedrecon_core.data.folder_description import Description
-from fedrecon_core.data.folder_files import as_line, named, open_file
+from fedrecon_core.data.folder.content import SAMPLES, Samples
+from fedrecon_core.data.folder.description import Description
+from fedrecon_core.data.folder.files import as_line, named, open_file
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import SPLITS, DatasetSpec
 

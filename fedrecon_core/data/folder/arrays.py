@@ -12,9 +12,9 @@ from typing import BinaryIO
 import numpy as np
 
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.folder import SAMPLES, array_file, offsets_file
-from fedrecon_core.data.folder_files import Layout, dims, layout_of, named, open_file, read_rows, told
-from fedrecon_core.data.folder_samples import some
+from fedrecon_core.data.folder.content import SAMPLES, array_file, offsets_file
+from fedrecon_core.data.folder.files import Layout, dims, layout_of, named, open_file, read_rows, told
+from fedrecon_core.data.folder.samples import some
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import ModalitySpec
 

@@ -6,22 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedrecon_core.data.folder import (
-    ARRAYS,
-    SAMPLES,
-    Samples,
-    State,
-    file_names,
-    record_of,
-    rows_of,
-    seal,
-    stamp,
-    state_of,
-)
-from fedrecon_core.data.folder_arrays import array_faults
-from fedrecon_core.data.folder_description import DESCRIPTION, Description, read_description
-from fedrecon_core.data.folder_files import as_line, named, names_in
-from fedrecon_core.data.folder_samples import read_samples, sample_faults
+from fedrecon_core.data.folder.arrays import array_faults
+from fedrecon_core.data.folder.content import ARRAYS, SAMPLES, Samples, file_names, rows_of
+from fedrecon_core.data.folder.description import DESCRIPTION, Description, read_description
+from fedrecon_core.data.folder.files import as_line, named, names_in
+from fedrecon_core.data.folder.samples import read_samples, sample_faults
+from fedrecon_core.data.folder.stamp import State, stamp, state_of
+from fedrecon_core.data.folder.write import record_of, seal
 from fedrecon_core.data.kinds import kind_fault, shape_fault
 from fedrecon_core.disk import reason
 from fedrecon_core.errors import DataError
