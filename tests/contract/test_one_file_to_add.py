@@ -23,8 +23,6 @@ from tests.contract import (
 )
 from tests.toys.contract_support import restored
 
-pytestmark = pytest.mark.quick
-
 RECOVERY = """
     '''``ramp``: absent modalities are filled with a ramp.'''
     import torch

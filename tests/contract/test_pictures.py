@@ -3,14 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.registry import DATASETS
 from tests.toys.contract_support import restored, run_inprocess
 from tests.toys.federation import Toy, toy_config, toy_settings
-
-pytestmark = pytest.mark.quick
 
 GAPS = {"test": {"level": "sample", "rate": 0.6}}
 

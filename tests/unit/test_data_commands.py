@@ -15,8 +15,6 @@ from tests.toys.folders import content, write_toy_sites
 from tests.toys.raw_set import NAME, Letters, RawSet, registered, write_raw
 from tests.toys.recipes import contents
 
-pytestmark = pytest.mark.quick
-
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
