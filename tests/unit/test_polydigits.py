@@ -12,7 +12,6 @@ from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.polydigits import PolyDigits, PolyDigitsParams, sources
 from fedrecon_core.registry import CORE_PACKAGES, discover
 
-pytestmark = pytest.mark.quick
 discover(CORE_PACKAGES)
 
 

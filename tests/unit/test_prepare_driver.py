@@ -13,8 +13,6 @@ from fedrecon_core.errors import DataError
 from tests.toys.recipes import contents, made_up, reading
 from tests.toys.small_disk import files_end_at
 
-pytestmark = pytest.mark.quick
-
 
 def silent(modality: str, done: int, total: int) -> None:
     pass

@@ -16,7 +16,6 @@ from fedrecon_core.errors import DataError
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from tests.toys.raw_uci_har import TRAIN, motion, prepared, write_hapt, write_uci
 
-pytestmark = pytest.mark.quick
 discover(CORE_PACKAGES)
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "hapt_ucihar.npz"
