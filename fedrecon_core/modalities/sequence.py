@@ -15,29 +15,33 @@ from fedrecon_core.types import ModalitySpec
 
 
 class SequenceParams(Params):
-    """Channels of the generator's and of the extractor's convolutions; each layer halves the time axis."""
+    """Channels of the generator's and of the extractor's convolutions; each layer halves the time axis. ``normalise``
+    the channels of every step between the extractor's convolutions and their ReLUs: deep ones learn faster by it."""
 
     name: str = "sequence"
     generator: tuple[int, ...] = Field(default=(32, 64), min_length=1)
     extractor: tuple[int, ...] = Field(default=(32, 64), min_length=1)
+    normalise: bool = False
 
 
 class Downsampler(nn.Module):
-    """Strided convolutions over time that never let padding behind a sequence's end leak into it."""
+    """Strided convolutions over time that never let padding behind a sequence's end leak into it; that is also why
+    ``normalise`` acts within a step: statistics over time would count the padding."""
 
-    def __init__(self, features: int, channels: tuple[int, ...]) -> None:
+    def __init__(self, features: int, channels: tuple[int, ...], normalise: bool = False) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             nn.Conv1d(before, after, 5, stride=2, padding=2) for before, after in pairwise((features, *channels))
         )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) if normalise else nn.Identity() for width in channels)
 
     def forward(self, values: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """[R, T, D] -> (hidden [R, T', C], lengths in units of T'); hidden is zero behind the ends."""
         hidden = values.transpose(1, 2)
         if lengths is not None:
             hidden = hidden * length_mask(lengths, hidden.shape[-1])[:, None, :]
-        for layer in self.layers:
-            hidden = layer(hidden).relu()
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            hidden = norm(layer(hidden).transpose(1, 2)).transpose(1, 2).relu()
             if lengths is not None:
                 lengths = (lengths + 1) // 2
                 hidden = hidden * length_mask(lengths, hidden.shape[-1])[:, None, :]
@@ -85,10 +89,10 @@ class SequenceDecoder(nn.Module):
 class SequenceExtractor(nn.Module):
     """One token per remaining time step."""
 
-    def __init__(self, spec: ModalitySpec, channels: tuple[int, ...], width: int) -> None:
+    def __init__(self, spec: ModalitySpec, params: SequenceParams, width: int) -> None:
         super().__init__()
-        self.body = Downsampler(spec.shape[1], channels)
-        self.linear = nn.Linear(channels[-1], width)
+        self.body = Downsampler(spec.shape[1], params.extractor, params.normalise)
+        self.linear = nn.Linear(params.extractor[-1], width)
 
     def forward(self, values: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """[R, T, D] -> tokens [R, T', width] and, for variable lengths, their mask [R, T']."""
@@ -114,4 +118,4 @@ class Sequence(ModalityKind):
 
     def extractor(self, width: int) -> nn.Module:
         """A masked convolutional extractor."""
-        return SequenceExtractor(self.spec, self.params.extractor, width)
+        return SequenceExtractor(self.spec, self.params, width)
