@@ -67,6 +67,7 @@ def allocate(dataset: Dataset, config: RunConfig) -> Allocation:
 
     Raises ``ConfigError`` or ``DataError`` naming the key where the data set cannot be shared out as asked.
     """
+    _refuse_empty_splits(dataset)
     if dataset.sites:
         _check_own_sites(dataset, config)
     training = _training(dataset, config)
@@ -85,6 +86,15 @@ def allocate(dataset: Dataset, config: RunConfig) -> Allocation:
         partition_sha256=_digest(shares, lambda share: dataset.ids[share.samples].astype("<i8").tobytes()),
         mask_sha256=_digest(shares, lambda share: share.present.astype(np.uint8).tobytes()),
     )
+
+
+def _refuse_empty_splits(dataset: Dataset) -> None:
+    for number, split in enumerate(SPLITS):
+        if not (dataset.split == number).any():
+            raise DataError(
+                f"{dataset.spec.name}: expected samples in each of the splits {', '.join(SPLITS)}, found none in "
+                f"{split}; prepare or import the data with a {split} split"
+            )
 
 
 def _digest(shares: Mapping[str, Mapping[str, Share]], content: Callable[[Share], bytes]) -> str:
@@ -284,16 +294,21 @@ def _check_kept(config: RunConfig, split: str) -> None:
 
 def _spread(dataset: Dataset, config: RunConfig, split: str, training: _Training) -> IntArray:
     """int64 [N]: the site of each held-out sample: at random in equal shares, or, where the partition goes by natural
-    ids, with its id, new ids being dealt whole. Where an id lies at one site it is that one (the first, should a level
-    of missingness have torn it), else that of a random training sample of the id."""
+    ids, with its id, new ids being dealt whole, over validation and test together. Where an id lies at one site it is
+    that one (the first, should a level of missingness have torn it), else that of a random training sample of the id.
+    """
     members, sites = dataset.members(SPLITS.index(split)), config.sites.count
     if dataset.owner is not None:
         return dataset.owner[members]
     draw, partition = numpy_stream(config.seed, "spread", split), _partition(config)
     if not (partition.keeps_naturals or partition.follows_naturals):
         return draw.permutation(len(members)) % sites
-    known, inverse = np.unique(dataset.natural_ids[members], return_inverse=True)
-    seat = (draw.permutation(len(known)) % sites)[inverse]
+    known, seats = _seats(dataset, split, sites, draw)
+    if split == "test":  # an id that is new in validation too sits where it sits there
+        earlier, taken = _seats(dataset, "validation", sites, numpy_stream(config.seed, "spread", "validation"))
+        _, mine, theirs = np.intersect1d(known, earlier, assume_unique=True, return_indices=True)
+        seats[mine] = taken[theirs]
+    inverse = np.searchsorted(known, dataset.natural_ids[members])
     trained, counts = np.unique(dataset.natural_ids[training.members], return_counts=True)
     by_id = training.owner[np.argsort(dataset.natural_ids[training.members], kind="stable")]
     position = np.minimum(np.searchsorted(trained, known), len(trained) - 1)[inverse]
@@ -301,7 +316,13 @@ def _spread(dataset: Dataset, config: RunConfig, split: str, training: _Training
     chosen = (np.cumsum(counts) - counts)[position]
     if partition.follows_naturals:
         chosen = chosen + (draw.random(len(members)) * counts[position]).astype(np.int64)
-    return np.asarray(np.where(seen, by_id[chosen], seat))
+    return np.asarray(np.where(seen, by_id[chosen], seats[inverse]))
+
+
+def _seats(dataset: Dataset, split: str, sites: int, draw: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """The natural ids of a split, ascending, and the site that each gets where training does not know it."""
+    known = np.unique(dataset.natural_ids[dataset.members(SPLITS.index(split))])
+    return known, draw.permutation(len(known)) % sites
 
 
 def _sites(dataset: Dataset, config: RunConfig) -> Sequence[str]:

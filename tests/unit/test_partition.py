@@ -1,6 +1,7 @@
 """Who holds which samples: the partition schemes, and the allocation that puts them to use."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fedrecon_core.data.partitions.base import owners
 from fedrecon_core.data.partitions.sharded import deal
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.registry import CORE_PACKAGES, PARTITIONS, RECOVERIES, STRATEGIES, discover
-from fedrecon_core.types import DatasetSpec, ModalitySpec
+from fedrecon_core.types import SPLITS, DatasetSpec, ModalitySpec
 
 pytestmark = pytest.mark.quick
 discover(CORE_PACKAGES)
@@ -289,6 +290,31 @@ def test_held_out_samples_follow_their_natural_id_and_new_ids_stay_whole():
     assert places[7] == {site[7]}
     assert all(len(names) == 1 for names in places.values())
     assert np.array_equal(held(allocation.test), dataset.members(2))
+
+
+def test_a_new_id_that_validation_and_test_share_lies_at_one_site():
+    dataset = toy_set()
+    held_out = np.concatenate([dataset.members(1), dataset.members(2)])
+    naturals = dataset.groups.copy()
+    naturals[held_out] = 10_000 + np.arange(len(held_out)) % 40  # speakers whom training does not know
+    dataset = replace(dataset, naturals=naturals)
+    allocation = allocate(dataset, config(where="sites", partition="natural"))
+    places: dict[int, set[str]] = {}
+    for shares in (allocation.validation, allocation.test):
+        for name, share in shares.items():
+            for natural in naturals[share.samples].tolist():
+                places.setdefault(natural, set()).add(name)
+    assert len(places) == 40 and all(len(names) == 1 for names in places.values())
+    assert len(set().union(*places.values())) == 10
+
+
+@pytest.mark.parametrize(("split", "name"), list(enumerate(SPLITS)))
+def test_a_split_without_samples_is_said_to_be_empty(split, name):
+    dataset = toy_set()
+    dataset.split[dataset.split == split] = (split + 1) % 3
+    words = rf"expected samples in each of the splits train, validation, test, found none in {name}; prepare or import"
+    with pytest.raises(DataError, match=words):
+        allocate(dataset, config())
 
 
 def test_the_same_config_gives_the_same_hashes_and_each_hash_sees_its_own_half():
