@@ -181,7 +181,7 @@ def _refuse_more(key: str, asked: int | None, there: int, whose: str) -> None:
 
 def _base(raw: Path) -> Path:
     """Where ``train`` and ``test`` lie."""
-    return raw / "PolyMNIST" if (raw / "PolyMNIST").is_dir() else raw
+    return raw if any((raw / part).is_dir() for part in PARTS) else raw / "PolyMNIST"
 
 
 def _expected_folders(keys: PolyMNISTRaw, raw: Path) -> list[Expected]:

@@ -15,7 +15,7 @@ from fedrecon_core.data.polymnist import PolyMNIST, PolyMNISTRaw
 from fedrecon_core.data.preparation.expected import faults_of
 from fedrecon_core.data.preparation.prepare import prepare
 
-TRAIN, TEST = 90, 30
+TRAIN, TEST = 50, 20
 """Digits of the two parts."""
 VALIDATION = 20
 

@@ -98,14 +98,14 @@ def test_modalities_of_a_tuple_share_the_class_and_by_instance_the_digit(dataset
     shown = sources(toy.keys(), raw)
     for column in shown.T:
         assert [classes[s // TEST][s % TEST] for s in column.tolist()] == dataset.labels.tolist()
-    assert (shown[:, 1:] == shown[:, :1]).mean() < 0.5  # some of the few digits of a class meet themselves
+    assert (shown[:, 1:] == shown[:, :1]).mean() < 0.7  # some of the two or three digits of a class meet themselves
     assert len(np.unique(shown.T, axis=0)) == 5
     same = sources(toy.keys(pairing="instance"), raw)
     assert (same == same[:, :1]).all()
 
 
 def test_no_digit_is_in_two_splits_in_any_modality(dataset, raw):
-    for keys in ({}, {"train_tuples": 30, "test_tuples": 20}):
+    for keys in ({}, {"train_tuples": 20, "test_tuples": 10}):
         found = opened_or_made(dataset, raw, keys)
         shown = sources(toy.keys(**keys), raw)
         parts = [set(shown[found == part].flatten().tolist()) for part in range(3)]
@@ -185,9 +185,9 @@ def test_official_folders_are_read_as_they_lie(given, folders, tmp_path):
 
 
 def test_fewer_official_tuples_are_a_part_of_all(folders, tmp_path):
-    found = opened(toy.prepared(folders, tmp_path / "set", train_tuples=30, test_tuples=10, modalities=3))
+    found = opened(toy.prepared(folders, tmp_path / "set", train_tuples=20, test_tuples=10, modalities=3))
     assert found.spec.names == ("m0", "m1", "m2")
-    assert np.bincount(found.split).tolist() == [30, toy.VALIDATION, 10]
+    assert np.bincount(found.split).tolist() == [20, toy.VALIDATION, 10]
 
 
 # --- bad files --------------------------------------------------------------------------------------------------------
@@ -217,14 +217,14 @@ def test_a_missing_official_folder_has_a_line(folders):
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 DAMAGES = {
-    "cut": (IMAGES, lambda old: old[:-1000], rf"{IMAGES}: expected 70560 values, as its header says, found 69560"),
-    "long": (IMAGES, lambda old: old + b"x", rf"{IMAGES}: expected 70560 values, .*, found more"),
+    "cut": (IMAGES, lambda old: old[:-1000], rf"{IMAGES}: expected 39200 values, as its header says, found 38200"),
+    "long": (IMAGES, lambda old: old + b"x", rf"{IMAGES}: expected 39200 values, .*, found more"),
     "header": (IMAGES, lambda old: old[:9], rf"{IMAGES}: expected a header of 16 bytes, found 9"),
     "empty": (IMAGES, lambda old: b"", rf"{IMAGES}: expected an IDX file .*, found an empty file"),
     "magic": (LABELS, lambda old: b"\x00\x00\x0d\x01" + old[4:], rf"{LABELS}: .*00000801.*, found 00000d01"),
     "swapped": (LABELS, lambda old: bytes((0, 0, 8, 3)) + old[4:], rf"{LABELS}: .*00000801.*, found 00000803"),
     "huge": (IMAGES, lambda old: old[:4] + b"\xff" * 12 + old[16:], rf"{IMAGES}: expected at most 2147483648 values"),
-    "label": (LABELS, lambda old: old[:-1] + b"\x0a", rf"{LABELS}: expected digits 0 to 9, found 10 at position 29"),
+    "label": (LABELS, lambda old: old[:-1] + b"\x0a", rf"{LABELS}: expected digits 0 to 9, found 10 at position 19"),
 }
 
 
@@ -238,7 +238,7 @@ def test_a_damaged_idx_file_is_named(damage, own, tmp_path):
 def test_images_of_another_size_and_labels_of_another_number_are_named(own, tmp_path):
     images, labels = toy.digits(toy.TRAIN, 0)
     toy.write_idx(own / "train-labels-idx1-ubyte", labels[:-1])
-    assert "expected a label for each of 90 images, found 89" in refusal(own, tmp_path / "out")
+    assert "expected a label for each of 50 images, found 49" in refusal(own, tmp_path / "out")
     toy.write_idx(own / IMAGES, images[:, :27])
     assert f"{IMAGES}: expected images of 28 x 28, found 27 x 28" in refusal(own, tmp_path / "out")
 
@@ -248,7 +248,7 @@ def test_a_damaged_gz_file_is_named(tmp_path):
     toy.write_backgrounds(tmp_path, toy.photographs())
     path = tmp_path / f"{IMAGES}.gz"
     whole = path.read_bytes()
-    for content in (whole[:5000], b"no gzip", whole[:2000] + b"\x00" * 200 + whole[2200:]):
+    for content in (whole[:2000], b"no gzip", whole[:1000] + b"\x00" * 200 + whole[1200:]):
         path.write_bytes(content)
         assert refusal(tmp_path, tmp_path / "out").startswith(f"{path}: expected ")
 
@@ -300,9 +300,9 @@ def test_a_number_that_stands_twice_is_named(folders, tmp_path):
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({"validation": 90}, "validation: expected fewer than the 90 digits of the training part, found 90"),
-        ({"train_tuples": 71}, "train_tuples: expected at most the 70 digits that validation leaves"),
-        ({"test_tuples": 31}, "test_tuples: expected at most the 30 digits of the test part, found 31"),
+        ({"validation": 50}, "validation: expected fewer than the 50 digits of the training part, found 50"),
+        ({"train_tuples": 31}, "train_tuples: expected at most the 30 digits that validation leaves"),
+        ({"test_tuples": 21}, "test_tuples: expected at most the 20 digits of the test part, found 21"),
     ],
 )
 def test_more_than_there_is_is_refused_by_its_key(keys, expected, raw, tmp_path):
