@@ -62,7 +62,7 @@ class DeployedSite(Site):
         return self._path("state") / self.order.run
 
     def data(self, split: str, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
-        """See ``Site.data``. On the CPU the arrays stay mapped from the disk, but for modalities that are scaled."""
+        """See ``Site.data``. On the CPU the arrays stay mapped from the disk."""
         device = choose_device(self.config.device)
         opened = own_site(self._dataset, split, device=device, keep_empty=self._keep_empty)
         return scaled(opened, dict(statistics or {}))

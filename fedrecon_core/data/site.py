@@ -57,15 +57,18 @@ class Column:
         return self.values[inside + torch.repeat_interleave(self.offsets[rows] - borders[:-1], lengths)]
 
     def lengths(self) -> Tensor | None:
-        """int64 [N]: the steps of each sample's sequence, 0 where it is absent; None where all are equally long."""
-        if self.offsets is None:
+        """int64 [N]: the steps of each sample's sequence, 0 where it is absent; None where those that are there are
+        equally long, whether or not they are stored with borders."""
+        there = self.rows >= 0
+        if self.offsets is None or not there.any():
             return None
         row = self.rows.clamp(min=0)
-        lengths = self.offsets[row + 1] - self.offsets[row] if len(self.offsets) > 1 else torch.zeros_like(row)
-        return lengths * (self.rows >= 0)
+        lengths = self.offsets[row + 1] - self.offsets[row]
+        return lengths * there if len(lengths[there].unique()) > 1 else None
 
     def scaled(self, scaling: Scaling) -> Column:
         """The same with ``scaling``: done once where the values are few, else to each batch as it is taken."""
+        scaling = Scaling(scaling.mean.to(self.values.device), scaling.std.to(self.values.device))
         if self.values.nbytes <= SCALED_AT_ONCE:
             return replace(self, values=scaling.apply(self.values))
         return replace(self, scaling=scaling)
@@ -135,7 +138,8 @@ class SiteData:
         return torch.nonzero(mask).flatten()
 
     def lengths(self) -> Tensor | None:
-        """int64 [N]: the steps of all of a sample's sequences together; None where no modality has lengths."""
+        """int64 [N]: the steps of all of a sample's sequences together; None where no modality's lengths differ. It
+        follows from the samples alone, so that a site's batches are the same wherever its data come from."""
         known = [lengths for column in self.columns.values() if (lengths := column.lengths()) is not None]
         return torch.stack(known).sum(dim=0) if known else None
 
@@ -180,25 +184,27 @@ def own_samples(dataset: Dataset, split: str, *, keep_empty: bool) -> IntArray:
 
 
 def own_site(dataset: Dataset, split: str, *, device: torch.device, keep_empty: bool) -> SiteData:
-    """All samples of ``split`` in a site's own folder. On the CPU the arrays stay mapped from the disk; samples that
-    have nothing are left out unless ``keep_empty``."""
+    """All samples of ``split`` in a site's own folder. On the CPU the arrays stay mapped from the disk, elsewhere the
+    split's rows are copied; samples that have nothing are left out unless ``keep_empty``."""
     kept, exists = own_samples(dataset, split, keep_empty=keep_empty), dataset.exists()
+    if device.type != "cpu":
+        return open_site(dataset, kept, exists[kept], device=device)
     return SiteData(
         spec=dataset.spec,
         labels=_tensor(dataset.labels[kept], device),
         ids=_tensor(dataset.ids[kept], device),
         groups=_tensor(dataset.groups[kept], device),
         present=_tensor(exists[kept], device),
-        columns={m: _whole_column(dataset, m, kept, device) for m in dataset.spec.names},
+        columns={m: _whole_column(dataset, m, kept) for m in dataset.spec.names},
     )
 
 
-def _whole_column(dataset: Dataset, modality: str, samples: IntArray, device: torch.device) -> Column:
+def _whole_column(dataset: Dataset, modality: str, samples: IntArray) -> Column:
     offsets = dataset.offsets.get(modality)
     return Column(
-        _tensor(np.asarray(dataset.arrays[modality]), device),
-        _tensor(dataset.rows[modality][samples], device),
-        None if offsets is None else _tensor(offsets, device),
+        torch.from_numpy(np.asarray(dataset.arrays[modality])),
+        torch.from_numpy(dataset.rows[modality][samples]),
+        None if offsets is None else torch.from_numpy(offsets),
     )
 
 

@@ -16,8 +16,9 @@ from fedrecon_core.types import ModalitySpec
 
 Sums = tuple[float, list[float], list[float]]
 """(count, sums, sums of squares) of one modality's features."""
-FLAT = 1e-6
-"""A feature whose standard deviation is below this is constant: it is centred and not stretched."""
+FLAT = 1e-7
+"""A feature whose standard deviation is below this share of its root mean square is constant, as far as float32 can
+tell: it is centred and not stretched. A share, since a unit may be as small as a tesla of a brain's field."""
 BLOCK = 4 << 20
 """Bytes of stored values that are summed together. The number of rows in a block follows from the modality's shape
 alone, so that the sums do not depend on whether a file is mapped or a site was dealt out."""
@@ -29,6 +30,11 @@ class Statistics:
 
     mean: Tensor
     std: Tensor
+
+    @property
+    def varies(self) -> Tensor:
+        """bool [F]: which features are not constant (``FLAT``)."""
+        return self.std > FLAT * (self.mean**2 + self.std**2).sqrt()
 
 
 def site_sums(data: SiteData) -> dict[str, Sums]:
@@ -95,7 +101,7 @@ def _tensor(dataset: Dataset, name: str) -> Tensor:
 
 def scaling(modality: ModalitySpec, statistics: Statistics) -> Scaling:
     """What brings the modality's features to mean 0 and deviation 1, in float32."""
-    std = torch.where(statistics.std > FLAT, statistics.std, 1.0)
+    std = torch.where(statistics.varies, statistics.std, 1.0)
     return Scaling(*(part.view(modality.features).float() for part in (statistics.mean, std)))
 
 
@@ -105,5 +111,5 @@ def after_scaling(modalities: Iterable[ModalitySpec], statistics: Mapping[str, S
     for modality in modalities:
         known = statistics.get(modality.name)
         if known is not None and modality.scale == "standard":
-            seen[modality.name] = Statistics(torch.zeros_like(known.mean), (known.std > FLAT).double())
+            seen[modality.name] = Statistics(torch.zeros_like(known.mean), known.varies.double())
     return seen

@@ -46,7 +46,7 @@ def optimizer_for(phase: Phase, parameters: list[nn.Parameter]) -> torch.optim.O
 def batches(
     items: int, size: int, stream: torch.Generator, device: torch.device, lengths: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """A shuffled epoch: int64 index tensors of ``size`` items, the last one shorter.
+    """A shuffled epoch: int64 index tensors of ``size`` items, one of them shorter.
 
     Items of different ``lengths`` (int64 [items]) that come near each other are roughly sorted by length before they
     are cut into batches, and the batches come in random order: about half the padded steps, and every item once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,11 @@ from torch.nn import functional as F
 
 from fedrecon_core.data.site import SiteData
 from fedrecon_core.task.tokens import Fill
-from fedrecon_core.types import Batch, Rows
+from fedrecon_core.types import Batch, DatasetSpec, Rows
 
 CHUNK = 512
-"""Samples that are filled at once: large enough for speed, small enough for memory."""
+CHUNK_BYTES = 64 << 20
+"""Samples that are encoded or filled at once, and their bytes: enough for speed, small enough for memory."""
 KEPT = 1 << 30
 """Bytes of fills that a site keeps."""
 
@@ -44,6 +46,13 @@ class StoredFill:
         )
 
 
+def chunk_of(spec: DatasetSpec) -> int:
+    """How many samples of a data set are encoded or filled at once; it hangs on the specification alone, so that every
+    site and engine does the same."""
+    sample = sum(4 * math.prod(modality.shape) for modality in spec.modalities)
+    return max(1, min(CHUNK, CHUNK_BYTES // sample))
+
+
 def chunks(count: int, device: torch.device, size: int = CHUNK) -> Iterator[Tensor]:
     """int64 index ranges that cover ``count`` samples in order."""
     return iter(torch.arange(count, device=device).split(size))
@@ -64,7 +73,7 @@ class SiteFills:
         parts: dict[tuple[str, str], list[tuple[Tensor, Fill]]] = {}
         room = limit
         with torch.no_grad():
-            for samples in chunks(len(data), data.device):
+            for samples in chunks(len(data), data.device, chunk_of(data.spec)):
                 for fill in recover(data.batch(samples)):
                     places = samples[fill.rows.index]
                     self._mark(fill.modality, places, len(data))
@@ -74,7 +83,7 @@ class SiteFills:
                 if room < 0:
                     parts.clear()
         if room >= 0:
-            self._stored = [_stored(found, len(data)) for found in parts.values()]
+            self._stored = [_stored(parts.pop(key), len(data)) for key in list(parts)]
 
     def _mark(self, modality: str, places: Tensor, count: int) -> None:
         if modality not in self.seen:

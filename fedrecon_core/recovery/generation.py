@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedrecon_core.generators.mapping import TERMS, Mapping, Pair
 from fedrecon_core.generators.vae import Gaussian, Generator
-from fedrecon_core.recovery.fills import chunks
+from fedrecon_core.recovery.fills import chunk_of, chunks
 from fedrecon_core.recovery.stage import Objective, Workshop
 from fedrecon_core.state import decoder_group, encoder_group, mapping_group
 from fedrecon_core.types import Likelihood
@@ -60,10 +60,11 @@ class LatentCache:
 
     def _encode(self, name: str) -> tuple[Gaussian, Tensor]:
         data, encoder = self.workshop.data, self.workshop.groups[encoder_group(name)]
-        samples = data.having(name)
+        samples, parts = data.having(name), []
         with torch.no_grad():
-            taken = [data.columns[name].take(samples[part]) for part in chunks(len(samples), data.device)]
-            parts = [encoder(rows.values, rows.lengths) for rows in taken]
+            for part in chunks(len(samples), data.device, chunk_of(data.spec)):
+                rows = data.columns[name].take(samples[part])
+                parts.append(encoder(rows.values, rows.lengths))
         place = torch.full((len(data),), -1, dtype=torch.long, device=data.device)
         place[samples] = torch.arange(len(samples), device=data.device)
         return Gaussian(torch.cat([mean for mean, _ in parts]), torch.cat([spread for _, spread in parts])), place

@@ -56,6 +56,27 @@ def metrics(directory: Path) -> list[dict]:
     return lines(directory, "metrics.jsonl")
 
 
+def test_a_site_without_the_ragged_modality_trains_as_in_the_simulation(tmp_path):
+    """Where no sample has lengths, batches are cut as if there were none, on both sides."""
+    torch.set_num_threads(1)
+    profile = [
+        {"sites": 2, "modalities": ["picture", "features", "steps"]},
+        {"sites": 1, "modalities": ["picture", "features"]},
+    ]
+    missing = {split: {"level": "profile", "profile": profile} for split in ("train", "validation", "test")}
+    small = {"task": {"batch": 4, "lr": 0.01}}
+    raw = settings(recovery={"name": "mask"}, missing=missing, evaluate={"where": "sites"}, local=small, rounds=2)
+    config = write(tmp_path, raw)
+    arguments = ["data", "split", str(config), "--out", str(tmp_path / "sites")]
+    done = CliRunner().invoke(application, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    simulated = prepare(config, out=tmp_path / "simulated")
+    InProcess().run(job_of(simulated))
+    deploy(prepared(tmp_path / "sites", tmp_path / "deployed"), node_configs(tmp_path / "sites", tmp_path / "state"))
+    hashes = {result(tmp_path / name)["parameters_sha256"] for name in ("simulated", "deployed")}
+    assert len(hashes) == 1
+
+
 def test_a_deployment_reaches_the_parameters_of_the_simulation_that_was_split(folders, tmp_path, capsys):
     torch.set_num_threads(1)
     simulated = prepare(folders.parent / "config-in.yaml", out=tmp_path / "simulated")

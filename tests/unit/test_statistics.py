@@ -1,12 +1,18 @@
 """Federation-wide statistics from the sites' sums against NumPy over everything at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from fedrecon_core.data.site import open_site
+from fedrecon_core.data import site, statistics
+from fedrecon_core.data.folder.opening import open_folder
+from fedrecon_core.data.folder.write import write_folder
+from fedrecon_core.data.site import Column, open_site, own_site
 from fedrecon_core.data.statistics import Statistics, after_scaling, combine, scaled, site_sums
 from tests.toys.federation import CPU, everything, tiny_dataset, toy_site, toy_spec
+from tests.toys.folders import content
 
 pytestmark = pytest.mark.quick
 
@@ -82,3 +88,63 @@ def test_models_see_mean_0_and_deviation_1_where_scaled():
     assert seen["features"].mean.tolist() == [0.0, 0.0]
     assert seen["features"].std.tolist() == [1.0, 0.0]
     assert seen["steps"] is known["steps"]
+
+
+# --- large modalities: the same numbers in blocks and batch by batch --------------------------------------------------
+
+
+def opened(tmp_path, scale="standard"):
+    """The toy dealt out in a simulation, and the same in a folder of its own."""
+    dataset = tiny_dataset(scale=scale)
+    shown = np.random.default_rng(3).random((len(dataset.labels), 3)) < 0.7
+    write_folder(tmp_path / "own", content(dataset, shown))
+    members = dataset.members(0)
+    members = members[shown[members].any(axis=1)]
+    dealt = open_site(dataset, members, shown[members], device=CPU, sealed=True)
+    return dealt, own_site(open_folder(tmp_path / "own"), "train", device=CPU, keep_empty=False)
+
+
+def test_sums_in_blocks_are_the_sums(tmp_path, monkeypatch):
+    dealt, own = opened(tmp_path)
+    whole = combine([site_sums(dealt)])
+    monkeypatch.setattr(statistics, "BLOCK", 4 * 8 * 3 * 5)  # five sequences
+    for data in (dealt, own):
+        found = combine([site_sums(data)])
+        for name, known in whole.items():
+            torch.testing.assert_close(found[name].mean, known.mean, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(found[name].std, known.std, rtol=1e-9, atol=1e-12)
+    assert site_sums(dealt) == site_sums(own)
+
+
+def test_what_is_scaled_as_it_is_taken_is_what_is_scaled_at_once(tmp_path, monkeypatch):
+    dealt, own = opened(tmp_path)
+    spec = dealt.spec.model_copy(
+        update={"modalities": tuple(m.model_copy(update={"scale": "standard"}) for m in dealt.spec.modalities)}
+    )
+    dealt, own = replace(dealt, spec=spec), replace(own, spec=spec)
+    known = combine([site_sums(dealt)])
+    index = torch.tensor([5, 0, 17, 3])
+    at_once = scaled(dealt, known)
+    assert all(column.scaling is None for column in at_once.columns.values())
+    monkeypatch.setattr(site, "SCALED_AT_ONCE", 0)
+    for data in (scaled(dealt, known), scaled(own, known)):
+        assert all(column.scaling is not None for column in data.columns.values())
+        for name, rows in at_once.batch(index).inputs.items():
+            found = data.batch(index).inputs[name]
+            assert torch.equal(found.values, rows.values)
+            assert not torch.equal(rows.values, dealt.batch(index).inputs[name].values)
+    sealed, raw = scaled(dealt, known).batch(index).sealed, dealt.batch(index).sealed
+    for name, rows in at_once.batch(index).sealed.items():
+        assert torch.equal(sealed[name].values, rows.values)
+        assert len(rows.values) == 0 or not torch.equal(rows.values, raw[name].values)
+
+
+def test_scaling_follows_the_values_to_their_device():
+    column = Column(torch.zeros(4, 5, device="meta"), torch.arange(4))
+    known = Statistics(torch.zeros(5, dtype=torch.float64), torch.ones(5, dtype=torch.float64))
+    assert column.scaled(statistics.scaling(toy_spec()["features"], known)).values.device.type == "meta"
+
+
+def test_small_units_are_scaled_and_constants_are_not():
+    known = Statistics(torch.tensor([0.0, 3e-12, 7.0, 0.0, 1e5]), torch.tensor([2e-12, 1e-12, 1e-9, 0.0, 0.05]))
+    assert known.varies.tolist() == [True, True, False, False, True]
