@@ -63,7 +63,7 @@ def _content(dataset: Dataset, shares: list[Share]) -> Content:
         naturals=np.concatenate([dataset.natural_ids[share.samples] for share in shares]),
         present=np.concatenate([part.present.numpy() for part in parts]),
     )
-    return Content(dataset.spec, samples, arrays, offsets)
+    return Content(dataset.spec, samples, arrays, offsets, dataset.faults)
 
 
 def _rows(part: SiteData, name: str) -> list[np.ndarray]:

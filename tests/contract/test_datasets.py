@@ -6,13 +6,21 @@ set in the official layout below ``base``, prepares it where that is needed, and
 
 import importlib
 import importlib.util
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
-from fedrecon_core.data.dataset import Dataset
+from fedrecon_core.config import RunConfig, parse
+from fedrecon_core.data.dataset import Dataset, forget_datasets, load_dataset
+from fedrecon_core.data.folder.check import check_folder
+from fedrecon_core.data.folder.opening import open_folder
+from fedrecon_core.data.prepared import PreparedLoader
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, MODALITIES, discover
+from server.split import write_sites
 from tests.toys.folders import write_toy_folder, write_toy_sites
 
 pytestmark = pytest.mark.quick
@@ -30,17 +38,44 @@ def root_of(name: str, base: Path) -> Path | None:
     return importlib.import_module(toy).root(base) if importlib.util.find_spec(toy) else None
 
 
-def build(name: str, root: Path | None = None) -> Dataset:
-    cls = DATASETS.get(name)
-    return cls().load(cls.Params(name=name), root, 0)
+def protocols_of(name: str) -> tuple[str, ...]:
+    """The values of the data set's key ``protocol``; one that has no such key has the default alone."""
+    fields = DATASETS.get(name).Params.model_fields
+    return get_args(fields["protocol"].annotation) if "protocol" in fields else ("default",)
 
 
-@pytest.fixture(scope="module", params=[name for name, _ in DATASETS.items()])
-def twice(request, tmp_path_factory) -> tuple[Dataset, Dataset]:
+PROTOCOLS = [(name, protocol) for name in DATASETS.names() for protocol in protocols_of(name)]
+
+
+def config_of(name: str, protocol: str, root: Path | None, sites: int = 2) -> RunConfig:
+    """A run over the toy, dealt to so many sites."""
+    data: dict[str, Any] = {"name": name, **({"protocol": protocol} if protocol != "default" else {})}
+    data |= {} if root is None else {"root": str(root)}
+    return parse({"name": "toy", "data": data, "sites": {"count": sites}, "recovery": "mask"})
+
+
+def build(config: RunConfig) -> Dataset:
+    forget_datasets()
+    return load_dataset(config)
+
+
+@pytest.fixture(scope="module")
+def place_of(tmp_path_factory) -> Callable[[str], Path | None]:
+    """Where the toy of a data set lies; it is made once."""
+    return cache(lambda name: root_of(name, tmp_path_factory.mktemp(name)))
+
+
+@pytest.fixture(scope="module", params=PROTOCOLS, ids="-".join)
+def config(request, place_of) -> RunConfig:
+    """A run over each data set under each of its protocols."""
+    name, protocol = request.param
+    return config_of(name, protocol, place_of(name))
+
+
+@pytest.fixture(scope="module")
+def twice(config) -> tuple[Dataset, Dataset]:
     """The data set, loaded and loaded again."""
-    name = request.param
-    root = root_of(name, tmp_path_factory.mktemp(name))
-    return build(name, root), build(name, root)
+    return build(config), build(config)
 
 
 @pytest.fixture(scope="module")
@@ -104,16 +139,20 @@ def test_every_split_shows_every_class(dataset):
         assert shown == set(range(len(dataset.spec.classes)))
 
 
-def test_no_group_lies_in_two_splits(dataset):
+def test_no_group_lies_in_two_splits_but_by_a_declared_fault(dataset):
+    if dataset.faults:
+        return
     groups = [set(dataset.groups[dataset.members(part)].tolist()) for part in range(3)]
     assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
 
 
-def test_a_data_set_has_no_faults_unless_a_protocol_asks_for_them(dataset):
-    assert dataset.faults == ()
+def test_a_data_set_has_faults_where_a_protocol_asks_for_them_alone(config, dataset):
+    assert bool(dataset.faults) == (getattr(config.data, "protocol", "default") != "default")
 
 
-def test_no_row_is_shared_between_splits(dataset):
+def test_no_row_is_shared_between_splits_but_by_a_declared_fault(dataset):
+    if dataset.faults:
+        return
     for rows in dataset.rows.values():
         parts = [set(rows[dataset.members(part)].tolist()) - {-1} for part in range(3)]
         assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
@@ -126,3 +165,22 @@ def test_loading_twice_gives_the_same_bytes(dataset, again):
     for name in dataset.spec.names:
         assert np.asarray(again.arrays[name]).tobytes() == np.asarray(dataset.arrays[name]).tobytes()
         assert again.rows[name].tobytes() == dataset.rows[name].tobytes()
+
+
+def test_folders_split_of_a_run_pass_their_check_and_keep_the_declared_faults(config, dataset, tmp_path):
+    count = len(dataset.sites) or 2
+    whole = config_of(config.data.name, getattr(config.data, "protocol", "default"), config.data.root, count)
+    folders = [*write_sites(whole, tmp_path / "out")]
+    assert len(folders) == count
+    for folder in folders:
+        assert check_folder(folder) == []
+        assert open_folder(folder).faults == dataset.faults
+
+
+PREPARED = [name for name, cls in DATASETS.items() if issubclass(cls, PreparedLoader) and not cls.opens_files]
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_what_is_told_of_a_data_set_before_it_is_prepared_is_what_it_then_has(name, place_of):
+    cls, spec = DATASETS.get(name), build(config_of(name, "default", place_of(name))).spec
+    assert (cls.name, cls.modalities, cls.target) == (spec.name, spec.names, spec.target)

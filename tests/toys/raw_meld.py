@@ -86,5 +86,5 @@ def prepared(raw: Path, out: Path, cache: Path, **keys: Any) -> Path:
 
 
 def root(base: Path) -> Path:
-    """The prepared folder of the toy."""
-    return prepared(write(base / "raw"), base / "prepared", base / "cache")
+    """The prepared folder of the toy, with speakers who say enough for the benchmark's protocol in every split."""
+    return prepared(write(base / "raw", (20, 14, 12)), base / "prepared", base / "cache")

@@ -1,5 +1,7 @@
 """The site folder: what is written comes back, mapped; every fault is explained; a change is seen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ import yaml
 from fedrecon_core.data.folder.check import check_folder, seal_folder
 from fedrecon_core.data.folder.content import Content, Samples
 from fedrecon_core.data.folder.opening import open_folder
-from fedrecon_core.data.folder.write import write_folder
+from fedrecon_core.data.folder.write import write_folder, write_samples
 from fedrecon_core.data.site import open_site, own_site
 from fedrecon_core.data.sites import Sites, SitesParams
 from fedrecon_core.data.statistics import combine, scaled, site_sums
@@ -131,7 +133,8 @@ def test_groups_that_straddle_splits_and_repeated_ids_are_faults(tmp_path):
     samples = plain.samples
     same = np.zeros_like(samples.ids)
     torn = Samples(same, samples.labels, samples.split, same, samples.present)
-    write_folder(tmp_path / "north", Content(plain.spec, torn, plain.arrays, plain.offsets))
+    write_folder(tmp_path / "north", plain)
+    write_samples(tmp_path / "north" / "samples.parquet", plain.spec, torn)
     faults = " ".join(check_folder(tmp_path / "north"))
     assert "column id: expected each training sample once, found 0" in faults
     assert "column group: expected each group in one split, found 0 in several; that leaks" in faults
@@ -159,3 +162,35 @@ def test_an_unchecked_folder_and_an_empty_root_are_refused_in_words(folder, tmp_
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"expected folders that hold a dataset\.yaml"):
         Sites().load(SitesParams(name="sites"), tmp_path / "empty", 0)
+
+
+def straddling(faults: tuple[str, ...]) -> Content:
+    """The toy, with one group in two splits."""
+    whole = content(TOY)
+    groups = whole.samples.groups.copy()
+    groups[TOY.members(1)[0]] = groups[TOY.members(0)[0]]
+    torn = replace(whole.samples, groups=groups)
+    return replace(whole, samples=torn, faults=faults)
+
+
+def test_faults_of_a_protocol_are_declared_checked_sealed_and_opened(tmp_path):
+    folder, faults = tmp_path / "north", ("protocol x: validation straddles: its scores are too high.", "another")
+    write_folder(folder, straddling(faults))
+    assert check_folder(folder) == [] and open_folder(folder).faults == faults
+    assert yaml.safe_load((folder / "dataset.yaml").read_text())["faults"] == [*faults]
+    assert seal_folder(folder) == [] and open_folder(folder).faults == faults
+    assert open_folder(folder).spec == TOY.spec
+
+
+@pytest.mark.parametrize("faults", ['["two\\nlines"]', '[""]', "[1]"])
+def test_faults_are_lines_of_text(folder, faults):
+    path = folder / "dataset.yaml"
+    path.write_text(path.read_text() + f"faults: {faults}\n")
+    [fault] = check_folder(folder)
+    assert "dataset.yaml: faults" in fault and "\n" not in fault
+
+
+def test_groups_that_straddle_undeclared_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(DataError, match=r"column group: expected each group in one split, found .*; that leaks"):
+        write_folder(tmp_path / "north", straddling(()))
+    assert not (tmp_path / "north").exists()

@@ -42,7 +42,7 @@ def seal_folder(folder: Path) -> list[str]:
         samples, faults = _content(folder, description)
         if faults or state_of(folder) != before:
             return faults or [_moved(folder)]
-        seal(folder, description.spec, description.draws)
+        seal(folder, description.spec, description.draws, description.faults)
         return _stamped(folder, samples, before)
     except DataError as error:
         return [str(error)]
@@ -111,7 +111,7 @@ def _content(folder: Path, description: Description) -> tuple[Samples | None, li
     faults += [*_spec_faults(folder, spec), *_strays(folder, spec)]
     if samples is None:
         return None, faults
-    faults += sample_faults(folder / SAMPLES, samples, description)
+    faults += sample_faults(folder / SAMPLES, samples, description.draws, description.faults)
     for modality, rows in zip(spec.modalities, rows_of(samples.present), strict=True):
         faults += array_faults(folder, modality, rows, samples.ids)
     return samples, faults

@@ -35,12 +35,14 @@ class Samples:
 
 @dataclass(frozen=True)
 class Content:
-    """All that a folder holds. ``arrays[m]`` float32 as in ``Dataset``, only for modalities that some sample has."""
+    """All that a folder holds. ``arrays[m]`` float32 as in ``Dataset``, only for modalities that some sample has;
+    ``faults`` as in ``Dataset``."""
 
     spec: DatasetSpec
     samples: Samples
     arrays: Mapping[str, NDArray[np.float32]]
     offsets: Mapping[str, IntArray] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
 
 
 def array_file(modality: str) -> str:

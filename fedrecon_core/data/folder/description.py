@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -25,6 +25,10 @@ LARGEST_ROW = 1 << 31
 """Numbers in one row of a modality."""
 
 
+Line = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""One line of text."""
+
+
 class FileRecord(Frozen):
     """Size and SHA-256 (hex) of one file."""
 
@@ -37,11 +41,13 @@ class Description(DatasetSpec):
 
     ``spec_sha256`` is ``DatasetSpec.digest`` of the specification that was sealed, so that a check sees an edit.
     ``draws`` is how often a test sample may stand in the table: ``fedrecon data split`` writes each once per draw of
-    masks.
+    masks. ``faults`` says in words what is wrong with the data by the protocol that they were made by, as in ``Dataset``;
+    where there are some, groups may straddle splits.
     """
 
     format: int = Field(default=FORMAT, ge=FORMAT, le=FORMAT)
     draws: int = Field(default=1, ge=1)
+    faults: tuple[Line, ...] = ()
     spec_sha256: str | None = None
     files: dict[str, FileRecord] = Field(default_factory=dict)
 

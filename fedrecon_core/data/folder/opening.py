@@ -37,6 +37,7 @@ def open_folder(folder: Path) -> Dataset:
         arrays={name: array for name, (array, _) in opened.items()},
         rows=rows,
         offsets={name: borders for name, (_, borders) in opened.items() if borders is not None},
+        faults=description.faults,
     )
 
 

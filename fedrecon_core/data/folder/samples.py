@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.data.folder.content import SAMPLES, Samples
-from fedrecon_core.data.folder.description import Description
 from fedrecon_core.data.folder.files import as_line, named, open_file
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import SPLITS, DatasetSpec
@@ -115,16 +114,18 @@ def _column_faults(found: list[tuple[str, str]], spec: DatasetSpec) -> Iterator[
         yield as_line(f"expected each column once, found {repeated!r} several times")
 
 
-def sample_faults(path: Path, samples: Samples, description: Description) -> Iterator[str]:
-    """What is wrong with a table that could be read: samples that stand twice, groups that straddle splits."""
+def sample_faults(path: Path, samples: Samples, draws: int, declared: Sequence[str] = ()) -> Iterator[str]:
+    """What is wrong with a table that could be read: samples that stand twice (in test more than ``draws`` times),
+    groups that straddle splits, unless faults of the data are ``declared``."""
     where = named(path)
-    for index, (split, most) in enumerate(zip(SPLITS, (1, 1, description.draws), strict=True)):
+    for index, (split, most) in enumerate(zip(SPLITS, (1, 1, draws), strict=True)):
         ids, counts = np.unique(samples.ids[samples.split == index], return_counts=True)
         if (counts > most).any():
             times = "once" if most == 1 else f"at most {most} times (draws)"
             sample = "training sample" if split == "train" else f"{split} sample"
             yield f"{where}: column id: expected each {sample} {times}, found {some(ids[counts > most])} more often"
-    for column, told, values in (("id", "sample", samples.ids), ("group", "group", samples.groups)):
+    whole = [("id", "sample", samples.ids)] + ([] if declared else [("group", "group", samples.groups)])
+    for column, told, values in whole:
         torn = _with_several(values, samples.split)
         if len(torn):
             expected = f"expected each {told} in one split"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import yaml
 from fedrecon_core.data.folder.content import SAMPLES, Content, Samples, array_file, file_names, offsets_file
 from fedrecon_core.data.folder.description import DESCRIPTION, FORMAT, FileRecord
 from fedrecon_core.data.folder.files import digest_and_size, save_array
+from fedrecon_core.data.folder.samples import sample_faults
 from fedrecon_core.data.folder.stamp import stamp, state_of, sweep
 from fedrecon_core.disk import replace_text
 from fedrecon_core.errors import DataError
@@ -17,9 +19,13 @@ from fedrecon_core.types import SPLITS, DatasetSpec
 
 
 def write_folder(folder: Path, content: Content) -> None:
-    """Write a checked site folder; ``DataError`` if ``folder`` holds something already, or cannot be written."""
+    """Write a checked site folder; ``DataError`` if ``folder`` holds something already, or cannot be written, and before
+    anything is written where a check would refuse the samples."""
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder}: expected a new or empty folder, found files in it; choose another one")
+    draws = _draws(content.samples)
+    for fault in sample_faults(folder / SAMPLES, content.samples, draws, content.faults):
+        raise DataError(fault)
     try:
         (folder / "arrays").mkdir(parents=True)
         write_samples(folder / SAMPLES, content.spec, content.samples)
@@ -27,7 +33,7 @@ def write_folder(folder: Path, content: Content) -> None:
             save_array(folder / array_file(name), np.ascontiguousarray(array, dtype=np.float32))
         for name, borders in content.offsets.items():
             save_array(folder / offsets_file(name), np.ascontiguousarray(borders, dtype=np.int64))
-        seal(folder, content.spec, _draws(content.samples))
+        seal(folder, content.spec, draws, content.faults)
         stamp(folder, content.samples)
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error.strerror or error}") from None
@@ -54,16 +60,17 @@ def write_samples(path: Path, spec: DatasetSpec, samples: Samples) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-def seal(folder: Path, spec: DatasetSpec, draws: int = 1) -> None:
+def seal(folder: Path, spec: DatasetSpec, draws: int = 1, faults: Sequence[str] = ()) -> None:
     """Write ``dataset.yaml``: ``spec``, and size and SHA-256 of every file as it is now. It is replaced whole, for what
     its owner wrote by hand must not be lost to a crash or a full disk. ``draws``: how often a test sample may stand in
-    the table, under other masks."""
+    the table, under other masks; ``faults`` as in ``Description``."""
     there = {*state_of(folder)} & {*file_names(spec)}
     text = yaml.safe_dump(
         {
             "format": FORMAT,
             **spec.model_dump(mode="json"),
             **({"draws": draws} if draws > 1 else {}),
+            **({"faults": [*faults]} if faults else {}),
             "spec_sha256": spec.digest(),
             "files": {name: record_of(folder, name).model_dump() for name in sorted(there)},
         },

@@ -178,7 +178,7 @@ def _write(recipe: Recipe, folder: Path, work: Path, tally: _Tally) -> None:
     for modality in recipe.spec.names:
         _Blocks(recipe, modality, work).write(folder, tally)
     replace_file(folder / SAMPLES, lambda partial: write_samples(partial, recipe.spec, recipe.samples))
-    seal(folder, recipe.spec)
+    seal(folder, recipe.spec, 1, recipe.faults)
     stamp(folder, recipe.samples)
 
 

@@ -25,7 +25,8 @@ class Recipe:
     ``samples.present`` says which sample has which modality; ``rows[m]`` reads rows of modality m, float32
     [*spec[m].shape], for the modalities in ``ragged`` [T_i, D] with 1 <= T_i <= spec[m].shape[0]. ``names`` are the
     samples' own names for messages ("dia0_utt3"). ``version`` stands for whatever else decides the rows (options,
-    weights of a feature extractor): a preparation that was interrupted goes on only under the same version.
+    weights of a feature extractor, sizes and times of the files): a preparation that was interrupted goes on only under
+    the same version. ``faults`` as in ``Dataset``.
     """
 
     spec: DatasetSpec
@@ -34,6 +35,7 @@ class Recipe:
     ragged: frozenset[str] = frozenset()
     names: Sequence[str] = field(default=())
     version: str = ""
+    faults: tuple[str, ...] = ()
 
     def name_of(self, sample: int) -> str:
         """What a message calls the sample."""
