@@ -41,8 +41,8 @@ class Description(DatasetSpec):
 
     ``spec_sha256`` is ``DatasetSpec.digest`` of the specification that was sealed, so that a check sees an edit.
     ``draws`` is how often a test sample may stand in the table: ``fedrecon data split`` writes each once per draw of
-    masks. ``faults`` says in words what is wrong with the data by the protocol that they were made by, as in ``Dataset``;
-    where there are some, groups may straddle splits.
+    masks. ``faults`` says in words what the protocol that the data were made by does wrong, as in ``Dataset``; where
+    there are some, groups may straddle splits.
     """
 
     format: int = Field(default=FORMAT, ge=FORMAT, le=FORMAT)

@@ -19,8 +19,8 @@ from fedrecon_core.types import SPLITS, DatasetSpec
 
 
 def write_folder(folder: Path, content: Content) -> None:
-    """Write a checked site folder; ``DataError`` if ``folder`` holds something already, or cannot be written, and before
-    anything is written where a check would refuse the samples."""
+    """Write a checked site folder; ``DataError`` if ``folder`` holds something already, if a check would refuse the
+    samples (then nothing is written), or if it cannot be written."""
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder}: expected a new or empty folder, found files in it; choose another one")
     draws = _draws(content.samples)
