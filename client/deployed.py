@@ -16,8 +16,8 @@ from fedrecon_core.data.site import SiteData, own_samples, own_site
 from fedrecon_core.data.statistics import Statistics, scaled
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import DataError
-from fedrecon_core.types import SPLITS, DatasetSpec
-from strategies.messages import SITE_NAME, SITE_NAME_WORDS, Holding, OwnData
+from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS, SPLITS, DatasetSpec
+from strategies.messages import Holding, OwnData
 
 RUN = re.compile(r"[0-9a-f]{32}")
 """What ``RunDirectory.identity`` makes at the server."""

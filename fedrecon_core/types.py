@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -12,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from torch import Tensor
 
 ModalityName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+"""A site's name stands in file names, at the site and at the server."""
+SITE_NAME_WORDS = "letters, digits, '_', '.', '-' (not first), at most 100"
 SPLITS = ("train", "validation", "test")
 
 

@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedrecon_core.disk import replace_file
 from fedrecon_core.errors import UsageError
-from strategies.messages import SITE_NAME, SITE_NAME_WORDS
+from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS
 
 AUTHORITY_DAYS = 3650
 HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")

@@ -14,9 +14,9 @@ from fedrecon_core.local.evaluate import Score
 from fedrecon_core.metrics.base import Counts
 from fedrecon_core.metrics.histograms import answers
 from fedrecon_core.state import TransferPlan
-from fedrecon_core.types import SPLITS, DatasetSpec
+from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS, SPLITS, DatasetSpec
 from strategies import messages
-from strategies.messages import SITE_NAME, SITE_NAME_WORDS, Identity, SiteInfo, TrainReply
+from strategies.messages import Identity, SiteInfo, TrainReply
 
 
 def read_description(reply: Message) -> SiteInfo | str:

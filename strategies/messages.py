@@ -8,7 +8,6 @@ its tensors bundled into one array.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -29,9 +28,6 @@ from fedrecon_core.types import DatasetSpec
 MetricValues = dict[str, int | float | list[int] | list[float]]
 """What a MetricRecord may hold."""
 
-SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-"""A site's name stands in file names, at the site and at the server."""
-SITE_NAME_WORDS = "letters, digits, '_', '.', '-' (not first), at most 100"
 DESCRIBE, LOCAL, SITE = "describe", "local", "site"
 DESCRIBE_TYPE, LOCAL_TYPE, SITE_TYPE = f"query.{DESCRIBE}", f"train.{LOCAL}", f"evaluate.{SITE}"
 

@@ -45,7 +45,7 @@ def rows() -> list[list[str]]:
         [
             f"v{number:02d}",
             f"p{number // 3}",
-            ["North", "St. Mary"][number // 3 % 2],
+            ["North", "St.Mary"][number // 3 % 2],
             parts[number // 3],
             str(40 + number),
             "" if number % 5 == 0 else f"{100 + number}.5",
@@ -150,8 +150,8 @@ def test_every_site_gets_a_folder_with_the_same_specification(command, tmp_path)
     code, out, err = bring(command, tmp_path, table, {"site": "clinic"})
     assert (code, err) == (0, "")
     assert f"--set data.name=sites --set data.root={tmp_path / 'out'} --set sites.count=2\n" in out
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["North", "St. Mary"]
-    north, mary = (open_folder(tmp_path / "out" / name) for name in ("North", "St. Mary"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["North", "St.Mary"]
+    north, mary = (open_folder(tmp_path / "out" / name) for name in ("North", "St.Mary"))
     assert north.spec == mary.spec
     assert not (north.rows["bedside"] >= 0).any()  # North really lacks it
     assert sorted([*north.ids, *mary.ids]) == list(range(COUNT))
@@ -225,6 +225,33 @@ def test_ids_that_are_numbers_are_kept_and_others_are_numbered(command, tmp_path
     assert open_folder(tmp_path / "out").ids.tolist() == [1000 - n for n in range(COUNT)]
 
 
+@pytest.mark.parametrize("form", ["--{}", "-", "+{}", "1{}\u0663"])
+def test_ids_that_only_look_like_numbers_are_numbered(command, tmp_path, form):
+    table = rows()
+    for n, row in enumerate(table):
+        row[HEADER.index("visit")] = form.format(f"{n:02d}") if "{" in form else f"{n}{form}"
+    assert bring(command, tmp_path, table)[0] == 0
+    assert sorted(open_folder(tmp_path / "out").ids.tolist()) == list(range(COUNT))
+
+
+@pytest.mark.parametrize("text", ["1e2", "+1.5", "-.5", "7.", "0012", "1E-3"])
+def test_every_plain_way_to_write_a_number_is_read(command, tmp_path, text):
+    assert bring(command, tmp_path, with_cell(1, "age", text))[0] == 0
+    assert open_folder(tmp_path / "out").arrays["bedside"][0, 0] == np.float32(text)
+
+
+def test_numbers_of_parquet_have_their_point_beside_texts_with_a_comma(command, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = dict(zip(HEADER, map(list, zip(*rows(), strict=True)), strict=True))
+    typed = {**columns, "age": [n / 4 for n in range(COUNT)], "pressure": [f"{n},5" for n in range(COUNT)]}
+    pq.write_table(pa.table(typed), tmp_path / "v.parquet")
+    mapping = write_mapping(tmp_path, {"decimal": ","})
+    assert command("data", "import", tmp_path / "v.parquet", "--map", mapping, "--out", "out")[0] == 0
+    assert open_folder(tmp_path / "out").arrays["bedside"][5].tolist() == [1.25, 5.5]
+
+
 def test_shares_deal_whole_groups_and_the_seed_says_which(command, tmp_path):
     splits = []
     for turn, seed in enumerate((0, 0, 1)):
@@ -296,14 +323,30 @@ def test_a_file_that_changed_in_between_is_not_mixed_with_the_old(command, tmp_p
         (with_cell(3, "age", "NaN"), {}, ["line 5, column 'age': expected a number, found 'NaN'"]),
         (with_cell(3, "age", "inf"), {}, ["line 5, column 'age': expected a number, found 'inf'"]),
         (with_cell(3, "age", "1,5").copy(), {"separator": ";"}, ["column 'age'", "decimal: ','"]),
+        (with_cell(3, "age", "1_000"), {}, ["found '1_000'; take out what stands between thousands"]),
+        (with_cell(3, "age", "1 000.5"), {}, ["found '1 000.5'; take out what stands between thousands"]),
+        (with_cell(3, "age", "0x1F"), {}, ["expected a number, found '0x1F'"]),
+        (with_cell(3, "age", "\u0663"), {}, ["expected a number, found '\u0663'"]),
+        (with_cell(3, "age", "1.234"), {"decimal": ","}, ["found '1.234'; the mapping says decimal: ','", "thousands"]),
         (with_cell(3, "visit", "v01"), {}, ["line 5, column 'visit': expected each id once", "'v01' in line 3 too"]),
         (with_cell(3, "visit", ""), {}, ["line 5, column 'visit': expected an id in every row, found an empty cell"]),
         (with_cell(3, "found", ""), {}, ["line 5, column 'found': expected a class in every row"]),
         (with_cell(3, "patient", ""), {}, ["line 5, column 'patient': expected a group in every row"]),
         (with_cell(3, "patient", "p7"), {}, ["column 'patient': expected each group in one split", "that leaks"]),
         (with_cell(3, "part", "trian"), {}, ["line 5, column 'part': expected train, val, dev, test, found 'trian'"]),
-        (with_cell(3, "clinic", "../x"), {"site": "clinic"}, ["column 'clinic': expected a name for a site's folder"]),
-        (with_cell(3, "clinic", ".x"), {"site": "clinic"}, ["column 'clinic': expected a name for a site's folder"]),
+        (with_cell(3, "clinic", "../x"), {"site": "clinic"}, ["column 'clinic': expected a site's name (letters"]),
+        (
+            with_cell(3, "clinic", "a b"),
+            {"site": "clinic"},
+            ["line 5, column 'clinic': expected a site's name"],
+        ),
+        (with_cell(3, "clinic", "x" * 101), {"site": "clinic"}, ["column 'clinic': expected a site's name (letters"]),
+        (
+            with_cell(3, "clinic", "north"),
+            {"site": "clinic"},
+            ["differ in more than case, found 'north'", "line 2"],
+        ),
+        (with_cell(3, "clinic", ".x"), {"site": "clinic"}, ["column 'clinic': expected a site's name (letters"]),
         (with_cell(3, "found", "well"), {"classes": ["ill", "healthy"]}, ["classes (ill, healthy), found 'well'"]),
         (rows(), {"label": {"columns": ["age"]}, "classes": None}, ["column 'age': expected 0 or 1, found '40'"]),
         (rows(), {"label": "foudn"}, ["expected the columns 'foudn' that", "Did you mean 'found'?"]),
@@ -333,6 +376,8 @@ def test_a_column_that_stands_twice_is_refused(command, tmp_path):
     [
         ("latin-1", "utf-8", ["expected text in utf-8, found byte 0xe9", "encoding: cp1252"]),
         ("utf-16", "utf-8", ["expected text in utf-8, found byte 0xff"]),
+        ("utf-8", "undefined", ["encoding: expected one that Python knows", "found 'undefined'"]),
+        ("utf-8", "utf\0", ["encoding: expected one that Python knows"]),
         ("utf-8", "utf-9", ["encoding: expected one that Python knows", "found 'utf-9'"]),
     ],
 )

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedrecon_core.disk import reason
 from fedrecon_core.errors import DataError
 
 CHECKSUMS = "SHA256SUMS"
 """A list of checksums in the raw folder, as ``sha256sum`` writes it; where there is one, it is held to."""
 BLOCK = 1 << 20
+_NAMES: dict[str, tuple[str, Callable[[str], str]]] = {
+    "md5": ("MD5", lambda digest: digest),
+    "sha256": ("SHA-256", lambda digest: f"{digest[:12]}..."),
+}
+"""Algorithm -> what people call it, and how much of a digest they are shown."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,20 @@ def _faults(raw: Path, one: Expected) -> Iterator[str]:
     if len(found) < one.least:
         count = "none" if not found else f"{len(found)} of at least {one.least}"
         yield f"{raw / one.path}: expected {one.what}, found {count}"
-    elif one.md5 is not None and (digest := digest_of(found[0], "md5")) != one.md5:
-        yield f"{found[0]}: expected the MD5 {one.md5} ({one.what}), found {digest}; fetch it again"
+    elif one.md5 is not None:
+        yield from _other(found[0], "md5", one.md5, one.what)
+
+
+def _other(file: Path, algorithm: str, digest: str, what: str) -> Iterator[str]:
+    """The fault of a file that has another digest, or cannot be read."""
+    try:
+        found = digest_of(file, algorithm)
+    except DataError as error:
+        yield str(error)
+        return
+    if found != digest:
+        kind, short = _NAMES[algorithm]
+        yield f"{file}: expected the {kind} {short(digest)} ({what}), found {short(found)}; fetch it again"
 
 
 def _listed(raw: Path) -> Iterator[str]:
@@ -55,18 +73,21 @@ def _listed(raw: Path) -> Iterator[str]:
             yield f"{path}: line {number}: expected a SHA-256 and a file name, found '{line[:60]}'"
             continue
         digest, file = match[1].lower(), inside(raw, match[2])
-        if not file.is_file():
+        if not file.exists():
             yield f"{file}: expected the file that {CHECKSUMS} lists, found none"
-        elif (found := digest_of(file, "sha256")) != digest:
-            yield f"{file}: expected the SHA-256 {digest[:12]}... ({CHECKSUMS}), found {found[:12]}...; fetch it again"
+        else:
+            yield from _other(file, "sha256", digest, CHECKSUMS)
 
 
 def digest_of(path: Path, algorithm: str) -> str:
-    """A hex digest of a file, read in blocks."""
+    """A hex digest of a file, read in blocks; ``DataError`` where it cannot be read, or is a folder."""
     digest = hashlib.new(algorithm)
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"{path}: expected a file that can be read, found: {reason(error)}") from None
     return digest.hexdigest()
 
 
@@ -90,7 +111,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
         found = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
         told = "save it as UTF-8, or name its encoding (encoding: cp1252, latin-1, ...)"
         raise DataError(f"{path}: expected text in {encoding}, found {found}; {told}") from None
-    except LookupError:
+    except (LookupError, ValueError):  # ValueError: a NUL in the name, or a codec that decodes nothing
         raise DataError(
             f"{path}: encoding: expected one that Python knows (utf-8, cp1252), found '{encoding}'"
         ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +19,7 @@ from fedrecon_core.data.preparation.recipe import ReadRows, Recipe
 from fedrecon_core.data.preparation.table import Form, Table, codes, read_table
 from fedrecon_core.errors import DataError
 from fedrecon_core.seeding import numpy_stream
-from fedrecon_core.types import SPLITS, DatasetSpec
-
-SITE = re.compile(r"[^./\\\0][^/\\\0]*")
-"""A site's name, which becomes a folder's."""
+from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS, SPLITS, DatasetSpec
 
 
 def recipes_of(path: Path, mapping: Mapping, cache: Path) -> dict[str, Recipe]:
@@ -138,10 +134,21 @@ def _sites(table: Table, mapping: Mapping) -> dict[str, IntArray]:
         return {".": np.arange(len(table))}
     rows: dict[str, list[int]] = {}
     for row, text in enumerate(table.filled(mapping.site, "a site")):
-        if not SITE.fullmatch(text):
-            raise table.fault(row, mapping.site, f"expected a name for a site's folder, found '{text}'")
+        if not SITE_NAME.fullmatch(text):
+            raise table.fault(row, mapping.site, f"expected a site's name ({SITE_NAME_WORDS}), found '{text}'")
         rows.setdefault(text, []).append(row)
+    _refuse_alike(table, mapping.site, rows)
     return {name: np.array(rows[name], dtype=np.int64) for name in sorted(rows)}
+
+
+def _refuse_alike(table: Table, column: str, rows: dict[str, list[int]]) -> None:
+    """Names become folders, which some disks tell apart by more than the case of letters."""
+    first: dict[str, str] = {}
+    for name, (row, *_) in rows.items():
+        other = first.setdefault(name.lower(), name)
+        if other != name:
+            found = f"found '{name}' and, in {table.place(rows[other][0])}, '{other}'"
+            raise table.fault(row, column, f"expected names of sites that differ in more than case, {found}")
 
 
 def _part(whole: Recipe, rows: IntArray) -> Recipe:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,10 @@ from fedrecon_core.errors import DataError
 
 MAGIC = {b"PAR1": "parquet", b"PK\x03\x04": "workbook"}
 """How a file begins -> what it is; all else is read as CSV."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+"""A number with a decimal point, without marks between thousands."""
+MARKS = str.maketrans("", "", ".,_' \u00a0\u2009\u202f")
+"""Takes out what people write between thousands."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +40,15 @@ class Form:
 @dataclass(frozen=True)
 class Table:
     """Chosen columns of a table. An empty cell is an empty text. ``places`` are the rows' numbers as their owner counts
-    them: ``unit`` is ``line`` in a CSV file, whose header is line 1, else ``row``."""
+    them: ``unit`` is ``line`` in a CSV file, whose header is line 1, else ``row``. ``typed`` names the columns that are
+    stored as numbers: they have a decimal point, whatever the form says of texts."""
 
     path: Path
     columns: Mapping[str, Sequence[str]]
     places: Sequence[int]
     unit: str
     form: Form
+    typed: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.places)
@@ -66,29 +74,38 @@ class Table:
 
     def numbers(self, column: str) -> NDArray[np.float64]:
         """float64 [N], NaN where the cell is empty; ``DataError`` at a cell that is no finite number."""
-        texts = self[column]
-        values = np.array([_number(text, self.form.decimal) for text in texts], dtype=np.float64)
+        texts, decimal = self[column], "." if column in self.typed else self.form.decimal
+        values = np.array([_number(text, decimal) for text in texts], dtype=np.float64)
         wrong = ~np.isfinite(values) & np.array([bool(text) for text in texts], dtype=np.bool_)
         if wrong.any():
             row = int(wrong.argmax())
-            told = "correct it, or list it under empty: in the mapping, where it stands for a missing value"
-            if self.form.decimal == "." and np.isfinite(_number(texts[row], ",")):
-                told = "a decimal comma is read with decimal: ',' in the mapping"
+            told = _hint(texts[row], decimal)
             raise self.fault(row, column, f"expected a number, found '{texts[row][:40]}'; {told}")
         return values
 
 
 def _number(text: str, decimal: str) -> float:
-    """NaN for an empty text, infinity for one that is no number."""
-    try:
-        return float((text.replace(",", ".") if decimal == "," else text) or "nan")
-    except ValueError:
-        return float("inf")
+    """NaN for an empty text, infinity for one that is no number: Python's own reading would take 1_000 for 1000."""
+    if not text:
+        return math.nan
+    plain = text if decimal == "." else text.translate({ord(","): ".", ord("."): ","})
+    return float(plain) if NUMBER.fullmatch(plain) else math.inf
+
+
+def _hint(text: str, decimal: str) -> str:
+    """What to do about a text that is no number."""
+    if decimal == "." and np.isfinite(_number(text, ",")):
+        return "a decimal comma is read with decimal: ',' in the mapping; a comma between thousands is taken out"
+    if decimal == "," and np.isfinite(_number(text, ".")):
+        return "the mapping says decimal: ','; leave that key out for decimal points; take out points between thousands"
+    if np.isfinite(_number(text.translate(MARKS), ".")):
+        return "take out what stands between thousands"
+    return "correct it, or list it under empty: in the mapping, where it stands for a missing value"
 
 
 def codes(texts: Sequence[str]) -> IntArray:
     """int64 [N]: the texts' own numbers where all are whole numbers, else their places among the sorted texts."""
-    if all(text.lstrip("-").isdecimal() and text.isascii() and len(text) < 19 for text in texts):
+    if all(re.fullmatch(r"-?[0-9]{1,18}", text) for text in texts):
         numbers = [int(text) for text in texts]
         if all(str(number) == text for number, text in zip(numbers, texts, strict=True)):  # 007 is not 7
             return np.array(numbers, dtype=np.int64)
@@ -155,7 +172,8 @@ def _read_parquet(path: Path, wanted: Collection[str], form: Form) -> Table:
         columns = {name: _texts(path, name, found[name], form) for name in wanted}
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: expected a Parquet file, found: {' '.join(str(error).split())}") from None
-    return Table(path, columns, range(1, len(found) + 1), "row", form)
+    typed = frozenset(name for name in columns if not pa.types.is_string(found[name].type))
+    return Table(path, columns, range(1, len(found) + 1), "row", form, typed)
 
 
 def _texts(path: Path, name: str, column: Any, form: Form) -> list[str]:
