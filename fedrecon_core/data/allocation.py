@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedrecon_core.config import Missing, MissingHeldOut, MissingTest, RunConfig
+from fedrecon_core.data.by_natural import refuse_partly_hidden
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
 from fedrecon_core.data.missingness import Scheme, Traits, effective_rates, sample_masks, site_masks
 from fedrecon_core.data.partitions.base import Partition
@@ -68,6 +69,7 @@ def allocate(dataset: Dataset, config: RunConfig) -> Allocation:
     Raises ``ConfigError`` or ``DataError`` naming the key where the data set cannot be shared out as asked.
     """
     _refuse_empty_splits(dataset)
+    refuse_partly_hidden(dataset, config)
     if dataset.sites:
         _check_own_sites(dataset, config)
     training = _training(dataset, config)

@@ -265,4 +265,4 @@ def _as_in_the_benchmark(dataset: Dataset) -> Dataset:
     text = dataset.rows["text"].copy()
     validation, test = dataset.members(1), dataset.members(2)
     text[test] = np.resize(text[validation], len(test))
-    return replace(dataset, rows={**dataset.rows, "text": text}, faults=(FAULT,))
+    return replace(dataset, rows={**dataset.rows, "text": text}, faults=(*dataset.faults, FAULT))

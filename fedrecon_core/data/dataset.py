@@ -54,7 +54,8 @@ class Dataset:
     or -1 where the sample really lacks m; for a modality of variable length ``arrays[m]`` is concatenated in time and
     ``offsets[m]`` int64 [N_m + 1] holds the borders. Where the data come from sites, ``sites`` names them and ``owner``
     int64 [N] is the position of each sample's site. ``faults`` says in words what a protocol that is reproduced with
-    its faults does wrong; it is empty for every default.
+    its faults does wrong; it is empty for every default. ``by_natural`` names the modalities whose training values each
+    depend on all training values of the same natural id, so that a mask may hide all of these or none.
     """
 
     spec: DatasetSpec
@@ -69,6 +70,7 @@ class Dataset:
     owner: IntArray | None = None
     naturals: IntArray | None = None
     faults: tuple[str, ...] = ()
+    by_natural: tuple[str, ...] = ()
 
     @property
     def natural_ids(self) -> IntArray:

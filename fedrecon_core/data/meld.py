@@ -36,6 +36,7 @@ from fedrecon_core.data.preparation.meld_files import (
 )
 from fedrecon_core.data.preparation.recipe import Recipe
 from fedrecon_core.data.prepared import PreparedLoader
+from fedrecon_core.data.views import View
 from fedrecon_core.errors import DataError
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.features.base import Feature
@@ -75,7 +76,8 @@ class MeldRaw(Frozen):
 class MeldParams(DataParams):
     """``min_utterances``: the fewest training utterances of a speaker (in a season) who is trained on; 11 gives the 86
     speakers of the benchmark. ``protocol: fedmultimodal`` takes only utterances with audio, in every split of speakers
-    with more than 10 there, and z-normalises as ``FAULTS`` says, instead of ``scale: standard`` over all sites.
+    with more than 10 there, and z-normalises as ``FAULTS`` says, instead of ``scale: standard`` over all sites; what is
+    missing in training must then be missing for whole speakers (``by_natural``).
 
     The benchmark's code normalises held-out utterances of the very same words together; here each is one by itself.
     """
@@ -204,39 +206,32 @@ def benchmark_samples(dataset: Dataset) -> BoolArray:
     return np.asarray(heard & (_utterances_of_speaker(dataset, heard) > RARE))
 
 
-class NormedFrames:
-    """Frames [F, D] of sequences, each brought to mean 0 and deviation 1 within its sequence's unit, as it is read."""
+class NormedFrames(View):
+    """Frames [F, D] of sequences, each brought to mean 0 and deviation 1 within its sequence's unit. A unit is measured
+    when one of its frames is read for the first time."""
 
     def __init__(self, frames: Stored, borders: IntArray, unit: IntArray) -> None:
-        """``unit`` int64 [number of sequences] numbers the units from 0; -1: never read."""
+        """``unit`` int64 [number of sequences] numbers the units; the frames of a sequence in unit -1 are as they are
+        stored."""
+        super().__init__(frames.shape)
         self._frames, self._borders, self._unit = frames, borders, unit
-        self.dtype: Any = frames.dtype
-        self.shape: tuple[int, ...] = frames.shape
-        self._mean, self._deviation = self._measured()
+        self._known: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
 
-    def _measured(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        count = np.zeros((int(self._unit.max()) + 2, 1))  # the last is that of sequences in no unit, and stays zero
-        total = np.zeros((len(count), *self.shape[1:]))
-        squares = np.zeros_like(total)
-        for row in np.flatnonzero(self._unit >= 0).tolist():
-            frames = np.asarray(self._frames[self._borders[row] : self._borders[row + 1]], dtype=np.float64)
-            count[self._unit[row]] += len(frames)
-            total[self._unit[row]] += frames.sum(0)
-            squares[self._unit[row]] += np.square(frames).sum(0)
-        mean = total / np.maximum(count, 1)
-        return mean, np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0)) + FLAT
+    def _take(self, rows: IntArray) -> NDArray[np.float32]:
+        unit = self._unit[np.searchsorted(self._borders, rows, side="right") - 1]
+        taken = np.array(self._frames[rows], dtype=np.float32)
+        for number in np.unique(unit[unit >= 0]).tolist():
+            mean, deviation = self._measured(number)
+            taken[unit == number] = (taken[unit == number] - mean) / deviation
+        return taken
 
-    def __len__(self) -> int:
-        return int(self.shape[0])
-
-    def __getitem__(self, index: IntArray | slice) -> NDArray[np.float32]:
-        places = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
-        unit = self._unit[np.searchsorted(self._borders, places, side="right") - 1]
-        normed = (np.asarray(self._frames[index]) - self._mean[unit]) / self._deviation[unit]
-        return np.asarray(normed, dtype=np.float32)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float32]:
-        return self[:]
+    def _measured(self, unit: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and deviation of a unit's frames, [D] each."""
+        if unit not in self._known:
+            parts = [slice(*self._borders[row : row + 2]) for row in np.flatnonzero(self._unit == unit).tolist()]
+            frames = np.concatenate([np.asarray(self._frames[part], dtype=np.float64) for part in parts])
+            self._known[unit] = frames.mean(axis=0), frames.std(axis=0) + FLAT
+        return self._known[unit]
 
 
 def _as_in_the_benchmark(dataset: Dataset) -> Dataset:
@@ -258,5 +253,6 @@ def _as_in_the_benchmark(dataset: Dataset) -> Dataset:
         taken,
         spec=taken.spec.model_copy(update={"modalities": tuple(plain)}),
         arrays={**taken.arrays, "audio": audio},
-        faults=FAULTS,
+        faults=(*taken.faults, *FAULTS),
+        by_natural=("audio",),
     )

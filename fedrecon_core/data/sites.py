@@ -16,7 +16,7 @@ from fedrecon_core.data.folder.description import DESCRIPTION
 from fedrecon_core.data.folder.files import told
 from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.data.folder.stamp import CHECKED
-from fedrecon_core.data.stack import Stack
+from fedrecon_core.data.views import Stack
 from fedrecon_core.errors import DataError
 from fedrecon_core.registry import DATASETS
 

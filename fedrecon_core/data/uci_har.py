@@ -21,6 +21,7 @@ from fedrecon_core.data.preparation import hapt, uci_inertial
 from fedrecon_core.data.preparation.expected import Expected, read_text
 from fedrecon_core.data.preparation.recipe import ReadRows, Recipe
 from fedrecon_core.data.prepared import PreparedLoader
+from fedrecon_core.data.views import View
 from fedrecon_core.errors import DataError
 from fedrecon_core.registry import DATASETS
 from fedrecon_core.seeding import numpy_stream
@@ -185,26 +186,18 @@ def _samples(ids: IntArray, labels: IntArray, split: IntArray, subjects: IntArra
 # --- protocol fedmultimodal -----------------------------------------------------------------------------------------
 
 
-class OwnNorm:
+class OwnNorm(View):
     """Windows [N, T, D] seen through: the first three channels, each brought to mean 0 and deviation 1 within its own
-    window. Nothing is computed before it is asked for."""
+    window."""
 
     def __init__(self, stored: Stored) -> None:
+        super().__init__((*stored.shape[:2], AXES))
         self._stored = stored
-        self.dtype: Any = stored.dtype
-        self.shape: tuple[int, ...] = (*stored.shape[:2], AXES)
 
-    def __len__(self) -> int:
-        return len(self._stored)
-
-    def __getitem__(self, index: IntArray | slice) -> NDArray[np.float32]:
-        windows = np.asarray(self._stored[index])[..., :AXES].astype(np.float64)
+    def _take(self, rows: IntArray) -> NDArray[np.float32]:
+        windows = np.asarray(self._stored[rows])[..., :AXES].astype(np.float64)
         centred = windows - windows.mean(axis=-2, keepdims=True)
-        normed: NDArray[np.float32] = (centred / (windows.std(axis=-2, keepdims=True) + FLAT)).astype(np.float32)
-        return normed
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float32]:
-        return self[:]
+        return np.asarray(centred / (windows.std(axis=-2, keepdims=True) + FLAT), dtype=np.float32)
 
 
 def _as_in_the_benchmark(dataset: Dataset, seed: int) -> Dataset:
@@ -215,7 +208,7 @@ def _as_in_the_benchmark(dataset: Dataset, seed: int) -> Dataset:
         spec=dataset.spec.model_copy(update={"modalities": modalities}),
         arrays={name: OwnNorm(array) for name, array in dataset.arrays.items()},
         split=_drawn(dataset, seed),
-        faults=(OVERLAP,),
+        faults=(*dataset.faults, OVERLAP),
     )
 
 

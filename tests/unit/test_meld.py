@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from fedrecon_core.config import parse
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.meld import Meld, MeldParams, NormedFrames, benchmark_samples
@@ -284,6 +285,65 @@ def test_a_site_is_a_speaker_by_the_natural_partition(large):
     shares = allocate(dataset, config).train.values()
     held = sorted(tuple(np.unique(dataset.natural_ids[share.samples]).tolist()) for share in shares)
     assert held == [(person,) for person in people.tolist()]
+
+
+@pytest.mark.parametrize("level", ["none", "site", "profile"])
+def test_the_protocol_takes_masks_that_hide_whole_speakers(large, level):
+    assert allocate(load(large[1], protocol="fedmultimodal"), masked(large[1], level)).train
+
+
+@pytest.mark.parametrize("level", ["sample", "coupled"])
+def test_a_mask_that_hides_a_part_of_a_speaker_is_refused_by_the_protocol(large, level):
+    dataset = load(large[1], protocol="fedmultimodal")
+    expected = rf"missing.train.level: expected none or site or profile, since each audio value .* found {level}; use"
+    with pytest.raises(ConfigError, match=expected):
+        allocate(dataset, masked(large[1], level))
+    allocate(load(large[1]), masked(large[1], "sample"))
+
+
+def test_sites_that_share_a_speaker_are_refused_where_one_may_hide_what_another_shows(large):
+    dataset = load(large[1], protocol="fedmultimodal")
+    with pytest.raises(ConfigError, match=r"data.partition: expected natural with missing.train.level site.*found iid"):
+        allocate(dataset, masked(large[1], "site", "iid"))
+    allocate(dataset, masked(large[1], "none", "iid"))
+
+
+def masked(root: Path, level: str, partition: str = "natural") -> Any:
+    """The config of the benchmark with masks of a level in training."""
+    dataset = load(root, protocol="fedmultimodal")
+    count = len(np.unique(dataset.natural_ids[dataset.split == 0]))
+    keys = {
+        "none": {},
+        "site": {"rate": 0.5},
+        "sample": {"rate": 0.5},
+        "coupled": {},
+        "profile": {"profile": [{"sites": count, "modalities": ["text"]}]},
+    }
+    settings = [f"data.root={root}", f"sites.count={count}", f"data.partition={partition}"]
+    config = load_config(CONFIGS / "fedmultimodal/meld.yaml", settings).model_dump(mode="json")
+    config["missing"] = {"empty": "skip", "train": {"level": level, **keys[level]}}
+    return parse(config)
+
+
+def test_a_speaker_is_measured_when_one_of_the_frames_is_read():
+    class Counting:
+        shape, dtype, asked = (9, 2), np.dtype(np.float32), 0
+
+        def __len__(self):
+            return 9
+
+        def __getitem__(self, index):
+            found = np.arange(18, dtype=np.float32).reshape(9, 2)[index]
+            self.asked += len(found)
+            return found
+
+    stored = Counting()
+    lazy = NormedFrames(stored, np.array([0, 2, 5, 9]), np.array([0, 1, 0]))
+    assert stored.asked == 0
+    middle = lazy[np.array([3])]
+    assert stored.asked == 1 + 3 and np.array_equal(middle, np.zeros((1, 2)))
+    lazy[np.array([2, 4])]
+    assert stored.asked == 4 + 2  # known by now
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------
