@@ -17,36 +17,40 @@ from pydantic import Field
 
 from fedrecon_core import config
 from fedrecon_core.config import DataParams
-from fedrecon_core.data.dataset import Dataset, IntArray
+from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.folder.content import Samples
-from fedrecon_core.data.preparation.contents import feature_of, file_content, text_content, through, version_of
+from fedrecon_core.data.preparation.contents import (
+    feature_of,
+    file_content,
+    first_of,
+    states_of,
+    text_content,
+    through,
+    version_of,
+)
 from fedrecon_core.data.preparation.expected import Expected, inside, read_text
-from fedrecon_core.data.preparation.recipe import Recipe
+from fedrecon_core.data.preparation.recipe import Recipe, column
 from fedrecon_core.data.prepared import PreparedLoader
 from fedrecon_core.errors import DataError
 from fedrecon_core.features.base import Feature
 from fedrecon_core.registry import DATASETS
 from fedrecon_core.types import DatasetSpec, Frozen
 
-CLASSES = {
-    "humanitarian": (
-        "affected_individuals",
-        "infrastructure_and_utility_damage",
-        "injured_or_dead_people",
-        "missing_or_found_people",
-        "not_humanitarian",
-        "other_relevant_information",
-        "rescue_volunteering_or_donation_effort",
-        "vehicle_damage",
-    )
-}
-"""Task -> its classes, as the tables write them."""
+CLASSES = (
+    "affected_individuals",
+    "infrastructure_and_utility_damage",
+    "injured_or_dead_people",
+    "missing_or_found_people",
+    "not_humanitarian",
+    "other_relevant_information",
+    "rescue_volunteering_or_donation_effort",
+    "vehicle_damage",
+)
+"""As the tables of the humanitarian task write them."""
 PARTS = ("train", "dev", "test")
 TABLES = "crisismmd_datasplit_all"
 COLUMNS = ("event_name", "tweet_id", "image_id", "tweet_text", "image", "label_image")
 LINK = re.compile(r"http\S+")
-SHOWN = 5
-"""Files that a line names before it only counts."""
 FAULT = (
     "protocol fedmultimodal: the text of the n-th test sample is that of the n-th validation sample, as in the "
     "benchmark, so that picture and text of a test sample belong to different tweets, and the scores are too low."
@@ -54,11 +58,10 @@ FAULT = (
 
 
 class CrisisMmdRaw(Frozen):
-    """``task``: whose classes and tables. ``straddling``: what happens where the pictures of one tweet lie in several
-    official splits; with ``leave_out`` those of the last of these splits stay. ``encoding`` of the tables. ``image``
-    and ``text``: the features that the modalities hold."""
+    """``straddling``: what happens where the pictures of one tweet lie in several official splits; with ``leave_out``
+    those of the last of these splits stay. ``encoding`` of the tables. ``image`` and ``text``: the features that the
+    modalities hold."""
 
-    task: Literal["humanitarian"] = "humanitarian"
     straddling: Literal["refuse", "leave_out"] = "refuse"
     encoding: str = "utf-8"
     image: config.Feature = Field(default="mobilenet_v2", validate_default=True)
@@ -97,11 +100,10 @@ class CrisisMmd(PreparedLoader):
 
     @classmethod
     def expected(cls, keys: Any, raw: Path) -> Sequence[Expected]:
-        """The three tables of the task, and a folder of pictures."""
-        task = cast(CrisisMmdRaw, keys).task
+        """The three tables of the humanitarian task, and a folder of pictures."""
         told = f"the official table of the task (columns {', '.join(COLUMNS)}, ...), from the archive {TABLES}.zip"
         pictures = "the pictures as <event>/<day>_<month>_<year>/<image>.jpg, from the archive CrisisMMD_v2.0.tar.gz"
-        return [*(Expected(_table(task, part), told) for part in PARTS), Expected("data_image/*/*/*", pictures)]
+        return [*(Expected(_table(part), told) for part in PARTS), Expected("data_image/*/*/*", pictures)]
 
     @classmethod
     def recipe(cls, keys: Any, raw: Path, cache: Path) -> Recipe:
@@ -114,7 +116,7 @@ class CrisisMmd(PreparedLoader):
         files = [inside(raw, picture.file) for picture in shown]
         _refuse_missing(raw, files)
         return Recipe(
-            spec=_spec(checked, image, text),
+            spec=_spec(image, text),
             samples=_samples(shown, kept),
             rows={
                 "image": through(image, cache, lambda sample: file_content(files[sample])),
@@ -122,9 +124,7 @@ class CrisisMmd(PreparedLoader):
             },
             ragged=frozenset(name for name, feature in (("image", image), ("text", text)) if feature.ragged),
             names=[f"{PARTS[picture.part]} {picture.image}" for picture in shown],
-            version=version_of(
-                (image, text), ((one.text, file.stat().st_size) for one, file in zip(shown, files, strict=True))
-            ),
+            version=version_of((image, text), (*(one.text for one in shown), *states_of(raw, files))),
         )
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
@@ -138,8 +138,8 @@ class CrisisMmd(PreparedLoader):
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def _table(task: str, part: str) -> str:
-    return f"{TABLES}/task_{task}_text_img_{part}.tsv"
+def _table(part: str) -> str:
+    return f"{TABLES}/task_humanitarian_text_img_{part}.tsv"
 
 
 def _listed(keys: CrisisMmdRaw, raw: Path) -> list[Picture]:
@@ -157,13 +157,13 @@ def _listed(keys: CrisisMmdRaw, raw: Path) -> list[Picture]:
 def read_table(keys: CrisisMmdRaw, raw: Path, part: int) -> list[Picture]:
     """The pictures of a table; ``DataError`` naming the first line at fault. Cells are whatever stands between tabs:
     the official tables do not quote, and hold quotation marks of the tweets."""
-    name = _table(keys.task, PARTS[part])
-    path, classes = raw / name, CLASSES[keys.task]
+    name = _table(PARTS[part])
+    path = raw / name
     found = []
     for number, cells in _lines(path, read_text(path, keys.encoding)):
         place = f"{path}: line {number}"
-        if cells["label_image"] not in classes:
-            expected = f"label_image: expected one of {', '.join(classes)}"
+        if cells["label_image"] not in CLASSES:
+            expected = f"label_image: expected one of {', '.join(CLASSES)}"
             raise DataError(f"{place}: {expected}, found '{cells['label_image'][:60]}'")
         found.append(
             Picture(
@@ -174,7 +174,7 @@ def read_table(keys: CrisisMmdRaw, raw: Path, part: int) -> list[Picture]:
                 image=cells["image_id"],
                 text=LINK.sub("", cells["tweet_text"]).strip(),
                 file=cells["image"],
-                label=classes.index(cells["label_image"]),
+                label=CLASSES.index(cells["label_image"]),
             )
         )
     return found
@@ -207,8 +207,7 @@ def _tweet(place: str, cell: str) -> int:
 def _refuse_missing(raw: Path, files: Sequence[Path]) -> None:
     lacking = [file.relative_to(raw) for file in files if not file.is_file()]
     if lacking:
-        more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
-        found = f"no {', '.join(map(str, lacking[:SHOWN]))}{more}"
+        found = f"no {first_of(lacking)}"
         told = "they belong there as the archive CrisisMMD_v2.0.tar.gz unpacks"
         raise DataError(f"{raw}: expected the {len(files)} pictures of the tables, found {found}; {told}")
 
@@ -234,26 +233,22 @@ def _whole_tweets(keys: CrisisMmdRaw, raw: Path, listed: Sequence[Picture]) -> l
     return [number for number, picture in enumerate(listed) if picture.part == last[picture.tweet]]
 
 
-def _spec(keys: CrisisMmdRaw, image: Feature, text: Feature) -> DatasetSpec:
+def _spec(image: Feature, text: Feature) -> DatasetSpec:
     modalities = (image.modality("image"), text.modality("text"))
-    return DatasetSpec(name=CrisisMmd.name, modalities=modalities, classes=CLASSES[keys.task])
+    return DatasetSpec(name=CrisisMmd.name, modalities=modalities, classes=CLASSES)
 
 
 def _samples(shown: Sequence[Picture], positions: Sequence[int]) -> Samples:
     """An id is the position of the picture in the three tables, one behind the other."""
     events = {event: number for number, event in enumerate(sorted({picture.event for picture in shown}))}
     return Samples(
-        ids=_column(positions),
-        labels=_column([picture.label for picture in shown]),
-        split=_column([picture.part for picture in shown]),
-        groups=_column([picture.tweet for picture in shown]),
+        ids=column(positions),
+        labels=column([picture.label for picture in shown]),
+        split=column([picture.part for picture in shown]),
+        groups=column([picture.tweet for picture in shown]),
         present=np.ones((len(shown), 2), dtype=np.bool_),
-        naturals=_column([events[picture.event] for picture in shown]),
+        naturals=column([events[picture.event] for picture in shown]),
     )
-
-
-def _column(values: Sequence[int]) -> IntArray:
-    return np.array(values, dtype=np.int64)
 
 
 # --- protocol fedmultimodal -----------------------------------------------------------------------------------------

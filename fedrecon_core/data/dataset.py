@@ -50,12 +50,13 @@ class Dataset:
     int64 [N] with 0 train, 1 validation, 2 test; ``groups`` int64 [N], the unit that never straddles two splits and
     that a bootstrap draws (source digit, subject, dialogue); ``naturals`` int64 [N], whom or what a sample comes from,
     for a partition by nature, where that is another unit (the speaker of an utterance);
-    ``arrays[m]`` float32 [N_m, *shape], memory-mappable; ``rows[m]`` int64 [N], the row of each sample in ``arrays[m]``
-    or -1 where the sample really lacks m; for a modality of variable length ``arrays[m]`` is concatenated in time and
-    ``offsets[m]`` int64 [N_m + 1] holds the borders. Where the data come from sites, ``sites`` names them and ``owner``
-    int64 [N] is the position of each sample's site. ``faults`` says in words what a protocol that is reproduced with
-    its faults does wrong; it is empty for every default. ``by_natural`` names the modalities whose training values each
-    depend on all training values of the same natural id, so that a mask may hide all of these or none.
+    ``arrays[m]`` float32 [N_m, *shape], memory-mappable; ``rows[m]`` int64 [N], the row of each sample in
+    ``arrays[m]`` or -1 where the sample really lacks m; for a modality of variable length ``arrays[m]`` is
+    concatenated in time and ``offsets[m]`` int64 [N_m + 1] holds the borders. Where the data come from sites,
+    ``sites`` names them and ``owner`` int64 [N] is the position of each sample's site. ``faults`` says in words what
+    is known to be wrong: what a protocol that is reproduced with its faults does, or what the raw files leave open;
+    it is empty for every default protocol. ``by_natural`` names the modalities whose training values each depend on
+    all training values of the same natural id, so that a mask may hide all of these or none.
     """
 
     spec: DatasetSpec

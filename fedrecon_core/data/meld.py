@@ -22,7 +22,14 @@ from fedrecon_core.config import DataParams
 from fedrecon_core.config.base import untouched
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, Stored
 from fedrecon_core.data.folder.content import Samples
-from fedrecon_core.data.preparation.contents import feature_of, file_content, text_content, through, version_of
+from fedrecon_core.data.preparation.contents import (
+    feature_of,
+    file_content,
+    states_of,
+    text_content,
+    through,
+    version_of,
+)
 from fedrecon_core.data.preparation.expected import Expected
 from fedrecon_core.data.preparation.meld_files import (
     PARTS,
@@ -34,7 +41,7 @@ from fedrecon_core.data.preparation.meld_files import (
     table_file,
     wav_files,
 )
-from fedrecon_core.data.preparation.recipe import Recipe
+from fedrecon_core.data.preparation.recipe import Recipe, column
 from fedrecon_core.data.prepared import PreparedLoader
 from fedrecon_core.data.views import View
 from fedrecon_core.errors import DataError
@@ -116,7 +123,6 @@ class Meld(PreparedLoader):
         heard = np.array([file.is_file() for file in files], dtype=np.bool_)
         if checked.missing_audio == "refuse":
             refuse_unheard(told, files, heard)
-        sizes = [file.stat().st_size if there else None for file, there in zip(files, heard, strict=True)]
         return Recipe(
             spec=_spec(checked, audio, text),
             samples=_samples(checked, told, heard),
@@ -126,7 +132,7 @@ class Meld(PreparedLoader):
             },
             ragged=frozenset(name for name, feature in (("audio", audio), ("text", text)) if feature.ragged),
             names=[f"{PARTS[utterance.part]} {utterance.name}" for utterance in told],
-            version=version_of((audio, text), ((one.text, size) for one, size in zip(told, sizes, strict=True))),
+            version=version_of((audio, text), (*(one.text for one in told), *states_of(raw, files))),
         )
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
@@ -155,17 +161,13 @@ def _spec(keys: MeldRaw, audio: Feature, text: Feature) -> DatasetSpec:
 def _samples(keys: MeldRaw, told: Sequence[Utterance], heard: BoolArray) -> Samples:
     people = {person: number for number, person in enumerate(sorted({(u.season, u.speaker) for u in told}))}
     return Samples(
-        ids=_column([u.group * 1000 + u.number for u in told]),
-        labels=_column([keys.classes.index(cast(Emotion, u.emotion)) for u in told]),
-        split=_column([u.part for u in told]),
-        groups=_column([u.group for u in told]),
+        ids=column([u.group * 1000 + u.number for u in told]),
+        labels=column([keys.classes.index(cast(Emotion, u.emotion)) for u in told]),
+        split=column([u.part for u in told]),
+        groups=column([u.group for u in told]),
         present=np.stack([heard, np.ones_like(heard)], axis=1),
-        naturals=_column([people[u.season, u.speaker] for u in told]),
+        naturals=column([people[u.season, u.speaker] for u in told]),
     )
-
-
-def _column(values: Sequence[int]) -> IntArray:
-    return np.array(values, dtype=np.int64)
 
 
 # --- which speakers, and the protocol -------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
 from fedrecon_core.data.folder.content import Samples
 from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.data.kinds import kind_fault, shape_fault
+from fedrecon_core.data.preparation.contents import states_of, version_of
 from fedrecon_core.data.preparation.expected import Expected, inside, read_text
 from fedrecon_core.data.preparation.npz_description import NpzDescription, NpzModality, NpzShare, read_description
 from fedrecon_core.data.preparation.npz_file import NpzFile
@@ -63,11 +64,13 @@ class Npz(PreparedLoader):
     def recipe(cls, keys: Any, raw: Path, cache: Path) -> Recipe:
         """The arrays as rows of a folder, under the description's own name."""
         path = inside(raw, cast(NpzRaw, keys).description)
+        file = inside(path.parent, read_description(path).file)
+        version = version_of((), (read_text(path), *states_of(raw, [file])))
         dataset = read_npz(path)
         columns = (dataset.ids, dataset.labels, dataset.split, dataset.groups)
         samples = Samples(*columns, present=dataset.exists(), naturals=dataset.naturals)
         rows = {name: _reader(dataset, name) for name in dataset.spec.names}
-        return Recipe(dataset.spec, samples, rows, frozenset(dataset.offsets), version=read_text(path))
+        return Recipe(dataset.spec, samples, rows, frozenset(dataset.offsets), version=version)
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
         """The arrays, in memory, or the prepared folder; ``seed`` has no part in it."""

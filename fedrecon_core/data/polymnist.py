@@ -25,6 +25,7 @@ from pydantic import Field
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.data.folder.content import Samples
+from fedrecon_core.data.preparation.contents import states_of, version_of
 from fedrecon_core.data.preparation.digit_pictures import (
     BACKGROUNDS,
     MOST,
@@ -56,6 +57,11 @@ MNIST = {
     "t10k-labels-idx1-ubyte": ("MNIST's test labels", "ec29112dd5afa0611ce80d1b7f02629c"),
 }
 """File -> what it is, and the MD5 of the .gz file as it is published."""
+RECURS = (
+    "layout png: validation is cut from the official training part, whose pictures do not say which digit they show; "
+    "that of a validation tuple may recur, on another background, in a training tuple, and the validation score may "
+    "be too high. The test part is not concerned."
+)
 stream = partial(numpy_stream, 0, "polymnist")  # fixed: every preparation gives the same set
 
 
@@ -104,9 +110,12 @@ def _layout(keys: PolyMNISTRaw, raw: Path) -> str:
     """The layout that the keys name or the files show; empty where there is nothing of either."""
     if keys.layout != "auto":
         return keys.layout
-    if any((_base(raw) / part).is_dir() for part in PARTS):
-        return "png"
-    return "idx" if (raw / BACKGROUNDS).is_dir() or any(raw.glob("*-ubyte*")) else ""
+    png = any((_base(raw) / part).is_dir() for part in PARTS)
+    idx = (raw / BACKGROUNDS).is_dir() or any(raw.glob("*-ubyte*"))
+    if png and idx:
+        expected = "expected PolyMNIST's official folders or MNIST's files with a folder backgrounds"
+        raise DataError(f"--raw {raw}: {expected}, found both; set layout to png or idx")
+    return "png" if png else "idx" if idx else ""
 
 
 def _names(keys: PolyMNISTRaw) -> list[str]:
@@ -205,12 +214,14 @@ def _of_folders(keys: PolyMNISTRaw, raw: Path) -> Recipe:
         places = (files[sample] for sample in samples.tolist())
         return [picture(base / part / modality / name) for part, name in places]
 
+    shown = (base / part / modality / name for modality in _names(keys) for part, name in files)
     return Recipe(
         spec=_spec(keys),
         samples=tuples.samples(keys.modalities),
         rows={name: partial(rows, name) for name in _names(keys)},
         names=[f"{part}/{name}" for part, name in files],
-        version="png",
+        version=version_of((), ("png", *states_of(raw, shown))),
+        faults=(RECURS,),
     )
 
 

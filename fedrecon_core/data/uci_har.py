@@ -18,6 +18,7 @@ from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import Dataset, IntArray, Stored
 from fedrecon_core.data.folder.content import Samples
 from fedrecon_core.data.preparation import hapt, uci_inertial
+from fedrecon_core.data.preparation.contents import states_of, version_of
 from fedrecon_core.data.preparation.expected import Expected, read_text
 from fedrecon_core.data.preparation.recipe import ReadRows, Recipe
 from fedrecon_core.data.prepared import PreparedLoader
@@ -84,8 +85,9 @@ class UciHar(PreparedLoader):
         checked = cast(UciHarRaw, keys)
         layout = _layout(checked, raw)
         _refuse_other_classes(raw / "activity_labels.txt")
+        files = [raw / one.path for one in cls.expected(checked, raw)]
+        version = version_of((), (layout, checked.total, *states_of(raw, files)))
         samples, rows, names = _OF[layout](checked, raw)
-        version = f"{layout} {checked.total}"
         return Recipe(_spec(checked.total), samples, rows, names=names, version=version)
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
@@ -116,7 +118,7 @@ def _spec(total: bool) -> DatasetSpec:
             ModalitySpec(
                 name=name,
                 kind="sequence",
-                shape=(hapt.WINDOW, width),
+                shape=(uci_inertial.WINDOW, width),
                 likelihood=Likelihood(),
                 scale="standard",
             )
@@ -201,7 +203,7 @@ class OwnNorm(View):
 
 
 def _as_in_the_benchmark(dataset: Dataset, seed: int) -> Dataset:
-    plain = {"shape": (hapt.WINDOW, AXES), "scale": "none"}
+    plain = {"shape": (uci_inertial.WINDOW, AXES), "scale": "none"}
     modalities = tuple(modality.model_copy(update=plain) for modality in dataset.spec.modalities)
     return replace(
         dataset,

@@ -309,6 +309,26 @@ def test_more_than_there_is_is_refused_by_its_key(keys, expected, raw, tmp_path)
     assert expected in refusal(raw, tmp_path / "out", **keys)
 
 
+def test_both_layouts_at_once_are_refused_unless_one_is_named(own, tmp_path):
+    toy.write_folders(own)
+    told = "found both; set layout to png or idx"
+    assert told in refusal(own, tmp_path / "out")
+    with pytest.raises(DataError, match=told):
+        faults(own)
+    for layout in ("png", "idx"):
+        assert faults(own, layout=layout) == []
+        toy.prepared(own, tmp_path / layout, layout=layout)
+    official, built = opened(tmp_path / "png"), opened(tmp_path / "idx")
+    assert official.arrays["m0"][0][0, 0, 0] != built.arrays["m0"][0][0, 0, 0]
+
+
+def test_official_folders_say_that_a_digit_may_recur_in_validation(folders, dataset, tmp_path):
+    found = opened(toy.prepared(folders, tmp_path / "set"))
+    [fault] = found.faults
+    assert fault.startswith("layout png: ") and "that of a validation tuple may recur" in fault
+    assert dataset.faults == ()
+
+
 def test_official_folders_are_not_paired_by_instance(folders, tmp_path):
     assert "pairing: expected class" in refusal(folders, tmp_path / "out", pairing="instance")
 

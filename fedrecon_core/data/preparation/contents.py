@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.features.base import Content, Feature
 from fedrecon_core.features.cache import CachedFeature
 from fedrecon_core.registry import FEATURES
+
+SHOWN = 5
+"""Files that a line names before it only counts."""
 
 
 def feature_of(medium: str, keys: Params) -> Feature:
@@ -44,9 +47,26 @@ def text_content(text: str, place: str) -> Content:
     return Content(text.encode("utf-8"), place)
 
 
+def states_of(raw: Path, files: Iterable[Path]) -> Iterator[str]:
+    """Of each of ``files`` below ``raw`` a line by which a change is seen: relative path, size in bytes and time of the
+    last change in nanoseconds; "none" for one that is not there."""
+    for file in files:
+        try:
+            state = file.stat()
+        except OSError:
+            yield f"{file.relative_to(raw)} none"
+        else:
+            yield f"{file.relative_to(raw)} {state.st_size} {state.st_mtime_ns}"
+
+
+def first_of(names: Sequence[object]) -> str:
+    """The first few of ``names`` for a line, and how many more there are."""
+    return ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
 def version_of(features: Iterable[Feature], contents: Iterable[object]) -> str:
     """SHA-256 over what decides rows beside the samples: the features with their keys and weights, and ``contents``
-    (texts, sizes of files)."""
+    (options, texts, ``states_of`` the files that are read for rows)."""
     sha = hashlib.sha256()
     for part in (*(feature.fingerprint() for feature in features), *contents):
         sha.update(f"{part}\0".encode())

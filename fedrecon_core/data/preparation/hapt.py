@@ -27,11 +27,12 @@ from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.data.preparation.expected import Expected
 from fedrecon_core.data.preparation.number_tables import read_integers, read_numbers
 from fedrecon_core.data.preparation.recipe import FloatArray, ReadRows
+from fedrecon_core.data.preparation.uci_inertial import WINDOW
 from fedrecon_core.errors import DataError
 
 RATE = 50.0
 """Hz."""
-WINDOW, STEP = 128, 64
+STEP = 64
 NOISE, GRAVITY = 20.0, 0.3
 """Corner frequencies in Hz."""
 ORDER = 3

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from fedrecon_core.data.dataset import BoolArray
+from fedrecon_core.data.preparation.contents import first_of
 from fedrecon_core.data.preparation.expected import Expected, read_text
 from fedrecon_core.errors import DataError
 
@@ -23,8 +24,6 @@ BROKEN = {"train": "; the official clip dia125_utt3 is broken", "dev": "; the of
 LEFTOVERS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 """Control characters that nobody writes -> what their bytes mean in windows-1252: the official tables are UTF-8, with a
 few apostrophes and dots that were once taken from that encoding byte by byte."""
-SHOWN = 5
-"""Files that a line names before it only counts."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,7 @@ def refuse_unheard(told: Sequence[Utterance], files: Sequence[Path], heard: Bool
         of_part = [index for index, utterance in enumerate(told) if utterance.part == part]
         lacking = [files[index] for index in of_part if not heard[index]]
         if lacking:
-            more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
-            found = f"no {', '.join(file.name for file in lacking[:SHOWN])}{more}"
+            found = f"no {first_of([file.name for file in lacking])}"
             raise DataError(
                 f"{lacking[0].parent}: expected a wav file for each of the {len(of_part)} {name} utterances of the "
                 f"classes, found {found}{BROKEN.get(name, '')}; make them in the raw folder by: {_how(name)}; or "

@@ -18,6 +18,11 @@ ReadRows = Callable[[IntArray], Sequence[FloatArray]]
 """Sample positions int64 [K], all of which have the modality -> their K rows."""
 
 
+def column(values: Sequence[int]) -> IntArray:
+    """int64 [N]: one value per sample."""
+    return np.array(values, dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All that is known before the large files are read.

@@ -16,6 +16,7 @@ from fedrecon_core.data.preparation.recipe import ReadRows
 from fedrecon_core.errors import DataError
 
 WINDOW = 128
+"""Values of a window, at 50 Hz."""
 PARTS = ("train", "test")
 CLASSES = 6
 SIGNALS = {"acc": ("body_acc",), "gyro": ("body_gyro",)}
