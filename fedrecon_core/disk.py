@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +26,13 @@ def sync(path: Path) -> None:
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Have ``write`` fill a file beside ``path``, wait until it is on the disk, then give it the name: a crash or a
-    full disk leaves the old file or the new one, never half of one. Rights of an old file stay as they were.
+    full disk leaves the old file or the new one, never half of one. Rights of an old file stay as they were. The file
+    beside it has a name of its own, so that of several processes that write ``path`` at once each writes whole.
 
-    Raises what ``write`` and the disk raise (``DISK_ERRORS``); only a crash leaves the other file (``is_leftover``).
+    Raises what ``write`` and the disk raise (``DISK_ERRORS``); only a crash leaves the other file (``sweep``).
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        partial.unlink(missing_ok=True)  # what a crash left, whatever it is: a link would be written through
         write(partial)
         if path.exists():
             shutil.copymode(path, partial)
@@ -52,6 +53,13 @@ def replace_text(path: Path, text: str) -> None:
 def is_leftover(path: Path) -> bool:
     """Whether ``path`` is what a crash left of a file that was being written."""
     return path.name.startswith(".") and path.name.endswith(".partial")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a crash left half written. Whoever calls this is alone in writing into ``folder``."""
+    for path in folder.iterdir():
+        if is_leftover(path):
+            path.unlink()
 
 
 def reason(error: Exception) -> str:

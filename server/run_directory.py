@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from fedrecon_core.disk import is_leftover, replace_text
+from fedrecon_core.disk import is_leftover, replace_text, sweep
 from fedrecon_core.errors import RunError, UsageError
 
 LOCK_SECONDS = 10.0
@@ -65,6 +65,7 @@ class RunDirectory:
                     f"--out {self.path} exists already; choose another directory, or add --resume to go on"
                 )
             self.path.mkdir(parents=True, exist_ok=True)
+            sweep(self.path)
             replace_text(self.config, config_yaml)
         except OSError as error:
             raise UsageError(f"--out {self.path} cannot be written: {error.strerror}") from None
@@ -93,6 +94,7 @@ class RunDirectory:
         with file:
             try:
                 self._wait_for(file, seconds)
+                sweep(self.path)
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()}")
                 file.flush()

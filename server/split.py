@@ -28,8 +28,9 @@ def write_sites(config: RunConfig, out: Path) -> Iterator[Path]:
     """
     if RECOVERIES.get(config.recovery.name).reads_absent:  # type: ignore[attr-defined]
         raise ConfigError(f"recovery.name: {config.recovery.name} reads absent data, which no site folder holds")
-    if out.exists() and any(out.iterdir()):
-        raise DataError(f"--out {out}: expected a new or empty folder, found files in it; choose another one")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        found = "files in it" if out.is_dir() else "a file"
+        raise DataError(f"--out {out}: expected a new or empty folder, found {found}; choose another one")
     config = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"where": "sites"})})
     dataset = load_dataset(config)
     allocation = allocate(dataset, config)

@@ -1,6 +1,8 @@
 """The driver of preparations: blocks, resumption with the same bytes, faults that name the sample."""
 
+import multiprocessing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +133,54 @@ def test_what_a_killed_process_leaves_half_written_is_not_taken_for_done(tmp_pat
     for name in (f"{WORK}/.steps.000001.npz.partial", "arrays/.steps.npy.partial", ".samples.parquet.partial"):
         (out / name).write_bytes(b"half")
     prepare(made_up(), out, silent)
+    assert contents(out) == whole
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[:-2000]])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_block_that_is_damaged_is_made_anew(tmp_path, whole, damage, flip):
+    out = tmp_path / "out"
+
+    def broken(chosen, rows):
+        if chosen[0] > 1500:
+            raise KeyboardInterrupt
+        return rows
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(reading(made_up(), "steps", broken), out, silent)
+    block = sorted((out / WORK).glob("steps.*.npz"))[0]
+    data = bytearray(block.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    block.write_bytes(data if flip else damage(bytes(data)))
+    prepare(made_up(), out, silent)
+    assert contents(out) == whole
+
+
+def hold(out: Path, ready, go) -> None:
+    """Prepare ``out``, and wait in the middle until told to go on."""
+
+    def waiting(chosen, rows):
+        ready.set()
+        assert go.wait(60)
+        return rows
+
+    prepare(reading(made_up(), "steps", waiting), out, silent)
+
+
+@pytest.mark.parametrize("other", [made_up(), made_up(seed=1)])
+def test_two_preparations_of_one_folder_do_not_meet(tmp_path, whole, other):
+    out, context = tmp_path / "out", multiprocessing.get_context("spawn")
+    ready, go = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(out, ready, go))
+    process.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(DataError, match=r"out: another preparation of this folder is at work; wait for it or choo"):
+            prepare(other, out, silent)
+    finally:
+        go.set()
+        process.join(60)
+    assert process.exitcode == 0
     assert contents(out) == whole
 
 

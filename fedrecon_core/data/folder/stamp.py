@@ -14,7 +14,7 @@ from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.data.folder.content import ARRAYS, SAMPLES, Samples, rows_of
 from fedrecon_core.data.folder.description import DESCRIPTION, LONGEST
 from fedrecon_core.data.folder.files import map_array, named, names_in, read_start, save_array, size_and_time
-from fedrecon_core.disk import is_leftover, replace_file, replace_text
+from fedrecon_core.disk import replace_file, replace_text, sweep
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import DatasetSpec
 
@@ -50,13 +50,6 @@ def _holds(folder: Path, table: IntArray) -> bool:
         return np.array_equal(map_array(folder, TABLE, np.int64, table.shape), table)
     except DataError:
         return False
-
-
-def sweep(folder: Path) -> None:
-    """Remove what a crash left half written: whatever has such a name now is not written into."""
-    for path in folder.iterdir():
-        if is_leftover(path):
-            path.unlink()
 
 
 def _seen(folder: Path, state: State) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from fedrecon_core.data.folder.content import SAMPLES, Content, Samples, array_f
 from fedrecon_core.data.folder.description import DESCRIPTION, FORMAT, FileRecord
 from fedrecon_core.data.folder.files import digest_and_size, save_array
 from fedrecon_core.data.folder.samples import sample_faults
-from fedrecon_core.data.folder.stamp import stamp, state_of, sweep
-from fedrecon_core.disk import replace_text
+from fedrecon_core.data.folder.stamp import stamp, state_of
+from fedrecon_core.disk import replace_text, sweep
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import SPLITS, DatasetSpec
 
@@ -21,8 +21,9 @@ from fedrecon_core.types import SPLITS, DatasetSpec
 def write_folder(folder: Path, content: Content) -> None:
     """Write a checked site folder; ``DataError`` if ``folder`` holds something already, if a check would refuse the
     samples (then nothing is written), or if it cannot be written."""
-    if folder.exists() and any(folder.iterdir()):
-        raise DataError(f"{folder}: expected a new or empty folder, found files in it; choose another one")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        found = "files in it" if folder.is_dir() else "a file"
+        raise DataError(f"{folder}: expected a new or empty folder, found {found}; choose another one")
     draws = _draws(content.samples)
     for fault in sample_faults(folder / SAMPLES, content.samples, draws, content.faults):
         raise DataError(fault)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+import struct
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -18,7 +23,7 @@ from fedrecon_core.data.folder.files import save_array
 from fedrecon_core.data.folder.stamp import stamp
 from fedrecon_core.data.folder.write import seal, write_samples
 from fedrecon_core.data.preparation.recipe import FloatArray, Recipe
-from fedrecon_core.disk import reason, replace_file, replace_text
+from fedrecon_core.disk import reason, replace_file, replace_text, sweep
 from fedrecon_core.errors import DataError
 
 WORK = ".preparing"
@@ -85,7 +90,7 @@ class _Blocks:
             tally.add(self.modality, len(self.samples))
             return
         for file, samples in self.files().items():
-            if file.exists():
+            if _is_whole(file, len(samples)):
                 tally.add(self.modality, len(samples))
             else:
                 self._make(file, samples, tally)
@@ -128,6 +133,17 @@ def _save_block(path: Path, rows: FloatArray, lengths: IntArray) -> None:
         np.savez(file, rows=rows, lengths=lengths)
 
 
+def _is_whole(path: Path, samples: int) -> bool:
+    """Whether an earlier attempt left the rows of so many samples in the file; a damaged one is made anew."""
+    if not path.exists():
+        return False
+    try:
+        lengths, rows = _load_block(path, "lengths"), _load_block(path, "rows")
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile):
+        return False
+    return len(lengths) == samples and len(rows) in (samples, int(lengths.sum()))
+
+
 def _load_block(path: Path, key: str) -> FloatArray | IntArray:
     with np.load(path, allow_pickle=False) as block:
         found: FloatArray | IntArray = block[key]
@@ -164,10 +180,12 @@ def prepare_sites(recipes: Mapping[str, Recipe], out: Path, progress: Progress) 
     totals = _totals(recipes.values())
     tally = _Tally(progress, totals)
     try:
-        work = _begin(recipes, out)
-        for name, recipe in recipes.items():
-            _write(recipe, out / name, work / name, tally)
-        _clear(work)
+        work = _room(out)
+        with _alone(work, out):
+            _begin(recipes, out, work)
+            for name, recipe in recipes.items():
+                _write(recipe, out / name, work / name, tally)
+            _clear(work)
     except OSError as error:
         raise _failed(error, out) from None
 
@@ -175,6 +193,8 @@ def prepare_sites(recipes: Mapping[str, Recipe], out: Path, progress: Progress) 
 def _write(recipe: Recipe, folder: Path, work: Path, tally: _Tally) -> None:
     work.mkdir(parents=True, exist_ok=True)
     (folder / "arrays").mkdir(parents=True, exist_ok=True)
+    for place in (work, folder, folder / "arrays"):
+        sweep(place)
     for modality in recipe.spec.names:
         _Blocks(recipe, modality, work).write(folder, tally)
     replace_file(folder / SAMPLES, lambda partial: write_samples(partial, recipe.spec, recipe.samples))
@@ -204,22 +224,53 @@ def _totals(recipes: Iterable[Recipe]) -> dict[str, int]:
     return totals
 
 
-def _begin(recipes: Mapping[str, Recipe], out: Path) -> Path:
-    """The folder of blocks of these recipes; what an interrupted preparation of others left is not mixed with it."""
+def _room(out: Path) -> Path:
+    """The folder of blocks, made where there is none; ``DataError`` where ``out`` holds something else."""
     work = out / WORK
-    parts = "\n".join(f"{name} {recipe.digest()}" for name, recipe in recipes.items())
-    digest = hashlib.sha256(parts.encode()).hexdigest()
-    known = (work / "recipe").read_text(encoding="utf-8") if (work / "recipe").is_file() else None
+    if not work.is_dir():
+        _refuse_taken(out)
+    work.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def _refuse_taken(out: Path) -> None:
     taken = not out.is_dir() or any(path.name != WORK for path in out.iterdir()) if out.exists() else False
-    if known is None and taken:
+    if taken:
         found = "a prepared data set" if (out / DESCRIPTION).is_file() else "files in it" if out.is_dir() else "a file"
         raise DataError(f"{out}: expected a new or empty folder, found {found}; choose another one")
-    if known not in (None, digest):
+
+
+@contextmanager
+def _alone(work: Path, out: Path) -> Iterator[None]:
+    """Hold the folder of blocks against other processes; the system lets go of it however this one ends."""
+    busy = DataError(f"{out}: another preparation of this folder is at work; wait for it or choose another --out")
+    try:
+        handle = os.open(work, os.O_RDONLY)
+    except FileNotFoundError:  # the other one has just finished
+        raise busy from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.fstat(handle).st_nlink:  # it did so before the lock was ours
+            raise busy
+        yield
+    except BlockingIOError:
+        raise busy from None
+    finally:
+        os.close(handle)
+
+
+def _begin(recipes: Mapping[str, Recipe], out: Path, work: Path) -> None:
+    """Claim the folder of blocks for these recipes; what an interrupted preparation of others left is not mixed with
+    them."""
+    parts = "\n".join(f"{name} {recipe.digest()}" for name, recipe in recipes.items())
+    digest = hashlib.sha256(parts.encode()).hexdigest()
+    known = (work / "recipe").read_bytes() if (work / "recipe").is_file() else None
+    if known is None:
+        _refuse_taken(out)
+    if known not in (None, digest.encode()):
         told = "choose another folder, or delete this one"
         raise DataError(f"{out} holds an unfinished preparation of other files or with other options; {told}")
-    work.mkdir(parents=True, exist_ok=True)
     replace_text(work / "recipe", digest)
-    return work
 
 
 def _clear(work: Path) -> None:
