@@ -1,7 +1,7 @@
 """Real data, complete and in one place: the model must not be worse than a logistic regression on a few statistics.
 
 The references of ``configs/real`` are trained as they stand; validation chooses the round, test is read once, by the
-run itself. The logistic regression is fitted on the same training windows; it has no round to choose.
+run itself.
 """
 
 import shutil
@@ -55,8 +55,8 @@ def statistics(values: np.ndarray) -> np.ndarray:
 
 
 def logistic_regression(dataset: Dataset) -> float:
-    """Test accuracy of one on the standardised statistics, with scikit-learn's own strength. It chooses nothing, so that
-    it may train on the validation windows too."""
+    """Test accuracy of one on the standardised statistics, with scikit-learn's own strength. It chooses nothing, so
+    that it may train on the validation windows too."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
