@@ -1,0 +1,60 @@
+"""What the comments of the configs tell to type is taken as it stands there."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.prepare import load_config
+
+pytestmark = pytest.mark.quick
+PROJECT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((PROJECT / "configs").rglob("*.yaml"))
+
+
+def told(path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The config and the settings of each group of ``--set`` that stands together in the comments of ``path``; those of
+    a preparation are left out."""
+    comments = re.findall(r"^\s*#(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    words = " ".join(comments).split()
+    config, settings, preparing = path, [], False
+    for number, word in enumerate(words):
+        preparing = word == "prepare" or (preparing and word != "run")
+        if word.startswith("configs/"):
+            config = PROJECT / word
+        if number and words[number - 1].strip("`(") == "--set":
+            value = word.rstrip("`;,.:)")
+            settings += [] if preparing else [value]
+            following = words[number + 1] if number + 1 < len(words) else ""
+            if settings and (value != word or following != "--set"):
+                yield config, settings
+                settings = []
+
+
+COMMENTS = [(path, *one) for path in CONFIGS for one in told(path)]
+
+
+@pytest.mark.parametrize(
+    ("path", "config", "settings"),
+    [pytest.param(*one, id=f"{one[0].relative_to(PROJECT / 'configs')}: {' '.join(one[2])}") for one in COMMENTS],
+)
+def test_settings_in_a_comment_are_taken(path, config, settings, tmp_path):
+    taken = [f"data.root={tmp_path}" if one.startswith("data.root=") else one for one in settings]
+    load_config(config, taken)
+
+
+def test_settings_that_stand_together_are_found_together_over_lines():
+    found = [settings for path, _, settings in COMMENTS if path.match("fedmultimodal/uci_har.yaml")]
+    assert [len(settings) for settings in found] == [1, 1, 3, 4]
+    assert found[-1][-1] == "strategy.weighting=samples"
+    assert not any("missing_audio" in one for *_, settings in COMMENTS for one in settings)
+
+
+@pytest.mark.parametrize("name", ["crisismmd", "meld", "uci_har"])
+def test_fedopt_rows_of_the_benchmark_weigh_by_samples_as_its_fedavg_rows_do(name):
+    path = PROJECT / "configs" / "fedmultimodal" / f"{name}.yaml"
+    [settings] = [settings for at, _, settings in COMMENTS if at == path and "strategy.name=fedopt" in settings]
+    strategies = [load_config(path), load_config(path, settings)]
+    assert [one.strategy.name for one in strategies] == ["fedavg", "fedopt"]
+    assert [getattr(one.strategy, "weighting", None) for one in strategies] == ["samples", "samples"]
