@@ -14,14 +14,16 @@ from fedrecon_core.task.tokens import Fill
 from fedrecon_core.types import Batch, ModalitySpec, Rows
 
 
-class PlainFill(Recovery):
-    """Every absent modality is filled, so every extractor trains at every site, as in the FedMultimodal benchmark."""
+class SampleFill(Recovery):
+    """Every absent modality is filled, so every extractor trains at every site, as in the FedMultimodal benchmark. What
+    fills it may differ by sample."""
 
     fills_everything = True
 
     @abstractmethod
-    def values(self, modality: ModalitySpec, rows: int, knowledge: Knowledge) -> Tensor:
-        """[rows, *shape]: what stands in for ``rows`` absent samples."""
+    def values_of(self, modality: ModalitySpec, ids: Tensor, knowledge: Knowledge) -> Tensor:
+        """[R, *shape]: what stands in for the samples ``ids`` (int64 [R]). Within a stage a sample's values are the
+        same at every call, in whatever company: a site may keep them or have them made anew for each batch."""
 
     def recover(self, batch: Batch, groups: Groups, knowledge: Knowledge) -> list[Fill]:
         """One fill per modality that some sample of the batch lacks."""
@@ -29,7 +31,19 @@ class PlainFill(Recovery):
         for modality in self.spec.modalities:
             index = self.absent(batch, modality.name)
             if len(index):
-                values = self.values(modality, len(index), knowledge).to(batch.device)
+                values = self.values_of(modality, batch.ids[index], knowledge).to(batch.device)
                 weight = torch.ones(len(index), device=batch.device)
                 fills.append(Fill(modality.name, "plain", Rows(values, index), weight, synthetic=False))
         return fills
+
+
+class PlainFill(SampleFill):
+    """The same values for every sample."""
+
+    @abstractmethod
+    def values(self, modality: ModalitySpec, rows: int, knowledge: Knowledge) -> Tensor:
+        """[rows, *shape]: what stands in for ``rows`` absent samples, alike for all."""
+
+    def values_of(self, modality: ModalitySpec, ids: Tensor, knowledge: Knowledge) -> Tensor:
+        """[R, *shape] for the samples ``ids``."""
+        return self.values(modality, len(ids), knowledge)
