@@ -19,6 +19,7 @@ from fedrecon_core.data.folder.stamp import CHECKED
 from fedrecon_core.data.views import Stack
 from fedrecon_core.errors import DataError
 from fedrecon_core.registry import DATASETS
+from fedrecon_core.types import SPLITS
 
 
 class SitesParams(DataParams):
@@ -79,26 +80,74 @@ def _agree(opened: dict[str, Dataset], root: Path) -> None:
 
 
 def joined(opened: dict[str, Dataset]) -> Dataset:
-    """One data set over the sites' own, in the order of their names."""
-    parts = _alike([opened[name] for name in sorted(opened)])
+    """One data set over the sites' own, in the order of their names.
+
+    Where no id lies at two sites, the sites share one numbering (they were split or imported together), and a group may
+    lie at several of them, in one split: ``DataError`` where it lies in two, unless a site's protocol has faults. Else
+    each site has numbered for itself: the same group at two sites is two, and so are natural ids, which are numbered
+    anew, site after site. Ids stay the sites' own: beside the group an id says which sample it is.
+    """
+    names = sorted(opened)
+    parts = _alike([opened[name] for name in names])
     spec = parts[0].spec
+    faults = tuple(sorted({fault for part in parts for fault in part.faults}))
+    apart = _numbered_apart(parts)
+    if not (apart or faults):
+        _refuse_torn(names, parts)
 
     def column(name: str) -> IntArray:
         return np.concatenate([getattr(part, name) for part in parts])
+
+    def numbered(name: str) -> IntArray:
+        return _renumbered([getattr(part, name) for part in parts]) if apart else column(name)
 
     return Dataset(
         spec=spec,
         labels=column("labels"),
         ids=column("ids"),
         split=column("split"),
-        groups=column("groups"),
+        groups=numbered("groups"),
         arrays={m: Stack([part.arrays[m] for part in parts]) for m in spec.names},
         rows={m: _rows(parts, m) for m in spec.names},
         offsets={m: _offsets(parts, m) for m in parts[0].offsets},
         sites=tuple(sorted(opened)),
         owner=np.repeat(np.arange(len(parts)), [len(part.labels) for part in parts]),
-        naturals=column("natural_ids"),
+        naturals=numbered("natural_ids"),
+        faults=faults,
     )
+
+
+def _numbered_apart(parts: list[Dataset]) -> bool:
+    """Whether some id lies at two sites. At one site an id may stand several times: a test sample under each mask."""
+    ids = np.concatenate([np.unique(part.ids) for part in parts])
+    return len(np.unique(ids)) < len(ids)
+
+
+def _renumbered(parts: list[IntArray]) -> IntArray:
+    """int64 [N]: numbers that no two sites share, from 0 in the order of the sites and of their own numbers."""
+    found, count = [np.zeros(0, dtype=np.int64)], 0
+    for values in parts:
+        known, places = np.unique(values, return_inverse=True)
+        found.append(count + places)
+        count += len(known)
+    return np.concatenate(found)
+
+
+def _refuse_torn(names: list[str], parts: list[Dataset]) -> None:
+    """``DataError`` where a group lies in one split at one site and in another one at another site."""
+    found = [np.unique(np.stack([part.groups, part.split]), axis=1) for part in parts]
+    site = np.repeat(np.arange(len(parts)), [pairs.shape[1] for pairs in found])
+    groups, split = np.concatenate(found, axis=1)
+    order = np.lexsort((site, groups))
+    groups, split, site = groups[order], split[order], site[order]
+    torn = np.flatnonzero((groups[1:] == groups[:-1]) & (split[1:] != split[:-1]))
+    if len(torn):
+        here, there = (f"{SPLITS[split[at]]} at {names[site[at]]}" for at in (torn[0], torn[0] + 1))
+        raise DataError(
+            f"site folders: expected each group in one split, found group {groups[torn[0]]} in {here} and in {there}; "
+            "that leaks. Import all sites from one table (site:), which deals whole groups; where each site numbers "
+            "groups for itself, import without id:, so that the sites' ids show it"
+        )
 
 
 def _alike(parts: list[Dataset]) -> list[Dataset]:
