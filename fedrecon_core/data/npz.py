@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
 from fedrecon_core.data.folder.content import Samples
-from fedrecon_core.data.folder.opening import open_folder
+from fedrecon_core.data.folder.opening import open_whole
 from fedrecon_core.data.kinds import kind_fault, shape_fault
 from fedrecon_core.data.preparation.contents import states_of, version_of
 from fedrecon_core.data.preparation.expected import Expected, inside, read_text
@@ -76,7 +76,7 @@ class Npz(PreparedLoader):
         """The arrays, in memory, or the prepared folder; ``seed`` has no part in it."""
         if root is None:
             raise DataError("data.root: data set 'npz' expects the YAML file that describes the arrays, found none")
-        return open_folder(root) if root.is_dir() else read_npz(root)
+        return open_whole(root) if root.is_dir() else read_npz(root)
 
 
 def _reader(dataset: Dataset, name: str) -> ReadRows:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import Dataset, DatasetLoader
 from fedrecon_core.data.folder.description import DESCRIPTION
-from fedrecon_core.data.folder.opening import open_folder
+from fedrecon_core.data.folder.opening import open_whole
 from fedrecon_core.data.preparation.expected import Expected
 from fedrecon_core.data.preparation.recipe import Recipe
 from fedrecon_core.errors import DataError
@@ -46,10 +46,10 @@ class PreparedLoader(DatasetLoader):
         return self.open(root)
 
     def open(self, root: Path | None) -> Dataset:
-        """The prepared folder; ``DataError`` where it is none, or of another data set."""
+        """The prepared folder; ``DataError`` where it is none, of another data set, or lacks a modality."""
         if root is None or not (root / DESCRIPTION).is_file():
             raise self._misfit("none" if root is None else f"{root} without {DESCRIPTION}")
-        dataset = open_folder(root)
+        dataset = open_whole(root)
         if dataset.spec.name != self.name:
             raise self._misfit(f"one of '{dataset.spec.name}'")
         return dataset

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import Dataset, DatasetLoader
-from fedrecon_core.data.folder.opening import open_folder
+from fedrecon_core.data.folder.opening import open_whole
 from fedrecon_core.errors import DataError
 from fedrecon_core.registry import DATASETS
 
@@ -25,8 +25,4 @@ class Folder(DatasetLoader):
         """The folder, its arrays mapped from the disk; ``DataError`` where it is none or has not been checked."""
         if root is None:
             raise DataError("data.root: data set 'folder' expects a site folder here, found none")
-        dataset = open_folder(root)
-        lacking = [name for name in dataset.spec.names if not (dataset.rows[name] >= 0).any()]
-        if lacking:
-            raise DataError(f"{root}: expected some sample with modality '{lacking[0]}', found none in the whole set")
-        return dataset
+        return open_whole(root)

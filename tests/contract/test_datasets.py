@@ -20,6 +20,7 @@ from fedrecon_core.data.folder.check import check_folder
 from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.data.prepared import PreparedLoader
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, MODALITIES, discover
+from server.prepare import load_config
 from server.split import write_sites
 from tests.toys.folders import write_toy_folder, write_toy_sites
 
@@ -175,6 +176,7 @@ def test_folders_split_of_a_run_pass_their_check_and_keep_the_declared_faults(co
     for folder in folders:
         assert check_folder(folder) == []
         assert open_folder(folder).faults == dataset.faults
+    assert set(build(load_config(tmp_path / "out" / "federation.yaml")).faults) == set(dataset.faults)
 
 
 PREPARED = [name for name, cls in DATASETS.items() if issubclass(cls, PreparedLoader) and not cls.opens_files]

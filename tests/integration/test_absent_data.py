@@ -1,5 +1,5 @@
-"""Absent data never reach a model: over every data set and every recovery, a run ends with the same bytes whether what
-the masks hide is there, is NaN, or does not exist at all."""
+"""Absent data never reach a model: over every data set, each of its protocols and every recovery, a run ends with the
+same bytes whether what the masks hide is there, is NaN, or does not exist at all."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 
 import client.simulated
+from fedrecon_core.data import allocation, prepared
 from fedrecon_core.data.allocation import allocate
-from fedrecon_core.data.dataset import BoolArray, Dataset, forget_datasets
-from fedrecon_core.errors import RunError
+from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, forget_datasets, load_dataset
+from fedrecon_core.errors import ConfigError, RunError
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, RECOVERIES, discover
 from server.prepare import load_config
-from tests.contract.test_datasets import root_of
+from tests.contract.test_datasets import PREPARED, PROTOCOLS, root_of
 from tests.toys import runs
 
 discover((*CORE_PACKAGES, "strategies"))
-SETS = [name for name in DATASETS.names() if "toy" not in name]
+CASES = [case for case in PROTOCOLS if "toy" not in case[0]]
+SETS = [name for name, protocol in CASES if protocol == "default"]
 HONEST = [name for name, cls in RECOVERIES.items() if not cls.reads_absent]
 KEYS = {"polydigits": {"tuples": 1, "modalities": 2}}
 """Data set -> keys that make it small."""
@@ -47,17 +49,26 @@ def forget() -> None:
     client.simulated._open.clear()
 
 
-def settings(name: str, root: Path | None, recovery: str, level: dict[str, Any]) -> dict[str, Any]:
-    """One round of two sites of a data set under masks of ``level``."""
+def settings(
+    name: str, root: Path | None, recovery: str, level: dict[str, Any], protocol: str = "default"
+) -> dict[str, Any]:
+    """One round of two sites of a data set under masks of ``level``; in training they hide whole sites where the
+    protocol takes no others."""
     mapping = {"mapping": {"hidden": [8]}, "latent": 4, "warmup_rounds": 0} if recovery == "fedrecon" else {}
     loader: Any = DATASETS.get(name)
+    keys = KEYS.get(name, {}) | ({} if protocol == "default" else {"protocol": protocol})
+    dataset = loader().load(loader.Params(name=name, root=str(root), **keys), root, 0)
+    train = level
+    if dataset.by_natural:
+        keys |= {"partition": "natural"}
+        train = by_site(dataset) if level.get("rate") else level
     return runs.settings(
         name="absent",
         rounds=1,
         device="cpu",
-        data={"name": name, **({} if root is None else {"root": str(root)}), **KEYS.get(name, {})},
-        sites={"count": len(loader().load(loader.Params(name=name, root=str(root)), root, 0).sites or (0, 1))},
-        missing={"train": level, "validation": level, "test": level},
+        data={"name": name, **({} if root is None else {"root": str(root)}), **keys},
+        sites={"count": len(dataset.sites or (0, 1))},
+        missing={"train": train, "validation": level, "test": level},
         recovery={"name": recovery, **mapping},
         local={"generator": SMALL, "mapping": SMALL, "task": SMALL},
         evaluate={"select": "macro_f1"},
@@ -70,6 +81,12 @@ def settings(name: str, root: Path | None, recovery: str, level: dict[str, Any])
     )
 
 
+def by_site(dataset: Dataset) -> dict[str, Any]:
+    """Masks of two sites, of which one lacks what is made of all values of a natural id."""
+    rest = [name for name in dataset.spec.names if name not in dataset.by_natural]
+    return {"level": "profile", "profile": [{"sites": 1, "modalities": m} for m in (list(dataset.spec.names), rest)]}
+
+
 def shown_in(dataset: Dataset, config: Any) -> BoolArray:
     """bool [N, M]: what some mask of some split shows."""
     allocation = allocate(dataset, config)
@@ -77,8 +94,19 @@ def shown_in(dataset: Dataset, config: Any) -> BoolArray:
     for shares in (allocation.train, allocation.validation, allocation.test):
         for share in shares.values():
             np.logical_or.at(shown, share.samples, share.present)
-    assert (dataset.exists() & ~shown).any()
+    hidden = dataset.exists() & ~shown
+    assert hidden.any()
+    assert all(hidden[dataset.members(0), dataset.spec.names.index(name)].any() for name in dataset.by_natural)
     return shown
+
+
+def hidden_rows(dataset: Dataset, shown: BoolArray) -> dict[str, IntArray]:
+    """Modality -> the rows that stand in no shown value."""
+    found = {}
+    for column, name in enumerate(dataset.spec.names):
+        count = len(dataset.offsets[name]) - 1 if name in dataset.offsets else len(dataset.arrays[name])
+        found[name] = np.setdiff1d(np.arange(count), dataset.rows[name][shown[:, column]])
+    return found
 
 
 def pieces(dataset: Dataset, name: str) -> list[np.ndarray]:
@@ -87,12 +115,12 @@ def pieces(dataset: Dataset, name: str) -> list[np.ndarray]:
     return list(array) if borders is None else np.split(array, borders[1:-1])
 
 
-def with_nan(dataset: Dataset, shown: BoolArray) -> Dataset:
-    """NaN in every hidden value."""
+def with_nan(dataset: Dataset, hidden: dict[str, IntArray]) -> Dataset:
+    """NaN in every hidden row."""
     arrays = {}
-    for column, name in enumerate(dataset.spec.names):
+    for name in dataset.spec.names:
         rows = pieces(dataset, name)
-        for row in dataset.rows[name][dataset.exists()[:, column] & ~shown[:, column]]:
+        for row in hidden[name].tolist():
             rows[row] = np.full_like(rows[row], np.nan)
         arrays[name] = np.concatenate(rows) if name in dataset.offsets else np.stack(rows)
     return replace(dataset, arrays=arrays)
@@ -125,23 +153,36 @@ def changed(monkeypatch: pytest.MonkeyPatch, name: str, config: Any, change: Any
     forget()
 
 
+def poisoned(monkeypatch: pytest.MonkeyPatch, name: str, config: Any) -> None:
+    """From now on what no mask of ``config`` shows is NaN; in a prepared folder it is so before a protocol makes
+    something of it."""
+    if name not in PREPARED:
+        changed(monkeypatch, name, config, lambda dataset, shown: with_nan(dataset, hidden_rows(dataset, shown)))
+        return
+    original, dataset = prepared.open_whole, load_dataset(config)
+    hidden = hidden_rows(dataset, shown_in(dataset, config))
+    monkeypatch.setattr(prepared, "open_whole", lambda root: with_nan(original(root), hidden))
+    forget()
+
+
 HALF = {"level": "sample", "rate": 0.5}
 NONE = {"level": "none"}
 
 
 @pytest.mark.parametrize("recovery", HONEST)
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(("name", "protocol"), CASES)
 def test_what_is_hidden_may_be_nan_or_not_exist(
-    name: str, recovery: str, roots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, protocol: str, recovery: str, roots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clean = runs.run(tmp_path / "clean", settings(name, roots[name], recovery, HALF))
+    half, none = (settings(name, roots[name], recovery, level, protocol) for level in (HALF, NONE))
+    clean = runs.run(tmp_path / "clean", half)
     config, expected = load_config(clean / "config.yaml"), runs.outcome(clean)
     with monkeypatch.context() as patch:
-        changed(patch, name, config, with_nan)
-        nan = runs.run(tmp_path / "nan", settings(name, roots[name], recovery, HALF))
+        poisoned(patch, name, config)
+        nan = runs.run(tmp_path / "nan", half)
     with monkeypatch.context() as patch:
         changed(patch, name, config, without)
-        deleted = runs.run(tmp_path / "deleted", settings(name, roots[name], recovery, NONE))
+        deleted = runs.run(tmp_path / "deleted", none)
     assert runs.outcome(nan) == expected
     assert unwired(runs.outcome(deleted)) == unwired(expected)
 
@@ -156,6 +197,21 @@ def test_the_bound_that_reads_what_is_hidden_dies_of_it(
     name: str, roots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clean = runs.run(tmp_path / "clean", settings(name, roots[name], "oracle", HALF))
-    changed(monkeypatch, name, load_config(clean / "config.yaml"), with_nan)
+    poisoned(monkeypatch, name, load_config(clean / "config.yaml"))
     with pytest.raises(RunError, match="holds NaN"):
         runs.run(tmp_path / "nan", settings(name, roots[name], "oracle", HALF))
+
+
+def test_a_protocol_that_makes_shown_values_of_hidden_ones_would_be_seen(
+    roots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks of samples hide a part of what a speaker of ``meld`` is normalised by; they are refused for that."""
+    keys = settings("meld", roots["meld"], "mask", HALF, "fedmultimodal")
+    keys["missing"]["train"] = HALF
+    with pytest.raises(ConfigError, match=r"missing.train.level: expected none or site"):
+        runs.run(tmp_path / "refused", keys)
+    monkeypatch.setattr(allocation, "refuse_partly_hidden", lambda dataset, config: None)
+    clean = runs.run(tmp_path / "clean", keys)
+    poisoned(monkeypatch, "meld", load_config(clean / "config.yaml"))
+    with pytest.raises(RunError, match="NaN"):
+        runs.run(tmp_path / "nan", keys)

@@ -9,6 +9,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from fedrecon_core.data.dataset import Dataset
+from fedrecon_core.data.folder.content import Content, Samples
+from fedrecon_core.data.folder.write import write_folder
 from fedrecon_core.data.polymnist import MNIST, PolyMNIST, PolyMNISTRaw, sources
 from fedrecon_core.data.preparation.expected import faults_of
 from fedrecon_core.data.preparation.prepare import prepare
@@ -342,3 +344,13 @@ def test_impossible_keys_are_refused_by_name(wrong):
 def test_a_folder_of_another_data_set_is_refused(tmp_path):
     with pytest.raises(DataError, match="expected a folder prepared for 'polymnist'"):
         opened(tmp_path)
+
+
+def test_a_prepared_folder_without_one_of_its_modalities_is_refused(dataset, tmp_path):
+    present = np.ones((len(dataset.ids), 5), dtype=bool)
+    present[:, 3] = False
+    samples = Samples(dataset.ids, dataset.labels, dataset.split, dataset.groups, present)
+    arrays = {name: array for name, array in dataset.arrays.items() if name != "m3"}
+    write_folder(tmp_path / "set", Content(dataset.spec, samples, arrays))
+    with pytest.raises(DataError, match="expected some sample with modality 'm3', found none in the whole set"):
+        opened(tmp_path / "set")

@@ -41,6 +41,15 @@ def open_folder(folder: Path) -> Dataset:
     )
 
 
+def open_whole(folder: Path) -> Dataset:
+    """As ``open_folder``, of a folder that is a whole data set: some sample must have each modality."""
+    dataset = open_folder(folder)
+    lacking = [name for name in dataset.spec.names if not (dataset.rows[name] >= 0).any()]
+    if lacking:
+        raise DataError(f"{folder}: expected some sample with modality '{lacking[0]}', found none in the whole set")
+    return dataset
+
+
 def _mapped(folder: Path, modality: ModalitySpec, rows: IntArray, state: State) -> tuple[Stored, IntArray | None]:
     """A modality's array, mapped, and its borders: as long as ``rows`` says."""
     name, count = modality.name, int(rows.max(initial=-1)) + 1
