@@ -22,16 +22,7 @@ from fedrecon_core.config import DataParams
 from fedrecon_core.config.base import untouched
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, Stored
 from fedrecon_core.data.folder.content import Samples
-from fedrecon_core.data.preparation.contents import (
-    feature_of,
-    file_content,
-    states_of,
-    text_content,
-    through,
-    version_of,
-)
-from fedrecon_core.data.preparation.expected import Expected
-from fedrecon_core.data.preparation.meld_files import (
+from fedrecon_core.data.layouts.meld_files import (
     PARTS,
     Emotion,
     Utterance,
@@ -41,6 +32,15 @@ from fedrecon_core.data.preparation.meld_files import (
     table_file,
     wav_files,
 )
+from fedrecon_core.data.preparation.contents import (
+    feature_of,
+    file_content,
+    states_of,
+    text_content,
+    through,
+    version_of,
+)
+from fedrecon_core.data.preparation.expected import Expected
 from fedrecon_core.data.preparation.recipe import Recipe, column
 from fedrecon_core.data.prepared import PreparedLoader
 from fedrecon_core.data.views import View

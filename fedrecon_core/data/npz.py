@@ -21,10 +21,10 @@ from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
 from fedrecon_core.data.folder.content import Samples
 from fedrecon_core.data.folder.opening import open_whole
 from fedrecon_core.data.kinds import kind_fault, shape_fault
+from fedrecon_core.data.layouts.npz_description import NpzDescription, NpzModality, NpzShare, read_description
+from fedrecon_core.data.layouts.npz_file import NpzFile
 from fedrecon_core.data.preparation.contents import states_of, version_of
 from fedrecon_core.data.preparation.expected import Expected, inside, read_text
-from fedrecon_core.data.preparation.npz_description import NpzDescription, NpzModality, NpzShare, read_description
-from fedrecon_core.data.preparation.npz_file import NpzFile
 from fedrecon_core.data.preparation.recipe import FloatArray, ReadRows, Recipe
 from fedrecon_core.data.prepared import PreparedLoader
 from fedrecon_core.errors import DataError

@@ -25,8 +25,7 @@ from pydantic import Field
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.data.folder.content import Samples
-from fedrecon_core.data.preparation.contents import states_of, version_of
-from fedrecon_core.data.preparation.digit_pictures import (
+from fedrecon_core.data.layouts.digit_pictures import (
     BACKGROUNDS,
     MOST,
     SIDE,
@@ -38,6 +37,7 @@ from fedrecon_core.data.preparation.digit_pictures import (
     pixels_of,
     places_in,
 )
+from fedrecon_core.data.preparation.contents import states_of, version_of
 from fedrecon_core.data.preparation.expected import Expected
 from fedrecon_core.data.preparation.recipe import FloatArray, Recipe
 from fedrecon_core.data.prepared import PreparedLoader

@@ -1,7 +1,7 @@
 """Data set ``uci_har``: a phone at the waist, 30 subjects, six activities; acceleration and angular velocity.
 
 Two official layouts give it: UCI-HAR itself, whose windows are taken as they are, and the raw recordings of HAPT, from
-which the windows are rebuilt (``preparation/hapt.py`` says how, and how they differ from UCI-HAR's).
+which the windows are rebuilt (``layouts/hapt.py`` says how, and how they differ from UCI-HAR's).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import Dataset, IntArray, Stored
 from fedrecon_core.data.folder.content import Samples
-from fedrecon_core.data.preparation import hapt, uci_inertial
+from fedrecon_core.data.layouts import hapt, uci_inertial
 from fedrecon_core.data.preparation.contents import states_of, version_of
 from fedrecon_core.data.preparation.expected import Expected, read_text
 from fedrecon_core.data.preparation.recipe import ReadRows, Recipe

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fedrecon_core.data.preparation.imported import recipes_of
-from fedrecon_core.data.preparation.mapping import read_mapping
+from fedrecon_core.data.importing.mapping import read_mapping
+from fedrecon_core.data.importing.recipes import recipes_of
 from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, discover
 from server.data_commands.writing import cache_of, resumable, tell_run, write
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import signal as reference
 
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.preparation import hapt
+from fedrecon_core.data.layouts import hapt
 from fedrecon_core.data.preparation.expected import faults_of
 from fedrecon_core.data.uci_har import OVERLAP, TEST, VALIDATION, OwnNorm, UciHar
 from fedrecon_core.errors import DataError

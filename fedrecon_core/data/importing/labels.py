@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.preparation.mapping import Label, OneLabel
-from fedrecon_core.data.preparation.table import Table
+from fedrecon_core.data.importing.mapping import Label, OneLabel
+from fedrecon_core.data.importing.table import Table
 from fedrecon_core.errors import DataError
 
 Classes = tuple[str, ...]

@@ -11,12 +11,12 @@ import numpy as np
 
 from fedrecon_core.data.dataset import BoolArray, IntArray
 from fedrecon_core.data.folder.content import Samples
+from fedrecon_core.data.importing.labels import labels_of
+from fedrecon_core.data.importing.mapping import Mapping, Shares
+from fedrecon_core.data.importing.modalities import Column, Source, column_of
+from fedrecon_core.data.importing.table import Form, Table, codes, read_table
 from fedrecon_core.data.preparation.expected import digest_of
-from fedrecon_core.data.preparation.imported_labels import labels_of
-from fedrecon_core.data.preparation.imported_modalities import Column, Source, column_of
-from fedrecon_core.data.preparation.mapping import Mapping, Shares
 from fedrecon_core.data.preparation.recipe import ReadRows, Recipe
-from fedrecon_core.data.preparation.table import Form, Table, codes, read_table
 from fedrecon_core.errors import DataError
 from fedrecon_core.seeding import numpy_stream
 from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS, SPLITS, DatasetSpec

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import IntArray
+from fedrecon_core.data.layouts.number_tables import read_integers, read_numbers
 from fedrecon_core.data.preparation.expected import Expected
-from fedrecon_core.data.preparation.number_tables import read_integers, read_numbers
 from fedrecon_core.data.preparation.recipe import ReadRows
 from fedrecon_core.errors import DataError
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.preparation.idx import read_idx
+from fedrecon_core.data.layouts.idx import read_idx
 from fedrecon_core.data.preparation.recipe import FloatArray
 from fedrecon_core.errors import DataError
 

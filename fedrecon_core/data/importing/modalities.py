@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from fedrecon_core.data.dataset import BoolArray
+from fedrecon_core.data.importing.mapping import COLUMN, Files, Mapping, Modality, Vector, Words
+from fedrecon_core.data.importing.table import Table
 from fedrecon_core.data.preparation.contents import file_content, text_content, through, version_of
 from fedrecon_core.data.preparation.expected import inside, read_text
-from fedrecon_core.data.preparation.mapping import COLUMN, Files, Mapping, Modality, Vector, Words
 from fedrecon_core.data.preparation.recipe import ReadRows
-from fedrecon_core.data.preparation.table import Table
 from fedrecon_core.disk import reason
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.features.base import Content, Feature
