@@ -9,6 +9,7 @@ import typer
 
 from fedrecon_core.data.importing.mapping import read_mapping
 from fedrecon_core.data.importing.recipes import recipes_of
+from fedrecon_core.data.preparation.prepare import lacking
 from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, discover
 from server.data_commands.writing import cache_of, resumable, tell_run, write
 
@@ -24,7 +25,10 @@ def import_(
     with resumable():
         recipes = recipes_of(file, read_mapping(mapping), cache_of(cache))
         write(recipes, out)
-    if list(recipes) == ["."]:
+    if names := lacking(recipes.values()):
+        told = "the folder can be a site of a deployment in which another one has it, but no run of its own"
+        typer.echo(f"no sample has {', '.join(names)}: {told}")
+    elif list(recipes) == ["."]:
         tell_run(out, "folder")
     else:
         tell_run(out, "sites", f"sites.count={len(recipes)}")

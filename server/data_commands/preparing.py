@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedrecon_core.data.preparation.expected import CHECKSUMS, Expected, faults_of
+from fedrecon_core.data.preparation.prepare import refuse_lacking
 from fedrecon_core.data.prepared import PreparedLoader
 from fedrecon_core.errors import ConfigError, DataError, UsageError
 from fedrecon_core.faults import explain
@@ -47,7 +48,9 @@ def prepare(
         raise UsageError(f"{lacking} is needed to prepare '{name}'; --layout shows which files belong into --raw")
     with resumable():
         _refuse(name, faults_of(raw, loader.expected(keys, raw)))
-        write({".": loader.recipe(keys, raw, cache_of(cache))}, out)
+        recipe = loader.recipe(keys, raw, cache_of(cache))
+        refuse_lacking(recipe)
+        write({".": recipe}, out)
     tell_run(out, name)
 
 

@@ -42,3 +42,17 @@ def test_every_command_of_the_guide_does_what_it_says(command, tmp_path):
     assert Path("heart.png").is_file()
     assert Path("sites/federation.yaml").is_file()
     assert all(check_folder(folder) == [] for folder in (tmp_path / "heart").iterdir())
+
+
+def test_the_hospital_without_x_rays_imports_its_table_alone(command, tmp_path):
+    [example] = blocks("python")
+    exec(compile(example, "example", "exec"), {})
+    mapping = yaml.safe_load(blocks("yaml")[0])
+    header, *lines = Path("visits.csv").read_text().splitlines()
+    Path("west.csv").write_text("\n".join([header, *(line for line in lines if ",West," in line)]))
+    del mapping["site"]
+    Path("alone.yaml").write_text(yaml.safe_dump(mapping))
+    code, out, err = command("data", "import", "west.csv", "--map", "alone.yaml", "--out", "west")
+    assert (code, err) == (0, "")
+    assert "no sample has xray" in out
+    assert check_folder(tmp_path / "west") == []

@@ -170,15 +170,17 @@ def _fitting(recipe: Recipe, modality: str, sample: int, row: FloatArray) -> Flo
 def prepare(recipe: Recipe, out: Path, progress: Progress) -> None:
     """Write ``out``, a checked site folder, from ``recipe``; an interrupted preparation of the same recipe goes on.
 
-    Raises ``DataError`` where ``out`` holds something else, a row does not fit, or the disk is full.
+    Raises ``DataError`` where no sample has a modality, ``out`` holds something else, a row does not fit, or the disk
+    is full.
     """
+    refuse_lacking(recipe)
     prepare_sites({".": recipe}, out, progress)
 
 
 def prepare_sites(recipes: Mapping[str, Recipe], out: Path, progress: Progress) -> None:
-    """As ``prepare``, a site folder ``out/<name>`` per recipe; a site may lack a modality that another one has."""
-    totals = _totals(recipes.values())
-    tally = _Tally(progress, totals)
+    """As ``prepare``, a site folder ``out/<name>`` per recipe; sites may lack a modality, even all of them: then another
+    one of the federation has it."""
+    tally = _Tally(progress, _totals(recipes.values()))
     try:
         work = _room(out)
         with _alone(work, out):
@@ -211,17 +213,24 @@ def _failed(error: OSError, out: Path) -> DataError:
 
 
 def _totals(recipes: Iterable[Recipe]) -> dict[str, int]:
-    """Modality -> rows of all sites; ``DataError`` for one that the whole set lacks."""
+    """Modality -> rows of all sites."""
     totals: dict[str, int] = {}
     for recipe in recipes:
         for name, present in zip(recipe.spec.names, recipe.samples.present.T, strict=True):
             totals[name] = totals.get(name, 0) + int(present.sum())
-        set_name = recipe.spec.name
-    lacking = [name for name, total in totals.items() if not total]
-    if lacking:
-        found = f"expected some sample with {', '.join(lacking)}, found none in the whole set"
-        raise DataError(f"{set_name}: {found}")
     return totals
+
+
+def lacking(recipes: Iterable[Recipe]) -> list[str]:
+    """The modalities that no sample of any recipe has."""
+    return [name for name, total in _totals(recipes).items() if not total]
+
+
+def refuse_lacking(recipe: Recipe) -> None:
+    """``DataError`` where no sample has a modality: of a whole data set that is a fault of its files."""
+    if names := lacking([recipe]):
+        found = f"expected some sample with {', '.join(names)}, found none in the whole set"
+        raise DataError(f"{recipe.spec.name}: {found}")
 
 
 def _room(out: Path) -> Path:
