@@ -31,6 +31,9 @@ class Feature(ABC):
     Params: ClassVar[type[Params]] = Params
     medium: ClassVar[Literal["audio", "image", "text", "series"]]
     """What its contents are."""
+    costly: ClassVar[bool] = False
+    """Whether extracting takes so long that the arrays are kept (``CachedFeature``). What is read in no time is read
+    again instead: patients' images are not to lie in a second place."""
     version: ClassVar[int] = 1
     """Counts up when the same keys come to mean other arrays, so that no cache gives the old ones."""
 

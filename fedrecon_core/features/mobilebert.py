@@ -64,6 +64,7 @@ class MobileBert(WeightedFeature):
 
     Params = MobileBertParams
     medium: ClassVar[Literal["text"]] = "text"
+    costly: ClassVar[bool] = True
     params: MobileBertParams
 
     @property

@@ -50,6 +50,7 @@ class MobileNetV2(WeightedFeature):
 
     Params = MobileNetV2Params
     medium: ClassVar[Literal["image"]] = "image"
+    costly: ClassVar[bool] = True
     params: MobileNetV2Params
 
     @property

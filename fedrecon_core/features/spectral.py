@@ -63,6 +63,7 @@ class SpectralFeature(Feature):
     """Base: one row of numbers per window of sound."""
 
     medium: ClassVar[Literal["audio"]] = "audio"
+    costly: ClassVar[bool] = True
     params: SoundParams
 
     @property

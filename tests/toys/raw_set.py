@@ -37,6 +37,7 @@ class Letters(Feature):
 
     Params = LettersParams
     medium: ClassVar[Literal["text"]] = "text"
+    costly: ClassVar[bool] = True
     read: ClassVar[list[str]] = []
     """The contents that were read, for tests of the cache."""
 

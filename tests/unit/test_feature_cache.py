@@ -1,11 +1,13 @@
 """The cache of features: by content and feature, never half a file; weights are hashed once."""
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
+from fedrecon_core import disk
 from fedrecon_core.config import Params
 from fedrecon_core.errors import DataError
 from fedrecon_core.features import weights
@@ -27,6 +29,7 @@ class Count(Feature):
     Params = CountParams
     medium = "text"
     ragged = True
+    costly = True
 
     def __init__(self, params):
         super().__init__(params)
@@ -92,35 +95,98 @@ def test_other_keys_and_another_version_are_other_features(tmp_path, monkeypatch
     assert renewed.feature.asked == [["a"]]
 
 
-def cut(data: bytes) -> bytes:
-    return data[:-2]
+def another_number(data: bytes) -> bytes:
+    return data[:-2] + bytes([data[-2] ^ 1, data[-1]])
 
 
-def head(data: bytes) -> bytes:
-    return data[:20]
+def another_length(data: bytes) -> bytes:
+    return data.replace(b"(3, 1)", b"(1, 3)")
 
 
-@pytest.mark.parametrize("damage", [cut, head, lambda _: b"", lambda _: b"something else"])
-def test_a_file_in_pieces_is_never_taken_but_made_anew(damage, tmp_path):
+def archive(_: bytes) -> bytes:
+    return b"PK\x03\x04 of something else"
+
+
+def header(data: bytes) -> bytes:
+    return data.replace(b"{'descr'", b"('descr' ")
+
+
+DAMAGES = {
+    "cut": lambda data: data[:-2],
+    "its head": lambda data: data[:100],
+    "empty": lambda _: b"",
+    "something else": lambda _: b"something else",
+    "no digest": lambda data: data.partition(b"\n")[2],
+    "an archive": archive,
+    "another header": header,
+    "another length": another_length,
+    "another number": another_number,
+    "more at its end": lambda data: data + b"\0",
+}
+
+
+def entries(folder) -> list:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_entry_is_never_taken_but_made_anew(damage, tmp_path):
     (made,) = Cached(tmp_path).extract(a="one")
-    (file,) = tmp_path.rglob("*.npy")
-    file.write_bytes(damage(file.read_bytes()))
+    (file,) = entries(tmp_path)
+    whole = file.read_bytes()
+    file.write_bytes(DAMAGES[damage](whole))
+    assert file.read_bytes() != whole
     cached = Cached(tmp_path)
     (array,) = cached.extract(a="one")
     assert cached.feature.asked == [["a"]] and array.tobytes() == made.tobytes()
+    assert file.read_bytes() == whole
+    again = Cached(tmp_path)
+    again.extract(a="one")
+    assert again.feature.asked == []
+
+
+def test_an_entry_under_another_name_is_not_taken(tmp_path):
     Cached(tmp_path).extract(a="one")
-    assert np.load(file).tobytes() == made.tobytes()
+    (one,) = entries(tmp_path)
+    Cached(tmp_path).extract(b="two")
+    (two,) = set(entries(tmp_path)) - {one}
+    two.write_bytes(one.read_bytes())
+    cached = Cached(tmp_path)
+    (array,) = cached.extract(b="two")
+    assert cached.feature.asked == [["b"]] and array[0, 0] == ord("t")
+
+
+def test_only_the_owner_may_read_entries_and_folders(tmp_path):
+    before = os.umask(0)
+    try:
+        Cached(tmp_path / "cache").extract(a="one")
+        (file,) = entries(tmp_path)
+        file.write_bytes(b"damaged")
+        file.chmod(0o644)
+        Cached(tmp_path / "cache").extract(a="one")
+    finally:
+        os.umask(before)
+    made = [tmp_path / "cache", *(tmp_path / "cache").rglob("*")]
+    assert {path.stat().st_mode & 0o777 for path in made if path.is_dir()} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in made if path.is_file()} == {0o600}
+
+
+def test_what_costs_nothing_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(Count, "costly", False)
+    cached = Cached(tmp_path / "cache")
+    cached.extract(a="one")
+    cached.extract(a="one")
+    assert cached.feature.asked == [["a"], ["a"]] and not (tmp_path / "cache").exists()
 
 
 def test_an_interruption_while_writing_leaves_nothing_that_is_taken(tmp_path, monkeypatch):
-    def interrupted(file, array):
-        file.write(b"\x93NUMPY")
+    def interrupted(path):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(np, "save", interrupted)
+        patch.setattr(disk, "sync", interrupted)
         Cached(tmp_path).extract(a="one")
-    assert list(tmp_path.rglob("*.npy")) == []
+    assert entries(tmp_path) == []
     cached = Cached(tmp_path)
     cached.extract(a="one")
     assert cached.feature.asked == [["a"]]
@@ -142,7 +208,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path):
         Cached(tmp_path).extract(a="one")
     assert str(caught.value).startswith(str(tmp_path / "count"))
     assert str(caught.value).endswith(
-        ": the cache of features cannot be written: Not a directory; mend that, or set XDG_CACHE_HOME to another folder"
+        ": the cache of features cannot be written: File exists; mend that, or set XDG_CACHE_HOME to another folder"
     )
 
 
