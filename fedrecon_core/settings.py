@@ -10,31 +10,21 @@ import yaml
 
 from fedrecon_core.config import DataParams, Params
 from fedrecon_core.errors import ConfigError
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a mapping that names a key twice; plain YAML silently takes the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of ``node``; ``ConfigError`` naming a repeated key and its line."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise ConfigError(f"{key.value}: this key stands twice, again in line {key.start_mark.line + 1}")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+from fedrecon_core.strict_yaml import RepeatedKeyError, load
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in the YAML file ``path``; ``ConfigError`` if it is missing, no YAML, or no mapping."""
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        raw = load(path.read_text(encoding="utf-8"))
     except IsADirectoryError:
         raise ConfigError(f"config file {path} is a folder; give the path of a YAML file") from None
     except FileNotFoundError:
         raise ConfigError(f"config file {path} does not exist; give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"config file {path} cannot be read: {error}") from None
+    except RepeatedKeyError as error:
+        raise ConfigError(f"{error.key}: this key stands twice, again in line {error.line}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
@@ -64,7 +54,7 @@ def _setting(text: str) -> tuple[list[str], Any]:
     if not separator or not key.strip():
         raise ConfigError(f"--set expects key=value, found '{text}'")
     try:
-        return key.strip().split("."), yaml.safe_load(value)
+        return key.strip().split("."), load(value)
     except yaml.YAMLError:
         raise ConfigError(f"--set {key}: the value must be YAML, found '{value}'") from None
 

@@ -16,6 +16,7 @@ from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import ConfigError, UsageError
 from fedrecon_core.metrics.base import check_select
+from fedrecon_core.paths import user_path
 from fedrecon_core.recovery.base import recovery_for
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from fedrecon_core.settings import override, read_yaml
@@ -49,7 +50,7 @@ def _rooted(raw: dict[str, Any], base: Path) -> dict[str, Any]:
     data = raw.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("root"), str):
         return raw
-    root = (base / Path(data["root"]).expanduser()).resolve()
+    root = user_path(data["root"], base, "data.root")
     if not root.exists():
         raise ConfigError(f"data.root: expected an existing folder or file, found {root}")
     return {**raw, "data": {**data, "root": str(root)}}

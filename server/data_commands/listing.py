@@ -13,7 +13,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedrecon_core.data.prepared import PreparedLoader
-from fedrecon_core.errors import FedReconError
 from fedrecon_core.registry import DATASETS, discover
 from server.prepare import PACKAGES
 
@@ -48,7 +47,7 @@ def entry_of(name: str, cls: Any) -> Entry:
         )
     try:
         spec = cls().load(cls.Params(name=name), None, 0).spec
-    except (FedReconError, OSError, TypeError, ValueError):  # it wants files, and says so in its own way
+    except Exception:  # it wants files, and says so in its own way
         return Entry(name, about, FILES, UNKNOWN, UNKNOWN)
     return Entry(name, about, NOTHING, ", ".join(spec.names), spec.target)
 

@@ -16,6 +16,7 @@ from fedrecon_core.data.preparation.prepare import prepare_sites
 from fedrecon_core.data.preparation.recipe import Recipe
 from fedrecon_core.errors import FedReconError
 from fedrecon_core.features.cache import default_cache
+from fedrecon_core.paths import user_path
 from server.data_commands.folders import show_folders
 
 SECONDS = 30.0
@@ -85,7 +86,7 @@ def write(recipes: Mapping[str, Recipe], out: Path) -> None:
 
 def cache_of(cache: Path | None) -> Path:
     """The folder of cached features: the given one, else the user's."""
-    return default_cache() if cache is None else cache.expanduser()
+    return default_cache() if cache is None else user_path(cache, Path.cwd(), "--cache")
 
 
 def tell_run(out: Path, name: str, *settings: str) -> None:

@@ -54,6 +54,8 @@ def _story(record: RunRecord) -> Iterator[str | Markup]:
         known = f" and {plural(classes, 'class', 'classes')}" if classes else ""
         yield f"{plural(len(named), 'modality', 'modalities')} ({listing(named)}){known}. "
     rates = [number(rate) for rate in _effective(record, "train").values()]
+    for fault in entries(record.manifest.get("protocol_faults")):
+        yield f"Known fault of the protocol: {str(fault).rstrip('.')}. "
     known_rates = [rate for rate in rates if rate is not None]
     if known_rates:
         missing = percent(sum(known_rates) / len(known_rates), 0)

@@ -229,6 +229,14 @@ def test_the_page_says_what_the_run_did(page: Page) -> None:
     assert len(page.all("polyline")) == 7  # three scores, two losses of the task, generators, mappings
 
 
+def test_the_known_faults_of_a_protocol_are_told(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "run")
+    known = json.loads((directory / "manifest.json").read_text())
+    (directory / "manifest.json").write_text(json.dumps({**known, "protocol_faults": ["windows overlap."]}))
+    assert "Known fault of the protocol: windows overlap." in report(directory).words
+    assert "Known fault" not in report(write_run(tmp_path / "other")).words
+
+
 def test_failed_replies_are_told_with_their_reasons(page: Page) -> None:
     assert "2 replies of 92 in 12 rounds failed, from site-0003 and site-0006" in page.words
     for reason in FAILED.values():

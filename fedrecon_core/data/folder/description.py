@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from fedrecon_core.data.folder.files import as_line, named, read_start
 from fedrecon_core.errors import DataError
 from fedrecon_core.faults import MisfitError, explain
+from fedrecon_core.strict_yaml import StrictLoader, load
 from fedrecon_core.types import DatasetSpec, Frozen, ModalitySpec
 
 FORMAT = 1
@@ -80,9 +81,8 @@ def _unsound(modality: ModalitySpec) -> Iterator[tuple[str, str]]:
             yield f"likelihood.{key}", f"expected a finite number, found {value}"
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain YAML. An alias is refused, since a few of them make a file of terabytes; so is a key that stands twice, of
-    which one would be lost in silence."""
+class _Loader(StrictLoader):
+    """An alias is refused, since a few of them make a file of terabytes."""
 
     nodes = 0
 
@@ -95,14 +95,6 @@ class _Loader(yaml.SafeLoader):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
         return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        known: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in known:
-                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
-            known.add(str(key.value))
-        return super().construct_mapping(node, deep=deep)
 
 
 def read_description(folder: Path) -> Description:
@@ -122,12 +114,10 @@ def read_description(folder: Path) -> Description:
 
 def _parsed(path: str, content: bytes) -> Any:
     try:
-        return yaml.load(content.decode("utf-8"), _Loader)
+        return load(content.decode("utf-8"), _Loader)
     except UnicodeDecodeError as error:
         found = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
         raise DataError(f"{path}: expected text in UTF-8, found {found}; save it as UTF-8") from None
-    except RecursionError:
-        raise DataError(f"{path} is no YAML that a description could be: it is nested too deeply") from None
-    except Exception as error:  # what PyYAML makes of `!!bool x` is a KeyError, of `!!int ""` an IndexError
+    except yaml.YAMLError as error:
         words = str(error).replace('in "<unicode string>", ', "")
-        raise DataError(f"{path} is no YAML: {as_line(words or type(error).__name__)}") from None
+        raise DataError(f"{path} is no YAML: {as_line(words)}") from None

@@ -20,6 +20,7 @@ from fedrecon_core.data.preparation.recipe import ReadRows
 from fedrecon_core.disk import reason
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.features.base import Content, Feature
+from fedrecon_core.paths import user_path
 from fedrecon_core.registry import FEATURES
 from fedrecon_core.types import ModalitySpec
 
@@ -74,7 +75,7 @@ def _words(source: Source, name: str, keys: Words) -> Column:
 
 def _files(source: Source, name: str, keys: Files) -> Column:
     feature = _feature(keys.feature)
-    folder = (source.table.path.parent / Path(source.mapping.folder).expanduser()).resolve()
+    folder = user_path(source.mapping.folder, source.table.path.parent, "folder")
     if not folder.is_dir():
         raise DataError(f"folder: expected the folder of the files of '{name}', found none at {folder}")
     paths = [_path(source.table, row, keys.files, folder) for row in range(len(source.table))]
