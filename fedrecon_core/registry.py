@@ -20,7 +20,7 @@ CORE_PACKAGES = (
     "fedrecon_core.metrics",
 )
 FEATURE_PACKAGES = ("fedrecon_core.features",)
-"""What turns files into arrays; only the preparation of data needs it, so that no site imports it."""
+"""What turns files into arrays; only the preparation of data looks for it."""
 
 
 class Registry:
