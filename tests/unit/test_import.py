@@ -1,6 +1,7 @@
 """``fedrecon data import``: tables and files become site folders; a fault of them is one line with its place."""
 
 import copy
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -272,17 +273,67 @@ def test_numbers_of_parquet_have_their_point_beside_texts_with_a_comma(command, 
     assert open_folder(tmp_path / "out").arrays["bedside"][5].tolist() == [1.25, 5.5]
 
 
-def test_shares_deal_whole_groups_and_the_seed_says_which(command, tmp_path):
-    splits = []
-    for turn, seed in enumerate((0, 0, 1)):
-        shares = {"train": 0.5, "validation": 0.25, "test": 0.25, "seed": seed}
-        file, mapping = write_table(tmp_path, rows()), write_mapping(tmp_path, {"split": None, "shares": shares})
-        assert command("data", "import", file, "--map", mapping, "--out", tmp_path / str(turn))[0] == 0
-        found = open_folder(tmp_path / str(turn))
-        splits.append(found.split.tolist())
-        assert np.bincount(found.split).tolist() == [12, 6, 6]
-        assert all(len(set(found.split[found.groups == group])) == 1 for group in range(8))
-    assert splits[0] == splits[1] != splits[2]
+def patients(numbers, clinic: str = "North") -> list[list[str]]:
+    """A table of patients of 1 to 5 visits each."""
+    visits = [(number, visit) for number in numbers for visit in range(1 + number % 5)]
+    return [
+        [f"v{n}.{v}", f"p{n}", clinic, "", "50", "100.5", "", "", ["ill", "healthy"][(n + v) % 2]] for n, v in visits
+    ]
+
+
+def dealt(command, base: Path, out: str, table, seed: int = 0) -> dict[str, int]:
+    """Patient -> split of the imported table; every visit of a patient is in the same one."""
+    shares = {"train": 0.5, "validation": 0.3, "test": 0.2, "seed": seed}
+    assert bring_to(command, base, out, table, {"split": None, "shares": shares, "id": None})[0] == 0
+    found: dict[str, int] = {}
+    for row, split in zip(table, open_folder(base / out).split.tolist(), strict=True):
+        assert found.setdefault(row[1], split) == split
+    return found
+
+
+def by_hand(patient: str, seed: int) -> int:
+    """A chance from the first bits of a hash: below 0.5 train, below 0.8 validation, else test."""
+    text = f"{seed}\x1fstr:import\x1fstr:heart\x1fstr:{patient}"
+    chance = int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
+    return 0 if chance < 0.5 else 1 if chance < 0.8 else 2
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_shares_deal_whole_groups_by_the_hash_of_their_text(command, tmp_path, seed):
+    found = dealt(command, tmp_path, "out", patients(range(400)), seed)
+    assert found == {f"p{n}": by_hand(f"p{n}", seed) for n in range(400)}
+    assert np.abs(np.bincount(list(found.values())) / 400 - [0.5, 0.3, 0.2]).max() < 0.08
+
+
+def test_a_patient_is_in_the_same_split_at_every_hospital_and_in_a_grown_table(command, tmp_path):
+    north = dealt(command, tmp_path, "north", patients(range(60)))
+    south = dealt(command, tmp_path, "south", patients(range(110, 30, -1), "South"))
+    shared = north.keys() & south.keys()
+    assert len(shared) == 29
+    assert {north[name] for name in shared} == {0, 1, 2}
+    assert all(north[name] == south[name] for name in shared)
+    grown = dealt(command, tmp_path, "grown", patients([*range(100, 200), *range(60)]))
+    assert {name: grown[name] for name in north} == north
+    assert dealt(command, tmp_path, "other", patients(range(60)), seed=1) != north
+
+
+def test_a_split_without_a_share_stays_empty(command, tmp_path):
+    shares = {"train": 0.7, "validation": 0.3, "test": 0}
+    assert bring_to(command, tmp_path, "out", patients(range(50)), {"split": None, "shares": shares})[0] == 0
+    assert set(open_folder(tmp_path / "out").split.tolist()) == {0, 1}
+
+
+def test_texts_of_parquet_have_a_decimal_comma_however_they_are_stored(command, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = dict(zip(HEADER, map(list, zip(*rows(), strict=True)), strict=True))
+    texts = pa.array([f"{n},5" for n in range(COUNT)])
+    stored = {"age": texts.cast(pa.large_string()), "pressure": texts.dictionary_encode()}
+    pq.write_table(pa.table({**columns, **stored}), tmp_path / "v.parquet")
+    mapping = write_mapping(tmp_path, {"decimal": ","})
+    assert command("data", "import", tmp_path / "v.parquet", "--map", mapping, "--out", "out")[0] == 0
+    assert open_folder(tmp_path / "out").arrays["bedside"][5].tolist() == [5.5, 5.5]
 
 
 def test_files_that_may_be_missing_are_really_missing(command, tmp_path):
@@ -495,6 +546,7 @@ def test_a_folder_of_files_that_is_not_there_is_named(command, tmp_path):
         ({"split": {"column": "part", "test": "train"}}, ["split: expected each", "found 'train' twice"]),
         ({"classes": ["ill", "ill"]}, ["classes: expected each class once"]),
         ({"label": {"columns": ["age"]}, "classes": ["a", "b"]}, ["classes: expected a name for each of the 1 label"]),
+        ({"label": {"columns": ["age", "age"]}}, ["label.columns: expected each column once, found"]),
         ({"modalities": {}}, ["modalities: expected"]),
         ({"modalities": {"Bed": {"columns": ["age"]}}}, ["modalities.Bed"]),
         (

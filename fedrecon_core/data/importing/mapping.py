@@ -144,7 +144,8 @@ class SplitColumn(Frozen):
 
 
 class Shares(Frozen):
-    """The samples are dealt to the splits in these shares, by whole groups; ``seed`` fixes which."""
+    """The chance of each split for a group of samples, whose own text decides, with ``seed`` and the data set's name: so
+    it is in the same split in every table. The shares hold on average over groups."""
 
     train: float = Field(default=0.7, gt=0, le=1)
     validation: float = Field(default=0.15, ge=0, le=1)
@@ -210,6 +211,8 @@ class Mapping(Frozen):
 
     def _check_label_columns(self) -> None:
         columns = self.label.columns if isinstance(self.label, LabelColumns) else None
+        if columns and len(set(columns)) < len(columns):
+            raise MisfitError("label.columns", f"expected each column once, found {shown(list(columns))}")
         if columns and self.classes and len(columns) != len(self.classes):
             found = f"found {len(self.classes)}"
             raise MisfitError("classes", f"expected a name for each of the {len(columns)} label columns, {found}")

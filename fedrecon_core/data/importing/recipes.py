@@ -18,7 +18,7 @@ from fedrecon_core.data.importing.table import Form, Table, codes, read_table
 from fedrecon_core.data.preparation.expected import digest_of
 from fedrecon_core.data.preparation.recipe import ReadRows, Recipe
 from fedrecon_core.errors import DataError
-from fedrecon_core.seeding import numpy_stream
+from fedrecon_core.seeding import derive
 from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS, SPLITS, DatasetSpec
 
 
@@ -88,7 +88,7 @@ def _ids(table: Table, column: str) -> IntArray:
 def _split(table: Table, mapping: Mapping, groups: IntArray) -> IntArray:
     """int64 [N]: the split of each row, by its column or by shares."""
     if mapping.split is None:
-        return _dealt(table, mapping.name, mapping.shares or Shares(), groups)
+        return _dealt(table, mapping, mapping.shares or Shares())
     column = mapping.split.column
     known = {name: place for place, split in enumerate(SPLITS) for name in getattr(mapping.split, split)}
     for row, text in enumerate(table.filled(column, "a split")):
@@ -112,20 +112,21 @@ def _refuse_torn(table: Table, column: str, groups: IntArray, split: IntArray) -
             raise table.fault(row, column, f"expected each group in one split, {found}; that leaks")
 
 
-def _dealt(table: Table, name: str, shares: Shares, groups: IntArray) -> IntArray:
-    """int64 [N]: whole groups in a drawn order fill train, then validation, then test up to their shares."""
-    known, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    order = numpy_stream(shares.seed, "import", name).permutation(len(known))
-    middles = (np.cumsum(sizes[order]) - sizes[order] / 2) / len(groups)
-    split_of = np.empty(len(known), dtype=np.int64)
-    split_of[order] = np.searchsorted([shares.train, shares.train + shares.validation], middles, side="right")
-    for number, split in enumerate(SPLITS):
-        if getattr(shares, split) > 0 and not (split_of == number).any():
-            told = "raise its share, or name the splits in a column (split:)"
-            raise DataError(
-                f"{table.path}: shares.{split}: expected a group of samples for it, found none of {len(known)}; {told}"
-            )
-    return split_of[place]
+def _dealt(table: Table, mapping: Mapping, shares: Shares) -> IntArray:
+    """int64 [N]: each group's split by a hash of its text, so that a patient is in the same one at every hospital, and
+    stays there when the table grows; the shares hold on average over groups."""
+    unit = mapping.group or mapping.id
+    texts = table[unit] if unit else [str(row) for row in range(len(table))]
+    wanted = {number: share for number, name in enumerate(SPLITS) if (share := getattr(shares, name)) > 0}
+    borders = np.cumsum([*wanted.values()])[:-1]
+    drawn = {text: derive(shares.seed, "import", mapping.name, text) / 2**63 for text in dict.fromkeys(texts)}
+    split = np.array([*wanted])[np.searchsorted(borders, [drawn[text] for text in texts], side="right")]
+    for number in wanted:
+        if not (split == number).any():
+            found = f"expected a group of samples for it, found none of {len(drawn)}"
+            told = "set another seed or raise its share (the same for every site), or name the splits in a column"
+            raise DataError(f"{table.path}: shares.{SPLITS[number]}: {found}; {told} (split:)")
+    return split.astype(np.int64)
 
 
 def _sites(table: Table, mapping: Mapping) -> dict[str, IntArray]:

@@ -172,8 +172,15 @@ def _read_parquet(path: Path, wanted: Collection[str], form: Form) -> Table:
         columns = {name: _texts(path, name, found[name], form) for name in wanted}
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: expected a Parquet file, found: {' '.join(str(error).split())}") from None
-    typed = frozenset(name for name in columns if not pa.types.is_string(found[name].type))
+    typed = frozenset(name for name in columns if _is_typed(found[name].type))
     return Table(path, columns, range(1, len(found) + 1), "row", form, typed)
+
+
+def _is_typed(kind: Any) -> bool:
+    """Whether a Parquet type is one of numbers; texts have several types, and may be kept as codes."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _texts(path: Path, name: str, column: Any, form: Form) -> list[str]:
