@@ -1,6 +1,7 @@
 """The driver of preparations: blocks, resumption with the same bytes, faults that name the sample."""
 
 import multiprocessing
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 
 from fedrecon_core.data.folder.check import check_folder
-from fedrecon_core.data.folder.opening import open_folder
+from fedrecon_core.data.folder.content import Samples
+from fedrecon_core.data.folder.opening import open_folder, open_whole
 from fedrecon_core.data.preparation import prepare as driver
 from fedrecon_core.data.preparation.prepare import BLOCK, WORK, prepare, prepare_sites
+from fedrecon_core.data.preparation.recipe import Recipe
 from fedrecon_core.errors import DataError
+from fedrecon_core.types import DatasetSpec, ModalitySpec
 from tests.toys.recipes import contents, made_up, reading
 from tests.toys.small_disk import files_end_at
 
@@ -61,6 +65,36 @@ def test_a_reader_gets_each_sample_once_and_never_more_than_a_block(tmp_path):
     recipe = reading(made_up(), "numbers", read)
     prepare(recipe, tmp_path / "out", silent)
     assert np.array_equal(np.concatenate(seen), np.flatnonzero(recipe.samples.present[:, 0]))
+
+
+@pytest.mark.parametrize(("most", "together"), [(16, 1), (36, 3), (1 << 20, 64)])
+def test_large_samples_are_read_in_smaller_blocks_to_the_same_bytes(tmp_path, monkeypatch, most, together):
+    """A row of ``numbers`` has 12 bytes, one of ``steps`` at most 48."""
+    prepare(made_up(200), tmp_path / "whole", silent)
+    monkeypatch.setattr(driver, "MOST_BYTES", most)
+    sizes: list[int] = []
+    recipe = reading(made_up(200), "numbers", lambda chosen, rows: sizes.append(len(chosen)) or rows)
+    prepare(recipe, tmp_path / "out", silent)
+    assert max(sizes) == together
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_file_of_rows_takes_no_second_copy_of_them(tmp_path):
+    shape, count = (256, 1024), 32  # 1 MiB each
+    spec = DatasetSpec(
+        name="large", classes=("no", "yes"), modalities=(ModalitySpec(name="map", kind="sequence", shape=shape),)
+    )
+    known = np.arange(count)
+    samples = Samples(known, known % 2, known * 0, known, np.ones((count, 1), dtype=bool))
+    recipe = Recipe(spec, samples, {"map": lambda chosen: [np.full(shape, n, dtype=np.float32) for n in chosen]})
+    tracemalloc.start()
+    try:
+        prepare(recipe, tmp_path / "out", silent)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * count * 2**20
+    assert open_folder(tmp_path / "out").arrays["map"][5][0, 0] == 5
 
 
 def test_progress_counts_up_to_the_rows_that_there_are(tmp_path):
@@ -258,6 +292,24 @@ def test_a_modality_that_all_lack_is_refused_before_anything_is_written(tmp_path
     with pytest.raises(DataError, match="made_up: expected some sample with steps, found none in the whole set"):
         prepare(recipe, tmp_path / "out", silent)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_specification_that_no_folder_can_have_is_refused_before_anything_is_written(tmp_path):
+    recipe = made_up(30)
+    twice = replace(recipe, spec=recipe.spec.model_copy(update={"classes": ("yes", "yes")}))
+    with pytest.raises(DataError, match=r"^made_up: classes: expected different names, found 'yes' several times$"):
+        prepare(twice, tmp_path / "out", silent)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sites_may_all_lack_what_the_federation_has(tmp_path):
+    west = made_up(40)
+    west.samples.present[:, 1] = False
+    prepare_sites({".": west}, tmp_path / "out", silent)
+    assert check_folder(tmp_path / "out") == []
+    assert open_folder(tmp_path / "out").spec == west.spec
+    with pytest.raises(DataError, match="expected some sample with modality 'steps', found none in the whole set"):
+        open_whole(tmp_path / "out")
 
 
 def test_a_site_may_lack_what_another_has(tmp_path):

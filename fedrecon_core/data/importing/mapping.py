@@ -144,8 +144,8 @@ class SplitColumn(Frozen):
 
 
 class Shares(Frozen):
-    """The chance of each split for a group of samples, whose own text decides, with ``seed`` and the data set's name: so
-    it is in the same split in every table. The shares hold on average over groups."""
+    """The chance of each split for a group of samples, whose own text decides, with ``seed`` and the data set's name:
+    so it is in the same split in every table. The shares hold on average over groups."""
 
     train: float = Field(default=0.7, gt=0, le=1)
     validation: float = Field(default=0.15, ge=0, le=1)

@@ -29,7 +29,9 @@ def feature_of(medium: str, keys: Params) -> Feature:
 
 
 def through(feature: Feature, cache: Path, content: Callable[[int], Content]) -> ReadRows:
-    """Reads rows by ``feature``, kept in the folder ``cache``; ``content`` gives that of a sample by its position."""
+    """Reads rows by ``feature``, kept in the folder ``cache``; ``content`` gives that of a sample by its position.
+    ``DataError`` now, before any content is read, where a library or weights of the feature are not there."""
+    feature.require()
     cached = CachedFeature(feature, cache)
     return lambda samples: cached.extract([content(sample) for sample in samples.tolist()])
 

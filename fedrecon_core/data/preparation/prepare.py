@@ -13,23 +13,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+from pydantic import ValidationError
 
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.data.folder.content import SAMPLES, array_file, offsets_file
-from fedrecon_core.data.folder.description import DESCRIPTION
+from fedrecon_core.data.folder.description import DESCRIPTION, Description
 from fedrecon_core.data.folder.files import save_array
 from fedrecon_core.data.folder.stamp import stamp
 from fedrecon_core.data.folder.write import seal, write_samples
 from fedrecon_core.data.preparation.recipe import FloatArray, Recipe
 from fedrecon_core.disk import reason, replace_file, replace_text, sweep
 from fedrecon_core.errors import DataError
+from fedrecon_core.faults import explain
 
 WORK = ".preparing"
 """Where finished blocks wait for the others, inside the folder that is being made."""
 BLOCK = 64
-"""Samples that are read together: a feature extractor's batch."""
+"""Samples that are read together, if they are small: a feature extractor's batch."""
+MOST_BYTES = 64 << 20
+"""Of the rows that are read together, but for a single row that is larger."""
 BLOCK_BYTES, MOST_BLOCKS = 4 << 20, 16
 """Small rows wait together, since each file costs a wait for the disk: up to so many bytes, of so many blocks."""
 
@@ -69,10 +74,18 @@ class _Blocks:
         return self.modality in self.recipe.ragged
 
     @property
+    def together(self) -> int:
+        """Samples that are read together."""
+        return max(1, min(BLOCK, MOST_BYTES // self._row_bytes))
+
+    @property
+    def _row_bytes(self) -> int:
+        return 4 * prod(self.recipe.spec[self.modality].shape)
+
+    @property
     def per_file(self) -> int:
         """Samples whose rows wait in one file."""
-        block_bytes = 4 * BLOCK * prod(self.recipe.spec[self.modality].shape)
-        return BLOCK * min(max(BLOCK_BYTES // block_bytes, 1), MOST_BLOCKS)
+        return self.together * min(max(BLOCK_BYTES // (self.together * self._row_bytes), 1), MOST_BLOCKS)
 
     def files(self) -> dict[Path, IntArray]:
         """File -> the samples whose rows it takes."""
@@ -101,36 +114,47 @@ class _Blocks:
 
     def _make(self, file: Path, samples: IntArray, tally: _Tally) -> None:
         rows: list[FloatArray] = []
-        for start in range(0, len(samples), BLOCK):
-            chosen = samples[start : start + BLOCK]
+        for start in range(0, len(samples), self.together):
+            chosen = samples[start : start + self.together]
             for sample, row in zip(chosen.tolist(), self.recipe.rows[self.modality](chosen), strict=True):
                 rows.append(_fitting(self.recipe, self.modality, sample, row))
             tally.add(self.modality, len(chosen))
-        together = np.concatenate(rows) if self.ragged else np.stack(rows)
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        replace_file(file, lambda partial: _save_block(partial, together, lengths))
+        replace_file(file, lambda partial: _save_block(partial, rows, self._shape(lengths), lengths))
 
     def _join(self, folder: Path) -> None:
         """One array of all blocks, of which one is in memory at a time."""
         lengths = np.concatenate([_load_block(file, "lengths") for file in self.files()])
-        shape = self.recipe.spec[self.modality].shape
-        total = (int(lengths.sum()), *shape[1:]) if self.ragged else (len(lengths), *shape)
-        replace_file(folder / array_file(self.modality), lambda partial: self._fill(partial, total))
+        replace_file(folder / array_file(self.modality), lambda partial: self._fill(partial, self._shape(lengths)))
         if self.ragged:
             borders = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
             replace_file(folder / offsets_file(self.modality), lambda partial: save_array(partial, borders))
 
+    def _shape(self, lengths: IntArray) -> tuple[int, ...]:
+        """Of the array of so many rows."""
+        shape = self.recipe.spec[self.modality].shape
+        return (int(lengths.sum()), *shape[1:]) if self.ragged else (len(lengths), *shape)
+
     def _fill(self, path: Path, shape: tuple[int, ...]) -> None:
         with path.open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            _write_header(file, shape)
             for block in self.files():
                 file.write(np.ascontiguousarray(_load_block(block, "rows")).data)
 
 
-def _save_block(path: Path, rows: FloatArray, lengths: IntArray) -> None:
-    with path.open("wb") as file:
-        np.savez(file, rows=rows, lengths=lengths)
+def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+
+
+def _save_block(path: Path, rows: Iterable[FloatArray], shape: tuple[int, ...], lengths: IntArray) -> None:
+    """What ``np.savez`` writes, row by row: one array of all would take their memory a second time."""
+    with zipfile.ZipFile(path, "w") as block:
+        with block.open("rows.npy", "w", force_zip64=True) as file:
+            _write_header(file, shape)
+            for row in rows:
+                file.write(np.ascontiguousarray(row, dtype="<f4").data)
+        with block.open("lengths.npy", "w") as file:
+            np.lib.format.write_array(file, lengths)
 
 
 def _is_whole(path: Path, samples: int) -> bool:
@@ -178,8 +202,10 @@ def prepare(recipe: Recipe, out: Path, progress: Progress) -> None:
 
 
 def prepare_sites(recipes: Mapping[str, Recipe], out: Path, progress: Progress) -> None:
-    """As ``prepare``, a site folder ``out/<name>`` per recipe; sites may lack a modality, even all of them: then another
-    one of the federation has it."""
+    """As ``prepare``, a site folder ``out/<name>`` per recipe; sites may lack a modality, even all of them: then
+    another one of the federation has it."""
+    for recipe in recipes.values():
+        _refuse_unsound(recipe)
     tally = _Tally(progress, _totals(recipes.values()))
     try:
         work = _room(out)
@@ -190,6 +216,15 @@ def prepare_sites(recipes: Mapping[str, Recipe], out: Path, progress: Progress) 
             _clear(work)
     except OSError as error:
         raise _failed(error, out) from None
+
+
+def _refuse_unsound(recipe: Recipe) -> None:
+    """``DataError`` where the specification is one that no folder can be opened with."""
+    raw = {**recipe.spec.model_dump(mode="json"), "faults": [*recipe.faults]}
+    try:
+        Description.model_validate(raw)
+    except ValidationError as error:
+        raise DataError(f"{recipe.spec.name}: {explain(error, raw, Description)}") from None
 
 
 def _write(recipe: Recipe, folder: Path, work: Path, tally: _Tally) -> None:
