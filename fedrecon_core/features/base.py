@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.config import Params
+from fedrecon_core.features.extra import needed
 from fedrecon_core.types import ModalitySpec
 
 FloatArray = NDArray[np.float32]
@@ -34,6 +36,8 @@ class Feature(ABC):
     costly: ClassVar[bool] = False
     """Whether extracting takes so long that the arrays are kept (``CachedFeature``). What is read in no time is read
     again instead: patients' images are not to lie in a second place."""
+    libraries: ClassVar[Mapping[str, str]] = {}
+    """Packages whose versions have a part in the arrays -> the module of each that is imported."""
     version: ClassVar[int] = 1
     """Counts up when the same keys come to mean other arrays, so that no cache gives the old ones."""
 
@@ -51,11 +55,28 @@ class Feature(ABC):
         """The specification of a modality ``name`` that holds this feature."""
 
     def fingerprint(self) -> str:
-        """All that decides the arrays beside the contents: version, keys, and a hash of the weights where there are
-        any."""
-        return f"{self.version} {self.params.model_dump_json()}"
+        """All that decides the arrays beside the contents: version, keys, versions of the libraries, and a hash of the
+        weights where there are any."""
+        return " ".join((str(self.version), self.params.model_dump_json(), *self.editions()))
+
+    def editions(self) -> Sequence[str]:
+        """The libraries with their versions, none of them imported."""
+        return [f"{package} {_edition(package)}" for package in self.libraries]
+
+    def require(self) -> None:
+        """Before thousands of files are read: ``DataError`` where a library cannot be imported or weights are not
+        there."""
+        for module in self.libraries.values():
+            needed(self.params.name, module)
 
     @abstractmethod
     def extract(self, contents: Sequence[Content]) -> list[FloatArray]:
         """float32 [*shape] (ragged: [T_i, D]) per content, in order. ``DataError`` naming an origin that is not what
         the feature reads."""
+
+
+def _edition(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"

@@ -1,8 +1,8 @@
 """Features by the hash of what they are made of: a file that was read once is never read again, under any name.
 
-An entry is a line with a SHA-256 and then a NumPy file. The hash is over the entry's name and that file, so that what was
-damaged, or put under another name, is seen and made anew. Only its owner can read it, since it tells of patients as the
-data do.
+An entry is a line with a SHA-256 and then a NumPy file. The hash is over the entry's name and that file, so that what
+was damaged, or put under another name, is seen and made anew. Only its owner can read it, since it tells of patients as
+the data do.
 """
 
 from __future__ import annotations

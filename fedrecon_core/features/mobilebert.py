@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,11 +60,12 @@ class _Model:
 @FEATURES.register("mobilebert")
 class MobileBert(WeightedFeature):
     """The last hidden state of each token. Only texts of as many tokens pass together, so that there is no padding: an
-    array depends on its neighbours in its last bits at most, and with one thread not at all on the CPUs we tried."""
+    array depends on its neighbours in its last bits at most: larger matrices may be summed in another order."""
 
     Params = MobileBertParams
     medium: ClassVar[Literal["text"]] = "text"
     costly: ClassVar[bool] = True
+    libraries: ClassVar[Mapping[str, str]] = {"transformers": "transformers"}
     params: MobileBertParams
 
     @property
@@ -120,12 +121,11 @@ _NEEDED = ((CONFIG,), NETWORK, WORDS)
 
 def _cached_folder() -> Path:
     """The version of the model that Hugging Face's cache holds, or the folder where it would be."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    found = try_to_load_from_cache(REPOSITORY, CONFIG)
+    hub = needed("mobilebert", "huggingface_hub")
+    found = hub.try_to_load_from_cache(REPOSITORY, CONFIG)
     if isinstance(found, str):
         return Path(found).parent
-    return Path(constants.HF_HUB_CACHE) / f"models--{REPOSITORY.replace('/', '--')}"
+    return Path(hub.constants.HF_HUB_CACHE) / f"models--{REPOSITORY.replace('/', '--')}"
 
 
 def _absent(folder: Path, names: Sequence[str]) -> DataError:

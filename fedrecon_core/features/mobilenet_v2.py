@@ -3,7 +3,7 @@ extra ``[features]`` (torchvision)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -51,6 +51,8 @@ class MobileNetV2(WeightedFeature):
     Params = MobileNetV2Params
     medium: ClassVar[Literal["image"]] = "image"
     costly: ClassVar[bool] = True
+    libraries: ClassVar[Mapping[str, str]] = {"torchvision": "torchvision", "pillow": "PIL"}
+    version: ClassVar[int] = 2  # images are turned as their EXIF data say
     params: MobileNetV2Params
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -31,6 +31,8 @@ class Pixels(Feature):
 
     Params = PixelsParams
     medium: ClassVar[Literal["image"]] = "image"
+    libraries: ClassVar[Mapping[str, str]] = {"pillow": "PIL"}
+    version: ClassVar[int] = 2  # images are turned as their EXIF data say
     params: PixelsParams
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
@@ -64,6 +64,7 @@ class SpectralFeature(Feature):
 
     medium: ClassVar[Literal["audio"]] = "audio"
     costly: ClassVar[bool] = True
+    libraries: ClassVar[Mapping[str, str]] = {"librosa": "librosa"}
     params: SoundParams
 
     @property

@@ -27,10 +27,15 @@ class WeightedFeature(Feature):
         return tuple(self.locate())
 
     def fingerprint(self) -> str:
-        """Version, keys and contents of the files; where these lie decides nothing."""
+        """Version, keys, libraries and contents of the files; where these lie decides nothing."""
         keys = self.params.model_dump_json(exclude={"weights"})
         digests = (f"{path.name} {sha256_of(path)}" for path in self.files)
-        return " ".join((str(self.version), keys, *digests))
+        return " ".join((str(self.version), keys, *self.editions(), *digests))
+
+    def require(self) -> None:
+        """The libraries, and that the files are there; what is in them is read with the first content."""
+        super().require()
+        _ = self.files
 
 
 def sha256_of(path: Path) -> str:

@@ -5,12 +5,16 @@ import sys
 import pytest
 import torch
 
+from fedrecon_core.data.preparation.contents import through
 from fedrecon_core.errors import DataError
+from fedrecon_core.features import base
 from fedrecon_core.features.base import Content
 from fedrecon_core.features.extra import needed
 from fedrecon_core.features.log_mel import LogMel, LogMelParams
+from fedrecon_core.features.mfcc import Mfcc, MfccParams
 from fedrecon_core.features.mobilebert import MobileBert, MobileBertParams
 from fedrecon_core.features.mobilenet_v2 import MobileNetV2, MobileNetV2Params
+from fedrecon_core.features.pixels import Pixels, PixelsParams
 from tests.toys.contents import contents_of
 
 pytestmark = pytest.mark.quick
@@ -117,3 +121,57 @@ def test_pixels_and_sound_of_the_same_content_are_told_apart():
     """A feature that is given another medium says what it expected."""
     with pytest.raises(DataError, match=r"^clip: expected a WAV file, found other bytes; "):
         LogMel(LogMelParams()).extract([Content(contents_of("image")[0].data, "clip")])
+
+
+def test_a_library_or_weights_that_are_absent_are_told_before_any_content_is_read(monkeypatch, tmp_path):
+    def opened(*_):
+        pytest.fail("a content was read")
+
+    monkeypatch.setattr(LogMel, "libraries", {"no_such_library": "no_such_library"})
+    with pytest.raises(DataError) as caught:
+        through(LogMel(LogMelParams()), tmp_path, opened)
+    assert str(caught.value).startswith("log_mel: expected the library no_such_library, found none; ")
+    monkeypatch.setattr(MobileNetV2, "libraries", {})
+    absent = str(tmp_path / "absent.pth")
+    with pytest.raises(DataError, match=r"^mobilenet_v2: expected the file of its weights .*absent\.pth, found none; "):
+        through(MobileNetV2(MobileNetV2Params(weights=absent)), tmp_path, opened)
+
+
+def test_another_version_of_a_library_is_another_feature_and_none_is_imported(monkeypatch, tmp_path):
+    features = [
+        LogMel(LogMelParams()),
+        Mfcc(MfccParams()),
+        Pixels(PixelsParams()),
+        MobileNetV2(MobileNetV2Params(weights=weights(tmp_path, "w.pth") + "/w.pth")),
+        MobileBert(MobileBertParams(weights=weights(tmp_path, "config.json", "model.safetensors", "vocab.txt"))),
+    ]
+    monkeypatch.setattr("builtins.__import__", refusing(__import__))
+    for feature in features:
+        for package in feature.libraries:
+            with monkeypatch.context() as patch:
+                patch.setattr(base, "version", lambda name: "1.0")
+                known = feature.fingerprint()
+                patch.setattr(base, "version", lambda name, other=package: "1.1" if name == other else "1.0")
+                assert feature.fingerprint() != known, (feature, package)
+    assert [list(feature.libraries) for feature in features] == [
+        ["librosa"],
+        ["librosa"],
+        ["pillow"],
+        ["torchvision", "pillow"],
+        ["transformers"],
+    ]
+
+
+def refusing(real):
+    heavy = {"librosa", "torchvision", "transformers", "PIL"}
+
+    def imported(name, *given, **keys):
+        assert name.partition(".")[0] not in heavy, name
+        return real(name, *given, **keys)
+
+    return imported
+
+
+def test_a_library_that_is_not_installed_has_no_version_in_the_fingerprint(monkeypatch):
+    monkeypatch.setattr(LogMel, "libraries", {"no-such-package": "none"})
+    assert LogMel(LogMelParams()).fingerprint().endswith(" no-such-package none")
