@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from fedrecon_core.data.site import SiteData, open_site
 from fedrecon_core.data.statistics import scaled
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import RunError
-from fedrecon_core.local.evaluate import Score, predict
+from fedrecon_core.local.evaluate import Predictions, Score, predict
 from fedrecon_core.metrics.accuracy import Accuracy
 from fedrecon_core.metrics.base import all_metrics
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import State, write_group
+from fedrecon_core.task.target import target_of
 from server.exchange import Replies, exchange, needed
 from server.handshake import Central, Started, deadline_of
 from server.predictions import write_predictions
@@ -68,7 +69,7 @@ class ServerEvaluator(Evaluator):
         found = predict(self._started.recovery, self._groups, knowledge.after_scaling(data.spec), data, split)
         if split == "test":
             write_predictions(self._directory / "predictions.parquet", data, found)
-        return Scored(found.score(data))
+        return Scored(_with_scores(found, data))
 
     def _set(self, split: str, knowledge: Knowledge) -> SiteData:
         if split not in self._sets:
@@ -80,6 +81,13 @@ class ServerEvaluator(Evaluator):
             )
             self._sets[split] = scaled(opened, knowledge.statistics)
         return self._sets[split]
+
+
+def _with_scores(found: Predictions, data: SiteData) -> Score:
+    """Exact in every metric: whoever holds the samples needs no histogram of them."""
+    score, something = found.score(data), data.present.any(dim=1)
+    exact = target_of(data.spec).with_scores(score.counts, found.logits[something], data.labels[something])
+    return replace(score, counts=exact)
 
 
 class SiteEvaluator(Evaluator):
@@ -145,9 +153,10 @@ def evaluator_for(started: Started, strategy: Any, grid: Grid, directory: Path, 
 
 
 def metrics_line(round_: int, split: str, scored: Scored) -> dict[str, Any]:
-    """The line of ``metrics.jsonl``. ``<metric>_error`` is the bound of one that is not exact. Samples with nothing
-    present are scored apart, in fields ``empty_*``; where sites evaluate, it says how many were asked and which of them
-    gave no score."""
+    """The line of ``metrics.jsonl``. ``<metric>_error`` is the bound of one that may not be exact, ``<metric>_classes``
+    says over how many classes one is a mean that some may lack; with 0 the metric itself is not there. Samples with
+    nothing present are scored apart, in fields ``empty_*``; where sites evaluate, it says how many were asked and which
+    of them gave no score."""
     score = scored.score
     n, empty = score.counts.samples, score.empty.samples
     line = {"round": round_, "split": split, "n": n, "loss": score.loss_sum / max(n, 1), **all_metrics(score.counts)}
@@ -157,3 +166,13 @@ def metrics_line(round_: int, split: str, scored: Scored) -> dict[str, Any]:
         failures = {"failures": dict(scored.replies.failures)} if scored.replies.failures else {}
         line.update({"sites": scored.replies.asked, **failures})
     return line
+
+
+def selected(line: Mapping[str, Any], select: str) -> float:
+    """The number by which ``evaluate.select`` compares the round of ``line``; ``RunError`` where it does not exist."""
+    if select not in line:
+        raise RunError(
+            f"evaluate.select: round {line['round']} has no {select}: expected a class that some of the {line['n']} "
+            f"{line['split']} samples have and others lack, found none; select another metric or hold out more samples"
+        )
+    return float(line[select])

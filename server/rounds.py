@@ -16,7 +16,7 @@ from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import State, parameters_sha256, read_group
 from server import checkpoint
 from server.checkpoint import Best, Training
-from server.evaluation import Evaluator, NotScoredError, Scored, metrics_line
+from server.evaluation import Evaluator, NotScoredError, Scored, metrics_line, selected
 from server.exchange import Replies, exchange, needed
 from server.handshake import Started, deadline_of
 from server.manifest import data_changes, joined_sites, sites_of
@@ -169,8 +169,9 @@ class Rounds:
             return None
         self._tell_unscored(f"round {round_}: evaluation", scored)
         line = metrics_line(round_, "validation", scored)
-        if line[self.config.evaluate.select] > self.training.best.score:
-            self.training.best = Best(round_, line[self.config.evaluate.select])
+        chosen_by = selected(line, self.config.evaluate.select)
+        if chosen_by > self.training.best.score:
+            self.training.best = Best(round_, chosen_by)
             self.training.best_groups = dict(self.training.groups)
             self.training.best_trained = dict(self.training.trained)
             self.training.best_quality = dict(self.training.quality)

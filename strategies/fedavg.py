@@ -14,9 +14,11 @@ from pydantic import model_validator
 from fedrecon_core.config import Params
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.faults import MisfitError
+from fedrecon_core.local.evaluate import Score
 from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.registry import RECOVERIES, STRATEGIES
 from fedrecon_core.state import State
+from fedrecon_core.types import DatasetSpec
 from strategies import messages
 from strategies.aggregation import weighted_mean
 from strategies.federation import Federation
@@ -180,7 +182,7 @@ class FedAvg(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Pooled counts and loss sums: the sum over the sites."""
-        return pooled(reply.content for reply in replies)
+        return pooled((reply.content for reply in replies), self.federation.spec)
 
     def summary(self) -> None:
         """Log what runs."""
@@ -200,16 +202,11 @@ def _mean_losses(received: list[messages.TrainReply]) -> messages.MetricValues:
     return losses
 
 
-def pooled(contents: Iterable[RecordDict]) -> MetricRecord | None:
-    """The element-wise sum of the sites' score records, in the order given; None without any."""
-    total: dict[str, Any] = {}
+def pooled(contents: Iterable[RecordDict], spec: DatasetSpec) -> MetricRecord | None:
+    """The sum of the sites' scores on data of ``spec``, in the order given, as a site would send it; None without
+    any."""
+    total: dict[str, Score] = {}
     for content in contents:
-        for key, value in messages.scores_of(content).items():
-            known = total.get(key)
-            if known is None:
-                total[key] = value
-            elif isinstance(value, list):
-                total[key] = [a + b for a, b in zip(known, value, strict=True)]
-            else:
-                total[key] = known + value
-    return MetricRecord(total) if total else None
+        for split, score in messages.read_scores(messages.scores_of(content), spec).items():
+            total[split] = total[split] + score if split in total else score
+    return messages.scores_of(messages.write_scores(total)) if total else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from fedrecon_core.errors import ConfigError
@@ -21,10 +23,14 @@ class Counts:
     ``confusion`` int64: multiclass [C, C], rows the true class, columns the predicted one; multilabel [C, 2, 2], for
     each class rows the truth (no, yes), columns the answer. ``histograms`` int64 [C, 2, BINS], multilabel alone: for
     each class, how many samples without and with it have their logit in each bin (``metrics/histograms.py``).
+    ``logits`` [N, C] and ``labels`` (zeros and ones [N, C]), multilabel alone: the samples' own, where whoever counts
+    holds them. They make a metric exact, and never travel.
     """
 
     confusion: Tensor
     histograms: Tensor | None = None
+    logits: Tensor | None = None
+    labels: Tensor | None = None
 
     @property
     def target(self) -> str:
@@ -42,11 +48,27 @@ class Counts:
         return int(self.questions[0].sum())
 
     def __add__(self, other: Counts) -> Counts:
-        """The counts of both sets together."""
-        confusion = self.confusion + other.confusion
-        if self.histograms is None or other.histograms is None:
-            return Counts(confusion)
-        return Counts(confusion, self.histograms + other.histograms)
+        """The counts of both sets together. ``ValueError`` where one of them lacks what the other has."""
+        return Counts(
+            self.confusion + other.confusion,
+            _together("histograms", self.histograms, other.histograms, torch.add),
+            _together("logits", self.logits, other.logits, _joined),
+            _together("labels", self.labels, other.labels, _joined),
+        )
+
+
+def _joined(first: Tensor, second: Tensor) -> Tensor:
+    return torch.cat([first, second])
+
+
+def _together(
+    what: str, first: Tensor | None, second: Tensor | None, join: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor | None:
+    if first is None and second is None:
+        return None
+    if first is None or second is None:
+        raise ValueError(f"counts with {what} and counts without cannot be added; count both sets in the same way")
+    return join(first, second)
 
 
 class Metric(ABC):
@@ -62,16 +84,26 @@ class Metric(ABC):
 
     @staticmethod
     def error(counts: Counts) -> float | None:
-        """At most how far ``compute`` is from the metric of the samples themselves; None where it is exact."""
+        """At most how far ``compute`` is from the metric of the samples themselves; None where it is always exact."""
+        return None
+
+    @staticmethod
+    def classes(counts: Counts) -> int | None:
+        """Over how many classes ``compute`` is a mean, where some may have none of their own; None where each has. With
+        0 there is no such number, whatever ``compute`` says."""
         return None
 
 
 def all_metrics(counts: Counts) -> dict[str, float]:
-    """Every registered metric that applies to ``counts``, by name, with ``<name>_error`` beside one that is not
-    exact."""
+    """Every registered metric that applies to ``counts``, by name, with ``<name>_error`` beside one that may
+    not be exact and ``<name>_classes`` beside one that some classes may lack; where all do, that 0 stands alone."""
     found: dict[str, float] = {}
     for name in applicable(counts.target):
         metric: type[Metric] = METRICS.get(name)
+        if (classes := metric.classes(counts)) is not None:
+            found[f"{name}_classes"] = classes
+        if classes == 0:
+            continue
         found[name] = metric.compute(counts)
         if (error := metric.error(counts)) is not None:
             found[f"{name}_error"] = error

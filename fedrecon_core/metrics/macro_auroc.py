@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from fedrecon_core.metrics.base import Counts, Metric
-from fedrecon_core.metrics.histograms import auroc
+from fedrecon_core.metrics.histograms import auroc, exact_auroc
 from fedrecon_core.registry import METRICS
 
 
@@ -18,19 +18,26 @@ class MacroAUROC(Metric):
     @staticmethod
     def compute(counts: Counts) -> float:
         """As scikit-learn's ``roc_auc_score(average="macro")`` within ``error``; 0 without any such class."""
-        return _mean(auroc(_histograms(counts))[0])
+        return _mean(_areas(counts)[0])
 
     @staticmethod
     def error(counts: Counts) -> float:
-        """The mean of the classes' bounds."""
-        return _mean(auroc(_histograms(counts))[1])
+        """The mean of the classes' bounds; 0 where the scores themselves are at hand."""
+        return _mean(_areas(counts)[1])
+
+    @staticmethod
+    def classes(counts: Counts) -> int:
+        """Those that have both."""
+        return len(_areas(counts)[0])
 
 
 def _mean(values: Tensor) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
-def _histograms(counts: Counts) -> Tensor:
+def _areas(counts: Counts) -> tuple[Tensor, Tensor]:
+    if counts.logits is not None and counts.labels is not None:
+        return exact_auroc(counts.logits, counts.labels)
     if counts.histograms is None:
-        raise ValueError("macro_auroc needs the histograms of the scores, these counts have none")
-    return counts.histograms
+        raise ValueError("macro_auroc needs the scores or their histograms, these counts have neither")
+    return auroc(counts.histograms)

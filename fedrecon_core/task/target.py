@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -37,7 +38,11 @@ class Target(ABC):
 
     @abstractmethod
     def count(self, logits: Tensor, labels: Tensor) -> Counts:
-        """What the predictions add up to, on the CPU."""
+        """What the predictions add up to, on the CPU, and may leave a site."""
+
+    @abstractmethod
+    def with_scores(self, counts: Counts, logits: Tensor, labels: Tensor) -> Counts:
+        """``counts`` of these with what makes their metrics exact, on the CPU, for whoever holds the data."""
 
     @abstractmethod
     def shapes(self, classes: int) -> dict[str, tuple[int, ...]]:
@@ -73,6 +78,10 @@ class Multiclass(Target):
         cells = torch.bincount(labels * classes + self.predictions(logits), minlength=classes**2)
         return Counts(cells.reshape(classes, classes).cpu())
 
+    def with_scores(self, counts: Counts, logits: Tensor, labels: Tensor) -> Counts:
+        """They are exact as they are."""
+        return counts
+
     def shapes(self, classes: int) -> dict[str, tuple[int, ...]]:
         """Of the matrix alone."""
         return {"confusion": (classes, classes)}
@@ -106,6 +115,10 @@ class Multilabel(Target):
         """Histograms of the logits, and their halves at probability 0.5."""
         counted = histograms(logits, labels)
         return Counts(answers(counted), counted)
+
+    def with_scores(self, counts: Counts, logits: Tensor, labels: Tensor) -> Counts:
+        """The scores themselves beside their histograms."""
+        return replace(counts, logits=logits.cpu(), labels=labels.cpu())
 
     def shapes(self, classes: int) -> dict[str, tuple[int, ...]]:
         """Of both."""

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 DASH = "–"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
     """A share of one as per cent: ``0.6214`` is ``62.1%``."""
     return DASH if share is None else f"{100 * share:.{digits}f}%"
+
+
+def bounded(share: float | None, bound: float | None) -> str:
+    """A share with the bound of its error, rounded up, where there is one: ``62.1% ± 0.04%``."""
+    if share is None or not bound:
+        return percent(share)
+    return f"{percent(share)} ± {math.ceil(round(10_000 * bound, 6)) / 100:.2f}%"
 
 
 def decimal(value: float | None, digits: int = 3) -> str:

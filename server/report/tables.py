@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.markup import escape
 from rich.table import Table
 
-from server.report.formats import DASH, count, decimal, percent, seconds, size
+from server.report.formats import DASH, bounded, count, decimal, percent, seconds, size
 from server.report.reader import RunRecord, number
 from server.report.summary import Direction, best_round, final_scores, rounds_done, scores, status, traffic
 
@@ -25,7 +25,10 @@ def final_table(record: RunRecord) -> Table:
 def _rows(record: RunRecord) -> Iterator[tuple[str, str]]:
     test = final_scores(record)
     for field, name in scores(record).items():
-        yield f"Test {name[0].lower() + name[1:] if name != 'UAR' else name}", percent(number(test.get(field)))
+        yield (
+            f"Test {name[0].lower() + name[1:] if name != 'UAR' else name}",
+            bounded(number(test.get(field)), number(test.get(f"{field}_error"))),
+        )
     yield "Test loss", decimal(number(test.get("loss")))
     yield "Best round", f"{count(best_round(record))} of {rounds_done(record)}"
     yield "Downloaded by the sites", _sent(record, "down")

@@ -12,12 +12,13 @@ from rich.console import Console
 from sklearn.metrics import f1_score, roc_auc_score
 from typer.testing import CliRunner
 
-from fedrecon_core.errors import ConfigError, DataError
+from fedrecon_core.errors import ConfigError, DataError, RunError
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, RECOVERIES, discover
 from server import run_pictures
 from server.cli import application
 from server.coherence import measure
 from server.engines.inprocess import InProcess
+from server.evaluation import selected
 from server.prepare import prepare
 from server.report.reader import read_run
 from server.report.tables import final_table
@@ -30,7 +31,7 @@ discover((*CORE_PACKAGES, "strategies"))
 
 SAMPLE = {"level": "sample", "rate": 0.5}
 MISSING = {"train": SAMPLE, "validation": SAMPLE, "test": SAMPLE}
-SCORES = {"accuracy", "macro_auroc", "macro_auroc_error", "macro_f1"}
+SCORES = {"accuracy", "macro_auroc", "macro_auroc_error", "macro_auroc_classes", "macro_f1"}
 
 
 def settings(recovery="mask", **sections):
@@ -46,7 +47,8 @@ def test_every_recovery_runs_and_scores(recovery, tmp_path):
         assert math.isfinite(line["loss"]) and 0 < line["loss"] < 3
     for line in (*found[1::2], found[-1], result(run)["test"]):
         assert set(line) >= SCORES and "uar" not in line
-        assert all(0 <= line[name] <= 1 for name in SCORES)
+        assert all(0 <= line[name] <= 1 for name in SCORES - {"macro_auroc_classes"})
+        assert line["macro_auroc_error"] == 0 and line["macro_auroc_classes"] == 3
     assert found[-1]["n"] == 24
 
 
@@ -65,7 +67,18 @@ def test_server_and_sites_give_the_same_scores(server_run, tmp_path):
         mine, theirs = without_clock(mine), without_clock(theirs)
         theirs.pop("sites", None)
         assert mine.pop("loss") == pytest.approx(theirs.pop("loss"), rel=1e-6)
+        area, error = mine.pop("macro_auroc", None), mine.pop("macro_auroc_error", None)
+        if area is not None:
+            assert error == 0 and abs(theirs.pop("macro_auroc") - area) <= theirs.pop("macro_auroc_error") + 1e-12
         assert mine == theirs
+
+
+def test_the_best_round_cannot_be_chosen_by_a_number_that_does_not_exist():
+    line = {"round": 3, "split": "validation", "n": 5, "accuracy": 0.5, "macro_auroc_classes": 0}
+    assert selected(line, "accuracy") == 0.5
+    with pytest.raises(RunError, match=r"^evaluate\.select: round 3 has no macro_auroc: .* found none; .*$") as caught:
+        selected(line, "macro_auroc")
+    assert "\n" not in str(caught.value)
 
 
 def test_scores_are_those_of_the_predictions(server_run):
@@ -79,7 +92,7 @@ def test_scores_are_those_of_the_predictions(server_run):
     assert test["macro_f1"] == pytest.approx(
         f1_score(rows["label"], rows["predicted"], average="macro", zero_division=0)
     )
-    assert abs(test["macro_auroc"] - roc_auc_score(rows["label"], chances)) <= test["macro_auroc_error"] + 1e-12
+    assert test["macro_auroc"] == pytest.approx(roc_auc_score(rows["label"], chances), abs=1e-12)
     expected = -(rows["label"] * np.log(chances) + (1 - rows["label"]) * np.log(1 - chances)).mean()
     assert test["loss"] == pytest.approx(expected, rel=1e-5)
 

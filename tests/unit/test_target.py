@@ -18,8 +18,8 @@ from fedrecon_core.data.site import own_site
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.inference import load_model, save_model
 from fedrecon_core.local.evaluate import Predictions
-from fedrecon_core.metrics.base import all_metrics, applicable, check_select
-from fedrecon_core.metrics.histograms import BINS, WIDTH, answers, auroc, histograms
+from fedrecon_core.metrics.base import Counts, all_metrics, applicable, check_select
+from fedrecon_core.metrics.histograms import BINS, HALF, answers, auroc, dense, histograms, sparse
 from fedrecon_core.recovery.base import TaskObjective, recovery_for
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import read_group
@@ -103,9 +103,15 @@ def reference(logits, labels) -> dict[str, float]:
     }
 
 
+def exact(logits, labels) -> dict[str, float]:
+    """The metrics where the scores themselves are at hand."""
+    return all_metrics(SEVERAL.with_scores(SEVERAL.count(logits, labels), logits, labels))
+
+
 def agree(logits, labels) -> dict[str, float]:
     found, expected = all_metrics(SEVERAL.count(logits, labels)), reference(logits, labels)
-    assert set(found) == {"accuracy", "macro_f1", "macro_auroc", "macro_auroc_error"}
+    assert set(found) == {"accuracy", "macro_f1", "macro_auroc", "macro_auroc_error", "macro_auroc_classes"}
+    assert exact(logits, labels) == pytest.approx({**found, **expected, "macro_auroc_error": 0.0}, abs=1e-12)
     assert found["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-12)
     assert found["macro_f1"] == pytest.approx(expected["macro_f1"], abs=1e-12)
     assert abs(found["macro_auroc"] - expected["macro_auroc"]) <= found["macro_auroc_error"] + 1e-12
@@ -123,11 +129,13 @@ def test_metrics_agree_with_scikit_learn_within_the_bound(seed, decimals):
 def test_a_class_without_positives_or_negatives_counts_in_f1_and_not_in_auroc(constant):
     logits, labels = drawn(1)
     labels[:, 2] = constant
-    agree(logits, labels)
+    assert agree(logits, labels)["macro_auroc_classes"] == 4
     logits[:, 2] = -1.0
     agree(logits, labels)
     labels[:] = constant
-    assert agree(logits, labels)["macro_auroc"] == 0
+    for found in (all_metrics(SEVERAL.count(logits, labels)), exact(logits, labels)):
+        assert set(found) == {"accuracy", "macro_f1", "macro_auroc_classes"}
+        assert found["macro_auroc_classes"] == 0
 
 
 def test_one_rare_positive_among_many():
@@ -145,7 +153,7 @@ def test_scores_that_are_all_equal_have_an_area_of_a_half_and_say_how_little_tha
 
 @pytest.mark.parametrize(("order", "area"), [(1, 1.0), (-1, 0.0)])
 def test_the_bound_is_reached_where_all_of_a_bin_fall_the_same_way(order, area):
-    logits = order * torch.tensor([[0.01], [0.011], [0.02], [0.021]]) + (0 if order > 0 else WIDTH)
+    logits = order * torch.tensor([[1.0], [1.001], [1.014], [1.015]])
     logits, labels = logits.repeat(1, 2), torch.tensor([[0, 0], [0, 0], [1, 1], [1, 1]])
     found = agree(logits, labels)
     assert roc_auc_score(labels, logits) == area
@@ -153,18 +161,71 @@ def test_the_bound_is_reached_where_all_of_a_bin_fall_the_same_way(order, area):
 
 
 def test_scores_a_bin_apart_are_told_apart_exactly():
-    logits = WIDTH * (torch.arange(64.0) - 32)[:, None].repeat(1, 2)
-    labels = torch.stack([torch.arange(64) % 3 == 0, torch.arange(64) % 5 > 1], dim=1).long()
+    octaves = 2.0 ** torch.arange(-14, 7)
+    borders = (octaves[:, None] * (1 + torch.arange(64) / 64)).flatten()[: 20 * 64 + 1]
+    logits = torch.cat([-borders, torch.zeros(1), borders])[:, None].repeat(1, 2)
+    turn = torch.arange(len(logits))
+    labels = torch.stack([turn % 3 == 0, turn % 5 > 1], dim=1).long()
+    assert histograms(logits, labels).sum(dim=1).max() == 1
     found = agree(logits, labels)
     assert found["macro_auroc_error"] == 0
     assert found["macro_auroc"] == pytest.approx(roc_auc_score(labels, logits), abs=1e-15)
 
 
-def test_answers_and_borders_are_those_of_probability_one_half():
-    logits = torch.tensor([[0.0, 1e-30, -1e-30, 1e9, -1e9, float("nan")]])
+@pytest.mark.parametrize("size", [0.1, 0.01, 10.0])
+def test_the_bound_is_small_whatever_the_size_of_the_logits(size):
+    draw = torch.Generator().manual_seed(5)
+    labels = (torch.rand(1000, 3, generator=draw) < 0.3).long()
+    logits = size * (torch.randn(1000, 3, generator=draw) + labels) / 4 - 0.01 * size
+    assert agree(logits, labels)["macro_auroc_error"] < 0.004
+
+
+def test_no_bin_holds_a_higher_score_than_the_next_and_what_lies_in_one_differs_by_little():
+    draw = torch.Generator().manual_seed(6)
+    scores = torch.randn(20000, generator=draw) * 2.0 ** torch.randint(-20, 9, (20000,), generator=draw)
+    scores = scores.sort().values
+    places = [int(histograms(score.reshape(1, 1), torch.zeros(1, 1).long())[0, 0].argmax()) for score in scores[::20]]
+    assert places == sorted(places)
+    for low, high, first, second in zip(scores[::20], scores[20::20], places, places[1:], strict=False):
+        inside = first == second and min(abs(low), abs(high)) >= 2.0**-14 and max(abs(low), abs(high)) < 64
+        assert not inside or abs(high - low) <= min(abs(low), abs(high)) / 64
+
+
+def test_infinite_scores_and_none_are_ranked_as_in_the_histograms():
+    logits = torch.tensor([[float("nan")], [-float("inf")], [0.0], [float("inf")], [float("inf")]])
+    labels = torch.tensor([[1], [0], [0], [1], [0]])
+    found = exact(logits, labels)
+    assert found["macro_auroc"] == pytest.approx((0.5 + 2.5) / 6)
+    assert found["macro_auroc"] == all_metrics(SEVERAL.count(logits, labels))["macro_auroc"]
+
+
+def test_sparse_histograms_become_the_same_again_and_are_no_longer_than_the_answers():
+    counted = histograms(*drawn(7))
+    places, counts = sparse(counted)
+    assert len(places) == len(counts) <= 60 * 5 and places == sorted(places) and sum(counts) == 60 * 5
+    assert torch.equal(dense(places, counts, (5, 2, BINS)), counted)
+    assert sparse(dense([], [], (5, 2, BINS))) == ([], [])
+
+
+def test_scores_at_hand_add_up_and_counts_of_two_kinds_do_not():
+    logits, labels = drawn(8)
+    halves = [(logits[part], labels[part]) for part in (slice(0, 17), slice(17, 60))]
+    first, second = (SEVERAL.with_scores(SEVERAL.count(*half), *half) for half in halves)
+    assert all_metrics(first + second) == exact(logits, labels)
+    counts = SEVERAL.count(*halves[1])
+    with pytest.raises(ValueError, match="counts with logits and counts without"):
+        first + counts
+    for pair in ((counts, Counts(counts.confusion)), (Counts(counts.confusion), counts)):
+        with pytest.raises(ValueError, match="counts with histograms and counts without"):
+            pair[0] + pair[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_answers_and_borders_are_those_of_probability_one_half(dtype):
+    logits = torch.tensor([[0.0, 1e-30, -1e-30, 1e9, -1e9, float("nan")]], dtype=dtype)
     counted = histograms(logits, torch.ones(1, 6, dtype=torch.int64))
     assert counted.dtype == torch.int64 and counted.shape == (6, 2, BINS)
-    assert counted[:, 1].argmax(dim=1).tolist() == [BINS // 2 - 1, BINS // 2, BINS // 2 - 1, BINS - 1, 0, 0]
+    assert counted[:, 1].argmax(dim=1).tolist() == [HALF - 1, HALF, HALF - 1, BINS - 1, 0, 0]
     assert answers(counted)[:, 1].tolist() == [[1, 0], [0, 1], [1, 0], [0, 1], [1, 0], [1, 0]]
     assert SEVERAL.predictions(logits).tolist() == [[0, 1, 0, 1, 0, 0]]
     assert SEVERAL.probabilities(torch.tensor([[0.0]])).item() == 0.5

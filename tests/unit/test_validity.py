@@ -12,6 +12,7 @@ from flwr.app import Array, MetricRecord
 from fedrecon_core.local.evaluate import Score
 from fedrecon_core.local.loop import LocalResult
 from fedrecon_core.metrics.base import Counts
+from fedrecon_core.metrics.histograms import sparse
 from fedrecon_core.state import TransferPlan
 from fedrecon_core.task.target import target_of
 from fedrecon_core.types import DatasetSpec
@@ -234,6 +235,16 @@ def spoilt(table: str, change: Callable[[torch.Tensor], None]) -> Any:
     return answer_of(Counts(**tables))
 
 
+BINS_SENT, IN_BINS_SENT = sparse(GOOD.histograms)  # type: ignore[arg-type]
+
+
+def retold(**fields: list[Any]) -> Any:
+    """The good multilabel scores with lists of them exchanged."""
+    answer = answer_of(GOOD)
+    record = dict(answer.content["metrics"]) | {f"test.{name}": values for name, values in fields.items()}
+    return SimpleNamespace(content=SimpleNamespace(metric_records={"metrics": record}))
+
+
 def moved(table: torch.Tensor) -> None:
     table[0, 1], table[0, 0] = table[0, 0].clone(), table[0, 1].clone()
 
@@ -245,13 +256,25 @@ def test_good_scores_of_several_labels_have_no_fault() -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (answer_of(Counts(GOOD.confusion)), "its score lacks 'test.histograms'"),
+        (answer_of(Counts(GOOD.confusion)), "its score lacks 'test.bins'"),
         (spoilt("confusion", lambda table: table[0].mul_(2)), "as many answers for every class, found 3 for one and 6"),
         (spoilt("confusion", lambda table: table.mul_(2)), "at most its 3 samples of test, found 6"),
         (spoilt("confusion", lambda table: table.sub_(1)), "found -1"),
         (spoilt("confusion", moved), "tell of different samples"),
         (spoilt("histograms", moved), "tell of different samples"),
-        (spoilt("histograms", lambda table: table[1, 0, 7].sub_(1)), "in each bin of a histogram, found -1"),
+        (
+            spoilt("histograms", lambda table: table[1, 0, 7].sub_(1)),
+            "at least 1 in the bins of the histograms, found -1",
+        ),
+        (retold(bins=[-1, *BINS_SENT[1:]]), "expected ascending bins of the histograms from 0 to"),
+        (retold(bins=[*BINS_SENT[:-1], 2**40]), "expected ascending bins of the histograms from 0 to"),
+        (retold(bins=BINS_SENT[::-1]), "expected ascending bins of the histograms from 0 to"),
+        (retold(bins=[BINS_SENT[0], *BINS_SENT[:-1]]), "expected ascending bins of the histograms from 0 to"),
+        (retold(bins=BINS_SENT[1:]), "expected a count for each of 5 bins of the histograms, found 6"),
+        (retold(in_bins=[0, *IN_BINS_SENT[1:]]), "at least 1 in the bins of the histograms, found 0"),
+        (retold(in_bins=[2**70, *IN_BINS_SENT[1:]]), "cannot be read"),
+        (retold(in_bins=[1.5, *IN_BINS_SENT[1:]]), "found others in test.in_bins"),
+        (retold(in_bins=IN_BINS_SENT[1:], bins=BINS_SENT[1:]), "tell of different samples"),
         (spoilt("histograms", lambda table: table[1, 0, 7].add_(2**62)), "found 4611686018427387904"),
         (scores([[2, 0], [1, 0]]), "cannot be read"),
     ],
