@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedrecon_core import config
 from fedrecon_core.config import DataParams
@@ -47,7 +47,8 @@ from fedrecon_core.data.views import View
 from fedrecon_core.errors import DataError
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.features.base import Feature
-from fedrecon_core.registry import DATASETS
+from fedrecon_core.features.spectral import SoundParams
+from fedrecon_core.registry import DATASETS, FEATURES
 from fedrecon_core.types import DatasetSpec, Frozen
 
 RARE = 10
@@ -65,13 +66,23 @@ FAULTS = (
 class MeldRaw(Frozen):
     """``classes``: the emotions that are classes; utterances of others are left out. ``missing_audio: allow`` takes an
     utterance without a wav file as a sample that lacks ``audio``; else it is a fault. ``encoding`` of the tables.
-    ``audio`` and ``text``: the features that the modalities hold."""
+    ``audio`` and ``text``: the features that the modalities hold; sounds longer than those of ``audio`` may be are cut,
+    as in the benchmark, unless ``audio.longer`` says otherwise."""
 
     classes: tuple[Emotion, ...] = Field(default=("neutral", "sadness", "joy", "anger"), min_length=2)
     missing_audio: Literal["refuse", "allow"] = "refuse"
     encoding: str = "utf-8"
     audio: config.Feature = Field(default="log_mel", validate_default=True)
     text: config.Feature = Field(default="mobilebert", validate_default=True)
+
+    @field_validator("audio", mode="before")
+    @classmethod
+    def _cut(cls, given: Any) -> Any:
+        keys = {"name": given} if isinstance(given, str) else given
+        if not isinstance(keys, dict) or keys.get("name") not in FEATURES.names():
+            return given
+        cls_of: Any = FEATURES.get(keys["name"])
+        return {"longer": "cut", **keys} if issubclass(cls_of.Params, SoundParams) else given
 
     @model_validator(mode="after")
     def _different(self) -> Self:

@@ -26,14 +26,16 @@ FLOOR = 1e-6
 
 
 class SoundParams(Params):
-    """``rate``: Hz that every file must have. Windows of ``window_ms`` begin every ``hop_ms``; the first ``longest``
-    are kept. ``bins``: mel bands. ``stereo``: several channels are refused, or averaged (``mean``)."""
+    """``rate``: Hz that every file must have. Windows of ``window_ms`` begin every ``hop_ms``. ``longest``: the
+    most windows of a sound; a longer one is refused, or ``cut`` (``longer``). ``bins``: mel bands. ``stereo``: several
+    channels are refused, or averaged (``mean``)."""
 
     rate: int = Field(default=16_000, ge=1000, le=384_000)
     bins: int = Field(default=80, ge=1, le=1024)
     window_ms: float = Field(default=25.0, gt=0, le=1000)
     hop_ms: float = Field(default=10.0, gt=0, le=1000)
     longest: int = Field(default=1000, ge=1)
+    longer: Literal["refuse", "cut"] = "refuse"
     stereo: Stereo = "refuse"
 
     @model_validator(mode="after")
@@ -52,6 +54,11 @@ class SoundParams(Params):
     def hop(self) -> int:
         """Samples from the beginning of a window to that of the next."""
         return round(self.rate * self.hop_ms / 1000)
+
+    @property
+    def samples(self) -> int:
+        """Samples of ``longest`` windows."""
+        return (self.longest - 1) * self.hop + self.window
 
     @property
     def fourier(self) -> int:
@@ -87,6 +94,8 @@ class SpectralFeature(Feature):
 
     def _row(self, content: Content) -> FloatArray:
         signal = read_mono(content, self.params.rate, self.params.stereo)
+        if self.params.longer == "refuse" and len(signal) >= self.params.samples + self.params.hop:
+            raise _too_long(content, len(signal), self.params)
         return np.ascontiguousarray(self.row(log_mel(signal, self.params)), dtype=np.float32)
 
     @abstractmethod
@@ -102,7 +111,7 @@ def log_mel(signal: FloatArray, params: SoundParams) -> FloatArray:
     are summed with the triangles of ``_triangles``. Mean and emphasis of the signal stay as they are.
     """
     librosa = needed(params.name, "librosa")
-    signal = signal[: (params.longest - 1) * params.hop + params.window]
+    signal = signal[: params.samples]
     margin = params.fourier - params.window  # librosa puts the window into the middle of the points
     lacking = max(params.window - len(signal), 0)
     signal = np.pad(signal, (margin // 2, margin - margin // 2 + lacking))
@@ -111,6 +120,13 @@ def log_mel(signal: FloatArray, params: SoundParams) -> FloatArray:
     bands = _triangles(params) @ np.square(np.abs(spectrum))
     logarithm: FloatArray = np.log(bands + np.float32(FLOOR)).T
     return logarithm
+
+
+def _too_long(content: Content, samples: int, params: SoundParams) -> DataError:
+    windows = 1 + (samples - params.window) // params.hop
+    found = f"{windows} ({samples / params.rate:.2f} s)"
+    expected = f"expected at most longest ({params.longest}) windows, which are {params.samples / params.rate:.2f} s"
+    return DataError(f"{content.origin}: {expected}, found {found}; raise longest, or set longer: cut")
 
 
 @cache

@@ -78,11 +78,22 @@ def test_a_sound_shorter_than_a_window_is_one_window_filled_with_zeros():
     np.testing.assert_allclose(extracted(LogMel, short), defined(np.pad(short, (0, 300))), atol=2e-3)
 
 
-def test_only_the_first_windows_of_a_long_sound_are_kept():
-    signal = noise(8000)
-    first = extracted(LogMel, signal, longest=7)
+def test_a_sound_with_more_windows_than_longest_is_refused_or_cut():
+    signal = noise(8000)  # 48 windows
+    first = extracted(LogMel, signal, longest=7, longer="cut")
     assert first.shape == (7, 80)
     np.testing.assert_allclose(first, extracted(LogMel, signal)[:7], atol=1e-5)
+    with pytest.raises(DataError) as caught:
+        extracted(LogMel, signal, longest=7)
+    expected = "clip: expected at most longest (7) windows, which are 0.09 s, found 48 (0.50 s)"
+    assert str(caught.value) == f"{expected}; raise longest, or set longer: cut"
+
+
+def test_what_is_too_short_for_one_window_more_is_not_too_long():
+    most = 6 * HOP + WINDOW
+    assert len(extracted(LogMel, noise(most + HOP - 1), longest=7)) == 7
+    with pytest.raises(DataError, match=r"found 8 \("):
+        extracted(LogMel, noise(most + HOP), longest=7)
 
 
 def test_the_modality_has_the_longest_length_and_is_standardised():

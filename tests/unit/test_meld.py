@@ -19,7 +19,8 @@ from fedrecon_core.data.meld import Meld, MeldParams, NormedFrames, benchmark_sa
 from fedrecon_core.data.preparation.expected import faults_of
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.features.base import Content
-from fedrecon_core.registry import CORE_PACKAGES, discover
+from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, discover
+from server.data_commands.preparing import keys_of
 from server.prepare import load_config
 from tests.toys import raw_meld
 from tests.toys.toy_features import ToyAudio, ToyAudioParams, toy_features, words_of
@@ -491,3 +492,19 @@ def test_official_files_give_the_published_counts():
     kept = benchmark_samples(dataset)
     assert [int((kept & (dataset.split == split)).sum()) for split in range(3)] == [7318, 628, 1774]
     assert len(np.unique(dataset.natural_ids[kept & (dataset.split == 0)])) == 86
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "longest", "longer"),
+    [
+        ([], "log_mel", 1000, "cut"),
+        (["audio.longest=500"], "log_mel", 500, "cut"),
+        (["audio=mfcc"], "mfcc", 1000, "cut"),
+        (["audio.name=mfcc", "audio.longest=9"], "mfcc", 9, "cut"),
+        (["audio.longer=refuse"], "log_mel", 1000, "refuse"),
+    ],
+)
+def test_long_sounds_are_cut_as_in_the_benchmark_unless_the_keys_say_otherwise(settings, name, longest, longer):
+    discover(FEATURE_PACKAGES)
+    audio = keys_of(Meld, settings).audio
+    assert (audio.name, audio.longest, audio.longer) == (name, longest, longer)
