@@ -1,5 +1,9 @@
 """pixels and mobilenet_v2: pixels as they are, the network of torchvision, and one line for each bad image."""
 
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -101,6 +105,63 @@ def test_more_than_eight_bits_are_refused_since_they_would_be_cut_off():
     deep = Image.fromarray(np.full((4, 4), 40_000, np.uint16))
     told = line(Pixels(PixelsParams(mode="L")), image_bytes(deep))
     assert told == READS + "one of mode I;16, with more than 8 bits per channel; convert it to 8 bits"
+
+
+def sixteen_bits(kind: int, channels: int) -> bytes:
+    """A PNG file of 4 x 4 pixels with 16 bits per channel; Pillow cannot write one in colour."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", 4, 4, 16, kind, 0, 0, 0)
+    rows = zlib.compress((b"\0" + b"\x12\x34" * channels * 4) * 4)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def tiff_of_sixteen_bits() -> bytes:
+    """4 x 4 pixels in RGB, not compressed."""
+    bits, strip = 8 + 2 + 9 * 12 + 4, 8 + 2 + 9 * 12 + 4 + 6
+    tags = [(256, 3, 1, 4), (257, 3, 1, 4), (258, 3, 3, bits), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, strip)]
+    tags += [(277, 3, 1, 3), (278, 3, 1, 4), (279, 4, 1, 96)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    body = struct.pack("<HHH", 16, 16, 16) + b"\x34\x12" * 48
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + body
+
+
+DEEP = {
+    "RGB": sixteen_bits(2, 3),
+    "RGBA": sixteen_bits(6, 4),
+    "grey with transparency": sixteen_bits(4, 2),
+    "TIFF": tiff_of_sixteen_bits(),
+}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("kind", DEEP)
+def test_colours_of_sixteen_bits_are_refused_too(kind):
+    told = line(Pixels(PixelsParams()), DEEP[kind])
+    assert told.startswith(READS + "one of mode ")
+    assert told.endswith(", with more than 8 bits per channel; convert it to 8 bits")
+
+
+@pytest.mark.quick
+def test_palettes_and_black_and_white_have_fewer_bits_and_are_read():
+    for mode in ("1", "P"):
+        image = picture(8, 8).convert(mode, colors=4) if mode == "P" else picture(8, 8).convert(mode)
+        assert pixels_of(image, size=[8, 8]).shape == (3, 8, 8)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
+def test_an_image_is_turned_as_its_exif_data_say(form):
+    upright = np.zeros((8, 16, 3), np.uint8)
+    upright[:, :8] = 200  # bright on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    buffer = io.BytesIO()
+    Image.fromarray(upright).rotate(90, expand=True).save(buffer, form, exif=exif)
+    (array,) = Pixels(PixelsParams(size=(8, 16))).extract([Content(buffer.getvalue(), "post 12")])
+    np.testing.assert_allclose(array, upright.transpose(2, 0, 1) / 255, atol=0.02)
 
 
 # --- mobilenet_v2 ---------------------------------------------------------------------------------------------------
