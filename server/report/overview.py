@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from server.report.formats import DASH, count, decimal, listing, percent, plural, seconds, size
+from server.report.formats import DASH, bounded, count, decimal, listing, percent, plural, seconds, size
 from server.report.markup import Markup, joined, paragraph, tag, unfold
 from server.report.reader import RunRecord, entries, mapping, number
 from server.report.summary import (
@@ -71,7 +71,7 @@ def tiles(record: RunRecord) -> Markup:
     test = final_scores(record)
     titles = scores(record)
     shown = [
-        _tile(f"Test {titles[field]}", percent(number(test.get(field))), _meaning(record, field))
+        _tile(f"Test {titles[field]}", _score(test, field), _meaning(record, field))
         for field in MEANINGS
         if field in titles
     ]
@@ -90,7 +90,8 @@ def tiles(record: RunRecord) -> Markup:
 
 def _several(record: RunRecord) -> bool:
     """Whether samples may have several classes: such runs alone have this score."""
-    return "macro_auroc" in scores(record)
+    told = (*record.metrics, final_scores(record))
+    return "macro_auroc" in scores(record) or any("macro_auroc_classes" in line for line in told)
 
 
 def _meaning(record: RunRecord, field: str) -> str:
@@ -99,7 +100,11 @@ def _meaning(record: RunRecord, field: str) -> str:
         return f"{MEANINGS[field]}; chance is {percent(1 / chance, 0)}"
     if field == "accuracy" and _several(record):
         return "share of right answers, yes or no, over all classes"
-    return MEANINGS[field] + (f"; bin error at most {percent(bound, 2)}" if bound is not None else "")
+    return MEANINGS[field] + ("; ± is the most by which the sites' bins may mislead" if bound else "")
+
+
+def _score(test: Mapping[str, object], field: str) -> str:
+    return bounded(number(test.get(field)), number(test.get(f"{field}_error")))
 
 
 def _samples(record: RunRecord, samples: float | None) -> str:

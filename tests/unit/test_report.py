@@ -396,7 +396,7 @@ def test_a_run_with_several_labels_shows_its_own_scores(tmp_path: Path) -> None:
     (directory / "result.json").write_text(json.dumps({**told, "test": {**scores, "n": 24}}))
     page = report(directory)
     for words in (
-        "Test Macro-AUROC 81.2% mean area under the ROC curve; chance is 50%; bin error at most 0.04%",
+        "Test Macro-AUROC 81.2% ± 0.04% mean area under the ROC curve; chance is 50%; ± is the most by which",
         "Test Accuracy 90.0% share of right answers, yes or no, over all classes",
         "Test loss 0.3 binary cross-entropy, mean over the classes, over 24 samples",
         "Validation Macro-AUROC",
@@ -404,6 +404,18 @@ def test_a_run_with_several_labels_shows_its_own_scores(tmp_path: Path) -> None:
         assert words in page.words
     assert "UAR" not in page.words
     assert "Test macro-AUROC" in shown_table(directory) and "UAR" not in shown_table(directory)
+    assert "81.2% ± 0.04%" in shown_table(directory)
+
+
+def test_an_exact_score_has_no_bound(tmp_path: Path) -> None:
+    directory = write_run(tmp_path / "exact")
+    told = json.loads((directory / "result.json").read_text())
+    scores = {"loss": 0.3, "accuracy": 0.9, "macro_auroc": 0.8125, "macro_auroc_error": 0.0, "macro_auroc_classes": 3}
+    (directory / "metrics.jsonl").unlink()
+    (directory / "result.json").write_text(json.dumps({**told, "test": {**scores, "n": 24}}))
+    page, table = report(directory), shown_table(directory)
+    assert "Test Macro-AUROC 81.2% mean area" in page.words and "±" not in page.words
+    assert "81.2%" in table and "±" not in table
 
 
 def test_grid_is_a_png_of_whole_pixels(tmp_path: Path) -> None:
