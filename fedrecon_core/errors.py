@@ -1,6 +1,13 @@
 """Errors that a user can act on: each names the thing, what was expected, what was found, and what to do."""
 
 
+def one_line(text: str) -> str:
+    """``text`` as one line: what it quotes from a table or a path may hold line breaks, or characters that a terminal
+    would obey."""
+    lines = " ".join(part for line in text.replace("\t", " ").splitlines() if (part := line.strip()))
+    return "".join(c if c.isprintable() else "?" for c in lines)
+
+
 class FedReconError(Exception):
     """Base of every error that is shown to the user as one line, without a traceback."""
 

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from fedrecon_core.data.dataset import load_dataset
-from fedrecon_core.errors import FedReconError, RunError, UsageError
+from fedrecon_core.errors import FedReconError, RunError, UsageError, one_line
 from fedrecon_core.registry import discover
 from server.data_commands import data
 from server.deploy_commands import SuperLinkOption, add_to, submit, submit_again
@@ -209,7 +209,7 @@ def main() -> None:
 
 def _fail(text: str, code: int) -> None:
     if text:  # help that was shown for want of arguments has no more to say
-        errors.print(f"fedrecon: {text}", highlight=False, soft_wrap=True, markup=False)
+        errors.print(f"fedrecon: {one_line(text)}", highlight=False, soft_wrap=True, markup=False)
     sys.exit(code)
 
 

@@ -15,7 +15,7 @@ from fedrecon_core.data.folder.check import check_folder, seal_folder
 from fedrecon_core.data.folder.description import DESCRIPTION
 from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.data.sites import site_folders
-from fedrecon_core.errors import DataError
+from fedrecon_core.errors import DataError, one_line
 from fedrecon_core.types import SPLITS
 from server.prepare import load_config
 from server.split import write_sites
@@ -54,7 +54,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _refuse(faults: list[str]) -> None:
     for fault in faults:
-        typer.echo(fault, err=True)
+        typer.echo(one_line(fault), err=True)
     if faults:
         raise DataError(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} found; nothing was stamped where one was")
 

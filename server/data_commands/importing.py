@@ -28,7 +28,9 @@ def import_(
     if names := lacking(recipes.values()):
         told = "the folder can be a site of a deployment in which another one has it, but no run of its own"
         typer.echo(f"no sample has {', '.join(names)}: {told}")
-    elif list(recipes) == ["."]:
-        tell_run(out, "folder")
+        return
+    spec = next(iter(recipes.values())).spec
+    if list(recipes) == ["."]:
+        tell_run(out, "folder", spec, "data.partition=iid")
     else:
-        tell_run(out, "sites", f"sites.count={len(recipes)}")
+        tell_run(out, "sites", spec, "data.partition=iid", f"sites.count={len(recipes)}")

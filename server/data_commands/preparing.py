@@ -19,7 +19,7 @@ from rich.table import Table
 from fedrecon_core.data.preparation.expected import CHECKSUMS, Expected, faults_of
 from fedrecon_core.data.preparation.prepare import refuse_lacking
 from fedrecon_core.data.prepared import PreparedLoader
-from fedrecon_core.errors import ConfigError, DataError, UsageError
+from fedrecon_core.errors import ConfigError, DataError, UsageError, one_line
 from fedrecon_core.faults import explain
 from fedrecon_core.registry import DATASETS, FEATURE_PACKAGES, discover
 from fedrecon_core.settings import override
@@ -51,7 +51,7 @@ def prepare(
         recipe = loader.recipe(keys, raw, cache_of(cache))
         refuse_lacking(recipe)
         write({".": recipe}, out)
-    tell_run(out, name)
+    tell_run(out, name, recipe.spec)
 
 
 def loader_of(name: str) -> type[PreparedLoader]:
@@ -86,7 +86,7 @@ def _chosen(loader: type[PreparedLoader], key: str) -> str | None:
 
 def _refuse(name: str, faults: list[str]) -> None:
     for fault in faults:
-        typer.echo(fault, err=True)
+        typer.echo(one_line(fault), err=True)
     if faults:
         found = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} found, nothing was written"
         raise DataError(f"{found}; `fedrecon data prepare {name} --layout` shows what is expected")

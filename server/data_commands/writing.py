@@ -17,6 +17,7 @@ from fedrecon_core.data.preparation.recipe import Recipe
 from fedrecon_core.errors import FedReconError
 from fedrecon_core.features.cache import default_cache
 from fedrecon_core.paths import user_path
+from fedrecon_core.types import DatasetSpec
 from server.data_commands.folders import show_folders
 
 SECONDS = 30.0
@@ -89,8 +90,12 @@ def cache_of(cache: Path | None) -> Path:
     return default_cache() if cache is None else user_path(cache, Path.cwd(), "--cache")
 
 
-def tell_run(out: Path, name: str, *settings: str) -> None:
-    """Print how a run names what was written: as settings, since a path in a config is relative to that."""
-    chosen = (f"data.name={name}", f"data.root={out.resolve()}", *settings)
+def tell_run(out: Path, name: str, spec: DatasetSpec, *settings: str) -> None:
+    """Print a run on what was written: with settings, since a path in a config is relative to that. Several classes of
+    a sample have no accuracy to select by."""
+    selected = ("evaluate.select=macro_auroc",) if spec.target == "multilabel" else ()
+    chosen = (f"data.name={name}", f"data.root={out.resolve()}", *settings, *selected)
     told = " ".join(f"--set {shlex.quote(setting)}" for setting in chosen)
-    Console().print(f"run on it: fedrecon run CONFIG {told}", highlight=False, markup=False, soft_wrap=True)
+    Console().print(
+        f"run on it (a config may follow 'run'): fedrecon run {told}", highlight=False, markup=False, soft_wrap=True
+    )

@@ -56,3 +56,35 @@ def test_the_hospital_without_x_rays_imports_its_table_alone(command, tmp_path):
     assert (code, err) == (0, "")
     assert "no sample has xray" in out
     assert check_folder(tmp_path / "west") == []
+
+
+def write_visits() -> None:
+    """Patients of three hospitals with two visits each, and two classes that may come together."""
+    lines = ["patient,hospital,age,sugar,ill,old"]
+    for number in range(180):
+        patient, ill = number // 2, int(number % 3 == 0)
+        lines.append(f"p{patient},{'ABC'[patient % 3]}x,{40 + number % 50},{5 + ill},{ill},{patient % 2}")
+    Path("visits.csv").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("site", [None, "hospital"])
+@pytest.mark.parametrize("label", ["ill", {"columns": ["ill", "old"]}])
+def test_the_run_that_an_import_prints_runs_as_it_stands(command, site, label):
+    write_visits()
+    mapping = {
+        "name": "visits",
+        "label": label,
+        "group": "patient",
+        "shares": {},
+        "modalities": {"age": {"columns": ["age"]}, "sugar": {"columns": ["sugar"]}},
+        **({"site": site} if site else {}),
+    }
+    Path("map.yaml").write_text(yaml.safe_dump(mapping))
+    code, out, err = command("data", "import", "visits.csv", "--map", "map.yaml", "--out", "a folder")
+    assert (code, err) == (0, "")
+    [line] = [line for line in out.splitlines() if line.startswith("run on it")]
+    program, *arguments = shlex.split(line.partition("): ")[2])
+    assert program == "fedrecon"
+    shorter = ("rounds=1", "local.generator.epochs=1", "local.mapping.epochs=1")
+    code, _, err = command(*arguments, *(part for setting in shorter for part in ("--set", setting)))
+    assert code == 0, (line, err)

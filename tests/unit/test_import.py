@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -384,6 +385,31 @@ def test_a_file_that_changed_in_between_is_not_mixed_with_the_old(command, tmp_p
     refused(bring(command, tmp_path, changes=changes), "unfinished preparation of other files")
 
 
+@pytest.mark.parametrize("part", ["number", "file", "mapping"])
+def test_an_import_goes_on_only_with_what_it_began_with(command, tmp_path, monkeypatch, part):
+    write_pictures(tmp_path)
+    changes = {"modalities": {**MAPPING["modalities"], "xray": PICTURE, "words": NOTE}}
+
+    def stop(self, contents):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Letters, "extract", stop)
+        assert bring(command, tmp_path, changes=changes)[0] == 130
+    picture = tmp_path / "pictures" / "x1.png"
+    known, times = picture.read_bytes(), picture.stat()
+    other = {
+        "number": lambda: bring(command, tmp_path, with_cell(1, "age", "99"), changes),
+        "file": lambda: (picture.write_bytes(known + b"\0"), bring(command, tmp_path, changes=changes))[1],
+        "mapping": lambda: bring(command, tmp_path, changes={**changes, "natural": "clinic"}),
+    }
+    refused(other[part](), "unfinished preparation of other files or with other options")
+    picture.write_bytes(known)
+    os.utime(picture, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert bring(command, tmp_path, changes=changes)[0] == 0  # as it was: it goes on
+    assert open_folder(tmp_path / "out").arrays["bedside"][0].tolist() == [41.0, 101.5]
+
+
 # --- what is wrong with a table -------------------------------------------------------------------------------------
 
 
@@ -434,6 +460,14 @@ def test_a_fault_of_the_table_is_one_line_with_its_place(command, tmp_path, tabl
     separator = changes.get("separator", ",") if "decimal" in str(words) else ","
     refused(bring(command, tmp_path, table, changes, separator=separator), *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_line_quotes_cannot_break_it_or_command_the_terminal(command, tmp_path):
+    quoted = bring(command, tmp_path, with_cell(3, "age", '"x\ny\x1b[31m\x07\u2028z\tt"'))
+    refused(quoted, "column 'age': expected a number, found 'x y?[31m? z t'")
+    missing = tmp_path / "a\nb\x1b[2Jc.csv"
+    call = ("data", "import", missing, "--map", write_mapping(tmp_path), "--out", tmp_path / "out")
+    refused(command(*call), "a b?[2Jc.csv: expected a CSV or Parquet file")
 
 
 def test_a_column_that_stands_twice_is_refused(command, tmp_path):
