@@ -81,6 +81,23 @@ def test_the_best_round_cannot_be_chosen_by_a_number_that_does_not_exist():
     assert "\n" not in str(caught.value)
 
 
+class Unlabelled(ToyMultilabel):
+    """The toy without any sample of any class."""
+
+    def load(self, params, root, seed):
+        dataset = super().load(params, root, seed)
+        return replace(dataset, labels=np.zeros_like(dataset.labels))
+
+
+@pytest.mark.parametrize("where", ["server", "sites"])
+def test_a_run_without_an_auroc_to_choose_by_fails_in_words(where, tmp_path):
+    changed = settings(rounds=1, data={"name": "unlabelled"}, evaluate={"where": where})
+    with restored(DATASETS):
+        DATASETS.register("unlabelled")(Unlabelled)
+        with pytest.raises(RunError, match=r"^evaluate\.select: round 1 has no macro_auroc: "):
+            run_inprocess(tmp_path, changed)
+
+
 def test_scores_are_those_of_the_predictions(server_run):
     table, test = pq.read_table(server_run / "predictions.parquet"), result(server_run)["test"]
     rows = {name: np.zeros((len(table), len(CLASSES))) for name in ("label", "predicted")}
