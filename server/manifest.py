@@ -38,6 +38,7 @@ def manifest(config: RunConfig, started: Started, groups: dict[str, State]) -> d
         "target": federation.spec.target,
         "protocol_faults": list(known_faults),
         "sites": sites_of(started),
+        "left_out": allocation.allocation.left_out if allocation else {},
         "effective_missing": allocation.allocation.effective_rates if allocation else _missing(started),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class Allocation:
     times in blocks (all samples under the first masks, then all under the second, ...). Samples that show nothing are
     left out unless ``missing.empty`` is ``allow``. ``effective_rates`` is split -> modality -> share of the samples
     held that lack it. The two SHA-256 are over the site names in sorted order with the samples' ids, and their masks.
+    ``left_out`` is split -> how many samples (of test: samples under a mask) show nothing and are held by no one.
     """
 
     train: dict[str, Share]
@@ -47,6 +48,7 @@ class Allocation:
     effective_rates: dict[str, dict[str, float]]
     partition_sha256: str
     mask_sha256: str
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,13 @@ def allocate(dataset: Dataset, config: RunConfig) -> Allocation:
         },
         partition_sha256=_digest(shares, lambda share: dataset.ids[share.samples].astype("<i8").tobytes()),
         mask_sha256=_digest(shares, lambda share: share.present.astype(np.uint8).tobytes()),
+        left_out={split: _left_out(dataset, config, split, shares[split]) for split in SPLITS},
     )
+
+
+def _left_out(dataset: Dataset, config: RunConfig, split: str, places: Mapping[str, Share]) -> int:
+    draws = config.missing.test.draws if split == "test" else 1
+    return draws * len(dataset.members(SPLITS.index(split))) - sum(len(share.samples) for share in places.values())
 
 
 def _refuse_empty_splits(dataset: Dataset) -> None:

@@ -79,6 +79,8 @@ def config_view(config: RunConfig) -> View:
     notes: tuple[str, ...] = (f"each test sample counts {draws} times, under {draws} masks",) if draws > 1 else ()
     if config.evaluate.where == SERVER:
         notes += ("validation and test samples lie at the server",)
+    left = ", ".join(f"{count} of {split}" for split, count in allocation.left_out.items() if count)
+    notes += (f"left out, since they show no modality: {left} (missing.empty: allow keeps them)",) if left else ()
     return _view(dataset, allocation_patterns(dataset, allocation), _shares(allocation), notes)
 
 

@@ -23,7 +23,14 @@ def missing(record: RunRecord) -> Markup:
         "The share of a site's training samples that have each modality. A hatched field is a modality that the site "
         "lacks altogether."
     )
-    return joined([paragraph(about), tag("div", grid, rates, class_="pair")])
+    return joined([paragraph(about, _left_out(record)), tag("div", grid, rates, class_="pair")])
+
+
+def _left_out(record: RunRecord) -> str:
+    """A sentence on samples that no one held, because they show nothing."""
+    found = mapping(record.manifest.get("left_out"))
+    told = [f"{count:.0f} of {split}" for split in SPLITS if (count := number(found.get(split)))]
+    return f" Left out, since they show no modality: {', '.join(told)} (missing.empty)." if told else ""
 
 
 def _grid(record: RunRecord) -> Markup:

@@ -198,6 +198,8 @@ def test_a_sample_that_loses_all_is_left_out_with_skip_and_kept_with_allow():
     }
     assert sizes["redraw"] == sizes["allow"] == 600
     assert sizes["skip"] == pytest.approx(600 * (1 - 0.8**3), abs=50)
+    left_out = {empty: allocate(toy_set(), config(keys, empty=empty)).left_out["train"] for empty in sizes}
+    assert left_out == {empty: 600 - size for empty, size in sizes.items()}
 
 
 def test_training_without_a_single_modality_is_refused():
