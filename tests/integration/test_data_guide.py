@@ -67,8 +67,7 @@ def write_visits() -> None:
     Path("visits.csv").write_text("\n".join(lines))
 
 
-@pytest.mark.parametrize("site", [None, "hospital"])
-@pytest.mark.parametrize("label", ["ill", {"columns": ["ill", "old"]}])
+@pytest.mark.parametrize(("site", "label"), [(None, "ill"), ("hospital", {"columns": ["ill", "old"]})])
 def test_the_run_that_an_import_prints_runs_as_it_stands(command, site, label):
     write_visits()
     mapping = {

@@ -103,7 +103,7 @@ def with_cell(row: int, column: str, text: str) -> list[list[str]]:
 def test_a_table_becomes_a_checked_folder(command, tmp_path):
     code, out, err = bring(command, tmp_path, changes={"natural": "clinic"})
     assert (code, err) == (0, "")
-    assert f"--set data.name=folder --set data.root={tmp_path / 'out'}\n" in out
+    assert f"--set data.name=folder --set data.root={tmp_path / 'out'} --set data.partition=iid\n" in out
     assert check_folder(tmp_path / "out") == []
     found = open_folder(tmp_path / "out")
     assert found.spec.classes == ("healthy", "ill")
@@ -155,7 +155,8 @@ def test_every_site_gets_a_folder_with_the_same_specification(command, tmp_path)
         row[HEADER.index("pressure")] = "" if row[2] == "North" else row[HEADER.index("pressure")]
     code, out, err = bring(command, tmp_path, table, {"site": "clinic"})
     assert (code, err) == (0, "")
-    assert f"--set data.name=sites --set data.root={tmp_path / 'out'} --set sites.count=2\n" in out
+    told = f"--set data.name=sites --set data.root={tmp_path / 'out'} --set data.partition=iid --set sites.count=2\n"
+    assert told in out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["North", "St.Mary"]
     north, mary = (open_folder(tmp_path / "out" / name) for name in ("North", "St.Mary"))
     assert north.spec == mary.spec
