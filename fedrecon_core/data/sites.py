@@ -46,10 +46,12 @@ def site_folders(root: Path) -> list[Path]:
     its description: a site must not drop out of a federation in silence."""
     with told(root):
         found = sorted(path for path in root.iterdir() if _is_site(path)) if root.is_dir() else []
+    if not found and (root / DESCRIPTION).is_file():
+        found_one = "found one of them; name the folder above it, or set data.name: folder"
+        raise DataError(f"{root}: expected a folder of site folders, {found_one}")
     if not found:
-        raise DataError(
-            f"{root}: expected folders that hold a {DESCRIPTION}, found none (`fedrecon data split` makes some)"
-        )
+        told_how = "`fedrecon data import` and `fedrecon data split` make some"
+        raise DataError(f"{root}: expected folders that hold a {DESCRIPTION}, found none; {told_how}")
     return found
 
 

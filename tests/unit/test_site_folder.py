@@ -194,3 +194,8 @@ def test_groups_that_straddle_undeclared_are_refused_before_anything_is_written(
     with pytest.raises(DataError, match=r"column group: expected each group in one split, found .*; that leaks"):
         write_folder(tmp_path / "north", straddling(()))
     assert not (tmp_path / "north").exists()
+
+
+def test_a_site_folder_in_the_place_of_a_folder_of_them_is_told_apart(folder):
+    with pytest.raises(DataError, match="expected a folder of site folders, found one of them; name the folder above"):
+        Sites().load(SitesParams(name="sites"), folder, 0)
