@@ -113,7 +113,7 @@ def test_plain_fills_have_the_moments_they_name(name):
     data = site_of(dataset, gaps(48, 3), recovery)
     knowledge = seasoned(recovery, data)
     mean, std = knowledge.statistics["features"].mean.float(), knowledge.statistics["features"].std.float()
-    drawn = recovery.values(dataset.spec["features"], 20_000, knowledge)  # type: ignore[attr-defined]
+    drawn = recovery.values_of(dataset.spec["features"], torch.arange(20_000), knowledge)
     nothing = torch.zeros(5)
     expected = {"mean": (mean, nothing), "uniform": (mean, std), "zero": (nothing, nothing)}[name]
     assert torch.allclose(drawn.mean(dim=0), expected[0], atol=0.05)
