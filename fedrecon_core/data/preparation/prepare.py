@@ -51,6 +51,7 @@ class _Tally:
     done: dict[str, int] = field(default_factory=dict)
 
     def add(self, modality: str, rows: int) -> None:
+        """So many rows of ``modality`` are done."""
         self.done[modality] = self.done.get(modality, 0) + rows
         self.show(modality, self.done[modality], self.totals[modality])
 
@@ -71,6 +72,7 @@ class _Blocks:
 
     @property
     def ragged(self) -> bool:
+        """Whether the rows have lengths of their own."""
         return self.modality in self.recipe.ragged
 
     @property
