@@ -26,8 +26,6 @@ from tests.toys.contract_support import (
 )
 from tests.toys.federation import NAMES
 
-pytestmark = pytest.mark.quick
-
 W0 = {"name": "fedrecon", "weight": 0}
 
 

@@ -23,7 +23,6 @@ from tests.toys import raw_crisismmd
 from tests.toys.raw_crisismmd import CLASSES, EVENTS, PARTS
 from tests.toys.toy_features import ToyImage, ToyImageParams, toy_features, words_of
 
-pytestmark = pytest.mark.quick
 discover((*CORE_PACKAGES, "strategies"))
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -16,8 +16,6 @@ from tests.toys.command import caller, refused
 from tests.toys.raw_set import Letters, registered
 from tests.toys.recipes import contents
 
-pytestmark = pytest.mark.quick
-
 HEADER = ["visit", "patient", "clinic", "part", "age", "pressure", "note", "picture", "found"]
 COUNT = 24
 MAPPING = {

@@ -25,7 +25,6 @@ from server.prepare import load_config
 from tests.toys import raw_meld
 from tests.toys.toy_features import ToyAudio, ToyAudioParams, toy_features, words_of
 
-pytestmark = pytest.mark.quick
 discover((*CORE_PACKAGES, "strategies"))
 
 FOUR = ["neutral", "sadness", "joy", "anger"]

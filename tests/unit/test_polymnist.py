@@ -18,7 +18,6 @@ from fedrecon_core.errors import DataError
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from tests.toys import raw_polymnist as toy
 
-pytestmark = pytest.mark.quick
 discover(CORE_PACKAGES)
 
 TEST = 1_000_000
