@@ -20,6 +20,8 @@ from fedrecon_core.types import SPLITS
 from server.prepare import load_config
 from server.split import write_sites
 
+NOT_STAMPED = "; nothing was stamped where one was"
+
 Folder = Annotated[Path, typer.Argument(help="A site folder, or a folder of site folders.")]
 
 
@@ -37,14 +39,14 @@ def split(
 def check(folder: Folder) -> None:
     """Read every file of a site folder, explain every fault, and leave a stamp where there is none."""
     folders = _folders(folder)
-    _refuse([fault for path in folders for fault in check_folder(path)])
+    refuse([fault for path in folders for fault in check_folder(path)], NOT_STAMPED)
     show_folders(folders)
 
 
 def seal(folder: Folder) -> None:
     """Write size and SHA-256 of the files as they are now into dataset.yaml, then check."""
     folders = _folders(folder)
-    _refuse([fault for path in folders for fault in seal_folder(path)])
+    refuse([fault for path in folders for fault in seal_folder(path)], NOT_STAMPED)
     show_folders(folders)
 
 
@@ -52,11 +54,12 @@ def _folders(folder: Path) -> list[Path]:
     return [folder] if os.path.lexists(folder / DESCRIPTION) else site_folders(folder)
 
 
-def _refuse(faults: list[str]) -> None:
+def refuse(faults: list[str], told: str) -> None:
+    """Show ``faults``, a line each; where there are any, a ``DataError`` that counts them and goes on with ``told``."""
     for fault in faults:
         typer.echo(one_line(fault), err=True)
     if faults:
-        raise DataError(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} found; nothing was stamped where one was")
+        raise DataError(f"{len(faults)} fault{'s' if len(faults) > 1 else ''} found{told}")
 
 
 def show_folders(folders: list[Path]) -> None:

@@ -19,10 +19,11 @@ from rich.table import Table
 from fedrecon_core.data.preparation.expected import CHECKSUMS, Expected, faults_of
 from fedrecon_core.data.preparation.prepare import refuse_lacking
 from fedrecon_core.data.prepared import PreparedLoader
-from fedrecon_core.errors import ConfigError, DataError, UsageError, one_line
+from fedrecon_core.errors import ConfigError, DataError, UsageError
 from fedrecon_core.faults import explain
 from fedrecon_core.registry import DATASETS, FEATURE_PACKAGES, discover
 from fedrecon_core.settings import override
+from server.data_commands.folders import refuse
 from server.data_commands.listing import NOTHING, entry_of
 from server.data_commands.writing import cache_of, resumable, tell_run, write
 from server.prepare import PACKAGES
@@ -47,7 +48,8 @@ def prepare(
         lacking = "--raw DIR" if raw is None else "--out DIR"
         raise UsageError(f"{lacking} is needed to prepare '{name}'; --layout shows which files belong into --raw")
     with resumable():
-        _refuse(name, faults_of(raw, loader.expected(keys, raw)))
+        told = f", nothing was written; `fedrecon data prepare {name} --layout` shows what is expected"
+        refuse(faults_of(raw, loader.expected(keys, raw)), told)
         recipe = loader.recipe(keys, raw, cache_of(cache))
         refuse_lacking(recipe)
         write({".": recipe}, out)
@@ -82,14 +84,6 @@ def _chosen(loader: type[PreparedLoader], key: str) -> str | None:
     field = loader.Raw.model_fields.get(key)
     default = field.get_default(call_default_factory=True) if field else None
     return default if isinstance(default, str) else getattr(default, "name", None)
-
-
-def _refuse(name: str, faults: list[str]) -> None:
-    for fault in faults:
-        typer.echo(one_line(fault), err=True)
-    if faults:
-        found = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} found, nothing was written"
-        raise DataError(f"{found}; `fedrecon data prepare {name} --layout` shows what is expected")
 
 
 def _show_layout(loader: type[PreparedLoader], keys: Any, raw: Path) -> None:

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import client.simulated
 from fedrecon_core.data import allocation, prepared
 from fedrecon_core.data.allocation import allocate
-from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, forget_datasets, load_dataset
+from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, load_dataset
 from fedrecon_core.errors import ConfigError, RunError
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, RECOVERIES, discover
 from server.prepare import load_config
@@ -39,14 +38,9 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | None]:
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """No data set of another run is kept open."""
-    forget()
+    runs.forget()
     yield
-    forget()
-
-
-def forget() -> None:
-    forget_datasets()
-    client.simulated._open.clear()
+    runs.forget()
 
 
 def settings(
@@ -150,7 +144,7 @@ def changed(monkeypatch: pytest.MonkeyPatch, name: str, config: Any, change: Any
         return change(dataset, shown_in(dataset, config))
 
     monkeypatch.setattr(loader, "load", load)
-    forget()
+    runs.forget()
 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, name: str, config: Any) -> None:
@@ -162,7 +156,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, name: str, config: Any) -> None:
     original, dataset = prepared.open_whole, load_dataset(config)
     hidden = hidden_rows(dataset, shown_in(dataset, config))
     monkeypatch.setattr(prepared, "open_whole", lambda root: with_nan(original(root), hidden))
-    forget()
+    runs.forget()
 
 
 HALF = {"level": "sample", "rate": 0.5}

@@ -63,7 +63,7 @@ def probe(folder: Path, sums: str = "none") -> dict[str, float]:
 @pytest.fixture(scope="module")
 def ten_gigabytes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("large") / "site"
-    assert write_large_folder(folder, 10 * GB, sealed=False) > 17_000
+    assert write_large_folder(folder, 10 * GB) > 17_000
     return folder
 
 
@@ -76,7 +76,7 @@ def test_ten_gigabytes_open_within_fifty_megabytes_and_a_batch(ten_gigabytes):
 
 
 def test_sums_over_a_large_modality_hold_a_block_at_a_time(tmp_path):
-    write_large_folder(tmp_path / "site", GB // 2, sealed=False)
+    write_large_folder(tmp_path / "site", GB // 2)
     found = probe(tmp_path / "site", "sums")
     print({key: round(value / MB, 1) if key != "seconds" else round(value, 4) for key, value in found.items()})
     assert found["peak"] < 100 * MB + 3 * found["batch"]

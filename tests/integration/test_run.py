@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 import client.app
 import client.simulated
 from fedrecon_core.data.allocation import allocate
-from fedrecon_core.data.dataset import forget_datasets
 from fedrecon_core.data.site import open_site
 from fedrecon_core.errors import DataError, RunError, UsageError
 from fedrecon_core.inference import load_model
@@ -308,14 +307,9 @@ def test_weight_zero_is_exactly_mask(tmp_path: Path) -> None:
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """No data set of another test is kept open, and none of this one afterwards."""
-    forget()
+    runs.forget()
     yield
-    forget()
-
-
-def forget() -> None:
-    forget_datasets()
-    client.simulated._open.clear()
+    runs.forget()
 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, config: Any) -> None:
@@ -339,7 +333,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch, config: Any) -> None:
         return dataset
 
     monkeypatch.setattr(loader, "load", load)
-    forget()
+    runs.forget()
 
 
 LEVELS = [

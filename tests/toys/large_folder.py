@@ -9,7 +9,7 @@ import numpy as np
 from fedrecon_core.data.folder.content import Samples, array_file, offsets_file
 from fedrecon_core.data.folder.files import save_array
 from fedrecon_core.data.folder.stamp import stamp
-from fedrecon_core.data.folder.write import seal, write_samples
+from fedrecon_core.data.folder.write import write_samples
 from fedrecon_core.types import DatasetSpec, ModalitySpec
 
 SPEC = DatasetSpec(
@@ -23,9 +23,9 @@ SPEC = DatasetSpec(
 SCAN, STEPS = 4 * 3 * 224 * 224, 64
 
 
-def write_large_folder(folder: Path, size: int, *, sealed: bool = True) -> int:
-    """``size`` bytes of scans, and a note of 64 steps for each; the number of samples. Without ``sealed`` no file is
-    hashed, which takes a minute for 10 GB and has no part in opening a folder."""
+def write_large_folder(folder: Path, size: int) -> int:
+    """``size`` bytes of scans, and a note of 64 steps for each; the number of samples. No file is hashed, which takes a
+    minute for 10 GB and has no part in opening a folder."""
     count = size // SCAN
     (folder / "arrays").mkdir(parents=True)
     _hole(folder / array_file("scan"), (count, 3, 224, 224))
@@ -37,10 +37,7 @@ def write_large_folder(folder: Path, size: int, *, sealed: bool = True) -> int:
         order, order % 2, np.select([split < 8, split < 9], [0, 1], 2), order, np.ones((count, 2), dtype=bool)
     )
     write_samples(folder / "samples.parquet", SPEC, samples)
-    if sealed:
-        seal(folder, SPEC)
-    else:
-        (folder / "dataset.yaml").write_text(SPEC.model_dump_json(), encoding="utf-8")
+    (folder / "dataset.yaml").write_text(SPEC.model_dump_json(), encoding="utf-8")
     stamp(folder, samples)
     return count
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
+import client.simulated
 import tests.toys.federation  # noqa: F401 - registers the data set `toy`
+from fedrecon_core.data.dataset import forget_datasets
 from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.prepare import Prepared, prepare, reopen
@@ -88,3 +90,9 @@ def outcome(directory: Path, names: Iterable[str] = ("metrics.jsonl", "sites.jso
     """All that a run says, in everything but wall-clock fields."""
     found: dict[str, Any] = {name: without_clock(lines(directory, name)) for name in names}
     return {**found, "result": without_clock(result(directory))}
+
+
+def forget() -> None:
+    """Let go of every data set and site that this process keeps open."""
+    forget_datasets()
+    client.simulated._open.clear()

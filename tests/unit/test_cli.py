@@ -1,13 +1,12 @@
 """The ``fedrecon`` command: exit codes, one line on stderr for each fault, nothing started."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from server import cli
+from tests.toys.command import caller
 from tests.toys.federation import toy_settings
 
 pytestmark = pytest.mark.quick
@@ -18,16 +17,7 @@ def command(monkeypatch, capsys, tmp_path):
     """Run the command's entry point in a fresh folder; (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fedrecon", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return call
+    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture

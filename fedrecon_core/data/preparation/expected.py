@@ -13,7 +13,6 @@ from fedrecon_core.errors import DataError
 
 CHECKSUMS = "SHA256SUMS"
 """A list of checksums in the raw folder, as ``sha256sum`` writes it; where there is one, it is held to."""
-BLOCK = 1 << 20
 _NAMES: dict[str, tuple[str, Callable[[str], str]]] = {
     "md5": ("MD5", lambda digest: digest),
     "sha256": ("SHA-256", lambda digest: f"{digest[:12]}..."),
@@ -81,14 +80,11 @@ def _listed(raw: Path) -> Iterator[str]:
 
 def digest_of(path: Path, algorithm: str) -> str:
     """A hex digest of a file, read in blocks; ``DataError`` where it cannot be read, or is a folder."""
-    digest = hashlib.new(algorithm)
     try:
         with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
+            return hashlib.file_digest(file, algorithm).hexdigest()
     except OSError as error:
         raise DataError(f"{path}: expected a file that can be read, found: {reason(error)}") from None
-    return digest.hexdigest()
 
 
 def inside(folder: Path, name: str) -> Path:
