@@ -20,7 +20,7 @@ from fedrecon_core.local.evaluate import predict
 from fedrecon_core.local.loop import LocalJob, train_locally
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.registry import STRATEGIES
-from fedrecon_core.state import TransferPlan, write_group
+from fedrecon_core.state import STRATEGY_GROUPS, TransferPlan, write_group
 from strategies import messages
 from strategies.code_hash import code_hash
 from strategies.messages import Identity, SiteInfo
@@ -55,7 +55,8 @@ def local(message: Message, context: Context) -> Message:
     started = time.perf_counter()
     site = _site(message, context)
     data, knowledge = _prepared(site, "train", messages.read_knowledge(message.content))
-    received = {name: messages.unpack_group(record) for name, record in messages.read_groups(message.content).items()}
+    sent = {name: messages.unpack_group(record) for name, record in messages.read_groups(message.content).items()}
+    received = {name: state for name, state in sent.items() if not name.startswith(STRATEGY_GROUPS)}
     plan = site.recovery.plan(data.modalities)
     _agree(plan, received)
     strategy: Any = STRATEGIES.get(site.config.strategy.name)
@@ -68,6 +69,7 @@ def local(message: Message, context: Context) -> Message:
         knowledge=knowledge,
         shelf=site.shelf,
         hook=strategy.local_half(site.config.strategy),
+        beside={name: state for name, state in sent.items() if name not in received},
     )
     result = train_locally(job, {name: site.modules[name] for name in received})
     content = messages.write_result(result, len(data), time.perf_counter() - started)

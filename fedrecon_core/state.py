@@ -41,6 +41,14 @@ def extractor_group(modality: str) -> str:
 HEAD_GROUP = "task.head"
 """Fusion and classifier of the task model."""
 
+STRATEGY_GROUPS = "strategy."
+"""Where the names of all groups begin that a strategy sends beside the model's."""
+
+
+def strategy_group(strategy: str, group: str) -> str:
+    """The group of ``strategy``'s own that accompanies ``group``, for example a control variate."""
+    return f"{STRATEGY_GROUPS}{strategy}.{group}"
+
 
 @dataclass(frozen=True)
 class TransferPlan:

@@ -96,6 +96,7 @@ def _deployed(call: Call, central: Central | None) -> Started:
     infos = roster.infos()
     federation.spec = _spec_of(infos)
     check_select(call.config.evaluate.select, federation.spec)
+    call.config.strategy.agree_with_data(federation.spec)
     recovery = recovery_for(call.config, federation.spec)
     federation.statistics = dict(call.statistics)
     _take_in(federation, recovery, infos)

@@ -74,6 +74,7 @@ def try_out(config: RunConfig) -> None:
         return
     dataset = load_dataset(config)
     check_select(config.evaluate.select, dataset.spec)
+    config.strategy.agree_with_data(dataset.spec)
     allocate(dataset, config)
     recovery_for(config, dataset.spec).build()
 

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from pydantic import model_validator
 
-from fedrecon_core.config import Params
+from fedrecon_core.config import Params, StrategyParams
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.local.evaluate import Score
@@ -27,7 +27,7 @@ from strategies.robust import Robust
 log = logging.getLogger(__name__)
 
 
-class FedAvgParams(Params):
+class FedAvgParams(StrategyParams):
     """``weighting``: ``uniform`` over the sites that trained the group (Algorithm 1), or by the ``samples`` that passed
     through the group at each site (the FedMultimodal benchmark). ``robust``: an average that a few wrong sites cannot
     move far, in place of the mean."""
@@ -76,6 +76,11 @@ class FedAvg(Strategy):
     def load_state(self, state: Mapping[str, State]) -> None:
         """Take up ``state`` again."""
 
+    def beside(self, groups: Iterable[str]) -> dict[str, ArrayRecord]:
+        """What travels beside ``groups`` in a train message, under names of ``strategy_group``. A site may send back a
+        group of the same name and shapes."""
+        return {}
+
     # --- training ---------------------------------------------------------------------------------------------
 
     def configure_train(
@@ -84,7 +89,11 @@ class FedAvg(Strategy):
         """One message per sampled site, with the groups of its plan. A list: a generator fails in deployment."""
         self._current, self._bundles = messages.unflatten(arrays), {}
         names = self.federation.sample(server_round, "train", self._fraction)
-        return [self._message(name, server_round, messages.LOCAL_TYPE) for name in names]
+        made = [self._message(name, server_round, messages.LOCAL_TYPE) for name in names]
+        for name, message in zip(names, made, strict=True):
+            for group, record in self.beside(self.federation.plan(name).download).items():
+                message.content[group] = messages.bundle(record)
+        return made
 
     def _message(self, name: str, server_round: int, kind: str, split: str = "train") -> Message:
         federation = self.federation

@@ -4,7 +4,17 @@ Every registered class carries its own ``Params`` model with its keys and defaul
 the registries and turns every fault into one line that names the key, what was expected and what was found.
 """
 
-from fedrecon_core.config.base import Data, DataParams, Feature, Fusion, Params, Partition, Recovery, Strategy
+from fedrecon_core.config.base import (
+    Data,
+    DataParams,
+    Feature,
+    Fusion,
+    Params,
+    Partition,
+    Recovery,
+    Strategy,
+    StrategyParams,
+)
 from fedrecon_core.config.missing import (
     Missing,
     MissingHeldOut,
@@ -54,6 +64,7 @@ __all__ = [
     "RunConfig",
     "Sites",
     "Strategy",
+    "StrategyParams",
     "Task",
     "Updates",
     "parse",

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.faults import MisfitError, shown
 from fedrecon_core.registry import DATASETS, FEATURES, FUSIONS, PARTITIONS, RECOVERIES, STRATEGIES, Registry
-from fedrecon_core.types import Frozen
+from fedrecon_core.types import DatasetSpec, Frozen
 
 
 class Params(Frozen):
@@ -57,9 +57,19 @@ class DataParams(Params):
     partition: Partition = Field(default="iid", validate_default=True)
 
 
+class StrategyParams(Params):
+    """Keys of a strategy, and what it cannot stand beside."""
+
+    def agree_with(self, run: Any) -> None:
+        """``MisfitError`` where the strategy has no meaning beside the rest of the config ``run`` (a ``RunConfig``)."""
+
+    def agree_with_data(self, spec: DatasetSpec) -> None:
+        """``ConfigError`` where it has none for data of ``spec``."""
+
+
 Data = Annotated[SerializeAsAny[DataParams], BeforeValidator(Choice(DATASETS))]
 Recovery = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(RECOVERIES))]
-Strategy = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(STRATEGIES))]
+Strategy = Annotated[SerializeAsAny[StrategyParams], BeforeValidator(Choice(STRATEGIES))]
 Fusion = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(FUSIONS))]
 Feature = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(FEATURES))]
 

@@ -61,6 +61,7 @@ class RunConfig(ModelConfig):
             raise MisfitError("missing.train.complete_sites", f"{expected}, found {self.missing.train.complete_sites}")
         if self.evaluate.where == "server":
             self._no_sites_at_the_server()
+        self.strategy.agree_with(self)
         return self
 
     def _profiles_of_all_sites(self) -> None:

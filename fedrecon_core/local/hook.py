@@ -1,23 +1,41 @@
-"""The local half of a strategy: a few points of the task stage where a method may add its own word."""
+"""The local half of a strategy: the points of a local round where a method may add its own word."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from fedrecon_core.state import Groups, State
+from fedrecon_core.recovery.stage import Workshop
+from fedrecon_core.state import State
 from fedrecon_core.task.model import TaskModel
 from fedrecon_core.types import Batch
 
 
+@dataclass(frozen=True)
+class Memory:
+    """``kept``: what this site's ``end`` kept in an earlier round; ``received``: the groups that the strategy's server
+    half sent beside those of the plan, by their names (``strategy_group``). Both may be empty."""
+
+    kept: Mapping[str, State] = field(default_factory=dict)
+    received: Mapping[str, State] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a group was trained in this round: gradient steps, and the learning rate of their stage."""
+
+    steps: int
+    lr: float
+
+
 class LocalHook:
-    """Does nothing; a strategy overrides what it needs. It acts on the stages of ``phases``."""
+    """Does nothing; a strategy overrides what it needs. ``gradients`` is called in every stage, ``loss`` and ``logits``
+    in the task stage."""
 
-    phases: tuple[str, ...] = ("task",)
-
-    def begin(self, groups: Groups, state: Mapping[str, State]) -> None:
-        """Before the first stage: the groups as received, and this site's state of the last round (may be empty)."""
+    def begin(self, workshop: Workshop, memory: Memory) -> None:
+        """Before the first stage: the groups hold what was received, nothing is trained yet."""
 
     def loss(self, model: TaskModel, batch: Batch) -> Tensor | float:
         """An extra term of the loss."""
@@ -27,9 +45,14 @@ class LocalHook:
         """After backward, before clipping: change the gradients of (``group/tensor``, parameter) in place."""
 
     def logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Change the logits [B, C] before the cross-entropy."""
+        """Change the logits [B, C] before the loss."""
         return logits
 
-    def end(self, steps: int, lr: float) -> tuple[dict[str, State], dict[str, State]]:
-        """After the last stage of ``phases``: extra groups to upload, and the state to keep at the site."""
+    def chosen(self, groups: Sequence[str]) -> Sequence[str]:
+        """After the last stage: which of the trained ``groups`` go back to the server."""
+        return groups
+
+    def end(self, paces: Mapping[str, Pace]) -> tuple[dict[str, State], dict[str, State]]:
+        """Last of all, with the pace of every group that goes back: groups of the strategy's own to upload beside them
+        (named by ``strategy_group``), and what to keep at the site for the next round."""
         return {}, {}

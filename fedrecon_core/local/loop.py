@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fedrecon_core import seeding
 from fedrecon_core.config import Phase
 from fedrecon_core.data.site import SiteData
-from fedrecon_core.local.hook import LocalHook
+from fedrecon_core.local.hook import LocalHook, Memory, Pace
 from fedrecon_core.local.runner import StageReport, run_stage
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.recovery.stage import Knowledge, Shelf, Stage, Workshop
@@ -17,7 +17,7 @@ from fedrecon_core.state import Groups, State, TransferPlan, read_group, write_g
 
 @dataclass(frozen=True)
 class LocalJob:
-    """One site's part of one round."""
+    """One site's part of one round. ``received`` are the groups of the plan, ``beside`` those of the strategy's own."""
 
     site: str
     recovery: Recovery
@@ -27,6 +27,7 @@ class LocalJob:
     knowledge: Knowledge
     shelf: Shelf
     hook: LocalHook = field(default_factory=LocalHook)
+    beside: Mapping[str, State] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,23 @@ class LocalResult:
 def train_locally(job: LocalJob, modules: Groups) -> LocalResult:
     """Run all stages of ``job`` on ``modules`` (exactly the groups of the plan), starting from the received state.
 
-    Groups through which nothing passed are not handed back: their count would be zero.
+    Groups through which nothing passed are not handed back: their count would be zero. The strategy's local half may
+    hold back others.
     """
     for name, state in job.received.items():
         write_group(modules[name], state)
     workshop = _workshop(job, modules)
-    job.hook.begin({name: modules[name] for name in job.plan.upload}, job.shelf.load("hook"))
-    reports = [_run(stage, job, workshop) for stage in job.recovery.stages(workshop)]
-    counts = {g: n for report in reports for g, n in report.counts.items() if g in job.plan.upload and n > 0}
+    job.hook.begin(workshop, Memory(job.shelf.load("hook"), job.beside))
+    stages = job.recovery.stages(workshop)
+    reports = [_run(stage, job, workshop) for stage in stages]
+    trained = {g: n for report in reports for g, n in report.counts.items() if g in job.plan.upload and n > 0}
+    counts = {group: trained[group] for group in job.hook.chosen(sorted(trained))}
     real = {g: n for report in reports for g, n in report.real.items() if g in counts}
+    quality = {g: score for g, score in workshop.quality.items() if g in counts}
     groups = {name: read_group(modules[name]) for name in sorted(counts)}
-    extra = _close(job, reports)
-    counts.update({group: len(job.data) for group in extra})
-    return LocalResult({**groups, **extra}, counts, real, workshop.quality, reports)
+    beside = _close(job, {g: pace for g, pace in _paces(stages, reports, job).items() if g in counts})
+    counts.update({group: len(job.data) for group in beside})
+    return LocalResult({**groups, **beside}, counts, real, quality, reports)
 
 
 def _workshop(job: LocalJob, modules: Groups) -> Workshop:
@@ -72,16 +77,27 @@ def _workshop(job: LocalJob, modules: Groups) -> Workshop:
 
 
 def _run(stage: Stage, job: LocalJob, workshop: Workshop) -> StageReport:
-    config = job.recovery.config
-    phase: Phase = getattr(config.local, stage.phase)
-    return run_stage(stage, workshop, phase, job.hook, (config.seed, job.knowledge.round, job.site))
+    keys = (job.recovery.config.seed, job.knowledge.round, job.site)
+    return run_stage(stage, workshop, _phase(stage, job), job.hook, keys)
 
 
-def _close(job: LocalJob, reports: list[StageReport]) -> dict[str, State]:
+def _phase(stage: Stage, job: LocalJob) -> Phase:
+    phase: Phase = getattr(job.recovery.config.local, stage.phase)
+    return phase
+
+
+def _paces(stages: list[Stage], reports: list[StageReport], job: LocalJob) -> dict[str, Pace]:
+    """Group -> how the stage that trains it went."""
+    return {
+        group: Pace(report.steps, _phase(stage, job).lr)
+        for stage, report in zip(stages, reports, strict=True)
+        for group in stage.trains
+    }
+
+
+def _close(job: LocalJob, paces: Mapping[str, Pace]) -> dict[str, State]:
     """Let the strategy's local half finish; keep its state at the site and return the groups that it adds."""
-    mine = [report for report in reports if report.phase in job.hook.phases]
-    lr = getattr(job.recovery.config.local, mine[-1].phase).lr if mine else 0.0
-    extra, state = job.hook.end(sum(report.steps for report in mine), lr)
-    if state:
-        job.shelf.save("hook", state)
-    return extra
+    beside, kept = job.hook.end(paces)
+    if kept:
+        job.shelf.save("hook", kept)
+    return beside

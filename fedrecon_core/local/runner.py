@@ -74,9 +74,7 @@ def run_stage(
             set_frozen(workshop.groups[name], frozen=name in stage.freezes)
         objective = stage.objective(workshop)
         stream = seeding.torch_stream(seed, "order", *keys[1:], stage.name)
-        loss, steps = _epochs(
-            stage, workshop, phase, hook if stage.phase in hook.phases else LocalHook(), objective, stream
-        )
+        loss, steps = _epochs(stage, workshop, phase, hook, objective, stream)
         for name in stage.trains:
             set_frozen(workshop.groups[name], frozen=True)
     if steps:

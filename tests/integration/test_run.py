@@ -214,15 +214,15 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(
 class Momentum(LocalHook):
     """A local half whose state at the site grows with every round that is applied, and bends the training by it."""
 
-    def begin(self, groups: Any, state: Any) -> None:
-        self.seen = state.get("seen", {"rounds": torch.zeros(1)})["rounds"]
+    def begin(self, workshop: Any, memory: Any) -> None:
+        self.seen = memory.kept.get("seen", {"rounds": torch.zeros(1)})["rounds"]
 
     def gradients(self, parameters: Any) -> None:
         for _, parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad.mul_(1 + float(self.seen))
 
-    def end(self, steps: int, lr: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    def end(self, paces: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {"seen": {"rounds": self.seen + 1}}
 
 

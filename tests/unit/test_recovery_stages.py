@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedrecon_core.local.hook import LocalHook
+from fedrecon_core.local.hook import LocalHook, Pace
 from fedrecon_core.local.loop import LocalJob, LocalResult, train_locally
 from fedrecon_core.local.runner import optimizer_for, run_stage
 from fedrecon_core.recovery.stage import Knowledge, Objective, Stage, Workshop
@@ -344,28 +344,41 @@ def test_a_site_without_what_it_lacks_trains_like_mask_until_tokens_come():
     assert "task.extractor.steps" not in fedrecon.groups
 
 
-def test_the_strategys_local_half_acts_on_the_task_stage_alone():
-    calls = []
+class Watching(LocalHook):
+    """Writes down what it is told, and holds back the extractor of ``picture``."""
 
-    class Hook(LocalHook):
-        def begin(self, groups, state):
-            calls.append("begin")
+    def __init__(self):
+        self.began, self.steps, self.paces = None, [], {}
 
-        def gradients(self, parameters):
-            names = {name.split("/")[0] for name, _ in parameters}
-            assert all(name.startswith("task.") for name in names)
-            calls.append("gradients")
+    def begin(self, workshop, memory):
+        self.began = (sorted(workshop.groups), dict(memory.received))
 
-        def end(self, steps, lr):
-            calls.append(("end", steps, lr))
-            return {"extra.control": {"c": torch.ones(2)}}, {"kept": {"c": torch.zeros(1)}}
+    def gradients(self, parameters):
+        self.steps.append(sorted({name.split("/")[0] for name, _ in parameters}))
 
-    job = job_of(toy_recovery(), hook=Hook())
+    def chosen(self, groups):
+        return [group for group in groups if group != "task.extractor.picture"]
+
+    def end(self, paces):
+        self.paces = dict(paces)
+        return {"strategy.toy.task.head": {"c": torch.ones(2)}}, {"kept": {"c": torch.zeros(1)}}
+
+
+def test_the_strategys_local_half_is_told_of_every_stage_and_chooses_what_goes_back():
+    hook, beside = Watching(), {"strategy.toy.task.head": {"c": torch.zeros(2)}}
+    job = replace(job_of(toy_recovery(local={"task": {"lr": 0.25}}), hook=hook), beside=beside)
     result = train(job)
-    lr = job.recovery.config.local.task.lr
-    assert calls == ["begin", *["gradients"] * 3, ("end", 3, lr)]
-    assert result.counts["extra.control"] == 48
-    assert torch.equal(result.groups["extra.control"]["c"], torch.ones(2))
+    assert hook.began == (sorted(job.plan.download), beside)
+    stages = [stage for stage in result.stages for _ in range(stage.steps)]
+    assert [{"task."} if stage.phase == "task" else {stage.phase + "."} for stage in stages] == [
+        {name.split(".")[0] + "." for name in names} for names in hook.steps
+    ]
+    task = result.stages[-1]
+    assert hook.paces["task.head"] == Pace(task.steps, 0.25)
+    assert set(hook.paces) == set(result.groups) - set(beside)
+    assert "task.extractor.picture" not in {*result.groups, *result.counts, *result.real}
+    assert result.counts["strategy.toy.task.head"] == 48
+    assert torch.equal(result.groups["strategy.toy.task.head"]["c"], torch.ones(2))
     assert set(job.shelf.kept["hook"]) == {"kept"}
 
 
