@@ -1,0 +1,84 @@
+"""``fedprox``: at the sites every step is also pulled back to the model that was received (Li et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedrecon_core.local.hook import LocalHook, Memory
+from fedrecon_core.recovery.stage import Workshop
+from fedrecon_core.registry import STRATEGIES
+from strategies.fedavg import FedAvg, FedAvgParams
+
+
+class FedProxParams(FedAvgParams):
+    """The sites minimise loss + ``mu`` / 2 * ||w - w_received||^2 (Li et al. 2020, Eq. 2); ``mu`` 0 is ``fedavg``.
+
+    ``groups`` are name prefixes of the groups that are pulled, in whichever stage trains them. The penalty is part of
+    the gradient, which is clipped as one, and not of the training loss that is reported: that stays comparable.
+    """
+
+    name: str = "fedprox"
+    mu: float = Field(default=0.01, ge=0)
+    groups: tuple[str, ...] = ("task.",)
+
+
+class Proximal(LocalHook):
+    """Adds ``mu`` (w - w_received), the gradient of the penalty, in place: there is no graph of it.
+
+    A batch may have nothing for some parameters, an extractor of which no sample has the modality: the penalty pulls
+    them nevertheless. Only those that no loss of this round has reached yet are left without a gradient, since they are
+    where they started, and so that an optimiser's weight decay leaves them alone, as it does in ``fedavg``.
+    """
+
+    def __init__(self, mu: float, groups: tuple[str, ...]) -> None:
+        self.mu = mu
+        self.groups = groups
+        self._start: dict[str, Tensor] = {}
+        self._reached: set[str] = set()
+
+    def begin(self, workshop: Workshop, memory: Memory) -> None:
+        """Remember what was received."""
+        self._reached = set()
+        self._start = {
+            f"{group}/{name}": parameter.detach().clone()
+            for group, module in workshop.groups.items()
+            if group.startswith(self.groups)
+            for name, parameter in module.named_parameters()
+        }
+
+    @torch.no_grad()
+    def gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Add the penalty's gradient."""
+        pulled = [(p, _gradient(p), self._start[name]) for name, p in parameters if self._pulls(name, p)]
+        if pulled:
+            weights, gradients, start = map(list, zip(*pulled, strict=True))
+            torch._foreach_add_(gradients, torch._foreach_sub(weights, start), alpha=self.mu)
+
+    def _pulls(self, name: str, parameter: nn.Parameter) -> bool:
+        if name in self._start and parameter.grad is not None:
+            self._reached.add(name)
+        return name in self._reached
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    """The gradient of ``parameter``: zeros where this batch gave it none."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
+@STRATEGIES.register("fedprox")
+class FedProx(FedAvg):
+    """The server averages as in ``fedavg``."""
+
+    Params = FedProxParams
+
+    @staticmethod
+    def local_half(params: Any) -> LocalHook:
+        """The pull; without ``mu`` there is none, to the last bit."""
+        return Proximal(params.mu, params.groups) if params.mu else LocalHook()

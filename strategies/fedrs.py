@@ -1,0 +1,75 @@
+"""``fedrs``: a softmax in which the classes that a site never sees are held back (Li and Zhan 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedrecon_core.errors import ConfigError
+from fedrecon_core.local.hook import LocalHook, Memory
+from fedrecon_core.recovery.stage import Workshop
+from fedrecon_core.registry import STRATEGIES
+from fedrecon_core.state import HEAD_GROUP
+from fedrecon_core.types import DatasetSpec
+from strategies.fedavg import FedAvg, FedAvgParams
+
+
+class FedRSParams(FedAvgParams):
+    """In training the logit of class c is w_c . h where the site has samples of c and ``alpha`` w_c . h where it has
+    none (Li and Zhan 2021): the smaller ``alpha``, the less a site pushes away the classes that it never sees. 0.9 is
+    the value of the FedMultimodal benchmark (Feng et al. 2023).
+
+    As there, the last layer's bias has no part in training: it stays as it was initialised, and evaluation adds it.
+    """
+
+    name: str = "fedrs"
+    alpha: float = Field(default=0.9, ge=0, le=1)
+
+    def agree_with_data(self, spec: DatasetSpec) -> None:
+        """``ConfigError`` for data with several labels per sample: they have no softmax over the classes."""
+        if spec.target == "multilabel":
+            raise ConfigError(
+                "strategy.name: fedrs restricts a softmax over the classes, expected data with one class per sample, "
+                f"found the multilabel {spec.name}; choose another strategy"
+            )
+
+
+class RestrictedSoftmax(LocalHook):
+    """Scales the logits by the site's classes, and takes the last layer's bias out of training."""
+
+    _bias: nn.Parameter
+    _scale: Tensor
+
+    def __init__(self, alpha: float) -> None:
+        self.alpha = alpha
+
+    def begin(self, workshop: Workshop, memory: Memory) -> None:
+        """Which classes the site's training samples have: a scale [C]."""
+        classifier = cast(nn.Sequential, workshop.groups[HEAD_GROUP].classifier)
+        self._bias = cast(nn.Linear, classifier[-1]).bias
+        held = torch.bincount(workshop.data.labels, minlength=len(self._bias)) > 0
+        self._scale = torch.where(held, 1.0, self.alpha)
+
+    def logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """[B, C]: scale_c w_c . h; the model's own are w_c . h + b_c."""
+        return (logits - self._bias.detach()) * self._scale
+
+    def gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Without a gradient neither an optimiser nor its weight decay moves the bias, and no clipping counts it."""
+        self._bias.grad = None
+
+
+@STRATEGIES.register("fedrs")
+class FedRS(FedAvg):
+    """The server averages as in ``fedavg``."""
+
+    Params = FedRSParams
+
+    @staticmethod
+    def local_half(params: Any) -> LocalHook:
+        """The restricted softmax."""
+        return RestrictedSoftmax(params.alpha)
