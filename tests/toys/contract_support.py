@@ -18,6 +18,7 @@ from fedrecon_core.config import RunConfig
 from fedrecon_core.data.dataset import BoolArray, Dataset
 from fedrecon_core.data.site import SiteData, open_site
 from fedrecon_core.data.statistics import combine, site_sums
+from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.local.loop import LocalJob, LocalResult, train_locally
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.recovery.stage import Knowledge, Workshop
@@ -110,7 +111,7 @@ def states(modules: Mapping[str, nn.Module]) -> dict[str, State]:
 
 
 def local_round(
-    recovery: Recovery, data: SiteData, knowledge: Knowledge | None = None
+    recovery: Recovery, data: SiteData, knowledge: Knowledge | None = None, hook: LocalHook | None = None
 ) -> tuple[LocalJob, LocalResult, Groups]:
     """One local round from the initial groups: the job, its result, and the modules as it left them."""
     plan = recovery.plan(data.modalities)
@@ -123,6 +124,7 @@ def local_round(
         received=states(modules),
         knowledge=seasoned(recovery, data) if knowledge is None else knowledge,
         shelf=MemoryShelf(),
+        hook=LocalHook() if hook is None else hook,
     )
     return job, train_locally(job, modules), modules
 
