@@ -1,0 +1,90 @@
+"""What goes to a site beside the groups: what it is to do, and what belongs to the groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from fedrecon_core.data.allocation import Share
+from fedrecon_core.data.statistics import Statistics
+from fedrecon_core.recovery.stage import Knowledge
+from strategies.messages.kinds import MetricValues
+
+
+@dataclass(frozen=True)
+class Order:
+    """What every message to a site carries. ``site`` is the site that it is for: in a simulation the nodes only lend
+    their hands, and any of them may act for any site. ``config`` is the resolved config as JSON, ``run`` the run
+    directory under which a simulated site keeps its state where the run config does not name one, or the run's identity
+    under which a site keeps it in its own folder; ``share`` a simulated site's samples and masks (None: it has its
+    own)."""
+
+    site: str
+    config: str
+    round: int
+    run: str
+    share: Share | None = None
+
+
+def write_order(order: Order) -> RecordDict:
+    """The records ``run`` and, for a simulated site, ``assignment``."""
+    run = ConfigRecord({"site": order.site, "config": order.config, "round": order.round, "run": order.run})
+    content = RecordDict({"run": run})
+    if order.share is not None:
+        samples, present = order.share.samples.astype(np.int64), order.share.present.astype(np.uint8)
+        content["assignment"] = ArrayRecord({"samples": Array(samples), "present": Array(present)})
+    return content
+
+
+def read_order(content: RecordDict) -> Order:
+    """The order in a message."""
+    run = content.config_records["run"]
+    share = None
+    if "assignment" in content:
+        arrays = content.array_records["assignment"]
+        share = Share(arrays["samples"].numpy(), arrays["present"].numpy().astype(bool))
+    return Order(str(run["site"]), str(run["config"]), int(run["round"]), str(run["run"]), share)  # type: ignore[arg-type]
+
+
+def addressee(message: Message) -> str:
+    """The name of the site that ``message`` is for."""
+    return str(message.content.config_records["run"]["site"])
+
+
+def write_knowledge(content: RecordDict, knowledge: Knowledge, groups: Iterable[str], used: Iterable[str]) -> None:
+    """Add ``trained``, ``quality`` (of ``groups``) and the statistics of the modalities ``used``."""
+    names = sorted(groups)
+    content["trained"] = MetricRecord({g: knowledge.trained.get(g, 0) for g in names})
+    content["quality"] = MetricRecord({g: knowledge.quality[g] for g in names if g in knowledge.quality})
+    statistics: MetricValues = {}
+    for name in sorted(set(used) & set(knowledge.statistics)):
+        statistics[f"{name}.mean"] = knowledge.statistics[name].mean.tolist()
+        statistics[f"{name}.std"] = knowledge.statistics[name].std.tolist()
+    content["statistics"] = MetricRecord(statistics)
+
+
+def read_knowledge(content: RecordDict) -> Knowledge:
+    """The knowledge that came with the groups."""
+    records = content.metric_records
+    values = {name: torch.tensor(row, dtype=torch.float64) for name, row in records["statistics"].items()}
+    names = {name.rsplit(".", 1)[0] for name in values}
+    return Knowledge(
+        round=int(content.config_records["run"]["round"]),  # type: ignore[arg-type]
+        trained={name: int(count) for name, count in records["trained"].items()},  # type: ignore[arg-type]
+        quality={name: float(score) for name, score in records["quality"].items()},  # type: ignore[arg-type]
+        statistics={name: Statistics(values[f"{name}.mean"], values[f"{name}.std"]) for name in sorted(names)},
+    )
+
+
+def write_split(content: RecordDict, split: str) -> None:
+    """Say which split is to be scored."""
+    content["evaluate"] = ConfigRecord({"split": split})
+
+
+def read_split(content: RecordDict) -> str:
+    """The split that is to be scored."""
+    return str(content.config_records["evaluate"]["split"])

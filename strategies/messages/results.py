@@ -1,0 +1,68 @@
+"""What a site trained: the answer to ``local``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from fedrecon_core.local.loop import LocalResult
+from strategies.messages.groups import bundle, pack_group, read_groups
+from strategies.messages.kinds import MetricValues
+
+
+@dataclass(frozen=True)
+class TrainReply:
+    """A site's answer to ``local``: trained groups as they came, and numbers beside them."""
+
+    groups: dict[str, ArrayRecord]
+    counts: dict[str, int]
+    real: dict[str, int]
+    quality: dict[str, float]
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    samples: int
+
+
+def write_result(result: LocalResult, samples: int, seconds: float) -> RecordDict:
+    """The answer to ``local``: groups, counts, mean loss and seconds per phase."""
+    content = RecordDict({group: bundle(pack_group(state)) for group, state in result.groups.items()})
+    content["counts"] = MetricRecord(dict(result.counts))
+    content["real"] = MetricRecord(dict(result.real))
+    content["quality"] = MetricRecord(dict(result.quality))
+    content["metrics"] = MetricRecord(_losses(result))
+    content["seconds"] = MetricRecord({**_phase_seconds(result), "total": seconds})
+    content["status"] = ConfigRecord({"ok": True, "samples": samples})
+    return content
+
+
+def _losses(result: LocalResult) -> MetricValues:
+    """Phase -> loss, the item-weighted mean over the phase's stages that took a step."""
+    losses: MetricValues = {}
+    for phase in sorted({stage.phase for stage in result.stages}):
+        ran = [stage for stage in result.stages if stage.phase == phase and stage.steps]
+        if ran:
+            losses[f"{phase}.loss"] = sum(s.loss * s.items for s in ran) / sum(s.items for s in ran)
+            losses[f"{phase}.items"] = float(sum(s.items for s in ran))
+    return losses
+
+
+def _phase_seconds(result: LocalResult) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    for stage in result.stages:
+        seconds[stage.phase] = seconds.get(stage.phase, 0.0) + stage.seconds
+    return seconds
+
+
+def read_result(content: RecordDict) -> TrainReply:
+    """A site's trained groups and numbers."""
+    records = content.metric_records
+    return TrainReply(
+        groups=read_groups(content),
+        counts={name: int(count) for name, count in records["counts"].items()},  # type: ignore[arg-type]
+        real={name: int(count) for name, count in records["real"].items()},  # type: ignore[arg-type]
+        quality={name: float(score) for name, score in records["quality"].items()},  # type: ignore[arg-type]
+        metrics={name: float(value) for name, value in records["metrics"].items()},  # type: ignore[arg-type]
+        seconds={name: float(value) for name, value in records["seconds"].items()},  # type: ignore[arg-type]
+        samples=int(content.config_records["status"]["samples"]),  # type: ignore[arg-type]
+    )
