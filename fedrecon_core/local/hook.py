@@ -24,10 +24,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class Pace:
-    """How a group was trained in this round: gradient steps, and the learning rate of their stage."""
+    """How a group was trained in this round: gradient steps, and the learning rate and momentum of their stage."""
 
     steps: int
     lr: float
+    momentum: float = 0.0
 
 
 class LocalHook:

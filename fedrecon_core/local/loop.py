@@ -88,11 +88,11 @@ def _phase(stage: Stage, job: LocalJob) -> Phase:
 
 def _paces(stages: list[Stage], reports: list[StageReport], job: LocalJob) -> dict[str, Pace]:
     """Group -> how the stage that trains it went."""
-    return {
-        group: Pace(report.steps, _phase(stage, job).lr)
-        for stage, report in zip(stages, reports, strict=True)
-        for group in stage.trains
-    }
+    paces = {}
+    for stage, report in zip(stages, reports, strict=True):
+        phase = _phase(stage, job)
+        paces.update(dict.fromkeys(stage.trains, Pace(report.steps, phase.lr, phase.momentum)))
+    return paces
 
 
 def _close(job: LocalJob, paces: Mapping[str, Pace]) -> dict[str, State]:
