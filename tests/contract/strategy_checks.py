@@ -33,8 +33,8 @@ from strategies import messages
 from strategies.federation import Federation
 from strategies.messages import SiteInfo
 from strategies.wire import WireMeter
-from tests.toys.contract_support import recovery_of, same, states
-from tests.toys.federation import CPU, MemoryShelf, tiny_dataset, toy_config
+from tests.toys.contract_support import accepted, recovery_of, same, states
+from tests.toys.federation import CPU, MemoryShelf, tiny_dataset, toy_settings
 
 GAPS = {"train": {"level": "site", "rate": 0.4}}
 
@@ -101,9 +101,10 @@ def unpacked(arrays: ArrayRecord) -> dict[str, State]:
 
 def bench_of(name: Any, recovery: Any = "fedrecon", **sections: Any) -> Bench:
     """A strategy with its federation of four sites, one of which may lack what another has."""
-    config = toy_config(recovery, name, **{"missing": GAPS, **sections})
+    settings = accepted(toy_settings(recovery, name, **{"missing": GAPS, **sections}))
+    config = parse(settings)
     dataset = tiny_dataset()
-    made = recovery_of(recovery, **{"missing": GAPS, **sections})
+    made = recovery_of(recovery, **{"missing": GAPS, **sections, "local": settings["local"]})
     shares: dict[str, Share] = allocate(dataset, config).train
     data = {site: open_site(dataset, share.samples, share.present, device=CPU) for site, share in shares.items()}
     sites = {
@@ -137,7 +138,7 @@ def check_params_have_valid_defaults_and_carry_the_name(name: str) -> None:
     assert params().name == name
     with pytest.raises(ValidationError):
         params(**{"name": name, "no_such_key": 1})
-    config = toy_config("mask", name)
+    config = parse(accepted(toy_settings("mask", name)))
     again = parse(yaml.safe_load(config.to_yaml()))
     assert again == config and type(again.strategy) is params
 
@@ -155,15 +156,17 @@ def check_summary_can_be_logged(name: str) -> None:
 # --- configuring ----------------------------------------------------------------------------------------------------
 
 
-def check_every_site_gets_the_bytes_of_its_plan(name: str) -> None:
+def check_every_site_gets_the_bytes_of_its_plan_and_what_travels_beside_it(name: str) -> None:
     bench = bench_of(name)
     groups = bench.initial()
     for message, site in zip(sent := bench.configure(1, groups), names_of(bench, sent), strict=True):
         plan = bench.federation.plan(site)
+        beside = {g: messages.unpack_group(r) for g, r in bench.strategy.beside(plan.download).items()}
+        assert all(group.startswith(STRATEGY_GROUPS) for group in beside)
+        due = {**{group: groups[group] for group in plan.download}, **beside}
         records = messages.read_groups(message.content)
-        assert sorted(records) == list(plan.download)
-        assert sum(map(messages.record_bytes, records.values())) == sum(group_bytes(groups[g]) for g in plan.download)
-        assert same({g: messages.unpack_group(r) for g, r in records.items()}, {g: groups[g] for g in plan.download})
+        assert sum(map(messages.record_bytes, records.values())) == sum(map(group_bytes, due.values()))
+        assert same({g: messages.unpack_group(r) for g, r in records.items()}, due)
 
 
 def check_messages_carry_order_and_knowledge(name: str) -> None:
@@ -279,12 +282,21 @@ def check_state_survives_a_checkpoint(name: str, folder: Path) -> None:
 
 def check_its_defaults_learn_whatever_the_sites_optimiser(name: str) -> None:
     adam = {"epochs": 4, "batch": 6, "lr": 0.01}
-    for task in (adam, {**adam, "optimizer": "sgd", "lr": 0.05, "momentum": 0.9}):
+    sgd = {**adam, "optimizer": "sgd", "lr": 0.05, "momentum": 0.9}
+    stands = [task for task in (adam, sgd) if _stands_beside(name, task)]
+    assert sgd in stands
+    for task in stands:
         bench = bench_of(name, "mask", missing={}, local={"task": task})
         groups = bench.initial()
         for round_ in range(1, 9):
             groups = bench.round(round_, groups)
         assert _held_out_accuracy(bench, groups) > 0.7, f"chance is 0.33 ({task})"
+
+
+def _stands_beside(name: str, task: dict[str, Any]) -> bool:
+    """Whether the strategy does not refuse ``task``, with words of what to set in its place."""
+    settings = toy_settings("mask", name, local={"task": task})
+    return accepted(settings) == settings
 
 
 def _held_out_accuracy(bench: Bench, groups: dict[str, State]) -> float:

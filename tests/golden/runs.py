@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, STRATEGIES, discover
-from tests.toys.contract_support import run_inprocess
+from tests.toys.contract_support import accepted, run_inprocess
 from tests.toys.federation import toy_settings
 
 discover((*CORE_PACKAGES, "strategies"))
@@ -33,7 +33,7 @@ def golden_file(recovery: str, strategy: str) -> Path:
 def settings(recovery: str, strategy: str) -> dict[str, Any]:
     """Three rounds of three sites that lack different modalities; steps large enough to learn something in them."""
     slow, fast = ({"epochs": 2, "batch": 8, "lr": rate} for rate in (0.005, 0.02))
-    return toy_settings(
+    raw = toy_settings(
         {"name": recovery},
         {"name": strategy},
         rounds=3,
@@ -47,6 +47,7 @@ def settings(recovery: str, strategy: str) -> dict[str, Any]:
         evaluate={"select": "accuracy"},
         local={"generator": slow, "mapping": slow, "task": fast},
     )
+    return accepted(raw, lr=0.2)
 
 
 def numbers(recovery: str, strategy: str, folder: Path) -> dict[str, Any]:

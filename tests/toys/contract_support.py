@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from fedrecon_core import seeding
-from fedrecon_core.config import RunConfig
+from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.data.dataset import BoolArray, Dataset
 from fedrecon_core.data.site import SiteData, open_site
 from fedrecon_core.data.statistics import combine, site_sums
+from fedrecon_core.errors import ConfigError
 from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.local.loop import LocalJob, LocalResult, train_locally
 from fedrecon_core.recovery.base import Recovery
@@ -68,6 +69,18 @@ def recovery_of(name: Any, spec: DatasetSpec | None = None, **sections: Any) -> 
     cls: Any = RECOVERIES.get(config.recovery.name)
     recovery: Recovery = cls(config, toys().spec if spec is None else spec)
     return recovery
+
+
+def accepted(settings: dict[str, Any], lr: float = 0.05) -> dict[str, Any]:
+    """``settings``, with SGD in the task stage where the strategy says that it cannot stand beside Adam there."""
+    try:
+        parse(settings)
+    except ConfigError as error:
+        if "set local.task.optimizer: sgd" not in str(error):
+            raise
+        task = {**settings["local"]["task"], "optimizer": "sgd", "lr": lr}
+        return {**settings, "local": {**settings["local"], "task": task}}
+    return settings
 
 
 def gaps(samples: int, modalities: int, rate: float = 0.4, *, empty: bool = False) -> BoolArray:

@@ -1,0 +1,234 @@
+"""``scaffold``: every site's steps are corrected by what it knows of all others' gradients (Karimireddy et al. 2020,
+Algorithm 1, Option II)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedrecon_core.faults import MisfitError
+from fedrecon_core.local.hook import LocalHook, Memory, Pace
+from fedrecon_core.recovery.stage import Workshop
+from fedrecon_core.registry import STRATEGIES
+from fedrecon_core.state import State, read_group, strategy_group
+from strategies import messages
+from strategies.aggregation import weighted_mean
+from strategies.fedavg import FedAvg, FedAvgParams
+from strategies.federation import Federation
+
+PHASES = ("generator", "mapping", "task")
+"""The phases of a local round; the names of the groups that each trains begin with its own and a dot."""
+OF_ANY_PHASE = "recovery."
+"""How the names of a recovery's own groups begin: it may train them in any phase."""
+
+
+class ScaffoldParams(FedAvgParams):
+    """Every site keeps a control variate c_i and the server their mean c, one per group. A site steps along
+    g - c_i + c instead of its gradient g; the server moves the model by ``lr`` times the sites' average update.
+
+    After its ``steps`` steps, which led from w0 to w1, a site takes c_i - c + (w0 - w1) / a for its new c_i, where a is
+    the sum of the weights of the gradients in w0 - w1. With the momentum m of the stage a gradient weighs
+    1 + m + m^2 + ... up to the last step, together ``lr_site`` * (steps - m (1 - m^steps) / (1 - m)) / (1 - m);
+    ``variate: mean`` divides by that, so that c_i is a mean of the site's gradients. ``plain`` takes ``lr_site`` *
+    ``steps`` at any momentum, as the FedMultimodal benchmark does. Without momentum both are the paper's Option II;
+    with it the variates of ``plain`` are too large by the quotient of the two, and where that is above 2 (momentum 0.9:
+    from four steps on) each round's error is thrown over to the other side, larger than before.
+
+    The optimum that is sought is that of the sites' mean loss: each site counts the same, or, with ``weighting:
+    samples``, as many times as it has samples; c is weighted like the model. ``groups`` are name prefixes of the groups
+    that are corrected, in whichever stages train them, which must use SGD; all others are plain averages.
+    """
+
+    name: str = "scaffold"
+    lr: float = Field(default=1.0, gt=0)
+    variate: Literal["mean", "plain"] = "mean"
+    groups: tuple[str, ...] = ("task.",)
+
+    def agree_with(self, run: Any) -> None:
+        """``MisfitError`` where a stage that trains one of ``groups`` uses another optimiser than SGD."""
+        for phase in PHASES:
+            found = getattr(run.local, phase).optimizer
+            if found != "sgd" and any(_meet(prefix, (f"{phase}.", OF_ANY_PHASE)) for prefix in self.groups):
+                told = f"set local.{phase}.optimizer: sgd, with a learning rate for it"
+                expected = "expected sgd with scaffold, which reads a site's mean gradient off its steps"
+                raise MisfitError(f"local.{phase}.optimizer", f"{expected}, found {found}; {told}")
+
+
+def _meet(prefix: str, families: tuple[str, ...]) -> bool:
+    """Whether a name may begin with ``prefix`` and with one of ``families``."""
+    return any(prefix.startswith(family) or family.startswith(prefix) for family in families)
+
+
+def variate_group(group: str) -> str:
+    """The name under which the control variate of ``group`` travels."""
+    return strategy_group("scaffold", group)
+
+
+def gradients_in(pace: Pace) -> float:
+    """How many times a constant gradient is in the sum of the steps of SGD from zero momentum, which weighs the k-th of
+    K gradients (1 - m^(K - k + 1)) / (1 - m): the steps, where there is no momentum."""
+    m, steps = pace.momentum, pace.steps
+    return (steps - m * (1 - m**steps) / (1 - m)) / (1 - m)
+
+
+class Correction(LocalHook):
+    """Adds c - c_i to the gradients of the groups whose c was received, and keeps c_i at the site.
+
+    A parameter that a batch gives no gradient has the gradient zero, and is corrected like the others: its c_i would
+    otherwise move away from its gradients by c in every round.
+    """
+
+    _modules: Mapping[str, nn.Module]
+    _kept: Mapping[str, State]
+
+    def __init__(self, variate: str) -> None:
+        self.variate = variate
+        self._start: dict[str, State] = {}
+        self._change: dict[str, State] = {}
+        self._corrections: dict[str, Tensor] = {}
+
+    def begin(self, workshop: Workshop, memory: Memory) -> None:
+        """Remember what was received, and compute the round's corrections."""
+        self._modules, self._kept = workshop.groups, memory.kept
+        sent = {group: memory.received.get(variate_group(group)) for group in sorted(workshop.groups)}
+        self._change = {g: _minus(c, memory.kept.get(g)) for g, c in sent.items() if c is not None}
+        self._start = {group: read_group(workshop.groups[group]) for group in self._change}
+        self._corrections = {
+            f"{group}/{name}": change[name].to(device=parameter.device, dtype=parameter.dtype)
+            for group, change in self._change.items()
+            for name, parameter in workshop.groups[group].named_parameters()
+        }
+
+    @torch.no_grad()
+    def gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Add the corrections."""
+        gradients: list[Tensor] = []
+        corrections: list[Tensor] = []
+        for name, parameter in parameters:
+            correction = self._corrections.get(name)
+            if correction is not None and parameter.grad is not None:
+                gradients.append(parameter.grad)
+                corrections.append(correction)
+            elif correction is not None:
+                parameter.grad = correction.clone()
+        if gradients:
+            torch._foreach_add_(gradients, corrections)
+
+    def end(self, paces: Mapping[str, Pace]) -> tuple[dict[str, State], dict[str, State]]:
+        """What goes back is c + (new c_i - c_i), the c that this site alone would make: (w0 - w1) / a. A group that was
+        not trained keeps its c_i."""
+        beside, kept = {}, dict(self._kept)
+        for group, pace in paces.items():
+            if group in self._change:
+                alone = self._mean_gradient(group, pace)
+                beside[variate_group(group)] = _like(alone, self._start[group])
+                kept[group] = _like(_minus(alone, self._change[group]), self._start[group])
+        return beside, kept
+
+    def _mean_gradient(self, group: str, pace: Pace) -> State:
+        """(w0 - w1) / a, float64."""
+        weight = pace.lr * (pace.steps if self.variate == "plain" else gradients_in(pace))
+        before, after = self._start[group], read_group(self._modules[group])
+        return {name: (before[name].double() - after[name].double()) / weight for name in self._change[group]}
+
+
+def _minus(left: Mapping[str, Tensor], right: Mapping[str, Tensor] | None) -> State:
+    """left - right in float64; nothing at all is zero."""
+    return {name: t.double() - (0.0 if right is None else right[name].double()) for name, t in left.items()}
+
+
+def _like(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> State:
+    return {name: tensor.to(other[name].dtype) for name, tensor in state.items()}
+
+
+@STRATEGIES.register("scaffold")
+class Scaffold(FedAvg):
+    """Holds the sum of the sites' control variates of each group, in float64, since c is their mean over all sites that
+    hold the group: N of them, which grows when a site joins. A group that nobody returned keeps its c.
+
+    c and the c_i fit each other as long as the server takes what a site kept. A reply that is lost or refused leaves
+    the site's c_i changed and c as it was; the site's later replies do not tell of that change again.
+    """
+
+    Params = ScaffoldParams
+
+    def __init__(self, federation: Federation) -> None:
+        super().__init__(federation)
+        self._sums: dict[str, State] = {}
+        self._sent: dict[str, ArrayRecord] = {}
+
+    @staticmethod
+    def local_half(params: Any) -> LocalHook:
+        """The correction of the gradients."""
+        return Correction(params.variate)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """As ``fedavg``, with c beside each group; it is computed once for all sites."""
+        self._sent = {}
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def beside(self, groups: Iterable[str]) -> dict[str, ArrayRecord]:
+        """c of each of ``groups`` that is corrected."""
+        chosen = [group for group in groups if group.startswith(self.params.groups)]
+        for group in chosen:
+            if group not in self._sent:
+                self._sent[group] = messages.pack_group(self._mean_variate(group))
+        return {variate_group(group): self._sent[group] for group in chosen}
+
+    def _mean_variate(self, group: str) -> State:
+        """c, in the dtypes of the group; zero before the first reply."""
+        model = messages.unpack_group(self._current[group])
+        if group not in self._sums:
+            return {name: torch.zeros_like(tensor) for name, tensor in model.items()}
+        total = self._all_sites(group)
+        return _like({name: tensor / total for name, tensor in self._sums[group].items()}, model)
+
+    def _all_sites(self, group: str) -> float:
+        """N: the sites that hold training samples and may upload ``group``, each with its weight."""
+        federation = self.federation
+        samples = [federation.samples(name) for name, plan in federation.plans.items() if group in plan.upload]
+        return max(1.0, sum(self._weight(count) for count in samples if count))
+
+    def _weight(self, samples: int) -> float:
+        return 1.0 if self.params.weighting == "uniform" else float(samples)
+
+    def _aggregate(self, group: str, holders: list[messages.TrainReply]) -> ArrayRecord:
+        self._take([reply for reply in holders if variate_group(group) in reply.groups], group)
+        return super()._aggregate(group, holders)
+
+    def _take(self, answers: Sequence[messages.TrainReply], group: str) -> None:
+        """c+ = c + S/N (mean of what the S sites would make of c alone - c), on the sums: N c+ = N c + S (mean - c)."""
+        name, robust = variate_group(group), self._robust(group)
+        if not answers or (robust is not None and len(answers) < robust.least):
+            return
+        weights = [self._weight(reply.counts[name]) for reply in answers]
+        alone = [_minus(messages.unpack_group(reply.groups[name]), None) for reply in answers]
+        mean = weighted_mean(alone, weights) if robust is None else robust.average(alone)
+        moved = _minus(mean, messages.unpack_group(self.beside([group])[name]))
+        before = self._sums.get(group)
+        self._sums[group] = {
+            key: sum(weights) * change + (0.0 if before is None else before[key]) for key, change in moved.items()
+        }
+        del self._sent[group]
+
+    def server_step(self, group: str, old: State, average: State) -> State:
+        """x + lr (mean - x)."""
+        if not group.startswith(self.params.groups):
+            return average
+        return {name: torch.lerp(tensor, average[name], self.params.lr) for name, tensor in old.items()}
+
+    def state(self) -> dict[str, State]:
+        """The sum of the sites' control variates of every group that was returned."""
+        return dict(self._sums)
+
+    def load_state(self, state: Mapping[str, State]) -> None:
+        """Take up the sums again."""
+        self._sums, self._sent = {group: dict(tensors) for group, tensors in state.items()}, {}
