@@ -45,7 +45,8 @@ def judge(
 
     A group's norms are compared with their (lower) median where at least ``bounds.least`` sites hold it, else each with
     the mean of those that were taken from the site before. Where that is zero or unknown, the norm of the group itself
-    takes its place. What is fit is remembered where few sites hold the group.
+    takes its place, and where that is zero, as a strategy's own groups are at first, the (lower) median of the few, or
+    1. What is fit is remembered where few sites hold the group.
     """
     if bounds.limit is None:
         return Verdict({}, history)
@@ -65,10 +66,12 @@ def _measures(
     group: str, found: Mapping[str, float], current: ArrayRecord, history: History, bounds: Updates
 ) -> dict[str, tuple[float, str]]:
     """Site -> the norm that its own is compared with, and what that is."""
-    own = (norm_of(current) or 1.0, "the norm of the group itself")
+    middle = (median_low(found.values()) if len(found) > 1 else 0.0, f"the median of {len(found)} sites")
+    own = (norm_of(current), "the norm of the group itself")
+    if own[0] == 0:
+        own = max(middle, (1.0, "as much as a group of zeros counts"))
     if len(found) >= bounds.least:
-        middle = median_low(found.values())
-        return dict.fromkeys(found, (middle, f"the median of {len(found)} sites") if middle > 0 else own)
+        return dict.fromkeys(found, middle if middle[0] > 0 else own)
     known = history.get(group, {})
     return {site: (known[site], "the mean of its own before") if known.get(site, 0.0) > 0 else own for site in found}
 

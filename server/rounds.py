@@ -124,11 +124,13 @@ class Rounds:
         federation = self.started.federation
         replies = exchange(self.grid, sent, deadline_of(self.config), self.meter, self.progress.site_done)
         for name, reply in sorted(replies.messages.items()):
-            fault = fault_of(reply, federation.plan(name), packed, federation.sites[name])
+            plan = federation.plan(name)
+            fault = fault_of(reply, plan, {**packed, **self.strategy.beside(plan.upload)}, federation.sites[name])
             if fault is not None:
                 replies.reject(name, fault)
         received = {name: messages.read_result(reply.content).groups for name, reply in replies.messages.items()}
-        verdict = judge(received, packed, self.training.norms, self.config.updates)
+        known = {**packed, **self.strategy.beside(packed)}
+        verdict = judge(received, known, self.training.norms, self.config.updates)
         for name, fault in verdict.faults.items():
             replies.reject(name, fault)
         self._norms = verdict.history

@@ -13,7 +13,7 @@ from fedrecon_core.data.statistics import Sums
 from fedrecon_core.local.evaluate import Score
 from fedrecon_core.metrics.base import Counts
 from fedrecon_core.metrics.histograms import answers
-from fedrecon_core.state import TransferPlan
+from fedrecon_core.state import STRATEGY_GROUPS, TransferPlan
 from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS, SPLITS, DatasetSpec
 from strategies import messages
 from strategies.messages import Identity, SiteInfo, TrainReply
@@ -71,15 +71,15 @@ def _sums_fault(sums: Sums, features: int) -> str | None:
 
 
 def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, ArrayRecord], site: SiteInfo) -> str | None:
-    """What is wrong with a train reply, or None. ``current`` are the global groups that the site was sent, ``site``
-    what it said of itself."""
+    """What is wrong with a train reply, or None. ``current`` are the global groups that the site was sent, those that
+    the strategy sent beside its ``plan`` among them, ``site`` what it said of itself."""
     try:
         found, now = messages.read_result(reply.content), messages.read_identity(reply.content)
     except Exception as error:
         return _unreadable("reply", error)
-    stray = sorted(set(found.groups) - set(plan.upload))
-    if stray:
-        return f"uploaded {', '.join(stray)}, which its transfer plan does not hold"
+    fault = _stray_fault(found, plan, current)
+    if fault is not None:
+        return fault
     missing = sorted(group for group, count in found.counts.items() if count and group not in found.groups)
     if missing:
         return f"expected {', '.join(missing)}, of which it has a count, found none"
@@ -88,6 +88,16 @@ def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, ArrayReco
         if fault:
             return f"{group}: {fault}"
     return _identity_fault(now, site.identity) or _number_fault(found)
+
+
+def _stray_fault(found: TrainReply, plan: TransferPlan, current: Mapping[str, ArrayRecord]) -> str | None:
+    """A site sends back groups of its plan, and groups that the strategy sent beside it."""
+    ours = {group for group in found.groups if group.startswith(STRATEGY_GROUPS)}
+    unsent = sorted(ours - set(current))
+    if unsent:
+        return f"uploaded {', '.join(unsent)}, which the strategy does not send beside what the site may upload"
+    stray = sorted(set(found.groups) - ours - set(plan.upload))
+    return f"uploaded {', '.join(stray)}, which its transfer plan does not hold" if stray else None
 
 
 def _identity_fault(now: Identity, known: Identity) -> str | None:
