@@ -78,7 +78,7 @@ def accepted(settings: dict[str, Any], lr: float = 0.05) -> dict[str, Any]:
     except ConfigError as error:
         if "set local.task.optimizer: sgd" not in str(error):
             raise
-        task = {**settings["local"]["task"], "optimizer": "sgd", "lr": lr}
+        task = {**settings["local"]["task"], "optimizer": "sgd", "lr": lr, "momentum": 0.9}
         return {**settings, "local": {**settings["local"], "task": task}}
     return settings
 
