@@ -11,9 +11,12 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from fedrecon_core.config import Updates
+from fedrecon_core.state import STRATEGY_GROUPS
 
 MEMORY = 0.5
 """Weight of a site's latest norm in the mean of its own."""
+OWN_LEAST, NOTHING = (1.0, "the least for a group of the strategy's own"), (0.0, "")
+"""Norms with which those of a strategy's own groups, and of others, are compared at least."""
 History = dict[str, dict[str, float]]
 """Group -> site -> mean norm of the updates that were taken from it, of groups that few sites hold."""
 
@@ -45,8 +48,9 @@ def judge(
 
     A group's norms are compared with their (lower) median where at least ``bounds.least`` sites hold it, else each with
     the mean of those that were taken from the site before. Where that is zero or unknown, the norm of the group itself
-    takes its place, and where that is zero, as a strategy's own groups are at first, the (lower) median of the few, or
-    1. What is fit is remembered where few sites hold the group.
+    takes its place. A strategy's own groups may be next to nothing while what a site makes of them is not: a control
+    variate is zero at first, and small where the model has settled, before a site joins. There the median, of however
+    few, or 1 is the least that a norm is compared with. What is fit is remembered where few sites hold the group.
     """
     if bounds.limit is None:
         return Verdict({}, history)
@@ -66,14 +70,16 @@ def _measures(
     group: str, found: Mapping[str, float], current: ArrayRecord, history: History, bounds: Updates
 ) -> dict[str, tuple[float, str]]:
     """Site -> the norm that its own is compared with, and what that is."""
+    own = (norm_of(current) or 1.0, "the norm of the group itself")
     middle = (median_low(found.values()) if len(found) > 1 else 0.0, f"the median of {len(found)} sites")
-    own = (norm_of(current), "the norm of the group itself")
-    if own[0] == 0:
-        own = max(middle, (1.0, "as much as a group of zeros counts"))
     if len(found) >= bounds.least:
-        return dict.fromkeys(found, middle if middle[0] > 0 else own)
-    known = history.get(group, {})
-    return {site: (known[site], "the mean of its own before") if known.get(site, 0.0) > 0 else own for site in found}
+        measures = dict.fromkeys(found, middle if middle[0] > 0 else own)
+    else:
+        known = history.get(group, {})
+        before = {site: (norm, "the mean of its own before") for site, norm in known.items() if norm > 0}
+        measures = {site: before.get(site, own) for site in found}
+    least = max(middle, OWN_LEAST) if group.startswith(STRATEGY_GROUPS) else NOTHING
+    return {site: max(measure, least) for site, measure in measures.items()}
 
 
 def _words(group: str, norm: float, most: float, what: str, limit: float) -> str:

@@ -122,13 +122,15 @@ class Correction(LocalHook):
 
     def end(self, paces: Mapping[str, Pace]) -> tuple[dict[str, State], dict[str, State]]:
         """What goes back is c + (new c_i - c_i), the c that this site alone would make: (w0 - w1) / a. A group that was
-        not trained keeps its c_i."""
+        not trained keeps its c_i, and so does one that diverged: the server refuses it, and the site may begin anew."""
         beside, kept = {}, dict(self._kept)
         for group, pace in paces.items():
             if group in self._change:
                 alone = self._mean_gradient(group, pace)
                 beside[variate_group(group)] = _like(alone, self._start[group])
-                kept[group] = _like(_minus(alone, self._change[group]), self._start[group])
+                own = _like(_minus(alone, self._change[group]), self._start[group])
+                if all(bool(tensor.isfinite().all()) for tensor in own.values()):
+                    kept[group] = own
         return beside, kept
 
     def _mean_gradient(self, group: str, pace: Pace) -> State:

@@ -88,3 +88,40 @@ def test_an_attempt_that_is_not_taken_leaves_the_history_as_it_was():
 
 def test_without_a_limit_everything_is_taken():
     assert judge(sent(a=0.1, b=0.1, c=0.1, d=1e30), CURRENT, {}, Updates(limit=None)).faults == {}
+
+
+# --- groups of a strategy's own ---------------------------------------------------------------------------------------
+
+VARIATE = "strategy.scaffold.task.head"
+ZERO = {VARIATE: pack_group({name: torch.zeros_like(tensor) for name, tensor in START.items()})}
+
+
+def variates(**norms: float) -> dict:
+    """Sites that send a variate of that norm, where c is zero."""
+    return {
+        site: {VARIATE: pack_group({"w": torch.full((3, 2), norm / 6**0.5), "b": torch.zeros(2)})}
+        for site, norm in norms.items()
+    }
+
+
+def test_first_variates_are_compared_with_each_other_however_few_and_large():
+    assert judge(variates(a=900.0, b=1500.0, c=400.0), ZERO, {}, BOUNDS).faults == {}
+    faults = judge(variates(a=900.0, b=1e30, c=400.0), ZERO, {}, BOUNDS).faults
+    assert list(faults) == ["b"]
+    assert faults["b"].startswith(f"{VARIATE}: an update of norm 1e+30, more than 10 times 900, the median of 3 sites")
+
+
+def test_the_variate_of_a_site_that_joins_where_the_others_have_settled_is_no_fault():
+    for settled in ({"a": 1e-3, "b": 1e-3, "c": 1e-3, "d": 1e-3}, {"a": 1e-3}):
+        assert judge(variates(**settled, late=5.0), ZERO, {}, BOUNDS).faults == {}
+        assert set(judge(variates(**settled, late=11.0), ZERO, {}, BOUNDS).faults) == {"late"}
+    assert set(judge(sent(a=1e-3, b=1e-3, c=1e-3, d=5.0), CURRENT, {}, BOUNDS).faults) == {"d"}
+
+
+def test_a_lone_variate_is_compared_with_its_own_before():
+    history: dict = {}
+    for _ in range(3):
+        history = judge(variates(a=6.0), ZERO, history, BOUNDS).history
+    assert judge(variates(a=50.0), ZERO, history, BOUNDS).faults == {}
+    assert "the mean of its own before" in judge(variates(a=70.0), ZERO, history, BOUNDS).faults["a"]
+    assert "10 times 1, " in judge(variates(a=1e30), ZERO, {}, BOUNDS).faults["a"]

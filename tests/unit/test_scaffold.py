@@ -166,6 +166,20 @@ def test_a_group_that_a_site_does_not_train_keeps_its_variate_there():
     assert np.array_equal(site.variate(SOME), kept) and np.abs(kept).max() > 0
 
 
+def test_a_site_that_diverged_once_takes_part_again():
+    found = world()
+    found.round(1)
+    site = found.sites[NAMES[0]]
+    sound, kept = site.bowls, site.variate()
+    site.bowls = {HEAD: (np.full(SIZE, np.inf), np.zeros(SIZE))}
+    found.round(2, silent=NAMES[1:])
+    assert np.array_equal(site.variate(), kept)
+    site.bowls, found.x = sound, world().x
+    found.server.load_state({})
+    found.round(3)
+    assert np.isfinite(found.model()).all() and not np.array_equal(site.variate(), kept)
+
+
 # --- the variates at the server ---------------------------------------------------------------------------------------
 
 
