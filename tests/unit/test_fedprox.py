@@ -98,9 +98,16 @@ def test_a_batch_without_a_modality_pulls_its_extractor_too():
 def test_what_no_loss_has_reached_is_left_without_a_gradient():
     shop, hook = workshop_of(toy_recovery("mask"), toy_site()), hook_of()
     hook.begin(shop, Memory())
-    parameters = task_parameters(shop.groups)
+    objective, parameters, _ = started(shop)
     hook.gradients(parameters.items())
     assert all(parameter.grad is None for parameter in parameters.values())
+    objective.loss(torch.arange(48)).backward()
+    hook.gradients(parameters.items())
+    for parameter in parameters.values():
+        parameter.grad = None
+    hook.begin(shop, Memory())
+    hook.gradients(parameters.items())
+    assert all(parameter.grad is None for parameter in parameters.values()), "in the next round as well"
 
 
 def test_every_round_pulls_to_the_model_that_it_received():
