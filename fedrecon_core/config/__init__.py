@@ -14,6 +14,7 @@ from fedrecon_core.config.base import (
     Recovery,
     Strategy,
     StrategyParams,
+    untouched,
 )
 from fedrecon_core.config.missing import (
     Missing,
@@ -69,4 +70,5 @@ __all__ = [
     "Updates",
     "parse",
     "parse_model",
+    "untouched",
 ]

@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from fedrecon_core.config import Params
+from fedrecon_core.faults import MisfitError
 from fedrecon_core.types import ModalitySpec
 
 LOG_VARIANCE_RANGE = (-10.0, 5.0)
 """Log-variances are clamped to this range: outside it float32 likelihoods overflow before they inform."""
 
 
+class KindParams(Params):
+    """Keys of a modality kind. ``only``: a modality of the kind -> those of its keys that differ from the others'."""
+
+    only: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    def of(self, modality: str) -> Self:
+        """The keys for ``modality``."""
+        own = self.only.get(modality)
+        return self if own is None else self._with(own)
+
+    def _with(self, own: dict[str, Any]) -> Self:
+        keys = {key: getattr(self, key) for key in self.model_fields_set - {"only"}}
+        return type(self).model_validate({**keys, **own})
+
+    @model_validator(mode="after")
+    def _each_fits(self) -> Self:
+        for modality, own in self.only.items():
+            try:
+                self._with(own)
+            except ValidationError as error:
+                fault = error.errors()[0]
+                where = ".".join(map(str, ("only", modality, *fault["loc"])))
+                raise MisfitError(where, str(fault["msg"])) from None
+        return self
+
+
 class ModalityKind(ABC):
     """Base of a registered kind. The networks take ``(values, lengths)``; ``lengths`` is None for fixed shapes."""
 
-    Params: ClassVar[type[Params]] = Params
+    Params: ClassVar[type[KindParams]] = KindParams
     axes: ClassVar[tuple[str, ...]] = ()
     """The names of the axes of one sample's shape, where the kind reads a fixed number of them."""
 

@@ -8,13 +8,12 @@ from itertools import pairwise
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedrecon_core.config import Params
-from fedrecon_core.modalities.base import GaussianHead, ModalityKind
+from fedrecon_core.modalities.base import GaussianHead, KindParams, ModalityKind
 from fedrecon_core.registry import MODALITIES
 from fedrecon_core.types import ModalitySpec
 
 
-class ImageParams(Params):
+class ImageParams(KindParams):
     """``generator`` and ``extractor``: channels of their convolutions, each of which halves height and width;
     ``hidden``: widths of the generator's linear layers between the convolutions and the latent.
 

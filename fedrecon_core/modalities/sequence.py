@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fedrecon_core.config import Params
-from fedrecon_core.modalities.base import GaussianHead, ModalityKind, length_mask
+from fedrecon_core.config import untouched
+from fedrecon_core.modalities.base import GaussianHead, KindParams, ModalityKind, length_mask
+from fedrecon_core.modalities.recurrent import Recurrent, RecurrentExtractor
 from fedrecon_core.registry import MODALITIES
 from fedrecon_core.types import ModalitySpec
 
+Channels = Annotated[tuple[int, ...], Field(min_length=1)]
 
-class SequenceParams(Params):
+
+class SequenceParams(KindParams):
     """Channels of the generator's and of the extractor's convolutions; each layer halves the time axis. ``normalise``
-    the channels of every step between the extractor's convolutions and their ReLUs: deep ones learn faster by it."""
+    the channels of every step between the extractor's convolutions and their ReLUs: deep ones learn faster by it.
+    In place of its channels, ``extractor`` may hold the keys of a recurrent one."""
 
     name: str = "sequence"
-    generator: tuple[int, ...] = Field(default=(32, 64), min_length=1)
-    extractor: tuple[int, ...] = Field(default=(32, 64), min_length=1)
+    generator: Channels = (32, 64)
+    extractor: Channels | Recurrent = (32, 64)
     normalise: bool = False
+
+    @model_validator(mode="after")
+    def _acting(self) -> Self:
+        if isinstance(self.extractor, Recurrent):
+            untouched(self, ("normalise",), "with a recurrent extractor (it acts between strided convolutions alone)")
+        return self
 
 
 class Downsampler(nn.Module):
@@ -89,10 +100,10 @@ class SequenceDecoder(nn.Module):
 class SequenceExtractor(nn.Module):
     """One token per remaining time step."""
 
-    def __init__(self, spec: ModalitySpec, params: SequenceParams, width: int) -> None:
+    def __init__(self, spec: ModalitySpec, channels: tuple[int, ...], normalise: bool, width: int) -> None:
         super().__init__()
-        self.body = Downsampler(spec.shape[1], params.extractor, params.normalise)
-        self.linear = nn.Linear(params.extractor[-1], width)
+        self.body = Downsampler(spec.shape[1], channels, normalise)
+        self.linear = nn.Linear(channels[-1], width)
 
     def forward(self, values: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """[R, T, D] -> tokens [R, T', width] and, for variable lengths, their mask [R, T']."""
@@ -117,5 +128,8 @@ class Sequence(ModalityKind):
         return SequenceDecoder(self.spec, self.params.generator, latent)
 
     def extractor(self, width: int) -> nn.Module:
-        """A masked convolutional extractor."""
-        return SequenceExtractor(self.spec, self.params, width)
+        """A masked convolutional or recurrent extractor."""
+        chosen = self.params.extractor
+        if isinstance(chosen, Recurrent):
+            return RecurrentExtractor(self.spec, chosen, width)
+        return SequenceExtractor(self.spec, chosen, self.params.normalise, width)

@@ -7,17 +7,19 @@ from itertools import pairwise
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedrecon_core.config import Params
-from fedrecon_core.modalities.base import GaussianHead, ModalityKind
+from fedrecon_core.modalities.base import GaussianHead, KindParams, ModalityKind
 from fedrecon_core.registry import MODALITIES
 
 
-class VectorParams(Params):
-    """Hidden widths of the generator's and of the extractor's perceptrons."""
+class VectorParams(KindParams):
+    """Hidden widths of the generator's and of the extractor's perceptrons. ``normalise`` (LayerNorm before each ReLU)
+    and ``dropout`` (behind it) act in the extractor; a generator's layers are always normalised."""
 
     name: str = "vector"
     generator: tuple[int, ...] = Field(default=(128, 128), min_length=1)
     extractor: tuple[int, ...] = Field(default=(128,), min_length=1)
+    normalise: bool = True
+    dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
 def _perceptron(inputs: int, hidden: tuple[int, ...]) -> nn.Sequential:
@@ -44,10 +46,15 @@ class VectorEncoder(nn.Module):
 class VectorExtractor(nn.Module):
     """One token per vector."""
 
-    def __init__(self, size: int, hidden: tuple[int, ...], width: int) -> None:
+    def __init__(self, size: int, params: VectorParams, width: int) -> None:
         super().__init__()
-        self.body = _perceptron(size, hidden)
-        self.linear = nn.Linear(hidden[-1], width)
+        layers: list[nn.Module] = []
+        for before, after in pairwise((size, *params.extractor)):
+            norms = [nn.LayerNorm(after)] if params.normalise else []
+            drops = [nn.Dropout(params.dropout)] if params.dropout else []
+            layers += [nn.Linear(before, after), *norms, nn.ReLU(), *drops]
+        self.body = nn.Sequential(*layers)
+        self.linear = nn.Linear(params.extractor[-1], width)
 
     def forward(self, values: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """[R, D] -> tokens [R, 1, width]."""
@@ -72,4 +79,4 @@ class Vector(ModalityKind):
 
     def extractor(self, width: int) -> nn.Module:
         """A perceptron to one token."""
-        return VectorExtractor(self.spec.shape[0], self.params.extractor, width)
+        return VectorExtractor(self.spec.shape[0], self.params, width)

@@ -45,7 +45,7 @@ class Recovery:
         self.kinds: dict[str, ModalityKind] = {}
         for modality in spec.modalities:
             kind: Any = MODALITIES.get(modality.kind)
-            self.kinds[modality.name] = kind(config.modalities[modality.kind], modality)
+            self.kinds[modality.name] = kind(config.modalities[modality.kind].of(modality.name), modality)
 
     # --- models -----------------------------------------------------------------------------------------------
 

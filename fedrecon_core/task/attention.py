@@ -15,11 +15,13 @@ from fedrecon_core.task.tokens import Tokens
 
 
 class AttentionParams(Params):
-    """``hidden`` is the width of u = tanh(W h + b), ``heads`` the number of context vectors c."""
+    """``hidden`` is the width of u = tanh(W h + b), ``heads`` the number of context vectors c. ``bias``: one more number
+    per head, which the softmax cancels; the FedMultimodal benchmark has it, and counts it."""
 
     name: str = "attention"
     heads: int = Field(default=4, ge=1)
     hidden: int = Field(default=64, ge=1)
+    bias: bool = False
 
 
 def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
@@ -38,7 +40,7 @@ class Attention(Fusion):
     def __init__(self, params: Any, shape: FusionShape) -> None:
         super().__init__(params, shape)
         self.projection = nn.Linear(shape.width, params.hidden)
-        self.context = nn.Linear(params.hidden, params.heads, bias=False)
+        self.context = nn.Linear(params.hidden, params.heads, bias=params.bias)
         self.outputs = params.heads * shape.width
         self.synthetic_bias: nn.Parameter | None = None
         if shape.learned_weight is not None:

@@ -1,0 +1,103 @@
+"""A gated recurrent unit whose gradient is written out: the same numbers as ``torch.nn.GRU``, in less time.
+
+On a CPU the library's GRU spends most of a small batch's time in one matrix product and a dozen small operations per
+step and gate, forwards and backwards. Here a backward step is one product and four operations: whatever does not depend
+on the step after is computed for all steps at once, and so are the gradients of the weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class GRU(nn.GRU):
+    """One layer, one direction, ``batch_first``, on the CPU and elsewhere; parameters as in ``torch.nn.GRU``."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__(inputs, hidden, batch_first=True)
+
+    def forward(self, values: Tensor) -> Tensor:  # type: ignore[override]
+        """[R, T, inputs] -> the hidden state after each step [R, T, hidden], from zero."""
+        weights = (self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0)
+        steps: Tensor = _Steps.apply(values, *weights)
+        return steps
+
+
+class _Steps(torch.autograd.Function):
+    """r = sigmoid(W_ir x + b_ir + W_hr h + b_hr), z alike, n = tanh(W_in x + b_in + r (W_hn h + b_hn)),
+    h' = (1 - z) n + z h (Cho et al. 2014, in the form of ``torch.nn.GRU``). Inside, time comes first."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, w_in: Tensor, w_hidden: Tensor, b_in: Tensor, b_hidden: Tensor) -> Tensor:
+        rows, steps, inputs = values.shape
+        width = w_hidden.shape[1]
+        flat = values.transpose(0, 1).reshape(steps * rows, inputs)
+        bias = torch.cat([b_in[: 2 * width] + b_hidden[: 2 * width], b_in[2 * width :]])
+        given = torch.addmm(bias, flat, w_in.t()).view(steps, rows, 3 * width)
+        gates, new = given[..., : 2 * width].contiguous(), given[..., 2 * width :].contiguous()
+        hidden, recalled = values.new_zeros(steps + 1, rows, width), torch.empty_like(new)
+        _run(hidden, gates, new, recalled, (w_hidden, b_hidden[2 * width :]))
+        ctx.save_for_backward(flat, w_in, w_hidden, hidden, gates, new, recalled)
+        return hidden[1:].transpose(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        flat, w_in, w_hidden, hidden, gates, new, recalled = ctx.saved_tensors
+        steps, rows, width = new.shape
+        slopes = _slopes(hidden, gates, new, recalled)
+        update = gates[..., width:].contiguous()
+        _run_back(gradients[0].transpose(0, 1).contiguous(), slopes, update, w_hidden)
+        every = slopes.view(steps * rows, 4 * width)
+        of_hidden = every[:, : 3 * width]
+        of_given = torch.cat([every[:, : 2 * width], every[:, 3 * width :]], dim=1)
+        sums = every.sum(dim=0)
+        return (
+            (of_given @ w_in).view(steps, rows, -1).transpose(0, 1) if ctx.needs_input_grad[0] else None,
+            of_given.t() @ flat,
+            of_hidden.t() @ hidden[:-1].reshape(steps * rows, width),
+            torch.cat([sums[: 2 * width], sums[3 * width :]]),
+            sums[: 3 * width],
+        )
+
+
+def _run(hidden: Tensor, gates: Tensor, new: Tensor, recalled: Tensor, recurrent: tuple[Tensor, Tensor]) -> None:
+    """Fill ``hidden`` [T + 1, R, H] from its first step on. ``gates`` [T, R, 2H] and ``new`` [T, R, H] come with what
+    the input gives and become r, z and n; ``recalled`` becomes W_hn h + b_hn."""
+    weights, bias = recurrent
+    width = new.shape[-1]
+    of_gates, of_new = weights[: 2 * width].t(), weights[2 * width :].t()
+    reset, update = gates[..., :width].unbind(0), gates[..., width:].unbind(0)
+    parts = (hidden[:-1], hidden[1:], gates, new, recalled)
+    for before, after, gate, n, recall, r, z in zip(*(part.unbind(0) for part in parts), reset, update, strict=True):
+        gate.addmm_(before, of_gates).sigmoid_()
+        torch.addmm(bias, before, of_new, out=recall)
+        n.addcmul_(r, recall).tanh_()
+        torch.lerp(n, before, z, out=after)
+
+
+def _slopes(hidden: Tensor, gates: Tensor, new: Tensor, recalled: Tensor) -> Tensor:
+    """[T, R, 4, H]: how r, z, W_hn h + b_hn and the input of n (each before its own non-linearity) move h'."""
+    width = new.shape[-1]
+    reset, update = gates[..., :width], gates[..., width:]
+    slopes = new.new_empty(*new.shape[:2], 4, width)
+    of_new = torch.mul(1 - new * new, 1 - update, out=slopes[:, :, 3])
+    torch.mul(of_new, reset, out=slopes[:, :, 2])
+    torch.mul(of_new, recalled * reset * (1 - reset), out=slopes[:, :, 0])
+    torch.mul(hidden[:-1] - new, update * (1 - update), out=slopes[:, :, 1])
+    return slopes
+
+
+def _run_back(gradient: Tensor, slopes: Tensor, update: Tensor, w_hidden: Tensor) -> None:
+    """Turn ``slopes`` into the gradients of the loss by multiplying each step's with the gradient of its h', which
+    flows back from step to step; ``gradient`` [T, R, H] is that of the outputs and is overwritten."""
+    carried = torch.zeros_like(gradient[0])
+    back = zip(*(reversed(part.unbind(0)) for part in (gradient, slopes, update)), strict=True)
+    for outer, slope, z in back:
+        outer.add_(carried)
+        slope.mul_(outer[:, None])
+        torch.mul(outer, z, out=carried).addmm_(slope[:, :3].flatten(1), w_hidden)

@@ -1,0 +1,49 @@
+"""The recurrent extractor of the FedMultimodal benchmark (Feng et al. 2023): convolutions, then a GRU over time."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedrecon_core.modalities.base import length_mask
+from fedrecon_core.modalities.gru import GRU
+from fedrecon_core.modalities.halving import Halving
+from fedrecon_core.types import Frozen, ModalitySpec
+
+
+class Recurrent(Frozen):
+    """``convolutions``: the channels of each, which also halves the time axis; none leaves the GRU alone.
+    ``dropout`` acts behind each of them."""
+
+    convolutions: tuple[int, ...] = (32, 64, 128)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class RecurrentExtractor(nn.Module):
+    """One token per remaining time step: the GRU's hidden state, as wide as a token.
+
+    A GRU reads forwards, so that what lies behind a sequence's end never reaches the steps before it.
+    """
+
+    def __init__(self, spec: ModalitySpec, params: Recurrent, width: int) -> None:
+        super().__init__()
+        channels = (spec.shape[1], *params.convolutions)
+        self.convolutions = nn.ModuleList(nn.Conv1d(a, b, 5, padding=2) for a, b in pairwise(channels))
+        self.halving = Halving(params.dropout)
+        self.gru = GRU(channels[-1], width)
+
+    def forward(self, values: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """[R, T, D] -> tokens [R, T', width] and, for variable lengths, their mask [R, T']."""
+        hidden = values.transpose(1, 2)
+        for convolution in self.convolutions:
+            hidden = self.halving(_within(convolution(_within(hidden, lengths)), lengths))
+            lengths = None if lengths is None else (lengths + 1) // 2
+        tokens: Tensor = self.gru(hidden.transpose(1, 2))
+        return tokens, None if lengths is None else length_mask(lengths, tokens.shape[1])
+
+
+def _within(hidden: Tensor, lengths: Tensor | None) -> Tensor:
+    """[R, C, T] with zeros behind the ends: a convolution would carry them into the sequences."""
+    return hidden if lengths is None else hidden * length_mask(lengths, hidden.shape[-1])[:, None, :]
