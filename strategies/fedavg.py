@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -120,13 +120,17 @@ class FedAvg(Strategy):
             return None, None
         updated = dict(self._current)
         for group in self._current:
-            holders = [reply for reply in received if group in reply.groups]
+            holders = self.holders(group, received)
             if holders and self._enough(group, len(holders)):
                 updated[group] = self._aggregate(group, holders)
                 total = sum(reply.counts[group] for reply in holders)
                 self.federation.trained[group] = self.federation.trained.get(group, 0) + total
         self._update_quality(received)
         return messages.flatten(updated), MetricRecord(_mean_losses(received))
+
+    def holders(self, group: str, received: Sequence[messages.TrainReply]) -> list[messages.TrainReply]:
+        """Those of the replies over which ``group`` is averaged, in the order of ``received``: all that hold it."""
+        return [reply for reply in received if group in reply.groups]
 
     @property
     def _fraction(self) -> float:
@@ -170,10 +174,13 @@ class FedAvg(Strategy):
         return average
 
     def _update_quality(self, received: list[messages.TrainReply]) -> None:
-        """A mapping's score is the mean of the sites' reports of this round, weighted by their pairs."""
+        """A mapping's score is the mean of the reports of the sites that it is averaged over, weighted by their
+        pairs."""
         for group in sorted({group for reply in received for group in reply.quality}):
-            reports = [(reply.quality[group], reply.counts[group]) for reply in received if group in reply.quality]
-            self.federation.quality[group] = sum(q * n for q, n in reports) / sum(n for _, n in reports)
+            told = [reply for reply in self.holders(group, received) if group in reply.quality]
+            reports = [(reply.quality[group], reply.counts[group]) for reply in told]
+            if reports:
+                self.federation.quality[group] = sum(q * n for q, n in reports) / sum(n for _, n in reports)
 
     # --- evaluation at the sites ------------------------------------------------------------------------------
 

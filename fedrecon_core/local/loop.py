@@ -73,6 +73,7 @@ def _workshop(job: LocalJob, modules: Groups) -> Workshop:
         received=job.recovery.freeze(modules, job.plan, job.knowledge, job.shelf),
         logits_hook=job.hook.logits,
         extra_loss=job.hook.loss,
+        recover=job.recovery.recover_locally,
     )
 
 

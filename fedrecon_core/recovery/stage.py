@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -14,6 +14,7 @@ from fedrecon_core.data.site import SiteData
 from fedrecon_core.data.statistics import Statistics, after_scaling
 from fedrecon_core.state import Groups, State
 from fedrecon_core.task.model import TaskModel
+from fedrecon_core.task.tokens import Fill
 from fedrecon_core.types import Batch, DatasetSpec
 
 PhaseName = Literal["generator", "mapping", "task"]
@@ -40,8 +41,8 @@ class Workshop:
 
     ``received`` holds untouched copies of the groups that a recovery asks to keep frozen beside the trained ones;
     ``trained_here`` collects the groups that finished a stage in this round, ``quality`` the scores of their mappings.
-    ``stream`` gives the random generator of a named purpose, the same in every round; ``logits_hook`` and
-    ``extra_loss`` are the local half of the strategy.
+    ``stream`` gives the random generator of a named purpose, the same in every round; ``recover`` the fills of a batch
+    as the task stage sees them; ``logits_hook`` and ``extra_loss`` are the local half of the strategy.
     """
 
     groups: Groups
@@ -53,6 +54,7 @@ class Workshop:
     quality: dict[str, float] = field(default_factory=dict)
     logits_hook: Callable[[Tensor, Tensor], Tensor] = lambda logits, labels: logits
     extra_loss: Callable[[TaskModel, Batch], Tensor | float] = lambda model, batch: 0.0
+    recover: Callable[[Batch, Workshop], Sequence[Fill]] = lambda batch, workshop: ()
 
 
 class Shelf(Protocol):

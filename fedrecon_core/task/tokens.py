@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,11 @@ class Tokens:
     log_weight: Tensor
     modality: Tensor
     synthetic: Tensor
+
+    def of(self, columns: Collection[int]) -> Tokens:
+        """The same as if a sample had the modalities ``columns`` alone; the places stay."""
+        kept = torch.tensor(sorted(columns), dtype=torch.long, device=self.modality.device)
+        return replace(self, mask=self.mask & torch.isin(self.modality, kept))
 
 
 @dataclass(frozen=True)
