@@ -1,12 +1,13 @@
 """Data set ``uci_har``: a phone at the waist, 30 subjects, six activities; acceleration and angular velocity.
 
 Two official layouts give it: UCI-HAR itself, whose windows are taken as they are, and the raw recordings of HAPT, from
-which the windows are rebuilt (``layouts/hapt.py`` says how, and how they differ from UCI-HAR's).
+which the windows are rebuilt (``layouts/hapt.py`` says how, and how they differ from UCI-HAR's). A third one is a file
+of such windows (``layouts/windows_npz.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import Dataset, IntArray, Stored
 from fedrecon_core.data.folder.content import Samples
-from fedrecon_core.data.layouts import hapt, uci_inertial
+from fedrecon_core.data.layouts import hapt, uci_inertial, windows_npz
 from fedrecon_core.data.preparation.contents import states_of, version_of
 from fedrecon_core.data.preparation.expected import Expected, read_text
 from fedrecon_core.data.preparation.recipe import ReadRows, Recipe
@@ -44,10 +45,11 @@ OVERLAP = (
 
 
 class UciHarRaw(Frozen):
-    """``layout``: ``uci`` or ``hapt``, by default whichever is there. ``total``: the total acceleration as channels 3
-    to 5 of ``acc``, behind the body's. ``validation``: the training subjects who are set aside for validation."""
+    """``layout``: ``uci``, ``hapt`` or ``npz``, by default whichever is there. ``total``: the total acceleration as
+    channels 3 to 5 of ``acc``, behind the body's. ``validation``: the training subjects who are set aside for
+    validation."""
 
-    layout: Literal["auto", "uci", "hapt"] = "auto"
+    layout: Literal["auto", "uci", "hapt", "npz"] = "auto"
     total: bool = False
     validation: tuple[int, ...] = VALIDATION
 
@@ -75,16 +77,13 @@ class UciHar(PreparedLoader):
         if not raw.is_dir():
             return []  # `faults_of` says so
         checked = cast(UciHarRaw, keys)
-        if _layout(checked, raw) == "uci":
-            return uci_inertial.expected_files(checked.total)
-        return hapt.expected_files(raw)
+        return _EXPECTED[_layout(checked, raw)](checked, raw)
 
     @classmethod
     def recipe(cls, keys: Any, raw: Path, cache: Path) -> Recipe:
         """The windows of the layout that is there; ``DataError`` naming a file at fault."""
         checked = cast(UciHarRaw, keys)
         layout = _layout(checked, raw)
-        _refuse_other_classes(raw / "activity_labels.txt")
         files = [raw / one.path for one in cls.expected(checked, raw)]
         version = version_of((), (layout, checked.total, *states_of(raw, files)))
         samples, rows, names = _OF[layout](checked, raw)
@@ -99,15 +98,16 @@ class UciHar(PreparedLoader):
 
 
 def _layout(keys: UciHarRaw, raw: Path) -> str:
-    found = [name for name, part in (("uci", "train"), ("hapt", "RawData")) if (raw / part).is_dir()]
+    parts = (("uci", "train"), ("hapt", "RawData"), ("npz", windows_npz.FILE))
+    found = [name for name, part in parts if (raw / part).exists()]
     if keys.layout != "auto":
         return keys.layout
     if len(found) == 1:
         return found[0]
-    expected = f"--raw {raw}: expected UCI-HAR (a folder train) or HAPT (a folder RawData)"
+    expected = f"--raw {raw}: expected UCI-HAR (a folder train), HAPT (a folder RawData) or {windows_npz.FILE}"
     if found:
-        raise DataError(f"{expected}, found both; set layout to uci or hapt")
-    raise DataError(f"{expected}, found neither; name the folder that holds it, as the official archive unpacks")
+        raise DataError(f"{expected}, found {' and '.join(found)}; set layout to one of them")
+    raise DataError(f"{expected}, found none of them; name the folder that holds it, as the official archive unpacks")
 
 
 def _spec(total: bool) -> DatasetSpec:
@@ -142,6 +142,7 @@ Found = tuple[Samples, dict[str, ReadRows], list[str]]
 
 def _of_uci(keys: UciHarRaw, raw: Path) -> Found:
     """The windows of the official UCI-HAR files."""
+    _refuse_other_classes(raw / "activity_labels.txt")
     windows = uci_inertial.read_windows(raw)
     both = sorted(set(windows.subject[windows.part == 0].tolist()) & set(windows.subject[windows.part == 1].tolist()))
     if both:
@@ -159,6 +160,7 @@ def _of_uci(keys: UciHarRaw, raw: Path) -> Found:
 
 def _of_hapt(keys: UciHarRaw, raw: Path) -> Found:
     """The windows cut from HAPT's recordings; an id is 1,000,000 times the experiment plus the first row."""
+    _refuse_other_classes(raw / "activity_labels.txt")
     windows = hapt.read_windows(raw)
     split = _set_aside(keys, np.where(np.isin(windows.user, TEST), 2, 0).astype(np.int64), windows.user)
     ids = windows.experiment * 1_000_000 + windows.start
@@ -167,7 +169,22 @@ def _of_hapt(keys: UciHarRaw, raw: Path) -> Found:
     return _samples(ids, windows.activity, split, windows.user), hapt.readers(raw, windows, keys.total), names
 
 
-_OF = {"uci": _of_uci, "hapt": _of_hapt}
+def _of_npz(keys: UciHarRaw, raw: Path) -> Found:
+    """The windows of an .npz file; ids are their places in it."""
+    windows = windows_npz.read_windows(raw, CLASSES)
+    split = _set_aside(keys, windows.split, windows.subject)
+    ids = np.arange(len(split), dtype=np.int64)
+    names = [f"window {number} of {windows_npz.FILE}" for number in ids.tolist()]
+    rows = windows_npz.readers(raw, len(split), keys.total)
+    return _samples(ids, windows.activity, split, windows.subject), rows, names
+
+
+_OF = {"uci": _of_uci, "hapt": _of_hapt, "npz": _of_npz}
+_EXPECTED: dict[str, Callable[[UciHarRaw, Path], list[Expected]]] = {
+    "uci": lambda keys, raw: uci_inertial.expected_files(keys.total),
+    "hapt": lambda keys, raw: hapt.expected_files(raw),
+    "npz": lambda keys, raw: windows_npz.expected_files(),
+}
 
 
 def _set_aside(keys: UciHarRaw, split: IntArray, subjects: IntArray) -> IntArray:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedrecon_core import seeding
 from fedrecon_core.config import ModelConfig, Params
+from fedrecon_core.errors import ConfigError
 from fedrecon_core.modalities.base import ModalityKind
 from fedrecon_core.recovery.fills import SiteFills
 from fedrecon_core.recovery.stage import Knowledge, Objective, Shelf, Stage, Workshop
@@ -43,6 +44,7 @@ class Recovery:
         self.spec = spec
         self.params: Any = config.recovery
         self.kinds: dict[str, ModalityKind] = {}
+        _refuse_strangers(config, spec)
         for modality in spec.modalities:
             kind: Any = MODALITIES.get(modality.kind)
             self.kinds[modality.name] = kind(config.modalities[modality.kind].of(modality.name), modality)
@@ -116,6 +118,16 @@ class Recovery:
     def absent(self, batch: Batch, name: str) -> Tensor:
         """int64: the places of ``batch`` where modality ``name`` is absent."""
         return torch.nonzero(~batch.present[:, self.spec.names.index(name)]).flatten()
+
+
+def _refuse_strangers(config: ModelConfig, spec: DatasetSpec) -> None:
+    """Keys of one modality (``only``) act nowhere where the data have no such modality of that kind."""
+    for kind, keys in config.modalities.items():
+        known = [modality.name for modality in spec.modalities if modality.kind == kind]
+        stray = sorted(set(getattr(keys, "only", ())) - set(known))
+        if stray:
+            told = ", ".join(known) or "no modality of this kind"
+            raise ConfigError(f"modalities.{kind}.only: expected {told}, found {stray[0]}")
 
 
 def recovery_for(config: ModelConfig, spec: DatasetSpec) -> Recovery:

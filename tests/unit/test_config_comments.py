@@ -45,13 +45,13 @@ def test_settings_in_a_comment_are_taken(path, config, settings, tmp_path):
 
 
 def test_settings_that_stand_together_are_found_together_over_lines():
-    found = [settings for path, _, settings in COMMENTS if path.match("fedmultimodal/uci_har.yaml")]
-    assert [len(settings) for settings in found] == [1, 1, 3, 4]
-    assert found[-1][-1] == "strategy.weighting=samples"
+    found = [settings for path, _, settings in COMMENTS if path.match("fedmultimodal/uci_har_fedavg.yaml")]
+    assert [len(settings) for settings in found] == [1, 1, 2]
+    assert found[-1][-1] == "missing.train.rate=0.5"
     assert not any("missing_audio" in one for *_, settings in COMMENTS for one in settings)
 
 
-@pytest.mark.parametrize("name", ["crisismmd", "meld", "uci_har"])
+@pytest.mark.parametrize("name", ["crisismmd", "meld"])
 def test_fedopt_rows_of_the_benchmark_weigh_by_samples_as_its_fedavg_rows_do(name):
     path = PROJECT / "configs" / "fedmultimodal" / f"{name}.yaml"
     [settings] = [settings for at, _, settings in COMMENTS if at == path and "strategy.name=fedopt" in settings]

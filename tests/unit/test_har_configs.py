@@ -20,7 +20,7 @@ CONFIGS = ROOT / "configs"
 DATA = ROOT.parent / "shared" / "data"
 
 
-@pytest.mark.parametrize("name", ["har/hapt", "har/spsw", "fedmultimodal/uci_har"])
+@pytest.mark.parametrize("name", ["har/hapt", "har/spsw", "fedmultimodal/uci_har_fedavg"])
 def test_a_config_without_its_data_says_what_to_do(name):
     config = load_config(CONFIGS / f"{name}.yaml")
     if list((CONFIGS / "har").glob("*.npz")):
@@ -45,15 +45,16 @@ def test_every_training_subject_is_a_site(name, file, sites, tmp_path):
 
 def test_the_benchmarks_numbers(tmp_path):
     toy = [f"data.root={root(tmp_path)}", "sites.count=30", "data.partition.least=0"]  # six subjects with 10 windows
-    config = load_config(CONFIGS / "fedmultimodal" / "uci_har.yaml", toy)
+    config = load_config(CONFIGS / "fedmultimodal" / "uci_har_fedavg.yaml", toy)
     assert config.rounds == 200
     task = config.local.task
     assert (task.optimizer, task.lr, task.momentum, task.weight_decay) == ("sgd", 0.05, 0.9, 1e-5)
     assert (task.clip, task.batch, task.epochs) == (10, 16, 1)
     assert (config.strategy.name, config.strategy.weighting) == ("fedavg", "samples")
     assert config.evaluate.select == "macro_f1" and config.evaluate.where == "server"
-    assert [getattr(config.missing, split).level for split in ("train", "validation", "test")] == ["none"] * 3
-    full = load_config(CONFIGS / "fedmultimodal" / "uci_har.yaml")
+    assert [getattr(config.missing, split).level for split in ("validation", "test")] == ["none"] * 2
+    assert (config.missing.train.level, config.missing.train.rate) == ("site", 0)
+    full = load_config(CONFIGS / "fedmultimodal" / "uci_har_fedavg.yaml")
     assert full.sites.count == 105 == 21 * full.data.partition.shards
     assert full.data.partition.alpha == 5.0
     assert int(full.sites.fraction * full.sites.count + 1e-9) == 10

@@ -185,10 +185,10 @@ def test_both_layouts_are_told_apart_and_may_be_named(raws, tmp_path):
             assert faults_of(raw, UciHar.expected(UciHar.Raw(**keys), raw)) == []
     both = tmp_path / "both"
     write_hapt(write_uci(both))
-    with pytest.raises(DataError, match="found both; set layout to uci or hapt"):
+    with pytest.raises(DataError, match="found uci and hapt; set layout to one of them"):
         UciHar.expected(UciHar.Raw(), both)
     assert faults_of(both, UciHar.expected(UciHar.Raw(layout="hapt"), both)) == []
-    with pytest.raises(DataError, match="found neither"):
+    with pytest.raises(DataError, match="found none of them"):
         UciHar.expected(UciHar.Raw(), tmp_path)
     assert (
         "expected a folder, found nothing"
