@@ -23,7 +23,7 @@ class GRU(nn.GRU):
     def forward(self, values: Tensor) -> Tensor:  # type: ignore[override]
         """[R, T, inputs] -> the hidden state after each step [R, T, hidden], from zero."""
         weights = (self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0)
-        steps: Tensor = _Steps.apply(values, *weights)
+        steps: Tensor = _Steps.apply(values, *weights)  # type: ignore[no-untyped-call]
         return steps
 
 

@@ -26,7 +26,7 @@ class Halving(nn.Module):
         """[R, C, T] -> [R, C, ceil(T / 2)]."""
         if values.shape[-1] % 2:
             values = F.pad(values, (0, 1))  # a zero changes nothing before a ReLU
-        halved: Tensor = _Halve.apply(values, self.dropout if self.training else 0.0)
+        halved: Tensor = _Halve.apply(values, self.dropout if self.training else 0.0)  # type: ignore[no-untyped-call]
         return halved
 
 

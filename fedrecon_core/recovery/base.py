@@ -47,7 +47,8 @@ class Recovery:
         _refuse_strangers(config, spec)
         for modality in spec.modalities:
             kind: Any = MODALITIES.get(modality.kind)
-            self.kinds[modality.name] = kind(config.modalities[modality.kind].of(modality.name), modality)
+            keys: Any = config.modalities[modality.kind]
+            self.kinds[modality.name] = kind(keys.of(modality.name), modality)
 
     # --- models -----------------------------------------------------------------------------------------------
 
