@@ -15,8 +15,8 @@ from fedrecon_core.task.tokens import Tokens
 
 
 class AttentionParams(Params):
-    """``hidden`` is the width of u = tanh(W h + b), ``heads`` the number of context vectors c. ``bias``: one number more
-    per head, which the softmax cancels; the FedMultimodal benchmark has it, and counts it."""
+    """``hidden`` is the width of u = tanh(W h + b), ``heads`` the number of context vectors c. ``bias``: one more
+    number per head, which the softmax cancels; the FedMultimodal benchmark has it, and counts it."""
 
     name: str = "attention"
     heads: int = Field(default=4, ge=1)
