@@ -1,79 +1,89 @@
-"""``fedopt``: the server takes an optimiser step along the sites' average update (Reddi et al. 2021, Algorithm 2)."""
+"""``fedopt``: the server takes an optimiser step along the sites' average update (Reddi et al. 2021, Algorithm 2).
+
+Flower has such strategies (FedAvgM, FedAdam, FedYogi, FedAdagrad). They are not used: they step one flat model that
+every reply must hold whole, where sites here hold different groups; their moments stay inside them, so that no
+checkpoint can resume them; and their Adam corrects its bias by the number of the round, not by the steps taken.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Self
 
-import torch
 from pydantic import Field, model_validator
 
+from fedrecon_core.config.base import untouched
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import State
 from strategies.fedavg import FedAvg, FedAvgParams
 from strategies.federation import Federation
+from strategies.server_optimizers import RULES, Name, stepped
 
 
 class FedOptParams(FedAvgParams):
-    """Server SGD with momentum on the pseudo-gradient (w_global - w_average) / ``client_lr``.
+    """The server's ``optimizer`` steps along the pseudo-gradient (w_global - w_average) / ``client_lr``; ``client_lr``
+    null is the learning rate of the task stage. ``groups`` are name prefixes of the groups that it acts on; all others
+    are plain averages. A key that the chosen optimiser does not read is refused.
 
-    One round moves the model by ``lr / client_lr`` times the average update, and momentum makes that
-    ``lr / client_lr / (1 - momentum)`` times where updates agree from round to round. ``lr`` null is
+    ``sgd`` with ``momentum``: one round moves the model by ``lr / client_lr`` times the average update, and momentum
+    makes that ``lr / client_lr / (1 - momentum)`` times where updates agree from round to round. ``lr`` null is
     ``(1 - momentum) * client_lr``: in the long run just the average update, smoothed over about ``1 / (1 - momentum)``
-    rounds, whatever the sites' optimiser and learning rate; without momentum it is ``fedavg``.
+    rounds, whatever the sites' optimiser and learning rate; without momentum it is ``fedavg``. The FedMultimodal
+    benchmark sets ``momentum: 0.9`` and an ``lr`` of 0.1 to 0.5 times the sites' (which use SGD); much more diverges.
 
-    The FedMultimodal benchmark sets ``momentum: 0.9`` and an ``lr`` of 0.1 to 0.5 times the sites' (which use SGD);
-    much more diverges. ``client_lr`` null takes the learning rate of the task stage, as there. ``groups`` are name
-    prefixes of the groups that it acts on; all others are plain averages.
+    ``adam``, ``yogi`` (``beta1``, ``beta2``, ``tau``) and ``adagrad`` (``tau``): a round moves a parameter by about
+    ``lr``, however far the sites moved it; ``lr`` null is 0.03. ``tau`` is added to the root, as eps in torch.optim: a
+    pseudo-gradient well below it moves its parameter in proportion to its size. ``client_lr`` acts through ``tau``
+    alone; at 1, ``tau`` is Reddi's.
     """
 
     name: str = "fedopt"
+    optimizer: Name = "sgd"
     lr: float | None = Field(default=None, gt=0)
     momentum: float = Field(default=0.5, ge=0, lt=1)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.99, ge=0, lt=1)
+    tau: float = Field(default=1e-3, gt=0)
     client_lr: float | None = Field(default=None, gt=0)
     groups: tuple[str, ...] = ("task.",)
 
     @model_validator(mode="after")
     def _acting(self) -> Self:
-        if self.lr is None and self.client_lr is not None:
+        read = RULES[self.optimizer].keys
+        others = {key: name for name, rule in RULES.items() for key in rule.keys if key not in read}
+        untouched(self, tuple(others), f"with optimizer {self.optimizer} (it reads {', '.join(read)})")
+        if self.optimizer == "sgd" and self.lr is None and self.client_lr is not None:
             raise MisfitError("client_lr", f"expected none without lr (it would cancel out), found {self.client_lr}")
         return self
 
 
 @STRATEGIES.register("fedopt")
 class FedOpt(FedAvg):
-    """A group that nobody returned keeps its parameters and its momentum."""
+    """A group that nobody returned keeps its parameters and the optimiser's state of it."""
 
     Params = FedOptParams
 
     def __init__(self, federation: Federation) -> None:
         super().__init__(federation)
-        self._momentum: dict[str, State] = {}
+        self._state: dict[str, State] = {}
 
     def server_step(self, group: str, old: State, average: State) -> State:
-        """SGD with momentum, tensor by tensor, as ``torch.optim.SGD`` steps."""
+        """One step of the optimiser, with ``old`` as its parameters."""
         if not group.startswith(self.params.groups):
             return average
-        scale, lr = self._rates()
-        before = self._momentum.get(group)
-        momentum, new = {}, {}
-        for name, tensor in old.items():
-            gradient = (tensor - average[name]) / scale
-            momentum[name] = gradient if before is None else self.params.momentum * before[name] + gradient
-            new[name] = torch.add(tensor, momentum[name], alpha=-lr)
-        self._momentum[group] = momentum
+        keys, rule = self.params, RULES[self.params.optimizer]
+        client = keys.client_lr or self.federation.config.local.task.lr
+        lr = rule.default_lr(keys, client) if keys.lr is None else keys.lr
+        gradient = {name: (tensor - average[name]) / client for name, tensor in old.items()}
+        before = self._state.get(group, {})
+        new, self._state[group] = stepped(lambda tensors: rule.make(tensors, keys, lr), old, gradient, before)
         return new
 
-    def _rates(self) -> tuple[float, float]:
-        """The sites' learning rate and the server's."""
-        client = self.params.client_lr or self.federation.config.local.task.lr
-        return client, (1 - self.params.momentum) * client if self.params.lr is None else self.params.lr
-
     def state(self) -> dict[str, State]:
-        """The momentum of every group that was stepped."""
-        return dict(self._momentum)
+        """The optimiser's state of every group that was stepped."""
+        return dict(self._state)
 
     def load_state(self, state: Mapping[str, State]) -> None:
-        """Take up the momentum again."""
-        self._momentum = {group: dict(tensors) for group, tensors in state.items()}
+        """Take up the optimiser's state again."""
+        self._state = {group: dict(tensors) for group, tensors in state.items()}

@@ -290,7 +290,7 @@ def check_its_defaults_learn_whatever_the_sites_optimiser(name: str) -> None:
         groups = bench.initial()
         for round_ in range(1, 9):
             groups = bench.round(round_, groups)
-        assert _held_out_accuracy(bench, groups) > 0.7, f"chance is 0.33 ({task})"
+        assert held_out_accuracy(bench, groups) > 0.7, f"chance is 0.33 ({task})"
 
 
 def _stands_beside(name: str, task: dict[str, Any]) -> bool:
@@ -299,7 +299,8 @@ def _stands_beside(name: str, task: dict[str, Any]) -> bool:
     return accepted(settings) == settings
 
 
-def _held_out_accuracy(bench: Bench, groups: dict[str, State]) -> float:
+def held_out_accuracy(bench: Bench, groups: dict[str, State]) -> float:
+    """The accuracy of ``groups`` on complete test samples, of which a third are of each class."""
     dataset, modules = tiny_dataset(), bench.recovery.build()
     for group, module in modules.items():
         write_group(module, groups[group])

@@ -1,4 +1,4 @@
-"""``fedopt`` steps against torch.optim.SGD; what it leaves to plain averages."""
+"""``fedopt`` steps against torch.optim and, for Yogi, NumPy; what it leaves to plain averages; what it refuses."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,21 +8,27 @@ import pytest
 import torch
 from flwr.app import ConfigRecord
 
+from fedrecon_core.errors import ConfigError
 from fedrecon_core.local.loop import LocalResult
 from fedrecon_core.state import TransferPlan
+from server.checkpoint import Training, load_newest, save
 from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
 from server.engines.pool import Here
 from strategies import messages
 from strategies.federation import Federation
-from strategies.fedopt import FedOpt
+from strategies.fedopt import FedOpt, FedOptParams
 from strategies.messages import SiteInfo
+from strategies.server_optimizers import RULES
+from tests.toys.contract_support import same
 from tests.toys.federation import toy_config, toy_spec
 
 pytestmark = pytest.mark.quick
 
 TASK, GENERATOR = "task.head", "generator.picture.encoder"
 SITES = ("site-0000", "site-0001")
+optimizers = pytest.mark.parametrize("optimizer", sorted(RULES))
+adaptive = pytest.mark.parametrize("optimizer", sorted(set(RULES) - {"sgd"}))
 
 
 @pytest.fixture(autouse=True)
@@ -69,22 +75,100 @@ def close(one: dict, two: dict) -> None:
         torch.testing.assert_close(tensor, two[name], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("lr", "momentum"), [(0.01, 0.9), (1.0, 0.0), (0.3, 0.5)])
+class NumpyYogi:
+    """Yogi in float64 as its formula stands, with moments corrected for their start at zero."""
+
+    def __init__(self, parameters, lr, betas, eps):
+        self.parameters, self.lr, self.betas, self.eps, self.moments = list(parameters), lr, betas, eps, []
+
+    def step(self):
+        (first, second), self.moments = self.betas, self.moments or [(0.0, 0.0, 0)] * len(self.parameters)
+        for number, parameter in enumerate(self.parameters):
+            g, (m, v, t) = parameter.grad.double().numpy(), self.moments[number]
+            m, v, t = first * m + (1 - first) * g, v - (1 - second) * np.sign(v - g**2) * g**2, t + 1
+            moved = self.lr * (m / (1 - first**t)) / (np.sqrt(v / (1 - second**t)) + self.eps)
+            parameter.data = (parameter.detach().double() - torch.from_numpy(moved)).float()
+            self.moments[number] = (m, v, t)
+
+
+REFERENCES = {
+    "sgd": lambda p, lr, k: torch.optim.SGD(p, lr=lr, momentum=k["momentum"]),
+    "adam": lambda p, lr, k: torch.optim.Adam(p, lr=lr, betas=(k["beta1"], k["beta2"]), eps=k["tau"]),
+    "yogi": lambda p, lr, k: NumpyYogi(p, lr, (k["beta1"], k["beta2"]), k["tau"]),
+    "adagrad": lambda p, lr, k: torch.optim.Adagrad(p, lr=lr, eps=k["tau"]),
+}
+CASES = [
+    *(("sgd", lr, {"momentum": momentum}) for lr, momentum in ((0.01, 0.9), (1.0, 0.0), (0.3, 0.5))),
+    *(
+        (name, lr, {"beta1": one, "beta2": two, "tau": tau})
+        for name in ("adam", "yogi")
+        for lr, one, two, tau in ((0.03, 0.9, 0.99, 1e-3), (0.2, 0.0, 0.5, 1e-8), (0.1, 0.5, 0.9, 0.1))
+    ),
+    *(("adagrad", lr, {"tau": tau}) for lr, tau in ((0.03, 1e-3), (0.5, 0.1))),
+]
+
+
+@pytest.mark.parametrize(("optimizer", "lr", "keys"), CASES)
 @pytest.mark.parametrize("client_lr", [None, 0.05])
-def test_steps_equal_torchs_sgd_on_the_pseudo_gradient(lr, momentum, client_lr):
-    server = strategy(lr=lr, momentum=momentum, client_lr=client_lr)
+def test_steps_equal_the_reference_on_the_pseudo_gradient(optimizer, lr, keys, client_lr):
+    """Of six rounds the third brings nothing of the group: its steps are counted, not the rounds."""
+    server = strategy(optimizer=optimizer, lr=lr, client_lr=client_lr, **keys)
     scale = client_lr or server.federation.config.local.task.lr
     groups = model()
     parameters = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in groups[TASK].items()}
-    reference = torch.optim.SGD(parameters.values(), lr=lr, momentum=momentum)
-    for round_ in range(1, 5):
-        drifts = [{n: t + 0.01 * scale * state(10 * round_ + i)[n] for n, t in groups[TASK].items()} for i in range(2)]
+    reference = REFERENCES[optimizer](list(parameters.values()), lr, keys)
+    for round_ in (1, 2, 4, 5, 6):
+        size = 0.1 ** (round_ % 3)  # gradients that shrink and grow: v falls and rises
+        drifts = [{n: t + size * scale * state(10 * round_ + i)[n] for n, t in groups[TASK].items()} for i in range(2)]
         for name, parameter in parameters.items():
             average = torch.stack([drift[name] for drift in drifts]).mean(0)
-            parameter.grad = (parameter.detach() - average) / scale
+            parameter.grad = (groups[TASK][name] - average) / scale
         reference.step()
         groups = play(server, round_, groups, [{TASK: drift} for drift in drifts])
         close(groups[TASK], {name: parameter.detach() for name, parameter in parameters.items()})
+        groups = play(server, 3, groups, [{GENERATOR: state(3)}]) if round_ == 2 else groups
+
+
+@adaptive
+@pytest.mark.parametrize("task_lr", [1e-4, 0.5])
+def test_the_first_adaptive_step_has_the_default_lr_whatever_the_sites_lr(optimizer, task_lr):
+    server, groups = strategy(local={"task": {"lr": task_lr}}, optimizer=optimizer), model()
+    moved = play(server, 1, groups, [{TASK: {n: t + task_lr for n, t in groups[TASK].items()}}])[TASK]
+    for name, tensor in moved.items():
+        torch.testing.assert_close(tensor - groups[TASK][name], torch.full_like(tensor, 0.03), rtol=2e-3, atol=1e-6)
+
+
+@adaptive
+def test_client_lr_acts_through_tau_alone(optimizer):
+    one, two = (
+        strategy(optimizer=optimizer, client_lr=0.1, tau=0.5),
+        strategy(optimizer=optimizer, client_lr=1, tau=0.05),
+    )
+    sent = [{TASK: {n: t + 0.1 * state(5)[n] for n, t in model()[TASK].items()}}]
+    close(*(play(server, 1, model(), sent)[TASK] for server in (one, two)))
+
+
+KEYS = ("momentum", "beta1", "beta2", "tau")
+UNREAD = [(name, key) for name in RULES for key in KEYS if key not in RULES[name].keys]
+
+
+@pytest.mark.parametrize(("optimizer", "key"), UNREAD)
+def test_a_key_that_the_optimiser_does_not_read_is_refused(optimizer, key):
+    default = FedOptParams.model_fields[key].default
+    told = rf"^strategy\.{key}: expected its default, {default}, with optimizer {optimizer} \(it reads .*found 0\.25$"
+    with pytest.raises(ConfigError, match=told):
+        strategy(optimizer=optimizer, **{key: 0.25})
+    strategy(optimizer=optimizer, **{key: default})
+
+
+def test_client_lr_without_lr_is_refused_where_it_cancels_out():
+    with pytest.raises(ConfigError, match=r"^strategy\.client_lr: expected none without lr .*found 0\.1$"):
+        strategy(client_lr=0.1)
+
+
+def test_an_unknown_optimiser_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match=r"^strategy\.optimizer: .*'sgd', 'adam', 'yogi' or 'adagrad', found 'lamb'$"):
+        strategy(optimizer="lamb")
 
 
 def test_server_lr_equal_to_client_lr_without_momentum_is_plain_averaging():
@@ -123,24 +207,38 @@ def test_the_prefixes_are_a_choice():
     assert set(server.state()) == {GENERATOR}
 
 
-def test_a_group_that_nobody_returned_keeps_its_parameters_and_momentum():
-    server = strategy()
+@optimizers
+def test_a_group_that_nobody_returned_keeps_its_parameters_and_state(optimizer):
+    server = strategy(optimizer=optimizer)
     first = play(server, 1, model(), [{TASK: state(5), GENERATOR: state(6)}])
-    momentum = {name: tensor.clone() for name, tensor in server.state()[TASK].items()}
+    kept = {name: tensor.clone() for name, tensor in server.state()[TASK].items()}
     second = play(server, 2, first, [{GENERATOR: state(8)}])
-    close(second[TASK], first[TASK])
-    close(server.state()[TASK], momentum)
+    assert kept and same({TASK: second[TASK]}, {TASK: first[TASK]})
+    assert same(server.state(), {TASK: kept})
 
 
-def test_momentum_that_was_saved_and_loaded_goes_on_as_if_nothing_had_happened():
-    through, first = strategy(), strategy()
-    groups = play(through, 1, model(), [{TASK: state(5)}])
-    play(first, 1, model(), [{TASK: state(5)}])
-    resumed = strategy()
-    resumed.load_state(first.state())
-    close(*(play(server, 2, groups, [{TASK: state(6)}])[TASK] for server in (through, resumed)))
-    forgetful = play(strategy(), 2, groups, [{TASK: state(6)}])[TASK]
-    assert not torch.allclose(forgetful["w"], play(first, 2, groups, [{TASK: state(6)}])[TASK]["w"])
+@optimizers
+def test_state_that_a_checkpoint_kept_goes_on_to_the_byte(optimizer, tmp_path):
+    through, groups = strategy(optimizer=optimizer), model()
+    for round_ in (1, 2):
+        groups = play(through, round_, groups, [{TASK: state(5 * round_)}])
+    save(tmp_path, Training(2, groups, strategy=through.state()))
+    resumed = strategy(optimizer=optimizer)
+    resumed.load_state(load_newest(tmp_path).strategy)
+    forgetful = play(strategy(optimizer=optimizer), 3, groups, [{TASK: state(6)}])
+    after = [play(server, 3, groups, [{TASK: state(6)}]) for server in (through, resumed)]
+    assert same(*after) and same(through.state(), resumed.state())
+    assert not torch.allclose(forgetful[TASK]["w"], after[0][TASK]["w"])
+
+
+@optimizers
+def test_a_step_changes_neither_what_it_was_given_nor_a_state_handed_out_before(optimizer):
+    server, groups = strategy(optimizer=optimizer), model()
+    play(server, 1, groups, [{TASK: state(5)}])
+    handed = server.state()
+    before = {name: tensor.clone() for name, tensor in handed[TASK].items()}
+    play(server, 2, groups, [{TASK: state(6)}])
+    assert same(handed, {TASK: before}) and not same(server.state(), handed)
 
 
 def test_weighting_by_samples_reaches_the_average():
