@@ -1,6 +1,7 @@
 """Fusion against plain Python in float64, and what token weights mean."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,9 +24,9 @@ def _seeded():
     torch.manual_seed(0)
 
 
-def attention(learned_weight: float | None = None) -> Attention:
+def attention(learned_weight: float | None = None, *, bias: bool = False) -> Attention:
     shape = FusionShape(WIDTH, MODALITIES, learned_weight)
-    return Attention(AttentionParams(heads=HEADS, hidden=4), shape).double()
+    return Attention(AttentionParams(heads=HEADS, hidden=4, bias=bias), shape).double()
 
 
 def concat() -> Concat:
@@ -46,7 +47,7 @@ def tokens(size: int = 4, places: int = 6, synthetic=()) -> Tokens:
 
 
 def by_loops(fusion: Attention, given: Tokens, bias=None) -> list[list[float]]:
-    """u = tanh(W h + b), a = w exp(u c) / sum, one weighted sum per head."""
+    """u = tanh(W h + b), a = w exp(u c) / sum, one weighted sum per head; zeros where nothing is."""
     W, b = fusion.projection.weight.tolist(), fusion.projection.bias.tolist()
     contexts = fusion.context.weight.tolist()
     results = []
@@ -63,18 +64,63 @@ def by_loops(fusion: Attention, given: Tokens, bias=None) -> list[list[float]]:
                 ]
                 extra = bias[int(given.modality[s])][head] if bias is not None and given.synthetic[s] else 0.0
                 score = sum(x * c for x, c in zip(u, context, strict=True)) + extra
-                scores.append(math.exp(score) * math.exp(float(given.log_weight[i, s])))
+                scores.append(score + float(given.log_weight[i, s]))
+            counts = [math.exp(score - max(scores)) for score in scores]
             for d in range(WIDTH):
-                weighted = sum(a * float(given.values[i, s, d]) for a, s in zip(scores, places, strict=True))
-                row.append(weighted / sum(scores))
+                weighted = sum(a * float(given.values[i, s, d]) for a, s in zip(counts, places, strict=True))
+                row.append(weighted / sum(counts) if places else 0.0)
         results.append(row)
     return results
 
 
-def test_attention_equals_the_formula():
-    fusion, given = attention(), tokens()
+@pytest.mark.parametrize("bias", [False, True])
+def test_attention_equals_the_formula(bias):
+    """A number more per head, which the formula leaves out, changes nothing. One sample has no token."""
+    fusion, given = attention(bias=bias), tokens()
+    given.mask[2] = False
     expected = torch.tensor(by_loops(fusion, given), dtype=torch.float64)
     torch.testing.assert_close(fusion(given), expected)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_attention_of_scores_of_any_size_equals_the_formula_in_single_precision(size):
+    """exp(1000) is no float; a softmax must not need it."""
+    fusion, given = attention(), tokens()
+    with torch.no_grad():
+        fusion.context.weight.mul_(size)
+    given = replace(given, log_weight=(size * given.log_weight).float().double())
+    expected = torch.tensor(by_loops(fusion.float(), single(given)), dtype=torch.float32)
+    torch.testing.assert_close(fusion(single(given)), expected, rtol=1e-3, atol=1e-4)
+
+
+def single(given: Tokens) -> Tokens:
+    return replace(given, values=given.values.float(), log_weight=given.log_weight.float())
+
+
+def test_attention_pulls_on_tokens_weights_and_bias_as_differences_do():
+    fusion, given = attention(0.0), tokens(synthetic=(3, 4))
+    given.mask[2] = False
+
+    def fuse(values, log_weight, bias):
+        fused = replace(given, values=values, log_weight=log_weight)
+        return torch.func.functional_call(fusion, {"synthetic_bias": bias}, (fused,))
+
+    leaves = [given.values, given.log_weight, torch.randn(MODALITIES, HEADS, dtype=torch.float64)]
+    assert torch.autograd.gradcheck(fuse, [leaf.clone().requires_grad_() for leaf in leaves])
+
+
+def test_tokens_of_some_modalities_alone_fuse_as_if_the_others_had_never_been():
+    fusion, given = attention(), tokens()
+    kept = torch.isin(given.modality, torch.tensor([0, 2]))
+    without = Tokens(
+        given.values[:, kept],
+        given.mask[:, kept],
+        given.log_weight[:, kept],
+        given.modality[kept],
+        given.synthetic[kept],
+    )
+    torch.testing.assert_close(fusion(given.of([0, 2])), fusion(without))
+    assert not torch.allclose(fusion(given.of([0, 2])), fusion(given))
 
 
 def test_a_learned_weight_is_a_bias_per_modality_and_head_of_synthetic_tokens():

@@ -50,6 +50,27 @@ def test_kl_is_zero_at_equality_and_grows_with_the_distance():
     assert (kl_divergence(further, q) > 0.01).all()
 
 
+def test_kl_at_the_ends_of_the_range_of_variances():
+    """Variances are e^a and e^b; float32 must not lose what float64 finds."""
+    ends = torch.tensor([(a, b) for a in LOG_VARIANCE_RANGE for b in LOG_VARIANCE_RANGE])
+    q, p = (Gaussian(torch.randn(4, 3), ends[:, [column]].expand(4, 3)) for column in (0, 1))
+    exact = [Gaussian(d.mean.double(), d.log_variance.double()) for d in (q, p)]
+    expected = reference_kl(normal(exact[0]), normal(exact[1])).sum(-1)
+    torch.testing.assert_close(kl_divergence(q, p).double(), expected, rtol=1e-5, atol=1e-5)
+    prior = reference_kl(normal(exact[0]), Normal(0.0, 1.0)).sum(-1)
+    torch.testing.assert_close(kl_to_prior(q).double(), prior, rtol=1e-5, atol=1e-5)
+
+
+def test_kl_pulls_as_the_reference_does():
+    leaves = [torch.randn(5, 3, dtype=torch.float64, requires_grad=True) for _ in range(4)]
+    q, p = Gaussian(*leaves[:2]), Gaussian(*leaves[2:])
+    found = torch.autograd.grad(kl_divergence(q, p).sum(), leaves)
+    torch.testing.assert_close(found, torch.autograd.grad(reference_kl(normal(q), normal(p)).sum(), leaves))
+    found = torch.autograd.grad(kl_to_prior(q).sum(), leaves[:2])
+    prior = reference_kl(normal(q), Normal(0.0, 1.0)).sum()
+    torch.testing.assert_close(found, torch.autograd.grad(prior, leaves[:2]))
+
+
 def test_samples_have_the_distributions_moments_and_carry_gradients():
     q = Gaussian(torch.tensor([[2.0, -1.0]]).expand(20000, 2), torch.tensor([[0.0, 1.0]]).expand(20000, 2))
     drawn = q.sample()
@@ -83,12 +104,26 @@ def test_likelihoods_sum_over_the_dimensions_of_a_sample(name, weight, std):
 
 
 @pytest.mark.parametrize("name", ["gaussian", "laplace", "bernoulli"])
+def test_likelihoods_pull_as_the_reference_does(name):
+    likelihood = Likelihood(name=name, std=0.3, weight=2.0)
+    location, values = torch.randn(4, 6, dtype=torch.float64, requires_grad=True), torch.rand(4, 6).round().double()
+    found = torch.autograd.grad(log_likelihood(likelihood, location, values).sum(), location)
+    expected = torch.autograd.grad(2 * reference(likelihood, location).log_prob(values).sum(), location)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_bernoulli_of_extreme_logits_is_finite():
+    likelihood, location = Likelihood(name="bernoulli"), torch.tensor([[200.0], [-200.0]])
+    assert log_likelihood(likelihood, location, torch.tensor([[1.0], [1.0]])).tolist() == pytest.approx([0.0, -200.0])
+
+
+@pytest.mark.parametrize("name", ["gaussian", "laplace", "bernoulli"])
 def test_nothing_counts_behind_a_sequences_end(name):
-    likelihood = Likelihood(name=name, std=0.5)
+    likelihood = Likelihood(name=name, std=0.5, weight=1.5)
     lengths = torch.tensor([1, 4, 2])
     location, values = torch.randn(3, 6, 2), torch.rand(3, 4, 2).round()  # the decoder answers in full length
     each = reference(likelihood, location[:, :4]).log_prob(values)
-    expected = torch.stack([each[row, :length].sum() for row, length in enumerate(lengths)])
+    expected = 1.5 * torch.stack([each[row, :length].sum() for row, length in enumerate(lengths)])
     torch.testing.assert_close(log_likelihood(likelihood, location, values, lengths), expected)
 
 
@@ -135,6 +170,29 @@ def test_the_loss_is_the_negative_elbo_averaged_over_the_rows(beta, likelihood):
     fit = likelihood.weight * reference(likelihood, decoder(q.mean)).log_prob(rows.values).sum(-1)
     expected = (beta * reference_kl(normal(q), Normal(0.0, 1.0)).sum(-1) - fit).mean()
     torch.testing.assert_close(Generator(encoder, decoder, likelihood).loss(rows, beta), expected, rtol=1e-4, atol=1e-3)
+
+
+class Uncertain(torch.nn.Module):
+    """An encoder with one given posterior."""
+
+    def __init__(self, q: Gaussian) -> None:
+        super().__init__()
+        self.q = q
+
+    def forward(self, values, lengths=None):
+        return self.q.mean.expand(len(values), -1), self.q.log_variance.expand(len(values), -1)
+
+
+def test_the_loss_of_an_uncertain_posterior_comes_to_its_closed_form():
+    """E_q |x - Wz - b|^2 = |x - Wm - b|^2 + trace(W diag(v) W^T), mean and v those of q."""
+    q, decoder, likelihood = gaussian(1, 2), torch.nn.Linear(2, 5), Likelihood(std=0.8)
+    x = torch.randn(1, 5)
+    with torch.no_grad():
+        loss = Generator(Uncertain(q), decoder, likelihood).loss(Rows(x.expand(50_000, 5), torch.arange(50_000)))
+        squares = ((x - decoder(q.mean)) ** 2).sum() + (decoder.weight**2 @ q.log_variance.exp().T).sum()
+        fit = -0.5 * squares / 0.8**2 - 5 * (math.log(0.8) + 0.5 * math.log(2 * math.pi))
+    expected = reference_kl(normal(q), Normal(0.0, 1.0)).sum() - fit
+    torch.testing.assert_close(loss, expected, rtol=0.01, atol=0)
 
 
 def test_the_elbo_trains_encoder_and_decoder():
