@@ -16,7 +16,8 @@ from client.site import Site
 from fedrecon_core.data.site import SiteData
 from fedrecon_core.data.statistics import site_sums
 from fedrecon_core.errors import DataError
-from fedrecon_core.local.evaluate import predict
+from fedrecon_core.local.evaluate import Scoring
+from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.local.loop import LocalJob, train_locally
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.registry import STRATEGIES
@@ -59,7 +60,6 @@ def local(message: Message, context: Context) -> Message:
     received = {name: state for name, state in sent.items() if not name.startswith(STRATEGY_GROUPS)}
     plan = site.recovery.plan(data.modalities)
     _agree(plan, received)
-    strategy: Any = STRATEGIES.get(site.config.strategy.name)
     job = LocalJob(
         site=site.name,
         recovery=site.recovery,
@@ -68,7 +68,7 @@ def local(message: Message, context: Context) -> Message:
         received=received,
         knowledge=knowledge,
         shelf=site.shelf,
-        hook=strategy.local_half(site.config.strategy),
+        hook=_local_half(site),
         beside={name: state for name, state in sent.items() if name not in received},
     )
     result = train_locally(job, {name: site.modules[name] for name in received})
@@ -79,15 +79,31 @@ def local(message: Message, context: Context) -> Message:
 
 @app.evaluate(messages.SITE)
 def evaluate(message: Message, context: Context) -> Message:
-    """Score the received groups on this site's held-out samples."""
+    """Score the received groups on this site's held-out samples, as the strategy's local half predicts with them."""
     site, split = _site(message, context), messages.read_split(message.content)
-    data, knowledge = _prepared(site, split, messages.read_knowledge(message.content))
+    told = messages.read_knowledge(message.content)
+    data, knowledge = _prepared(site, split, told)
     received = messages.read_groups(message.content)
     for name, record in received.items():
         write_group(site.modules[name], messages.unpack_group(record))
     groups = {name: site.modules[name] for name in received}
-    score = predict(site.recovery, groups, knowledge, data, f"{split}/{site.name}").score(data)
+    scoring = Scoring(
+        recovery=site.recovery,
+        groups=groups,
+        knowledge=knowledge,
+        data=data,
+        name=f"{split}/{site.name}",
+        training=lambda: site.training(told.statistics),
+    )
+    score = _local_half(site).predictions(scoring).score(data)
     return Message(messages.write_scores({split: score}), reply_to=message)
+
+
+def _local_half(site: Site) -> LocalHook:
+    """What the strategy adds at this site, made anew for each message."""
+    strategy: Any = STRATEGIES.get(site.config.strategy.name)
+    hook: LocalHook = strategy.local_half(site.config.strategy)
+    return hook
 
 
 def _agree(plan: TransferPlan, received: Mapping[str, object]) -> None:

@@ -47,7 +47,16 @@ class SimulatedSite(Site):
 
     def data(self, split: str, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
         """See ``Site.data``. The message's share is of ``split`` already; only ``oracle`` gets the sealed copy."""
-        share, config = self._share(), self.config
+        return self._opened(self._share(), statistics)
+
+    def training(self, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
+        """See ``Site.training``. They came with the message."""
+        if self.order.training is None:
+            raise DataError("expected this site's training samples beside those that it is to score, found none")
+        return self._opened(self.order.training, statistics)
+
+    def _opened(self, share: Share, statistics: Mapping[str, Statistics] | None) -> SiteData:
+        config = self.config
         sealed, known = self.recovery.reads_absent, dict(statistics or {})
         key = (self.name, config.data.model_dump_json(), str(config.seed), str(sealed), _digest(share, known))
         if key not in _open:

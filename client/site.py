@@ -71,6 +71,10 @@ class Site(ABC):
     def data(self, split: str, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
         """Its samples of ``split``, scaled by ``statistics``. Raises ``DataError`` naming what is wrong with them."""
 
+    def training(self, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
+        """Its training samples, where the message is about others."""
+        return self.data("train", statistics)
+
     @property
     @abstractmethod
     def folder(self) -> Path:

@@ -98,13 +98,17 @@ class FedAvg(Strategy):
     def _message(self, name: str, server_round: int, kind: str, split: str = "train") -> Message:
         federation = self.federation
         plan = federation.plan(name, split)
-        content = messages.write_order(federation.order(name, server_round, split))
+        content = messages.write_order(self.order(name, server_round, split))
         messages.write_knowledge(content, federation.knowledge(server_round), plan.download, self._statistics())
         for group in plan.download:
             if group not in self._bundles:
                 self._bundles[group] = messages.bundle(self._current[group])
             content[group] = self._bundles[group]
         return Message(content, dst_node_id=federation.nodes[name], message_type=kind)
+
+    def order(self, name: str, server_round: int, split: str) -> messages.Order:
+        """What the site ``name`` is to do with its samples of ``split``."""
+        return self.federation.order(name, server_round, split)
 
     def _statistics(self) -> list[str]:
         """The modalities whose statistics a site needs: to scale its input, or to fill with them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from fedrecon_core.recovery.stage import Knowledge, set_frozen
 from fedrecon_core.state import EXTRACTORS, Groups
 from fedrecon_core.task.model import TaskModel
 from fedrecon_core.task.target import target_of
+from fedrecon_core.task.tokens import Fill
+from fedrecon_core.types import Batch
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,31 @@ class Predictions:
         )
 
 
+Reader = Callable[[TaskModel, Batch, Sequence[Fill]], Tensor]
+"""What is made of a batch and its fills: a tensor [B, ...]."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A model that a site is to score: ``groups`` on its samples ``data``; ``name`` keys the stream of random fills.
+    ``training`` opens the site's training samples, which a strategy may fit something to; they may be none."""
+
+    recovery: Recovery
+    groups: Groups
+    knowledge: Knowledge
+    data: SiteData
+    name: str
+    training: Callable[[], SiteData]
+
+    def predictions(self) -> Predictions:
+        """Those of the task model."""
+        return predict(self.recovery, self.groups, self.knowledge, self.data, self.name)
+
+    def read(self, reader: Reader, data: SiteData, name: str) -> Tensor:
+        """What ``reader`` makes of all of ``data``, [N, ...], with the model in its state of evaluation."""
+        return _read(self.recovery, self.groups, self.knowledge, data, name, reader)
+
+
 def _ready(groups: Groups, knowledge: Knowledge) -> Groups:
     return {
         name: module
@@ -64,13 +92,20 @@ def predict(recovery: Recovery, groups: Groups, knowledge: Knowledge, data: Site
 
     A modality that no site has trained an extractor for gives no token: it would only add noise.
     """
+    return Predictions(_read(recovery, groups, knowledge, data, name, TaskModel.logits))
+
+
+def _read(
+    recovery: Recovery, groups: Groups, knowledge: Knowledge, data: SiteData, name: str, reader: Reader
+) -> Tensor:
+    """What ``reader`` makes of ``data``, batch by batch; an empty set is one empty batch."""
     config = recovery.config
     model = TaskModel(_ready(groups, knowledge), recovery.spec)
     for module in groups.values():
         set_frozen(module, frozen=True)
-    found = [torch.zeros(0, len(recovery.spec.classes), device=data.device)]
+    found = []
     with seeding.scope(config.seed, "evaluate", name), torch.inference_mode():
         for samples in chunks(len(data), data.device, config.evaluate.batch):
             batch = data.batch(samples)
-            found.append(model.logits(batch, recovery.recover(batch, groups, knowledge)))
-    return Predictions(torch.cat(found))
+            found.append(reader(model, batch, recovery.recover(batch, groups, knowledge)))
+    return torch.cat(found)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from fedrecon_core.local.evaluate import Predictions, Scoring
 from fedrecon_core.recovery.stage import Workshop
 from fedrecon_core.state import State
 from fedrecon_core.task.model import TaskModel
@@ -33,7 +34,7 @@ class Pace:
 
 class LocalHook:
     """Does nothing; a strategy overrides what it needs. ``gradients`` is called in every stage, ``loss`` and ``logits``
-    in the task stage."""
+    in the task stage, ``predictions`` when a site evaluates, by an object that was in no local round."""
 
     def begin(self, workshop: Workshop, memory: Memory) -> None:
         """Before the first stage: the groups hold what was received, nothing is trained yet."""
@@ -57,3 +58,7 @@ class LocalHook:
         """Last of all, with the pace of every group that goes back: groups of the strategy's own to upload beside them
         (named by ``strategy_group``), and what to keep at the site for the next round."""
         return {}, {}
+
+    def predictions(self, scoring: Scoring) -> Predictions:
+        """What is scored where the sites evaluate: of every sample of ``scoring.data``, in order."""
+        return scoring.predictions()

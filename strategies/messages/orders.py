@@ -21,33 +21,39 @@ class Order:
     their hands, and any of them may act for any site. ``config`` is the resolved config as JSON, ``run`` the run
     directory under which a simulated site keeps its state where the run config does not name one, or the run's identity
     under which a site keeps it in its own folder; ``share`` a simulated site's samples and masks (None: it has its
-    own)."""
+    own), ``training`` those of its training samples beside a ``share`` of another split."""
 
     site: str
     config: str
     round: int
     run: str
     share: Share | None = None
+    training: Share | None = None
 
 
 def write_order(order: Order) -> RecordDict:
-    """The records ``run`` and, for a simulated site, ``assignment``."""
+    """The records ``run`` and, for a simulated site, ``assignment`` and perhaps ``training``."""
     run = ConfigRecord({"site": order.site, "config": order.config, "round": order.round, "run": order.run})
     content = RecordDict({"run": run})
-    if order.share is not None:
-        samples, present = order.share.samples.astype(np.int64), order.share.present.astype(np.uint8)
-        content["assignment"] = ArrayRecord({"samples": Array(samples), "present": Array(present)})
+    for name, share in (("assignment", order.share), ("training", order.training)):
+        if share is not None:
+            samples, present = share.samples.astype(np.int64), share.present.astype(np.uint8)
+            content[name] = ArrayRecord({"samples": Array(samples), "present": Array(present)})
     return content
 
 
 def read_order(content: RecordDict) -> Order:
     """The order in a message."""
     run = content.config_records["run"]
-    share = None
-    if "assignment" in content:
-        arrays = content.array_records["assignment"]
-        share = Share(arrays["samples"].numpy(), arrays["present"].numpy().astype(bool))
-    return Order(str(run["site"]), str(run["config"]), int(run["round"]), str(run["run"]), share)  # type: ignore[arg-type]
+    words = (str(run["site"]), str(run["config"]), int(run["round"]), str(run["run"]))  # type: ignore[arg-type]
+    return Order(*words, _share(content, "assignment"), _share(content, "training"))
+
+
+def _share(content: RecordDict, name: str) -> Share | None:
+    if name not in content:
+        return None
+    arrays = content.array_records[name]
+    return Share(arrays["samples"].numpy(), arrays["present"].numpy().astype(bool))
 
 
 def addressee(message: Message) -> str:

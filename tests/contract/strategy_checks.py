@@ -23,7 +23,15 @@ from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.local.loop import LocalJob, train_locally
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.registry import STRATEGIES
-from fedrecon_core.state import STRATEGY_GROUPS, State, group_bytes, parameters_sha256, write_group
+from fedrecon_core.state import (
+    EXTRACTORS,
+    HEAD_GROUP,
+    STRATEGY_GROUPS,
+    State,
+    group_bytes,
+    parameters_sha256,
+    write_group,
+)
 from server.checkpoint import Training, load_newest, save
 from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
@@ -244,7 +252,7 @@ def check_a_group_that_nobody_returned_keeps_its_state(name: str) -> None:
     bench = bench_of(name, "mask")
     groups = bench.round(1, bench.initial())
     replies = [bench.answer(message) for message in bench.configure(2, groups)]
-    absent = "task.extractor.picture"
+    absent = min(group for group in bench.federation.trained if group.startswith(EXTRACTORS))
     for reply in replies:
         for record in ("counts", "real"):
             reply.content[record].pop(absent, None)
@@ -288,9 +296,17 @@ def check_its_defaults_learn_whatever_the_sites_optimiser(name: str) -> None:
     for task in stands:
         bench = bench_of(name, "mask", missing={}, local={"task": task})
         groups = bench.initial()
-        for round_ in range(1, 9):
+        for round_ in range(1, 65):
             groups = bench.round(round_, groups)
+            if round_ >= 8 and (_as_trained_as_in(8, bench) or held_out_accuracy(bench, groups) > 0.7):
+                break
         assert held_out_accuracy(bench, groups) > 0.7, f"chance is 0.33 ({task})"
+
+
+def _as_trained_as_in(rounds: int, bench: Bench) -> bool:
+    """Whether the model was averaged over as many samples as all sites bring in so many rounds: a strategy that takes
+    a share of the sites needs more rounds."""
+    return bench.federation.trained.get(HEAD_GROUP, 0) >= rounds * sum(map(len, bench.data.values()))
 
 
 def _stands_beside(name: str, task: dict[str, Any]) -> bool:

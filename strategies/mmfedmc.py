@@ -1,0 +1,253 @@
+"""``mmfedmc``: sites send the models of few modalities, the server averages over few sites (Yuan et al. 2024, "Joint
+modality and client selection"). A re-implementation from the description; how impacts and sizes are scaled, and that a
+modality which was never sent has the recency 1, is as in the authors' program.
+
+A modality's model is the group ``task.extractor.<m>``. After its local round a site ranks the modalities that it holds
+
+    priority = shapley * |impact| + size * (1 - bytes of the model) + recency * (rounds since it was sent) / (rounds)
+
+with impact and bytes scaled to 0..1 over the site's modalities (lowest and highest; all 0 where they are equal), and
+sends the first ``gamma`` of them. What a site gains for a modality that it lacks, from fills, stays there. The head
+always goes back: the paper keeps its fusion at the site, FedRecon's comparison uploads the task model for evaluation,
+which is the default here (``fusion``). So do a recovery's own groups (generators, mappings): they are no part of this
+method, and a mapping without the generator that it was trained with would be of no use.
+
+The server averages ``groups`` over the share ``delta`` of the sites that it asked in this round, those with the lowest
+loss first. Loss and groups arrive in one message, so that this spares no traffic; leaving out modalities does. The
+paper ranks by the loss of each modality's model; sites here train one model of all modalities and report its loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Self
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+from pydantic import Field, model_validator
+
+from fedrecon_core import seeding
+from fedrecon_core.config import untouched
+from fedrecon_core.errors import ConfigError
+from fedrecon_core.faults import MisfitError
+from fedrecon_core.local.by_modality import Views
+from fedrecon_core.local.hook import LocalHook, Memory, Pace
+from fedrecon_core.local.shapley import MOST, shapley_values
+from fedrecon_core.recovery.stage import Workshop
+from fedrecon_core.registry import STRATEGIES
+from fedrecon_core.state import State, extractor_group, group_bytes
+from fedrecon_core.task.model import TaskModel
+from fedrecon_core.task.target import target_of
+from fedrecon_core.types import DatasetSpec, Frozen
+from strategies import messages
+from strategies.fedavg import FedAvg, FedAvgParams
+from strategies.federation import Federation
+from strategies.mmfedmc_fusion import LocalFusion
+
+UPLOADS, ROUND = "uploads", "round"
+"""Where a site keeps the rounds in which it last sent each modality."""
+
+
+class Priority(Frozen):
+    """The weights of what speaks for sending a modality."""
+
+    shapley: float = Field(default=1 / 3, ge=0)
+    size: float = Field(default=1 / 3, ge=0)
+    recency: float = Field(default=1 / 3, ge=0)
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not (self.shapley or self.size or self.recency):
+            raise ValueError("expected a weight above 0, found none: nothing would tell the modalities apart")
+        return self
+
+
+class MmFedMCParams(FedAvgParams):
+    """``gamma`` modalities go back from each site, ranked by ``priority``; their Shapley values are taken over
+    ``samples`` training samples. The share ``delta`` of the sites (at least one) is averaged in ``groups`` (name
+    prefixes), those of the lowest loss, or with ``rank: highest`` of the highest.
+
+    ``fusion: local`` predicts at each site with a forest of ``trees`` trees over what each modality says alone, fitted
+    to the site's own training samples whenever a model is scored there (``evaluate.where: sites``).
+    """
+
+    name: str = "mmfedmc"
+    gamma: int = Field(default=1, ge=1)
+    delta: float = Field(default=0.2, gt=0, le=1)
+    rank: Literal["lowest", "highest"] = "lowest"
+    samples: int = Field(default=50, ge=1)
+    priority: Priority = Priority()
+    groups: tuple[str, ...] = ("task.",)
+    fusion: Literal["task", "local"] = "task"
+    trees: int = Field(default=10, ge=1)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if self.fusion == "task":
+            untouched(self, ("trees",), "with fusion: task (it acts in local alone)")
+        if self.robust is not None:
+            told = "it prefers sites by the loss that they state themselves, and few of them are left to average"
+            raise MisfitError("robust", f"expected none with mmfedmc ({told}), found {self.robust.rule}")
+        return self
+
+    def agree_with(self, run: Any) -> None:
+        """Decisions that are fused at the sites can only be scored there."""
+        if self.fusion == "local" and run.evaluate.where != "sites":
+            told = "each site has a forest of its own; set evaluate.where: sites"
+            raise MisfitError("strategy.fusion", f"expected task where the server evaluates ({told}), found local")
+
+    def agree_with_data(self, spec: DatasetSpec) -> None:
+        """Few modalities, and for the forest exactly one class per sample."""
+        if len(spec.names) > MOST:
+            told = f"expected data of at most {MOST} modalities, all of whose subsets are valued"
+            raise ConfigError(f"strategy.name: mmfedmc: {told}, found {len(spec.names)}; use another strategy")
+        if self.fusion == "local" and spec.target == "multilabel":
+            told = "expected task with data of several labels per sample (a forest tells one class)"
+            raise ConfigError(f"strategy.fusion: {told}, found local")
+
+
+# --- pure parts -----------------------------------------------------------------------------------------------------
+
+
+def priorities(
+    impact: Mapping[str, float], sizes: Mapping[str, float], recency: Mapping[str, float], weights: Priority
+) -> dict[str, float]:
+    """Modality -> how much speaks for sending it. ``recency`` lies in 0..1, the others are scaled to it."""
+    effect, size = _scaled(impact), _scaled(sizes)
+    return {
+        name: weights.shapley * effect[name] + weights.size * (1 - size[name]) + weights.recency * recency[name]
+        for name in impact
+    }
+
+
+def _scaled(values: Mapping[str, float]) -> dict[str, float]:
+    """From the lowest to the highest value as 0 to 1; all 0 where they are equal, or not all finite."""
+    low, high = min(values.values(), default=0.0), max(values.values(), default=0.0)
+    usable = all(map(math.isfinite, values.values())) and high > low
+    return {name: (value - low) / (high - low) if usable else 0.0 for name, value in values.items()}
+
+
+def first_places(losses: Sequence[float], wanted: int, rank: Literal["lowest", "highest"]) -> set[int]:
+    """The places of the ``wanted`` first losses; of equal ones the earlier, and those that are not finite last."""
+    sign = {"lowest": 1, "highest": -1}[rank]
+    keys = [sign * loss if math.isfinite(loss) else math.inf for loss in losses]
+    return set(sorted(range(len(keys)), key=lambda place: (keys[place], place))[:wanted])
+
+
+# --- at the site ----------------------------------------------------------------------------------------------------
+
+
+class ModalitySelection(LocalHook):
+    """Chooses what goes back. The rounds of the last uploads are the site's own: one whose reply was lost, or was not
+    among the sites that the server averaged, counts as sent."""
+
+    def __init__(self, params: MmFedMCParams) -> None:
+        """``params`` are the strategy's."""
+        self.params = params
+        self._sent: dict[str, int] = {}
+
+    def begin(self, workshop: Workshop, memory: Memory) -> None:
+        """Take up the rounds of the last uploads."""
+        self._workshop = workshop
+        self._sent = {name: int(state[ROUND]) for name, state in _unnamed(memory.kept).items()}
+
+    def chosen(self, groups: Sequence[str]) -> Sequence[str]:
+        """All but the extractors of the modalities that are not among the first ``gamma``."""
+        shop = self._workshop
+        first = self._first([name for name in shop.data.modalities if extractor_group(name) in groups])
+        self._sent.update(dict.fromkeys(first, shop.knowledge.round))
+        stay = {extractor_group(name) for name in shop.data.spec.names} - set(map(extractor_group, first))
+        return [group for group in groups if group not in stay]
+
+    def end(self, paces: Mapping[str, Pace]) -> tuple[dict[str, State], dict[str, State]]:
+        """Keep the rounds of the last uploads."""
+        return {}, {f"{UPLOADS}.{name}": {ROUND: torch.tensor(sent)} for name, sent in sorted(self._sent.items())}
+
+    def _first(self, names: Sequence[str]) -> list[str]:
+        if len(names) <= self.params.gamma:
+            return list(names)
+        shop, values = self._workshop, self._impact()
+        sizes = {name: float(group_bytes(shop.groups[extractor_group(name)].state_dict())) for name in names}
+        now = shop.knowledge.round  # counted from 1: with t = now - 1 this is (t - last) / (t + 1), 1 if never sent
+        recency = {name: (now - self._sent.get(name, 0)) / now for name in names}
+        impact = {name: values.get(name, 0.0) for name in names}
+        ranks = priorities(impact, sizes, recency, self.params.priority)
+        return sorted(names, key=lambda name: (-ranks[name], name))[: self.params.gamma]
+
+    def _impact(self) -> dict[str, float]:
+        """Modality -> mean |Shapley value| over some training samples, of those that have a token there.
+
+        The value of a set of modalities is exp(-loss) of a sample whose other tokens are masked: the probability of its
+        class; with several labels, the geometric mean of what the labels get.
+        """
+        shop = self._workshop
+        stream = shop.stream(f"shapley/{shop.knowledge.round}")
+        drawn = torch.randperm(len(shop.data), generator=stream)[: self.params.samples].sort().values
+        batch, target = shop.data.batch(drawn.to(shop.data.device)), target_of(shop.data.spec)
+        model = TaskModel(shop.groups, shop.data.spec)
+        with seeding.scope(stream.initial_seed()), torch.no_grad():
+            views = Views.of(model, batch, shop.recover(batch, shop))
+            players = [name for name in model.extractors if bool(views.seen(name).any())]
+
+            def value(modalities: Collection[str]) -> torch.Tensor:
+                return torch.exp(-target.losses(views.logits(modalities).double(), batch.labels))
+
+            return {name: float(worth.abs().mean()) for name, worth in shapley_values(players, value).items()}
+
+
+class LocalFusionSelection(LocalFusion, ModalitySelection):
+    """The same with modalities that learn and predict on their own."""
+
+
+HALVES: dict[str, type[ModalitySelection]] = {"task": ModalitySelection, "local": LocalFusionSelection}
+"""Fusion -> the local half with it."""
+
+
+def _unnamed(kept: Mapping[str, State]) -> dict[str, State]:
+    return {key.removeprefix(f"{UPLOADS}."): state for key, state in kept.items()}
+
+
+# --- at the server --------------------------------------------------------------------------------------------------
+
+
+@STRATEGIES.register("mmfedmc")
+class MmFedMC(FedAvg):
+    """Averages over the sites that are ranked first. A group that none of them sent stays as it is."""
+
+    Params = MmFedMCParams
+
+    def __init__(self, federation: Federation) -> None:
+        super().__init__(federation)
+        self._asked = 0
+
+    @staticmethod
+    def local_half(params: Any) -> LocalHook:
+        """What selects at the site, with the fusion that ``params`` names."""
+        return HALVES[params.fusion](params)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """As ever; of the sites that are asked now, a share will be averaged, however many of them answer."""
+        made = super().configure_train(server_round, arrays, config, grid)
+        self._asked = len(made)
+        return made
+
+    def holders(self, group: str, received: Sequence[messages.TrainReply]) -> list[messages.TrainReply]:
+        """Of ``groups``, the sites ranked first (in the order of ``received``); of all others, whoever sent it."""
+        if not group.startswith(self.params.groups):
+            return super().holders(group, received)
+        wanted = max(1, round(self.params.delta * self._asked))
+        losses = [reply.metrics.get("task.loss", math.nan) for reply in received]
+        first = first_places(losses, wanted, self.params.rank)
+        return [reply for place, reply in enumerate(received) if place in first and group in reply.groups]
+
+    def order(self, name: str, server_round: int, split: str) -> messages.Order:
+        """Where decisions are fused at the sites, a simulated one needs its training samples beside the others."""
+        order = super().order(name, server_round, split)
+        if self.params.fusion == "local" and split != "train":
+            return replace(order, training=self.federation.shares.get(name))
+        return order
