@@ -59,17 +59,18 @@ def same(one: dict, two: dict) -> None:
     ids=["own data", "share", "nothing"],
 )
 def test_orders(share):
-    back = messages.read_order(
-        travelled(messages.write_order(Order("site-0001", '{"seed": 1}', 3, "/runs/ä b", share)))
-    )
-    assert (back.config, back.round, back.run) == ('{"seed": 1}', 3, "/runs/ä b")
-    if share is None:
-        assert back.share is None
-    else:
-        assert np.array_equal(back.share.samples, share.samples)
-        assert np.array_equal(back.share.present, share.present)
-        assert back.share.samples.dtype == np.int64
-        assert back.share.present.dtype == bool
+    for shares in ((share, None), (share, share), (None, share)):
+        back = messages.read_order(
+            travelled(messages.write_order(Order("site-0001", '{"seed": 1}', 3, "/runs/ä b", *shares)))
+        )
+        assert (back.config, back.round, back.run) == ('{"seed": 1}', 3, "/runs/ä b")
+        for found, expected in zip((back.share, back.training), shares, strict=True):
+            assert (found is None) == (expected is None)
+            if expected is not None:
+                assert np.array_equal(found.samples, expected.samples)
+                assert np.array_equal(found.present, expected.present)
+                assert found.samples.dtype == np.int64
+                assert found.present.dtype == bool
 
 
 def test_knowledge_holds_the_groups_and_statistics_that_were_asked_for():
