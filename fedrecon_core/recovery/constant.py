@@ -20,6 +20,10 @@ class SampleFill(Recovery):
 
     fills_everything = True
 
+    def weight(self) -> float:
+        """How much the fusion attends to a fill, 1 for as much as to real input."""
+        return 1.0
+
     @abstractmethod
     def values_of(self, modality: ModalitySpec, ids: Tensor, knowledge: Knowledge) -> Tensor:
         """[R, *shape]: what stands in for the samples ``ids`` (int64 [R]). Within a stage a sample's values are the
@@ -32,7 +36,7 @@ class SampleFill(Recovery):
             index = self.absent(batch, modality.name)
             if len(index):
                 values = self.values_of(modality, batch.ids[index], knowledge).to(batch.device)
-                weight = torch.ones(len(index), device=batch.device)
+                weight = torch.full((len(index),), self.weight(), device=batch.device)
                 fills.append(Fill(modality.name, "plain", Rows(values, index), weight, synthetic=False))
         return fills
 

@@ -16,7 +16,8 @@ class Fill:
     """Values that a recovery puts where a modality is absent (or beside it).
 
     ``slot`` tells reconstructions of one modality apart ("global", "local"); ``rows`` as in a batch; ``weight``
-    float [R] multiplies the token's attention; ``synthetic`` is false for plain fills that pass as real input.
+    float [R] multiplies the token's attention, and 0 hides it;
+    ``synthetic`` is false for plain fills that pass as real input.
     """
 
     modality: str
@@ -91,6 +92,7 @@ def _placed(tokens: Tensor, mask: Tensor | None, source: _Source, batch: Batch) 
     real = torch.ones(rows, steps, dtype=torch.bool, device=tokens.device) if mask is None else mask
     weight = tokens.new_zeros(size, steps)
     if source.log_weight is not None:
+        real = real & torch.isfinite(source.log_weight)[:, None]
         weight = weight.index_copy(0, index, source.log_weight[:, None].expand(rows, steps).to(tokens.dtype))
     return Tokens(
         values=tokens.new_zeros(size, steps, width).index_copy(0, index, tokens),
