@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedrecon_core.config import Missing, MissingTrain, Params, RunConfig, parse
+from fedrecon_core.config import Missing, MissingTrain, Params, RunConfig, StrategyParams, parse
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.missingness import Scheme, Traits, rates, sample_masks, sample_rates, site_masks
@@ -20,8 +20,8 @@ NAMES = ("image", "text", "audio")
 
 @pytest.fixture(autouse=True, scope="module")
 def toys():
-    for registry in (RECOVERIES, STRATEGIES):
-        registry.register("toy")(type("Toy", (), {"Params": Params}))
+    for registry, params in ((RECOVERIES, Params), (STRATEGIES, StrategyParams)):
+        registry.register("toy")(type("Toy", (), {"Params": params}))
     yield
     for registry in (RECOVERIES, STRATEGIES):
         registry.forget("toy")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedrecon_core.config import Params, RunConfig, parse
+from fedrecon_core.config import Params, RunConfig, StrategyParams, parse
 from fedrecon_core.data.allocation import Allocation, Share, allocate, site_name
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.partitions.base import owners
@@ -26,8 +26,8 @@ FREE = [name for name in PARTITIONS.names() if name not in FIXED]
 
 @pytest.fixture(autouse=True, scope="module")
 def toys():
-    for registry in (RECOVERIES, STRATEGIES):
-        registry.register("toy")(type("Toy", (), {"Params": Params}))
+    for registry, params in ((RECOVERIES, Params), (STRATEGIES, StrategyParams)):
+        registry.register("toy")(type("Toy", (), {"Params": params}))
     yield
     for registry in (RECOVERIES, STRATEGIES):
         registry.forget("toy")
