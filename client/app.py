@@ -14,7 +14,6 @@ from client.deployed import DeployedSite
 from client.simulated import SimulatedSite
 from client.site import Site
 from fedrecon_core.data.site import SiteData
-from fedrecon_core.data.statistics import site_sums
 from fedrecon_core.errors import DataError
 from fedrecon_core.local.evaluate import Scoring
 from fedrecon_core.local.hook import LocalHook
@@ -24,7 +23,8 @@ from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import STRATEGY_GROUPS, TransferPlan, write_group
 from strategies import messages
 from strategies.code_hash import code_hash
-from strategies.messages import Identity, SiteInfo
+from strategies.description import description
+from strategies.messages import Identity
 
 app = ClientApp()
 torch.set_num_threads(1)  # results depend on the number of threads, and many sites share a machine
@@ -37,16 +37,7 @@ def describe(message: Message, context: Context) -> Message:
     own = site.own
     if own is not None:
         site.shelf.require()
-    data = site.data("train")
-    info = SiteInfo(
-        name=site.name,
-        code_hash=code_hash(),
-        spec_hash=data.spec.digest(),
-        modalities=data.modalities,
-        samples=len(data),
-        sums=site_sums(data),
-        own=own,
-    )
+    info = description(site.name, code_hash(), site.data("train"), own)
     return Message(messages.write_site(info), reply_to=message)
 
 

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
+import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedrecon_core.config import RunConfig
 from fedrecon_core.data.allocation import Allocation, Share, allocate
 from fedrecon_core.data.dataset import Dataset, load_dataset
-from fedrecon_core.data.statistics import Statistics, combine
+from fedrecon_core.data.site import open_site
+from fedrecon_core.data.statistics import Statistics, Sums, combine
 from fedrecon_core.errors import ConfigError, RunError
 from fedrecon_core.metrics.base import check_select
 from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.registry import RECOVERIES
+from fedrecon_core.state import TransferPlan
 from fedrecon_core.types import DatasetSpec
-from server.exchange import Deadline, exchange
+from server.exchange import Deadline, Replies, exchange
 from server.roster import DeployedRoster
 from strategies import messages
 from strategies.code_hash import code_hash
+from strategies.description import description
 from strategies.federation import Federation
 from strategies.messages import SiteInfo
 from strategies.wire import WireMeter
 
 POLL_SECONDS = 0.2
+ASKED = 16
+"""How many simulated sites are asked who they are. What each holds is known to the server, which dealt it out; a few
+show whether the processes that act for them run this code on these data, and every reply of a round shows it again."""
 
 
 @dataclass(frozen=True)
@@ -149,16 +156,18 @@ def _simulated(call: Call, central: Central) -> Started:
     federation = Federation(config, dataset.spec, call.run, {}, {}, {})
     federation.nodes = _hands(_wait_for_nodes(call.grid, config), sorted(allocation.train))
     federation.shares = dict(allocation.train)
-    federation.sites = _describe(call.grid, federation, call.meter)
-    federation.nodes = {name: federation.nodes[name] for name in federation.sites}
-    _agree(federation.sites.values(), dataset)
-    federation.plans = {name: recovery.plan(site.modalities) for name, site in federation.sites.items()}
+    replies = _ask(call.grid, federation, call.meter)
+    for name in replies.failures:
+        del federation.nodes[name]
+    federation.sites, found = _describe(federation.nodes, central)
+    for name, reply in sorted(replies.messages.items()):
+        _agree(messages.read_site(reply.content), federation.sites[name])
+    federation.plans = _plans(recovery, {name: site.modalities for name, site in federation.sites.items()})
     federation.held_out = {"validation": allocation.validation, "test": allocation.test}
     federation.held_out_plans = {
-        split: {name: recovery.plan(_shown(share, dataset)) for name, share in shares.items()}
+        split: _plans(recovery, {name: _shown(share, dataset) for name, share in shares.items()})
         for split, shares in federation.held_out.items()
     }
-    found = combine(federation.sites[name].sums for name in sorted(federation.sites))
     federation.statistics = dict(call.statistics) or found
     return Started(federation, recovery, central, _stay, _stay)
 
@@ -186,18 +195,49 @@ def _hands(nodes: list[int], names: list[str]) -> dict[str, int]:
     return {name: nodes[index % len(nodes)] for index, name in enumerate(names)}
 
 
-def _describe(grid: Grid, federation: Federation, meter: WireMeter) -> dict[str, SiteInfo]:
-    """Hand every site its samples and read what it says of itself; fewer than ``sites.min`` answers end the run."""
+def _describe(names: Iterable[str], central: Central) -> tuple[dict[str, SiteInfo], dict[str, Statistics]]:
+    """What each of ``names`` holds, without its sums, and the statistics over all of them, added up in this order.
+
+    It is what the sites would say, to the last bit, at a fraction of what messages cost. The sums of all sites would
+    not fit the memory where sites are many and samples large.
+    """
+    infos: dict[str, SiteInfo] = {}
+
+    def sums() -> Iterator[Mapping[str, Sums]]:
+        for name in names:
+            share = central.allocation.train[name]
+            data = open_site(central.dataset, share.samples, share.present, device=torch.device("cpu"))
+            info = description(name, code_hash(), data)
+            infos[name] = replace(info, sums={})
+            yield info.sums
+
+    statistics = combine(sums())
+    return infos, statistics
+
+
+def _plans(recovery: Recovery, held: Mapping[str, tuple[str, ...]]) -> dict[str, TransferPlan]:
+    """The plan of each site for the modalities that it holds; sites with the same ones share it."""
+    known = {modalities: recovery.plan(modalities) for modalities in set(held.values())}
+    return {name: known[modalities] for name, modalities in held.items()}
+
+
+def _ask(grid: Grid, federation: Federation, meter: WireMeter) -> Replies:
+    """Ask the first ``ASKED`` sites who they are; ``RunError`` where fewer than ``sites.min`` of them (default: all)
+    answer."""
     asked = [
-        Message(messages.write_order(federation.order(name, 0)), dst_node_id=node, message_type=messages.DESCRIBE_TYPE)
-        for name, node in federation.nodes.items()
+        Message(
+            messages.write_order(federation.order(name, 0)),
+            dst_node_id=federation.nodes[name],
+            message_type=messages.DESCRIBE_TYPE,
+        )
+        for name in sorted(federation.nodes)[:ASKED]
     ]
     replies = exchange(grid, asked, deadline_of(federation.config), meter)
-    count, least = len(asked), federation.config.sites.min or len(asked)
+    count, least = len(asked), min(federation.config.sites.min or len(asked), len(asked))
     if len(replies.messages) < least:
-        answered = f"{len(replies.messages)} of {count} sites said who they are"
+        answered = f"{len(replies.messages)} of the {count} sites that were asked said who they are"
         raise RunError(f"{answered}, at least {least} must (sites.min). {replies.reasons()}")
-    return {name: messages.read_site(reply.content) for name, reply in sorted(replies.messages.items())}
+    return replies
 
 
 def deadline_of(config: RunConfig) -> Deadline:
@@ -205,11 +245,13 @@ def deadline_of(config: RunConfig) -> Deadline:
     return Deadline(config.sites.timeout, lanes=config.engine.workers if config.engine.simulated else None)
 
 
-def _agree(sites: Iterable[SiteInfo], dataset: Dataset) -> None:
-    """Every site must run this code on this data specification."""
-    mine, spec = code_hash(), dataset.spec.digest()
-    for site in sites:
-        if site.code_hash != mine:
-            raise RunError(f"site {site.name} runs other code: expected code hash {mine}, found {site.code_hash}")
-        if site.spec_hash != spec:
-            raise RunError(f"site {site.name} has another data set: expected spec hash {spec}, found {site.spec_hash}")
+def _agree(said: SiteInfo, known: SiteInfo) -> None:
+    """Every site must run this code on this data specification, and hold what it was dealt."""
+    for what, found, expected in (
+        ("runs other code: expected code hash", said.code_hash, known.code_hash),
+        ("has another data set: expected spec hash", said.spec_hash, known.spec_hash),
+        ("holds other samples: expected the number", said.samples, known.samples),
+        ("holds other samples: expected the modalities", said.modalities, known.modalities),
+    ):
+        if found != expected:
+            raise RunError(f"site {known.name} {what} {expected}, found {found}")
