@@ -18,7 +18,7 @@ def site_lines(
     lines = []
     for message in sorted(sent, key=messages.addressee):
         name = messages.addressee(message)
-        down = messages.read_groups(message.content)
+        down = messages.group_sizes(message.content)
         line = {
             "round": round_,
             "site": name,
@@ -26,7 +26,7 @@ def site_lines(
             "status": "ok" if name in replies.messages else "failed",
             "samples": federation.sites[name].samples,
             "groups_down": sorted(down),
-            "bytes_down": sum(messages.record_bytes(record) for record in down.values()),
+            "bytes_down": sum(down.values()),
         }
         lines.append({**line, **_answer(replies, name)})
     return lines
@@ -35,11 +35,12 @@ def site_lines(
 def _answer(replies: Replies, name: str) -> dict[str, Any]:
     if name not in replies.messages:
         return {"reason": replies.failures[name]}
-    reply = messages.read_result(replies.messages[name].content)
+    content = replies.messages[name].content
+    reply, up = messages.read_numbers(content), messages.group_sizes(content)
     return {
-        "groups_up": sorted(reply.groups),
+        "groups_up": sorted(up),
         "counts": reply.counts,
         "real": reply.real,
-        "bytes_up": sum(messages.record_bytes(record) for record in reply.groups.values()),
+        "bytes_up": sum(up.values()),
         **{f"{phase}_seconds": seconds for phase, seconds in reply.seconds.items()},
     }

@@ -18,6 +18,7 @@ from strategies.messages.descriptions import (
 from strategies.messages.groups import (
     bundle,
     flatten,
+    group_sizes,
     is_group,
     pack_group,
     read_groups,
@@ -37,7 +38,7 @@ from strategies.messages.orders import (
     write_order,
     write_split,
 )
-from strategies.messages.results import TrainReply, read_result, write_result
+from strategies.messages.results import TrainReply, read_numbers, read_result, write_result
 from strategies.messages.scores import read_scores, scores_of, write_scores
 
 __all__ = [
@@ -57,11 +58,13 @@ __all__ = [
     "addressee",
     "bundle",
     "flatten",
+    "group_sizes",
     "is_group",
     "pack_group",
     "read_groups",
     "read_identity",
     "read_knowledge",
+    "read_numbers",
     "read_order",
     "read_result",
     "read_scores",

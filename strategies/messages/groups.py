@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ def unbundle(record: ArrayRecord) -> ArrayRecord:
     [(name, array)] = record.items()
     group, content, start = ArrayRecord(), array.numpy(), 0
     for tensor, dtype, shape in json.loads(name):
-        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        size = _bytes(dtype, shape)
         group[tensor] = Array(content[start : start + size].view(dtype).reshape(shape))
         start += size
     if start != len(content):
@@ -57,7 +57,18 @@ def read_groups(content: RecordDict) -> dict[str, ArrayRecord]:
 
 def record_bytes(record: ArrayRecord) -> int:
     """Tensor bytes of a packed group: shape times the size of the dtype, without Flower's framing."""
-    return sum(int(np.prod(array.shape, dtype=np.int64)) * np.dtype(array.dtype).itemsize for array in record.values())
+    return sum(_bytes(array.dtype, array.shape) for array in record.values())
+
+
+def group_sizes(content: RecordDict) -> dict[str, int]:
+    """Tensor bytes of every group in a message, as ``record_bytes`` of ``read_groups``, read off the bundles' names: no
+    array is opened."""
+    records = {name: record for name, record in content.array_records.items() if is_group(name)}
+    return {name: sum(_bytes(*tensor[1:]) for key in r for tensor in json.loads(key)) for name, r in records.items()}
+
+
+def _bytes(dtype: str, shape: Sequence[int]) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
 
 
 def flatten(groups: Mapping[str, ArrayRecord]) -> ArrayRecord:

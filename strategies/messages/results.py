@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
@@ -56,9 +56,14 @@ def _phase_seconds(result: LocalResult) -> dict[str, float]:
 
 def read_result(content: RecordDict) -> TrainReply:
     """A site's trained groups and numbers."""
+    return replace(read_numbers(content), groups=read_groups(content))
+
+
+def read_numbers(content: RecordDict) -> TrainReply:
+    """The numbers alone: no group is opened, ``groups`` is empty."""
     records = content.metric_records
     return TrainReply(
-        groups=read_groups(content),
+        groups={},
         counts={name: int(count) for name, count in records["counts"].items()},  # type: ignore[arg-type]
         real={name: int(count) for name, count in records["real"].items()},  # type: ignore[arg-type]
         quality={name: float(score) for name, score in records["quality"].items()},  # type: ignore[arg-type]
