@@ -1,0 +1,179 @@
+"""What a round costs where 50 of 100, 1,000 and 10,000 simulated sites are sampled: time, memory, files.
+
+Run with ``pytest -m benchmark -s tests/benchmarks/test_many_sites.py``. Every site has four small samples whatever the
+number of sites, so that a round is the same work, and what grows is what the sites cost that are not asked. All numbers
+of sites are measured in turn, twice, and the better turn counts: a busy machine makes single rounds slow. Memory is the
+peak, over the run, of the proportional set sizes of all processes together.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.toys.raw_npz import write
+
+pytestmark = pytest.mark.benchmark
+
+SITES = (100, 1_000, 10_000)
+SAMPLED, SAMPLES, HELD_OUT, CLASSES, WIDTH = 50, 4, 100, 4, 8
+ROUNDS, WARM, TURNS = 20, 2, 2
+LOOK_SECONDS, WEIGH_SECONDS = 0.005, 0.5
+MOST_ROUND, MOST_BYTES_A_SITE = 1.5, 32 * 1024
+ROW = "{:>9,} | {:>13.2f} | {:>11.3f} | {:>7.2f} | {:>9.0f} | {:>5} | {:>8.2f}"
+HEAD = "    sites | until round 1 |     a round | closing | memory MB | files | files MB"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seconds until the manifest is there, of a steady round (median), and from the last round to the end; peak memory
+    in MB; files that the run left, and their MB."""
+
+    start: float
+    round: float
+    closing: float
+    memory: float
+    files: int
+    written: float
+
+
+def data(folder: Path, sites: int) -> Path:
+    """Two vectors per sample that tell the class in their mean; the description's path."""
+    draw, count = np.random.default_rng(0), sites * SAMPLES + 2 * HELD_OUT
+    label = draw.integers(0, CLASSES, count)
+    arrays = {
+        "label": label,
+        "part": np.repeat([0, 1, 2], [sites * SAMPLES, HELD_OUT, HELD_OUT]),
+        **{name: draw.standard_normal((count, WIDTH)) + sign * label[:, None] for name, sign in (("a", 1), ("b", -1))},
+    }
+    modalities = [{"name": name, "kind": "vector", "array": name, "scale": "standard"} for name in "ab"]
+    described = {
+        "name": "many",
+        "file": "toy.npz",
+        "modalities": modalities,
+        "label": "label",
+        "classes": [f"class_{number}" for number in range(CLASSES)],
+        "split": {"array": "part", "train": [0], "validation": [1], "test": [2]},
+    }
+    return write(folder, arrays, described)
+
+
+def settings(root: Path, sites: int, engine: dict[str, Any]) -> dict[str, Any]:
+    """A tiny model, a modality of three in ten missing at a site, no evaluation between the rounds."""
+    return {
+        "name": "many",
+        "rounds": ROUNDS,
+        "data": {"name": "npz", "root": str(root)},
+        "sites": {"count": sites, "fraction": SAMPLED / sites},
+        "missing": {"train": {"level": "site", "rate": 0.3}},
+        "evaluate": {"every": 1000},
+        "modalities": {"vector": {"extractor": [WIDTH]}},
+        "task": {"width": WIDTH, "hidden": WIDTH},
+        "recovery": {"name": "mask"},
+        "engine": engine,
+    }
+
+
+def measured(folder: Path, sites: int, engine: dict[str, Any]) -> Run:
+    """One run of the command, watched from outside."""
+    folder.mkdir(parents=True)
+    path, out = folder / "config.yaml", folder / "run"
+    path.write_text(yaml.safe_dump(settings(data(folder, sites), sites, engine)), encoding="utf-8")
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    call = [sys.executable, "-m", "server.cli", "run", str(path), "--out", str(out)]
+    began, started, moments = time.perf_counter(), 0.0, list[float]()
+    with (folder / "said.txt").open("w") as said:
+        process = subprocess.Popen(call, env=environment, stdout=said, stderr=said)
+        scale = Scale(process.pid)
+        while process.poll() is None:
+            now = time.perf_counter()
+            started = started or (now if (out / "manifest.json").exists() else 0.0)
+            moments += [now] * (lines_in(out / "metrics.jsonl") - len(moments))
+            time.sleep(LOOK_SECONDS)
+    ended, memory = time.perf_counter(), scale.stop()
+    assert process.returncode == 0, (folder / "said.txt").read_text()
+    rounds = np.diff(moments[WARM:ROUNDS])
+    left = [found for found in out.rglob("*") if found.is_file()]
+    written = sum(found.stat().st_size for found in left) / 1e6
+    return Run(started - began, median(rounds), ended - moments[ROUNDS - 1], memory / 1e6, len(left), written)
+
+
+def lines_in(path: Path) -> int:
+    """Whole lines of a growing file."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+class Scale:
+    """Weighs a process and all that descend from it, again and again, until ``stop`` tells the most bytes."""
+
+    def __init__(self, process: int) -> None:
+        self._process, self._most, self._done = process, 0, threading.Event()
+        self._thread = threading.Thread(target=self._weigh)
+        self._thread.start()
+
+    def _weigh(self) -> None:
+        while not self._done.wait(WEIGH_SECONDS):
+            self._most = max(self._most, sum(map(proportional_bytes, family(self._process))))
+
+    def stop(self) -> int:
+        self._done.set()
+        self._thread.join()
+        return self._most
+
+
+def family(process: int) -> set[int]:
+    """``process`` and its descendants."""
+    parents = dict(filter(None, map(parent, Path("/proc").glob("[0-9]*"))))
+    found, more = {process}, {process}
+    while more:
+        more = {child for child, its in parents.items() if its in more} - found
+        found |= more
+    return found
+
+
+def parent(folder: Path) -> tuple[int, int] | None:
+    """(process, its parent); None where it has just ended."""
+    try:
+        return int(folder.name), int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def proportional_bytes(process: int) -> int:
+    """Memory of a process, of what it shares with others its share; 0 where it has just ended."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+def best(runs: Iterable[Run]) -> Run:
+    """The smallest of each number."""
+    return Run(*map(min, zip(*map(astuple, runs), strict=True)))
+
+
+@pytest.mark.parametrize("engine", [{"name": "inprocess"}, {"name": "ray", "workers": 2}], ids=lambda e: e["name"])
+def test_a_round_costs_what_its_sites_cost_and_not_those_that_exist(engine: dict[str, Any], tmp_path: Path) -> None:
+    turns = [{sites: measured(tmp_path / f"{turn}-{sites}", sites, engine) for sites in SITES} for turn in range(TURNS)]
+    found = {sites: best(turn[sites] for turn in turns) for sites in SITES}
+    rows = [ROW.format(sites, *astuple(run)) for sites, run in found.items()]
+    few, many = found[SITES[0]], found[SITES[-1]]
+    growth = 1e6 * (many.memory - few.memory) / (SITES[-1] - SITES[0])
+    print("\n".join(["", engine["name"], HEAD, *rows]))
+    print(f"a round {many.round / few.round:.2f} times as long, {growth / 1024:.1f} KiB more per site")
+    assert many.round <= MOST_ROUND * few.round
+    assert growth <= MOST_BYTES_A_SITE
