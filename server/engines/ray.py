@@ -32,6 +32,9 @@ CONNECTION = "fedrecon"
 START_SECONDS = 60.0
 CLUSTER_SECONDS = 10.0
 POLL_SECONDS = 2.0
+NODES = 64
+"""Most nodes of a simulation: they only lend the sites their hands. Flower goes over all messages that wait, for every
+node and ten times a second, so that a node for each site would make a round dearer with every site that exists."""
 # Ray's sockets lie up to 70 characters below its folder, and a socket's path has at most 107.
 LONGEST_FOLDER = 30
 
@@ -169,7 +172,7 @@ class _Session:
 
 def _federation(job: Job) -> str:
     settings = {
-        "num-supernodes": job.sites,
+        "num-supernodes": min(job.sites, NODES),
         "client-resources-num-cpus": job.cpus,
         "client-resources-num-gpus": job.gpus,
     }
