@@ -9,7 +9,8 @@ from server.report.charts import heat
 from server.report.formats import count, decimal, percent
 from server.report.markup import Markup, joined, left, paragraph, table, tag
 from server.report.reader import RunRecord, entries, mapping, number
-from server.report.summary import described_sites, modalities
+from server.report.rows import shown_sites, unshown
+from server.report.summary import modalities
 
 SPLITS = ("train", "validation", "test")
 
@@ -23,7 +24,7 @@ def missing(record: RunRecord) -> Markup:
         "The share of a site's training samples that have each modality. A hatched field is a modality that the site "
         "lacks altogether."
     )
-    return joined([paragraph(about, _left_out(record)), tag("div", grid, rates, class_="pair")])
+    return joined([paragraph(about, _left_out(record)), unshown(record), tag("div", grid, rates, class_="pair")])
 
 
 def _left_out(record: RunRecord) -> str:
@@ -34,7 +35,7 @@ def _left_out(record: RunRecord) -> str:
 
 
 def _grid(record: RunRecord) -> Markup:
-    named, described = modalities(record), described_sites(record)
+    named, described = modalities(record), shown_sites(record)
     if not named or not described:
         return Markup("")
     rows = [[str(site["name"]), *(_presence(site, m) for m in named)] for site in described]
@@ -86,7 +87,7 @@ _OWN_RATES = {"sites": "some sites their own", "classes": "some classes their ow
 
 def classes(record: RunRecord) -> Markup:
     """How many samples of each class each site holds."""
-    described = described_sites(record)
+    described = shown_sites(record)
     counts = [[number(value) for value in entries(site.get("classes"))] for site in described]
     most = max((value or 0.0 for row in counts for value in row), default=0.0)
     if most <= 0:
@@ -98,7 +99,9 @@ def classes(record: RunRecord) -> Markup:
         [str(site["name"]), *(_held(str(site["name"]), named[place], value, most) for place, value in enumerate(row))]
         for site, row in zip(described, counts, strict=True)
     ]
-    return table("Training samples of each class, by site", ["Site", *named[:wide]], rows, "heats")
+    return joined(
+        [unshown(record), table("Training samples of each class, by site", ["Site", *named[:wide]], rows, "heats")]
+    )
 
 
 def _held(site: str, name: str, value: float | None, most: float) -> Markup:

@@ -9,6 +9,7 @@ from server.report.charts import Mark, Series, bar, line_chart, strip
 from server.report.formats import DASH, count, decimal, percent, plural, seconds, size
 from server.report.markup import Markup, joined, left, paragraph, table, tag, unfold
 from server.report.reader import RunRecord, mapping, number
+from server.report.rows import lines_by_site, shown_names, unshown
 from server.report.summary import (
     OTHER,
     STAGES,
@@ -20,10 +21,10 @@ from server.report.summary import (
     participation,
     points,
     scores,
-    site_names,
     site_rounds,
     stage_seconds,
     traffic,
+    traffic_of,
 )
 
 NOTHING = Markup("")
@@ -96,7 +97,7 @@ def reconstructions(record: RunRecord) -> Markup:
 
 def sites(record: RunRecord) -> Markup:
     """Who took part in which round, and why a site did not."""
-    names, rounds, reports = site_names(record), site_rounds(record), participation(record)
+    names, rounds, reports = shown_names(record), site_rounds(record), participation(record)
     if not names:
         return NOTHING
     described = {str(site["name"]): site for site in described_sites(record)}
@@ -104,7 +105,8 @@ def sites(record: RunRecord) -> Markup:
     span = f"Rounds {rounds[0]} to {rounds[-1]}" if rounds else "Rounds"
     head = ["Site", "Samples", left(span), "Trained", "Failed", "Not asked"]
     key = tag("ul", *(_key(*state) for state in KEY), class_="legend")
-    return joined([key, table("Participation of the sites by round", head, rows), _reasons(record)])
+    shown = table("Participation of the sites by round", head, rows)
+    return joined([key, unshown(record), shown, _reasons(record)])
 
 
 KEY = (("cell-ok", "trained"), ("cell-failed", "failed"), ("cell-off", "not asked"))
@@ -173,15 +175,16 @@ def _by_site(record: RunRecord) -> Markup | None:
     if not record.sites:
         return None
     rows = [
-        [name, *_site_traffic(record, name, "down"), *_site_traffic(record, name, "up")] for name in site_names(record)
+        [name, *_site_traffic(record, name, lines, "down"), *_site_traffic(record, name, lines, "up")]
+        for name, lines in lines_by_site(record).items()
     ]
     head = ["Site", left("Download"), "Sent", left("Upload"), "Sent"]
     about = paragraph("A full bar is what the site would send if everything were sent.", class_="hint")
-    return joined([tag("h3", "By site"), about, table("Traffic by site", head, rows)])
+    return joined([tag("h3", "By site"), about, unshown(record), table("Traffic by site", head, rows)])
 
 
-def _site_traffic(record: RunRecord, name: str, direction: Direction) -> list[Markup | str]:
-    found = traffic(record, direction, name)
+def _site_traffic(record: RunRecord, name: str, lines: Any, direction: Direction) -> list[Markup | str]:
+    found = traffic_of(record, direction, lines)
     whole = found.everything or found.sent or 0.0
     hover = f"{name}, {direction}: {size(found.sent)} of {size(found.everything)}"
     return [tag("td", bar([(hover, found.sent or 0.0)], whole), class_="wide"), size(found.sent)]
@@ -201,7 +204,7 @@ def _by_group(record: RunRecord) -> Markup | None:
 
 def time(record: RunRecord) -> Markup:
     """Seconds per stage of the local loop, by site."""
-    spent = {name: stage_seconds(record, name) for name in site_names(record)}
+    spent = {name: stage_seconds(lines) for name, lines in lines_by_site(record).items()}
     longest = max((sum(stages.values()) for stages in spent.values()), default=0.0)
     if longest <= 0:
         return NOTHING
@@ -211,7 +214,7 @@ def time(record: RunRecord) -> Markup:
         rows.append([name, tag("td", bar(parts, longest), class_="wide"), *map(seconds, stages.values())])
     names = [*STAGES.values(), OTHER]
     key = tag("ul", *(_key(f"fill c{place}", stage) for place, stage in enumerate(names, 1)), class_="legend")
-    whole = [seconds(value) for value in stage_seconds(record).values()]
+    whole = [seconds(value) for value in stage_seconds(record.sites).values()]
     rows.append(["All sites", tag("td", class_="wide"), *(tag("td", tag("b", value)) for value in whole)])
     head = ["Site", left("Over all rounds"), *names]
-    return joined([key, table("Seconds per stage by site", head, rows)])
+    return joined([key, unshown(record), table("Seconds per stage by site", head, rows)])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from server.report.reader import RunRecord, entries, mapping, number
@@ -43,19 +43,21 @@ def error(record: RunRecord) -> str | None:
     return str(found) if found else None
 
 
-def traffic(record: RunRecord, direction: Direction, site: str | None = None) -> Traffic:
-    """Bytes ``down`` or ``up`` over the run, of all sites or of one.
+def traffic(record: RunRecord, direction: Direction) -> Traffic:
+    """Bytes ``down`` or ``up`` over the run, of all sites."""
+    found = traffic_of(record, direction, record.sites)
+    return found if record.sites else replace(found, sent=number(record.result.get(f"bytes_{direction}")))
+
+
+def traffic_of(record: RunRecord, direction: Direction, lines: Sequence[Mapping[str, Any]]) -> Traffic:
+    """Bytes ``down`` or ``up`` of what ``lines`` of the record's sites tell.
 
     A site-round that sent nothing because it failed is not compared: a failure is no saving.
     """
-    lines = [line for line in record.sites if site in (None, line.get("site"))]
     sent = [number(line.get(f"bytes_{direction}")) or 0.0 for line in lines]
     counted = sum(1 for line, got in zip(lines, sent, strict=True) if got > 0 or line.get("status") == "ok")
     full = number(record.manifest.get("full_bytes"))
-    total = sum(sent) if lines else None
-    if total is None and site is None:
-        total = number(record.result.get(f"bytes_{direction}"))
-    return Traffic(total, full * counted if full and counted else None, counted)
+    return Traffic(sum(sent) if lines else None, full * counted if full and counted else None, counted)
 
 
 def points(record: RunRecord, split: str, field: str) -> Points:
@@ -145,9 +147,8 @@ def failures(record: RunRecord) -> list[Mapping[str, Any]]:
     return [line for line in record.sites if line.get("status") == "failed"]
 
 
-def stage_seconds(record: RunRecord, site: str | None = None) -> dict[str, float]:
-    """Stage -> seconds over the run, of all sites or of one; `OTHER` is the rest."""
-    lines = [line for line in record.sites if site in (None, line.get("site"))]
+def stage_seconds(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Stage -> seconds of what ``lines`` of a record's sites tell; `OTHER` is the rest."""
     sums = {name: sum(number(line.get(key)) or 0.0 for line in lines) for key, name in STAGES.items()}
     whole = sum(number(line.get("total_seconds")) or 0.0 for line in lines)
     return {**sums, OTHER: max(0.0, whole - sum(sums.values()))}
