@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 
 import pytest
 
 from fedrecon_core.errors import RunError
 from server.engines import processes, submission
 from server.engines.base import Job
-from server.engines.ray import _federation
+from server.engines.ray import NODES, _federation
 from strategies.code_hash import PACKAGES, code_hash, sources
 
 pytestmark = pytest.mark.quick
@@ -63,6 +64,7 @@ def test_what_a_run_asks_of_ray(tmp_path):
     assert _federation(job) == (
         "num-supernodes=3 client-resources-num-cpus=2 client-resources-num-gpus=0.5 init-args-num-cpus=6"
     )
+    assert f"num-supernodes={NODES} " in _federation(replace(job, sites=10 * NODES))
 
 
 def test_ending_the_processes_of_one_run_alone():
