@@ -31,7 +31,8 @@ SITES = (100, 1_000, 10_000)
 SAMPLED, SAMPLES, HELD_OUT, CLASSES, WIDTH = 50, 4, 100, 4, 8
 ROUNDS, WARM, TURNS = 20, 2, 2
 LOOK_SECONDS, WEIGH_SECONDS = 0.005, 0.5
-MOST_ROUND, MOST_BYTES_A_SITE = 1.5, 32 * 1024
+MOST_START, MOST_ROUND, MOST_CLOSING, MOST_BYTES_A_SITE = 4.0, 1.5, 3.0, 16 * 1024
+"""How many times as long as with the fewest sites it may take with the most; bytes of memory for each site more."""
 ROW = "{:>9,} | {:>13.2f} | {:>11.3f} | {:>7.2f} | {:>9.0f} | {:>5} | {:>8.2f}"
 HEAD = "    sites | until round 1 |     a round | closing | memory MB | files | files MB"
 
@@ -175,5 +176,7 @@ def test_a_round_costs_what_its_sites_cost_and_not_those_that_exist(engine: dict
     growth = 1e6 * (many.memory - few.memory) / (SITES[-1] - SITES[0])
     print("\n".join(["", engine["name"], HEAD, *rows]))
     print(f"a round {many.round / few.round:.2f} times as long, {growth / 1024:.1f} KiB more per site")
+    assert many.start <= MOST_START * few.start
     assert many.round <= MOST_ROUND * few.round
+    assert many.closing <= MOST_CLOSING * few.closing
     assert growth <= MOST_BYTES_A_SITE
