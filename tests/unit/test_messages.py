@@ -1,5 +1,7 @@
 """Messages: everything that is written is read back; bytes are those of the tensors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -205,6 +207,18 @@ def test_bytes_are_those_of_the_tensors():
     assert messages.record_bytes(messages.pack_group(STATE)) == 4 * 3 * 4 + 5 * 2 + 8
     for state in GROUPS.values():
         assert messages.record_bytes(messages.pack_group(state)) == group_bytes(state)
+
+
+def test_the_sizes_of_groups_and_a_sites_numbers_are_read_without_opening_an_array():
+    result = LocalResult(GROUPS, dict.fromkeys(GROUPS, 3), {"task.head": 2}, {"mapping.a->b": 0.5}, [])
+    content = messages.write_result(result, 4, 1.5)
+    read = messages.read_result(content)
+    assert messages.group_sizes(content) == {g: messages.record_bytes(record) for g, record in read.groups.items()}
+    for group in GROUPS:
+        [array] = content[group].values()
+        array.data = b"no array"
+    assert messages.group_sizes(content) == {group: group_bytes(state) for group, state in GROUPS.items()}
+    assert messages.read_numbers(content) == replace(read, groups={})
 
 
 def test_flatten_and_unflatten_share_the_arrays():
