@@ -98,8 +98,9 @@ class UciHar(PreparedLoader):
 
 
 def _layout(keys: UciHarRaw, raw: Path) -> str:
-    parts = (("uci", "train"), ("hapt", "RawData"), ("npz", windows_npz.FILE))
-    found = [name for name, part in parts if (raw / part).exists()]
+    folders = (("uci", "train"), ("hapt", "RawData"))
+    found = [name for name, part in folders if (raw / part).is_dir()]
+    found += ["npz"] if (raw / windows_npz.FILE).is_file() else []
     if keys.layout != "auto":
         return keys.layout
     if len(found) == 1:

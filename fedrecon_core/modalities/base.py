@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from fedrecon_core.config import Params
-from fedrecon_core.faults import MisfitError
+from fedrecon_core.faults import MisfitError, explain
 from fedrecon_core.types import ModalitySpec
 
 LOG_VARIANCE_RANGE = (-10.0, 5.0)
@@ -37,9 +37,8 @@ class KindParams(Params):
             try:
                 self._with(own)
             except ValidationError as error:
-                fault = error.errors()[0]
-                where = ".".join(map(str, ("only", modality, *fault["loc"])))
-                raise MisfitError(where, str(fault["msg"])) from None
+                key, _, words = explain(error, own, type(self)).partition(": ")
+                raise MisfitError(f"only.{modality}.{key}", words) from None
         return self
 
 

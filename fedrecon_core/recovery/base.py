@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedrecon_core import seeding
 from fedrecon_core.config import ModelConfig, Params
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.modalities.base import ModalityKind
+from fedrecon_core.modalities.base import KindParams, ModalityKind
 from fedrecon_core.recovery.fills import SiteFills
 from fedrecon_core.recovery.stage import Knowledge, Objective, Shelf, Stage, Workshop
 from fedrecon_core.registry import MODALITIES, RECOVERIES
@@ -19,7 +19,7 @@ from fedrecon_core.state import HEAD_GROUP, Groups, TransferPlan, extractor_grou
 from fedrecon_core.task.model import Head, TaskModel
 from fedrecon_core.task.target import target_of
 from fedrecon_core.task.tokens import Fill
-from fedrecon_core.types import Batch, DatasetSpec
+from fedrecon_core.types import Batch, DatasetSpec, ModalitySpec
 
 if TYPE_CHECKING:
     from fedrecon_core.recovery.reconstruction import Reconstructor
@@ -47,8 +47,7 @@ class Recovery:
         _refuse_strangers(config, spec)
         for modality in spec.modalities:
             kind: Any = MODALITIES.get(modality.kind)
-            keys: Any = config.modalities[modality.kind]
-            self.kinds[modality.name] = kind(keys.of(modality.name), modality)
+            self.kinds[modality.name] = kind(_keys_of(config, modality), modality)
 
     # --- models -----------------------------------------------------------------------------------------------
 
@@ -121,11 +120,17 @@ class Recovery:
         return torch.nonzero(~batch.present[:, self.spec.names.index(name)]).flatten()
 
 
+def _keys_of(config: ModelConfig, modality: ModalitySpec) -> Params:
+    """The keys of the modality's kind; one that came from elsewhere may know none of a single modality."""
+    keys = config.modalities[modality.kind]
+    return keys.of(modality.name) if isinstance(keys, KindParams) else keys
+
+
 def _refuse_strangers(config: ModelConfig, spec: DatasetSpec) -> None:
     """Keys of one modality (``only``) act nowhere where the data have no such modality of that kind."""
     for kind, keys in config.modalities.items():
         known = [modality.name for modality in spec.modalities if modality.kind == kind]
-        stray = sorted(set(getattr(keys, "only", ())) - set(known))
+        stray = sorted(set(keys.only) - set(known)) if isinstance(keys, KindParams) else []
         if stray:
             told = ", ".join(known) or "no modality of this kind"
             raise ConfigError(f"modalities.{kind}.only: expected {told}, found {stray[0]}")

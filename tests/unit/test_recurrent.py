@@ -7,11 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from fedrecon_core.config import Params
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.modalities.gru import GRU
 from fedrecon_core.modalities.halving import Halving
 from fedrecon_core.modalities.recurrent import Recurrent, RecurrentExtractor
+from fedrecon_core.modalities.sequence import Sequence
 from fedrecon_core.recovery.base import recovery_for
+from fedrecon_core.registry import MODALITIES
 from fedrecon_core.types import DatasetSpec, ModalitySpec
 from server.prepare import load_config
 
@@ -153,3 +156,25 @@ def test_keys_of_a_modality_that_the_data_lack_are_refused():
     spec = DatasetSpec(name="toy", modalities=(SERIES,), classes=("a", "b"))
     with pytest.raises(ConfigError, match=r"modalities\.sequence\.only: expected series, found sound"):
         recovery_for(config, spec)
+
+
+def test_a_kind_whose_keys_know_no_single_modality_is_built():
+    """A kind of somebody's own may carry plain ``Params``."""
+
+    class PlainParams(Params):
+        name: str = "plain_series"
+
+    class PlainSeries(Sequence):
+        Params = PlainParams
+
+        def extractor(self, width):
+            return torch.nn.Linear(self.spec.shape[1], width)
+
+    MODALITIES.register("plain_series")(PlainSeries)
+    try:
+        plain = SERIES.model_copy(update={"kind": "plain_series"})
+        spec = DatasetSpec(name="toy", modalities=(plain,), classes=("a", "b"))
+        groups = recovery_for(load_config(CONFIGS / "uci_har_fedavg.yaml"), spec).build()
+    finally:
+        MODALITIES.forget("plain_series")
+    assert groups["task.extractor.series"].in_features == 3

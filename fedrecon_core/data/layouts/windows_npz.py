@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.data.layouts.npz_file import NpzFile
+from fedrecon_core.data.layouts.uci_inertial import WINDOW
 from fedrecon_core.data.preparation.expected import Expected
 from fedrecon_core.data.preparation.recipe import ReadRows
 from fedrecon_core.errors import DataError
 
 FILE = "hapt_ucihar.npz"
-WINDOW, AXES = 128, 3
+AXES = 3
 SPLITS = (0, 2)
 
 
