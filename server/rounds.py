@@ -24,7 +24,7 @@ from server.norms import judge
 from server.progress import PlainProgress
 from server.run_directory import RunDirectory
 from server.site_lines import site_lines
-from server.validity import fault_of
+from server.validity import read_reply
 from strategies import messages
 from strategies.wire import WireMeter
 
@@ -123,12 +123,14 @@ class Rounds:
         """Send, collect, and turn every reply that cannot be aggregated into a failure."""
         federation = self.started.federation
         replies = exchange(self.grid, sent, deadline_of(self.config), self.meter, self.progress.site_done)
+        received: dict[str, dict[str, ArrayRecord]] = {}
         for name, reply in sorted(replies.messages.items()):
             plan = federation.plan(name)
-            fault = fault_of(reply, plan, {**packed, **self.strategy.beside(plan.upload)}, federation.sites[name])
-            if fault is not None:
-                replies.reject(name, fault)
-        received = {name: messages.read_result(reply.content).groups for name, reply in replies.messages.items()}
+            found = read_reply(reply, plan, {**packed, **self.strategy.beside(plan.upload)}, federation.sites[name])
+            if isinstance(found, str):
+                replies.reject(name, found)
+            else:
+                received[name] = found.groups
         known = {**packed, **self.strategy.beside(packed)}
         verdict = judge(received, known, self.training.norms, self.config.updates)
         for name, fault in verdict.faults.items():

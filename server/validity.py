@@ -70,16 +70,21 @@ def _sums_fault(sums: Sums, features: int) -> str | None:
     return None
 
 
-def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, ArrayRecord], site: SiteInfo) -> str | None:
-    """What is wrong with a train reply, or None. ``current`` are the global groups that the site was sent, those that
-    the strategy sent beside its ``plan`` among them, ``site`` what it said of itself."""
+def read_reply(
+    reply: Message, plan: TransferPlan, current: Mapping[str, ArrayRecord], site: SiteInfo
+) -> TrainReply | str:
+    """A site's train reply, or what is wrong with it. ``current`` are the global groups that the site was sent, those
+    that the strategy sent beside its ``plan`` among them, ``site`` what it said of itself."""
     try:
         found, now = messages.read_result(reply.content), messages.read_identity(reply.content)
     except Exception as error:
         return _unreadable("reply", error)
-    fault = _stray_fault(found, plan, current)
-    if fault is not None:
-        return fault
+    fault = _stray_fault(found, plan, current) or _group_fault(found, current, site)
+    return fault or _identity_fault(now, site.identity) or _number_fault(found) or found
+
+
+def _group_fault(found: TrainReply, current: Mapping[str, ArrayRecord], site: SiteInfo) -> str | None:
+    """Every count belongs to a group, and every group has a count and the tensors that were sent."""
     missing = sorted(group for group, count in found.counts.items() if count and group not in found.groups)
     if missing:
         return f"expected {', '.join(missing)}, of which it has a count, found none"
@@ -87,7 +92,7 @@ def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, ArrayReco
         fault = _count_fault(found, group, site.samples) or _tensor_fault(record, current[group])
         if fault:
             return f"{group}: {fault}"
-    return _identity_fault(now, site.identity) or _number_fault(found)
+    return None
 
 
 def _stray_fault(found: TrainReply, plan: TransferPlan, current: Mapping[str, ArrayRecord]) -> str | None:

@@ -16,6 +16,7 @@ from fedrecon_core.errors import ConfigError
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.local.evaluate import Score
 from fedrecon_core.local.hook import LocalHook
+from fedrecon_core.recovery.stage import PHASES
 from fedrecon_core.registry import RECOVERIES, STRATEGIES
 from fedrecon_core.state import State
 from fedrecon_core.types import DatasetSpec
@@ -213,7 +214,7 @@ class FedAvg(Strategy):
 def _mean_losses(received: list[messages.TrainReply]) -> messages.MetricValues:
     """Phase -> loss, weighted by the items that the sites went through."""
     losses: messages.MetricValues = {}
-    for phase in ("generator", "mapping", "task"):
+    for phase in PHASES:
         parts = [
             (r.metrics[f"{phase}.loss"], r.metrics[f"{phase}.items"]) for r in received if f"{phase}.loss" in r.metrics
         ]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.local.hook import LocalHook, Memory, Pace
-from fedrecon_core.recovery.stage import Workshop
+from fedrecon_core.recovery.stage import PHASES, Workshop
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import State, read_group, strategy_group
 from strategies import messages
@@ -22,8 +22,6 @@ from strategies.aggregation import weighted_mean
 from strategies.fedavg import FedAvg, FedAvgParams
 from strategies.federation import Federation
 
-PHASES = ("generator", "mapping", "task")
-"""The phases of a local round; the names of the groups that each trains begin with its own and a dot."""
 OF_ANY_PHASE = "recovery."
 """How the names of a recovery's own groups begin: it may train them in any phase."""
 

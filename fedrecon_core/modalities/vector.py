@@ -22,10 +22,12 @@ class VectorParams(KindParams):
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
-def _perceptron(inputs: int, hidden: tuple[int, ...]) -> nn.Sequential:
+def _perceptron(inputs: int, hidden: tuple[int, ...], normalise: bool = True, dropout: float = 0.0) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in pairwise((inputs, *hidden)):
-        layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.ReLU()]
+        norms = [nn.LayerNorm(after)] if normalise else []
+        drops = [nn.Dropout(dropout)] if dropout else []
+        layers += [nn.Linear(before, after), *norms, nn.ReLU(), *drops]
     return nn.Sequential(*layers)
 
 
@@ -48,12 +50,7 @@ class VectorExtractor(nn.Module):
 
     def __init__(self, size: int, params: VectorParams, width: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for before, after in pairwise((size, *params.extractor)):
-            norms = [nn.LayerNorm(after)] if params.normalise else []
-            drops = [nn.Dropout(params.dropout)] if params.dropout else []
-            layers += [nn.Linear(before, after), *norms, nn.ReLU(), *drops]
-        self.body = nn.Sequential(*layers)
+        self.body = _perceptron(size, params.extractor, params.normalise, params.dropout)
         self.linear = nn.Linear(params.extractor[-1], width)
 
     def forward(self, values: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from fedrecon_core.task.tokens import Fill
 from fedrecon_core.types import Batch, DatasetSpec
 
 PhaseName = Literal["generator", "mapping", "task"]
+PHASES: tuple[PhaseName, ...] = get_args(PhaseName)
+"""In the order of a local round; the names of the groups that each trains begin with its own and a dot."""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ class Fill:
     """Values that a recovery puts where a modality is absent (or beside it).
 
     ``slot`` tells reconstructions of one modality apart ("global", "local"); ``rows`` as in a batch; ``weight``
-    float [R] multiplies the token's attention, and 0 hides it;
-    ``synthetic`` is false for plain fills that pass as real input.
+    float [R] multiplies the token's attention, and 0 hides it; ``synthetic`` is false for plain fills that pass as real
+    input.
     """
 
     modality: str

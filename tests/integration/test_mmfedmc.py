@@ -14,7 +14,7 @@ from fedrecon_core.state import EXTRACTORS, HEAD_GROUP
 from server.checkpoint import load_newest
 from server.cli import application
 from server.prepare import prepare
-from server.rounds import Rounds
+from tests.integration.test_run import stop_in
 from tests.toys import runs
 from tests.toys.deployed import deploy, node_configs
 
@@ -68,15 +68,8 @@ def test_a_resumed_run_ends_with_the_same_model_and_the_same_rounds_of_uploads(
 ) -> None:
     raw = settings(rounds=4, sites={"count": 4, "fraction": 0.5})
     whole = runs.run(tmp_path / "whole", raw)
-    original = Rounds._validate
-
-    def crash(self: Rounds, current: int) -> Any:
-        if current == crash_in:
-            raise KeyboardInterrupt
-        return original(self, current)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Rounds, "_validate", crash)
+        stop_in(crash_in, patch)
         with pytest.raises(KeyboardInterrupt):
             runs.run(tmp_path / "cut", raw)
     resumed = runs.resume(tmp_path / "cut" / "run")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import client.app
 from server.checkpoint import load_newest
-from server.rounds import Rounds
+from tests.integration.test_run import stop_in
 from tests.toys import runs
 
 BAD = "site-0001"
@@ -25,15 +25,8 @@ def settings(**changes: Any) -> dict[str, Any]:
 
 def stopped_in(round_: int, folder: Path, raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run whose sites have finished ``round_`` and kept their state when the server dies before its checkpoint."""
-    original = Rounds._validate
-
-    def crash(self: Rounds, current: int) -> Any:
-        if current == round_:
-            raise KeyboardInterrupt
-        return original(self, current)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Rounds, "_validate", crash)
+        stop_in(round_, patch)
         with pytest.raises(KeyboardInterrupt):
             runs.run(folder, raw)
     return folder / "run"

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from flwr.app import ArrayRecord, Message
+from torch import Tensor, nn
 
 from fedrecon_core import seeding
 from fedrecon_core.config import RunConfig, parse
@@ -24,8 +25,10 @@ from fedrecon_core.local.loop import LocalJob, LocalResult, train_locally
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.recovery.stage import Knowledge, Workshop
 from fedrecon_core.registry import RECOVERIES, Registry
-from fedrecon_core.state import Groups, State, read_group
+from fedrecon_core.state import Groups, State, TransferPlan, read_group
 from fedrecon_core.types import DatasetSpec
+from server.validity import read_reply
+from strategies.messages import SiteInfo
 from tests.toys.federation import CPU, NAMES, MemoryShelf, tiny_dataset, toy_config
 
 EXTRA = "more_features"
@@ -106,6 +109,19 @@ def subsets(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Every selection of ``names``, the empty one too, in their order."""
     for size in range(len(names) + 1):
         yield from combinations(names, size)
+
+
+def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, ArrayRecord], site: SiteInfo) -> str | None:
+    """What the server finds wrong with a train reply, or None."""
+    found = read_reply(reply, plan, current, site)
+    return found if isinstance(found, str) else None
+
+
+def assert_trained_to(result: LocalResult, parameters: Mapping[str, Tensor]) -> None:
+    """A local round ended at ``parameters`` ("group/tensor" -> tensor)."""
+    for name, parameter in parameters.items():
+        group, tensor = name.split("/")
+        torch.testing.assert_close(result.groups[group][tensor], parameter.detach(), rtol=1e-4, atol=1e-5)
 
 
 def fresh(data: SiteData) -> Knowledge:

@@ -12,7 +12,7 @@ from fedrecon_core.recovery.base import TaskObjective
 from fedrecon_core.recovery.stage import set_frozen
 from fedrecon_core.state import read_group
 from strategies.fedprox import FedProx
-from tests.toys.contract_support import local_round, same, site_of, toys, workshop_of
+from tests.toys.contract_support import assert_trained_to, local_round, same, site_of, toys, workshop_of
 from tests.toys.federation import NAMES, everything, toy_config, toy_recovery, toy_site
 
 pytestmark = pytest.mark.quick
@@ -66,9 +66,7 @@ def test_a_round_takes_the_steps_of_the_penalised_loss_and_reports_it_without_th
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters.values(), clip)
         optimizer.step()
-    for name, parameter in parameters.items():
-        group, tensor = name.split("/")
-        torch.testing.assert_close(result.groups[group][tensor], parameter.detach(), rtol=1e-4, atol=1e-5)
+    assert_trained_to(result, parameters)
     assert result.stages[-1].loss == pytest.approx(loss.item(), rel=1e-4)
     _, plain, _ = local_round(recovery, data)
     apart = plain.groups["task.head"]["classifier.3.weight"] - result.groups["task.head"]["classifier.3.weight"]

@@ -16,7 +16,7 @@ from fedrecon_core.task.model import TaskModel
 from fedrecon_core.task.tokens import tokenise
 from server.prepare import try_out
 from strategies.fedrs import FedRS
-from tests.toys.contract_support import local_round, same, workshop_of
+from tests.toys.contract_support import assert_trained_to, local_round, same, workshop_of
 from tests.toys.federation import CPU, everything, tiny_dataset, toy_config, toy_recovery, toy_site, toy_spec
 from tests.toys.multilabel import multilabel_settings
 
@@ -104,9 +104,7 @@ def test_a_round_takes_the_steps_of_the_restricted_softmax(clip):
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters.values(), clip)
         optimizer.step()
-    for name, parameter in parameters.items():
-        group, tensor = name.split("/")
-        torch.testing.assert_close(result.groups[group][tensor], parameter.detach(), rtol=1e-4, atol=1e-5)
+    assert_trained_to(result, parameters)
     assert result.stages[-1].loss == pytest.approx(loss.item(), rel=1e-4)
 
 

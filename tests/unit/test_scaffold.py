@@ -18,12 +18,11 @@ from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
 from server.engines.pool import Here
 from server.norms import judge
-from server.validity import fault_of
 from strategies import messages
 from strategies.messages import SiteInfo
 from strategies.scaffold import Scaffold, gradients_in
 from tests.toys.bowls import CENTRE, CURVATURE, HEAD, LR, NAMES, SIZE, SOME, STEPS, Point, World, train, world
-from tests.toys.contract_support import same
+from tests.toys.contract_support import fault_of, same
 from tests.toys.federation import toy_config
 
 

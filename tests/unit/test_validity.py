@@ -16,9 +16,10 @@ from fedrecon_core.metrics.histograms import sparse
 from fedrecon_core.state import TransferPlan
 from fedrecon_core.task.target import target_of
 from fedrecon_core.types import DatasetSpec
-from server.validity import fault_of, read_description, score_fault
+from server.validity import read_description, score_fault
 from strategies import messages
 from strategies.messages import Holding, Identity, OwnData, SiteInfo
+from tests.toys.contract_support import fault_of
 from tests.toys.federation import toy_spec
 
 pytestmark = pytest.mark.quick
