@@ -11,9 +11,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import client.app
 from fedrecon_core.data.folder.write import write_folder
 from fedrecon_core.errors import ConfigError, RunError
+from fedrecon_core.local import evaluate
 from server.checkpoint import newest_round
 from server.cli import application
 from server.engines.inprocess import InProcess
@@ -170,14 +170,14 @@ def test_a_deployment_over_data_that_only_the_server_has_is_refused(folders, tmp
 
 def deaf(monkeypatch, *keys: str) -> None:
     """Scoring fails where ``split/site`` is one of ``keys``, or its site."""
-    original = client.app.predict
+    original = evaluate.predict
 
     def predict(recovery, groups, knowledge, data, name):
         if {name, name.split("/")[1], f"{knowledge.round}"} & set(keys):
             raise OSError("the [/disk] is gone")
         return original(recovery, groups, knowledge, data, name)
 
-    monkeypatch.setattr(client.app, "predict", predict)
+    monkeypatch.setattr(evaluate, "predict", predict)
 
 
 def test_a_site_that_gives_no_score_is_told_and_stands_in_the_metrics(folders, tmp_path, capsys, monkeypatch):
