@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from statistics import median_low
+from types import MappingProxyType
 
 import numpy as np
 from flwr.app import ArrayRecord
@@ -17,6 +18,7 @@ MEMORY = 0.5
 """Weight of a site's latest norm in the mean of its own."""
 OWN_LEAST, NOTHING = (1.0, "the least for a group of the strategy's own"), (0.0, "")
 """Norms with which those of a strategy's own groups, and of others, are compared at least."""
+NONE: Mapping[str, Set[str]] = MappingProxyType({})
 History = dict[str, dict[str, float]]
 """Group -> site -> mean norm of the updates that were taken from it, of groups that few sites hold."""
 
@@ -43,14 +45,18 @@ def judge(
     current: Mapping[str, ArrayRecord],
     history: History,
     bounds: Updates,
+    filled: Mapping[str, Set[str]] = NONE,
 ) -> Verdict:
-    """Which sites sent an update that is too large. ``received`` maps sites to groups.
+    """Which sites sent an update that is too large. ``received`` maps sites to groups, ``filled`` to those among them
+    through which nothing real has passed.
 
     A group's norms are compared with their (lower) median where at least ``bounds.least`` sites hold it, else each with
     the mean of those that were taken from the site before. Where that is zero or unknown, the norm of the group itself
-    takes its place. A strategy's own groups may be next to nothing while what a site makes of them is not: a control
-    variate is zero at first, and small where the model has settled, before a site joins. There the median, of however
-    few, or 1 is the least that a norm is compared with. What is fit is remembered where few sites hold the group.
+    takes its place. Sites at which the group saw only fills are no measure for others: what zeros make of an extractor
+    may be next to nothing, and such sites may be the most. A strategy's own groups may be next to nothing while what a
+    site makes of them is not: a control variate is zero at first, and small where the model has settled, before a site
+    joins. There the median, of however few, or 1 is the least that a norm is compared with. What is fit is remembered
+    where few sites hold the group.
     """
     if bounds.limit is None:
         return Verdict({}, history)
@@ -58,28 +64,38 @@ def judge(
         group: {site: norm_of(groups[group], current[group]) for site, groups in received.items() if group in groups}
         for group in current
     }
+    real = {
+        group: {site: norm for site, norm in found.items() if group not in filled.get(site, ())}
+        for group, found in norms.items()
+    }
     faults: dict[str, str] = {}
     for group, found in sorted(norms.items()):
-        for site, (most, what) in _measures(group, found, current[group], history, bounds).items():
-            if found[site] > bounds.limit * most:
-                faults.setdefault(site, _words(group, found[site], most, what, bounds.limit))
-    return Verdict(faults, _remembered(norms, faults, history, bounds.least))
+        measures = _Measures(group, real[group], current[group], history.get(group, {}), bounds)
+        for site, norm in found.items():
+            most, what = measures.of(site)
+            if norm > bounds.limit * most:
+                faults.setdefault(site, _words(group, norm, most, what, bounds.limit))
+    return Verdict(faults, _remembered(real, faults, history, bounds.least))
 
 
-def _measures(
-    group: str, found: Mapping[str, float], current: ArrayRecord, history: History, bounds: Updates
-) -> dict[str, tuple[float, str]]:
-    """Site -> the norm that its own is compared with, and what that is."""
-    own = (norm_of(current) or 1.0, "the norm of the group itself")
-    middle = (median_low(found.values()) if len(found) > 1 else 0.0, f"the median of {len(found)} sites")
-    if len(found) >= bounds.least:
-        measures = dict.fromkeys(found, middle if middle[0] > 0 else own)
-    else:
-        known = history.get(group, {})
-        before = {site: (norm, "the mean of its own before") for site, norm in known.items() if norm > 0}
-        measures = {site: before.get(site, own) for site in found}
-    least = max(middle, OWN_LEAST) if group.startswith(STRATEGY_GROUPS) else NOTHING
-    return {site: max(measure, least) for site, measure in measures.items()}
+class _Measures:
+    """What a group's norms are compared with. ``found`` are those of the sites at which it saw real samples, ``known``
+    the means of those that were taken before."""
+
+    def __init__(
+        self, group: str, found: Mapping[str, float], current: ArrayRecord, known: Mapping[str, float], bounds: Updates
+    ) -> None:
+        self._many, self._known = len(found) >= bounds.least, known
+        self._own = (norm_of(current) or 1.0, "the norm of the group itself")
+        middle = median_low(found.values()) if len(found) > 1 else 0.0
+        self._middle = (middle, f"the median of {len(found)} sites")
+        self._least = max(self._middle, OWN_LEAST) if group.startswith(STRATEGY_GROUPS) else NOTHING
+
+    def of(self, site: str) -> tuple[float, str]:
+        """The norm that the site's is compared with, and what that is."""
+        before = (self._known.get(site, 0.0), "the mean of its own before")
+        measure = self._middle if self._many else before
+        return max(measure if measure[0] > 0 else self._own, self._least)
 
 
 def _words(group: str, norm: float, most: float, what: str, limit: float) -> str:

@@ -26,6 +26,7 @@ from server.run_directory import RunDirectory
 from server.site_lines import site_lines
 from server.validity import read_reply
 from strategies import messages
+from strategies.messages import TrainReply
 from strategies.wire import WireMeter
 
 
@@ -123,16 +124,18 @@ class Rounds:
         """Send, collect, and turn every reply that cannot be aggregated into a failure."""
         federation = self.started.federation
         replies = exchange(self.grid, sent, deadline_of(self.config), self.meter, self.progress.site_done)
-        received: dict[str, dict[str, ArrayRecord]] = {}
+        received: dict[str, TrainReply] = {}
         for name, reply in sorted(replies.messages.items()):
             plan = federation.plan(name)
             found = read_reply(reply, plan, {**packed, **self.strategy.beside(plan.upload)}, federation.sites[name])
             if isinstance(found, str):
                 replies.reject(name, found)
             else:
-                received[name] = found.groups
+                received[name] = found
         known = {**packed, **self.strategy.beside(packed)}
-        verdict = judge(received, known, self.training.norms, self.config.updates)
+        groups = {name: found.groups for name, found in received.items()}
+        filled = {name: {g for g, n in found.real.items() if n == 0} for name, found in received.items()}
+        verdict = judge(groups, known, self.training.norms, self.config.updates, filled)
         for name, fault in verdict.faults.items():
             replies.reject(name, fault)
         self._norms = verdict.history

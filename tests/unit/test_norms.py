@@ -79,6 +79,24 @@ def test_two_of_four_do_not_judge_themselves():
     assert set(judge(sent(a=0.1, b=0.1, c=1e30, d=1e30), CURRENT, {}, BOUNDS).faults) == {"c", "d"}
 
 
+def test_sites_whose_group_saw_only_fills_make_nobody_absurd():
+    filled = {site: {"task.head"} for site in "abcd"}
+    idle = dict.fromkeys("abcd", 1e-6)
+    assert judge(sent(**idle, e=0.1, f=0.2, g=0.1), CURRENT, {}, BOUNDS, filled).faults == {}
+    assert judge(sent(**idle, e=0.1, f=0.2, g=0.1, h=0.1), CURRENT, {}, BOUNDS, filled).faults == {}
+    # without word of the fills the four with next to nothing are the median
+    assert set(judge(sent(**idle, e=0.1, f=0.2, g=0.1), CURRENT, {}, BOUNDS).faults) == {"e", "f", "g"}
+
+
+def test_and_are_judged_by_those_that_saw_real_samples():
+    filled = {"e": {"task.head"}}
+    faults = judge(sent(a=0.1, b=0.2, c=0.1, d=0.1, e=2.0), CURRENT, {}, BOUNDS, filled).faults
+    assert list(faults) == ["e"]
+    assert "the median of 4 sites" in faults["e"]
+    assert list(judge(sent(e=50.0), CURRENT, {}, BOUNDS, filled).faults) == ["e"]
+    assert judge(sent(e=1e-6), CURRENT, {}, BOUNDS, filled).history == {}  # no measure for the day when it has some
+
+
 def test_an_attempt_that_is_not_taken_leaves_the_history_as_it_was():
     history = judge(sent(a=0.1), CURRENT, {}, BOUNDS).history
     before = {group: dict(sites) for group, sites in history.items()}
