@@ -112,9 +112,11 @@ def test_three_sites_reach_the_bytes_of_the_simulation(federation, folders, expe
 def test_the_run_goes_on_without_its_command_until_it_is_stopped(federation, folders, tmp_path):
     cable = Cable(federation.port)
     federation.connect("far", cable.port)
-    command = federation.run(str(folders / "federation.yaml"), "--out", str(tmp_path / "run"), superlink="far")
+    # on a busy machine three rounds may be over before the run is stopped
+    settings = ["--out", str(tmp_path / "run"), "--set", "rounds=1000"]
+    command = federation.run(str(folders / "federation.yaml"), *settings, superlink="far")
     heard = Heard(command)
-    wait_until("the run has begun", (tmp_path / "run" / "config.yaml").exists, 90)
+    wait_until("the run has begun", (tmp_path / "run" / "config.yaml").exists, 180)
     cable.cut()
     wait_until("the command misses the SuperLink", lambda: "lost the SuperLink (" in heard.text(), 60)
     cable.mend()
