@@ -50,13 +50,14 @@ def judge(
     """Which sites sent an update that is too large. ``received`` maps sites to groups, ``filled`` to those among them
     through which nothing real has passed.
 
-    A group's norms are compared with their (lower) median where at least ``bounds.least`` sites hold it, else each with
-    the mean of those that were taken from the site before. Where that is zero or unknown, the norm of the group itself
-    takes its place. Sites at which the group saw only fills are no measure for others: what zeros make of an extractor
-    may be next to nothing, and such sites may be the most. A strategy's own groups may be next to nothing while what a
-    site makes of them is not: a control variate is zero at first, and small where the model has settled, before a site
-    joins. There the median, of however few, or 1 is the least that a norm is compared with. What is fit is remembered
-    where few sites hold the group.
+    A group's norms are compared with their (lower) median where at least ``bounds.least`` sites hold it, else with the
+    means of those that were taken from the sites before, of which the largest counts: a site that is seldom asked last
+    sent what the model asked for then. Of a site of which none was taken, or where all are zero, the norm of the group
+    itself takes their place. Sites at which the group saw only fills are no measure for others: what zeros make of an
+    extractor may be next to nothing, and such sites may be the most. A strategy's own groups may be next to nothing
+    while what a site makes of them is not: a control variate is zero at first, and small where the model has settled,
+    before a site joins. There the median, of however few, or 1 is the least that a norm is compared with. What is fit
+    is remembered where few sites hold the group.
     """
     if bounds.limit is None:
         return Verdict({}, history)
@@ -93,7 +94,7 @@ class _Measures:
 
     def of(self, site: str) -> tuple[float, str]:
         """The norm that the site's is compared with, and what that is."""
-        before = (self._known.get(site, 0.0), "the mean of its own before")
+        before = (max(self._known.values()) if site in self._known else 0.0, "the largest mean of a site before")
         measure = self._middle if self._many else before
         return max(measure if measure[0] > 0 else self._own, self._least)
 

@@ -55,9 +55,17 @@ def test_and_a_later_one_with_those_that_were_taken_before():
         assert verdict.faults == {}
         history = verdict.history
     verdict = judge(sent(a=0.5), CURRENT, history, BOUNDS)
-    assert "the mean of its own before" in verdict.faults["a"]
+    assert "the largest mean of a site before" in verdict.faults["a"]
     assert verdict.history == history  # what is refused is not remembered
     assert judge(sent(a=0.05), CURRENT, history, BOUNDS).faults == {}
+
+
+def test_a_site_that_is_seldom_asked_is_compared_with_what_the_others_sent_meanwhile():
+    history = judge(sent(a=0.001), CURRENT, {}, BOUNDS).history
+    for by in (0.005, 0.02, 0.05):  # the model leaves a plateau while `a` is not asked
+        history = judge(sent(b=by), CURRENT, history, BOUNDS).history
+    assert judge(sent(a=0.05), CURRENT, history, BOUNDS).faults == {}
+    assert set(judge(sent(a=0.5), CURRENT, history, BOUNDS).faults) == {"a"}
 
 
 def test_history_is_kept_only_of_groups_that_few_sites_hold():
@@ -136,10 +144,10 @@ def test_the_variate_of_a_site_that_joins_where_the_others_have_settled_is_no_fa
     assert set(judge(sent(a=1e-3, b=1e-3, c=1e-3, d=5.0), CURRENT, {}, BOUNDS).faults) == {"d"}
 
 
-def test_a_lone_variate_is_compared_with_its_own_before():
+def test_a_lone_variate_is_compared_with_those_before():
     history: dict = {}
     for _ in range(3):
         history = judge(variates(a=6.0), ZERO, history, BOUNDS).history
     assert judge(variates(a=50.0), ZERO, history, BOUNDS).faults == {}
-    assert "the mean of its own before" in judge(variates(a=70.0), ZERO, history, BOUNDS).faults["a"]
+    assert "the largest mean of a site before" in judge(variates(a=70.0), ZERO, history, BOUNDS).faults["a"]
     assert "10 times 1, " in judge(variates(a=1e30), ZERO, {}, BOUNDS).faults["a"]
