@@ -20,7 +20,7 @@ paper ranks by the loss of each modality's model; sites here train one model of 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
@@ -34,6 +34,7 @@ from fedrecon_core.config import untouched
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.local.by_modality import Views
+from fedrecon_core.local.evaluate import Predictions, Scoring
 from fedrecon_core.local.hook import LocalHook, Memory, Pace
 from fedrecon_core.local.shapley import MOST, shapley_values
 from fedrecon_core.recovery.stage import Workshop
@@ -41,11 +42,11 @@ from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import State, extractor_group, group_bytes
 from fedrecon_core.task.model import TaskModel
 from fedrecon_core.task.target import target_of
-from fedrecon_core.types import DatasetSpec, Frozen
+from fedrecon_core.types import Batch, DatasetSpec, Frozen
 from strategies import messages
 from strategies.fedavg import FedAvg, FedAvgParams
 from strategies.federation import Federation
-from strategies.mmfedmc_fusion import LocalFusion
+from strategies.mmfedmc_fusion import LocalFusion, TaskFusion
 
 UPLOADS, ROUND = "uploads", "round"
 """Where a site keeps the rounds in which it last sent each modality."""
@@ -142,17 +143,23 @@ def first_places(losses: Sequence[float], wanted: int, rank: Literal["lowest", "
 
 class ModalitySelection(LocalHook):
     """Chooses what goes back. The rounds of the last uploads are the site's own: one whose reply was lost, or was not
-    among the sites that the server averaged, counts as sent."""
+    among the sites that the server averaged, counts as sent. ``fusion`` is asked what decides over a sample."""
 
-    def __init__(self, params: MmFedMCParams) -> None:
+    _workshop: Workshop
+
+    def __init__(self, params: MmFedMCParams, fusion: TaskFusion) -> None:
         """``params`` are the strategy's."""
-        self.params = params
+        self.params, self.fusion = params, fusion
         self._sent: dict[str, int] = {}
 
     def begin(self, workshop: Workshop, memory: Memory) -> None:
         """Take up the rounds of the last uploads."""
         self._workshop = workshop
         self._sent = {name: int(state[ROUND]) for name, state in _unnamed(memory.kept).items()}
+
+    def loss(self, model: TaskModel, batch: Batch) -> torch.Tensor | float:
+        """What the fusion adds."""
+        return self.fusion.loss(model, batch, target_of(self._workshop.data.spec))
 
     def chosen(self, groups: Sequence[str]) -> Sequence[str]:
         """All but the extractors of the modalities that are not among the first ``gamma``."""
@@ -165,6 +172,10 @@ class ModalitySelection(LocalHook):
     def end(self, paces: Mapping[str, Pace]) -> tuple[dict[str, State], dict[str, State]]:
         """Keep the rounds of the last uploads."""
         return {}, {f"{UPLOADS}.{name}": {ROUND: torch.tensor(sent)} for name, sent in sorted(self._sent.items())}
+
+    def predictions(self, scoring: Scoring) -> Predictions:
+        """The fusion's."""
+        return self.fusion.predictions(scoring)
 
     def _first(self, names: Sequence[str]) -> list[str]:
         if len(names) <= self.params.gamma:
@@ -198,12 +209,11 @@ class ModalitySelection(LocalHook):
             return {name: float(worth.abs().mean()) for name, worth in shapley_values(players, value).items()}
 
 
-class LocalFusionSelection(LocalFusion, ModalitySelection):
-    """The same with modalities that learn and predict on their own."""
-
-
-HALVES: dict[str, type[ModalitySelection]] = {"task": ModalitySelection, "local": LocalFusionSelection}
-"""Fusion -> the local half with it."""
+FUSIONS: dict[str, Callable[[MmFedMCParams], TaskFusion]] = {
+    "task": lambda params: TaskFusion(),
+    "local": lambda params: LocalFusion(params.trees),
+}
+"""The values of ``fusion`` -> how it is made."""
 
 
 def _unnamed(kept: Mapping[str, State]) -> dict[str, State]:
@@ -226,7 +236,7 @@ class MmFedMC(FedAvg):
     @staticmethod
     def local_half(params: Any) -> LocalHook:
         """What selects at the site, with the fusion that ``params`` names."""
-        return HALVES[params.fusion](params)
+        return ModalitySelection(params, FUSIONS[params.fusion](params))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

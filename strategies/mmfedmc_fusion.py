@@ -1,8 +1,9 @@
-"""Decision fusion at the site for ``mmfedmc``: modalities learn on their own, a forest decides over what they say."""
+"""What decides over a sample in ``mmfedmc``: the task model, or decisions that are fused at the site, where modalities
+learn on their own and a forest decides over what they say."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,18 +11,26 @@ from torch import Tensor
 from fedrecon_core import seeding
 from fedrecon_core.local.by_modality import Forest, Views, class_probabilities
 from fedrecon_core.local.evaluate import Predictions, Scoring
-from fedrecon_core.local.hook import LocalHook
-from fedrecon_core.recovery.stage import Workshop
 from fedrecon_core.task.model import TaskModel
-from fedrecon_core.task.target import target_of
+from fedrecon_core.task.target import Target
 from fedrecon_core.types import Batch
 
-if TYPE_CHECKING:
-    from strategies.mmfedmc import MmFedMCParams
+
+class TaskFusion:
+    """The task model alone: nothing is added to its loss, and its predictions count."""
+
+    def loss(self, model: TaskModel, batch: Batch, target: Target) -> Tensor | float:
+        """What is added to the loss of the task model on ``batch``, whose labels are those of ``target``."""
+        return 0.0
+
+    def predictions(self, scoring: Scoring) -> Predictions:
+        """What is scored where the sites evaluate."""
+        return scoring.predictions()
 
 
-class LocalFusion(LocalHook):
-    """A modality's model is its extractor with the head reading its tokens alone.
+@dataclass(frozen=True)
+class LocalFusion(TaskFusion):
+    """A modality's model is its extractor with the head reading its tokens alone; a forest of ``trees`` trees decides.
 
     The paper trains these models alone. Here their mean loss is added to the task model's, so that the head keeps
     reading several modalities as well: it is what Shapley values are taken of, and what a saved model predicts with.
@@ -32,12 +41,11 @@ class LocalFusion(LocalHook):
     with the task model.
     """
 
-    params: MmFedMCParams
-    _workshop: Workshop
+    trees: int
 
-    def loss(self, model: TaskModel, batch: Batch) -> Tensor | float:
+    def loss(self, model: TaskModel, batch: Batch, target: Target) -> Tensor | float:
         """The mean over the modalities present of the loss of each on its own, on real rows alone."""
-        target, views, losses = target_of(self._workshop.data.spec), Views.of(model, batch), []
+        views, losses = Views.of(model, batch), []
         for name in model.extractors:
             seen = batch.inputs[name].index
             if len(seen):
@@ -48,8 +56,8 @@ class LocalFusion(LocalHook):
         """Those of the forest."""
         training = scoring.training()
         if not len(training):
-            return scoring.predictions()
-        forest = Forest(self.params.trees, seeding.derive(scoring.recovery.config.seed, "forest") % 2**32)
+            return super().predictions(scoring)
+        forest = Forest(self.trees, seeding.derive(scoring.recovery.config.seed, "forest") % 2**32)
         known = scoring.read(class_probabilities, training, f"training/{scoring.name}")
         asked = scoring.read(class_probabilities, scoring.data, scoring.name)
         return Predictions(forest.logits(known, training.labels, asked))

@@ -19,6 +19,7 @@ from fedrecon_core.local.runner import StageReport
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import EXTRACTORS, HEAD_GROUP, TransferPlan, extractor_group, group_bytes, read_group
 from fedrecon_core.task.model import TaskModel
+from fedrecon_core.task.target import target_of
 from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
 from server.engines.pool import Here
@@ -26,6 +27,7 @@ from strategies import messages
 from strategies.federation import Federation
 from strategies.messages import SiteInfo
 from strategies.mmfedmc import MmFedMC, MmFedMCParams, Priority, first_places, priorities
+from strategies.mmfedmc_fusion import LocalFusion, TaskFusion
 from tests.toys.federation import (
     NAMES,
     MemoryShelf,
@@ -242,6 +244,28 @@ def test_the_stream_of_the_values_leaves_all_others_alone():
     before = torch.random.get_rng_state()
     local_round(recovery="uniform", present=only("steps", "picture"))
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+# --- decisions that are fused at the site -----------------------------------------------------------------------------
+
+
+def test_local_fusion_adds_the_mean_loss_of_the_modalities_alone_on_real_rows():
+    present = only("steps", "picture")
+    present[:40, NAMES.index("picture")] = False
+    data, modules = toy_site(present=present), toy_recovery("zero").build()
+    model, batch, target = TaskModel(modules, data.spec), data.batch(torch.arange(48)), target_of(data.spec)
+    alone = []
+    for name, rows in (("picture", slice(40, 48)), ("steps", slice(0, 48))):
+        seen = toy_site(present=only(name)).batch(torch.arange(48))
+        alone.append(target.loss(model.logits(seen)[rows], batch.labels[rows]))
+    torch.testing.assert_close(LocalFusion(10).loss(model, batch, target), torch.stack(alone).mean())
+    nothing = toy_site(present=only()).batch(torch.arange(48))
+    assert LocalFusion(10).loss(model, nothing, target) == TaskFusion().loss(model, batch, target) == 0.0
+
+
+def test_a_site_trains_with_what_its_fusion_adds():
+    losses = {fusion: local_round(fusion=fusion)[0].stages[-1].loss for fusion in ("task", "local")}
+    assert losses["local"] > losses["task"] * 1.5
 
 
 # --- the order of sites -----------------------------------------------------------------------------------------------
