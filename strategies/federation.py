@@ -16,6 +16,11 @@ from fedrecon_core.types import DatasetSpec
 from strategies.messages import Order, SiteInfo
 
 
+def share_of(share: float, count: int) -> int:
+    """``share`` of ``count``, rounded down, and at least one; 0.29 of 100 is 29, whatever floating point says."""
+    return max(1, int(share * count + 1e-9))
+
+
 @dataclass
 class Federation:
     """``nodes`` maps site names to Flower's random node ids of the moment (in a simulation several sites may share a
@@ -81,8 +86,8 @@ class Federation:
         return 0 if share is None else len(share.samples)
 
     def sample(self, round_: int, split: str, fraction: float) -> list[str]:
-        """``fraction`` of the sites that hold samples (at least one), drawn by name, sorted: node ids are random."""
+        """``share_of`` the sites that hold samples, drawn by name, sorted: node ids are random."""
         names = self.holders(split)
-        wanted = max(1, int(fraction * len(names) + 1e-9))
+        wanted = share_of(fraction, len(names))
         stream = seeding.numpy_stream(self.config.seed, "sampling", split, round_)
         return sorted(stream.choice(names, size=wanted, replace=False).tolist()) if wanted < len(names) else names

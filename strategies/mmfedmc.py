@@ -45,7 +45,7 @@ from fedrecon_core.task.target import target_of
 from fedrecon_core.types import Batch, DatasetSpec, Frozen
 from strategies import messages
 from strategies.fedavg import FedAvg, FedAvgParams
-from strategies.federation import Federation
+from strategies.federation import Federation, share_of
 from strategies.mmfedmc_fusion import LocalFusion, TaskFusion
 
 UPLOADS, ROUND = "uploads", "round"
@@ -68,8 +68,9 @@ class Priority(Frozen):
 
 class MmFedMCParams(FedAvgParams):
     """``gamma`` modalities go back from each site, ranked by ``priority``; their Shapley values are taken over
-    ``samples`` training samples. The share ``delta`` of the sites (at least one) is averaged in ``groups`` (name
-    prefixes), those of the lowest loss, or with ``rank: highest`` of the highest.
+    ``samples`` training samples. The share ``delta`` of the sites that were asked, rounded down like ``sites.fraction``
+    and at least one, is averaged in ``groups`` (name prefixes): those of the lowest loss, or with ``rank: highest`` of
+    the highest.
 
     ``fusion: local`` predicts at each site with a forest of ``trees`` trees over what each modality says alone, fitted
     to the site's own training samples whenever a model is scored there (``evaluate.where: sites``).
@@ -250,7 +251,7 @@ class MmFedMC(FedAvg):
         """Of ``groups``, the sites ranked first (in the order of ``received``); of all others, whoever sent it."""
         if not group.startswith(self.params.groups):
             return super().holders(group, received)
-        wanted = max(1, round(self.params.delta * self._asked))
+        wanted = share_of(self.params.delta, self._asked)
         losses = [reply.metrics.get("task.loss", math.nan) for reply in received]
         first = first_places(losses, wanted, self.params.rank)
         return [reply for place, reply in enumerate(received) if place in first and group in reply.groups]

@@ -24,7 +24,7 @@ from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
 from server.engines.pool import Here
 from strategies import messages
-from strategies.federation import Federation
+from strategies.federation import Federation, share_of
 from strategies.messages import SiteInfo
 from strategies.mmfedmc import MmFedMC, MmFedMCParams, Priority, first_places, priorities
 from strategies.mmfedmc_fusion import LocalFusion, TaskFusion
@@ -353,6 +353,20 @@ def test_the_share_is_of_the_sites_that_were_asked_in_this_round():
     assert play(server(10, delta=0.4), replies)[0][TASK] == pytest.approx(1.5)  # 4 of 10 asked, though 5 answered
     assert play(server(10, fraction=0.5, delta=0.4), replies)[0][TASK] == pytest.approx(0.5)  # 2 of 5 asked
     assert play(server(10, fraction=0.5, delta=0.01), replies)[0][TASK] == 0.0  # at least one
+    assert play(server(10, delta=0.35), replies)[0][TASK] == pytest.approx(1.0)  # 3.5 is 3, as of ``sites.fraction``
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "expected"),
+    [(0.1, 105, 10), (0.1, 86, 8), (0.25, 10, 2), (0.35, 10, 3), (0.29, 100, 29), (0.01, 5, 1), (1.0, 7, 7)],
+)
+def test_a_share_is_rounded_down_for_sampling_and_for_averaging_alike(share, count, expected):
+    """0.29 * 100 is 28.999999999999996."""
+    assert share_of(share, count) == expected
+    nodes = {f"site-{number:04d}": number for number in range(count)}
+    sites = {name: SiteInfo(name, "", "", ("picture",), 10, {}) for name in nodes}
+    federation = Federation(toy_config(sites={"count": count}), toy_spec(), "run", sites, nodes, {})
+    assert len(federation.sample(1, "train", share)) == expected
 
 
 def test_equal_losses_go_by_the_order_of_the_sites_and_a_diverged_site_comes_last():
