@@ -17,12 +17,14 @@ SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """A site's name stands in file names, at the site and at the server."""
 SITE_NAME_WORDS = "letters, digits, '_', '.', '-' (not first), at most 100"
 SPLITS = ("train", "validation", "test")
+Widths = tuple[Annotated[int, Field(ge=1)], ...]
+"""The widths, or channels, of a network's layers from its input on."""
 
 
 class Frozen(BaseModel):
-    """An immutable record that refuses unknown keys."""
+    """An immutable record that refuses unknown keys, and infinity and NaN, which bound nothing and are no JSON."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Likelihood(Frozen):

@@ -10,11 +10,14 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from fedrecon_core.config import Params
-from fedrecon_core.faults import MisfitError, explain
+from fedrecon_core.faults import MisfitError, explain, shown
 from fedrecon_core.types import ModalitySpec
 
 LOG_VARIANCE_RANGE = (-10.0, 5.0)
 """Log-variances are clamped to this range: outside it float32 likelihoods overflow before they inform."""
+
+OF_A_KIND = {"name": "the data say of which kind a modality is", "only": "these are one modality's keys already"}
+"""The keys that one modality has none of its own of, and why."""
 
 
 class KindParams(Params):
@@ -34,6 +37,9 @@ class KindParams(Params):
     @model_validator(mode="after")
     def _each_fits(self) -> Self:
         for modality, own in self.only.items():
+            for key in sorted(OF_A_KIND.keys() & own):
+                expected = f"expected no {key} ({OF_A_KIND[key]})"
+                raise MisfitError(f"only.{modality}.{key}", f"{expected}, found {shown(own[key])}")
             try:
                 self._with(own)
             except ValidationError as error:

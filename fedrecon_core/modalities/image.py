@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedrecon_core.modalities.base import GaussianHead, KindParams, ModalityKind
 from fedrecon_core.registry import MODALITIES
-from fedrecon_core.types import ModalitySpec
+from fedrecon_core.types import ModalitySpec, Widths
 
 
 class ImageParams(KindParams):
@@ -22,9 +22,9 @@ class ImageParams(KindParams):
     """
 
     name: str = "image"
-    generator: tuple[int, ...] = ()
-    hidden: tuple[int, ...] = (256,)
-    extractor: tuple[int, ...] = Field(default=(16, 32), min_length=1)
+    generator: Widths = ()
+    hidden: Widths = (256,)
+    extractor: Widths = Field(default=(16, 32), min_length=1)
 
 
 class Spread(nn.Module):

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from fedrecon_core.modalities.base import length_mask
 from fedrecon_core.modalities.gru import GRU
 from fedrecon_core.modalities.halving import Halving
-from fedrecon_core.types import Frozen, ModalitySpec
+from fedrecon_core.types import Frozen, ModalitySpec, Widths
 
 
 class Recurrent(Frozen):
     """``convolutions``: the channels of each, which also halves the time axis; none leaves the GRU alone.
     ``dropout`` acts behind each of them."""
 
-    convolutions: tuple[int, ...] = (32, 64, 128)
+    convolutions: Widths = (32, 64, 128)
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 

@@ -13,9 +13,9 @@ from fedrecon_core.config import untouched
 from fedrecon_core.modalities.base import GaussianHead, KindParams, ModalityKind, length_mask
 from fedrecon_core.modalities.recurrent import Recurrent, RecurrentExtractor
 from fedrecon_core.registry import MODALITIES
-from fedrecon_core.types import ModalitySpec
+from fedrecon_core.types import ModalitySpec, Widths
 
-Channels = Annotated[tuple[int, ...], Field(min_length=1)]
+Channels = Annotated[Widths, Field(min_length=1)]
 
 
 class SequenceParams(KindParams):

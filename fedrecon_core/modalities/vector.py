@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedrecon_core.modalities.base import GaussianHead, KindParams, ModalityKind
 from fedrecon_core.registry import MODALITIES
+from fedrecon_core.types import Widths
 
 
 class VectorParams(KindParams):
@@ -16,8 +17,8 @@ class VectorParams(KindParams):
     and ``dropout`` (behind it) act in the extractor; a generator's layers are always normalised."""
 
     name: str = "vector"
-    generator: tuple[int, ...] = Field(default=(128, 128), min_length=1)
-    extractor: tuple[int, ...] = Field(default=(128,), min_length=1)
+    generator: Widths = Field(default=(128, 128), min_length=1)
+    extractor: Widths = Field(default=(128,), min_length=1)
     normalise: bool = True
     dropout: float = Field(default=0.0, ge=0, lt=1)
 

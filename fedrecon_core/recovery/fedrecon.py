@@ -34,14 +34,14 @@ from fedrecon_core.state import (
     write_group,
 )
 from fedrecon_core.task.tokens import Fill
-from fedrecon_core.types import Batch, DatasetSpec, Frozen, Likelihood
+from fedrecon_core.types import Batch, DatasetSpec, Frozen, Likelihood, Widths
 
 
 class MappingParams(Frozen):
     """``loss``: ``forward``; ``paper`` (Eq. 5: alpha * KL + reconstruction); or weights of the terms ``forward``,
     ``kl``, ``reconstruction``, ``moments``. ``holdout``: share of a site's pairs that only validates the mapping."""
 
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: Widths = (128, 128)
     loss: Literal["forward", "paper"] | dict[Literal["forward", "kl", "reconstruction", "moments"], float] = "forward"
     alpha: float = Field(default=1.0, ge=0)
     holdout: float = Field(default=0.1, ge=0, lt=1)

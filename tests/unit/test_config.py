@@ -160,6 +160,8 @@ def test_a_misspelt_required_key_is_reported_as_what_was_written():
         ("data.partition", {"name": "dirichlet", "alpha": -1}, None),
         ("recovery", {"latent": 3}, "expected a recovery name or a mapping with the key 'name', found {'latent': 3}"),
         ("name", "two words", "expected a text that matches '"),
+        ("modalities.image.only.picture.name", "vector", "expected no name (the data say of which kind"),
+        ("modalities.image.only.picture.only", {}, "expected no only (these are one modality's keys already)"),
     ],
 )
 def test_a_wrong_value_names_the_key_what_was_expected_and_what_was_found(path, value, words):
@@ -170,7 +172,45 @@ def test_a_wrong_value_names_the_key_what_was_expected_and_what_was_found(path, 
         assert text.startswith(f"{path}: {words}")
 
 
-@pytest.mark.parametrize("rate", [1.5, -0.1, float("nan")])
+WIDTHS = (
+    *("image.generator", "image.hidden", "image.extractor", "vector.generator", "vector.extractor"),
+    *("sequence.generator", "sequence.extractor", "sequence.extractor.convolutions"),
+    *("sequence.only.steps.extractor", "sequence.only.steps.extractor.convolutions"),
+)
+
+
+@pytest.mark.parametrize("width", [0, -3])
+@pytest.mark.parametrize("path", [*(f"modalities.{path}" for path in WIDTHS), "recovery.mapping.hidden"])
+def test_networks_have_no_layer_without_width(path, width):
+    raw = with_key("modalities.sequence", {}) | {"recovery": {"name": "fedrecon"}}
+    raw = override(raw, [f"{path}=[8, {width}]"])
+    assert fault(raw) == f"{path}.1: expected greater than or equal to 1, found {width}"
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        ("local.task.lr", {}),
+        ("sites.wait", {}),
+        ("updates.limit", {}),
+        ("recovery.weight", {}),
+        ("recovery.likelihood.std", {}),
+        ("recovery.mapping.loss.kl", {}),
+        ("strategy.mu", {"strategy": {"name": "fedprox"}}),
+        ("strategy.priority.size", {"strategy": {"name": "mmfedmc", "priority": {}}}),
+        ("data.partition.alpha", {"data": {"name": "toy", "partition": {"name": "dirichlet"}}}),
+        ("modalities.vector.only.features.dropout", {}),
+        ("missing.test.rate", {"missing": {"test": {"level": "sample"}}}),
+        ("missing.test.rate.steps", {"missing": {"test": {"level": "sample"}}}),
+    ],
+)
+def test_a_number_without_end_is_refused(path, method, number):
+    raw = override(toy_settings() | method, [f"{path}={str(number).replace('inf', '.inf').replace('nan', '.nan')}"])
+    assert fault(raw) == f"{path}: expected a finite number, found {number}"
+
+
+@pytest.mark.parametrize("rate", [1.5, -0.1])
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_a_missing_rate_outside_0_to_1_is_refused(rate, split):
     text = fault(toy_settings(missing={split: {"level": "sample", "rate": rate}}))
