@@ -11,9 +11,13 @@ from fedrecon_core.types import ModalitySpec
 
 
 class ZeroParams(Params):
-    """``attended``: whether the fusion sees what the extractors make of the zeros. The FedMultimodal benchmark gives a
-    missing sequence the length 0, so that its fusion does not: its extractors only stay as they are where a site lacks
-    their modality, and are averaged with the others."""
+    """``attended``: whether the fusion sees what the extractors make of the zeros. In the FedMultimodal benchmark what
+    is missing has the length 0, so that its fusion does not see it; only the audio of MELD has a length of at least 1:
+    there the fusion attends to one token made of zeros, and the extractor learns from it.
+
+    An extractor whose tokens are not seen gets gradients of zero and is averaged with the others. What moves it is
+    weight decay alone (with Adam by whole steps) and what a strategy adds to the gradients (``fedprox``, ``scaffold``).
+    """
 
     name: str = "zero"
     attended: bool = True
