@@ -16,12 +16,12 @@ from fedrecon_core.data.dataset import Dataset, load_dataset
 from fedrecon_core.data.site import open_site
 from fedrecon_core.data.statistics import Statistics, Sums, combine
 from fedrecon_core.errors import ConfigError, RunError
-from fedrecon_core.metrics.base import check_select
 from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.state import TransferPlan
 from fedrecon_core.types import DatasetSpec
 from server.exchange import Deadline, Replies, exchange
+from server.prepare import fitting
 from server.roster import DeployedRoster
 from strategies import messages
 from strategies.code_hash import code_hash
@@ -102,9 +102,7 @@ def _deployed(call: Call, central: Central | None) -> Started:
     federation.nodes = roster.gather(0)
     infos = roster.infos()
     federation.spec = _spec_of(infos)
-    check_select(call.config.evaluate.select, federation.spec)
-    call.config.strategy.agree_with_data(federation.spec)
-    recovery = recovery_for(call.config, federation.spec)
+    recovery = fitting(call.config, federation.spec)
     federation.statistics = dict(call.statistics)
     _take_in(federation, recovery, infos)
     if central is None:

@@ -17,9 +17,10 @@ from fedrecon_core.device import choose_device
 from fedrecon_core.errors import ConfigError, UsageError
 from fedrecon_core.metrics.base import check_select
 from fedrecon_core.paths import user_path
-from fedrecon_core.recovery.base import recovery_for
+from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from fedrecon_core.settings import override, read_yaml
+from fedrecon_core.types import DatasetSpec
 from server.run_directory import RunDirectory, write_text
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
@@ -73,10 +74,18 @@ def try_out(config: RunConfig) -> None:
         _check_owned(config)
         return
     dataset = load_dataset(config)
-    check_select(config.evaluate.select, dataset.spec)
-    config.strategy.agree_with_data(dataset.spec)
+    recovery = fitting(config, dataset.spec)
     allocate(dataset, config)
-    recovery_for(config, dataset.spec).build()
+    recovery.build()
+
+
+def fitting(config: RunConfig, spec: DatasetSpec) -> Recovery:
+    """The run's recovery for data of ``spec``; ``ConfigError`` where a key has no meaning for them."""
+    check_select(config.evaluate.select, spec)
+    config.strategy.agree_with_data(spec)
+    recovery = recovery_for(config, spec)
+    config.strategy.agree_with_groups(recovery.builders().keys())
+    return recovery
 
 
 def _check_owned(config: RunConfig) -> None:

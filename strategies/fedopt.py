@@ -12,7 +12,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from fedrecon_core.config.base import untouched
+from fedrecon_core.config import OnGroups, untouched
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import State
@@ -21,7 +21,7 @@ from strategies.federation import Federation
 from strategies.server_optimizers import RULES, Name, stepped
 
 
-class FedOptParams(FedAvgParams):
+class FedOptParams(OnGroups, FedAvgParams):
     """The server's ``optimizer`` steps along the pseudo-gradient (w_global - w_average) / ``client_lr``; ``client_lr``
     null is the learning rate of the task stage. ``groups`` are name prefixes of the groups that it acts on; all others
     are plain averages. A key that the chosen optimiser does not read is refused.
@@ -46,7 +46,6 @@ class FedOptParams(FedAvgParams):
     beta2: float = Field(default=0.99, ge=0, lt=1)
     tau: float = Field(default=1e-3, gt=0)
     client_lr: float | None = Field(default=None, gt=0)
-    groups: tuple[str, ...] = ("task.",)
 
     @model_validator(mode="after")
     def _acting(self) -> Self:

@@ -9,13 +9,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedrecon_core.config import OnGroups
 from fedrecon_core.local.hook import LocalHook, Memory
 from fedrecon_core.recovery.stage import Workshop
 from fedrecon_core.registry import STRATEGIES
 from strategies.fedavg import FedAvg, FedAvgParams
 
 
-class FedProxParams(FedAvgParams):
+class FedProxParams(OnGroups, FedAvgParams):
     """The sites minimise loss + ``mu`` / 2 * ||w - w_received||^2 (Li et al. 2020, Eq. 2); ``mu`` 0 is ``fedavg``.
 
     ``groups`` are name prefixes of the groups that are pulled, in whichever stage trains them. The penalty is part of
@@ -24,7 +25,6 @@ class FedProxParams(FedAvgParams):
 
     name: str = "fedprox"
     mu: float = Field(default=0.01, ge=0)
-    groups: tuple[str, ...] = ("task.",)
 
 
 class Proximal(LocalHook):

@@ -30,7 +30,7 @@ from flwr.serverapp import Grid
 from pydantic import Field, model_validator
 
 from fedrecon_core import seeding
-from fedrecon_core.config import untouched
+from fedrecon_core.config import OnGroups, untouched
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.local.by_modality import Views
@@ -66,7 +66,7 @@ class Priority(Frozen):
         return self
 
 
-class MmFedMCParams(FedAvgParams):
+class MmFedMCParams(OnGroups, FedAvgParams):
     """``gamma`` modalities go back from each site, ranked by ``priority``; their Shapley values are taken over
     ``samples`` training samples. The share ``delta`` of the sites that were asked, rounded down like ``sites.fraction``
     and at least one, is averaged in ``groups`` (name prefixes): those of the lowest loss, or with ``rank: highest`` of
@@ -82,7 +82,6 @@ class MmFedMCParams(FedAvgParams):
     rank: Literal["lowest", "highest"] = "lowest"
     samples: int = Field(default=50, ge=1)
     priority: Priority = Priority()
-    groups: tuple[str, ...] = ("task.",)
     fusion: Literal["task", "local"] = "task"
     trees: int = Field(default=10, ge=1)
 

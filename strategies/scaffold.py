@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedrecon_core.config import OnGroups
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.local.hook import LocalHook, Memory, Pace
 from fedrecon_core.recovery.stage import PHASES, Workshop
@@ -26,7 +27,7 @@ OF_ANY_PHASE = "recovery."
 """How the names of a recovery's own groups begin: it may train them in any phase."""
 
 
-class ScaffoldParams(FedAvgParams):
+class ScaffoldParams(OnGroups, FedAvgParams):
     """Every site keeps a control variate c_i and the server their mean c, one per group. A site steps along
     g - c_i + c instead of its gradient g; the server moves the model by ``lr`` times the sites' average update.
 
@@ -46,7 +47,6 @@ class ScaffoldParams(FedAvgParams):
     name: str = "scaffold"
     lr: float = Field(default=1.0, gt=0)
     variate: Literal["mean", "plain"] = "mean"
-    groups: tuple[str, ...] = ("task.",)
 
     def agree_with(self, run: Any) -> None:
         """``MisfitError`` where a stage that trains one of ``groups`` uses another optimiser than SGD."""

@@ -16,6 +16,7 @@ from fedrecon_core.config.base import (
     StrategyParams,
     untouched,
 )
+from fedrecon_core.config.groups import OnGroups, Prefixes
 from fedrecon_core.config.missing import (
     Missing,
     MissingHeldOut,
@@ -55,9 +56,11 @@ __all__ = [
     "MissingTrain",
     "Missingness",
     "ModelConfig",
+    "OnGroups",
     "Params",
     "Partition",
     "Phase",
+    "Prefixes",
     "Profile",
     "Rate",
     "Rates",

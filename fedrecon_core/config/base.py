@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
+from fedrecon_core.config.groups import OnGroups
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.faults import MisfitError, shown
 from fedrecon_core.registry import DATASETS, FEATURES, FUSIONS, PARTITIONS, RECOVERIES, STRATEGIES, Registry
@@ -65,6 +66,13 @@ class StrategyParams(Params):
 
     def agree_with_data(self, spec: DatasetSpec) -> None:
         """``ConfigError`` where it has none for data of ``spec``."""
+
+    def agree_with_groups(self, names: Collection[str]) -> None:
+        """``ConfigError`` where these keys, or a section of them, are to act on groups (``OnGroups``) that are not
+        among the run's groups ``names``."""
+        for key, keys in (("strategy", self), *((f"strategy.{name}", section) for name, section in self)):
+            for told in keys.strays(names) if isinstance(keys, OnGroups) else ():
+                raise ConfigError(f"{key}.groups: {told}")
 
 
 Data = Annotated[SerializeAsAny[DataParams], BeforeValidator(Choice(DATASETS))]

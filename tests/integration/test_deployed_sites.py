@@ -160,6 +160,14 @@ def test_a_bound_that_reads_absent_data_is_refused(folders, tmp_path):
         deploy(run, node_configs(folders, tmp_path / "state"))
 
 
+def test_a_prefix_of_no_group_ends_a_deployment_at_the_handshake(folders, tmp_path):
+    """What groups there are, only the sites' data say."""
+    run = prepared(folders, tmp_path / "run", "strategy={name: fedprox, groups: [tsk.]}")
+    with pytest.raises(ConfigError, match=r"strategy\.groups: .* found 'tsk\.'\. Did you mean 'task\.'\?"):
+        deploy(run, node_configs(folders, tmp_path / "state"))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
 def test_a_deployment_over_data_that_only_the_server_has_is_refused(folders, tmp_path):
     with pytest.raises(ConfigError, match=r"data.name: expected sites"):
         prepare(write(tmp_path, settings(missing={}, engine={"name": "deployment"})), out=tmp_path / "run")
