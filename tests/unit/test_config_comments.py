@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, STRATEGIES, discover
 from server.prepare import load_config
+
+discover((*CORE_PACKAGES, "strategies"))
 
 pytestmark = pytest.mark.quick
 PROJECT = Path(__file__).resolve().parents[2]
@@ -45,10 +48,20 @@ def test_settings_in_a_comment_are_taken(path, config, settings, tmp_path):
 
 
 def test_settings_that_stand_together_are_found_together_over_lines():
-    found = [settings for path, _, settings in COMMENTS if path.match("fedmultimodal/uci_har_fedavg.yaml")]
-    assert [len(settings) for settings in found] == [1, 1, 2]
-    assert found[-1][-1] == "missing.train.rate=0.5"
+    found = [settings for path, _, settings in COMMENTS if path.match("fedmultimodal/meld.yaml")]
+    assert [len(settings) for settings in found] == [1, 1, 4, 2]
+    assert found[2][-1] == "strategy.weighting=samples"
     assert not any("missing_audio" in one for *_, settings in COMMENTS for one in settings)
+
+
+@pytest.mark.parametrize(("section", "registry"), [("recovery", RECOVERIES), ("strategy", STRATEGIES)])
+def test_the_first_config_names_every_choice(section, registry):
+    text = (PROJECT / "configs" / "quickstart.yaml").read_text(encoding="utf-8")
+    chosen, others = re.search(rf"^{section}:\n  name: (\w+) .*; others: ([a-z, ]+)", text, re.MULTILINE).groups()
+    ours = [
+        name for name in registry.names() if registry.get(name).__module__.startswith(("fedrecon_core", "strategies"))
+    ]
+    assert sorted([chosen, *re.split(r",\s*", others.strip())]) == ours
 
 
 @pytest.mark.parametrize("name", ["crisismmd", "meld"])
