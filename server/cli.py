@@ -20,6 +20,7 @@ from server.engines.base import ENGINE_PACKAGES, ENGINES, Job
 from server.follow import Follower
 from server.prepare import Prepared, load_config, prepare, reopen, try_out
 from server.run_directory import RunDirectory
+from server.sweep import command as sweep_command
 
 application = typer.Typer(
     name="fedrecon",
@@ -30,6 +31,7 @@ application = typer.Typer(
 )
 application.add_typer(data)
 add_to(application)
+sweep_command.add_to(application)
 errors = Console(stderr=True)
 
 ConfigArgument = Annotated[Path | None, typer.Argument(help="YAML config; without it configs/quickstart.yaml.")]

@@ -1,0 +1,178 @@
+"""The cells of a sweep: every combination of levels that stays, each with its resolved, checked config."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from fedrecon_core.config import RunConfig
+from fedrecon_core.errors import ConfigError, UsageError
+from fedrecon_core.faults import MisfitError
+from fedrecon_core.paths import user_path
+from fedrecon_core.settings import override, read_yaml
+from server.prepare import load_config
+from server.sweep.axes import SEED, Level, as_yaml
+from server.sweep.definition import Definition, check_choice, fits
+from server.sweep.identity import config_sha256
+
+ENGINE = "engine={name: inprocess}"
+"""Every cell is a run in one process; how many run at a time is the sweep's affair."""
+LONGEST_SLUG = 120
+SHOWN_DIGITS = 10
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the matrix: axis -> level, and the config that they resolve to."""
+
+    labels: Mapping[str, str]
+    config: RunConfig
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the config (``config_sha256``)."""
+        return config_sha256(self.config)
+
+    @property
+    def title(self) -> str:
+        """The cell for people: ``recovery=mask, seed=3``."""
+        return ", ".join(f"{axis}={level}" for axis, level in self.labels.items())
+
+    @property
+    def slug(self) -> str:
+        """The labels as a part of a folder's name; one without a letter says of what it is: ``mask-rate0.5-seed3``."""
+        words = [level if re.search("[A-Za-z]", level) else axis + level for axis, level in self.labels.items()]
+        return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(words))[:LONGEST_SLUG]
+
+    @property
+    def folder(self) -> str:
+        """The name of its run directory."""
+        return f"{self.slug}-{self.sha256[:SHOWN_DIGITS]}"
+
+    @property
+    def family(self) -> tuple[str, ...]:
+        """What it shares with the cells that differ from it in the seed alone."""
+        return _family(self.labels)
+
+
+def matrix(definition: Definition, folder: Path, settings: Sequence[str] = ()) -> list[Cell]:
+    """Every cell of ``definition``, in the order of its axes, each checked as ``fedrecon run`` checks a config.
+
+    Args:
+        definition: the sweep.
+        folder: where it was read from; its ``base`` paths are relative to it.
+        settings: ``key=value`` for every cell, after all axes.
+
+    Raises:
+        ConfigError: a cell's config cannot be used (the cell is named), two cells are the same run, or none is left.
+    """
+    _leave_the_seed(definition, settings)
+    configs: dict[tuple[str, ...], RunConfig] = {}
+    cells = []
+    for levels in product(*(axis.levels for axis in definition.axes)):
+        labels = {axis.name: level.label for axis, level in zip(definition.axes, levels, strict=True)}
+        if not all(restriction.keeps(labels) for restriction in definition.only):
+            continue
+        family = _family(labels)
+        if family not in configs:  # seeds are whole numbers, and nothing in a config depends on which
+            configs[family] = _resolved(_Wanted(definition, folder, levels, labels), settings)
+        seed = {SEED: int(labels[SEED])} if SEED in labels else {}
+        cells.append(Cell(labels, configs[family].model_copy(update=seed)))
+    if not cells:
+        raise ConfigError("only: no cell of the matrix is left; loosen a restriction")
+    _refuse_doubles(cells)
+    return cells
+
+
+def _family(labels: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(level for axis, level in labels.items() if axis != SEED)
+
+
+def _leave_the_seed(definition: Definition, settings: Sequence[str]) -> None:
+    """Who sets the seed beside an axis of seeds expects an effect, and there is none to have."""
+    if SEED not in definition.labels:
+        return
+    levels = [(f"axes.{axis.name}.{level.label}", level) for axis in definition.axes for level in axis.levels]
+    places = {"--set": settings, "set": definition.set, **{key: level.settings for key, level in levels}}
+    for place, words in places.items():
+        if not place.startswith(f"axes.{SEED}.") and any(word.partition("=")[0].strip() == SEED for word in words):
+            raise ConfigError(f"{place}: the seed is an axis of this sweep; --only seed=... runs some of its levels")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A combination of levels, before it is a config."""
+
+    definition: Definition
+    folder: Path
+    levels: Sequence[Level]
+    labels: Mapping[str, str]
+
+    @property
+    def base(self) -> Path:
+        """The path of the run config that everything is changed of."""
+        own = next((level.base for level in self.levels if level.base), self.definition.base)
+        return user_path(str(own), self.folder, "base")
+
+    def raw(self, settings: Sequence[str]) -> dict[str, Any]:
+        """The base with ``set``, the levels in their order and ``settings`` applied, each as a whole after the one
+        before: what a later one sets counts, however the key is written."""
+        raw = read_yaml(self.base)
+        for words in (self.definition.set, *(level.settings for level in self.levels), settings):
+            raw = override(raw, words)
+        return raw
+
+
+def _resolved(wanted: _Wanted, settings: Sequence[str]) -> RunConfig:
+    try:
+        raw = wanted.raw(settings)
+        _refuse_deployment(raw)
+        return load_config(wanted.base, [*(f"{key}={as_yaml(value)}" for key, value in raw.items()), ENGINE])
+    except UsageError as error:
+        title = ", ".join(f"{axis}={level}" for axis, level in wanted.labels.items())
+        raise ConfigError(f"cell {title}: {error}") from None
+
+
+def _refuse_deployment(raw: Mapping[str, Any]) -> None:
+    engine = raw.get("engine")
+    name = engine.get("name") if isinstance(engine, Mapping) else engine
+    if name == "deployment":
+        raise ConfigError("engine.name: expected a simulation, found 'deployment'; a sweep runs each cell in a process")
+
+
+def _refuse_doubles(cells: Iterable[Cell]) -> None:
+    """Two cells that are the same run are a mistake in the axes, and would be one result that is counted twice."""
+    seen: dict[tuple[str, str | None], Cell] = {}
+    for cell in cells:
+        same = seen.setdefault((cell.sha256, cell.config.data.root), cell)
+        if same is not cell:
+            told = "no axis changes anything between them"
+            raise ConfigError(f"axes: the cells {same.title} and {cell.title} have the same config: {told}")
+    folders: dict[str, Cell] = {}
+    for cell in cells:  # of two data roots, whose labels differ in signs alone that no folder's name can have
+        same = folders.setdefault(cell.folder, cell)
+        if same is not cell:
+            raise ConfigError(f"axes: the labels of {same.title} and {cell.title} give the same folder; rename one")
+
+
+def chosen(cells: Sequence[Cell], known: Mapping[str, list[str]], only: Sequence[str]) -> list[Cell]:
+    """The cells that every ``axis=level,level`` of ``only`` takes; of an axis that is named twice both lists count."""
+    choice: dict[str, list[str]] = {}
+    for text in only:
+        axis, separator, levels = text.partition("=")
+        if not separator or not levels.strip():
+            raise UsageError(f"--only expects axis=level,level, found '{text}'")
+        choice.setdefault(axis.strip(), []).extend(level.strip() for level in levels.split(","))
+    try:
+        check_choice(choice, known, "--only")
+    except MisfitError as error:
+        raise UsageError(f"{error.key}: {error}") from None
+    found = [cell for cell in cells if fits(cell.labels, choice)]
+    if not found:
+        raise UsageError(f"--only {' --only '.join(only)}: no cell of this sweep is left")
+    return found

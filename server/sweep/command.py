@@ -1,0 +1,167 @@
+"""``fedrecon sweep``: the command."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fedrecon_core.errors import FedReconError, RunError, one_line
+from server.sweep.cells import Cell, chosen, matrix
+from server.sweep.definition import Definition, read_definition
+from server.sweep.directory import SweepDirectory
+from server.sweep.forked import Forked, warm_up
+from server.sweep.progress import Board, Tally, board_for
+from server.sweep.record import State
+from server.sweep.rehearsal import cell_table, estimate
+from server.sweep.schedule import Failure, Schedule, learn_from_disk
+from server.sweep.workers import Workers
+from strategies.code_hash import code_hash
+
+PIPED_WIDTH = 200
+
+SweepArgument = Annotated[Path, typer.Argument(help="The YAML of the sweep: base config, axes, what is left out.")]
+OutOption = Annotated[Path | None, typer.Option(help="Where the cells lie (default runs/<name>); there it goes on.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Cells at a time (default: the cores it may use).")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key in every cell: dotted.key=value.")]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Run a part: axis=level,level (repeatable).")]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="List the cells, estimate the time, run none.")]
+RayOption = Annotated[str | None, typer.Option(help="Run each cell as a task of the Ray cluster at HOST:PORT.")]
+
+
+class InterruptedSweepError(FedReconError):
+    """Ctrl-C while cells were running."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that can start: all its cells, and those that this command was asked for with how each stands."""
+
+    definition: Definition
+    settings: Sequence[str]
+    directory: SweepDirectory
+    cells: list[Cell]
+    states: list[tuple[Cell, State]]
+
+    @property
+    def left(self) -> list[Cell]:
+        """What is to be run."""
+        return [cell for cell, state in self.states if state is not State.COMPLETE]
+
+
+def sweep(  # noqa: PLR0913 - a parameter per option of the command
+    config: SweepArgument,
+    out: OutOption = None,
+    workers: WorkersOption = None,
+    settings: SetOption = None,
+    only: OnlyOption = None,
+    dry_run: DryOption = False,
+    ray_address: RayOption = None,
+) -> None:
+    """Run a matrix of configs over all cores; the same command goes on later and skips what is complete."""
+    if ray_address is None:
+        warm_up()  # it imports while the cells are resolved
+    definition = read_definition(config)
+    cells = matrix(definition, config.resolve().parent, settings or [])
+    asked = chosen(cells, definition.labels, only or [])
+    directory = SweepDirectory(out or Path("runs") / definition.name, definition.keep_checkpoints)
+
+    def plan() -> Plan:
+        states = [(cell, directory.state(cell)) for cell in asked]
+        return Plan(definition, settings or [], directory, cells, states)
+
+    def make() -> Workers:
+        return _workers(workers, ray_address)
+
+    if dry_run:
+        return _rehearse(plan(), make)
+    with directory.lock():
+        _run(plan(), make)
+
+
+def _workers(count: int | None, ray_address: str | None) -> Workers:
+    if ray_address is None:
+        return Forked(count or len(os.sched_getaffinity(0)))
+    from server.sweep.on_ray import OnRay
+
+    return OnRay(ray_address, count)
+
+
+def _rehearse(plan: Plan, make: Callable[[], Workers]) -> None:
+    console = Console()
+    times = learn_from_disk(plan.directory, plan.states)
+    try:
+        told = estimate(plan.states, times, make)
+    except KeyboardInterrupt:
+        raise InterruptedSweepError("interrupted; nothing was written") from None
+    # labels are there to be copied: elsewhere than on a terminal no line is cut
+    console.print(cell_table(plan.states, times), width=None if console.is_terminal else PIPED_WIDTH)
+    _notes(console, plan)
+    _say(console, told)
+
+
+def _run(plan: Plan, make: Callable[[], Workers]) -> None:
+    console, directory = Console(), plan.directory
+    directory.record(plan.definition, plan.cells, plan.settings)
+    complete = [cell for cell, state in plan.states if state is State.COMPLETE]
+    for cell in complete:  # the command may have been ended before it came to that
+        directory.tidy(cell)
+    _say(console, f"sweep {plan.definition.name}: {len(plan.states)} cells, {len(complete)} complete")
+    _say(console, f"directory {directory.path}")
+    _notes(console, plan)
+    times = learn_from_disk(directory, plan.states)
+    board = board_for(console, Tally(len(plan.states), len(complete)), times)
+    if plan.left:
+        _conclude(console, plan, _through(plan, make(), board))
+
+
+def _through(plan: Plan, workers: Workers, board: Board) -> list[Failure]:
+    """Run all that is left; nothing that was started outlives it."""
+    board.open()
+    try:
+        return Schedule(plan.directory, workers, board).run(plan.left)
+    except KeyboardInterrupt:
+        told = f"{board.tally.complete} of {board.tally.total} cells are complete; the same command goes on"
+        raise InterruptedSweepError(f"interrupted; {told}") from None
+    finally:
+        workers.close()
+        board.close()
+
+
+def _notes(console: Console, plan: Plan) -> None:
+    """What a person should know of the results that are there."""
+    strangers = plan.directory.strangers(plan.cells)
+    if strangers:
+        named = f"{', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''}"
+        _say(console, f"{len(strangers)} run directories belong to no cell of this sweep and stay as they are: {named}")
+    complete = [cell for cell, state in plan.states if state is State.COMPLETE]
+    codes = Counter(code for cell in complete if (code := plan.directory.code_of(cell)) not in (None, code_hash()))
+    for code, count in codes.items():
+        told = f"made by other code ({code[:8]}) than today's ({code_hash()[:8]}), which may not repeat them bit by bit"
+        _say(console, f"{count} complete cells were {told}; remove a cell's directory to have it run anew")
+
+
+def _conclude(console: Console, plan: Plan, failures: list[Failure]) -> None:
+    """``RunError`` if any cell failed, after a line for each."""
+    for failure in failures:
+        _say(console, f"failed: {failure.cell.title}: {failure.reason}; see {plan.directory.log(failure.cell)}")
+    if failures:
+        raise RunError(f"{len(failures)} of {len(plan.states)} cells failed; the same command tries them again")
+    _say(console, f"all {len(plan.states)} cells are complete in {plan.directory.path}")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(one_line(text), highlight=False, soft_wrap=True, markup=False)
+
+
+def add_to(application: typer.Typer) -> None:
+    """Add the command to the program."""
+    application.command("sweep")(sweep)

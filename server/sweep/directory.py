@@ -1,0 +1,134 @@
+"""What a sweep leaves on the disk, and what is there already: ``OUT/sweep.yaml`` and a run directory per cell."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedrecon_core.errors import UsageError
+from server.run_directory import RunDirectory, write_text
+from server.sweep.axes import Axis
+from server.sweep.cells import SHOWN_DIGITS, Cell
+from server.sweep.definition import Definition
+from server.sweep.identity import written_sha256
+from server.sweep.record import CELLS, LOG, SWEEP, State, ending, status_of
+
+LOCK_SECONDS = 1.0
+
+
+class SweepDirectory:
+    """One sweep's folder. It can be moved, copied and committed: nothing in it names a place."""
+
+    def __init__(self, path: Path, keep_checkpoints: bool = False) -> None:
+        self.path = path.resolve()
+        self._keep_checkpoints = keep_checkpoints
+        self._runs: dict[str, RunDirectory] = {}
+
+    @property
+    def cells(self) -> Path:
+        """The folder of the run directories."""
+        return self.path / CELLS
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the sweep for this process alone (``RunDirectory.lock``); makes its folder."""
+        try:
+            self.cells.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out {self.path} cannot be written: {error.strerror}") from None
+        with RunDirectory(self.path).lock(LOCK_SECONDS):
+            yield
+
+    def run_of(self, cell: Cell) -> RunDirectory:
+        """The cell's run directory: the one under its name or, made when the config had fewer keys, one under the same
+        labels whose config has the same hash today."""
+        if cell.folder not in self._runs:
+            self._runs[cell.folder] = RunDirectory(self._find(cell))
+        return self._runs[cell.folder]
+
+    def _find(self, cell: Cell) -> Path:
+        named = self.cells / cell.folder
+        if named.exists() or not self.cells.is_dir():
+            return named
+        length = len(cell.slug) + 1 + SHOWN_DIGITS
+        older = (path for path in sorted(self.cells.iterdir()) if path.name.startswith(f"{cell.slug}-"))
+        same = (path for path in older if len(path.name) == length)
+        return next((path for path in same if written_sha256(path / "config.yaml") == cell.sha256), named)
+
+    def state(self, cell: Cell) -> State:
+        """How far ``cell`` is; ``UsageError`` where its folder holds another config, whose results are not its own."""
+        run = self.run_of(cell)
+        state = status_of(run.path)
+        if state is not State.MISSING and written_sha256(run.config) != cell.sha256:
+            told = "the config of another run than its name says; move it away, and the cell is run anew"
+            raise UsageError(f"{run.config}: expected the config of the cell {cell.title}, found {told}")
+        return state
+
+    def begin(self, cell: Cell) -> RunDirectory:
+        """The cell's run directory, ready to be worked on: with its present config (the machine that began it may have
+        had another ``data.root``), and without the verdict on an earlier attempt."""
+        run = self.run_of(cell)
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{run.path} cannot be written: {error.strerror}") from None
+        write_text(run.config, cell.config.to_yaml())
+        run.forget_result()
+        return run
+
+    def log(self, cell: Cell) -> Path:
+        """What the cell's process said."""
+        return self.run_of(cell).path / LOG
+
+    def tidy(self, cell: Cell) -> None:
+        """Remove what only a resume would need, once there is nothing to resume, unless it is to be kept."""
+        run = self.run_of(cell)
+        if run.completed() and not self._keep_checkpoints:
+            for folder in (run.checkpoints, run.path / "sites"):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def strangers(self, cells: Sequence[Cell]) -> list[str]:
+        """The run directories that belong to no cell of the present matrix."""
+        ours = {self.run_of(cell).path.name for cell in cells}
+        found = sorted(path.name for path in self.cells.iterdir()) if self.cells.is_dir() else []
+        return [name for name in found if name not in ours and not name.startswith(".")]
+
+    def code_of(self, cell: Cell) -> str | None:
+        """The hash of the code by which the cell was made, if it says so."""
+        with suppress(OSError, ValueError):
+            return self.run_of(cell).read_json("manifest.json").get("code_sha256")
+        return None
+
+    def seconds_of(self, cell: Cell) -> float | None:
+        """The wall-clock time of a complete cell."""
+        seconds = ending(self.run_of(cell).path).get("wall_seconds")
+        return float(seconds) if isinstance(seconds, int | float) else None
+
+    def record(self, definition: Definition, cells: Sequence[Cell], settings: Sequence[str]) -> None:
+        """Write ``sweep.yaml``: the definition, resolved into labels and cells."""
+        plain: dict[str, Any] = {
+            "name": definition.name,
+            "axes": definition.labels,
+            "table": definition.table.model_dump(mode="json") if definition.table else None,
+            "base": definition.base,
+            "set": [*definition.set, *settings],
+            "levels": {axis.name: _levels(axis) for axis in definition.axes},
+            "cells": [
+                {"labels": dict(cell.labels), "config_sha256": cell.sha256, "folder": self.run_of(cell).path.name}
+                for cell in cells
+            ],
+        }
+        write_text(self.path / SWEEP, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+
+def _levels(axis: Axis) -> dict[str, Any]:
+    """Label -> what it sets, in the words of ``--set``, and its base."""
+    return {
+        level.label: {**({"base": level.base} if level.base else {}), "set": list(level.settings)}
+        for level in axis.levels
+    }

@@ -1,0 +1,108 @@
+"""Cells on this machine: a process for each, forked from one that has imported what they all need."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from server.sweep.record import LOG, ending
+from server.sweep.workers import Ended, Workers
+
+_FORKSERVER = multiprocessing.get_context("forkserver")
+"""A fork of this process itself would take its threads' locks along; the server has no threads."""
+PRELOADED = "server.sweep.preload"
+
+
+def warm_up() -> None:
+    """Start the process that cells are forked from, which then imports while this one goes on."""
+    forkserver.set_forkserver_preload([PRELOADED])
+    with _quiet_children():
+        forkserver.ensure_running()
+
+
+class Forked(Workers):
+    """``workers`` processes at a time, one thread each."""
+
+    def __init__(self, workers: int) -> None:
+        self.capacity = workers
+        self._running: dict[Path, Any] = {}
+
+    def start(self, path: Path) -> None:
+        """Fork a process for the run; see ``Workers.start``."""
+        # Not a daemon: a cell may start processes of its own, for example to load data.
+        process = _FORKSERVER.Process(target=_live, args=(path,))
+        warm_up()  # it is there, unless someone ended it
+        process.start()
+        self._running[path] = process
+
+    def ended(self, seconds: float) -> list[Ended]:
+        """See ``Workers.ended``. A process that died says with what."""
+        sentinels = {process.sentinel: path for path, process in self._running.items()}
+        return [self._take(sentinels[ready]) for ready in wait(list(sentinels), seconds)]
+
+    def _take(self, path: Path) -> Ended:
+        process = self._running.pop(path)
+        process.join()
+        found = ending(path)
+        if found.get("status") == "completed":
+            return Ended(path)
+        return Ended(path, str(found.get("error") or _death(process.exitcode)))
+
+    def close(self) -> None:
+        """Kill what runs; see ``Workers.close``."""
+        for process in self._running.values():
+            process.kill()
+        for process in self._running.values():
+            process.join()
+        self._running = {}
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        told = " (out of memory, or ended from outside)" if -code == signal.SIGKILL else ""
+        return f"its process was ended by signal {signal.Signals(-code).name}{told}"
+    return f"its process ended without a result (exit code {code})"
+
+
+def _live(path: Path) -> None:
+    """The life of a cell's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the sweep ends its cells itself
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    from server.sweep.cell_run import run_cell  # here: commands that run no cell stay quick
+
+    raise SystemExit(0 if run_cell(path, path / LOG) else 1)
+
+
+def _end_with_the_sweep() -> None:
+    """End this process at once when the sweep is gone, even if it was killed: none may write on where a next sweep
+    takes over."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+@contextmanager
+def _quiet_children() -> Iterator[None]:
+    """A process that starts inside uses one thread from its first import on, and leaves Ctrl-C to this one."""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ours else None
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if threads is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = threads
+        if before is not None:
+            signal.signal(signal.SIGINT, before)

@@ -1,0 +1,48 @@
+"""The hash by which a cell knows its own results again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedrecon_core.config import RunConfig, parse
+from fedrecon_core.errors import ConfigError
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a sweep reads back hundreds of files that it wrote itself
+
+
+def config_sha256(config: RunConfig) -> str:
+    """SHA-256 (hex) over the canonical JSON of the resolved config, without ``engine`` and without ``data.root``.
+
+    Both say where a run is made and not what it is: the same config and seed give the same bytes on every engine, and
+    the same data may lie in another folder on another machine. With either in the hash, results that were copied or
+    committed would be unknown where they arrive. What the data are is in the hash by ``data.name`` and its other keys
+    alone: whoever puts other files under the same root gives the sweep another name.
+    """
+    plain = config.model_dump(mode="json")
+    plain["data"].pop("root", None)
+    del plain["engine"]
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def written_sha256(path: Path) -> str | None:
+    """The hash of the config in the file ``path``, read with the defaults of today; None if it is none today.
+
+    A key that did not exist when the file was written has its default, with which runs are what they were before.
+    """
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return config_sha256(parse(_without_root(raw)))
+    except (OSError, ValueError, TypeError, yaml.YAMLError, ConfigError):
+        return None
+
+
+def _without_root(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The folder of the data need not exist on this machine."""
+    return {**raw, "data": {key: value for key, value in dict(raw["data"]).items() if key != "root"}}

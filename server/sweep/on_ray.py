@@ -1,0 +1,90 @@
+"""Cells on a Ray cluster: a task for each, in a folder of its node's own, from which the finished run comes back."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from fedrecon_core.errors import UsageError, one_line
+from server.sweep.packed import pack, run_packed, unpack
+from server.sweep.record import ending
+from server.sweep.workers import Ended, Workers
+
+CONNECT_SECONDS = 10.0
+
+
+class OnRay(Workers):
+    """As many tasks at a time as the cluster has cpus, or ``workers``; ``docs/ray-cluster.md`` says what its machines
+    need. A task that is lost with its node is a failed cell, as a process that dies is."""
+
+    def __init__(self, address: str, workers: int | None = None) -> None:
+        """Connect to the cluster at ``address`` (HOST:PORT); ``UsageError`` where there is none."""
+        _require(address)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UsageError(
+                f"--ray-address: no Ray cluster can be used at {address}: {one_line(str(error))}"
+            ) from None
+        self._workers = workers
+        # A process of its own for each: nothing that one cell leaves in memory stays there for the next.
+        self._task = ray.remote(num_cpus=1, max_retries=0, max_calls=1)(run_packed)
+        self._running: dict[Any, Path] = {}
+
+    @property
+    def capacity(self) -> int:  # type: ignore[override]
+        """The cluster's cpus as they are now: nodes may join."""
+        return self._workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
+
+    def start(self, path: Path) -> None:
+        """Send the run directory; see ``Workers.start``."""
+        self._running[self._task.remote(pack(path, ("run.lock",)))] = path
+
+    def ended(self, seconds: float) -> list[Ended]:
+        """See ``Workers.ended``."""
+        ready, _ = ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        return [self._take(task) for task in ready]
+
+    def _take(self, task: Any) -> Ended:
+        path = self._running.pop(task)
+        try:
+            data = ray.get(task)
+        except RayError as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            return Ended(path, f"its Ray task was lost: {one_line(str(cause))}")
+        _put(data, path)
+        found = ending(path)
+        done = found.get("status") == "completed"
+        return Ended(path, "" if done else str(found.get("error") or "its Ray task ended without a result"))
+
+    def close(self) -> None:
+        """End the tasks; see ``Workers.close``. The cluster stays."""
+        for task in self._running:
+            ray.cancel(task, force=True)
+        self._running = {}
+        ray.shutdown()
+
+
+def _put(data: bytes, path: Path) -> None:
+    """Have ``path`` be the run that came back, whole or not at all."""
+    arrived = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(arrived, ignore_errors=True)
+    unpack(data, arrived)
+    shutil.rmtree(path)
+    arrived.rename(path)
+
+
+def _require(address: str) -> None:
+    """Ray itself would try for long."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        told = "expected HOST:PORT of a Ray cluster's head (`ray start --head` prints it)"
+        raise UsageError(f"--ray-address: {told}, found {address}: {error}") from None

@@ -1,0 +1,83 @@
+"""A sweep's directory read back, whole or not: what the tables of a sweep are made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedrecon_core.errors import DataError
+
+SWEEP, CELLS, LOG = "sweep.yaml", "cells", "cell.log"
+"""Names in the directory of a sweep, and in those of its cells."""
+
+
+class State(StrEnum):
+    """How a cell stands. ``UNFINISHED``: it was begun and can be gone on with; ``MISSING``: nothing is on the disk."""
+
+    COMPLETE = "complete"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """One cell: axis -> level, its run directory (``server.report.reader.read_run`` reads it), and how it stands."""
+
+    labels: dict[str, str]
+    directory: Path
+    status: State
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """What ``sweep.yaml`` says, and how each cell stands. ``axes`` maps an axis to the labels of its levels, in their
+    order, the seed's last; ``table`` is the section of that name (rows, columns, metrics, baseline), else empty."""
+
+    name: str
+    axes: dict[str, list[str]]
+    table: Mapping[str, Any] = field(default_factory=dict)
+    cells: list[CellRecord] = field(default_factory=list)
+
+
+def read_sweep(directory: Path) -> SweepRecord:
+    """Read the sweep in ``directory``; ``DataError`` where ``sweep.yaml`` is not there or damaged."""
+    path = directory / SWEEP
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        cells = [_cell(directory, cell) for cell in raw["cells"]]
+        return SweepRecord(str(raw["name"]), dict(raw["axes"]), dict(raw["table"] or {}), cells)
+    except OSError as error:
+        told = f"`fedrecon sweep` writes it: {error.strerror}"
+        raise DataError(f"{directory}: expected the directory of a sweep, with {SWEEP} in it; {told}") from None
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+        told = "run the sweep again to have it written anew"
+        raise DataError(f"{path} is damaged ({type(error).__name__}: {' '.join(str(error).split())}); {told}") from None
+
+
+def _cell(directory: Path, raw: Mapping[str, Any]) -> CellRecord:
+    path = directory / CELLS / str(raw["folder"])
+    return CellRecord(dict(raw["labels"]), path, status_of(path))
+
+
+def status_of(path: Path) -> State:
+    """How the run in ``path`` stands, whatever is missing or damaged in it."""
+    if not (path / "config.yaml").is_file():
+        return State.MISSING
+    status = ending(path).get("status")
+    return {"completed": State.COMPLETE, "failed": State.FAILED}.get(str(status), State.UNFINISHED)
+
+
+def ending(path: Path) -> dict[str, Any]:
+    """What the run in ``path`` says of its end; empty if it says nothing that can be read."""
+    try:
+        found = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

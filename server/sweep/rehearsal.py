@@ -1,0 +1,85 @@
+"""``fedrecon sweep --dry-run``: the cells, how each stands, and how long what is left may take."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from rich.table import Table
+from rich.text import Text
+
+from fedrecon_core.errors import RunError
+from server.run_directory import write_text
+from server.sweep.cells import SHOWN_DIGITS, Cell
+from server.sweep.progress import clock
+from server.sweep.record import State
+from server.sweep.times import Times
+from server.sweep.workers import Workers
+
+TRIED_ROUNDS = 3
+"""The first is not like the others: files are opened and memory is claimed in it."""
+
+
+def cell_table(states: Sequence[tuple[Cell, State]], times: Times) -> Table:
+    """A row per cell: its labels, its hash, how it stands, and how long it may take."""
+    axes = list(states[0][0].labels)
+    table = Table(*axes, "hash", "state", "time")
+    for cell, state in states:
+        left = "" if state is State.COMPLETE else clock(times.guess(cell))
+        labels = [Text(label) for label in cell.labels.values()]
+        table.add_row(*labels, cell.sha256[:SHOWN_DIGITS], state.value, left)
+    return table
+
+
+def try_first(cell: Cell, workers: Workers) -> float:
+    """Seconds that ``cell`` may take: a few of its rounds are run, aside, and their mean time counted for all of them.
+
+    Raises:
+        RunError: they could not be run.
+    """
+    rounds = min(TRIED_ROUNDS, cell.config.rounds)
+    with tempfile.TemporaryDirectory(prefix="fedrecon-") as folder:
+        path = Path(folder)
+        write_text(path / "config.yaml", cell.config.model_copy(update={"rounds": rounds}).to_yaml())
+        began = time.monotonic()
+        workers.start(path)
+        while not (ended := workers.ended(1.0)):
+            pass
+        seconds = time.monotonic() - began
+        if ended[0].reason:
+            raise RunError(f"no time can be estimated: the first rounds of {cell.title} failed: {ended[0].reason}")
+        usual = _round_seconds(path / "metrics.jsonl")
+    return max(seconds - rounds * usual, 0.0) + cell.config.rounds * usual
+
+
+def _round_seconds(metrics: Path) -> float:
+    """The mean time of the rounds after the first, from what the run says of training and evaluation."""
+    rounds: dict[int, float] = {}
+    for line in map(json.loads, metrics.read_text(encoding="utf-8").splitlines()):
+        if line["split"] != "test":
+            spent = sum(value for key, value in line.items() if key.endswith("_seconds"))
+            rounds[line["round"]] = rounds.get(line["round"], 0.0) + spent
+    return fmean([seconds for number, seconds in rounds.items() if number > 1] or list(rounds.values()))
+
+
+def estimate(states: Sequence[tuple[Cell, State]], times: Times, make: Callable[[], Workers]) -> str:
+    """How long the cells that are not complete may take with the workers that ``make`` makes, and from what that is
+    estimated: from the complete ones or else, tried now and learnt by ``times``, from the first."""
+    left = [cell for cell, state in states if state is not State.COMPLETE]
+    if not left:
+        return "nothing is left to run"
+    source = f"the {len(states) - len(left)} complete cells"
+    workers = make()
+    try:
+        if times.guess(left[0]) is None:
+            times.learn(left[0], try_first(left[0], workers))
+            source = f"{min(TRIED_ROUNDS, left[0].config.rounds)} rounds of {left[0].title}, run just now"
+        seconds = sum(times.guess(cell) or 0.0 for cell in left) / workers.capacity
+    finally:
+        workers.close()
+    told = f"{len(left)} cells are left, about {clock(seconds)} with {workers.capacity} at a time"
+    return f"{told}; an estimate from {source}, as if a round took as long in every cell that none like it is known of"

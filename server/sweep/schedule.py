@@ -1,0 +1,95 @@
+"""Which cell runs next, and what becomes of each."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from server import checkpoint
+from server.sweep.cells import Cell
+from server.sweep.directory import SweepDirectory
+from server.sweep.progress import Board, Running
+from server.sweep.record import State
+from server.sweep.times import Times
+from server.sweep.workers import Ended, Workers
+
+LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that did not complete, and why."""
+
+    cell: Cell
+    reason: str
+
+
+class Schedule:
+    """Keeps all workers busy until no cell is left; a failed cell is noted and stops no other."""
+
+    def __init__(self, directory: SweepDirectory, workers: Workers, board: Board) -> None:
+        self._directory = directory
+        self._workers = workers
+        self._board = board
+        self._times = board.times
+        self._running: dict[Path, Running] = {}
+        self._failures: list[Failure] = []
+
+    def run(self, cells: Sequence[Cell]) -> list[Failure]:
+        """Run ``cells``; those that failed, in the order in which they did."""
+        self._waiting = list(cells)
+        self._show()
+        while self._waiting or self._running:
+            while self._waiting and len(self._running) < self._workers.capacity:
+                self._start(self._next())
+            self._show()
+            for ended in self._workers.ended(LOOK_SECONDS):
+                self._settle(ended)
+        self._show()
+        return self._failures
+
+    def _next(self) -> Cell:
+        """The cell that takes longest, so that the cores end together. Those of which no time is known come first, and
+        of them those of a family that is not at work yet: the sooner all are known, the better the order."""
+        at_work = {running.cell.family for running in self._running.values()}
+
+        def urgency(cell: Cell) -> tuple[float, bool]:
+            known = self._times.known(cell)
+            return (math.inf, cell.family not in at_work) if known is None else (known, False)
+
+        cell = max(self._waiting, key=urgency)  # the first of equals
+        self._waiting.remove(cell)
+        return cell
+
+    def _start(self, cell: Cell) -> None:
+        run = self._directory.begin(cell)
+        self._running[run.path] = Running(cell, run.path, time.monotonic(), checkpoint.newest_round(run.checkpoints))
+        self._board.started(self._running[run.path])
+        self._workers.start(run.path)
+
+    def _settle(self, ended: Ended) -> None:
+        running = self._running.pop(ended.path)
+        seconds = time.monotonic() - running.since
+        if ended.reason:
+            self._failures.append(Failure(running.cell, ended.reason))
+        else:  # of a cell that was resumed, its own clock knows the whole
+            self._times.learn(running.cell, max(seconds, self._directory.seconds_of(running.cell) or 0.0))
+            self._directory.tidy(running.cell)
+        self._show()
+        self._board.ended(running, ended.reason, seconds)
+
+    def _show(self) -> None:
+        self._board.now(self._waiting, list(self._running.values()), self._workers.capacity)
+
+
+def learn_from_disk(directory: SweepDirectory, states: Sequence[tuple[Cell, State]]) -> Times:
+    """The times of the cells that are complete already."""
+    times = Times()
+    for cell, state in states:
+        seconds = directory.seconds_of(cell) if state is State.COMPLETE else None
+        if seconds is not None:
+            times.learn(cell, seconds)
+    return times

@@ -1,0 +1,33 @@
+"""Where the cells of a sweep run, some at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that has ended, and why it did not complete (empty where it did)."""
+
+    path: Path
+    reason: str = ""
+
+
+class Workers(ABC):
+    """Runs run directories, at most ``capacity`` at a time. One that dies takes nothing along but its own run."""
+
+    capacity: int
+
+    @abstractmethod
+    def start(self, path: Path) -> None:
+        """Begin to work on the run directory ``path``, which holds its config; the caller keeps within ``capacity``."""
+
+    @abstractmethod
+    def ended(self, seconds: float) -> list[Ended]:
+        """The runs that have ended since the last call, waiting at most ``seconds`` for the first one."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End what still runs, at once: its last checkpoint is what is left of it."""

@@ -1,0 +1,220 @@
+"""``fedrecon sweep`` for real: the numbers of single runs, whatever dies in the middle, and nothing left behind."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+import yaml
+
+from server.engines import processes
+from server.sweep.record import read_sweep
+from tests.toys.sweeps import BASE, write_sweep
+
+pytestmark = pytest.mark.faults
+
+PROGRAM = Path(sys.executable).parent / "fedrecon"
+LONG = {**BASE, "rounds": 6}
+
+
+def start(folder: Path, *arguments: object, token: str = "") -> subprocess.Popen[str]:
+    environment = {**os.environ, **(processes.environment(token) if token else {})}
+    command = [PROGRAM, *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, env=environment, text=True, start_new_session=True, **pipes)
+
+
+def call(folder: Path, *arguments: object) -> tuple[int, str, str]:
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def results(folder: Path) -> dict[str, dict]:
+    """Labels of a cell -> its result and metrics without what a resume may change: wall-clock fields, and the size of
+    all messages, since a resumed run asks the sites once more who they are."""
+    found = {}
+    for cell in read_sweep(folder).cells:
+        lines = [json.loads(line) for line in (cell.directory / "metrics.jsonl").read_text().splitlines()]
+        result = json.loads((cell.directory / "result.json").read_text())
+        plain = [
+            {k: v for k, v in one.items() if not k.endswith(("_seconds", "wire_bytes"))} for one in (result, *lines)
+        ]
+        found["-".join(cell.labels.values())] = plain
+    return found
+
+
+def wait_for(condition, process, seconds=120.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a sweep of four cells that nothing disturbed, and what the command said."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_sweep(folder, LONG)
+    code, out, err = call(folder, "sweep", "sweep.yaml", "--workers", 2)
+    assert (code, err) == (0, ""), (out, err)
+    return folder, out
+
+
+def test_every_cell_is_the_run_with_the_same_config(whole, tmp_path):
+    folder, out = whole
+    cells = folder / "runs" / "tiny"
+    assert out.endswith(f"all 4 cells are complete in {cells}\n")
+    assert [cell.status for cell in read_sweep(cells).cells] == ["complete"] * 4
+    call(folder, "run", "base.yaml", "--set", "recovery.name=zero", "--set", "seed=1", "--out", tmp_path / "run")
+    alone = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert results(cells)["zero-1"][0]["parameters_sha256"] == alone["parameters_sha256"]
+    (cell,) = cells.glob("cells/zero-seed1-*")
+    left = {path.name for path in cell.iterdir()}
+    assert {"config.yaml", "manifest.json", "model", "predictions.parquet", "report.html", "cell.log"} <= left
+    assert not left & {"checkpoints", "sites"}
+    assert "round 6/6" in (cell / "cell.log").read_text()
+
+
+def test_the_same_command_again_has_nothing_to_do(whole):
+    folder, _ = whole
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/tiny/cells/*/*")}
+    code, out, err = call(folder, "sweep", "sweep.yaml")
+    assert (code, err) == (0, "")
+    assert "sweep tiny: 4 cells, 4 complete" in out
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("runs/tiny/cells/*/*")} == before
+
+
+def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(whole, tmp_path):
+    """The cells' processes are not in the killed command's hand: they must see for themselves that it is gone."""
+    token = uuid.uuid4().hex
+    write_sweep(tmp_path, LONG)
+    process = start(tmp_path, "sweep", "sweep.yaml", "--workers", 2, token=token)
+    cells = tmp_path / "runs" / "tiny"
+    wait_for(lambda: any(cells.glob("cells/*/result.json")) and begun(cells), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert processes.wait_until_gone(token, 10.0), processes.marked(token)
+    states = [cell.status for cell in read_sweep(cells).cells]
+    assert "complete" in states
+    assert "unfinished" in states, states
+    moved = tmp_path / "moved"  # another machine: another place, and another folder of the data
+    cells.rename(moved)
+    elsewhere(moved)
+    code, out, err = call(tmp_path, "sweep", "sweep.yaml", "--out", "moved", "--workers", 2)
+    assert (code, err) == (0, ""), (out, err)
+    assert f"sweep tiny: 4 cells, {states.count('complete')} complete" in out
+    assert "(after round " in out
+    assert results(moved) == results(whole[0] / "runs" / "tiny")
+
+
+def begun(cells: Path) -> bool:
+    """Whether some cell has a checkpoint and no result."""
+    return any(not (path.parents[1] / "result.json").exists() for path in cells.glob("cells/*/checkpoints/round-*"))
+
+
+def elsewhere(cells: Path) -> None:
+    """Have every config name a folder of data that is not on this machine, and another engine."""
+    for path in cells.glob("cells/*/config.yaml"):
+        raw = yaml.safe_load(path.read_text())
+        raw["data"]["root"], raw["engine"]["workers"] = "/data/of/another/machine", 7
+        path.write_text(yaml.safe_dump(raw))
+
+
+@pytest.fixture
+def failing(tmp_path):
+    """A sweep with a cell whose fault only the data can show, between cells without one."""
+    axes = {
+        "rate": {
+            "some": {},
+            "odd": {"missing.train.rate": {"m7": 0.5}},
+            "more": {"missing.train.rate": 0.5},
+        }
+    }
+    write_sweep(tmp_path, axes=axes)
+    return tmp_path
+
+
+def test_a_failed_cell_is_told_and_stops_no_other_and_is_tried_again(failing):
+    code, out, err = call(failing, "sweep", "sweep.yaml", "--workers", 1)
+    assert code == 1
+    assert err == "fedrecon: 1 of 3 cells failed; the same command tries them again\n"
+    (told,) = [line for line in out.splitlines() if line.startswith("failed: rate=odd: ")]
+    assert "m7" in told
+    log = Path(told.rpartition("; see ")[2])
+    assert "m7" in log.read_text()
+    states = {cell.labels["rate"]: cell.status for cell in read_sweep(failing / "runs" / "tiny").cells}
+    assert states == {"some": "complete", "odd": "failed", "more": "complete"}
+    code, out, _ = call(failing, "sweep", "sweep.yaml", "--only", "rate=odd")
+    assert code == 1
+    assert "started  rate=odd" in out
+    code, out, err = call(failing, "sweep", "sweep.yaml", "--only", "rate=some,more")
+    assert (code, err) == (0, "")
+    assert out.endswith(f"all 2 cells are complete in {failing / 'runs' / 'tiny'}\n")
+
+
+def test_a_cell_whose_process_is_killed_fails_with_its_reason(tmp_path):
+    write_sweep(tmp_path, {**BASE, "rounds": 500}, axes={"length": {"long": {}, "short": {"rounds": 2}}})
+    token = uuid.uuid4().hex
+    process = start(tmp_path, "sweep", "sweep.yaml", "--workers", 2, token=token)
+    wait_for(lambda: any(tmp_path.glob("runs/tiny/cells/long-*/checkpoints/round-*")), process)
+    wait_for(lambda: any(tmp_path.glob("runs/tiny/cells/short-*/result.json")), process)
+    (lock,) = tmp_path.glob("runs/tiny/cells/long-*/run.lock")
+    os.kill(int(lock.read_text().split()[1]), signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "failed: length=long: its process was ended by signal SIGKILL" in out
+    assert "1 of 2 cells failed" in err
+    assert processes.wait_until_gone(token, 10.0)
+
+
+def test_an_interrupt_ends_all_and_says_how_to_go_on(tmp_path):
+    write_sweep(tmp_path, {**BASE, "rounds": 500})
+    token = uuid.uuid4().hex
+    process = start(tmp_path, "sweep", "sweep.yaml", "--workers", 2, token=token)
+    wait_for(lambda: len(list(tmp_path.glob("runs/tiny/cells/*/checkpoints"))) == 2, process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all of them
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "fedrecon: interrupted; 0 of 4 cells are complete; the same command goes on\n"
+    assert processes.wait_until_gone(token, 10.0)
+    assert {cell.status for cell in read_sweep(tmp_path / "runs" / "tiny").cells} == {"unfinished", "missing"}
+
+
+def test_a_dry_run_writes_nothing_and_estimates_from_the_first_cell(tmp_path):
+    write_sweep(tmp_path)
+    code, out, err = call(tmp_path, "sweep", "sweep.yaml", "--dry-run", "--workers", 2)
+    assert (code, err) == (0, "")
+    assert out.count("missing") == 4
+    assert "4 cells are left, about 0:0" in out
+    assert "an estimate from 2 rounds of recovery=mask, seed=0, run just now" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.yaml", "sweep.yaml"]
+
+
+def test_a_changed_sweep_names_what_is_left_over_and_other_code(whole, tmp_path):
+    cells = tmp_path / "runs" / "tiny"
+    shutil.copytree(whole[0] / "runs" / "tiny", cells)
+    (manifest,) = cells.glob("cells/mask-seed0-*/manifest.json")
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "code_sha256": "0" * 64}))
+    write_sweep(tmp_path, LONG, axes={"recovery": ["mask"], "seed": [0]})
+    code, out, err = call(tmp_path, "sweep", "sweep.yaml", "--dry-run")
+    assert (code, err) == (0, "")
+    assert "3 run directories belong to no cell of this sweep and stay as they are: mask-seed1-" in out
+    assert "1 complete cells were made by other code (00000000)" in out
+    assert "nothing is left to run" in out
+
+
+def test_a_fault_is_one_line_and_exit_code_2_before_anything_runs(tmp_path):
+    write_sweep(tmp_path, axes={"recovery": ["mask", "maks"]})
+    code, out, err = call(tmp_path, "sweep", "sweep.yaml")
+    assert (code, out) == (2, "")
+    assert err.startswith("fedrecon: cell recovery=maks: recovery: unknown recovery 'maks'")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()

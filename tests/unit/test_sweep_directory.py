@@ -1,0 +1,263 @@
+"""What a sweep finds on the disk and leaves there, and which cell it runs next."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from fedrecon_core.errors import DataError, RunError, UsageError
+from server.sweep.cells import matrix
+from server.sweep.definition import read_definition
+from server.sweep.directory import SweepDirectory
+from server.sweep.progress import Board, LiveBoard, Tally, board_for
+from server.sweep.record import State, read_sweep
+from server.sweep.rehearsal import cell_table
+from server.sweep.schedule import Schedule, learn_from_disk
+from server.sweep.times import Times
+from server.sweep.workers import Ended, Workers
+from tests.toys.federation import toy_settings
+from tests.toys.sweeps import write_sweep
+
+pytestmark = pytest.mark.quick
+
+TABLE = {"rows": ["recovery"], "metrics": ["uar"]}
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """(definition, its four cells, its directory)."""
+    path = write_sweep(tmp_path, toy_settings("mask"), table=TABLE)
+    definition = read_definition(path)
+    return definition, matrix(definition, tmp_path), SweepDirectory(tmp_path / "out")
+
+
+def end(run, status="completed", seconds=4.0):
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.write_json("result.json", {"status": status, "error": "it broke", "wall_seconds": seconds})
+
+
+def test_a_cell_is_missing_then_unfinished_then_failed_then_complete(sweep):
+    _, (cell, *_), directory = sweep
+    assert directory.state(cell) is State.MISSING
+    run = directory.begin(cell)
+    assert directory.state(cell) is State.UNFINISHED
+    end(run, "interrupted")
+    assert directory.state(cell) is State.UNFINISHED
+    end(run, "failed")
+    assert directory.state(cell) is State.FAILED
+    end(run)
+    assert directory.state(cell) is State.COMPLETE
+    run.result.write_text("{")
+    assert directory.state(cell) is State.UNFINISHED
+
+
+def test_beginning_a_cell_again_takes_the_present_root_and_forgets_the_verdict(sweep):
+    _, (cell, *_), directory = sweep
+    run = directory.begin(cell)
+    raw = yaml.safe_load(run.config.read_text())
+    run.config.write_text(yaml.safe_dump({**raw, "data": {**raw["data"], "root": "/elsewhere"}}))
+    end(run, "failed")
+    assert directory.state(cell) is State.FAILED
+    directory.begin(cell)
+    assert yaml.safe_load(run.config.read_text())["data"]["root"] is None
+    assert not run.result.exists()
+
+
+def test_a_folder_that_holds_another_config_is_not_taken_for_the_cell(sweep):
+    _, (cell, other, *_), directory = sweep
+    run = directory.begin(cell)
+    run.config.write_text(other.config.to_yaml())
+    with pytest.raises(
+        UsageError, match=r"expected the config of the cell recovery=mask, seed=0, found the config of an"
+    ):
+        directory.state(cell)
+
+
+def test_a_run_of_a_time_with_fewer_keys_is_found_by_its_labels(sweep):
+    _, (cell, *_), directory = sweep
+    run = directory.begin(cell)
+    end(run)
+    raw = yaml.safe_load(run.config.read_text())
+    del raw["updates"]
+    run.config.write_text(yaml.safe_dump(raw))
+    run.path.rename(run.path.with_name(f"{cell.slug}-0123456789"))
+    again = SweepDirectory(directory.path)
+    assert again.state(cell) is State.COMPLETE
+    assert again.run_of(cell).path.name == "mask-seed0-0123456789"
+    assert again.strangers([cell]) == []
+
+
+def test_what_belongs_to_no_cell_is_named_and_stays(sweep):
+    _, (first, *others), directory = sweep
+    for cell in (first, *others):
+        directory.begin(cell)
+    assert directory.strangers(others) == [first.folder]
+    assert directory.strangers([first, *others]) == []
+
+
+@pytest.mark.parametrize(("keep", "left"), [(False, False), (True, True)])
+def test_checkpoints_of_complete_cells_go_unless_they_are_kept(sweep, keep, left):
+    _, (cell, *_), directory = sweep
+    directory = SweepDirectory(directory.path, keep)
+    run = directory.begin(cell)
+    (run.checkpoints / "round-000001").mkdir(parents=True)
+    run.model.mkdir()
+    directory.tidy(cell)
+    assert run.checkpoints.exists()  # there is something to resume
+    end(run)
+    directory.tidy(cell)
+    assert (run.checkpoints.exists(), run.model.exists()) == (left, True)
+
+
+def test_two_commands_cannot_work_on_one_sweep(sweep):
+    _, _, directory = sweep
+    with directory.lock(), pytest.raises(RunError, match="is being worked on by process"), directory.lock():
+        pass
+
+
+def test_a_sweep_is_read_back_wherever_it_lies(sweep, tmp_path):
+    definition, cells, directory = sweep
+    for cell, status in zip(cells, ("completed", "failed", None), strict=False):
+        run = directory.begin(cell)
+        if status:
+            end(run, status)
+    directory.record(definition, cells, ["rounds=3"])
+    first = (directory.path / "sweep.yaml").read_bytes()
+    directory.record(definition, cells, ["rounds=3"])
+    assert (directory.path / "sweep.yaml").read_bytes() == first
+    assert str(tmp_path) not in first.decode()
+    copy = tmp_path / "copy"
+    shutil.copytree(directory.path, copy)
+    found = read_sweep(copy)
+    assert (found.name, found.axes) == ("tiny", {"recovery": ["mask", "zero"], "seed": ["0", "1"]})
+    assert found.table == {"rows": ["recovery"], "columns": [], "metrics": ["uar"], "baseline": {}}
+    assert [cell.status for cell in found.cells] == ["complete", "failed", "unfinished", "missing"]
+    assert found.cells[1].labels == {"recovery": "mask", "seed": "1"}
+    assert [cell.directory for cell in found.cells] == [copy / "cells" / cell.folder for cell in cells]
+
+
+def test_what_is_no_sweep_is_told_in_one_line(tmp_path):
+    with pytest.raises(DataError, match=r"expected the directory of a sweep, with sweep\.yaml in it"):
+        read_sweep(tmp_path)
+    for text in ("", "[", "name: a\n", "name: a\naxes: {}\ntable: null\ncells: [{}]\n"):
+        (tmp_path / "sweep.yaml").write_text(text)
+        with pytest.raises(DataError, match=r"sweep\.yaml is damaged"):
+            read_sweep(tmp_path)
+
+
+class Clockwork(Workers):
+    """Ends the run that has the fewest seconds left, as processes do whose times are known; some fail."""
+
+    def __init__(self, capacity: int, seconds: dict[str, float], failing: tuple[str, ...] = ()) -> None:
+        self.capacity = capacity
+        self.seconds, self.failing = seconds, failing
+        self.running: dict[Path, float] = {}
+        self.order: list[str] = []
+
+    def start(self, path):
+        slug = path.name.rsplit("-", 1)[0]
+        assert len(self.running) < self.capacity
+        self.order.append(slug)
+        self.running[path] = self.seconds[slug.split("-")[0]]
+
+    def ended(self, seconds):
+        path = min(self.running, key=self.running.__getitem__)
+        spent = self.running.pop(path)
+        self.running = {other: left - spent for other, left in self.running.items()}
+        if path.name.rsplit("-", 1)[0] in self.failing:
+            return [Ended(path, "it broke")]
+        slug = path.name.split("-")[0]
+        text = json.dumps({"status": "completed", "wall_seconds": self.seconds[slug]})
+        (path / "result.json").write_text(text)
+        return [Ended(path)]
+
+    def close(self):
+        self.running = {}
+
+
+def run(sweep, workers, times=None):
+    _, cells, directory = sweep
+    board = Board(Console(quiet=True), Tally(len(cells)), times or Times())
+    return Schedule(directory, workers, board).run(cells), board.tally
+
+
+def test_unknown_families_come_first_then_the_longest_cells(tmp_path):
+    axes = {"recovery": ["mask", "zero", "mean"], "seed": [0, 1, 2]}
+    definition = read_definition(write_sweep(tmp_path, toy_settings("mask"), axes=axes))
+    sweep = definition, matrix(definition, tmp_path), SweepDirectory(tmp_path / "out")
+    workers = Clockwork(2, {"mask": 10.0, "zero": 30.0, "mean": 15.0})
+    failures, tally = run(sweep, workers)
+    assert failures == []
+    assert workers.order[:3] == ["mask-seed0", "zero-seed0", "mean-seed0"]
+    assert workers.order[3:] == ["zero-seed1", "zero-seed2", "mean-seed1", "mean-seed2", "mask-seed1", "mask-seed2"]
+    assert (tally.complete, tally.failed) == (9, 0)
+
+
+def test_a_failed_cell_stops_no_other(sweep):
+    workers = Clockwork(1, {"mask": 1.0, "zero": 1.0}, failing=("mask-seed1",))
+    failures, tally = run(sweep, workers)
+    assert [(failure.cell.slug, failure.reason) for failure in failures] == [("mask-seed1", "it broke")]
+    assert (tally.complete, tally.failed) == (3, 1)
+    assert len(workers.order) == 4
+
+
+def test_times_are_learnt_from_cells_that_differ_in_the_seed_alone(sweep):
+    _, cells, directory = sweep
+    end(directory.begin(cells[0]), seconds=10.0)
+    states = [(cell, directory.state(cell)) for cell in cells]
+    times = learn_from_disk(directory, states)
+    assert [times.known(cell) for cell in cells] == [10.0, 10.0, None, None]
+    assert [times.guess(cell) for cell in cells] == [10.0, 10.0, 10.0, 10.0]  # as long a round, as many rounds
+    assert Times().guess(cells[0]) is None
+
+
+def test_the_table_of_cells_lists_labels_hash_state_and_time(sweep):
+    _, cells, directory = sweep
+    end(directory.begin(cells[0]), seconds=10.0)
+    states = [(cell, directory.state(cell)) for cell in cells]
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(cell_table(states, learn_from_disk(directory, states)))
+    text = console.export_text()
+    assert [word in text for word in ("recovery", "seed", cells[0].sha256[:10], "complete", "missing", "0:00:10")] == (
+        [True] * 6
+    )
+
+
+def test_a_terminal_gets_a_live_table_and_a_pipe_gets_lines(sweep, capsys):
+    _, cells, directory = sweep
+    assert isinstance(board_for(Console(force_terminal=True), Tally(1), Times()), LiveBoard)
+    board = board_for(Console(), Tally(4), Times())
+    assert type(board) is Board
+    Schedule(directory, Clockwork(1, {"mask": 1.0, "zero": 1.0}, failing=("zero-seed1",)), board).run(cells)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 8
+    assert lines[0] == "started  recovery=mask, seed=0"
+    assert lines[1].startswith(
+        "complete recovery=mask, seed=0  0:00:00  (1 of 4 complete, 0 running, 3 waiting, ETA 0:0"
+    )
+    assert any(line.startswith("failed   recovery=zero, seed=1: it broke  0:00:00") for line in lines)
+
+
+def test_the_live_table_shows_round_and_time_of_what_runs(sweep):
+    _, cells, directory = sweep
+    console = Console(force_terminal=True, record=True, width=120, file=io.StringIO())
+    board = board_for(console, Tally(4), Times())
+
+    class Watched(Clockwork):
+        def ended(self, seconds):
+            path = next(iter(self.running))
+            (path / "checkpoints" / "round-000001").mkdir(parents=True, exist_ok=True)
+            console.print(board._table())
+            return super().ended(seconds)
+
+    board.open()
+    Schedule(directory, Watched(1, {"mask": 1.0, "zero": 1.0}), board).run(cells)
+    board.close()
+    text = console.export_text()
+    assert "recovery=zero, seed=1" in text
+    assert "1/2" in text
+    assert "3 of 4 complete, 1 running, 0 waiting, ETA 0:00:0" in text
