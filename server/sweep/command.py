@@ -16,7 +16,7 @@ from fedrecon_core.errors import FedReconError, RunError, one_line
 from server.sweep.cells import Cell, chosen, matrix
 from server.sweep.definition import Definition, read_definition
 from server.sweep.directory import SweepDirectory
-from server.sweep.forked import Forked, warm_up
+from server.sweep.forked import Forked
 from server.sweep.progress import Board, Tally, board_for
 from server.sweep.record import State
 from server.sweep.rehearsal import cell_table, estimate
@@ -67,8 +67,6 @@ def sweep(  # noqa: PLR0913 - a parameter per option of the command
     ray_address: RayOption = None,
 ) -> None:
     """Run a matrix of configs over all cores; the same command goes on later and skips what is complete."""
-    if ray_address is None:
-        warm_up()  # it imports while the cells are resolved
     definition = read_definition(config)
     cells = matrix(definition, config.resolve().parent, settings or [])
     asked = chosen(cells, definition.labels, only or [])

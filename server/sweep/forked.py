@@ -21,8 +21,8 @@ _FORKSERVER = multiprocessing.get_context("forkserver")
 PRELOADED = "server.sweep.preload"
 
 
-def warm_up() -> None:
-    """Start the process that cells are forked from, which then imports while this one goes on."""
+def _warm_up() -> None:
+    """Start the process that cells are forked from, which imports while this one goes on, and ends with it."""
     forkserver.set_forkserver_preload([PRELOADED])
     with _quiet_children():
         forkserver.ensure_running()
@@ -34,12 +34,13 @@ class Forked(Workers):
     def __init__(self, workers: int) -> None:
         self.capacity = workers
         self._running: dict[Path, Any] = {}
+        _warm_up()
 
     def start(self, path: Path) -> None:
         """Fork a process for the run; see ``Workers.start``."""
         # Not a daemon: a cell may start processes of its own, for example to load data.
         process = _FORKSERVER.Process(target=_live, args=(path,))
-        warm_up()  # it is there, unless someone ended it
+        _warm_up()  # it is there, unless someone ended it
         process.start()
         self._running[path] = process
 

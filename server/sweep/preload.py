@@ -11,6 +11,7 @@ import importlib
 
 from fedrecon_core.registry import discover
 from server.prepare import PACKAGES
+from strategies.code_hash import code_hash
 
 MODULES = (
     "server.cli",  # the main module of every process
@@ -30,3 +31,4 @@ for _name in MODULES:
         importlib.import_module(_name)
 with contextlib.suppress(Exception):
     discover(PACKAGES)
+code_hash()  # of the code that was imported here, should a file change while cells run

@@ -82,4 +82,4 @@ def estimate(states: Sequence[tuple[Cell, State]], times: Times, make: Callable[
     finally:
         workers.close()
     told = f"{len(left)} cells are left, about {clock(seconds)} with {workers.capacity} at a time"
-    return f"{told}; an estimate from {source}, as if a round took as long in every cell that none like it is known of"
+    return f"{told}; an estimate from {source}: a cell of which no other seed is known counts their mean per round"

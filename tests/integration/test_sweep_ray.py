@@ -1,0 +1,97 @@
+"""A sweep on a Ray cluster of two nodes on this machine: the same bytes, and the cluster stays."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from server.engines import processes
+from server.sweep.record import read_sweep
+from tests.toys.sweeps import write_sweep
+
+pytestmark = pytest.mark.simulation
+
+PROGRAMS = Path(sys.executable).parent
+AXES = {"rate": {"some": {}, "odd": {"missing.train.rate": {"m7": 0.5}}}, "seed": [0, 1]}
+
+
+@pytest.fixture
+def cluster():
+    """The address of a cluster of two nodes with one cpu each; nothing of it may be left."""
+    token = f"sw{uuid.uuid4().hex[:6]}"
+    home = Path("/tmp") / token  # short enough for Ray's sockets
+    home.mkdir()
+    environment = {**os.environ, **processes.environment(token), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def ray(*flags):
+        command = [PROGRAMS / "ray", "start", "--num-cpus=1", "--disable-usage-stats", *flags]
+        subprocess.run(command, env=environment, cwd=home, check=True, capture_output=True, timeout=180)
+
+    try:
+        local = ["--node-ip-address=127.0.0.1", "--include-dashboard=false", f"--temp-dir={home}/ray"]
+        ray("--head", f"--port={port}", *local)
+        ray(f"--address=127.0.0.1:{port}")
+        yield f"127.0.0.1:{port}"
+    finally:
+        processes.end(token)
+        deadline = time.monotonic() + 60
+        while processes.marked(token) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def sweep(folder, *arguments):
+    command = [PROGRAMS / "fedrecon", "sweep", "sweep.yaml", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=400)
+    return done.returncode, done.stdout, done.stderr
+
+
+def results(folder):
+    found = {}
+    for cell in read_sweep(folder).cells:
+        result = json.loads((cell.directory / "result.json").read_text())
+        found["-".join(cell.labels.values())] = result.get("parameters_sha256") or result["error"]
+    return found
+
+
+def test_cells_are_tasks_of_a_cluster_and_come_back_as_they_are_made_here(cluster, tmp_path):
+    write_sweep(tmp_path, axes=AXES)
+    code, out, err = sweep(tmp_path, "--ray-address", cluster)
+    assert code == 1, (out, err)
+    assert "2 of 4 cells failed" in err
+    assert out.count("failed: rate=odd, seed=") == 2
+    away = tmp_path / "runs" / "tiny"
+    code, out, _ = sweep(tmp_path, "--out", "here")
+    assert code == 1, out
+    assert results(away) == results(tmp_path / "here")
+    (cell,) = away.glob("cells/some-seed0-*")
+    left = {path.name for path in cell.iterdir()}
+    assert {"config.yaml", "manifest.json", "metrics.jsonl", "model", "report.html", "cell.log"} <= left
+    assert not left & {"checkpoints", "sites", "run.lock"}
+    assert "round 2/2" in (cell / "cell.log").read_text()
+    code, out, _ = sweep(
+        tmp_path, "--ray-address", cluster, "--only", "rate=some"
+    )  # the cluster is there, and all is done
+    assert code == 0
+    assert "2 cells, 2 complete" in out
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
+def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path, address):
+    write_sweep(tmp_path)
+    code, _, err = sweep(tmp_path, "--ray-address", address)
+    assert code == 2
+    assert err.startswith(
+        "fedrecon: --ray-address: expected HOST:PORT of a Ray cluster's head (`ray start --head` prin"
+    )
+    assert f"found {address}: " in err
