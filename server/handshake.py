@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from flwr.app import Message
@@ -14,18 +14,17 @@ from fedrecon_core.config import RunConfig
 from fedrecon_core.data.allocation import Allocation, Share, allocate
 from fedrecon_core.data.dataset import Dataset, load_dataset
 from fedrecon_core.data.site import open_site
-from fedrecon_core.data.statistics import Statistics, Sums, combine
+from fedrecon_core.data.statistics import Statistics, Sums, combine, same_values, site_sums
 from fedrecon_core.errors import ConfigError, RunError
 from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.state import TransferPlan
 from fedrecon_core.types import DatasetSpec
-from server.exchange import Deadline, Replies, exchange
+from server.exchange import Deadline, exchange
 from server.prepare import fitting
 from server.roster import DeployedRoster
 from strategies import messages
 from strategies.code_hash import code_hash
-from strategies.description import description
 from strategies.federation import Federation
 from strategies.messages import SiteInfo
 from strategies.wire import WireMeter
@@ -33,7 +32,8 @@ from strategies.wire import WireMeter
 POLL_SECONDS = 0.2
 ASKED = 16
 """How many simulated sites are asked who they are. What each holds is known to the server, which dealt it out; a few
-show whether the processes that act for them run this code on these data, and every reply of a round shows it again."""
+show whether the processes that act for them run this code on these values. Every reply of a round shows the hashes of
+code and data specification again, and no values."""
 
 
 @dataclass(frozen=True)
@@ -154,19 +154,17 @@ def _simulated(call: Call, central: Central) -> Started:
     federation = Federation(config, dataset.spec, call.run, {}, {}, {})
     federation.nodes = _hands(_wait_for_nodes(call.grid, config), sorted(allocation.train))
     federation.shares = dict(allocation.train)
-    replies = _ask(call.grid, federation, call.meter)
-    for name in replies.failures:
-        del federation.nodes[name]
-    federation.sites, found = _describe(federation.nodes, central)
-    for name, reply in sorted(replies.messages.items()):
-        _agree(messages.read_site(reply.content), federation.sites[name])
+    federation.sites = _dealt(central)
+    said = _ask(call, federation)
+    for name, info in said.items():
+        _agree(info, federation.sites[name])
+    federation.statistics = _statistics(call, said, central)
     federation.plans = _plans(recovery, {name: site.modalities for name, site in federation.sites.items()})
     federation.held_out = {"validation": allocation.validation, "test": allocation.test}
     federation.held_out_plans = {
         split: _plans(recovery, {name: _shown(share, dataset) for name, share in shares.items()})
         for split, shares in federation.held_out.items()
     }
-    federation.statistics = dict(call.statistics) or found
     return Started(federation, recovery, central, _stay, _stay)
 
 
@@ -193,24 +191,42 @@ def _hands(nodes: list[int], names: list[str]) -> dict[str, int]:
     return {name: nodes[index % len(nodes)] for index, name in enumerate(names)}
 
 
-def _describe(names: Iterable[str], central: Central) -> tuple[dict[str, SiteInfo], dict[str, Statistics]]:
-    """What each of ``names`` holds, without its sums, and the statistics over all of them, added up in this order.
+def _dealt(central: Central) -> dict[str, SiteInfo]:
+    """What each site should say of itself, but for its sums: for them its rows must be read."""
+    code, spec, dataset = code_hash(), central.dataset.spec.digest(), central.dataset
+    return {
+        name: SiteInfo(name, code, spec, _shown(share, dataset), len(share.samples), sums={})
+        for name, share in sorted(central.allocation.train.items())
+    }
 
-    It is what the sites would say, to the last bit, at a fraction of what messages cost. The sums of all sites would
-    not fit the memory where sites are many and samples large.
+
+def _statistics(call: Call, said: Mapping[str, SiteInfo], central: Central) -> dict[str, Statistics]:
+    """Those over all sites, in sorted order; where a resumed run knows them, only the sites that ``said`` who they are
+    are summed, to see that they hold the values that were dealt to them.
+
+    The server sums what it dealt out: to the last bit what sites on such a machine would say, at a fraction of what
+    messages cost. A site at a time: the sums of all would not fit the memory where sites are many and samples large.
     """
-    infos: dict[str, SiteInfo] = {}
 
     def sums() -> Iterator[Mapping[str, Sums]]:
-        for name in names:
+        for name in sorted(said if call.statistics else central.allocation.train):
             share = central.allocation.train[name]
-            data = open_site(central.dataset, share.samples, share.present, device=torch.device("cpu"))
-            info = description(name, code_hash(), data)
-            infos[name] = replace(info, sums={})
-            yield info.sums
+            known = site_sums(open_site(central.dataset, share.samples, share.present, device=torch.device("cpu")))
+            if name in said:
+                _hold_the_same(said[name], known)
+            yield known
 
-    statistics = combine(sums())
-    return infos, statistics
+    found = combine(sums())
+    return dict(call.statistics) or found
+
+
+def _hold_the_same(said: SiteInfo, known: Mapping[str, Sums]) -> None:
+    """``RunError`` where the sums that a site ``said`` are not those of the values that were dealt to it."""
+    strange = [name for name in known if name not in said.sums or not same_values(said.sums[name], known[name])]
+    if strange:
+        found = f"site {said.name} has other values of {', '.join(strange)} than were dealt to it"
+        told = "expected the same data on every machine, found other sums over its rows; compare what data.root holds"
+        raise RunError(f"{found}: {told}")
 
 
 def _plans(recovery: Recovery, held: Mapping[str, tuple[str, ...]]) -> dict[str, TransferPlan]:
@@ -219,23 +235,32 @@ def _plans(recovery: Recovery, held: Mapping[str, tuple[str, ...]]) -> dict[str,
     return {name: known[modalities] for name, modalities in held.items()}
 
 
-def _ask(grid: Grid, federation: Federation, meter: WireMeter) -> Replies:
-    """Ask the first ``ASKED`` sites who they are; ``RunError`` where fewer than ``sites.min`` of them (default: all)
-    answer."""
+def _ask(call: Call, federation: Federation) -> dict[str, SiteInfo]:
+    """What the first ``ASKED`` sites say of themselves. ``RunError`` where more of them fail than ``sites.min`` leaves
+    out of all sites (default: none), or all do.
+
+    One that fails stays in the run: what it holds is known, the rounds count its failures as they do those of a site
+    that was not asked, and a fault that passes changes neither the statistics nor who is sampled.
+    """
+    names = sorted(federation.nodes)
     asked = [
         Message(
             messages.write_order(federation.order(name, 0)),
             dst_node_id=federation.nodes[name],
             message_type=messages.DESCRIBE_TYPE,
         )
-        for name in sorted(federation.nodes)[:ASKED]
+        for name in names[:ASKED]
     ]
-    replies = exchange(grid, asked, deadline_of(federation.config), meter)
-    count, least = len(asked), min(federation.config.sites.min or len(asked), len(asked))
-    if len(replies.messages) < least:
-        answered = f"{len(replies.messages)} of the {count} sites that were asked said who they are"
-        raise RunError(f"{answered}, at least {least} must (sites.min). {replies.reasons()}")
-    return replies
+    replies = exchange(call.grid, asked, deadline_of(call.config), call.meter)
+    least = call.config.sites.min or len(names)
+    spare = min(max(len(names) - least, 0), len(asked) - 1)
+    if len(replies.failures) > spare:
+        answered = f"{len(replies.messages)} of the {len(asked)} sites that were asked said who they are"
+        told = f"of all {len(names)} at least {least} must be there (sites.min), so that at most {spare} may fail here"
+        raise RunError(f"{answered}; {told}. {replies.reasons()}")
+    if replies.failures:
+        call.tell(f"round 0: {replies.answered()}; {replies.reasons()}")
+    return {name: messages.read_site(reply.content) for name, reply in sorted(replies.messages.items())}
 
 
 def deadline_of(config: RunConfig) -> Deadline:

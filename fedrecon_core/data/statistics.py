@@ -19,6 +19,9 @@ Sums = tuple[float, list[float], list[float]]
 FLAT = 1e-7
 """A feature whose standard deviation is below this share of its root mean square is constant, as far as float32 can
 tell: it is centred and not stretched. A share, since a unit may be as small as a tesla of a brain's field."""
+ROUNDING = 1e-10
+"""By how much sums over the same values may differ, as a share of the sum of squares, or, for the sums, of its root
+times that of the count, which no sum exceeds: kinds of processors, and GPUs, add in orders of their own."""
 BLOCK = 4 << 20
 """Bytes of stored values that are summed together. The number of rows in a block follows from the modality's shape
 alone, so that the sums do not depend on whether a file is mapped or a site was dealt out."""
@@ -55,6 +58,18 @@ def _summed(modality: ModalitySpec, column: Column, rows: Tensor) -> Sums:
         values = column.steps(block).reshape(-1, *modality.features).flatten(1).double()
         count, total, squares = count + len(values), total + values.sum(0), squares + values.square_().sum(0)
     return float(count), total.tolist(), squares.tolist()
+
+
+def same_values(one: Sums, other: Sums) -> bool:
+    """Whether both may be sums over the same values, which makes them equal but for ``ROUNDING``."""
+    (count, *sums), (count_too, *sums_too) = one, other
+    if count != count_too or list(map(len, sums)) != list(map(len, sums_too)):
+        return False
+    mine, theirs = np.asarray(sums), np.asarray(sums_too)
+    slack = ROUNDING * np.stack([np.sqrt(count * mine[1]), mine[1]])
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        near = np.abs(mine - theirs) < slack
+    return bool((near | (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))).all())
 
 
 def combine(sites: Iterable[Mapping[str, Sums]]) -> dict[str, Statistics]:

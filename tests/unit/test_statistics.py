@@ -1,5 +1,6 @@
 """Federation-wide statistics from the sites' sums against NumPy over everything at once."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from fedrecon_core.data import site, statistics
 from fedrecon_core.data.folder.opening import open_folder
 from fedrecon_core.data.folder.write import write_folder
 from fedrecon_core.data.site import Column, open_site, own_site
-from fedrecon_core.data.statistics import Statistics, after_scaling, combine, scaled, site_sums
+from fedrecon_core.data.statistics import Statistics, after_scaling, combine, same_values, scaled, site_sums
 from tests.toys.federation import CPU, everything, tiny_dataset, toy_site, toy_spec
 from tests.toys.folders import content
 
@@ -148,3 +149,37 @@ def test_scaling_follows_the_values_to_their_device():
 def test_small_units_are_scaled_and_constants_are_not():
     known = Statistics(torch.tensor([0.0, 3e-12, 7.0, 0.0, 1e5]), torch.tensor([2e-12, 1e-12, 1e-9, 0.0, 0.05]))
     assert known.varies.tolist() == [True, True, False, False, True]
+
+
+# --- sums of two places -----------------------------------------------------------------------------------------------
+
+
+def sums_of(values: np.ndarray, order: np.ndarray | None = None) -> tuple[float, list[float], list[float]]:
+    """The sums over float32 [N, F], one value after the other in ``order``."""
+    rows = values.astype(np.float64)[slice(None) if order is None else order]
+    return float(len(rows)), np.cumsum(rows, axis=0)[-1].tolist(), np.cumsum(rows**2, axis=0)[-1].tolist()
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (0.0, 1e-9), (1e4, 1.0), (-3.0, 1e9)])
+def test_the_order_in_which_values_are_added_makes_no_other_values(shift, scale):
+    draw = np.random.default_rng(0)
+    values = ((draw.standard_normal((20_000, 3)) + shift) * scale).astype(np.float32)
+    one, other = sums_of(values), sums_of(values, draw.permutation(len(values)))
+    assert one != other
+    assert same_values(one, other) and same_values(other, one)
+    changed = values.copy()
+    changed[17, 1] = values[18, 1]
+    assert not same_values(one, sums_of(changed)) and not same_values(sums_of(changed), one)
+
+
+def test_other_counts_and_features_are_other_values():
+    one = (2.0, [1.0, 0.0], [1.0, 0.0])
+    assert same_values(one, one)
+    assert not same_values(one, (3.0, [1.0, 0.0], [1.0, 0.0]))
+    assert not same_values(one, (2.0, [1.0], [1.0]))
+    assert not same_values(one, (2.0, [1.0, 0.0], [1.0]))
+    assert not same_values(one, (2.0, [1.0, 1e-300], [1.0, 0.0]))
+    assert not same_values(one, (2.0, [1.0, math.nan], [1.0, math.nan]))
+    for odd in (math.nan, math.inf):
+        gap = (2.0, [1.0, odd], [1.0, odd])
+        assert same_values(gap, gap) and not same_values(gap, one) and not same_values(one, gap)
