@@ -71,14 +71,19 @@ class SweepDirectory:
 
     def begin(self, cell: Cell) -> RunDirectory:
         """The cell's run directory, ready to be worked on: with its present config (the machine that began it may have
-        had another ``data.root``), and without the verdict on an earlier attempt."""
+        had another ``data.root``), and without the verdict on an earlier attempt.
+
+        Raises:
+            FedReconError: another process is at work on it, or it cannot be written.
+        """
         run = self.run_of(cell)
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{run.path} cannot be written: {error.strerror}") from None
-        write_text(run.config, cell.config.to_yaml())
-        run.forget_result()
+        with run.lock(LOCK_SECONDS):
+            write_text(run.config, cell.config.to_yaml())
+            run.forget_result()
         return run
 
     def log(self, cell: Cell) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedrecon_core.errors import FedReconError
 from server import checkpoint
 from server.sweep.cells import Cell
 from server.sweep.directory import SweepDirectory
@@ -65,9 +66,13 @@ class Schedule:
         return cell
 
     def _start(self, cell: Cell) -> None:
-        run = self._directory.begin(cell)
+        run = self._directory.run_of(cell)
         self._running[run.path] = Running(cell, run.path, time.monotonic(), checkpoint.newest_round(run.checkpoints))
         self._board.started(self._running[run.path])
+        try:
+            self._directory.begin(cell)
+        except FedReconError as error:
+            return self._settle(Ended(run.path, str(error)))
         self._workers.start(run.path)
 
     def _settle(self, ended: Ended) -> None:

@@ -205,6 +205,18 @@ def test_a_failed_cell_stops_no_other(sweep):
     assert len(workers.order) == 4
 
 
+def test_a_cell_that_another_process_works_on_is_left_to_it_and_stops_no_other(sweep):
+    _, cells, directory = sweep
+    taken = directory.begin(cells[2])
+    before = taken.config.stat().st_mtime_ns
+    with taken.lock():
+        failures, tally = run(sweep, Clockwork(2, {"mask": 1.0, "zero": 1.0}))
+    assert [failure.cell.slug for failure in failures] == ["zero-seed0"]
+    assert "is being worked on by process" in failures[0].reason
+    assert (tally.complete, tally.failed) == (3, 1)
+    assert (taken.config.stat().st_mtime_ns, taken.result.exists()) == (before, False)
+
+
 def test_times_are_learnt_from_cells_that_differ_in_the_seed_alone(sweep):
     _, cells, directory = sweep
     end(directory.begin(cells[0]), seconds=10.0)
