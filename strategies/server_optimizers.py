@@ -20,9 +20,8 @@ from fedrecon_core.state import State
 Name = Literal["sgd", "adam", "yogi", "adagrad"]
 
 ADAPTIVE_LR = 0.03
-"""The default of optimisers whose step has the size of ``lr``. HAPT by subjects (15 rounds, half of the sensors absent,
-``mask``, one seed): validation macro-F1 of 66 to 71 with Adam at the sites, where plain averages come to 67, and 56 to
-60 with SGD, where they come to 55. A third of it learns more slowly, three times as much spoils the model."""
+"""The default of optimisers whose step has the size of ``lr``, whatever the size of the sites' steps: with it each of
+them learns the toy federation in 20 rounds, from sites with Adam and with SGD (``test_server_optimizers.py``)."""
 
 
 class Yogi(Optimizer):
