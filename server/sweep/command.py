@@ -117,8 +117,7 @@ def _run(plan: Plan, make: Callable[[], Workers]) -> None:
     _notes(console, plan)
     times = learn_from_disk(directory, plan.states)
     board = board_for(console, Tally(len(plan.states), len(complete)), times)
-    if plan.left:
-        _conclude(console, plan, _through(plan, make(), board))
+    _conclude(console, plan, _through(plan, make(), board) if plan.left else [])
 
 
 def _through(plan: Plan, workers: Workers, board: Board) -> list[Failure]:
