@@ -8,12 +8,15 @@ import pytest
 
 from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, STRATEGIES, discover
 from server.prepare import load_config
+from server.sweep.cells import matrix
+from server.sweep.definition import read_definition
 
 discover((*CORE_PACKAGES, "strategies"))
 
 pytestmark = pytest.mark.quick
 PROJECT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((PROJECT / "configs").rglob("*.yaml"))
+SWEEPS = [path for path in CONFIGS if path.parent.name == "sweeps"]
 
 
 def told(path: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -44,7 +47,10 @@ COMMENTS = [(path, *one) for path in CONFIGS for one in told(path)]
 )
 def test_settings_in_a_comment_are_taken(path, config, settings, tmp_path):
     taken = [f"data.root={tmp_path}" if one.startswith("data.root=") else one for one in settings]
-    load_config(config, taken)
+    if config in SWEEPS:
+        assert matrix(read_definition(config), config.parent, taken)
+    else:
+        load_config(config, taken)
 
 
 def test_settings_that_stand_together_are_found_together_over_lines():
