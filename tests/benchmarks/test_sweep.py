@@ -1,6 +1,8 @@
 """The share of two cores that a sweep of 40 small cells keeps at work, from the command's first moment to its last.
 
-Run with ``pytest -m benchmark -s tests/benchmarks/test_sweep.py`` on a machine that does nothing else.
+Run with ``pytest -m benchmark -s tests/benchmarks/test_sweep.py``. On a machine that does other things as well, time in
+which its processes were ready to run and waited for a core counts as work: the sweep asked for it. With two cores
+of its own it waits for none, and the share is the plain one of CPU time.
 """
 
 from __future__ import annotations
@@ -10,11 +12,16 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import time
+import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from server.engines import processes
 
 CORES = 2
 AIM = 0.95
@@ -45,17 +52,48 @@ def cpu_seconds_of_all_below() -> float:
             return used.ru_utime + used.ru_stime
 
 
+class Waits:
+    """Watches how long the processes that carry a token were ready to run and waited for a core."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._seconds: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.1):
+            for process in processes.marked(self._token):
+                for path in Path(f"/proc/{process}/task").glob("*/schedstat"):
+                    with suppress(OSError):  # it has ended
+                        self._seconds[str(path)] = int(path.read_text().split()[1]) / 1e9
+
+    def seconds(self) -> float:
+        """The sum over all threads; the last 0.1 s of each are not in it."""
+        self._stop.set()
+        self._thread.join()
+        return sum(self._seconds.values())
+
+
 def test_forty_small_cells_keep_two_cores_busy(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE), encoding="utf-8")
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(SWEEP), encoding="utf-8")
-    assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
-    before = cpu_seconds_of_all_below()
+    adopt = ctypes.CDLL(None).prctl
+    assert adopt(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    before, token = cpu_seconds_of_all_below(), uuid.uuid4().hex
     command = [sys.executable, "-m", "server.cli", "sweep", "sweep.yaml", "--workers", str(CORES)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    began = time.perf_counter()
+    path = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": path, **processes.environment(token)}
+    waits, began = Waits(token), time.perf_counter()
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     wall = time.perf_counter() - began
-    used = cpu_seconds_of_all_below() - before
+    used, waited = cpu_seconds_of_all_below() - before, waits.seconds()
+    adopt(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
     assert done.returncode == 0, done.stdout + done.stderr
-    print(f"\n40 cells, {wall:.1f} s, {used:.1f} CPU seconds: {used / wall / CORES:.3f} of {CORES} cores (aim {AIM})")
-    assert used / wall / CORES >= AIM
+    share = (used + waited) / wall / CORES
+    print(
+        f"\n40 cells in {wall:.1f} s: {used:.1f} s of CPU time ({used / wall / CORES:.3f} of {CORES} cores), ", end=""
+    )
+    print(f"{waited:.1f} s of waiting for a core: {share:.3f} together (aim {AIM})")
+    assert share >= AIM
