@@ -34,7 +34,8 @@ class Sites(Frozen):
 
 class Updates(Frozen):
     """Which updates are too large to be taken: more than ``limit`` times the median norm of the sites that hold the
-    group, where at least ``least`` do, else more than ``limit`` times the most that a site sent before. Null takes all."""
+    group, where at least ``least`` do, else more than ``limit`` times the most that a site sent before. Null takes
+    all."""
 
     limit: float | None = Field(default=20.0, gt=1)
     least: int = Field(default=4, ge=3)
