@@ -83,7 +83,7 @@ class Site(ABC):
     @property
     def shelf(self) -> DiskShelf:
         """What it keeps from round to round."""
-        return DiskShelf(self.folder, self.order.round)
+        return DiskShelf(self.folder, self.order.round, self.order.accepted)
 
 
 @lru_cache(maxsize=8)

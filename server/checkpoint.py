@@ -15,6 +15,7 @@ from fedrecon_core.data.statistics import Statistics
 from fedrecon_core.disk import DISK_ERRORS, reason, sync
 from fedrecon_core.errors import RunError
 from fedrecon_core.state import State, flat, nested
+from strategies.messages import Accepted
 
 KEPT = 2
 """Checkpoints that stay; the newest complete one is enough to resume, the other is there should it be damaged. Sites
@@ -44,6 +45,7 @@ class Training:
     best_quality: dict[str, float] = field(default_factory=dict)
     statistics: dict[str, Statistics] = field(default_factory=dict)
     norms: dict[str, dict[str, float]] = field(default_factory=dict)
+    accepted: dict[str, Accepted] = field(default_factory=dict)
     bytes_down: int = 0
     bytes_up: int = 0
     wire_bytes: int = 0
@@ -83,8 +85,9 @@ def _write(folder: Path, training: Training) -> None:
     parts |= {f"statistics/{name}": {"mean": s.mean, "std": s.std} for name, s in training.statistics.items()}
     # the best groups may be the current ones, and safetensors refuses tensors that share memory
     save_file({key: tensor.clone() for key, tensor in flat(parts).items()}, folder / "state.safetensors")
-    plain = {key: value for key, value in vars(training).items() if key not in (*_PARTS, "best", "statistics")}
-    text = json.dumps({**plain, "best": asdict(training.best)}, indent=1)
+    plain = {key: value for key, value in vars(training).items() if key not in (*_PARTS, "statistics")}
+    accepted = {site: asdict(found) for site, found in training.accepted.items()}
+    text = json.dumps({**plain, "best": asdict(training.best), "accepted": accepted}, indent=1)
     (folder / "state.json").write_text(text, encoding="utf-8")
     for file in folder.iterdir():
         sync(file)
@@ -107,6 +110,7 @@ def load_newest(folder: Path) -> Training | None:
         return None
     try:
         plain = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+        plain["accepted"] = {site: Accepted(**known) for site, known in plain["accepted"].items()}
         tensors = load_file(found[-1] / "state.safetensors")
     except Exception as error:
         where = "from the one before" if len(found) > 1 else "from the start: it is the only one"

@@ -49,6 +49,7 @@ class Rounds:
     def run(self) -> dict[str, Any]:
         """Run what is left of the run, test the best model, and return the result's fields."""
         self._before, self._norms = self.training.wall_seconds, self.training.norms
+        self.started.federation.accepted.update(self.training.accepted)
         self._described = dict(self.started.federation.sites)  # in the manifest
         for round_ in range(self.training.round + 1, self.config.rounds + 1):
             self._round(round_)
@@ -79,6 +80,7 @@ class Rounds:
         training.groups = {g: messages.unpack_group(r) for g, r in messages.unflatten(arrays).items()}
         training.round, training.norms = round_, self._norms
         training.trained, training.quality = dict(federation.trained), dict(federation.quality)
+        training.accepted = dict(federation.accepted)
         training.strategy = self.strategy.state()
         training.train_seconds += seconds
 
@@ -99,8 +101,10 @@ class Rounds:
         else:
             share = f"the quorum is {self.config.sites.quorum:.0%} (sites.quorum)"
             raise RunError(f"round {round_} failed {attempt} times: {replies.answered()}, {share}. {replies.reasons()}")
-        ordered = [replies.messages[name] for name in sorted(replies.messages)]
-        arrays, losses = self.strategy.aggregate_train(round_, ordered)
+        ordered = {name: replies.messages[name] for name in sorted(replies.messages)}
+        arrays, losses = self.strategy.aggregate_train(round_, ordered.values())
+        taken = {name: messages.read_numbers(reply.content) for name, reply in ordered.items()}
+        self.started.federation.accept(round_, taken, self.strategy.left_out)
         for remark in self.strategy.remarks:
             self.progress.note(f"round {round_}: {remark}")
         self.strategy.remarks.clear()

@@ -62,6 +62,8 @@ class FedAvg(Strategy):
         self._reads_statistics: bool = recovery.reads_statistics
         self.remarks: list[str] = []
         """What a person should know of the last aggregation; whoever tells it takes it out."""
+        self.left_out: set[str] = set()
+        """Groups that sites sent and the last aggregation left as they were: too few for a robust average."""
         self._current: dict[str, ArrayRecord] = {}
         self._bundles: dict[str, ArrayRecord] = {}
 
@@ -123,7 +125,7 @@ class FedAvg(Strategy):
         received = [messages.read_result(reply.content) for reply in replies]
         if not received:
             return None, None
-        updated = dict(self._current)
+        updated, self.left_out = dict(self._current), set()
         for group in self._current:
             holders = self.holders(group, received)
             if holders and self._enough(group, len(holders)):
@@ -151,6 +153,7 @@ class FedAvg(Strategy):
         if robust is None or holders >= robust.least:
             return True
         self.remarks.append(f"{group} stays as it is: {robust.rule} needs {robust.least} sites, {holders} sent it")
+        self.left_out.add(group)
         return False
 
     def check(self, groups: Iterable[str]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedrecon_core import seeding
 from fedrecon_core.config import RunConfig
@@ -13,7 +13,7 @@ from fedrecon_core.data.statistics import Statistics
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import TransferPlan
 from fedrecon_core.types import DatasetSpec
-from strategies.messages import Order, SiteInfo
+from strategies.messages import Accepted, Order, SiteInfo, TrainReply
 
 
 def share_of(share: float, count: int) -> int:
@@ -28,7 +28,8 @@ class Federation:
 
     ``sites`` and ``plans`` keep a site that has left: it may come back. ``shares`` and ``held_out`` are what the server
     deals out in a simulation; ``held_out_plans`` gives, per split, the groups that each site's evaluation needs.
-    ``trained`` counts, per group, the samples that it was trained on so far; ``quality`` holds the mappings' scores.
+    ``trained`` counts, per group, the samples that it was trained on so far; ``quality`` holds the mappings' scores;
+    ``accepted`` says, by site, which version of what it keeps fits what the server knows.
     """
 
     config: RunConfig
@@ -43,6 +44,7 @@ class Federation:
     statistics: dict[str, Statistics] = field(default_factory=dict)
     trained: dict[str, int] = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
+    accepted: dict[str, Accepted] = field(default_factory=dict)
     config_json: str = ""
 
     def __post_init__(self) -> None:
@@ -52,7 +54,17 @@ class Federation:
     def order(self, name: str, round_: int, split: str = "train") -> Order:
         """The order for the site ``name`` in round ``round_``, over its samples of ``split``."""
         shares = self.shares if split == "train" else self.held_out.get(split, {})
-        return Order(name, self.config_json, round_, self.run, shares.get(name))
+        order = Order(name, self.config_json, round_, self.run, shares.get(name))
+        return replace(order, accepted=self.accepted.get(name, order.accepted))
+
+    def accept(self, round_: int, replies: Mapping[str, TrainReply], left_out: Set[str]) -> None:
+        """Remember that ``replies`` (by site) are in the averages of ``round_``, but for the groups ``left_out``: those
+        of their sites that keep a state go on from what they kept beside them."""
+        for name, reply in replies.items():
+            if reply.kept:
+                before = self.accepted.get(name, Accepted())
+                older = {group: before.of(group) for group in sorted(left_out & set(reply.counts))}
+                self.accepted[name] = Accepted(round_, older)
 
     def plan(self, name: str, split: str = "train") -> TransferPlan:
         """The groups that the site needs for training, or for evaluation on ``split``."""

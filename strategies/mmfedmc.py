@@ -142,8 +142,9 @@ def first_places(losses: Sequence[float], wanted: int, rank: Literal["lowest", "
 
 
 class ModalitySelection(LocalHook):
-    """Chooses what goes back. The rounds of the last uploads are the site's own: one whose reply was lost, or was not
-    among the sites that the server averaged, counts as sent. ``fusion`` is asked what decides over a sample."""
+    """Chooses what goes back. The rounds of the last uploads are the site's own: a reply that was not among the sites
+    that the server averaged counts as sent, one that was lost or refused does not. ``fusion`` is asked what decides
+    over a sample."""
 
     _workshop: Workshop
 

@@ -120,7 +120,7 @@ class Correction(LocalHook):
 
     def end(self, paces: Mapping[str, Pace]) -> tuple[dict[str, State], dict[str, State]]:
         """What goes back is c + (new c_i - c_i), the c that this site alone would make: (w0 - w1) / a. A group that was
-        not trained keeps its c_i, and so does one that diverged: the server refuses it, and the site may begin anew."""
+        not trained keeps its c_i, and so does one that diverged."""
         beside, kept = {}, dict(self._kept)
         for group, pace in paces.items():
             if group in self._change:
@@ -152,8 +152,9 @@ class Scaffold(FedAvg):
     """Holds the sum of the sites' control variates of each group, in float64, since c is their mean over all sites that
     hold the group: N of them, which grows when a site joins. A group that nobody returned keeps its c.
 
-    c and the c_i fit each other as long as the server takes what a site kept. A reply that is lost or refused leaves
-    the site's c_i changed and c as it was; the site's later replies do not tell of that change again.
+    c and the c_i fit each other, since a site goes on from the c_i that it kept beside its last accepted reply, group
+    by group: a reply that is lost or refused, or a group that too few sites sent for a robust average, changes neither.
+    A site that has lost its c_i, which are in the sums, cannot begin anew with zero; ``client.shelf`` refuses it.
     """
 
     Params = ScaffoldParams
@@ -207,7 +208,9 @@ class Scaffold(FedAvg):
     def _take(self, answers: Sequence[messages.TrainReply], group: str) -> None:
         """c+ = c + S/N (mean of what the S sites would make of c alone - c), on the sums: N c+ = N c + S (mean - c)."""
         name, robust = variate_group(group), self._robust(group)
-        if not answers or (robust is not None and len(answers) < robust.least):
+        if robust is not None and len(answers) < robust.least:
+            self.left_out.add(group)
+        if not answers or group in self.left_out:
             return
         weights = [self._weight(reply.counts[name]) for reply in answers]
         alone = [_minus(messages.unpack_group(reply.groups[name]), None) for reply in answers]

@@ -16,8 +16,9 @@ from fedrecon_core.types import Batch
 
 @dataclass(frozen=True)
 class Memory:
-    """``kept``: what this site's ``end`` kept in an earlier round; ``received``: the groups that the strategy's server
-    half sent beside those of the plan, by their names (``strategy_group``). Both may be empty."""
+    """``kept``: what this site's ``end`` kept in the last round whose reply the server accepted; ``received``: the
+    groups that the strategy's server half sent beside those of the plan, by their names (``strategy_group``). Both may
+    be empty."""
 
     kept: Mapping[str, State] = field(default_factory=dict)
     received: Mapping[str, State] = field(default_factory=dict)
@@ -56,7 +57,8 @@ class LocalHook:
 
     def end(self, paces: Mapping[str, Pace]) -> tuple[dict[str, State], dict[str, State]]:
         """Last of all, with the pace of every group that goes back: groups of the strategy's own to upload beside them
-        (named by ``strategy_group``), and what to keep at the site for the next round."""
+        (named by ``strategy_group``), and what to keep at the site for the next round. What is kept of a group goes by
+        the group's name, so that it stays as it was where the server leaves that group out of its average."""
         return {}, {}
 
     def predictions(self, scoring: Scoring) -> Predictions:

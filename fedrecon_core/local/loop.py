@@ -32,13 +32,15 @@ class LocalJob:
 
 @dataclass(frozen=True)
 class LocalResult:
-    """What goes back: trained groups, what passed through them, and how the stages went."""
+    """What goes back: trained groups, what passed through them, and how the stages went. ``kept``: whether the
+    strategy's local half keeps anything at the site beside this result."""
 
     groups: dict[str, State]
     counts: dict[str, int]
     real: dict[str, int]
     quality: dict[str, float]
     stages: list[StageReport]
+    kept: bool = False
 
 
 def train_locally(job: LocalJob, modules: Groups) -> LocalResult:
@@ -50,7 +52,7 @@ def train_locally(job: LocalJob, modules: Groups) -> LocalResult:
     for name, state in job.received.items():
         write_group(modules[name], state)
     workshop = _workshop(job, modules)
-    job.hook.begin(workshop, Memory(job.shelf.load("hook"), job.beside))
+    job.hook.begin(workshop, Memory(job.shelf.load_accepted("hook"), job.beside))
     stages = job.recovery.stages(workshop)
     reports = [_run(stage, job, workshop) for stage in stages]
     trained = {g: n for report in reports for g, n in report.counts.items() if g in job.plan.upload and n > 0}
@@ -58,9 +60,11 @@ def train_locally(job: LocalJob, modules: Groups) -> LocalResult:
     real = {g: n for report in reports for g, n in report.real.items() if g in counts}
     quality = {g: score for g, score in workshop.quality.items() if g in counts}
     groups = {name: read_group(modules[name]) for name in sorted(counts)}
-    beside = _close(job, {g: pace for g, pace in _paces(stages, reports, job).items() if g in counts})
+    beside, kept = job.hook.end({g: pace for g, pace in _paces(stages, reports, job).items() if g in counts})
+    if kept:
+        job.shelf.save("hook", kept)
     counts.update({group: len(job.data) for group in beside})
-    return LocalResult({**groups, **beside}, counts, real, quality, reports)
+    return LocalResult({**groups, **beside}, counts, real, quality, reports, bool(kept))
 
 
 def _workshop(job: LocalJob, modules: Groups) -> Workshop:
@@ -94,11 +98,3 @@ def _paces(stages: list[Stage], reports: list[StageReport], job: LocalJob) -> di
         phase = _phase(stage, job)
         paces.update(dict.fromkeys(stage.trains, Pace(report.steps, phase.lr, phase.momentum)))
     return paces
-
-
-def _close(job: LocalJob, paces: Mapping[str, Pace]) -> dict[str, State]:
-    """Let the strategy's local half finish; keep its state at the site and return the groups that it adds."""
-    beside, kept = job.hook.end(paces)
-    if kept:
-        job.shelf.save("hook", kept)
-    return beside

@@ -63,7 +63,12 @@ class Shelf(Protocol):
     """What a site remembers between rounds: named sets of groups, on its own disk."""
 
     def load(self, name: str) -> dict[str, State]:
-        """The set kept under ``name``; empty if there is none."""
+        """The set kept last under ``name``; empty if there is none."""
+        ...
+
+    def load_accepted(self, name: str) -> dict[str, State]:
+        """The set kept under ``name`` beside the last reply that the server accepted; empty before the first one. What
+        was kept beside others does not count: the server knows nothing of it."""
         ...
 
     def save(self, name: str, groups: Mapping[str, State]) -> None:

@@ -29,6 +29,7 @@ from strategies.messages.groups import (
 )
 from strategies.messages.kinds import DESCRIBE, DESCRIBE_TYPE, LOCAL, LOCAL_TYPE, SITE, SITE_TYPE, MetricValues
 from strategies.messages.orders import (
+    Accepted,
     Order,
     addressee,
     read_knowledge,
@@ -48,6 +49,7 @@ __all__ = [
     "LOCAL_TYPE",
     "SITE",
     "SITE_TYPE",
+    "Accepted",
     "Holding",
     "Identity",
     "MetricValues",

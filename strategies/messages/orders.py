@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +17,31 @@ from strategies.messages.kinds import MetricValues
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """What the server accepted of all that a site kept beside its replies: the version of ``round`` (0: none yet), but
+    of the groups in ``older``, which that round left out of its average, the version of an earlier one."""
+
+    round: int = 0
+    older: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, group: str) -> int:
+        """The round whose version of ``group`` counts."""
+        return self.older.get(group, self.round)
+
+    @property
+    def rounds(self) -> set[int]:
+        """The rounds whose versions are needed."""
+        return {self.round, *self.older.values()} - {0}
+
+
+@dataclass(frozen=True)
 class Order:
     """What every message to a site carries. ``site`` is the site that it is for: in a simulation the nodes only lend
     their hands, and any of them may act for any site. ``config`` is the resolved config as JSON, ``run`` the run
     directory under which a simulated site keeps its state where the run config does not name one, or the run's identity
     under which a site keeps it in its own folder; ``share`` a simulated site's samples and masks (None: it has its
-    own), ``training`` those of its training samples beside a ``share`` of another split."""
+    own), ``training`` those of its training samples beside a ``share`` of another split; ``accepted`` says with which
+    version of its state it is to go on."""
 
     site: str
     config: str
@@ -29,12 +49,15 @@ class Order:
     run: str
     share: Share | None = None
     training: Share | None = None
+    accepted: Accepted = Accepted()
 
 
 def write_order(order: Order) -> RecordDict:
-    """The records ``run`` and, for a simulated site, ``assignment`` and perhaps ``training``."""
+    """The records ``run``, ``accepted`` and, for a simulated site, ``assignment`` and perhaps ``training``."""
     run = ConfigRecord({"site": order.site, "config": order.config, "round": order.round, "run": order.run})
-    content = RecordDict({"run": run})
+    older = order.accepted.older
+    accepted = ConfigRecord({"round": order.accepted.round, "groups": [*older], "rounds": [*older.values()]})
+    content = RecordDict({"run": run, "accepted": accepted})
     for name, share in (("assignment", order.share), ("training", order.training)):
         if share is not None:
             samples, present = share.samples.astype(np.int64), share.present.astype(np.uint8)
@@ -46,7 +69,12 @@ def read_order(content: RecordDict) -> Order:
     """The order in a message."""
     run = content.config_records["run"]
     words = (str(run["site"]), str(run["config"]), int(run["round"]), str(run["run"]))  # type: ignore[arg-type]
-    return Order(*words, _share(content, "assignment"), _share(content, "training"))
+    return Order(*words, _share(content, "assignment"), _share(content, "training"), _accepted(content))
+
+
+def _accepted(content: RecordDict) -> Accepted:
+    record: Any = content.config_records["accepted"]
+    return Accepted(int(record["round"]), dict(zip(record["groups"], record["rounds"], strict=True)))
 
 
 def _share(content: RecordDict, name: str) -> Share | None:

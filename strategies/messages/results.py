@@ -13,7 +13,8 @@ from strategies.messages.kinds import MetricValues
 
 @dataclass(frozen=True)
 class TrainReply:
-    """A site's answer to ``local``: trained groups as they came, and numbers beside them."""
+    """A site's answer to ``local``: trained groups as they came, and numbers beside them. ``kept``: whether the site
+    keeps a version of its state of this round."""
 
     groups: dict[str, ArrayRecord]
     counts: dict[str, int]
@@ -22,6 +23,7 @@ class TrainReply:
     metrics: dict[str, float]
     seconds: dict[str, float]
     samples: int
+    kept: bool
 
 
 def write_result(result: LocalResult, samples: int, seconds: float) -> RecordDict:
@@ -32,7 +34,7 @@ def write_result(result: LocalResult, samples: int, seconds: float) -> RecordDic
     content["quality"] = MetricRecord(dict(result.quality))
     content["metrics"] = MetricRecord(_losses(result))
     content["seconds"] = MetricRecord({**_phase_seconds(result), "total": seconds})
-    content["status"] = ConfigRecord({"ok": True, "samples": samples})
+    content["status"] = ConfigRecord({"ok": True, "samples": samples, "kept": result.kept})
     return content
 
 
@@ -70,4 +72,5 @@ def read_numbers(content: RecordDict) -> TrainReply:
         metrics={name: float(value) for name, value in records["metrics"].items()},  # type: ignore[arg-type]
         seconds={name: float(value) for name, value in records["seconds"].items()},  # type: ignore[arg-type]
         samples=int(content.config_records["status"]["samples"]),  # type: ignore[arg-type]
+        kept=bool(content.config_records["status"]["kept"]),
     )

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import client.app
 from fedrecon_core.state import EXTRACTORS, HEAD_GROUP
 from server.checkpoint import load_newest
 from server.cli import application
@@ -51,6 +52,25 @@ def test_one_modality_goes_up_and_what_belongs_to_the_recovery(recovery: str, tm
         assert line["counts"].keys() == set(line["groups_up"]) and line["bytes_up"] < other["bytes_up"]
     totals = [runs.result(directory) for directory in (mine, plain)]
     assert totals[0]["bytes_up"] < totals[1]["bytes_up"] and totals[0]["bytes_down"] == totals[1]["bytes_down"]
+
+
+def test_a_modality_whose_reply_was_lost_counts_as_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where recency alone counts, a complete site sends what was not sent for longest."""
+    found, original = {}, client.app.train_locally
+
+    def train(job: Any, modules: Any) -> Any:
+        result = original(job, modules)
+        if job.site == "site-0001":
+            round_ = job.knowledge.round
+            found[round_] = [group.removeprefix(EXTRACTORS) for group in result.groups if group.startswith(EXTRACTORS)]
+            if round_ in (2, 3):
+                raise ConnectionError("the line is dead")
+        return result
+
+    monkeypatch.setattr(client.app, "train_locally", train)
+    recency = {"name": "mmfedmc", "priority": {"shapley": 0, "size": 0, "recency": 1}}
+    runs.run(tmp_path, settings(recovery={"name": "mask"}, missing={}, strategy=recency, rounds=5))
+    assert found == {1: ["features"], 2: ["picture"], 3: ["picture"], 4: ["picture"], 5: ["steps"]}
 
 
 def test_the_training_counts_are_those_of_the_sites_that_were_averaged(tmp_path: Path) -> None:

@@ -164,5 +164,7 @@ class MemoryShelf:
     def load(self, name: str) -> dict[str, dict[str, torch.Tensor]]:
         return self.kept.get(name, {})
 
+    load_accepted = load  # as if the server accepted every reply
+
     def save(self, name: str, groups: Any) -> None:
         self.kept[name] = {group: dict(state) for group, state in groups.items()}

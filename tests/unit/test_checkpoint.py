@@ -9,6 +9,7 @@ import torch
 from fedrecon_core.errors import RunError
 from server import checkpoint
 from server.checkpoint import Best, Training
+from strategies.messages import Accepted
 
 pytestmark = pytest.mark.quick
 
@@ -28,6 +29,7 @@ def training(round_: int = 3) -> Training:
         quality={"mapping.a->b": 0.3},
         best_trained={"task.head": 80},
         best_quality={"mapping.a->b": 0.2},
+        accepted={"site-0000": Accepted(3), "site-0001": Accepted(2, {"task.head": 1})},
         bytes_down=10**12,
         bytes_up=7,
         wire_bytes=9,

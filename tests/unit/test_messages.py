@@ -18,7 +18,7 @@ from fedrecon_core.state import group_bytes
 from fedrecon_core.task.target import target_of
 from fedrecon_core.types import DatasetSpec
 from strategies import messages
-from strategies.messages import Order, SiteInfo
+from strategies.messages import Accepted, Order, SiteInfo
 
 pytestmark = pytest.mark.quick
 
@@ -75,6 +75,20 @@ def test_orders(share):
                 assert found.present.dtype == bool
 
 
+@pytest.mark.parametrize(
+    ("accepted", "needed"),
+    [
+        (Accepted(), set()),
+        (Accepted(7), {7}),
+        (Accepted(7, {"task.head": 0, "mapping.a->b": 5}), {5, 7}),
+    ],
+)
+def test_an_order_says_with_which_version_of_its_state_a_site_goes_on(accepted, needed):
+    back = messages.read_order(travelled(messages.write_order(Order("site-0001", "{}", 8, "run", accepted=accepted))))
+    assert back.accepted == accepted
+    assert back.accepted.rounds == needed
+
+
 def test_knowledge_holds_the_groups_and_statistics_that_were_asked_for():
     statistics = {m: Statistics(torch.tensor([0.1, 0.2]).double(), torch.tensor([1.0, 3.0]).double()) for m in "ab"}
     knowledge = Knowledge(
@@ -119,6 +133,8 @@ def test_results():
     assert back.real == {"task.head": 30, "mapping.a->b": 9}
     assert back.quality == {"mapping.a->b": 0.5}
     assert back.samples == 40
+    assert not back.kept
+    assert messages.read_result(travelled(messages.write_result(replace(result, kept=True), 40, 2.5))).kept
     assert back.metrics == {
         "generator.loss": pytest.approx((2.0 * 10 + 8.0 * 30) / 40),
         "generator.items": 40.0,

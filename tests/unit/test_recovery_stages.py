@@ -379,7 +379,7 @@ def test_the_strategys_local_half_is_told_of_every_stage_and_chooses_what_goes_b
     assert "task.extractor.picture" not in {*result.groups, *result.counts, *result.real}
     assert result.counts["strategy.toy.task.head"] == 48
     assert torch.equal(result.groups["strategy.toy.task.head"]["c"], torch.ones(2))
-    assert set(job.shelf.kept["hook"]) == {"kept"}
+    assert set(job.shelf.kept["hook"]) == {"kept"} and result.kept and not train(job_of(toy_recovery())).kept
 
 
 def test_a_gradient_hook_changes_the_step():

@@ -1,6 +1,7 @@
 """``scaffold`` on bowls, through the real local round, messages and server half; what it refuses."""
 
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from fedrecon_core.config import Updates
-from fedrecon_core.errors import ConfigError
+from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.local.hook import Memory, Pace
 from fedrecon_core.state import STRATEGY_GROUPS
 from server.engines.base import Job
@@ -234,12 +235,127 @@ def test_what_was_saved_and_loaded_at_both_ends_goes_on_to_the_byte():
     resumed.server.load_state({g: {n: t.clone() for n, t in s.items()} for g, s in straight.server.state().items()})
     resumed.x = straight.x
     for name, site in straight.sites.items():
-        resumed.sites[name].shelf.kept = dict(site.shelf.kept)
+        shutil.copytree(site.folder, resumed.sites[name].folder)
+    resumed.server.federation.accepted.update(straight.server.federation.accepted)
     for round_ in (4, 5, 6):
         straight.round(round_)
         resumed.round(round_)
         assert same(straight.x, resumed.x)
     assert same(straight.server.state(), resumed.server.state())
+
+
+# --- what the server did not accept ---------------------------------------------------------------------------------
+
+
+def in_step(found: World, group: str = HEAD) -> bool:
+    """Whether the server's sum is that of the c_i with which the sites would go on."""
+    own = sum(found.held(name, group) for name, site in found.sites.items() if group in site.bowls)
+    return np.allclose(found.server.state()[group]["x"].numpy(), own, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rounds", [(1,), (3,), (3, 4, 5, 6, 7, 8)])
+def test_replies_that_are_lost_after_the_work_leave_the_variates_in_step(rounds):
+    found = world()
+    for round_ in range(1, 31):
+        found.round(round_, lost=NAMES[:1] if round_ in rounds else ())
+        assert in_step(found) and in_step(found, SOME)
+    np.testing.assert_allclose(found.model(), OPTIMUM, atol=1e-5)
+
+
+def test_a_lost_reply_is_as_if_the_site_had_not_been_asked():
+    silent, lost = world(), world()
+    for round_ in range(1, 5):
+        silent.round(round_, silent=NAMES[1:3] if round_ == 2 else ())
+        lost.round(round_, lost=NAMES[1:3] if round_ == 2 else ())
+    assert same(silent.x, lost.x) and same(silent.server.state(), lost.server.state())
+
+
+def test_a_round_that_is_repeated_with_other_answers_counts_once():
+    """Below the quorum: the first attempt reaches two sites, the second all."""
+    straight, repeated = train(world(), 4), train(world(), 2)
+    for message in repeated.configure(3)[:2]:
+        repeated.answer(message)
+    for round_ in (3, 4):
+        repeated.round(round_)
+    assert same(straight.x, repeated.x) and in_step(repeated)
+
+
+def test_a_server_that_goes_back_asks_for_what_it_had_accepted_then():
+    """It had accepted round 4 of all sites but one, and that one's before round 3 was lost."""
+    found = world()
+    found.round(1)
+    found.round(2, lost=NAMES[:1])
+    before = found.server.federation.accepted.copy(), found.x, found.server.state()
+    for round_ in (3, 4):
+        found.round(round_, lost=NAMES[1:2])
+    expected = found.x
+    found.server.federation.accepted, found.x = before[0], before[1]
+    found.server.load_state(before[2])
+    for round_ in (3, 4):
+        assert in_step(found)
+        found.round(round_, lost=NAMES[1:2])
+    assert same(found.x, expected)
+
+
+def test_a_site_that_lost_its_variate_is_refused_and_its_last_word_stands():
+    found, lost = train(world(), 3), NAMES[1]
+    held, folder = found.held(lost), found.sites[lost].folder
+    shutil.rmtree(folder)
+    words = rf"^state folder {folder}: expected 'hook' of round 3, .* found nothing kept; restore it from a backup; .*"
+    [message] = [m for m in found.configure(4) if messages.addressee(m) == lost]
+    with pytest.raises(DataError, match=words):
+        found.answer(message)
+    assert not folder.exists()
+    others = [name for name in NAMES if name != lost]
+    for round_ in range(4, 64):
+        found.round(round_, silent=[lost])
+    own = [NAMES.index(name) for name in others]
+    alone = (CURVATURE * CENTRE)[own].sum(0) - held  # the others' gradients and this one add up to zero there
+    np.testing.assert_allclose(found.model(), alone / CURVATURE[own].sum(0), atol=1e-5)
+
+
+def test_a_site_whose_folder_was_restored_goes_on_as_if_nothing_had_been():
+    straight, restored = train(world(), 5), train(world(), 3)
+    folder = restored.sites[NAMES[1]].folder
+    shutil.copytree(folder, folder.with_name("backup"))
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("backup"), folder)
+    for round_ in (4, 5):
+        restored.round(round_)
+    assert same(straight.x, restored.x)
+
+
+MEDIAN = {"name": "scaffold", "robust": {"rule": "median", "groups": [HEAD]}}
+
+
+def test_a_group_that_too_few_sent_for_a_robust_average_keeps_its_variates_at_the_sites_too():
+    """Two of five send the group of all, of which a median needs three; of their other group the mean is taken."""
+    found = train(world(MEDIAN), 2)
+    kept, c, model = {name: found.held(name) for name in NAMES}, found.variate(), found.model()
+    for round_ in (3, 4, 5, 6):
+        some = {name: found.held(name, SOME) for name in NAMES[:2]}
+        found.round(round_, silent=NAMES[2:])
+        assert found.server.left_out == {HEAD}
+        assert all(np.array_equal(found.held(name), own) for name, own in kept.items())
+        assert np.array_equal(found.variate(), c) and np.array_equal(found.model(), model)
+        assert in_step(found, SOME) and not any(np.array_equal(found.held(n, SOME), own) for n, own in some.items())
+    found.round(7)
+    assert found.server.left_out == set()
+    straight = train(world(MEDIAN), 3)
+    assert np.array_equal(found.model(), straight.model()) and np.array_equal(found.variate(), straight.variate())
+
+
+def test_a_robust_average_of_too_few_variates_leaves_them_as_they_were():
+    found = train(world(MEDIAN), 2)
+    kept, replies = found.held(NAMES[4]), {messages.addressee(m): found.answer(m) for m in found.configure(3)}
+    for name in NAMES[:3]:
+        for record in (replies[name].content, replies[name].content["counts"]):
+            del record[f"{STRATEGY_GROUPS}scaffold.{HEAD}"]
+    c, model = found.variate(), found.model()
+    found.configure(3)
+    found.aggregate(3, replies)
+    assert np.array_equal(found.held(NAMES[4]), kept) and np.array_equal(found.variate(), c)
+    assert not np.array_equal(found.model(), model)
 
 
 def lie(reply: Any, change: Any, group: str = HEAD) -> Any:

@@ -5,6 +5,7 @@ import torch
 
 from client.shelf import DiskShelf
 from fedrecon_core.errors import DataError
+from strategies.messages import Accepted
 
 pytestmark = pytest.mark.quick
 
@@ -109,6 +110,60 @@ def test_a_damaged_version_is_named_with_what_removing_it_means(tmp_path, rounds
         DiskShelf(tmp_path, 3).load("hook")
     DiskShelf(tmp_path, 2).save("hook", groups(2.5))
     assert value(DiskShelf(tmp_path, 3).load("hook")) == 2.5
+
+
+# --- the version that the server accepted -----------------------------------------------------------------------------
+
+
+def accepted(folder, round_: int, **older: int) -> dict:
+    return DiskShelf(folder, 99, Accepted(round_, {"task.head": older["head"]} if older else {})).load_accepted("hook")
+
+
+def test_before_the_first_accepted_reply_there_is_nothing_whatever_was_kept(tmp_path):
+    took_part_in(tmp_path, 1, 2)
+    assert accepted(tmp_path, 0) == {}
+
+
+def test_exactly_the_accepted_version_is_read(tmp_path):
+    took_part_in(tmp_path, 1, 2, 3)
+    assert [value(accepted(tmp_path, round_)) for round_ in (1, 2, 3)] == [1.0, 2.0, 3.0]
+
+
+def test_a_group_that_was_left_out_comes_from_an_older_version(tmp_path):
+    took_part_in(tmp_path, 1, 2)
+    found = accepted(tmp_path, 2, head=1)
+    assert found["task.head"]["b"].item() == 1.0 and found["mapping.a->b"]["body.0.weight"][0, 0].item() == 2.0
+    assert set(accepted(tmp_path, 2, head=0)) == {"mapping.a->b"}
+
+
+def test_versions_that_the_server_may_ask_for_outlive_any_number_of_lost_replies(tmp_path):
+    """Round 5 was accepted, when the server went by round 2, and by round 1 of one group; rounds 6 to 20 were lost."""
+    took_part_in(tmp_path, 1, 2)
+    DiskShelf(tmp_path, 5, Accepted(2, {"task.head": 1})).save("hook", groups(5.0))
+    for round_ in range(6, 21):
+        DiskShelf(tmp_path, round_, Accepted(5)).save("hook", groups(float(round_)))
+    assert value(accepted(tmp_path, 5)) == 5.0
+    assert value(accepted(tmp_path, 2, head=1)) == 1.0  # after a return to the checkpoint before round 5
+    assert len(list(tmp_path.iterdir())) == 3 + 3
+
+
+@pytest.mark.parametrize(("kept", "found"), [((), "nothing kept"), ((1, 4), "only rounds 1, 4")])
+def test_an_accepted_version_that_is_gone_is_told_with_the_folder_and_what_was_there(tmp_path, kept, found):
+    took_part_in(tmp_path, *kept)
+    words = (
+        rf"^state folder {tmp_path}: expected 'hook' of round 3, which the server accepted .*, found {found}; restore"
+    )
+    with pytest.raises(DataError, match=words):
+        accepted(tmp_path, 3)
+
+
+def test_an_accepted_version_that_is_damaged_is_named_and_no_other_is_taken(tmp_path):
+    took_part_in(tmp_path, 1, 2)
+    (tmp_path / "hook.round-000002.safetensors").write_bytes(b"garbage")
+    with pytest.raises(
+        DataError, match=r"hook\.round-000002\.safetensors cannot be read: .*; .*restore it from a backup"
+    ):
+        accepted(tmp_path, 2)
 
 
 def test_a_half_written_version_is_not_read(tmp_path):
