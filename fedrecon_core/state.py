@@ -50,6 +50,11 @@ def strategy_group(strategy: str, group: str) -> str:
     return f"{STRATEGY_GROUPS}{strategy}.{group}"
 
 
+def accompanied(group: str) -> str:
+    """The group that a strategy's own ``group`` accompanies; undoes ``strategy_group``."""
+    return group.removeprefix(STRATEGY_GROUPS).partition(".")[2]
+
+
 @dataclass(frozen=True)
 class TransferPlan:
     """Which groups a site downloads, and which of them it may upload; both sorted, ``upload`` within ``download``."""

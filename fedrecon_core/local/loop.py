@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from fedrecon_core import seeding
 from fedrecon_core.config import Phase
 from fedrecon_core.data.site import SiteData
+from fedrecon_core.errors import RunError
 from fedrecon_core.local.hook import LocalHook, Memory, Pace
 from fedrecon_core.local.runner import StageReport, run_stage
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.recovery.stage import Knowledge, Shelf, Stage, Workshop
-from fedrecon_core.state import Groups, State, TransferPlan, read_group, write_group
+from fedrecon_core.state import Groups, State, TransferPlan, accompanied, read_group, write_group
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,17 @@ def train_locally(job: LocalJob, modules: Groups) -> LocalResult:
     """Run all stages of ``job`` on ``modules`` (exactly the groups of the plan), starting from the received state.
 
     Groups through which nothing passed are not handed back: their count would be zero. The strategy's local half may
-    hold back others.
+    hold back others. A group of its own has been through all of the site's samples, and saw something real where the
+    group that it accompanies did.
+
+    ``RunError`` where two stages train the same group.
     """
     for name, state in job.received.items():
         write_group(modules[name], state)
     workshop = _workshop(job, modules)
     job.hook.begin(workshop, Memory(job.shelf.load_accepted("hook"), job.beside))
     stages = job.recovery.stages(workshop)
+    _refuse_twice(stages)
     reports = [_run(stage, job, workshop) for stage in stages]
     trained = {g: n for report in reports for g, n in report.counts.items() if g in job.plan.upload and n > 0}
     counts = {group: trained[group] for group in job.hook.chosen(sorted(trained))}
@@ -63,6 +68,7 @@ def train_locally(job: LocalJob, modules: Groups) -> LocalResult:
     beside, kept = job.hook.end({g: pace for g, pace in _paces(stages, reports, job).items() if g in counts})
     if kept:
         job.shelf.save("hook", kept)
+    real.update({group: real[accompanied(group)] for group in beside if accompanied(group) in real})
     counts.update({group: len(job.data) for group in beside})
     return LocalResult({**groups, **beside}, counts, real, quality, reports, bool(kept))
 
@@ -79,6 +85,17 @@ def _workshop(job: LocalJob, modules: Groups) -> Workshop:
         extra_loss=job.hook.loss,
         recover=job.recovery.recover_locally,
     )
+
+
+def _refuse_twice(stages: list[Stage]) -> None:
+    """A group's counts, and the pace at which a control variate is read off its steps, are those of one stage."""
+    first: dict[str, str] = {}
+    for stage in stages:
+        for group in stage.trains:
+            if group in first:
+                told = f"expected one stage that trains it, found {first[group]} and {stage.name}"
+                raise RunError(f"stages of the recovery: {group}: {told}; make them one, or split the group")
+            first[group] = stage.name
 
 
 def _run(stage: Stage, job: LocalJob, workshop: Workshop) -> StageReport:

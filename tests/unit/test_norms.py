@@ -137,6 +137,15 @@ def test_first_variates_are_compared_with_each_other_however_few_and_large():
     assert faults["b"].startswith(f"{VARIATE}: an update of norm 1e+30, more than 10 times 900, the median of 3 sites")
 
 
+def test_variates_of_sites_whose_group_saw_only_fills_are_no_measure():
+    idle = dict.fromkeys("abcd", 1e-6)
+    filled = {site: {"task.head", VARIATE} for site in idle}
+    assert judge(variates(**idle, e=90.0, f=150.0, g=40.0), ZERO, {}, BOUNDS, filled).faults == {}
+    assert list(judge(variates(**idle, e=90.0, f=1e30, g=40.0), ZERO, {}, BOUNDS, filled).faults) == ["f"]
+    # without word of the fills the four with next to nothing are the median
+    assert set(judge(variates(**idle, e=90.0, f=150.0, g=40.0), ZERO, {}, BOUNDS).faults) == {"e", "f", "g"}
+
+
 def test_the_variate_of_a_site_that_joins_where_the_others_have_settled_is_no_fault():
     for settled in ({"a": 1e-3, "b": 1e-3, "c": 1e-3, "d": 1e-3}, {"a": 1e-3}):
         assert judge(variates(**settled, late=5.0), ZERO, {}, BOUNDS).faults == {}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedrecon_core.errors import RunError
 from fedrecon_core.local.hook import LocalHook, Pace
 from fedrecon_core.local.loop import LocalJob, LocalResult, train_locally
 from fedrecon_core.local.runner import optimizer_for, run_stage
@@ -380,6 +381,15 @@ def test_the_strategys_local_half_is_told_of_every_stage_and_chooses_what_goes_b
     assert result.counts["strategy.toy.task.head"] == 48
     assert torch.equal(result.groups["strategy.toy.task.head"]["c"], torch.ones(2))
     assert set(job.shelf.kept["hook"]) == {"kept"} and result.kept and not train(job_of(toy_recovery())).kept
+
+
+def test_a_recovery_whose_stages_train_a_group_twice_is_named(monkeypatch):
+    job = job_of(toy_recovery("mask"))
+    once = job.recovery.stages
+    monkeypatch.setattr(job.recovery, "stages", lambda shop: [*once(shop), replace(once(shop)[0], name="again")])
+    words = r"^stages of the recovery: task\..*: expected one stage that trains it, found task and again; make them one"
+    with pytest.raises(RunError, match=words):
+        train(job)
 
 
 def test_a_gradient_hook_changes_the_step():

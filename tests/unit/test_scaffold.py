@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +13,11 @@ import torch
 from torch import nn
 
 from fedrecon_core.config import Updates
+from fedrecon_core.data.site import SiteData
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.local.hook import Memory, Pace
-from fedrecon_core.state import STRATEGY_GROUPS
+from fedrecon_core.local.loop import train_locally
+from fedrecon_core.state import STRATEGY_GROUPS, State
 from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
 from server.engines.pool import Here
@@ -23,8 +26,8 @@ from strategies import messages
 from strategies.messages import SiteInfo
 from strategies.scaffold import Scaffold, gradients_in
 from tests.toys.bowls import CENTRE, CURVATURE, HEAD, LR, NAMES, SIZE, SOME, STEPS, Point, World, train, world
-from tests.toys.contract_support import fault_of, same
-from tests.toys.federation import toy_config
+from tests.toys.contract_support import fault_of, local_round, recovery_of, same
+from tests.toys.federation import everything, tiny_dataset, toy_config, toy_site
 
 
 @pytest.fixture(autouse=True)
@@ -154,6 +157,28 @@ def test_no_gradient_at_all_counts_as_zero():
             point.x.grad = None if grad is None else grad.clone()
             hook.gradients([(f"{HEAD}/x", point.x), ("task.other/x", Point().x)])
         assert point.x.grad is not None and point.x.grad.tolist() == expected
+
+
+@pytest.mark.parametrize(("present", "real"), [(("features",), 0), (("features", "picture"), 48)])
+def test_a_variate_saw_something_real_where_its_group_did(present, real):
+    recovery, data = recovery_of("zero", local={"task": {"optimizer": "sgd"}}), site_with(*present)
+    job, _, modules = local_round(recovery, data)
+    beside = {f"{STRATEGY_GROUPS}scaffold.{group}": zeros(state) for group, state in job.received.items()}
+    hook = Scaffold.local_half(Scaffold.Params())
+    result = train_locally(replace(job, beside=beside, hook=hook), modules)
+    assert result.real[f"{STRATEGY_GROUPS}scaffold.{SOME}"] == result.real[SOME] == real
+    assert result.real[f"{STRATEGY_GROUPS}scaffold.{HEAD}"] == 48
+    assert set(result.real) == set(result.groups) == {*job.received, *beside}
+
+
+def site_with(*modalities: str) -> SiteData:
+    dataset, present = tiny_dataset(), everything(48)
+    present[:, [name not in modalities for name in dataset.spec.names]] = False
+    return toy_site(dataset, present)
+
+
+def zeros(state: State) -> State:
+    return {name: torch.zeros_like(tensor) for name, tensor in state.items()}
 
 
 def test_a_group_that_a_site_does_not_train_keeps_its_variate_there():
