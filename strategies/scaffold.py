@@ -42,6 +42,9 @@ class ScaffoldParams(OnGroups, FedAvgParams):
     The optimum that is sought is that of the sites' mean loss: each site counts the same, or, with ``weighting:
     samples``, as many times as it has samples; c is weighted like the model. ``groups`` are name prefixes of the groups
     that are corrected, in whichever stages train them, which must use SGD; all others are plain averages.
+
+    c - c_i is added before the gradient is clipped (``local.<phase>.clip``), so that the clipped step is that of the
+    corrected gradient; the benchmark's optimiser clips the site's own gradient and adds them afterwards.
     """
 
     name: str = "scaffold"
