@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedrecon_core.errors import FedReconError
@@ -15,7 +15,7 @@ from server.sweep.directory import SweepDirectory
 from server.sweep.progress import Board, Running
 from server.sweep.record import State
 from server.sweep.times import Times
-from server.sweep.workers import Ended, Workers
+from server.sweep.workers import Workers
 
 LOOK_SECONDS = 0.5
 
@@ -47,8 +47,8 @@ class Schedule:
             while self._waiting and len(self._running) < self._workers.capacity:
                 self._start(self._next())
             self._show()
-            for ended in self._workers.ended(LOOK_SECONDS):
-                self._settle(ended)
+            for ended in self._workers.ended(LOOK_SECONDS) if self._running else ():
+                self._settle(self._running.pop(ended.path), ended.reason)
         self._show()
         return self._failures
 
@@ -67,24 +67,25 @@ class Schedule:
 
     def _start(self, cell: Cell) -> None:
         run = self._directory.run_of(cell)
-        self._running[run.path] = Running(cell, run.path, time.monotonic(), checkpoint.newest_round(run.checkpoints))
-        self._board.started(self._running[run.path])
+        running = Running(cell, run.path, time.monotonic(), checkpoint.newest_round(run.checkpoints))
         try:
             self._directory.begin(cell)
+            self._workers.start(run.path)
         except FedReconError as error:
-            return self._settle(Ended(run.path, str(error)))
-        self._workers.start(run.path)
+            return self._settle(running, str(error))
+        # Only now: the first start of all waits until the workers have imported what they need.
+        self._running[run.path] = replace(running, since=time.monotonic())
+        self._board.started(running)
 
-    def _settle(self, ended: Ended) -> None:
-        running = self._running.pop(ended.path)
+    def _settle(self, running: Running, reason: str) -> None:
         seconds = time.monotonic() - running.since
-        if ended.reason:
-            self._failures.append(Failure(running.cell, ended.reason))
+        if reason:
+            self._failures.append(Failure(running.cell, reason))
         else:  # of a cell that was resumed, its own clock knows the whole
             self._times.learn(running.cell, max(seconds, self._directory.seconds_of(running.cell) or 0.0))
             self._directory.tidy(running.cell)
         self._show()
-        self._board.ended(running, ended.reason, seconds)
+        self._board.ended(running, reason, seconds)
 
     def _show(self) -> None:
         self._board.now(self._waiting, list(self._running.values()), self._workers.capacity)
