@@ -14,7 +14,8 @@ class Halving(nn.Module):
     """``MaxPool1d(2)``, ReLU and ``Dropout``, and the same numbers; at an odd end the last step stands alone.
 
     The three libraries' operations take as long as the convolution before them: the pooling writes down 64-bit places,
-    and dropout's Bernoulli numbers cost more than uniform ones.
+    and dropout's Bernoulli numbers cost more than uniform ones. Channels come last: neighbours in time are then whole
+    rows, which a CPU compares many numbers at a time.
     """
 
     def __init__(self, dropout: float) -> None:
@@ -23,31 +24,43 @@ class Halving(nn.Module):
         self.dropout = dropout
 
     def forward(self, values: Tensor) -> Tensor:
-        """[R, C, T] -> [R, C, ceil(T / 2)]."""
-        if values.shape[-1] % 2:
-            values = F.pad(values, (0, 1))  # a zero changes nothing before a ReLU
+        """[R, T, C] -> [R, ceil(T / 2), C]."""
+        if values.shape[1] % 2:
+            values = F.pad(values, (0, 0, 0, 1))  # a zero changes nothing before a ReLU
         halved: Tensor = _Halve.apply(values, self.dropout if self.training else 0.0)  # type: ignore[no-untyped-call]
         return halved
 
 
 class _Halve(torch.autograd.Function):
+    """Masks are 0 and 1 in the values' own type: a CPU multiplies those, and converts bool, a number at a time."""
+
     @staticmethod
     def forward(ctx: Any, values: Tensor, dropout: float) -> Tensor:
-        left, right = values[..., ::2], values[..., 1::2]
+        left, right = values[:, ::2], values[:, 1::2]
         larger = torch.maximum(left, right)
-        kept = larger > 0
+        if not ctx.needs_input_grad[0] and not dropout:
+            return larger.relu_()
+        passing = torch.gt(larger, 0, out=torch.empty_like(larger))
         if dropout:
-            kept &= torch.rand_like(larger) >= dropout
-        ctx.save_for_backward(kept, left >= right)
-        ctx.scale = 1 / (1 - dropout)
-        return larger.mul_(kept).mul_(ctx.scale)
+            passing.mul_(_kept(larger, dropout)).mul_(1 / (1 - dropout))
+        ctx.save_for_backward(passing, torch.ge(left, right, out=torch.empty_like(larger)))
+        return larger.mul_(passing)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        kept, is_left = ctx.saved_tensors
-        passed = gradients[0] * kept * ctx.scale
-        found = passed.new_empty(*passed.shape, 2)
-        left = torch.mul(passed, is_left, out=found[..., 0])
-        torch.sub(passed, left, out=found[..., 1])
-        return found.flatten(-2), None
+        passing, is_left = ctx.saved_tensors
+        passed = gradients[0] * passing
+        rows, steps, channels = passed.shape
+        found = passed.new_empty(rows, steps, 2, channels)
+        left = torch.mul(passed, is_left, out=found[:, :, 0])
+        torch.sub(passed, left, out=found[:, :, 1])
+        return found.flatten(1, 2), None
+
+
+def _kept(values: Tensor, dropout: float) -> Tensor:
+    """0 for a share ``dropout`` of ``values`` [R, T, C], 1 for the others. They are drawn channel by channel: so the
+    libraries' convolutions lay out the values whose dropout this is."""
+    rows, steps, channels = values.shape
+    drawn = torch.rand(rows, channels, steps, dtype=values.dtype, device=values.device)
+    return drawn.ge_(dropout).transpose(1, 2)

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fedrecon_core.modalities.base import length_mask
 from fedrecon_core.modalities.gru import GRU
@@ -36,14 +37,23 @@ class RecurrentExtractor(nn.Module):
 
     def forward(self, values: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """[R, T, D] -> tokens [R, T', width] and, for variable lengths, their mask [R, T']."""
-        hidden = values.transpose(1, 2)
+        hidden = values
         for convolution in self.convolutions:
-            hidden = self.halving(_within(convolution(_within(hidden, lengths)), lengths))
+            hidden = self.halving(_within(_convolved(_within(hidden, lengths), convolution), lengths))
             lengths = None if lengths is None else (lengths + 1) // 2
-        tokens: Tensor = self.gru(hidden.transpose(1, 2))
+        tokens: Tensor = self.gru(hidden)
         return tokens, None if lengths is None else length_mask(lengths, tokens.shape[1])
 
 
+def _convolved(hidden: Tensor, layer: nn.Module) -> Tensor:
+    """[R, T, C] -> [R, T, C'] by an ``nn.Conv1d``, as the convolution of images one step high. Of these alone the
+    library takes channels last as they are; it would turn a sequence round before a convolution and back behind it."""
+    assert isinstance(layer, nn.Conv1d)
+    images, weight = hidden.transpose(1, 2).unsqueeze(2), layer.weight.unsqueeze(2)
+    convolved = F.conv2d(images, weight, layer.bias, padding=(0, layer.kernel_size[0] // 2))
+    return convolved.squeeze(2).transpose(1, 2)
+
+
 def _within(hidden: Tensor, lengths: Tensor | None) -> Tensor:
-    """[R, C, T] with zeros behind the ends: a convolution would carry them into the sequences."""
-    return hidden if lengths is None else hidden * length_mask(lengths, hidden.shape[-1])[:, None, :]
+    """[R, T, C] with zeros behind the ends: a convolution would carry them into the sequences."""
+    return hidden if lengths is None else hidden * length_mask(lengths, hidden.shape[1])[:, :, None]

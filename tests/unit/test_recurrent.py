@@ -24,11 +24,13 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "fedmultimodal"
 SERIES = ModalitySpec(name="series", kind="sequence", shape=(21, 3))
 
 
-def grown(module, *inputs):
+def grown(module, *inputs, parameters=None):
     """Output, and the gradients of a weighted sum of it by inputs and parameters, in double precision."""
     found = module(*inputs)
     weights = torch.randn(found.shape, dtype=found.dtype, generator=torch.Generator().manual_seed(1))
-    return found, torch.autograd.grad((found * weights).sum(), [*inputs, *module.parameters()])
+    return found, torch.autograd.grad(
+        (found * weights).sum(), [*inputs, *(module.parameters() if parameters is None else parameters)]
+    )
 
 
 @pytest.mark.parametrize(("rows", "steps"), [(1, 1), (5, 7), (16, 16)])
@@ -45,7 +47,7 @@ def test_the_gru_is_the_librarys_forwards_and_backwards(rows, steps):
 
 
 def library_output(gru):
-    """The library's GRU without its last hidden state."""
+    """The library's GRU with the same parameters, without its last hidden state."""
 
     class Output(nn.Module):
         def __init__(self):
@@ -53,9 +55,19 @@ def library_output(gru):
             self.gru = gru
 
         def forward(self, values):
-            return self.gru(values)[0]
+            return nn.GRU.forward(self.gru, values)[0]
 
     return Output()
+
+
+def test_the_gru_says_the_same_where_no_gradient_is_to_come_and_in_single_precision():
+    torch.manual_seed(0)
+    gru, values = GRU(32, 64), torch.randn(8, 50, 32) * 5
+    trained = gru(values)
+    with torch.inference_mode():
+        assert torch.equal(gru(values), trained)
+        expected = library_output(gru.double())(values.double())
+    torch.testing.assert_close(trained.double(), expected, rtol=0, atol=2e-6)
 
 
 def test_the_gru_takes_values_without_a_gradient():
@@ -65,25 +77,50 @@ def test_the_gru_takes_values_without_a_gradient():
     assert all(parameter.grad is not None for parameter in gru.parameters())
 
 
+class ChannelsLast(nn.Sequential):
+    """The library's layers, which take [R, C, T], on [R, T, C]."""
+
+    def forward(self, values):
+        return super().forward(values.transpose(1, 2)).transpose(1, 2)
+
+
 @pytest.mark.parametrize("steps", [8, 9])
 def test_halving_is_pooling_and_relu(steps):
     torch.manual_seed(0)
-    values = torch.randn(3, 4, steps, dtype=torch.float64, requires_grad=True)
-    library = nn.Sequential(nn.ReLU(), nn.MaxPool1d(2, ceil_mode=True))
-    for found, expected in zip(*(grown(module, values) for module in (Halving(0.5).eval(), library)), strict=True):
-        torch.testing.assert_close(found, expected)
+    values = torch.randn(3, steps, 4, dtype=torch.float64, requires_grad=True)
+    library = ChannelsLast(nn.ReLU(), nn.MaxPool1d(2, ceil_mode=True))
+    for module in (Halving(0.5).eval(), Halving(0.0).train()):
+        for found, expected in zip(*(grown(one, values) for one in (module, library)), strict=True):
+            torch.testing.assert_close(found, expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(Halving(0.5).eval()(values), library(values))
 
 
 def test_halvings_dropout_keeps_the_mean_and_passes_gradients_where_it_passes_values():
     torch.manual_seed(0)
-    values = torch.rand(50, 20, 40, requires_grad=True)
+    values = torch.rand(50, 40, 20, requires_grad=True)
     full, halving = Halving(0.25).eval()(values), Halving(0.25).train()
     dropped = halving(values)
     assert 0.23 < float((dropped == 0).double().mean()) < 0.27
     kept = dropped != 0
     torch.testing.assert_close(dropped[kept], full[kept] / 0.75)
     dropped.sum().backward()
-    assert torch.equal(values.grad.reshape(50, 20, 20, 2).sum(dim=-1) != 0, kept)
+    assert torch.equal(values.grad.reshape(50, 20, 2, 20).sum(dim=2) != 0, kept)
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(1, 1), (1, 21), (4, 21), (16, 128)])
+def test_the_extractor_is_the_librarys_layers_one_behind_the_other(rows, steps):
+    torch.manual_seed(0)
+    extractor = RecurrentExtractor(SERIES, Recurrent(convolutions=(4, 6)), 5).double().eval()
+    first, second = extractor.convolutions
+    pool = nn.MaxPool1d(2, ceil_mode=True)
+    library = nn.Sequential(
+        ChannelsLast(first, nn.ReLU(), pool, second, nn.ReLU(), pool), library_output(extractor.gru)
+    )
+    values = torch.randn(rows, steps, 3, dtype=torch.float64, requires_grad=True)
+    expected = grown(library, values)
+    found = grown(lambda given: extractor(given)[0], values, parameters=library.parameters())
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("convolutions", [(), (4,), (4, 6, 8)])
