@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fedrecon_core.config import Params
 from fedrecon_core.registry import FUSIONS
 from fedrecon_core.task.fusion import Fusion, FusionShape
+from fedrecon_core.task.squash import squash_
 from fedrecon_core.task.tokens import Tokens
 
 
@@ -51,7 +52,7 @@ class Attention(Fusion):
         size, places = tokens.mask.shape
         if places == 0:
             return tokens.values.new_zeros(size, self.outputs)
-        logits = self.context(torch.tanh(self.projection(tokens.values))) + tokens.log_weight[..., None]
+        logits = self.context(squash_(self.projection(tokens.values))) + tokens.log_weight[..., None]
         if self.synthetic_bias is not None:
             logits = logits + self.synthetic_bias[tokens.modality] * tokens.synthetic[:, None]
         attention = masked_softmax(logits, tokens.mask)

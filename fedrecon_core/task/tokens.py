@@ -87,7 +87,7 @@ def _extracted(extractor: nn.Module, source: _Source, batch: Batch) -> Tokens:
 
 def _placed(tokens: Tensor, mask: Tensor | None, source: _Source, batch: Batch) -> Tokens:
     """Scatter the rows' tokens [R, T, D] to their samples: [B, T, D]."""
-    rows, steps, width = tokens.shape
+    rows, steps, _ = tokens.shape
     index, size = source.rows.index, batch.size
     real = torch.ones(rows, steps, dtype=torch.bool, device=tokens.device) if mask is None else mask
     weight = tokens.new_zeros(size, steps)
@@ -95,12 +95,19 @@ def _placed(tokens: Tensor, mask: Tensor | None, source: _Source, batch: Batch) 
         real = real & torch.isfinite(source.log_weight)[:, None]
         weight = weight.index_copy(0, index, source.log_weight[:, None].expand(rows, steps).to(tokens.dtype))
     return Tokens(
-        values=tokens.new_zeros(size, steps, width).index_copy(0, index, tokens),
-        mask=torch.zeros(size, steps, dtype=torch.bool, device=tokens.device).index_copy(0, index, real),
+        values=_scattered(tokens, index, size),
+        mask=_scattered(real, index, size),
         log_weight=weight,
         modality=torch.full((steps,), source.column, device=tokens.device),
         synthetic=torch.full((steps,), source.synthetic, dtype=torch.bool, device=tokens.device),
     )
+
+
+def _scattered(rows: Tensor, index: Tensor, size: int) -> Tensor:
+    """[R, ...] -> [size, ...] with zeros where no row is placed; all of them, in order, stay as they are."""
+    if len(rows) == size and torch.equal(index, torch.arange(size, device=index.device)):
+        return rows
+    return rows.new_zeros(size, *rows.shape[1:]).index_copy(0, index, rows)
 
 
 def _joined(blocks: list[Tokens], batch: Batch) -> Tokens:
