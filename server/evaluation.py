@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
+from fedrecon_core.config import Engine
 from fedrecon_core.data.allocation import SERVER
 from fedrecon_core.data.site import SiteData, open_site
 from fedrecon_core.data.statistics import scaled
@@ -59,6 +61,7 @@ class ServerEvaluator(Evaluator):
         self._started, self._central, self._directory = started, central, directory
         self._device = choose_device(started.federation.config.device)
         self._groups = {name: module.to(self._device) for name, module in started.recovery.build().items()}
+        self._threads = threads_of(started.federation.config.engine, self._device)
         self._sets: dict[str, SiteData] = {}
 
     def score(self, split: str, model: Mapping[str, State], knowledge: Knowledge, look: Callable[[], None]) -> Scored:
@@ -66,7 +69,8 @@ class ServerEvaluator(Evaluator):
         for name, state in model.items():
             write_group(self._groups[name], state)
         data = self._set(split, knowledge)
-        found = predict(self._started.recovery, self._groups, knowledge.after_scaling(data.spec), data, split)
+        seen = knowledge.after_scaling(data.spec)
+        found = predict(self._started.recovery, self._groups, seen, data, split, threads=self._threads)
         if split == "test":
             write_predictions(self._directory / "predictions.parquet", data, found)
         return Scored(_with_scores(found, data))
@@ -81,6 +85,13 @@ class ServerEvaluator(Evaluator):
             )
             self._sets[split] = scaled(opened, knowledge.statistics)
         return self._sets[split]
+
+
+def threads_of(engine: Engine, device: torch.device) -> int:
+    """How many batches the server reads at the same time: as many as there are workers on its own machine, which wait
+    meanwhile; one where the sites run elsewhere, for then nothing says how much of its machine is the server's."""
+    here = engine.simulated and engine.ray_address is None and device.type == "cpu"
+    return engine.workers if here else 1
 
 
 def _with_scores(found: Predictions, data: SiteData) -> Score:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -76,7 +77,7 @@ class Scoring:
 
     def read(self, reader: Reader, data: SiteData, name: str) -> Tensor:
         """What ``reader`` makes of all of ``data``, [N, ...], with the model in its state of evaluation."""
-        return _read(self.recovery, self.groups, self.knowledge, data, name, reader)
+        return _read(Reading(self.recovery, self.groups, self.knowledge), data, name, reader)
 
 
 def _ready(groups: Groups, knowledge: Knowledge) -> Groups:
@@ -87,25 +88,49 @@ def _ready(groups: Groups, knowledge: Knowledge) -> Groups:
     }
 
 
-def predict(recovery: Recovery, groups: Groups, knowledge: Knowledge, data: SiteData, name: str) -> Predictions:
+def predict(
+    recovery: Recovery, groups: Groups, knowledge: Knowledge, data: SiteData, name: str, *, threads: int = 1
+) -> Predictions:
     """Class logits for all samples of ``data`` with the groups at hand; ``name`` keys the stream of random fills.
 
-    A modality that no site has trained an extractor for gives no token: it would only add noise.
+    A modality that no site has trained an extractor for gives no token: it would only add noise. ``threads`` batches
+    are read at the same time, with the same logits to the last bit.
     """
-    return Predictions(_read(recovery, groups, knowledge, data, name, TaskModel.logits))
+    return Predictions(_read(Reading(recovery, groups, knowledge, threads), data, name, TaskModel.logits))
 
 
-def _read(
-    recovery: Recovery, groups: Groups, knowledge: Knowledge, data: SiteData, name: str, reader: Reader
-) -> Tensor:
+@dataclass(frozen=True)
+class Reading:
+    """A model, and how many batches it may read at the same time."""
+
+    recovery: Recovery
+    groups: Groups
+    knowledge: Knowledge
+    threads: int = 1
+
+
+def _read(model: Reading, data: SiteData, name: str, reader: Reader) -> Tensor:
     """What ``reader`` makes of ``data``, batch by batch; an empty set is one empty batch."""
-    config = recovery.config
-    model = TaskModel(_ready(groups, knowledge), recovery.spec)
-    for module in groups.values():
+    config = model.recovery.config
+    task = TaskModel(_ready(model.groups, model.knowledge), model.recovery.spec)
+    for module in model.groups.values():
         set_frozen(module, frozen=True)
-    found = []
-    with seeding.scope(config.seed, "evaluate", name), torch.inference_mode():
-        for samples in chunks(len(data), data.device, config.evaluate.batch):
+
+    def read(samples: Tensor) -> Tensor:
+        with torch.inference_mode():  # which holds for one thread alone
             batch = data.batch(samples)
-            found.append(reader(model, batch, recovery.recover(batch, groups, knowledge)))
+            return reader(task, batch, model.recovery.recover(batch, model.groups, model.knowledge))
+
+    with seeding.scope(config.seed, "evaluate", name):
+        found = _each(read, list(chunks(len(data), data.device, config.evaluate.batch)), model.threads)
     return torch.cat(found)
+
+
+def _each(read: Callable[[Tensor], Tensor], batches: list[Tensor], threads: int) -> list[Tensor]:
+    """``read`` of every batch, in order. A thread of Python's that works with PyTorch lets the others work, too; inside
+    each, PyTorch uses as many threads of its own as here."""
+    if min(threads, len(batches)) <= 1:
+        return [read(samples) for samples in batches]
+    own = torch.get_num_threads()
+    with ThreadPoolExecutor(min(threads, len(batches)), initializer=torch.set_num_threads, initargs=(own,)) as pool:
+        return list(pool.map(read, batches))

@@ -302,6 +302,25 @@ def check_predicts_twice_the_same_and_changes_nothing(name: str) -> None:
     assert same(states(groups), before)
 
 
+def check_batches_that_are_read_at_the_same_time_say_the_same(name: str) -> None:
+    dataset = toys()
+    recovery = recovery_of(name, evaluate={"batch": 5})
+    data = site_of(dataset, gaps(48, 3, 0.4, empty=True), recovery)
+    groups, knowledge = recovery.build(), seasoned(recovery, data)
+    alone = predict(recovery, groups, knowledge, data, "test").logits
+    for threads in (2, 3, 64):
+        assert torch.equal(predict(recovery, groups, knowledge, data, "test", threads=threads).logits, alone)
+
+
+def check_fills_draw_nothing_from_the_generators_that_all_threads_share(name: str) -> None:
+    recovery, data = gappy(name)
+    batch, groups, before = data.batch(torch.arange(len(data))), recovery.build(), torch.get_rng_state()
+    numbers = np.random.get_state()[1].tolist()
+    with torch.inference_mode():
+        recovery.recover(batch, groups, seasoned(recovery, data))
+    assert torch.equal(torch.get_rng_state(), before) and np.random.get_state()[1].tolist() == numbers
+
+
 def check_the_groups_of_the_plan_are_enough_to_predict(name: str) -> None:
     dataset = toys()
     recovery = recovery_of(name)
