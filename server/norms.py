@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord
 
 from fedrecon_core.config import Updates
 from fedrecon_core.state import STRATEGY_GROUPS
+from strategies.messages import opened
 
 MEMORY = 0.5
 """Weight of a site's latest norm in the mean of its own."""
@@ -27,8 +28,9 @@ def norm_of(group: ArrayRecord, start: ArrayRecord | None = None) -> float:
     """The L2 norm of a group, or of its way from ``start``, in float64."""
     total = 0.0
     for name in sorted(group):
-        values = group[name].numpy().astype(np.float64)
-        total += float(np.square(values if start is None else values - start[name].numpy()).sum())
+        values = opened(group[name])
+        way = np.subtract(values, 0 if start is None else opened(start[name]), dtype=np.float64)
+        total += float(np.square(way, out=way).sum())
     return math.sqrt(total)
 
 

@@ -149,7 +149,7 @@ def _tensor_fault(record: ArrayRecord, current: ArrayRecord) -> str | None:
         if array.shape != current[name].shape or array.dtype != current[name].dtype:
             expected = f"{current[name].dtype} {tuple(current[name].shape)}"
             return f"{name}: expected {expected}, found {array.dtype} {tuple(array.shape)}"
-        if not np.isfinite(array.numpy()).all():
+        if not np.isfinite(messages.opened(array)).all():
             return f"{name} holds NaN or infinity; the site diverged (a smaller local learning rate may help)"
     return None
 

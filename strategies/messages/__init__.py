@@ -5,6 +5,7 @@ group travels as one ArrayRecord under its own name (which always holds a dot, s
 its tensors bundled into one array.
 """
 
+from strategies.messages.arrays import opened
 from strategies.messages.descriptions import (
     Holding,
     Identity,
@@ -62,6 +63,7 @@ __all__ = [
     "flatten",
     "group_sizes",
     "is_group",
+    "opened",
     "pack_group",
     "read_groups",
     "read_identity",

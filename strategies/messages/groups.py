@@ -7,27 +7,29 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import ArrayRecord, RecordDict
 
 from fedrecon_core.state import State
+from strategies.messages.arrays import made, opened
 
 
 def pack_group(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
     """A group's tensors as a record."""
-    return ArrayRecord({name: Array(tensor.detach().cpu().contiguous().numpy()) for name, tensor in state.items()})
+    values = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in state.items()}
+    return ArrayRecord({name: made(value.dtype.name, value.shape, value) for name, value in values.items()})
 
 
 def unpack_group(record: ArrayRecord) -> State:
     """A record's arrays as tensors of their own."""
-    return {name: torch.from_numpy(array.numpy().copy()) for name, array in record.items()}
+    return {name: torch.from_numpy(opened(array).copy()) for name, array in record.items()}
 
 
 def bundle(group: ArrayRecord) -> ArrayRecord:
     """The same group as one array, whose name tells how to take it apart. A SuperLink stores and sends every array on
     its own, at 10 to 20 ms each with a database: a message of 80 small arrays takes seconds, one of 13 does not."""
     layout = [[name, array.dtype, list(array.shape)] for name, array in group.items()]
-    flat = [np.ascontiguousarray(array.numpy()).reshape(-1).view(np.uint8) for array in group.values()]
-    return ArrayRecord({json.dumps(layout): Array(np.concatenate(flat) if flat else np.zeros(0, dtype=np.uint8))})
+    size = sum(_bytes(array.dtype, array.shape) for array in group.values())
+    return ArrayRecord({json.dumps(layout): made("uint8", [size], *map(opened, group.values()))})
 
 
 def unbundle(record: ArrayRecord) -> ArrayRecord:
@@ -35,10 +37,10 @@ def unbundle(record: ArrayRecord) -> ArrayRecord:
     if len(record) != 1:
         raise ValueError(f"expected one array per group, found {len(record)}")
     [(name, array)] = record.items()
-    group, content, start = ArrayRecord(), array.numpy(), 0
+    group, content, start = ArrayRecord(), opened(array), 0
     for tensor, dtype, shape in json.loads(name):
         size = _bytes(dtype, shape)
-        group[tensor] = Array(content[start : start + size].view(dtype).reshape(shape))
+        group[tensor] = made(dtype, shape, content[start : start + size])
         start += size
     if start != len(content):
         raise ValueError(f"expected {start} bytes as the layout says, found {len(content)}")
