@@ -56,4 +56,4 @@ class Attention(Fusion):
         if self.synthetic_bias is not None:
             logits = logits + self.synthetic_bias[tokens.modality] * tokens.synthetic[:, None]
         attention = masked_softmax(logits, tokens.mask)
-        return torch.einsum("bsh,bsd->bhd", attention, tokens.values).flatten(1)
+        return (attention.transpose(1, 2) @ tokens.values).flatten(1)
