@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
     """Have this process keep up to 256 MiB that it has freed; whether the C library could be asked.
 
     By default a step's tensors of a megabyte go back to the system with the step, and the next one's come as new pages
-    that the kernel has to clear first: an eighth of the time of a training step on UCI-HAR. Other C libraries than the
+    that the kernel has to clear first: a tenth of the time of a training step on UCI-HAR. Other C libraries than the
     GNU one know no such parameters; nothing changes then.
     """
     if not sys.platform.startswith("linux"):

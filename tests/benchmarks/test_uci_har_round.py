@@ -5,8 +5,11 @@ Run with ``pytest -m benchmark -s tests/benchmarks/test_uci_har_round.py`` where
 Python loop, uses the library's layers and two threads; ours is the in-process engine with two workers of one thread.
 Both are measured in one go, the plain loop before and after, so that a busy machine slows both.
 
+Evaluation is the server's, which reads as many batches at the same time as there are workers.
+
 The aims are half of the plain loop's time for a round and a third for evaluation; the limits are what is held today.
-Evaluation is bound by arithmetic: 18.6 million multiplications and additions per sample forwards.
+Evaluation is bound by arithmetic: 18.6 million multiplications and additions per sample forwards, 83 thousand million
+in all, of which a core that does 100 thousand million in a second takes 0.83 s.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.data.site import SiteData, open_site
 from fedrecon_core.local.evaluate import predict
+from fedrecon_core.memory import keep_freed_memory
 from fedrecon_core.recovery.base import recovery_for
 from fedrecon_core.recovery.stage import Knowledge
 from server.prepare import load_config
@@ -171,9 +175,8 @@ def test_a_round_takes_less_time_than_a_plain_loop(config: Any, sites: list[Site
 
 
 @pytest.mark.parametrize("size", [128, 512])
-def test_evaluation_in_one_thread_takes_about_the_time_of_a_plain_loop_in_two(
-    config: Any, sites: list[SiteData], size: int
-) -> None:
+def test_evaluation_takes_less_time_than_a_plain_loop(config: Any, sites: list[SiteData], size: int) -> None:
+    keep_freed_memory()  # as the engine does; the plain loop has it, too
     dataset = load_dataset(config)
     chosen = dataset.members(2)
     picked = torch.arange(EVALUATED).remainder(len(chosen)).numpy()
@@ -189,7 +192,7 @@ def test_evaluation_in_one_thread_takes_about_the_time_of_a_plain_loop_in_two(
             plain.append(plain_evaluation(model, samples))
         with threads(1):
             began = time.perf_counter()
-            predict(recovery, groups, knowledge, data, "test")
+            predict(recovery, groups, knowledge, data, "test", threads=config.engine.workers)
             ours.append(time.perf_counter() - began)
     ratio = median(ours) / median(plain)
     print(f"\nevaluation by {size}: {median(ours):.2f} s, plain {median(plain):.2f} s: ratio {ratio:.2f} (aim 0.33)")
