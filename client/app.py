@@ -18,6 +18,7 @@ from fedrecon_core.errors import DataError
 from fedrecon_core.local.evaluate import Scoring
 from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.local.loop import LocalJob, train_locally
+from fedrecon_core.memory import keep_freed_memory
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import STRATEGY_GROUPS, TransferPlan, write_group
@@ -28,6 +29,7 @@ from strategies.messages import Identity
 
 app = ClientApp()
 torch.set_num_threads(1)  # results depend on the number of threads, and many sites share a machine
+keep_freed_memory()
 
 
 @app.query(messages.DESCRIBE)

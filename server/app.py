@@ -14,6 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
 from fedrecon_core.errors import FedReconError, RunError, UsageError
+from fedrecon_core.memory import keep_freed_memory
 from fedrecon_core.registry import STRATEGIES
 from server import checkpoint
 from server.checkpoint import Training
@@ -41,6 +42,7 @@ LOG_WIDTH = 120
 def main(grid: Grid, context: Context) -> None:
     """Run what the run config asks for. A failed run leaves ``result.json`` with its reason and raises."""
     torch.set_num_threads(1)  # results depend on the number of threads
+    keep_freed_memory()
     try:
         run(grid, _prepared(context), named=bool(context.run_config.get("out")))
     except Exception as error:

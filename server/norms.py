@@ -29,8 +29,8 @@ def norm_of(group: ArrayRecord, start: ArrayRecord | None = None) -> float:
     total = 0.0
     for name in sorted(group):
         values = opened(group[name])
-        way = np.subtract(values, 0 if start is None else opened(start[name]), dtype=np.float64)
-        total += float(np.square(way, out=way).sum())
+        way = np.subtract(values, 0 if start is None else opened(start[name]), dtype=np.float64).ravel()
+        total += float(way @ way)
     return math.sqrt(total)
 
 

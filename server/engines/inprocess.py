@@ -22,7 +22,6 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedrecon_core.errors import FedReconError, RunError
-from fedrecon_core.memory import keep_freed_memory
 from server.engines.base import ENGINES, Engine, Job
 from server.engines.pool import Answer, Here, Pool, Runner, load
 
@@ -40,14 +39,12 @@ class InProcess(Engine):
     shows_progress = True
 
     def run(self, job: Job) -> None:
-        """Execute ``job``; see ``Engine.run``. PyTorch stays at one thread in this process afterwards, and
-        memory that was freed stays with it.
+        """Execute ``job``; see ``Engine.run``. PyTorch stays at one thread in this process afterwards.
 
         With ``workers`` above 1 the calling script must be importable (``if __name__ == "__main__"``), as for every use
         of processes that are spawned.
         """
         torch.set_num_threads(1)  # results depend on the number of threads
-        keep_freed_memory()
         server_app, client_app = (_load_app(name) for name in job.components)
         with contextlib.closing(InProcessGrid(job, _runner(job, client_app))) as grid:
             _serve(server_app, grid, job)

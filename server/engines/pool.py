@@ -26,8 +26,6 @@ from typing import Any
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedrecon_core.memory import keep_freed_memory
-
 # Flower's own codes, so that the server reads one vocabulary whatever the engine.
 RAISED = 2
 LATE = 4
@@ -244,7 +242,6 @@ def _serve(pipe: Connection, since: Any, name: str) -> None:
     import torch  # here: this module stays cheap for processes that run no site
 
     torch.set_num_threads(1)
-    keep_freed_memory()
     app = load(name)
     while True:
         try:

@@ -101,7 +101,7 @@ def run(root: Path, seed: int, rate: float, rounds: int) -> dict[str, float]:
         drawn = sorted(generator.choice(len(sites), SITES, replace=False).tolist())
         one_round(model, sites, [site for site in drawn if bool(sites[site][2].any())])  # who holds nothing sits out
         curve.append(macro_f1(model, validation))
-        if curve[-1] == max(curve):
+        if curve[-1] > max(curve[:-1], default=-1.0):
             best = copy.deepcopy(model.state_dict())
     model.load_state_dict(best)
     above = next((number for number, score in enumerate(curve, 1) if score > 30), rounds)

@@ -30,6 +30,14 @@ def test_the_norm_is_that_of_the_change_in_float64():
     assert np.isfinite(norm_of(pack_group({n: torch.full_like(t, 3e38) for n, t in START.items()})))
 
 
+def test_a_tensor_of_a_single_number_counts_like_any_other():
+    start, new = (
+        {"scale": torch.tensor(1.0), "w": torch.zeros(2)},
+        {"scale": torch.tensor(4.0), "w": torch.full((2,), 2.0)},
+    )
+    assert norm_of(pack_group(new), pack_group(start)) == pytest.approx(17**0.5)
+
+
 def test_an_update_far_above_the_median_is_named_and_the_others_are_fit():
     faults = judge(sent(a=0.1, b=0.2, c=0.1, d=1e30), CURRENT, {}, BOUNDS).faults
     assert list(faults) == ["d"]
