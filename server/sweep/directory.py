@@ -15,6 +15,7 @@ from server.run_directory import RunDirectory, write_text
 from server.sweep.axes import Axis
 from server.sweep.cells import SHOWN_DIGITS, Cell
 from server.sweep.definition import Definition
+from server.sweep.exchange import finish_exchanges
 from server.sweep.identity import written_sha256
 from server.sweep.record import CELLS, LOG, SWEEP, State, ending, status_of
 
@@ -36,12 +37,14 @@ class SweepDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the sweep for this process alone (``RunDirectory.lock``); makes its folder."""
+        """Hold the sweep for this process alone (``RunDirectory.lock``); makes its folder, and ends what an
+        interruption left of runs that were coming back from another machine."""
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--out {self.path} cannot be written: {error.strerror}") from None
         with RunDirectory(self.path).lock(LOCK_SECONDS):
+            finish_exchanges(self.cells)
             yield
 
     def run_of(self, cell: Cell) -> RunDirectory:
@@ -82,6 +85,8 @@ class SweepDirectory:
         except OSError as error:
             raise UsageError(f"{run.path} cannot be written: {error.strerror}") from None
         with run.lock(LOCK_SECONDS):
+            if not run.config.is_file():  # of what run these are, nothing tells
+                _forget_rounds(run)
             write_text(run.config, cell.config.to_yaml())
             run.forget_result()
         return run
@@ -94,8 +99,7 @@ class SweepDirectory:
         """Remove what only a resume would need, once there is nothing to resume, unless it is to be kept."""
         run = self.run_of(cell)
         if run.completed() and not self._keep_checkpoints:
-            for folder in (run.checkpoints, run.path / "sites"):
-                shutil.rmtree(folder, ignore_errors=True)
+            _forget_rounds(run)
 
     def strangers(self, cells: Sequence[Cell]) -> list[str]:
         """The run directories that belong to no cell of the present matrix."""
@@ -129,6 +133,12 @@ class SweepDirectory:
             ],
         }
         write_text(self.path / SWEEP, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+
+def _forget_rounds(run: RunDirectory) -> None:
+    """Remove what a resume would go on from."""
+    for folder in (run.checkpoints, run.path / "sites"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _levels(axis: Axis) -> dict[str, Any]:

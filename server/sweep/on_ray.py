@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from fedrecon_core.errors import UsageError, one_line
+from server.sweep.exchange import exchange
 from server.sweep.packed import pack, run_packed, unpack
 from server.sweep.record import ending
 from server.sweep.workers import Ended, Workers
@@ -58,7 +58,7 @@ class OnRay(Workers):
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
             return Ended(path, f"its Ray task was lost: {one_line(str(cause))}")
-        _put(data, path)
+        exchange(path, lambda arrived: unpack(data, arrived))
         found = ending(path)
         done = found.get("status") == "completed"
         return Ended(path, "" if done else str(found.get("error") or "its Ray task ended without a result"))
@@ -69,15 +69,6 @@ class OnRay(Workers):
             ray.cancel(task, force=True)
         self._running = {}
         ray.shutdown()
-
-
-def _put(data: bytes, path: Path) -> None:
-    """Have ``path`` be the run that came back, whole or not at all."""
-    arrived = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(arrived, ignore_errors=True)
-    unpack(data, arrived)
-    shutil.rmtree(path)
-    arrived.rename(path)
 
 
 def _require(address: str) -> None:

@@ -113,6 +113,25 @@ def test_checkpoints_of_complete_cells_go_unless_they_are_kept(sweep, keep, left
     assert (run.checkpoints.exists(), run.model.exists()) == (left, True)
 
 
+def test_checkpoints_of_a_folder_without_a_config_are_nobodys_and_go(sweep):
+    _, (cell, *_), directory = sweep
+    run = directory.begin(cell)
+    (run.checkpoints / "round-000001").mkdir(parents=True)
+    run.config.unlink()
+    assert directory.state(cell) is State.MISSING
+    directory.begin(cell)
+    assert not run.checkpoints.exists()
+
+
+def test_a_cell_whose_return_was_interrupted_is_back_when_the_sweep_goes_on(sweep):
+    _, (cell, *_), directory = sweep
+    run = directory.begin(cell)
+    run.path.rename(run.path.with_name(f".{run.path.name}.old"))
+    assert directory.state(cell) is State.MISSING
+    with directory.lock():
+        assert directory.state(cell) is State.UNFINISHED
+
+
 def test_two_commands_cannot_work_on_one_sweep(sweep):
     _, _, directory = sweep
     with directory.lock(), pytest.raises(RunError, match="is being worked on by process"), directory.lock():

@@ -1,0 +1,75 @@
+"""A folder that takes another one's place: what an interruption at any moment leaves."""
+
+from pathlib import Path
+
+import pytest
+
+from server.sweep.exchange import exchange, finish_exchanges
+
+pytestmark = pytest.mark.quick
+
+
+class StoppedError(BaseException):
+    """The process ends here: no handler of faults may see it."""
+
+
+@pytest.fixture
+def old(tmp_path):
+    folder = tmp_path / "cell"
+    (folder / "checkpoints" / "round-000001").mkdir(parents=True)
+    (folder / "config.yaml").write_text("old")
+    return folder
+
+
+def new(folder):
+    folder.mkdir()
+    (folder / "config.yaml").write_text("new")
+    (folder / "result.json").write_text("{}")
+
+
+def content(folder):
+    return sorted(path.name for path in folder.iterdir()), (folder / "config.yaml").read_text()
+
+
+BEFORE = ["checkpoints", "config.yaml"], "old"
+AFTER = ["config.yaml", "result.json"], "new"
+
+
+def test_the_new_folder_stands_in_the_place_of_the_old_one_and_nothing_beside_it(old):
+    exchange(old, new)
+    assert content(old) == AFTER
+    assert list(old.parent.iterdir()) == [old]
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_an_interruption_leaves_one_of_the_two_whole(old, monkeypatch, renames):
+    rename, done = Path.rename, []
+
+    def stopping(self, target):
+        if len(done) == renames:
+            raise StoppedError
+        done.append(target)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", stopping)
+    monkeypatch.setattr("server.sweep.exchange.shutil.rmtree", lambda *_, **__: None)  # as if it had ended before
+    if renames < 2:
+        with pytest.raises(StoppedError):
+            exchange(old, new)
+    else:
+        exchange(old, new)
+    monkeypatch.undo()
+    finish_exchanges(old.parent)
+    assert content(old) == (AFTER if renames == 2 else BEFORE)
+    assert list(old.parent.iterdir()) == [old]
+
+
+def test_what_cannot_be_written_leaves_the_old_folder(old):
+    def full(folder):
+        new(folder)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        exchange(old, full)
+    assert content(old) == BEFORE
+    assert list(old.parent.iterdir()) == [old]
