@@ -139,6 +139,10 @@ def _notes(console: Console, plan: Plan) -> None:
     if strangers:
         named = f"{', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''}"
         _say(console, f"{len(strangers)} run directories belong to no cell of this sweep and stay as they are: {named}")
+    outdated = [cell for cell in plan.left if plan.directory.outdated(cell)]
+    if outdated:
+        told = "and are begun anew: rounds of two codes would be numbers of neither"
+        _say(console, f"{len(outdated)} unfinished cells have rounds of other code than today's, {told}")
     complete = [cell for cell, state in plan.states if state is State.COMPLETE]
     codes = Counter(code for cell in complete if (code := plan.directory.code_of(cell)) not in (None, code_hash()))
     for code, count in codes.items():

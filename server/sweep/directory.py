@@ -18,6 +18,7 @@ from server.sweep.definition import Definition
 from server.sweep.exchange import finish_exchanges
 from server.sweep.identity import written_sha256
 from server.sweep.record import CELLS, LOG, SWEEP, State, ending, status_of
+from strategies.code_hash import code_hash
 
 LOCK_SECONDS = 1.0
 
@@ -74,10 +75,11 @@ class SweepDirectory:
 
     def begin(self, cell: Cell) -> RunDirectory:
         """The cell's run directory, ready to be worked on: with its present config (the machine that began it may have
-        had another ``data.root``), and without the verdict on an earlier attempt.
+        had another ``data.root``), without the verdict on an earlier attempt, and without rounds of other code. A cell
+        that is complete by now, since it was copied in or gone on with beside the sweep, stays as it is.
 
         Raises:
-            FedReconError: another process is at work on it, or it cannot be written.
+            FedReconError: another process is at work on it, it holds another config, or it cannot be written.
         """
         run = self.run_of(cell)
         try:
@@ -85,11 +87,21 @@ class SweepDirectory:
         except OSError as error:
             raise UsageError(f"{run.path} cannot be written: {error.strerror}") from None
         with run.lock(LOCK_SECONDS):
-            if not run.config.is_file():  # of what run these are, nothing tells
-                _forget_rounds(run)
-            write_text(run.config, cell.config.to_yaml())
-            run.forget_result()
+            if self.state(cell) is not State.COMPLETE:
+                self._make_ready(cell, run)
         return run
+
+    def _make_ready(self, cell: Cell, run: RunDirectory) -> None:
+        if not run.config.is_file() or self.outdated(cell):  # of what run such rounds are, nothing tells
+            _forget_rounds(run)
+        write_text(run.config, cell.config.to_yaml())
+        run.forget_result()
+
+    def outdated(self, cell: Cell) -> bool:
+        """Whether the cell is begun anew though it has rounds: they were made by other code than today's, and the
+        numbers of two codes in one run are those of neither."""
+        run = self.run_of(cell)
+        return not run.completed() and any(run.checkpoints.glob("round-*")) and self.code_of(cell) != code_hash()
 
     def log(self, cell: Cell) -> Path:
         """What the cell's process said."""

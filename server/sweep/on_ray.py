@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fedrecon_core.errors import UsageError, one_line
 from server.sweep.exchange import exchange
 from server.sweep.packed import pack, run_packed, unpack
 from server.sweep.record import ending
-from server.sweep.workers import Ended, Workers
+from server.sweep.workers import Ended, Workers, in_words
 
 CONNECT_SECONDS = 10.0
 
@@ -58,7 +59,10 @@ class OnRay(Workers):
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
             return Ended(path, f"its Ray task was lost: {one_line(str(cause))}")
-        exchange(path, lambda arrived: unpack(data, arrived))
+        try:
+            exchange(path, lambda arrived: unpack(data, arrived))
+        except (OSError, tarfile.TarError) as error:
+            return Ended(path, f"it came back and could not be written here: {in_words(error)}")
         found = ending(path)
         done = found.get("status") == "completed"
         return Ended(path, "" if done else str(found.get("error") or "its Ray task ended without a result"))

@@ -32,7 +32,10 @@ class Running:
     @property
     def round(self) -> int:
         """The last round that is complete, as far as this machine can see."""
-        return checkpoint.newest_round(self.path / "checkpoints")
+        try:
+            return checkpoint.newest_round(self.path / "checkpoints")
+        except (OSError, ValueError):  # a folder that cannot be read, or an odd name in it: nothing to end a sweep for
+            return self.first
 
     def remaining(self, times: Times) -> float | None:
         """Seconds until its end, from its own rounds or else from other cells; None where nothing tells."""

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedrecon_core.errors import FedReconError
 from server import checkpoint
 from server.sweep.cells import Cell
 from server.sweep.directory import SweepDirectory
 from server.sweep.progress import Board, Running
 from server.sweep.record import State
 from server.sweep.times import Times
-from server.sweep.workers import Workers
+from server.sweep.workers import Workers, in_words
 
 LOOK_SECONDS = 0.5
 
@@ -66,13 +65,15 @@ class Schedule:
         return cell
 
     def _start(self, cell: Cell) -> None:
-        run = self._directory.run_of(cell)
-        running = Running(cell, run.path, time.monotonic(), checkpoint.newest_round(run.checkpoints))
+        running = Running(cell, self._directory.run_of(cell).path, time.monotonic(), 0)
         try:
-            self._directory.begin(cell)
+            run = self._directory.begin(cell)
+            if run.completed():
+                return self._settle(running, "")
+            running = replace(running, first=checkpoint.newest_round(run.checkpoints))
             self._workers.start(run.path)
-        except FedReconError as error:
-            return self._settle(running, str(error))
+        except Exception as error:  # a full disk, a fork without memory, an odd file: the other cells go on
+            return self._settle(running, in_words(error))
         # Only now: the first start of all waits until the workers have imported what they need.
         self._running[run.path] = replace(running, since=time.monotonic())
         self._board.started(running)

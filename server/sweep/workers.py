@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedrecon_core.errors import FedReconError, one_line
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -31,3 +33,8 @@ class Workers(ABC):
     @abstractmethod
     def close(self) -> None:
         """End what still runs, at once: its last checkpoint is what is left of it."""
+
+
+def in_words(error: BaseException) -> str:
+    """Why a run could not be worked on, in one line."""
+    return one_line(str(error) if isinstance(error, FedReconError) else f"{type(error).__name__}: {error}")

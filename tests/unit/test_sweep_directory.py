@@ -19,6 +19,7 @@ from server.sweep.rehearsal import cell_table
 from server.sweep.schedule import Schedule, learn_from_disk
 from server.sweep.times import Times
 from server.sweep.workers import Ended, Workers
+from strategies.code_hash import code_hash
 from tests.toys.federation import toy_settings
 from tests.toys.sweeps import write_sweep
 
@@ -132,6 +133,33 @@ def test_a_cell_whose_return_was_interrupted_is_back_when_the_sweep_goes_on(swee
         assert directory.state(cell) is State.UNFINISHED
 
 
+def begun(directory, cell, code):
+    """The cell after one round by ``code``."""
+    run = directory.begin(cell)
+    (run.checkpoints / "round-000001").mkdir(parents=True)
+    run.write_json("manifest.json", {"code_sha256": code})
+    return run
+
+
+def test_rounds_of_other_code_are_not_gone_on_from(sweep):
+    _, (first, second, *_), directory = sweep
+    old, today = begun(directory, first, "0" * 64), begun(directory, second, code_hash())
+    assert [directory.outdated(cell) for cell in (first, second)] == [True, False]
+    for cell in (first, second):
+        directory.begin(cell)
+    assert (old.checkpoints.exists(), today.checkpoints.exists()) == (False, True)
+    begun(directory, first, "0" * 64)
+    end(old)
+    assert not directory.outdated(first)  # complete: its numbers are those of one code
+
+
+def test_a_cell_that_was_completed_meanwhile_is_not_begun(sweep):
+    _, (cell, *_), directory = sweep
+    run = directory.begin(cell)
+    end(run)
+    assert directory.begin(cell).completed()
+
+
 def test_two_commands_cannot_work_on_one_sweep(sweep):
     _, _, directory = sweep
     with directory.lock(), pytest.raises(RunError, match="is being worked on by process"), directory.lock():
@@ -234,6 +262,49 @@ def test_a_cell_that_another_process_works_on_is_left_to_it_and_stops_no_other(s
     assert "is being worked on by process" in failures[0].reason
     assert (tally.complete, tally.failed) == (3, 1)
     assert (taken.config.stat().st_mtime_ns, taken.result.exists()) == (before, False)
+
+
+def test_a_cell_that_was_completed_since_the_sweep_began_is_settled_without_a_run(sweep):
+    _, cells, directory = sweep
+
+    class Beside(Clockwork):
+        def start(self, path):
+            super().start(path)
+            end(directory.begin(cells[3]), seconds=7.0)
+
+    workers = Beside(1, {"mask": 1.0, "zero": 1.0})
+    failures, tally = run(sweep, workers)
+    assert (failures, tally.complete, len(workers.order)) == ([], 4, 3)
+    assert directory.seconds_of(cells[3]) == 7.0
+
+
+def test_whatever_keeps_a_cell_from_starting_is_its_failure_alone(sweep):
+    _, cells, directory = sweep
+    (directory.begin(cells[1]).checkpoints / "round-old").mkdir(parents=True)
+    directory.run_of(cells[1]).write_json("manifest.json", {"code_sha256": code_hash()})
+
+    class Poor(Clockwork):
+        def start(self, path):
+            if path.name.startswith("zero-seed1"):
+                raise OSError(12, "Cannot allocate memory")
+            super().start(path)
+
+    failures, tally = run(sweep, Poor(2, {"mask": 1.0, "zero": 1.0}))
+    assert sorted((failure.cell.slug, failure.reason) for failure in failures) == [
+        ("mask-seed1", "ValueError: invalid literal for int() with base 10: 'old'"),
+        ("zero-seed1", "OSError: [Errno 12] Cannot allocate memory"),
+    ]
+    assert (tally.complete, tally.failed) == (2, 2)
+
+
+def test_an_odd_folder_among_the_checkpoints_of_a_running_cell_ends_no_sweep(sweep):
+    class Odd(Clockwork):
+        def start(self, path):
+            super().start(path)
+            (path / "checkpoints" / "round-odd").mkdir(parents=True)
+
+    failures, _ = run(sweep, Odd(1, {"mask": 1.0, "zero": 1.0}))
+    assert failures == []
 
 
 def test_times_are_learnt_from_cells_that_differ_in_the_seed_alone(sweep):
