@@ -21,7 +21,7 @@ from server.sweep.definition import Definition, check_choice, fits
 from server.sweep.identity import config_sha256
 
 ENGINE = "engine={name: inprocess}"
-"""Every cell is a run in one process; how many run at a time is the sweep's affair."""
+"""Every cell is a run in one process, whatever its base says; how many run at a time is the sweep's affair."""
 LONGEST_SLUG = 120
 SHOWN_DIGITS = 10
 
@@ -71,7 +71,7 @@ def matrix(definition: Definition, folder: Path, settings: Sequence[str] = ()) -
     Raises:
         ConfigError: a cell's config cannot be used (the cell is named), two cells are the same run, or none is left.
     """
-    _leave_the_seed(definition, settings)
+    _refuse_what_does_nothing(definition, settings)
     configs: dict[tuple[str, ...], RunConfig] = {}
     cells = []
     for levels in product(*(axis.levels for axis in definition.axes)):
@@ -93,15 +93,18 @@ def _family(labels: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(level for axis, level in labels.items() if axis != SEED)
 
 
-def _leave_the_seed(definition: Definition, settings: Sequence[str]) -> None:
-    """Who sets the seed beside an axis of seeds expects an effect, and there is none to have."""
-    if SEED not in definition.labels:
-        return
+def _refuse_what_does_nothing(definition: Definition, settings: Sequence[str]) -> None:
+    """Who sets the seed beside an axis of seeds, or an engine, expects an effect, and there is none to have."""
     levels = [(f"axes.{axis.name}.{level.label}", level) for axis in definition.axes for level in axis.levels]
     places = {"--set": settings, "set": definition.set, **{key: level.settings for key, level in levels}}
     for place, words in places.items():
-        if not place.startswith(f"axes.{SEED}.") and any(word.partition("=")[0].strip() == SEED for word in words):
+        keys = [word.partition("=")[0].strip() for word in words]
+        if SEED in keys and SEED in definition.labels and not place.startswith(f"axes.{SEED}."):
             raise ConfigError(f"{place}: the seed is an axis of this sweep; --only seed=... runs some of its levels")
+        engine = next((key for key in keys if key.split(".")[0] == "engine"), None)
+        if engine:
+            told = "every cell is a run in one process; --workers and --ray-address say how many at a time, and where"
+            raise ConfigError(f"{place}: expected no key of the engine, found {engine}: {told}")
 
 
 @dataclass(frozen=True)
@@ -146,18 +149,18 @@ def _refuse_deployment(raw: Mapping[str, Any]) -> None:
 
 
 def _refuse_doubles(cells: Iterable[Cell]) -> None:
-    """Two cells that are the same run are a mistake in the axes, and would be one result that is counted twice."""
-    seen: dict[tuple[str, str | None], Cell] = {}
+    """Two cells that are the same run are a mistake in the axes, and would be one result that is counted twice. Nor can
+    their results be told apart where another ``data.root`` is all that they differ in: a root is a place, which changes
+    from machine to machine."""
+    seen: dict[str, Cell] = {}
     for cell in cells:
-        same = seen.setdefault((cell.sha256, cell.config.data.root), cell)
-        if same is not cell:
-            told = "no axis changes anything between them"
-            raise ConfigError(f"axes: the cells {same.title} and {cell.title} have the same config: {told}")
-    folders: dict[str, Cell] = {}
-    for cell in cells:  # of two data roots, whose labels differ in signs alone that no folder's name can have
-        same = folders.setdefault(cell.folder, cell)
-        if same is not cell:
-            raise ConfigError(f"axes: the labels of {same.title} and {cell.title} give the same folder; rename one")
+        same = seen.setdefault(cell.sha256, cell)
+        if same is cell:
+            continue
+        told = "the same config: no axis changes anything between them"
+        if same.config.data.root != cell.config.data.root:
+            told = "configs that differ in data.root alone, which is no part of what a run is: give each its own `name`"
+        raise ConfigError(f"axes: the cells {same.title} and {cell.title} have {told}")
 
 
 def chosen(cells: Sequence[Cell], known: Mapping[str, list[str]], only: Sequence[str]) -> list[Cell]:

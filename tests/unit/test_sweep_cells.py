@@ -116,7 +116,12 @@ def test_a_part_of_the_cells_can_be_chosen(tmp_path):
         ({}, ["rounds"], r"--set expects key=value, found 'rounds'"),
         ({"set": {"data.root": "nowhere"}}, [], r"data\.root: expected an existing folder or file, found .*nowhere"),
         ({"base": "nowhere.yaml"}, [], r"^cell recovery=mask, seed=0: config file .*nowhere\.yaml does not exist"),
-        ({"set": {"engine.name": "deployment"}}, [], r"engine\.name: expected a simulation, found 'deployment'"),
+        (
+            {"set": {"engine": {"name": "ray"}}},
+            [],
+            r"^set: expected no key of the engine, found engine\.name: every cell is a run in one process; --workers",
+        ),
+        ({}, ["engine.workers=4"], r"^--set: expected no key of the engine, found engine\.workers: "),
         ({}, ["seed=4"], r"^--set: the seed is an axis of this sweep; --only seed=\.\.\. runs some of its levels"),
         ({"set": {"seed": 4}}, [], r"^set: the seed is an axis of this sweep"),
         ({"axes": {"rate": {"a": {"seed": 1}}, "seed": [1]}}, [], r"^axes\.rate\.a: the seed is an axis of this sweep"),
@@ -126,9 +131,9 @@ def test_a_part_of_the_cells_can_be_chosen(tmp_path):
             r"^axes: the cells length=a and length=b have the same config: no axis changes anything between them",
         ),
         (
-            {"axes": {"workers": {"a": {"engine.workers": 1}, "b": {"engine.workers": 2}}}},
+            {"axes": {"workers": {"a": {"rounds": 1}, "b": {"engine": "ray"}}}},
             [],
-            r"^axes: the cells workers=a and workers=b have the same config",
+            r"^axes\.workers\.b: expected no key of the engine, found engine: ",
         ),
         ({"only": [{"keep": {"seed": 0}}, {"keep": {"seed": 1}}]}, [], r"^only: no cell of the matrix is left"),
     ],
@@ -170,13 +175,19 @@ def test_a_config_that_was_written_is_known_again(tmp_path):
     assert written_sha256(tmp_path / "nothing.yaml") is None
 
 
-def test_two_roots_are_two_cells_whose_folders_their_labels_tell_apart(tmp_path):
+def test_cells_that_differ_in_the_root_of_the_data_alone_are_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     axes = {"data": {name: {"data.root": name} for name in ("a", "b")}}
-    first, second = cells_of(tmp_path, axes=axes)
-    assert first.sha256 == second.sha256
-    assert (first.folder, second.folder) == (f"a-{first.sha256[:10]}", f"b-{first.sha256[:10]}")
-    odd = {"data": {"a b": {"data.root": "a"}, "a/b": {"data.root": "b"}}}
-    with pytest.raises(ConfigError, match=r"the labels of data=a b and data=a/b give the same folder; rename one"):
-        cells_of(tmp_path, axes=odd)
+    with pytest.raises(ConfigError, match=r"^axes: the cells data=a and data=b have configs that differ in data\.root"):
+        cells_of(tmp_path, axes=axes)
+    named = {"data": {name: {"data.root": name, "name": name} for name in ("a", "b")}}
+    assert [cell.config.data.root for cell in cells_of(tmp_path, axes=named)] == [str(tmp_path / n) for n in "ab"]
+
+
+def test_the_engine_of_the_base_is_left_to_single_runs_but_a_deployment_is_refused(tmp_path):
+    path = write_sweep(tmp_path, {**TOY, "engine": {"name": "ray"}})
+    assert {cell.config.engine.name for cell in matrix(read_definition(path), tmp_path)} == {"inprocess"}
+    path = write_sweep(tmp_path, {**TOY, "engine": "deployment"})
+    with pytest.raises(ConfigError, match=r"engine\.name: expected a simulation, found 'deployment'"):
+        matrix(read_definition(path), tmp_path)
