@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedrecon_core.config import RunConfig
+from fedrecon_core.device import choose_device
 from fedrecon_core.state import State, group_bytes
 from server.checkpoint import manifest_of
 from server.handshake import Central, Started
@@ -27,6 +28,7 @@ def manifest(config: RunConfig, started: Started, groups: dict[str, State]) -> d
         "versions": {"python": platform.python_version(), **versions},
         "seed": config.seed,
         "engine": config.engine.name,
+        "device": choose_device(config.device).type,
         "code_sha256": code_hash(),
         "spec_sha256": federation.spec.digest(),
         "partition_sha256": allocation.allocation.partition_sha256 if allocation else None,

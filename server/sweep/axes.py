@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import yaml
@@ -71,6 +71,19 @@ def as_yaml(value: Any) -> str:
     """``value`` as YAML in one line, as it stands behind ``--set key=``."""
     text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False)
     return text.removesuffix("...\n").strip()
+
+
+def without_place(words: Sequence[str]) -> list[str]:
+    """``key=value`` words without what they say of ``data.root``, which is a place and no part of what a run is."""
+    kept = []
+    for word in words:
+        key, _, text = word.partition("=")
+        value = yaml.safe_load(text) if key.strip() == "data" else None
+        if isinstance(value, Mapping) and "root" in value:
+            word = f"data={as_yaml({name: item for name, item in value.items() if name != 'root'})}"
+        if key.strip() != "data.root":
+            kept.append(word)
+    return kept
 
 
 def read_axes(value: Any) -> tuple[Axis, ...]:

@@ -17,12 +17,12 @@ from server.sweep.cells import Cell, chosen, matrix
 from server.sweep.definition import Definition, read_definition
 from server.sweep.directory import SweepDirectory
 from server.sweep.forked import Forked
+from server.sweep.origins import origins
 from server.sweep.progress import Board, Tally, board_for
 from server.sweep.record import State
 from server.sweep.rehearsal import cell_table, estimate
 from server.sweep.schedule import Failure, Schedule, learn_from_disk
 from server.sweep.workers import Workers
-from strategies.code_hash import code_hash
 
 PIPED_WIDTH = 200
 
@@ -50,6 +50,11 @@ class Plan:
     directory: SweepDirectory
     cells: list[Cell]
     states: list[tuple[Cell, State]]
+
+    @property
+    def complete(self) -> list[Cell]:
+        """What is there already."""
+        return [cell for cell, state in self.states if state is State.COMPLETE]
 
     @property
     def left(self) -> list[Cell]:
@@ -109,7 +114,7 @@ def _rehearse(plan: Plan, make: Callable[[], Workers]) -> None:
 def _run(plan: Plan, make: Callable[[], Workers]) -> None:
     console, directory = Console(), plan.directory
     directory.record(plan.definition, plan.cells, plan.settings)
-    complete = [cell for cell, state in plan.states if state is State.COMPLETE]
+    complete = plan.complete
     for cell in complete:  # the command may have been ended before it came to that
         directory.tidy(cell)
     _say(console, f"sweep {plan.definition.name}: {len(plan.states)} cells, {len(complete)} complete")
@@ -143,11 +148,8 @@ def _notes(console: Console, plan: Plan) -> None:
     if outdated:
         told = "and are begun anew: rounds of two codes would be numbers of neither"
         _say(console, f"{len(outdated)} unfinished cells have rounds of other code than today's, {told}")
-    complete = [cell for cell, state in plan.states if state is State.COMPLETE]
-    codes = Counter(code for cell in complete if (code := plan.directory.code_of(cell)) not in (None, code_hash()))
-    for code, count in codes.items():
-        told = f"made by other code ({code[:8]}) than today's ({code_hash()[:8]}), which may not repeat them bit by bit"
-        _say(console, f"{count} complete cells were {told}; remove a cell's directory to have it run anew")
+    for made, count in Counter(made for cell in plan.complete for made in origins(plan.directory, cell)).items():
+        _say(console, f"{count} complete cells were made {made}; remove a cell's directory to have it run anew")
 
 
 def _conclude(console: Console, plan: Plan, failures: list[Failure]) -> None:

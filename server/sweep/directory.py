@@ -12,19 +12,22 @@ import yaml
 
 from fedrecon_core.errors import UsageError
 from server.run_directory import RunDirectory, write_text
-from server.sweep.axes import Axis
+from server.sweep.axes import Axis, without_place
 from server.sweep.cells import SHOWN_DIGITS, Cell
 from server.sweep.definition import Definition
 from server.sweep.exchange import finish_exchanges
-from server.sweep.identity import written_sha256
+from server.sweep.identity import written_root, written_sha256
 from server.sweep.record import CELLS, LOG, SWEEP, State, ending, status_of
+from server.sweep.workers import in_words
 from strategies.code_hash import code_hash
 
 LOCK_SECONDS = 1.0
+REPORT = "report.html"
 
 
 class SweepDirectory:
-    """One sweep's folder. It can be moved, copied and committed: nothing in it names a place."""
+    """One sweep's folder. It can be moved, copied and committed. ``sweep.yaml`` does not say where the data lie; the
+    ``config.yaml`` of each cell does, as that of every run (``data.root``), and is known again wherever they lie."""
 
     def __init__(self, path: Path, keep_checkpoints: bool = False) -> None:
         self.path = path.resolve()
@@ -101,17 +104,32 @@ class SweepDirectory:
         """Whether the cell is begun anew though it has rounds: they were made by other code than today's, and the
         numbers of two codes in one run are those of neither."""
         run = self.run_of(cell)
-        return not run.completed() and any(run.checkpoints.glob("round-*")) and self.code_of(cell) != code_hash()
+        begun = not run.completed() and any(run.checkpoints.glob("round-*"))
+        return begun and self.manifest_of(cell).get("code_sha256") != code_hash()
 
     def log(self, cell: Cell) -> Path:
         """What the cell's process said."""
         return self.run_of(cell).path / LOG
 
     def tidy(self, cell: Cell) -> None:
-        """Remove what only a resume would need, once there is nothing to resume, unless it is to be kept."""
+        """Once there is nothing to resume: write the report if its process was ended before it did, and remove what
+        only a resume would need, unless it is to be kept. A report that cannot be made is told in the cell's log."""
         run = self.run_of(cell)
-        if run.completed() and not self._keep_checkpoints:
+        if not run.completed():
+            return
+        if not (run.path / REPORT).exists():
+            self._report(cell)
+        if not self._keep_checkpoints:
             _forget_rounds(run)
+
+    def _report(self, cell: Cell) -> None:
+        from server.report.html import write_report  # here: it draws, and few cells lack theirs
+
+        try:
+            write_report(self.run_of(cell).path)
+        except Exception as error:  # no verdict on the run depends on it
+            with suppress(OSError), self.log(cell).open("a", encoding="utf-8") as file:
+                file.write(f"({REPORT} could not be made: {in_words(error)})\n")
 
     def strangers(self, cells: Sequence[Cell]) -> list[str]:
         """The run directories that belong to no cell of the present matrix."""
@@ -119,11 +137,16 @@ class SweepDirectory:
         found = sorted(path.name for path in self.cells.iterdir()) if self.cells.is_dir() else []
         return [name for name in found if name not in ours and not name.startswith(".")]
 
-    def code_of(self, cell: Cell) -> str | None:
-        """The hash of the code by which the cell was made, if it says so."""
+    def manifest_of(self, cell: Cell) -> dict[str, Any]:
+        """What was run, on what; empty where the cell does not say so."""
         with suppress(OSError, ValueError):
-            return self.run_of(cell).read_json("manifest.json").get("code_sha256")
-        return None
+            found = self.run_of(cell).read_json("manifest.json")
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    def root_of(self, cell: Cell) -> str | None:
+        """The ``data.root`` with which the cell was made."""
+        return written_root(self.run_of(cell).config)
 
     def seconds_of(self, cell: Cell) -> float | None:
         """The wall-clock time of a complete cell."""
@@ -137,7 +160,7 @@ class SweepDirectory:
             "axes": definition.labels,
             "table": definition.table.model_dump(mode="json") if definition.table else None,
             "base": definition.base,
-            "set": [*definition.set, *settings],
+            "set": without_place([*definition.set, *settings]),
             "levels": {axis.name: _levels(axis) for axis in definition.axes},
             "cells": [
                 {"labels": dict(cell.labels), "config_sha256": cell.sha256, "folder": self.run_of(cell).path.name}
@@ -156,6 +179,6 @@ def _forget_rounds(run: RunDirectory) -> None:
 def _levels(axis: Axis) -> dict[str, Any]:
     """Label -> what it sets, in the words of ``--set``, and its base."""
     return {
-        level.label: {**({"base": level.base} if level.base else {}), "set": list(level.settings)}
+        level.label: {**({"base": level.base} if level.base else {}), "set": without_place(level.settings)}
         for level in axis.levels
     }

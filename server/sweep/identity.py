@@ -37,10 +37,22 @@ def written_sha256(path: Path) -> str | None:
     A key that did not exist when the file was written has its default, with which runs are what they were before.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-        return config_sha256(parse(_without_root(raw)))
+        return config_sha256(parse(_without_root(_read(path))))
     except (OSError, ValueError, TypeError, yaml.YAMLError, ConfigError):
         return None
+
+
+def written_root(path: Path) -> str | None:
+    """The ``data.root`` in the config file ``path``; None if it names none, or is no config."""
+    try:
+        root = _read(path)["data"].get("root")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        return None
+    return None if root is None else str(root)
+
+
+def _read(path: Path) -> Any:
+    return yaml.load(path.read_text(encoding="utf-8"), _Loader)
 
 
 def _without_root(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -372,6 +372,7 @@ def test_every_recovery_but_the_oracle_is_poisoned_above() -> None:
 
 def test_the_manifest_says_what_ran(finished: Path) -> None:
     manifest = json.loads((finished / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["device"] == "cpu"
     assert manifest["full_bytes"] == 4 * sum(manifest["parameters"].values())
     assert [site["name"] for site in manifest["sites"]] == ["site-0000", "site-0001", "site-0002"]
     assert set(manifest["effective_missing"]) == {"train", "validation", "test"}

@@ -13,6 +13,7 @@ from fedrecon_core.errors import DataError, RunError, UsageError
 from server.sweep.cells import matrix
 from server.sweep.definition import read_definition
 from server.sweep.directory import SweepDirectory
+from server.sweep.origins import origins
 from server.sweep.progress import Board, LiveBoard, Tally, board_for
 from server.sweep.record import State, read_sweep
 from server.sweep.rehearsal import cell_table
@@ -158,6 +159,57 @@ def test_a_cell_that_was_completed_meanwhile_is_not_begun(sweep):
     run = directory.begin(cell)
     end(run)
     assert directory.begin(cell).completed()
+
+
+def test_a_complete_cell_says_how_it_was_made_otherwise_than_today(sweep):
+    _, (cell, *_), directory = sweep
+    run = directory.begin(cell)
+    assert list(origins(directory, cell)) == []
+    run.write_json("manifest.json", {"code_sha256": code_hash(), "device": "cpu"})
+    assert list(origins(directory, cell)) == []
+    run.write_json("manifest.json", {"code_sha256": "0" * 64, "device": "cuda"})
+    raw = yaml.safe_load(run.config.read_text())
+    run.config.write_text(yaml.safe_dump({**raw, "data": {**raw["data"], "root": "/elsewhere"}}))
+    assert list(origins(directory, cell)) == [
+        f"by other code (00000000) than today's ({code_hash()[:8]}), which may not repeat them bit by bit",
+        "on cuda, and cpu would be used here today",
+        "with data.root /elsewhere, and today's is unset",
+    ]
+
+
+def test_a_complete_cell_without_a_report_gets_one(sweep):
+    _, (cell, other, *_), directory = sweep
+    run = directory.begin(cell)
+    directory.tidy(cell)
+    assert not (run.path / "report.html").exists()  # it is not complete
+    end(run)
+    directory.tidy(cell)
+    report = run.path / "report.html"
+    assert "<html" in report.read_text()
+    report.write_text("mine")
+    directory.tidy(cell)
+    assert report.read_text() == "mine"
+    bare = directory.run_of(other)
+    end(bare)
+    (bare.path / "report.html.part").mkdir()  # it cannot be written
+    directory.tidy(other)
+    assert "(report.html could not be made: IsADirectoryError" in directory.log(other).read_text()
+
+
+def test_what_is_recorded_does_not_say_where_the_data_lie(tmp_path):
+    (tmp_path / "data").mkdir()
+    root = str(tmp_path / "data")
+    axes = {"level": {"a": {"data": {"root": root}}, "b": {"data": {"root": root, "train": 24}}}}
+    definition = read_definition(write_sweep(tmp_path, toy_settings("mask"), axes=axes, set={"data.root": root}))
+    settings = [f"data={{name: toy, root: {root}}}", f"data.root={root}", "rounds=3"]
+    directory = SweepDirectory(tmp_path / "out")
+    directory.cells.mkdir(parents=True)
+    directory.record(definition, matrix(definition, tmp_path), settings)
+    written = (directory.path / "sweep.yaml").read_text()
+    assert str(tmp_path) not in written
+    found = yaml.safe_load(written)
+    assert found["set"] == ["data={name: toy}", "rounds=3"]
+    assert found["levels"]["level"] == {"a": {"set": []}, "b": {"set": ["data.train=24"]}}
 
 
 def test_two_commands_cannot_work_on_one_sweep(sweep):
