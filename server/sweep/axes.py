@@ -131,7 +131,7 @@ def _labelled(name: str, label: Any, settings: Any) -> Level:
         raise MisfitError(name, f"expected labels, found {shown(label)}; put it in quotes")
     keys = dict(settings) if isinstance(settings, Mapping) else settings
     base = keys.pop("base", None) if isinstance(keys, dict) else None
-    if base is not None and not isinstance(base, str):
+    if base is not None and not (isinstance(base, str) and base):
         raise MisfitError(f"{name}.{label}.base", f"expected the path of a run config, found {shown(base)}")
     try:
         return Level(label=label_of(label), settings=in_words(keys), base=base)

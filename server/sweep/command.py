@@ -92,10 +92,16 @@ def sweep(  # noqa: PLR0913 - a parameter per option of the command
 
 def _workers(count: int | None, ray_address: str | None) -> Workers:
     if ray_address is None:
-        return Forked(count or len(os.sched_getaffinity(0)))
+        return Forked(count or _cores())
     from server.sweep.on_ray import OnRay
 
     return OnRay(ray_address, count)
+
+
+def _cores() -> int:
+    """The cores that this process may use; where the system cannot say which, all that there are."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _rehearse(plan: Plan, make: Callable[[], Workers]) -> None:

@@ -11,8 +11,10 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.faults import MisfitError, explain, shown
+from fedrecon_core.registry import METRICS, discover
 from fedrecon_core.settings import read_yaml
 from fedrecon_core.types import Frozen
+from server.prepare import PACKAGES
 from server.sweep.axes import Axes, Settings, label_of
 
 
@@ -21,6 +23,13 @@ def _choice(value: Any) -> Any:
     if not isinstance(value, Mapping):
         raise ValueError(f"expected a mapping axis -> levels, found {shown(value)}")
     return {key: tuple(map(label_of, some if isinstance(some, list) else [some])) for key, some in value.items()}
+
+
+def _kept(value: Any) -> Any:
+    """As ``_choice``; what keeps every cell is no restriction."""
+    if isinstance(value, Mapping) and not value:
+        raise ValueError("expected at least one axis with the levels that stay, found {}")
+    return _choice(value)
 
 
 def _labels(value: Any) -> Any:
@@ -33,6 +42,7 @@ def _labels(value: Any) -> Any:
 
 
 Choice = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_choice)]
+Kept = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_kept)]
 Labels = Annotated[dict[str, str], BeforeValidator(_labels)]
 
 
@@ -40,7 +50,7 @@ class Restriction(Frozen):
     """Of the cells that fit ``where`` (without it: of all), only those that fit ``keep`` stay in the matrix."""
 
     where: Choice = Field(default_factory=dict)
-    keep: Choice
+    keep: Kept
 
     def keeps(self, labels: Mapping[str, str]) -> bool:
         """Whether the cell with ``labels`` (axis -> level) stays."""
@@ -62,7 +72,7 @@ class Definition(Frozen):
     complete cells, which nothing needs any more."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    base: str | None = None
+    base: str | None = Field(default=None, pattern=r"\S")
     set: Settings = ()
     axes: Axes
     only: tuple[Restriction, ...] = ()
@@ -101,7 +111,15 @@ class Definition(Frozen):
             refuse_unknown(axis, self.labels, f"table.{key}", "axis")
             if axis in [other for _, other in named[:number]]:
                 raise MisfitError(f"table.{key}", f"the axis '{axis}' stands twice in the table")
+        for metric in table.metrics:
+            refuse_unknown(metric, _metrics(), "table.metrics", "metric")
         check_choice({axis: (level,) for axis, level in table.baseline.items()}, self.labels, "table.baseline")
+
+
+def _metrics() -> list[str]:
+    """The metrics that are registered, a user's own among them, and the loss, which every score has."""
+    discover(PACKAGES)
+    return [*METRICS.names(), "loss"]
 
 
 def fits(labels: Mapping[str, str], choice: Mapping[str, Iterable[str]]) -> bool:

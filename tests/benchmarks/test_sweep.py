@@ -25,6 +25,8 @@ from server.engines import processes
 
 CORES = 2
 AIM = 0.95
+MOST = 1.05
+"""More than all cores cannot be at work: then something is counted twice, or more ran at a time than was asked for."""
 PR_SET_CHILD_SUBREAPER = 36
 BASE: dict[str, Any] = {
     "name": "small",
@@ -96,4 +98,4 @@ def test_forty_small_cells_keep_two_cores_busy(tmp_path: Path) -> None:
         f"\n40 cells in {wall:.1f} s: {used:.1f} s of CPU time ({used / wall / CORES:.3f} of {CORES} cores), ", end=""
     )
     print(f"{waited:.1f} s of waiting for a core: {share:.3f} together (aim {AIM})")
-    assert share >= AIM
+    assert AIM <= share <= MOST

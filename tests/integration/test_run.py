@@ -17,6 +17,7 @@ import client.app
 import client.simulated
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.site import open_site
+from fedrecon_core.device import choose_device
 from fedrecon_core.errors import DataError, RunError, UsageError
 from fedrecon_core.inference import load_model
 from fedrecon_core.local.hook import LocalHook
@@ -372,7 +373,7 @@ def test_every_recovery_but_the_oracle_is_poisoned_above() -> None:
 
 def test_the_manifest_says_what_ran(finished: Path) -> None:
     manifest = json.loads((finished / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["device"] == "cpu"
+    assert manifest["device"] == choose_device("auto").type
     assert manifest["full_bytes"] == 4 * sum(manifest["parameters"].values())
     assert [site["name"] for site in manifest["sites"]] == ["site-0000", "site-0001", "site-0002"]
     assert set(manifest["effective_missing"]) == {"train", "validation", "test"}

@@ -60,11 +60,11 @@ def test_a_restriction_keeps_cells_by_their_labels():
 
 
 def test_a_table_is_read():
-    table = {"rows": ["recovery"], "columns": [], "metrics": ["uar"], "baseline": {"recovery": "mask"}}
+    table = {"rows": ["recovery"], "columns": [], "metrics": ["uar", "loss"], "baseline": {"recovery": "mask"}}
     assert parse_definition({**PLAIN, "table": table}).table.model_dump() == {
         "rows": ("recovery",),
         "columns": (),
-        "metrics": ("uar",),
+        "metrics": ("uar", "loss"),
         "baseline": {"recovery": "mask"},
     }
 
@@ -103,6 +103,10 @@ def test_a_table_is_read():
         ({"only": [{"where": {"recovery": "mask"}}]}, r"only\.0\.keep: this key is required and was not found"),
         ({"only": [{"keep": {"recovry": "mask"}}]}, r"only\.0\.keep: unknown axis 'recovry'; .* 'recovery'\?"),
         ({"only": [{"keep": {"recovery": "maks"}}]}, r"only\.0\.keep\.recovery: unknown level 'maks'; .* 'mask'\?"),
+        ({"base": ""}, r"base: expected a text that matches .*, found ''"),
+        ({"axes": {"data": {"a": {"base": ""}}}}, r"axes\.data\.a\.base: expected the path of a run config, found ''"),
+        ({"only": [{"keep": {}}]}, r"only\.0\.keep: expected at least one axis with the levels that stay, found \{\}"),
+        ({"table": {"metrics": ["urr"]}}, r"table\.metrics: unknown metric 'urr'; known: .*, loss\. .* 'uar'\?"),
         ({"only": [{"keep": ["mask"]}]}, r"only\.0\.keep: expected a mapping axis -> levels, found \['mask'\]"),
         ({"table": {"rows": ["rate"]}}, r"table\.rows: unknown axis 'rate'; known: recovery, seed"),
         (

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from fedrecon_core.errors import DataError, RunError, UsageError
 from server.sweep.cells import matrix
+from server.sweep.command import _cores
 from server.sweep.definition import read_definition
 from server.sweep.directory import SweepDirectory
 from server.sweep.origins import origins
@@ -357,6 +359,13 @@ def test_an_odd_folder_among_the_checkpoints_of_a_running_cell_ends_no_sweep(swe
 
     failures, _ = run(sweep, Odd(1, {"mask": 1.0, "zero": 1.0}))
     assert failures == []
+
+
+def test_without_a_word_as_many_cells_run_as_there_are_cores_to_use(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+    assert _cores() == 3
+    monkeypatch.delattr("os.sched_getaffinity")  # macOS has none
+    assert _cores() == os.cpu_count()
 
 
 def test_times_are_learnt_from_cells_that_differ_in_the_seed_alone(sweep):
