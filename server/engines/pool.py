@@ -238,7 +238,7 @@ def _one_thread() -> Iterator[None]:
 def _serve(pipe: Connection, since: Any, name: str) -> None:
     """The life of a process: answer until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its processes itself
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     import torch  # here: this module stays cheap for processes that run no site
 
     torch.set_num_threads(1)
@@ -261,7 +261,7 @@ def _send(pipe: Connection, result: Answer) -> None:
         pipe.send((reply, None, traceback.format_exc()))
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process at once when the parent is gone, even if the parent was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:

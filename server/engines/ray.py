@@ -93,7 +93,7 @@ class _Session:
         """Start the SuperLink and wait until it listens; ``RunError`` if it does not. Ray itself is started by the run,
         or found at ``ray_address``."""
         if ray_address is not None:
-            _require_cluster(ray_address)
+            require_cluster(ray_address, "engine.ray_address")
             self._environment["RAY_ADDRESS"] = ray_address  # Flower passes no address on, and Ray looks here
         port = _free_port()
         address = f"127.0.0.1:{port}"
@@ -193,14 +193,14 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _require_cluster(address: str) -> None:
-    """Ray itself would try for ever."""
+def require_cluster(address: str, key: str) -> None:
+    """``UsageError`` at ``key`` where nothing answers at ``address`` (HOST:PORT); Ray itself would try for ever."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), CLUSTER_SECONDS).close()
     except (OSError, ValueError) as error:
         told = "expected HOST:PORT of a Ray cluster's head (`ray start --head` prints it)"
-        raise UsageError(f"engine.ray_address: {told}, found {address}: {error}") from None
+        raise UsageError(f"{key}: {told}, found {address}: {error}") from None
 
 
 def _result(job: Job) -> Path:

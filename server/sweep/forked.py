@@ -76,19 +76,13 @@ def _death(code: int | None) -> str:
 def _live(path: Path) -> None:
     """The life of a cell's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the sweep ends its cells itself
-    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
-    from server.sweep.cell_run import run_cell  # here: commands that run no cell stay quick
+    from server.engines.pool import end_with_parent  # here: commands that run no cell stay quick
+
+    # Even if the sweep was killed: none may write on where a next sweep takes over.
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    from server.sweep.cell_run import run_cell
 
     raise SystemExit(0 if run_cell(path, path / LOG) else 1)
-
-
-def _end_with_the_sweep() -> None:
-    """End this process at once when the sweep is gone, even if it was killed: none may write on where a next sweep
-    takes over."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 @contextmanager

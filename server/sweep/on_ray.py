@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,20 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from fedrecon_core.errors import UsageError, one_line
+from server.engines.ray import require_cluster
 from server.sweep.exchange import exchange
 from server.sweep.packed import pack, run_packed, unpack
 from server.sweep.record import ending
 from server.sweep.workers import Ended, Workers, in_words
 
-CONNECT_SECONDS = 10.0
-
 
 class OnRay(Workers):
     """As many tasks at a time as the cluster has cpus, or ``workers``; ``docs/ray-cluster.md`` says what its machines
-    need. A task that is lost with its node is a failed cell, as a process that dies is."""
+    need. A task that is lost with its node is a failed cell, as a process that dies is; its rounds are lost as well."""
 
     def __init__(self, address: str, workers: int | None = None) -> None:
         """Connect to the cluster at ``address`` (HOST:PORT); ``UsageError`` where there is none."""
-        _require(address)
+        require_cluster(address, "--ray-address")
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
@@ -68,18 +66,9 @@ class OnRay(Workers):
         return Ended(path, "" if done else str(found.get("error") or "its Ray task ended without a result"))
 
     def close(self) -> None:
-        """End the tasks; see ``Workers.close``. The cluster stays."""
+        """End the tasks; see ``Workers.close``. The rounds since each task began are lost with the folder of its node:
+        the run directory here is as it was sent. The cluster stays."""
         for task in self._running:
             ray.cancel(task, force=True)
         self._running = {}
         ray.shutdown()
-
-
-def _require(address: str) -> None:
-    """Ray itself would try for long."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:
-        told = "expected HOST:PORT of a Ray cluster's head (`ray start --head` prints it)"
-        raise UsageError(f"--ray-address: {told}, found {address}: {error}") from None

@@ -32,7 +32,7 @@ class Workers(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End what still runs, at once: its last checkpoint is what is left of it."""
+        """End what still runs, at once: what is left of it are the checkpoints that its run directory has here."""
 
 
 def in_words(error: BaseException) -> str:
