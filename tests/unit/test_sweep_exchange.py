@@ -1,10 +1,12 @@
 """A folder that takes another one's place: what an interruption at any moment leaves."""
 
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from server.sweep.exchange import exchange, finish_exchanges
+from server.sweep.packed import pack, unpack
 
 pytestmark = pytest.mark.quick
 
@@ -73,3 +75,14 @@ def test_what_cannot_be_written_leaves_the_old_folder(old):
         exchange(old, full)
     assert content(old) == BEFORE
     assert list(old.parent.iterdir()) == [old]
+
+
+def test_a_packed_run_arrives_as_it_was_and_a_damaged_one_leaves_the_old(old, tmp_path):
+    source = tmp_path / "source"
+    new(source)
+    data = pack(source, ("result.json",))
+    with pytest.raises(tarfile.TarError):
+        exchange(old, lambda arrived: unpack(data[:100], arrived))
+    assert content(old) == BEFORE
+    exchange(old, lambda arrived: unpack(data, arrived))
+    assert content(old) == (["config.yaml"], "new")
