@@ -27,9 +27,11 @@ from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from fedrecon_core.state import Groups, State, flat, nested, write_group
 from fedrecon_core.task.target import target_of
-from fedrecon_core.types import DatasetSpec
+from fedrecon_core.types import DatasetSpec, ModalitySpec
 
 TENSORS, DESCRIPTION = "model.safetensors", "model.yaml"
+SLACK = 1e-3
+"""How far a pixel may lie outside [0, 1]: a resized image overshoots by rounding."""
 
 
 @dataclass(frozen=True)
@@ -40,31 +42,36 @@ class TrainedModel:
     groups: Groups
     knowledge: Knowledge
 
-    def predict(self, inputs: Mapping[str, NDArray[np.float32]]) -> Tensor:
+    def predict(self, inputs: Mapping[str, NDArray[np.floating]]) -> Tensor:
         """Class probabilities float32 [N, C] from arrays alone: modality -> [N, *shape], for any of the modalities.
 
-        A multilabel model has one for each class on its own. What is left out is recovered. Raises ``DataError`` for an
-        unknown modality, another shape or unequal lengths.
+        A multilabel model has one for each class on its own. What is left out is recovered. Floating numbers of any
+        width are read as float32; images are in [0, 1], unless the federation standardised them (``scale: standard``).
+        Raises ``DataError`` for an unknown modality, another shape, unequal lengths, whole numbers, NaN or infinity,
+        and pixels outside [0, 1].
         """
-        self._check(inputs)
-        count = len(next(iter(inputs.values())))
-        rows = {m: np.arange(count) if m in inputs else np.full(count, -1) for m in self.recovery.spec.names}
+        arrays = self._checked(inputs)
+        count = len(next(iter(arrays.values())))
+        rows = {m: np.arange(count) if m in arrays else np.full(count, -1) for m in self.recovery.spec.names}
         empty = {m.name: np.zeros((0, *m.shape), dtype=np.float32) for m in self.recovery.spec.modalities}
         nothing = np.zeros(count, dtype=np.int64)
-        dataset = Dataset(self.recovery.spec, nothing, np.arange(count), nothing, nothing, {**empty, **inputs}, rows)
+        dataset = Dataset(self.recovery.spec, nothing, np.arange(count), nothing, nothing, {**empty, **arrays}, rows)
         data = open_site(dataset, np.arange(count), dataset.exists(), device=torch.device("cpu"))
         return target_of(self.recovery.spec).probabilities(self.logits(data))
 
-    def _check(self, inputs: Mapping[str, NDArray[np.float32]]) -> None:
+    def _checked(self, inputs: Mapping[str, NDArray[np.floating]]) -> dict[str, NDArray[np.float32]]:
+        """``inputs`` as float32."""
+        spec = self.recovery.spec
+        arrays: dict[str, NDArray[np.float32]] = {}
         for name, values in inputs.items():
-            if name not in self.recovery.spec.names:
-                raise DataError(f"unknown modality '{name}'; known: {', '.join(self.recovery.spec.names)}")
-            expected = self.recovery.spec[name].shape
-            if values.shape[1:] != expected:
-                raise DataError(f"{name}: expected an array of shape (N, *{expected}), found {values.shape}")
-        sizes = {name: len(values) for name, values in inputs.items()}
+            if name not in spec.names:
+                raise DataError(f"unknown modality '{name}'; known: {', '.join(spec.names)}")
+            arrays[name] = _as_float32(spec[name], values)
+            _refuse_values(spec[name], arrays[name])
+        sizes = {name: len(values) for name, values in arrays.items()}
         if len(set(sizes.values())) != 1:
             raise DataError(f"expected some modalities, all of as many samples, found {sizes}")
+        return arrays
 
     def logits(self, data: SiteData) -> Tensor:
         """float32 [N, C] for every sample of ``data``, absent modalities recovered as in evaluation."""
@@ -72,6 +79,39 @@ class TrainedModel:
         return predict(
             self.recovery, self.groups, knowledge, scaled(data, self.knowledge.statistics), "inference"
         ).logits
+
+
+def _as_float32(modality: ModalitySpec, values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """``values`` [N, *shape] in the model's own type, uncopied where they are; ``DataError`` for what is no such
+    array."""
+    if not isinstance(values, np.ndarray):
+        raise DataError(f"{modality.name}: expected a NumPy array of float32, found {type(values).__name__}")
+    if not np.issubdtype(values.dtype, np.floating):
+        pixels = "; bytes of an image are divided by 255 first" if _is_in_unit_range(modality) else ""
+        raise DataError(f"{modality.name}: expected floating numbers (float32), found {values.dtype}{pixels}")
+    if values.ndim == 0 or values.shape[1:] != modality.shape:
+        raise DataError(f"{modality.name}: expected an array of shape (N, *{modality.shape}), found {values.shape}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, which is refused
+        return values.astype(np.float32, copy=False)
+
+
+def _refuse_values(modality: ModalitySpec, values: NDArray[np.float32]) -> None:
+    if not values.size:
+        return
+    least, most = float(values.min()), float(values.max())  # either is NaN where a value is
+    if not (np.isfinite(least) and np.isfinite(most)):
+        bad = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
+        told = "leave a modality that is missing out: it is recovered"
+        raise DataError(f"{modality.name}: expected finite numbers, found NaN or infinity in sample {bad}; {told}")
+    if _is_in_unit_range(modality) and (least < -SLACK or most > 1 + SLACK):
+        told = "scale them as the images of training, values 0 to 255 by dividing by 255"
+        raise DataError(f"{modality.name}: expected pixels in [0, 1], found {least:.6g} to {most:.6g}; {told}")
+
+
+def _is_in_unit_range(modality: ModalitySpec) -> bool:
+    """Whether the modality's values are in [0, 1]: images are, by the rule that encoders hold to (``Spread``), but for
+    those that the federation standardises."""
+    return modality.kind == "image" and modality.scale == "none"
 
 
 def save_model(folder: Path, model: Mapping[str, State], recovery: Recovery, knowledge: Knowledge) -> str:
