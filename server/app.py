@@ -144,7 +144,7 @@ def _run(grid: Grid, prepared: Prepared, home: str) -> tuple[Started, dict[str, 
         strategy = _strategy(started, training)
         if known is None:
             strategy.check(training.groups)
-        _take_up(prepared, started, training, progress)
+        _take_up(prepared, started, training, strategy, progress)
         evaluator = evaluator_for(started, strategy, grid, directory.path, meter)
         rounds = Rounds(grid, config, started, strategy, evaluator, directory, progress, training, meter, began)
         return started, rounds.run()
@@ -163,9 +163,10 @@ def _strategy(started: Started, training: Training) -> Any:
     return strategy
 
 
-def _take_up(prepared: Prepared, started: Started, training: Training, progress: PlainProgress) -> None:
+def _take_up(prepared: Prepared, started: Started, training: Training, strategy: Any, progress: PlainProgress) -> None:
     """Write the manifest, and see that a resumed run goes on with the data that it began with."""
-    directory, now = prepared.directory, manifest(prepared.config, started, training.groups)
+    directory, groups = prepared.directory, training.groups
+    now = manifest(prepared.config, started, groups, strategy.full_bytes(groups))
     old = directory.read_json("manifest.json") if training.round else {}
     for key, thing in (("spec_sha256", "data set"), ("partition_sha256", "partition"), ("mask_sha256", "masks")):
         if old.get(key, now[key]) != now[key]:

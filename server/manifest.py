@@ -10,7 +10,7 @@ import numpy as np
 
 from fedrecon_core.config import RunConfig
 from fedrecon_core.device import choose_device
-from fedrecon_core.state import State, group_bytes
+from fedrecon_core.state import State
 from server.checkpoint import manifest_of
 from server.handshake import Central, Started
 from strategies.code_hash import code_hash
@@ -19,8 +19,9 @@ from strategies.messages import OwnData, SiteInfo
 VERSIONS = ("fedrecon", "flwr", "ray", "torch", "numpy")
 
 
-def manifest(config: RunConfig, started: Started, groups: dict[str, State]) -> dict[str, Any]:
-    """All fields. Hashes of partition and masks exist where the server dealt out the data."""
+def manifest(config: RunConfig, started: Started, groups: dict[str, State], full_bytes: int) -> dict[str, Any]:
+    """All fields. Hashes of partition and masks exist where the server dealt out the data. ``full_bytes`` are those of
+    every group in one message, with what the strategy sends beside them."""
     federation, allocation = started.federation, _dealt(started)
     known_faults = started.central.dataset.faults if started.central else ()
     versions = {name: metadata.version(name) for name in VERSIONS}
@@ -34,7 +35,7 @@ def manifest(config: RunConfig, started: Started, groups: dict[str, State]) -> d
         "partition_sha256": allocation.allocation.partition_sha256 if allocation else None,
         "mask_sha256": allocation.allocation.mask_sha256 if allocation else None,
         "parameters": manifest_of(groups),
-        "full_bytes": sum(map(group_bytes, groups.values())),
+        "full_bytes": full_bytes,
         "modalities": list(federation.spec.names),
         "classes": list(federation.spec.classes),
         "target": federation.spec.target,

@@ -84,6 +84,12 @@ class FedAvg(Strategy):
         group of the same name and shapes."""
         return {}
 
+    def full_bytes(self, groups: Mapping[str, State]) -> int:
+        """Tensor bytes of a train message with every one of ``groups`` and all that travels beside them: what a site
+        would be sent without a transfer plan. To be asked between rounds."""
+        self._current = {name: messages.pack_group(state) for name, state in groups.items()}
+        return sum(map(messages.record_bytes, {**self._current, **self.beside(groups)}.values()))
+
     # --- training ---------------------------------------------------------------------------------------------
 
     def configure_train(

@@ -161,7 +161,8 @@ def traffic_section(record: RunRecord) -> Markup:
         return NOTHING
     about = (
         "A site downloads only the parameter groups that its modalities need and uploads only those that it trained. "
-        "The comparison is with sending every group to, and from, every site in every round."
+        "The comparison is with sending every group, and what the strategy sends beside it, to and from every site in "
+        "every round."
     )
     rows = [
         [name, size(one.sent), size(one.everything), tag("td", tag("b", percent(one.saving)))]

@@ -177,6 +177,17 @@ def check_every_site_gets_the_bytes_of_its_plan_and_what_travels_beside_it(name:
         assert same({g: messages.unpack_group(r) for g, r in records.items()}, due)
 
 
+def check_no_message_is_larger_than_everything(name: str) -> None:
+    bench = bench_of(name)
+    groups = bench.initial()
+    full = bench.strategy.full_bytes(groups)
+    sent = bench.configure(1, groups)
+    beside = bench.strategy.beside(groups)
+    assert full == sum(map(group_bytes, groups.values())) + sum(map(messages.record_bytes, beside.values()))
+    for message in (*sent, *map(bench.answer, sent)):
+        assert 0 < sum(messages.group_sizes(message.content).values()) <= full
+
+
 def check_messages_carry_order_and_knowledge(name: str) -> None:
     bench = bench_of(name)
     bench.federation.trained["task.head"] = 7

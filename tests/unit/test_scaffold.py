@@ -17,7 +17,7 @@ from fedrecon_core.data.site import SiteData
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.local.hook import Memory, Pace
 from fedrecon_core.local.loop import train_locally
-from fedrecon_core.state import STRATEGY_GROUPS, State
+from fedrecon_core.state import STRATEGY_GROUPS, State, group_bytes
 from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
 from server.engines.pool import Here
@@ -253,6 +253,15 @@ def test_counts_of_what_trained_the_model_do_not_name_the_variates():
     found = train(world(), 2)
     assert found.server.federation.trained == {HEAD: 10, SOME: 4}
     assert set(found.x) == {HEAD, SOME}
+
+
+def test_everything_that_a_site_may_be_sent_holds_the_variates():
+    found = world()
+    assert found.server.full_bytes(found.x) == 2 * sum(map(group_bytes, found.x.values()))
+    found = world({"name": "scaffold", "groups": [HEAD]})
+    assert found.server.full_bytes(found.x) == 2 * group_bytes(found.x[HEAD]) + group_bytes(found.x[SOME])
+    resumed = train(world(), 2)
+    assert resumed.server.full_bytes(resumed.x) == 2 * sum(map(group_bytes, resumed.x.values()))
 
 
 def test_what_was_saved_and_loaded_at_both_ends_goes_on_to_the_byte():
