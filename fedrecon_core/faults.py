@@ -53,7 +53,6 @@ _EXPECTED = {
     "model_type": "a mapping of keys",
     "dict_type": "a mapping of keys",
     "tuple_type": "a list",
-    "too_short": "a longer list",
     "invalid_key": "a text",
 }
 """Type of a fault -> what was expected, where pydantic's own words speak of Python."""
@@ -69,6 +68,9 @@ def _words(fault: Any) -> str:
         return message.removeprefix("Value error, ")
     words = message.removeprefix("Input should be ").replace("String should match pattern", "a text that matches")
     words = words.split(", unable to parse")[0]
+    if kind == "too_short":
+        least = fault["ctx"]["min_length"]
+        words = f"at least {least} {'entry' if least == 1 else 'entries'}"
     expected = _EXPECTED.get(kind, words)
     return f"expected {expected[0].lower()}{expected[1:]}, found {found}"
 

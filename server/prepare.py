@@ -53,7 +53,9 @@ def _rooted(raw: dict[str, Any], base: Path) -> dict[str, Any]:
         return raw
     root = user_path(data["root"], base, "data.root")
     if not root.exists():
-        raise ConfigError(f"data.root: expected an existing folder or file, found {root}")
+        absolute = Path(data["root"]).expanduser().is_absolute()
+        told = "" if absolute else f" ({data['root']}, relative to the config file)"
+        raise ConfigError(f"data.root: expected an existing folder or file, found no {root}{told}")
     return {**raw, "data": {**data, "root": str(root)}}
 
 

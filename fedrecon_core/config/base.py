@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -87,4 +88,5 @@ def untouched(section: Frozen, keys: Sequence[str], where: str) -> None:
     for key in keys:
         default, found = type(section).model_fields[key].default, getattr(section, key)
         if found != default:
-            raise MisfitError(key, f"expected its default, {default}, {where}, found {found}")
+            told = f"leave it out, or set it to {default if isinstance(default, str) else json.dumps(default)}"
+            raise MisfitError(key, f"expected its default, {default}, {where}, found {found}; {told}")

@@ -6,11 +6,18 @@ import difflib
 from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator
 
 from fedrecon_core.types import Frozen
 
-Prefixes = Annotated[tuple[str, ...], Field(min_length=1)]
+
+def _some(prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    if not prefixes:
+        raise ValueError("expected at least one prefix of the groups' names, found []; [''] means all groups")
+    return prefixes
+
+
+Prefixes = Annotated[tuple[str, ...], AfterValidator(_some)]
 
 
 class OnGroups(Frozen):

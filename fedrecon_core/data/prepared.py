@@ -55,5 +55,5 @@ class PreparedLoader(DatasetLoader):
         return dataset
 
     def _misfit(self, found: str) -> DataError:
-        told = f"`fedrecon data prepare {self.name} --raw RAW --out DIR` makes one"
+        told = f"`fedrecon data prepare {self.name} --raw RAW --out DIR` makes one (a path relative to the config file)"
         return DataError(f"data.root: expected a folder prepared for '{self.name}', found {found}; {told}")

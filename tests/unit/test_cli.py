@@ -55,7 +55,11 @@ def assert_usage_error(outcome: tuple[int, str, str], *words: str) -> None:
             ["missing.train.profile", "2 sites", "found 10"],
         ),
         (["recovery=wizard"], ["recovery: unknown recovery 'wizard'; known: fedrecon"]),
-        (["data.root=nowhere"], ["data.root: expected an existing folder", "nowhere"]),
+        (
+            ["data.root=nowhere"],
+            ["data.root: expected an existing folder", "nowhere (nowhere, relative to the config file)"],
+        ),
+        (["data.root=/no/where"], ["data.root: expected an existing folder or file, found no /no/where\n"]),
         (["rounds"], ["--set expects key=value, found 'rounds'"]),
     ],
 )

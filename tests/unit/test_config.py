@@ -328,7 +328,8 @@ def test_a_required_key_that_is_missing_is_named(key):
         ),
         (
             {"local": {"task": {"momentum": 0.9}}},
-            "local.task.momentum: expected its default, 0.0, with optimizer adam (it acts in sgd alone), found 0.9",
+            "local.task.momentum: expected its default, 0.0, with optimizer adam (it acts in sgd alone), found 0.9; "
+            "leave it out, or set it to 0.0",
         ),
         (
             {"missing": {"train": {"level": "site", "rate": 0.5, "pairs": 0.3}}},
