@@ -18,6 +18,7 @@ from rich.table import Table
 
 from fedrecon_core.data.preparation.expected import CHECKSUMS, Expected, faults_of
 from fedrecon_core.data.preparation.prepare import refuse_lacking
+from fedrecon_core.data.preparation.recipe import Recipe
 from fedrecon_core.data.prepared import PreparedLoader
 from fedrecon_core.errors import ConfigError, DataError, UsageError
 from fedrecon_core.faults import explain
@@ -52,8 +53,16 @@ def prepare(
         refuse(faults_of(raw, loader.expected(keys, raw)), told)
         recipe = loader.recipe(keys, raw, cache_of(cache))
         refuse_lacking(recipe)
+        _tell_found(recipe)
         write({".": recipe}, out)
     tell_run(out, name, recipe.spec)
+
+
+def _tell_found(recipe: Recipe) -> None:
+    """Before the long work: which layout it is, and what is known to be wrong with it."""
+    lines = [f"found {recipe.found}"] if recipe.found else []
+    for line in (*lines, *(f"known fault: {fault}" for fault in recipe.faults)):
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def loader_of(name: str) -> type[PreparedLoader]:

@@ -6,6 +6,7 @@ import pytest
 from fedrecon_core.data.uci_har import CLASSES, UciHar
 from fedrecon_core.errors import DataError
 from fedrecon_core.registry import CORE_PACKAGES, discover
+from tests.toys.command import caller
 from tests.toys.raw_uci_har import prepared
 
 pytestmark = pytest.mark.quick
@@ -51,9 +52,23 @@ def test_windows_of_an_npz_file_become_a_prepared_folder(tmp_path):
         ({"split": np.full(12, 1)}, r"split: expected one of \[0, 2\], found 1"),
         ({"gyro": np.zeros((12, 64, 3))}, r"gyro: expected \[12, 128, 3 or more\], found \[12, 64, 3\]"),
         ({"acc": np.zeros((11, 128, 6))}, "expected 12 rows"),
+        ({"split": np.array([0, 2] + [0] * 10)}, "split: expected each subject in one split, found 1 in both"),
         ({"label_names": np.array(CLASSES[::-1])}, "label_names: expected WALKING,"),
     ],
 )
 def test_a_fault_in_an_npz_file_is_named(changes, told, tmp_path):
     with pytest.raises(DataError, match=told):
         prepared(saved(tmp_path / "raw", **changes), tmp_path / "out", validation=(7,))
+
+
+def test_prepare_and_describe_tell_that_the_windows_are_rebuilt(tmp_path, monkeypatch, capsys):
+    """Nobody takes them for the official files, when they are prepared or later."""
+    fault = "layout npz: the 12 windows are rebuilt from the recordings of HAPT; the official files of"
+    command = caller(monkeypatch, capsys)
+    raw, out = saved(tmp_path / "raw"), tmp_path / "out"
+    code, told, _ = command("data", "prepare", "uci_har", "--raw", raw, "--out", out, "--set", "validation=[7]")
+    assert code == 0
+    assert "found layout npz: hapt_ucihar.npz, 12 windows\n" in told
+    assert f"known fault: {fault}" in told
+    assert fault in " ".join(command("data", "describe", out)[1].split())
+    assert UciHar().load(UciHar.Params(name="uci_har"), out, seed=0).faults[0].startswith(fault)

@@ -1,5 +1,5 @@
-"""UCI-HAR's windows as arrays of one .npz file: ``acc`` [N, 128, 6] (body, then total), ``gyro`` [N, 128, 3], ``label``
-0 to 5, ``subject``, ``split`` (0 training, 2 test)."""
+"""UCI-HAR's windows, rebuilt from HAPT's recordings, as arrays of one .npz file: ``acc`` [N, 128, 6] (body, then
+total), ``gyro`` [N, 128, 3], ``label`` 0 to 5, ``subject``, ``split`` (0 training, 2 test)."""
 
 from __future__ import annotations
 
@@ -47,6 +47,9 @@ def read_windows(raw: Path, classes: tuple[str, ...]) -> Windows:
         stray = sorted(set(found[name].tolist()) - set(known))
         if stray:
             raise DataError(f"{file.path}: {name}: expected one of {list(known)}, found {stray[0]}")
+    both = np.intersect1d(*(found["subject"][found["split"] == part] for part in SPLITS))
+    if len(both):
+        raise DataError(f"{file.path}: split: expected each subject in one split, found {both[0]} in both; that leaks")
     return Windows(found["label"], found["subject"], found["split"])
 
 

@@ -31,7 +31,8 @@ class Recipe:
     [*spec[m].shape], for the modalities in ``ragged`` [T_i, D] with 1 <= T_i <= spec[m].shape[0]. ``names`` are the
     samples' own names for messages ("dia0_utt3"). ``version`` stands for whatever else decides the rows (options,
     weights of a feature extractor, sizes and times of the files): a preparation that was interrupted goes on only under
-    the same version. ``faults`` as in ``Dataset``.
+    the same version. ``faults`` as in ``Dataset``. ``found`` says in a line which of several layouts the files are in,
+    for the person who prepares; nothing where there is one.
     """
 
     spec: DatasetSpec
@@ -41,6 +42,7 @@ class Recipe:
     names: Sequence[str] = field(default=())
     version: str = ""
     faults: tuple[str, ...] = ()
+    found: str = ""
 
     def name_of(self, sample: int) -> str:
         """What a message calls the sample."""
