@@ -19,6 +19,7 @@ from server.deploy_commands import SuperLinkOption, add_to, submit, submit_again
 from server.engines.base import ENGINE_PACKAGES, ENGINES, Job
 from server.follow import Follower
 from server.prepare import Prepared, load_config, prepare, reopen, try_out
+from server.report.formats import plural
 from server.run_directory import RunDirectory
 from server.sweep import command as sweep_command
 
@@ -120,8 +121,8 @@ def _announce(prepared: Prepared) -> None:
     console = Console()
     console.print(
         f"[bold]FedRecon[/bold]  {config.name}: {config.recovery.name} on {config.strategy.name}, "
-        f"data {config.data.name}, {config.sites.count} sites, {config.rounds} rounds, seed {config.seed}, "
-        f"engine {config.engine.name}",
+        f"data {config.data.name}, {plural(config.sites.count, 'site')}, {plural(config.rounds, 'round')}, "
+        f"seed {config.seed}, engine {config.engine.name}",
         highlight=False,
         soft_wrap=True,
     )

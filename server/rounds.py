@@ -22,6 +22,7 @@ from server.handshake import Started, deadline_of
 from server.manifest import data_changes, joined_sites, sites_of
 from server.norms import judge
 from server.progress import PlainProgress
+from server.report.formats import plural
 from server.run_directory import RunDirectory
 from server.site_lines import site_lines
 from server.validity import read_reply
@@ -208,7 +209,8 @@ class Rounds:
         """Read test once, at the best-validation round, and write the model."""
         training = self.training
         if not any(training.trained.values()):
-            raise RunError(f"no site trained anything in {training.round} rounds; see sites.jsonl for what they sent")
+            done = plural(training.round, "round")
+            raise RunError(f"no site trained anything in {done}; see sites.jsonl for what they sent")
         if not training.best_groups:
             self._choose_late()
         statistics = self.started.federation.statistics

@@ -117,6 +117,12 @@ def test_check_prints_the_resolved_config(command, config):
     assert resolved["recovery"]["ggfs"] == {"enabled": True, "refresh": "round"}
 
 
+@pytest.mark.parametrize(("rounds", "told"), [(1, "4 sites, 1 round, seed"), (2, "4 sites, 2 rounds, seed")])
+def test_one_round_is_announced_as_one(command, config, tmp_path, rounds, told):
+    code, out, _ = command("run", config, "--set", f"rounds={rounds}", "--out", tmp_path / "out")
+    assert code == 0 and told in out
+
+
 def test_an_existing_run_directory_is_refused_and_left_alone(command, config, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
