@@ -159,13 +159,16 @@ def test_each_modality_learns_on_its_own():
     groups = recovery.build()
     data = toy_site(present=gappy("picture"))
     hook, model = MmFedMC.local_half(LOCAL), TaskModel(groups, recovery.spec)
-    hook.begin(Workshop(groups, data, Knowledge(1), lambda purpose: torch.Generator()), Memory())
+    workshop = Workshop(groups, data, Knowledge(1), lambda purpose: torch.Generator())
+    hook.begin(workshop, Memory())
     expected = []
     for column, name in enumerate(NAMES):
         has = torch.nonzero(data.present[:, column]).flatten()
         alone = toy_site(present=only(name)).batch(has)
         expected.append(F.cross_entropy(model.logits(alone), alone.labels))
     torch.testing.assert_close(hook.loss(model, data.batch(EVERYONE)), torch.stack(expected).mean())
-    assert MmFedMC.local_half(MmFedMCParams()).loss(model, data.batch(EVERYONE)) == 0.0
+    plain = MmFedMC.local_half(MmFedMCParams())
+    plain.begin(workshop, Memory())
+    assert plain.loss(model, data.batch(EVERYONE)) == 0.0
     nothing = toy_site(present=only()).batch(EVERYONE)
     assert hook.loss(model, nothing) == 0.0
