@@ -211,7 +211,8 @@ class Picky(FedAvg):
 
 
 def line_of(name: str) -> str:
-    return next(line for line in TABLE.splitlines() if line.startswith(f"| `{name}` |"))
+    below = TABLE.partition(HEADING)[2]
+    return next(line for line in below.splitlines() if line.startswith(f"| `{name}` |"))
 
 
 def picky(mean: str, needs: str = "no `strategy.robust`") -> str:
