@@ -120,7 +120,10 @@ class _Wanted:
     def base(self) -> Path:
         """The path of the run config that everything is changed of."""
         own = next((level.base for level in self.levels if level.base), self.definition.base)
-        return user_path(str(own), self.folder, "base")
+        path = user_path(str(own), self.folder, "base")
+        if not path.is_file():
+            raise ConfigError(f"base: expected a run config, relative to the sweep's file, found no file {path}")
+        return path
 
     def raw(self, settings: Sequence[str]) -> dict[str, Any]:
         """The base with ``set``, the levels in their order and ``settings`` applied, each as a whole after the one

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from fedrecon_core.errors import FedReconError, RunError, one_line
+from server.report.formats import plural
 from server.sweep.cells import Cell, chosen, matrix
 from server.sweep.definition import Definition, read_definition
 from server.sweep.directory import SweepDirectory
@@ -20,7 +21,7 @@ from server.sweep.forked import Forked
 from server.sweep.origins import origins
 from server.sweep.progress import Board, Tally, board_for
 from server.sweep.record import State
-from server.sweep.rehearsal import cell_table, estimate
+from server.sweep.rehearsal import cell_table, estimate, tried_rounds
 from server.sweep.schedule import Failure, Schedule, learn_from_disk
 from server.sweep.workers import Workers
 
@@ -107,6 +108,9 @@ def _cores() -> int:
 def _rehearse(plan: Plan, make: Callable[[], Workers]) -> None:
     console = Console()
     times = learn_from_disk(plan.directory, plan.states)
+    if plan.left and times.guess(plan.left[0]) is None:
+        first = plan.left[0]
+        _say(console, f"running {plural(tried_rounds(first), 'round')} of {first.title} to estimate the time ...")
     try:
         told = estimate(plan.states, times, make)
     except KeyboardInterrupt:
@@ -123,7 +127,7 @@ def _run(plan: Plan, make: Callable[[], Workers]) -> None:
     complete = plan.complete
     for cell in complete:  # the command may have been ended before it came to that
         directory.tidy(cell)
-    _say(console, f"sweep {plan.definition.name}: {len(plan.states)} cells, {len(complete)} complete")
+    _say(console, f"sweep {plan.definition.name}: {plural(len(plan.states), 'cell')}, {len(complete)} complete")
     _say(console, f"directory {directory.path}")
     _notes(console, plan)
     times = learn_from_disk(directory, plan.states)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedrecon_core.errors import RunError
+from server.report.formats import plural
 from server.run_directory import write_text
 from server.sweep.cells import SHOWN_DIGITS, Cell
 from server.sweep.progress import clock
@@ -35,13 +36,18 @@ def cell_table(states: Sequence[tuple[Cell, State]], times: Times) -> Table:
     return table
 
 
+def tried_rounds(cell: Cell) -> int:
+    """How many rounds of ``cell`` are run where its time is not known."""
+    return min(TRIED_ROUNDS, cell.config.rounds)
+
+
 def try_first(cell: Cell, workers: Workers) -> float:
     """Seconds that ``cell`` may take: a few of its rounds are run, aside, and their mean time counted for all of them.
 
     Raises:
         RunError: they could not be run.
     """
-    rounds = min(TRIED_ROUNDS, cell.config.rounds)
+    rounds = tried_rounds(cell)
     with tempfile.TemporaryDirectory(prefix="fedrecon-") as folder:
         path = Path(folder)
         write_text(path / "config.yaml", cell.config.model_copy(update={"rounds": rounds}).to_yaml())
@@ -77,7 +83,7 @@ def estimate(states: Sequence[tuple[Cell, State]], times: Times, make: Callable[
     try:
         if times.guess(left[0]) is None:
             times.learn(left[0], try_first(left[0], workers))
-            source = f"{min(TRIED_ROUNDS, left[0].config.rounds)} rounds of {left[0].title}, run just now"
+            source = f"{plural(tried_rounds(left[0]), 'round')} of {left[0].title}, run just now"
         seconds = sum(times.guess(cell) or 0.0 for cell in left) / workers.capacity
     finally:
         workers.close()

@@ -115,7 +115,7 @@ def test_a_part_of_the_cells_can_be_chosen(tmp_path):
         ({}, ["rounds=many"], r"^cell recovery=mask, seed=0: rounds: expected a valid integer, found 'many'"),
         ({}, ["rounds"], r"--set expects key=value, found 'rounds'"),
         ({"set": {"data.root": "nowhere"}}, [], r"data\.root: expected an existing folder or file, found .*nowhere"),
-        ({"base": "nowhere.yaml"}, [], r"^cell recovery=mask, seed=0: config file .*nowhere\.yaml does not exist"),
+        ({"base": "nowhere.yaml"}, [], r"^cell recovery=mask, seed=0: base: expected a run config, .*nowhere\.yaml$"),
         (
             {"set": {"engine": {"name": "ray"}}},
             [],
