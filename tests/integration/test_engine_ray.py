@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -67,9 +68,10 @@ def started(mark):
 
 
 def wait_for(mark, names):
-    """Wait until each of ``names`` has been seen running; which of them comes last is up to Ray."""
+    """Wait until each of ``names`` (patterns) has been seen running; which of them comes last, and when an agent
+    takes its title, is up to Ray."""
     deadline = time.monotonic() + 180
-    while missing := {name for name in names if not any(name in line for line in started(mark))}:
+    while missing := {name for name in names if not any(re.search(name, line) for line in started(mark))}:
         assert time.monotonic() < deadline, missing
         time.sleep(0.2)
 
@@ -111,7 +113,9 @@ def test_an_interrupt_leaves_nothing(tmp_path, number, mark):
     command = [sys.executable, "-c", SCRIPT, str(tmp_path), str(TOYS)]
     run = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
-        wait_for(mark, {"flower-superlink", "flwr-simulation", "gcs_server", "raylet", "ray::DashboardAgent"})
+        wait_for(
+            mark, {"flower-superlink", "flwr-simulation", "gcs_server", "raylet", "ray::DashboardAgent|dashboard/agent"}
+        )
         run.send_signal(number)
         _, errors = run.communicate(timeout=180)  # Flower's own commands take long on a busy machine
     finally:  # a run that is asked to end takes along what it started, so a failed test leaves nothing either
