@@ -365,3 +365,5 @@ def check_evaluation_pools_what_the_sites_count(name: str) -> None:
 
 
 CHECKS = [check for label, check in sorted(globals().items()) if label.startswith("check_")]
+LONG = {check_its_defaults_learn_whatever_the_sites_optimiser}
+"""Those that train for many rounds, which the inner loop does not wait for."""
