@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+
+from fedrecon_core.nearest import did_you_mean
 
 
 class MisfitError(ValueError):
@@ -79,9 +80,9 @@ def _nearest(path: tuple[Any, ...], fault: Any, raw: Mapping[str, Any], model: t
     """For an unknown key a hint with the nearest known one or, where none is near, all of them."""
     reader = _reader_at(path[:-1], raw, model) if fault["type"] == "extra_forbidden" else None
     known = list(reader.model_fields) if reader else []
-    near = difflib.get_close_matches(str(path[-1]), known, n=1) if path else []
-    if near:
-        return f" Did you mean '{near[0]}'?"
+    hint = did_you_mean(str(path[-1]), known) if path else ""
+    if hint:
+        return f" {hint}"
     return f" Known keys: {', '.join(known)}." if known else ""
 
 

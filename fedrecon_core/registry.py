@@ -1,6 +1,5 @@
 """Name -> class tables, filled by a decorator: adding a file to a scanned package adds the method."""
 
-import difflib
 import importlib
 import pkgutil
 import traceback
@@ -8,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from fedrecon_core.errors import ConfigError
+from fedrecon_core.nearest import did_you_mean
 
 Class = TypeVar("Class", bound=type)
 
@@ -52,9 +52,8 @@ class Registry:
         """The class under ``name``; an unknown name raises ``ConfigError`` with the known ones and the nearest."""
         if name in self._classes:
             return self._classes[name]
-        near = difflib.get_close_matches(str(name), self._classes, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ConfigError(f"unknown {self.kind} '{name}'; known: {', '.join(self.names())}.{hint}")
+        told = f"unknown {self.kind} '{name}'; known: {', '.join(self.names())}."
+        raise ConfigError(f"{told} {did_you_mean(str(name), self._classes)}".rstrip())
 
     def names(self) -> list[str]:
         """The known names, sorted."""

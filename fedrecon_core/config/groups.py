@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated
 
 from pydantic import AfterValidator
 
+from fedrecon_core.nearest import did_you_mean
 from fedrecon_core.types import Frozen
 
 
@@ -37,5 +37,5 @@ class OnGroups(Frozen):
 def _nearest(prefix: str, names: Iterable[str]) -> str:
     """A hint with the nearest of the parts, up to a dot or to the end, with which ``names`` begin."""
     ends = {(name, place) for name in names for place, sign in enumerate(name, 1) if sign == "." or place == len(name)}
-    near = difflib.get_close_matches(prefix, sorted({name[:end] for name, end in ends}), n=1)
-    return f". Did you mean '{near[0]}'?" if near else ""
+    hint = did_you_mean(prefix, sorted({name[:end] for name, end in ends}))
+    return f". {hint}" if hint else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -11,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.faults import MisfitError, explain, shown
+from fedrecon_core.nearest import did_you_mean
 from fedrecon_core.registry import METRICS, discover
 from fedrecon_core.settings import read_yaml
 from fedrecon_core.types import Frozen
@@ -139,9 +139,8 @@ def refuse_unknown(name: str, known: Iterable[str], key: str, kind: str) -> None
     """``MisfitError`` at ``key`` for a ``name`` that is not ``known``, with the nearest that is."""
     names = list(known)
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise MisfitError(key, f"unknown {kind} '{name}'; known: {', '.join(names)}.{hint}")
+        told = f"unknown {kind} '{name}'; known: {', '.join(names)}. {did_you_mean(name, names)}"
+        raise MisfitError(key, told.rstrip())
 
 
 def read_definition(path: Path) -> Definition:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import math
 import re
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.data.preparation.expected import read_text
 from fedrecon_core.errors import DataError
+from fedrecon_core.nearest import did_you_mean
 
 MAGIC = {b"PAR1": "parquet", b"PK\x03\x04": "workbook"}
 """How a file begins -> what it is; all else is read as CSV."""
@@ -203,13 +203,12 @@ def _refuse_lacking(path: Path, header: Sequence[str], wanted: Collection[str], 
     lacking = sorted(set(wanted) - set(header))
     if lacking:
         named = ", ".join(f"'{name}'" for name in lacking)
-        near = difflib.get_close_matches(lacking[0], header, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(lacking[0], header)
         if len(header) == 1:
-            hint = f" The separator is '{form.separator}' (separator: in the mapping)."
+            hint = f"The separator is '{form.separator}' (separator: in the mapping)."
         there = ", ".join(header) or "an empty file"
         there = there if len(there) <= 200 else f"{there[:197]}..."
-        raise DataError(f"{path}: expected the columns {named} that the mapping names, found {there}.{hint}")
+        raise DataError(f"{path}: expected the columns {named} that the mapping names, found {there}. {hint}".rstrip())
     twice = sorted({name for name in wanted if header.count(name) > 1})
     if twice:
         raise DataError(f"{path}: expected each column once in the header, found '{twice[0]}' several times")

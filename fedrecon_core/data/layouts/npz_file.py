@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.errors import DataError
+from fedrecon_core.nearest import did_you_mean
 
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 """What NumPy raises on an archive that is cut, altered or encrypted."""
@@ -42,9 +42,9 @@ class NpzFile:
     def read(self, name: str, key: str) -> NDArray[Any]:
         """The array ``name``, which the description names under ``key``."""
         if name not in self._opened.files:
-            near = difflib.get_close_matches(name, self.names, n=1)
-            hint = f". Did you mean '{near[0]}'?" if near else ""
-            raise DataError(f"{self.path}: {key}: expected one of {', '.join(self.names)}, found '{name}'{hint}")
+            told = f"{self.path}: {key}: expected one of {', '.join(self.names)}, found '{name}'"
+            hint = did_you_mean(name, self.names)
+            raise DataError(f"{told}. {hint}" if hint else told)
         try:
             array = self._opened[name]
         except _DAMAGE as error:
