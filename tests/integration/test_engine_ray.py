@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from fedrecon_core.errors import RunError, UsageError
-from server.engines import processes
 from server.engines.base import ENGINES, Job
 from server.engines.ray import Ray
 from strategies.code_hash import code_hash
+from tests.toys.ray_cluster import two_nodes
 
 pytestmark = pytest.mark.simulation
 
@@ -127,29 +126,9 @@ def test_an_interrupt_leaves_nothing(tmp_path, number, mark):
 
 @pytest.fixture
 def cluster(mark):
-    """A Ray cluster of two nodes with one cpu each, on this machine; its address."""
-    token = f"cluster-{uuid.uuid4().hex[:8]}"
-    environment = {**os.environ, **processes.environment(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    home = mark / token  # some of Ray's processes lose their environment, and keep their working directory
-    home.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-
-    def ray(*flags):
-        command = [Path(sys.executable).parent / "ray", "start", "--num-cpus=1", "--disable-usage-stats", *flags]
-        subprocess.run(command, env=environment, cwd=home, check=True, capture_output=True, timeout=120)
-
-    try:
-        local = ["--node-ip-address=127.0.0.1", "--include-dashboard=false", f"--temp-dir={mark}/ray"]
-        ray("--head", f"--port={port}", *local)
-        ray(f"--address=127.0.0.1:{port}")
-        yield f"127.0.0.1:{port}"
-    finally:
-        processes.end(token)
-        deadline = time.monotonic() + 60
-        while started(mark) and time.monotonic() < deadline:  # what Ray itself ends when its nodes are gone
-            time.sleep(0.2)
+    """The address of a Ray cluster of two nodes on this machine."""
+    with two_nodes(mark / f"ray-{uuid.uuid4().hex[:6]}", lambda: started(mark)) as address:
+        yield address
 
 
 def test_a_cluster_that_is_there_runs_the_sites_and_stays(tmp_path, cluster):

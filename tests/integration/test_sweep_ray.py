@@ -1,12 +1,8 @@
 """A sweep on a Ray cluster of two nodes on this machine: the same bytes, and the cluster stays."""
 
 import json
-import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
@@ -14,6 +10,7 @@ import pytest
 
 from server.engines import processes
 from server.sweep.record import read_sweep
+from tests.toys.ray_cluster import two_nodes
 from tests.toys.sweeps import write_sweep
 
 pytestmark = pytest.mark.simulation
@@ -24,30 +21,10 @@ AXES = {"rate": {"some": {}, "odd": {"missing.train.rate": {"m7": 0.5}}}, "seed"
 
 @pytest.fixture
 def cluster():
-    """The address of a cluster of two nodes with one cpu each; nothing of it may be left."""
-    token = f"sw{uuid.uuid4().hex[:6]}"
-    home = Path("/tmp") / token  # short enough for Ray's sockets
-    home.mkdir()
-    environment = {**os.environ, **processes.environment(token), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-
-    def ray(*flags):
-        command = [PROGRAMS / "ray", "start", "--num-cpus=1", "--disable-usage-stats", *flags]
-        subprocess.run(command, env=environment, cwd=home, check=True, capture_output=True, timeout=180)
-
-    try:
-        local = ["--node-ip-address=127.0.0.1", "--include-dashboard=false", f"--temp-dir={home}/ray"]
-        ray("--head", f"--port={port}", *local)
-        ray(f"--address=127.0.0.1:{port}")
-        yield f"127.0.0.1:{port}"
-    finally:
-        processes.end(token)
-        deadline = time.monotonic() + 60
-        while processes.marked(token) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        shutil.rmtree(home, ignore_errors=True)
+    """The address of a Ray cluster of two nodes; nothing of it may be left."""
+    home = Path("/tmp") / f"sw{uuid.uuid4().hex[:6]}"
+    with two_nodes(home, lambda: processes.marked(home.name)) as address:
+        yield address
 
 
 def sweep(folder, *arguments):

@@ -1,0 +1,43 @@
+"""A Ray cluster on this machine, of which nothing is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from server.engines import processes
+
+
+@contextmanager
+def two_nodes(home: Path, left: Callable[[], object]) -> Iterator[str]:
+    """The address of a cluster of two nodes with one cpu each. Its processes carry the name of ``home``, a new folder
+    with a path that is short enough for Ray's sockets; the end waits until nothing is ``left`` of them."""
+    environment = {**os.environ, **processes.environment(home.name), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["OMP_NUM_THREADS"] = "1"
+    home.mkdir()  # some of Ray's processes lose their environment, and keep their working directory
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def ray(*flags: str) -> None:
+        command = [Path(sys.executable).parent / "ray", "start", "--num-cpus=1", "--disable-usage-stats", *flags]
+        subprocess.run(command, env=environment, cwd=home, check=True, capture_output=True, timeout=180)
+
+    try:
+        local = ["--node-ip-address=127.0.0.1", "--include-dashboard=false", f"--temp-dir={home}/ray"]
+        ray("--head", f"--port={port}", *local)
+        ray(f"--address=127.0.0.1:{port}")
+        yield f"127.0.0.1:{port}"
+    finally:
+        processes.end(home.name)
+        deadline = time.monotonic() + 60
+        while left() and time.monotonic() < deadline:  # what Ray itself ends when its nodes are gone
+            time.sleep(0.2)
+        shutil.rmtree(home, ignore_errors=True)
