@@ -92,7 +92,7 @@ class Rounds:
             self._gather(round_)
             sent = self.strategy.configure_train(round_, messages.flatten(packed), ConfigRecord(), self.grid)
             self.progress.round_started(round_, len(sent))
-            replies = self._exchange(sent, packed)
+            replies, received = self._exchange(sent, packed)
             self._record(round_, attempt, sent, replies)
             if len(replies.messages) >= needed(self.config.sites.quorum, len(sent)):
                 break
@@ -104,8 +104,7 @@ class Rounds:
             raise RunError(f"round {round_} failed {attempt} times: {replies.answered()}, {share}. {replies.reasons()}")
         ordered = {name: replies.messages[name] for name in sorted(replies.messages)}
         arrays, losses = self.strategy.aggregate_train(round_, ordered.values())
-        taken = {name: messages.read_numbers(reply.content) for name, reply in ordered.items()}
-        self.started.federation.accept(round_, taken, self.strategy.left_out)
+        self.started.federation.accept(round_, received, self.strategy.left_out)
         for remark in self.strategy.remarks:
             self.progress.note(f"round {round_}: {remark}")
         self.strategy.remarks.clear()
@@ -125,8 +124,8 @@ class Rounds:
         if not self.started.federation.holders():
             raise RunError(f"round {round_}: no connected site holds training samples; nothing can be trained")
 
-    def _exchange(self, sent: list[Message], packed: dict[str, ArrayRecord]) -> Replies:
-        """Send, collect, and turn every reply that cannot be aggregated into a failure."""
+    def _exchange(self, sent: list[Message], packed: dict[str, ArrayRecord]) -> tuple[Replies, dict[str, TrainReply]]:
+        """Send, collect, and turn every reply that cannot be aggregated into a failure; the others come as read too."""
         federation = self.started.federation
         replies = exchange(self.grid, sent, deadline_of(self.config), self.meter, self.progress.site_done)
         received: dict[str, TrainReply] = {}
@@ -145,7 +144,7 @@ class Rounds:
             replies.reject(name, fault)
         self._norms = verdict.history
         self.started.doubt([*replies.failures, *self._changed(replies)])
-        return replies
+        return replies, {name: found for name, found in received.items() if name in replies.messages}
 
     def _changed(self, replies: Replies) -> list[str]:
         """The sites whose data are not those of which they told."""
