@@ -30,3 +30,8 @@ class DataError(UsageError):
 
 class RunError(FedReconError):
     """A run that had started could not reach its last round."""
+
+
+def words_of(error: BaseException) -> str:
+    """Why something failed: the project's own errors speak for themselves, any other is named with its type."""
+    return str(error) if isinstance(error, FedReconError) else f"{type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
-from fedrecon_core.errors import FedReconError, RunError, UsageError
+from fedrecon_core.errors import FedReconError, RunError, UsageError, words_of
 from fedrecon_core.memory import keep_freed_memory
 from fedrecon_core.registry import STRATEGIES
 from server import checkpoint
@@ -125,8 +125,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
     if not isinstance(error, Exception):  # Flower ends its ServerApp with SystemExit, or with a kind of its own
         told = "stopped from outside, or the SuperLink ended; `fedrecon run --resume` goes on"
         return {"status": "interrupted", "error": told, "exit_code": 1}
-    reason = str(error) if isinstance(error, FedReconError) else f"{type(error).__name__}: {error}"
-    return {"status": "failed", "error": reason, "exit_code": getattr(error, "exit_code", 1)}
+    return {"status": "failed", "error": words_of(error), "exit_code": getattr(error, "exit_code", 1)}
 
 
 def _run(grid: Grid, prepared: Prepared, home: str) -> tuple[Started, dict[str, Any]]:

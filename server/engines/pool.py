@@ -18,13 +18,15 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+
+from server.engines.processes import one_thread
 
 # Flower's own codes, so that the server reads one vocabulary whatever the engine.
 RAISED = 2
@@ -181,7 +183,7 @@ class _Process:
         self._since = _SPAWN.RawValue("d", math.inf)
         # Not a daemon: a site may start processes of its own, for example to load data.
         self._process = _SPAWN.Process(target=_serve, args=(theirs, self._since, app))
-        with _one_thread():
+        with one_thread():
             self._process.start()
         theirs.close()  # else the end of the process would not be seen on the pipe
         self.alive = True
@@ -219,20 +221,6 @@ class _Process:
 
 def _error(message: Message, code: int, reason: str) -> Answer:
     return Answer(message, Message(Error(code, reason), reply_to=message), failure=reason)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Child processes that start inside use one thread from their first import on."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
 
 
 def _serve(pipe: Connection, since: Any, name: str) -> None:

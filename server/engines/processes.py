@@ -1,4 +1,4 @@
-"""Finding and ending exactly the processes that a run started, however deep they were started.
+"""The processes that a run starts: with one thread each, and found and ended exactly, however deep they were started.
 
 A process inherits its environment and its working directory from the one that starts it. A name that no other run has,
 in either of them, therefore marks all of them, also those that left the process group and those whose parent is gone.
@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 MARK = "FEDRECON_RUN"
@@ -66,3 +67,17 @@ def _signal(token: str, number: signal.Signals) -> None:
     for process in marked(token):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, number)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Child processes that start inside use one thread from their first import on."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before

@@ -45,7 +45,7 @@ def label_of(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def in_words(settings: Any) -> tuple[str, ...]:
+def as_settings(settings: Any) -> tuple[str, ...]:
     """A mapping of keys of a run's config, nested or dotted, as the ``key=value`` that ``--set`` takes.
 
     A nested mapping sets the keys in it one by one; a dotted key sets its value whole, whatever stood there.
@@ -134,7 +134,7 @@ def _labelled(name: str, label: Any, settings: Any) -> Level:
     if base is not None and not (isinstance(base, str) and base):
         raise MisfitError(f"{name}.{label}.base", f"expected the path of a run config, found {shown(base)}")
     try:
-        return Level(label=label_of(label), settings=in_words(keys), base=base)
+        return Level(label=label_of(label), settings=as_settings(keys), base=base)
     except ValueError as error:
         raise MisfitError(f"{name}.{label}", str(error)) from None
 
@@ -161,5 +161,5 @@ def _whole(key: str, value: Any, least: int) -> int:
     return value
 
 
-Settings = Annotated[tuple[str, ...], BeforeValidator(in_words)]
+Settings = Annotated[tuple[str, ...], BeforeValidator(as_settings)]
 Axes = Annotated[tuple[Axis, ...], BeforeValidator(read_axes)]

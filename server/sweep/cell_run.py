@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedrecon_core.errors import FedReconError
+from fedrecon_core.errors import words_of
 from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.prepare import load_config, try_out
@@ -39,9 +39,9 @@ def _run(path: Path) -> None:
 def _note_failure(directory: RunDirectory, error: Exception) -> None:
     traceback.print_exception(error)
     if not directory.result.exists():  # the ServerApp leaves its own
-        reason = str(error) if isinstance(error, FedReconError) else f"{type(error).__name__}: {error}"
         code = getattr(error, "exit_code", 1)
-        directory.write_json("result.json", {"status": "failed", "error": reason, "exit_code": code, "rounds": 0})
+        told = {"status": "failed", "error": words_of(error), "exit_code": code, "rounds": 0}
+        directory.write_json("result.json", told)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from fedrecon_core.errors import UsageError
+from fedrecon_core.errors import UsageError, one_line, words_of
 from server.run_directory import RunDirectory, write_text
 from server.sweep.axes import Axis, without_place
 from server.sweep.cells import SHOWN_DIGITS, Cell
@@ -18,7 +18,6 @@ from server.sweep.definition import Definition
 from server.sweep.exchange import finish_exchanges
 from server.sweep.identity import written_root, written_sha256
 from server.sweep.record import CELLS, LOG, SWEEP, State, ending, status_of
-from server.sweep.workers import in_words
 from strategies.code_hash import code_hash
 
 LOCK_SECONDS = 1.0
@@ -129,7 +128,7 @@ class SweepDirectory:
             write_report(self.run_of(cell).path)
         except Exception as error:  # no verdict on the run depends on it
             with suppress(OSError), self.log(cell).open("a", encoding="utf-8") as file:
-                file.write(f"({REPORT} could not be made: {in_words(error)})\n")
+                file.write(f"({REPORT} could not be made: {one_line(words_of(error))})\n")
 
     def strangers(self, cells: Sequence[Cell]) -> list[str]:
         """The run directories that belong to no cell of the present matrix."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from server.sweep.record import LOG, ending
+from server.engines.processes import one_thread
+from server.sweep.record import LOG
 from server.sweep.workers import Ended, Workers
 
 _FORKSERVER = multiprocessing.get_context("forkserver")
@@ -52,10 +52,7 @@ class Forked(Workers):
     def _take(self, path: Path) -> Ended:
         process = self._running.pop(path)
         process.join()
-        found = ending(path)
-        if found.get("status") == "completed":
-            return Ended(path)
-        return Ended(path, str(found.get("error") or _death(process.exitcode)))
+        return Ended.of(path, _death(process.exitcode))
 
     def close(self) -> None:
         """Kill what runs; see ``Workers.close``."""
@@ -88,16 +85,11 @@ def _live(path: Path) -> None:
 @contextmanager
 def _quiet_children() -> Iterator[None]:
     """A process that starts inside uses one thread from its first import on, and leaves Ctrl-C to this one."""
-    threads = os.environ.get("OMP_NUM_THREADS")
     ours = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ours else None
-    os.environ["OMP_NUM_THREADS"] = "1"
     try:
-        yield
+        with one_thread():
+            yield
     finally:
-        if threads is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = threads
         if before is not None:
             signal.signal(signal.SIGINT, before)

@@ -10,12 +10,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from fedrecon_core.errors import UsageError, one_line
+from fedrecon_core.errors import UsageError, one_line, words_of
 from server.engines.ray import require_cluster
 from server.sweep.exchange import exchange
 from server.sweep.packed import pack, run_packed, unpack
-from server.sweep.record import ending
-from server.sweep.workers import Ended, Workers, in_words
+from server.sweep.workers import Ended, Workers
 
 
 class OnRay(Workers):
@@ -60,10 +59,8 @@ class OnRay(Workers):
         try:
             exchange(path, lambda arrived: unpack(data, arrived))
         except (OSError, tarfile.TarError) as error:
-            return Ended(path, f"it came back and could not be written here: {in_words(error)}")
-        found = ending(path)
-        done = found.get("status") == "completed"
-        return Ended(path, "" if done else str(found.get("error") or "its Ray task ended without a result"))
+            return Ended(path, f"it came back and could not be written here: {one_line(words_of(error))}")
+        return Ended.of(path, "its Ray task ended without a result")
 
     def close(self) -> None:
         """End the tasks; see ``Workers.close``. The rounds since each task began are lost with the folder of its node:

@@ -87,5 +87,5 @@ def estimate(states: Sequence[tuple[Cell, State]], times: Times, make: Callable[
         seconds = sum(times.guess(cell) or 0.0 for cell in left) / workers.capacity
     finally:
         workers.close()
-    told = f"{len(left)} cells are left, about {clock(seconds)} with {workers.capacity} at a time"
+    told = f"{plural(len(left), 'cell')} left, about {clock(seconds)} with {workers.capacity} at a time"
     return f"{told}; an estimate from {source}: a cell of which no other seed is known counts their mean per round"

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedrecon_core.errors import one_line, words_of
 from server import checkpoint
 from server.sweep.cells import Cell
 from server.sweep.directory import SweepDirectory
 from server.sweep.progress import Board, Running
 from server.sweep.record import State
 from server.sweep.times import Times
-from server.sweep.workers import Workers, in_words
+from server.sweep.workers import Workers
 
 LOOK_SECONDS = 0.5
 
@@ -73,7 +74,7 @@ class Schedule:
             running = replace(running, first=checkpoint.newest_round(run.checkpoints))
             self._workers.start(run.path)
         except Exception as error:  # a full disk, a fork without memory, an odd file: the other cells go on
-            return self._settle(running, in_words(error))
+            return self._settle(running, one_line(words_of(error)))
         # Only now: the first start of all waits until the workers have imported what they need.
         self._running[run.path] = replace(running, since=time.monotonic())
         self._board.started(running)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedrecon_core.errors import FedReconError, one_line
+from server.sweep.record import ending
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,13 @@ class Ended:
 
     path: Path
     reason: str = ""
+
+    @classmethod
+    def of(cls, path: Path, otherwise: str) -> Ended:
+        """What the run in ``path`` says of its end; ``otherwise`` where it ended without saying anything."""
+        found = ending(path)
+        done = found.get("status") == "completed"
+        return cls(path, "" if done else str(found.get("error") or otherwise))
 
 
 class Workers(ABC):
@@ -33,8 +40,3 @@ class Workers(ABC):
     @abstractmethod
     def close(self) -> None:
         """End what still runs, at once: what is left of it are the checkpoints that its run directory has here."""
-
-
-def in_words(error: BaseException) -> str:
-    """Why a run could not be worked on, in one line."""
-    return one_line(str(error) if isinstance(error, FedReconError) else f"{type(error).__name__}: {error}")

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fedrecon_core.errors import ConfigError
-from server.sweep.axes import in_words
+from server.sweep.axes import as_settings
 from server.sweep.definition import parse_definition, read_definition
 
 pytestmark = pytest.mark.quick
@@ -47,7 +47,7 @@ def test_levels_of_a_mapping_set_any_keys_and_may_have_a_base():
     ],
 )
 def test_settings_become_the_words_of_set(settings, words):
-    assert in_words(settings) == words
+    assert as_settings(settings) == words
 
 
 def test_a_restriction_keeps_cells_by_their_labels():
