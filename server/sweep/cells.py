@@ -17,7 +17,8 @@ from fedrecon_core.paths import user_path
 from fedrecon_core.settings import override, read_yaml
 from server.prepare import load_config
 from server.sweep.axes import SEED, Level, as_yaml
-from server.sweep.definition import Definition, check_choice, fits
+from server.sweep.choices import check_choice, fits
+from server.sweep.definition import Definition
 from server.sweep.identity import config_sha256
 
 ENGINE = "engine={name: inprocess}"

@@ -17,7 +17,8 @@ from server.sweep.cells import SHOWN_DIGITS, Cell
 from server.sweep.definition import Definition
 from server.sweep.exchange import finish_exchanges
 from server.sweep.identity import written_root, written_sha256
-from server.sweep.record import CELLS, LOG, SWEEP, State, ending, status_of
+from server.sweep.record import CELLS, LOG, REFERENCE, SWEEP, State, ending, status_of
+from server.sweep.table import Table
 from strategies.code_hash import code_hash
 
 LOCK_SECONDS = 1.0
@@ -157,7 +158,7 @@ class SweepDirectory:
         plain: dict[str, Any] = {
             "name": definition.name,
             "axes": definition.labels,
-            "table": definition.table.model_dump(mode="json") if definition.table else None,
+            "table": self._table(definition.table),
             "base": definition.base,
             "set": without_place([*definition.set, *settings]),
             "levels": {axis.name: _levels(axis) for axis in definition.axes},
@@ -167,6 +168,15 @@ class SweepDirectory:
             ],
         }
         write_text(self.path / SWEEP, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+    def _table(self, table: Table | None) -> dict[str, Any] | None:
+        """What is written of the section: published values go along with the results, wherever those are copied."""
+        if table is None:
+            return None
+        if table.reference is not None:
+            write_text(self.path / REFERENCE, Path(table.reference).read_text(encoding="utf-8"))
+            table = table.model_copy(update={"reference": REFERENCE})
+        return table.model_dump(mode="json", exclude_unset=True)
 
 
 def _forget_rounds(run: RunDirectory) -> None:

@@ -13,7 +13,7 @@ import yaml
 
 from fedrecon_core.errors import DataError
 
-SWEEP, CELLS, LOG = "sweep.yaml", "cells", "cell.log"
+SWEEP, CELLS, LOG, REFERENCE = "sweep.yaml", "cells", "cell.log", "reference.csv"
 """Names in the directory of a sweep, and in those of its cells."""
 
 
@@ -38,7 +38,7 @@ class CellRecord:
 @dataclass(frozen=True)
 class SweepRecord:
     """What ``sweep.yaml`` says, and how each cell stands. ``axes`` maps an axis to the labels of its levels, in their
-    order, the seed's last; ``table`` is the section of that name (rows, columns, metrics, baseline), else empty."""
+    order, the seed's last; ``table`` is the section of that name (``server.sweep.table.Table``), else empty."""
 
     name: str
     axes: dict[str, list[str]]

@@ -61,7 +61,7 @@ def test_a_restriction_keeps_cells_by_their_labels():
 
 def test_a_table_is_read():
     table = {"rows": ["recovery"], "columns": [], "metrics": ["uar", "loss"], "baseline": {"recovery": "mask"}}
-    assert parse_definition({**PLAIN, "table": table}).table.model_dump() == {
+    assert parse_definition({**PLAIN, "table": table}).table.model_dump(exclude_unset=True) == {
         "rows": ("recovery",),
         "columns": (),
         "metrics": ("uar", "loss"),
@@ -109,9 +109,11 @@ def test_a_table_is_read():
         ({"table": {"metrics": ["urr"]}}, r"table\.metrics: unknown metric 'urr'; known: .*, loss\. .* 'uar'\?"),
         ({"only": [{"keep": ["mask"]}]}, r"only\.0\.keep: expected a mapping axis -> levels, found \['mask'\]"),
         ({"table": {"rows": ["rate"]}}, r"table\.rows: unknown axis 'rate'; known: recovery, seed"),
+        ({"table": {"columns": ["seed"]}}, r"table\.columns: expected axes to compare, found seed: "),
+        ({"table": {"bounds": {"recovery": "x"}}}, r"table\.bounds\.recovery: unknown level 'x'; known: "),
         (
-            {"table": {"rows": ["seed"], "columns": ["seed"]}},
-            r"table\.columns: the axis 'seed' stands twice in the table",
+            {"table": {"rows": "recovery", "columns": ["recovery"]}},
+            r"table\.columns: the axis 'recovery' stands twice in the table",
         ),
         (
             {"table": {"baseline": {"recovery": "x"}}},

@@ -235,7 +235,7 @@ def test_a_sweep_is_read_back_wherever_it_lies(sweep, tmp_path):
     shutil.copytree(directory.path, copy)
     found = read_sweep(copy)
     assert (found.name, found.axes) == ("tiny", {"recovery": ["mask", "zero"], "seed": ["0", "1"]})
-    assert found.table == {"rows": ["recovery"], "columns": [], "metrics": ["uar"], "baseline": {}}
+    assert found.table == {"rows": ["recovery"], "metrics": ["uar"]}
     assert [cell.status for cell in found.cells] == ["complete", "failed", "unfinished", "missing"]
     assert found.cells[1].labels == {"recovery": "mask", "seed": "1"}
     assert [cell.directory for cell in found.cells] == [copy / "cells" / cell.folder for cell in cells]

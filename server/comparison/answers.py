@@ -1,0 +1,90 @@
+"""``predictions.parquet`` of a run, counted by cluster: what a bootstrap over subjects or source images draws."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from fedrecon_core.errors import DataError
+from fedrecon_core.metrics.base import Counts, Metric
+
+FILE = "predictions.parquet"
+Count = Callable[[pa.Table, tuple[int, int], NDArray[np.intp]], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """``clusters``: the groups of the test samples, sorted. ``confusion`` int64 [G, ...]: the answers to each of them,
+    as ``Counts.confusion``. ``samples``: a hash of the samples and their labels, by which two runs are known to have
+    been asked the same."""
+
+    clusters: tuple[int, ...]
+    confusion: NDArray[np.int64]
+    samples: str
+
+    def score(self, metric: type[Metric]) -> float:
+        """The metric over all clusters; ``ValueError`` if it needs more than the answers."""
+        return metric.compute(Counts(torch.from_numpy(self.confusion.sum(axis=0))))
+
+    def scores(self, metric: type[Metric], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[D]: the metric in each of D resamples; ``weights`` [D, G] says how often a cluster stands in each."""
+        flat = self.confusion.reshape(len(self.clusters), -1).astype(np.float64)
+        sums = np.rint(weights @ flat).astype(np.int64).reshape(len(weights), *self.confusion.shape[1:])
+        return np.array([metric.compute(Counts(one)) for one in torch.from_numpy(sums)])
+
+
+def read_answers(directory: Path, target: str, classes: int) -> Answers:
+    """Count what the run in ``directory`` said of a data set of ``classes`` classes.
+
+    Raises:
+        DataError: there is no such file, or none that can be read.
+    """
+    path = directory / FILE
+    if not path.is_file():
+        raise DataError(f"{path} is not there; it is needed to resample what a run said of its test samples")
+    try:
+        table = pq.read_table(path, columns=["id", "group", "label", "predicted"])
+        return _counted(table, _COUNTS[target], classes)
+    except (OSError, pa.ArrowException, ValueError, IndexError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged: {type(error).__name__}: {' '.join(str(error).split())}") from None
+
+
+def _counted(table: pa.Table, count: Count, classes: int) -> Answers:
+    clusters, place = np.unique(table["group"].to_numpy(), return_inverse=True)
+    asked = repr([table[name].to_pylist() for name in ("id", "group", "label")])
+    confusion = count(table, (len(clusters), classes), place)
+    return Answers(tuple(map(int, clusters)), confusion, hashlib.sha256(asked.encode()).hexdigest())
+
+
+def _multiclass(table: pa.Table, shape: tuple[int, int], place: NDArray[np.intp]) -> NDArray[np.int64]:
+    """[G, C, C]; ``place`` is the position of each row's cluster."""
+    confusion = np.zeros((*shape, shape[1]), dtype=np.int64)
+    np.add.at(confusion, (place, table["label"].to_numpy(), table["predicted"].to_numpy()), 1)
+    return confusion
+
+
+def _multilabel(table: pa.Table, shape: tuple[int, int], place: NDArray[np.intp]) -> NDArray[np.int64]:
+    """[G, C, 2, 2]."""
+    confusion = np.zeros((*shape, 2, 2), dtype=np.int64)
+    truth, said = (_marked(table[name].to_pylist(), shape[1]) for name in ("label", "predicted"))
+    np.add.at(confusion, (place[:, None], np.arange(shape[1]), truth, said), 1)
+    return confusion
+
+
+def _marked(lists: list[list[int]], classes: int) -> NDArray[np.int64]:
+    """[N, C] of zeros and ones."""
+    marks = np.zeros((len(lists), classes), dtype=np.int64)
+    for row, places in zip(marks, lists, strict=True):
+        row[places] = 1
+    return marks
+
+
+_COUNTS: dict[str, Count] = {"multiclass": _multiclass, "multilabel": _multilabel}

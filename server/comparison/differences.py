@@ -1,0 +1,95 @@
+"""What sets two methods apart: their paired difference over seeds and clusters, where their predictions allow one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrecon_core.errors import DataError
+from fedrecon_core.metrics.base import Metric
+from fedrecon_core.registry import METRICS
+from fedrecon_core.seeding import numpy_stream
+from server.comparison.answers import Answers, read_answers
+from server.comparison.bootstrap import Difference, cluster_weights, paired_difference
+from server.comparison.results import Result
+from server.sweep.axes import SEED
+
+STREAM = 0
+"""The seed of all resamples: a table made again is the same table."""
+SAME_SCORE = 1e-9
+
+
+class Differences:
+    """Paired differences among the results of one sweep. Each run's predictions are read and resampled once."""
+
+    def __init__(self) -> None:
+        self._answers: dict[Path, Answers] = {}
+        self._weights: dict[tuple[int, ...], NDArray[np.float64]] = {}
+        self._resampled: dict[tuple[Path, str], NDArray[np.float64]] = {}
+
+    def between(self, first: Sequence[Result], second: Sequence[Result], metric: str) -> Difference:
+        """The score of ``first`` less that of ``second``, each a method's results over its seeds, paired by seed.
+
+        Raises:
+            DataError: they have no seed in common, or predictions that are missing, do not belong to the scores, or
+                were asked other samples; or the metric is none of answers alone (the loss, the AUROC).
+        """
+        pairs = _pairs(first, second)
+        observed = [one.scores[metric] - other.scores[metric] for one, other in pairs]
+        resampled = np.stack([self._pair(one, other, metric) for one, other in pairs])
+        return paired_difference(observed, resampled, numpy_stream(STREAM, "bootstrap", "seeds"))
+
+    def _pair(self, one: Result, other: Result, metric: str) -> NDArray[np.float64]:
+        if self._read(one).samples != self._read(other).samples:
+            raise DataError(f"{one.directory.name} and {other.directory.name} were asked different test samples")
+        return self._scores(one, metric) - self._scores(other, metric)
+
+    def _read(self, result: Result) -> Answers:
+        if result.directory not in self._answers:
+            self._answers[result.directory] = read_answers(result.directory, result.target, result.classes)
+        return self._answers[result.directory]
+
+    def _scores(self, result: Result, metric: str) -> NDArray[np.float64]:
+        key = result.directory, metric
+        if key not in self._resampled:
+            answers, found = self._read(result), _metric(metric)
+            _check_score(answers, found, result.scores[metric], result.directory)
+            self._resampled[key] = answers.scores(found, self._drawn(answers.clusters))
+        return self._resampled[key]
+
+    def _drawn(self, clusters: tuple[int, ...]) -> NDArray[np.float64]:
+        """The same resamples for all runs that were asked the same clusters."""
+        if clusters not in self._weights:
+            name = hashlib.sha256(repr(clusters).encode()).hexdigest()
+            self._weights[clusters] = cluster_weights(len(clusters), numpy_stream(STREAM, "bootstrap", name))
+        return self._weights[clusters]
+
+
+def _pairs(first: Sequence[Result], second: Sequence[Result]) -> list[tuple[Result, Result]]:
+    """By seed; where the sweep has none, the one run of each."""
+    others = {result.labels.get(SEED): result for result in second}
+    pairs = [(one, others[seed]) for one in first if (seed := one.labels.get(SEED)) in others]
+    if not pairs:
+        raise DataError("no complete cell to compare it with has the same seed")
+    return pairs
+
+
+def _metric(name: str) -> type[Metric]:
+    if name not in METRICS.names():
+        raise DataError(f"{name} cannot be told from predictions")
+    found: type[Metric] = METRICS.get(name)
+    return found
+
+
+def _check_score(answers: Answers, metric: type[Metric], told: float, directory: Path) -> None:
+    """Predictions that were copied from elsewhere, or belong to another attempt, must not speak for this run."""
+    try:
+        score = answers.score(metric)
+    except ValueError as error:
+        raise DataError(f"it cannot be told from answers alone: {error}") from None
+    if abs(score - told) > SAME_SCORE:
+        raise DataError(f"{directory}: its predictions score {score:.6f}, and its result says {told:.6f}")

@@ -1,0 +1,55 @@
+"""Sheets as LaTeX tables (packages booktabs and, for the underlined second, ulem or none)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from server.comparison.sheets import Sheet, Text
+
+_MARKS = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "–": "--",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+
+
+def render(sheets: Iterable[Sheet]) -> str:
+    """A ``table`` environment for each sheet."""
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(_sheet(sheet) for sheet in sheets)
+
+
+def _sheet(sheet: Sheet) -> str:
+    columns = "".join("l" if place < sheet.left else "r" for place in range(len(sheet.header)))
+    caption = f"{_escaped(sheet.title)}. {' '.join(map(_escaped, sheet.about))}".strip()
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering",
+            f"  \\caption{{{caption}}}",
+            f"  \\begin{{tabular}}{{{columns}}}",
+            r"    \toprule",
+            _line(map(_escaped, sheet.header)),
+            r"    \midrule",
+            *(_line(map(_marked, row)) for row in sheet.rows),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _line(fields: Iterable[str]) -> str:
+    return f"    {' & '.join(fields)} \\\\"
+
+
+def _marked(text: Text) -> str:
+    return _MARKS[text.place].format(_escaped(text.words))
+
+
+def _escaped(words: str) -> str:
+    return "".join(_SPECIAL.get(sign, sign) for sign in words)

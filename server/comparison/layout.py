@@ -1,0 +1,47 @@
+"""Which axes of a sweep are rows, which are columns, and which tell one table from the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+
+from server.sweep.axes import SEED
+from server.sweep.choices import fits
+from server.sweep.table import Table
+
+Labels = Mapping[str, str]
+"""Axis -> level."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table section with all that it leaves open decided. Each combination of levels of the axes in ``sections`` has
+    tables of its own. ``axes`` maps every axis to its levels, in their order."""
+
+    axes: Mapping[str, list[str]]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    sections: tuple[str, ...]
+    metrics: tuple[str, ...]
+    baseline: Labels = field(default_factory=dict)
+    bounds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def combinations(self, axes: Iterable[str]) -> list[Labels]:
+        """Every combination of the levels of ``axes``, in their order; of no axes the one empty one."""
+        named = tuple(axes)
+        return [dict(zip(named, levels, strict=True)) for levels in product(*(self.axes[axis] for axis in named))]
+
+    def contends(self, labels: Labels) -> bool:
+        """Whether what has ``labels`` is ranked among the others: a bound is not."""
+        return not any(fits(labels, {axis: levels}) for axis, levels in self.bounds.items())
+
+
+def laid_out(table: Table, axes: Mapping[str, list[str]], metrics: tuple[str, ...]) -> Layout:
+    """``table`` of a sweep with ``axes``; ``metrics`` where it names none. Without rows the first axis that is free is
+    taken, then without columns the next."""
+    free = [axis for axis in axes if axis not in (SEED, *table.rows, *table.columns)]
+    rows = table.rows or tuple(free[:1])
+    columns = table.columns or tuple(axis for axis in free if axis not in rows)[:1]
+    sections = tuple(axis for axis in free if axis not in (*rows, *columns))
+    return Layout(axes, rows, columns, sections, table.metrics or metrics, table.baseline, table.bounds)

@@ -1,0 +1,79 @@
+"""The complete cells of a sweep as numbers: test scores, what was really missing, and what the run cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from server.report.reader import entries, mapping, number
+from server.sweep.record import State, SweepRecord, ending
+
+
+@dataclass(frozen=True)
+class Result:
+    """One complete cell. ``labels``: axis -> level. ``missing``: split -> share of the values that were missing, the
+    mean over the modalities. ``bytes``: of tensors, both ways; ``parameters``: of all groups; None where unknown."""
+
+    labels: Mapping[str, str]
+    directory: Path
+    scores: Mapping[str, float]
+    missing: Mapping[str, float]
+    target: str = "multiclass"
+    classes: int = 0
+    bytes: float | None = None
+    parameters: float | None = None
+    train_seconds: float | None = None
+
+
+def read_results(sweep: SweepRecord) -> list[Result]:
+    """The complete cells of ``sweep``, in its order."""
+    return [_result(cell.labels, cell.directory) for cell in sweep.cells if cell.status is State.COMPLETE]
+
+
+def mean(results: Sequence[Result], number_of: Callable[[Result], float | None]) -> float | None:
+    """The mean of a number of ``results``; nothing where one of them does not know it."""
+    found = [value for result in results if (value := number_of(result)) is not None]
+    return fmean(found) if found and len(found) == len(results) else None
+
+
+def _result(labels: Mapping[str, str], directory: Path) -> Result:
+    result, manifest = ending(directory), _manifest(directory)
+    return Result(
+        labels=labels,
+        directory=directory,
+        scores=_numbers(result.get("test")),
+        missing=_missing(manifest),
+        target=str(manifest.get("target") or "multiclass"),
+        classes=len(entries(manifest.get("classes"))),
+        bytes=_sum([result.get("bytes_down"), result.get("bytes_up")]),
+        parameters=_sum(list(mapping(manifest.get("parameters")).values())),
+        train_seconds=number(result.get("train_seconds")),
+    )
+
+
+def _manifest(directory: Path) -> Mapping[str, Any]:
+    try:
+        return mapping(json.loads((directory / "manifest.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    return {str(key): found for key, item in mapping(value).items() if (found := number(item)) is not None}
+
+
+def _missing(manifest: Mapping[str, Any]) -> dict[str, float]:
+    """Split -> mean over the modalities of the effective rates."""
+    rates = {split: _numbers(found) for split, found in mapping(manifest.get("effective_missing")).items()}
+    return {split: fmean(found.values()) for split, found in rates.items() if found}
+
+
+def _sum(values: list[Any]) -> float | None:
+    """Nothing where one of them is not known: a part is no sum."""
+    found = [number(value) for value in values]
+    known = [value for value in found if value is not None]
+    return sum(known) if known and len(known) == len(found) else None

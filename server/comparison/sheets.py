@@ -1,0 +1,159 @@
+"""Grids as sheets of text, which every format only has to set: scores, what they cost, and differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from server.comparison.bootstrap import DRAWS
+from server.comparison.grids import Entry, Grid
+from server.comparison.layout import Labels
+from server.comparison.results import Result, mean
+from server.report.formats import DASH, count, percent, seconds, size
+from server.report.summary import TITLES
+from server.sweep.table import LOSS
+
+
+@dataclass(frozen=True)
+class Text:
+    """What stands in a field; ``place`` 1 is to be bold, 2 underlined."""
+
+    words: str
+    place: int = 0
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of text with its title, and sentences about it."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Text]]
+    about: Sequence[str] = ()
+    left: int = 1
+    """How many columns, from the first on, hold names; the others hold numbers."""
+
+
+def sheets(grids: Sequence[Grid]) -> Iterator[Sheet]:
+    """The scores of every grid, then what sets its fields apart, and once per section what they cost."""
+    costed: list[Labels] = []
+    for grid in grids:
+        yield _scores(grid)
+        if any(entry.difference for entry in grid.entries.values()) or grid.notes:
+            yield _differences(grid)
+        if grid.section not in costed:
+            costed.append(grid.section)
+            yield _costs(grid)
+
+
+def score(value: float, metric: str) -> str:
+    """A share as per cent without the sign, ``57.8``; a loss as it is, ``0.942``."""
+    return f"{value:.3f}" if metric == LOSS else f"{100 * value:.1f}"
+
+
+def metric_title(metric: str) -> str:
+    """The metric as a heading."""
+    return TITLES.get(metric, metric.capitalize())
+
+
+def _title(what: str, section: Labels) -> str:
+    told = ", ".join(f"{axis} {level}" for axis, level in section.items())
+    return f"{what}: {told}" if told else what
+
+
+def _unit(metric: str) -> str:
+    return "" if metric == LOSS else " (%)"
+
+
+def _scores(grid: Grid) -> Sheet:
+    most = max(len(entry.scores) for entry in grid.entries.values())
+    header = [*_axes(grid.rows), *(_named(column) or metric_title(grid.metric) for column in grid.columns)]
+    rows = [
+        [*_levels(row), *(_field(grid, (down, across), most) for across in range(len(grid.columns)))]
+        for down, row in enumerate(grid.rows)
+    ]
+    about = f"Test scores: mean ± standard deviation over {most} seeds. " if most > 1 else "Test scores of one seed. "
+    published = any(entry.published for entry in grid.entries.values())
+    told = [about + "Bold: the best of a column; underlined: the second." + " In brackets: published." * published]
+    return Sheet(_title(metric_title(grid.metric) + _unit(grid.metric), grid.section), header, rows, told, _left(grid))
+
+
+def _left(grid: Grid) -> int:
+    return len(_axes(grid.rows))
+
+
+def _axes(rows: Sequence[Labels]) -> list[str]:
+    return list(rows[0]) if rows else []
+
+
+def _levels(labels: Labels) -> list[Text]:
+    return [Text(level) for level in labels.values()]
+
+
+def _named(labels: Labels) -> str:
+    return ", ".join(f"{axis} {level}" for axis, level in labels.items())
+
+
+def _field(grid: Grid, key: tuple[int, int], most: int) -> Text:
+    entry = grid.entries.get(key)
+    if entry is None:
+        return Text(DASH)
+    spread = f" ± {score(entry.deviation, grid.metric)}" if entry.deviation is not None else ""
+    fewer = f" (n = {len(entry.scores)})" if len(entry.scores) < most else ""
+    published = f" [{score(entry.published.value, grid.metric)}]" if entry.published else ""
+    return Text(f"{score(entry.mean, grid.metric)}{spread}{fewer}{published}", entry.place)
+
+
+def _costs(grid: Grid) -> Sheet:
+    axes = [*_axes(grid.rows), *_axes(grid.columns)]
+    rows = [
+        [*_levels({**grid.rows[row], **grid.columns[column]}), *map(Text, _cost(entry.results))]
+        for (row, column), entry in sorted(grid.entries.items())
+    ]
+    header = [*axes, "Seeds", "Missing in training", "in test", "Tensor bytes", "Parameters", "Training time"]
+    about = [
+        "Means over the seeds. Missing: the share of all values of the modalities that were absent in effect. Tensor "
+        "bytes: both ways, all sites and rounds."
+    ]
+    return Sheet(_title("What the scores cost", grid.section), header, rows, about, len(axes))
+
+
+def _cost(results: Sequence[Result]) -> list[str]:
+    return [
+        str(len(results)),
+        percent(mean(results, lambda result: result.missing.get("train"))),
+        percent(mean(results, lambda result: result.missing.get("test"))),
+        size(mean(results, lambda result: result.bytes)),
+        count(mean(results, lambda result: result.parameters)),
+        seconds(mean(results, lambda result: result.train_seconds)),
+    ]
+
+
+def _differences(grid: Grid) -> Sheet:
+    axes = [*_axes(grid.rows), *_axes(grid.columns)]
+    rows = [
+        [*_levels({**grid.rows[row], **grid.columns[column]}), *map(Text, _difference(grid, entry))]
+        for (row, column), entry in sorted(grid.entries.items(), key=lambda item: item[0][::-1])
+        if entry.difference is not None
+    ]
+    header = [*axes, "Difference", "95% interval", "p", "p (Holm)", "Seeds"]
+    baseline = _named(grid.baseline)
+    about = [
+        f"Paired by seed; the interval is a bootstrap of {DRAWS} draws over seeds and over the groups of the test "
+        "samples (subjects, source images). Holm's p-values take the rows of one column as one family.",
+        *grid.notes,
+    ]
+    title = _title(f"{metric_title(grid.metric)} less that of {baseline}{_points(grid.metric)}", grid.section)
+    return Sheet(title, header, rows, about, len(axes))
+
+
+def _points(metric: str) -> str:
+    return "" if metric == LOSS else " (points)"
+
+
+def _difference(grid: Grid, entry: Entry) -> list[str]:
+    found = entry.difference
+    assert found is not None and found.adjusted is not None
+    low, high = score(found.low, grid.metric), score(found.high, grid.metric)
+    signed = f"{'+' if found.mean > 0 else ''}{score(found.mean, grid.metric)}"
+    return [signed, f"{low} to {high}", f"{found.p:.3f}", f"{found.adjusted:.3f}", str(found.seeds)]

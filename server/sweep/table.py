@@ -1,0 +1,53 @@
+"""The ``table`` section of a sweep: how its results are laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from fedrecon_core.faults import MisfitError
+from fedrecon_core.registry import METRICS, discover
+from fedrecon_core.types import Frozen
+from server.prepare import PACKAGES
+from server.sweep.axes import SEED
+from server.sweep.choices import Choice, Labels, check_choice, refuse_unknown
+
+LOSS = "loss"
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+"""One may stand without a list."""
+
+
+class Table(Frozen):
+    """How results are shown: axes as ``rows`` and ``columns``, the ``metrics``, and the level that others are compared
+    with (``baseline``). Levels in ``bounds`` are no contestants: they are shown, and not ranked. ``reference`` is a CSV
+    of published values, relative to the sweep's file. Without ``rows`` or ``columns`` the axes take these places in
+    their order; without ``metrics`` the one that chose the best round is shown."""
+
+    rows: Names = ()
+    columns: Names = ()
+    metrics: Names = ()
+    baseline: Labels = Field(default_factory=dict)
+    bounds: Choice = Field(default_factory=dict)
+    reference: str | None = Field(default=None, pattern=r"\S")
+
+    def check(self, axes: Mapping[str, list[str]], key: str = "table") -> None:
+        """``MisfitError`` below ``key`` for what the sweep with ``axes`` (axis -> labels of its levels) lacks."""
+        named = [*(("rows", axis) for axis in self.rows), *(("columns", axis) for axis in self.columns)]
+        for number, (place, axis) in enumerate(named):
+            refuse_unknown(axis, axes, f"{key}.{place}", "axis")
+            if axis == SEED:
+                raise MisfitError(f"{key}.{place}", f"expected axes to compare, found {SEED}: fields are means over it")
+            if axis in [other for _, other in named[:number]]:
+                raise MisfitError(f"{key}.{place}", f"the axis '{axis}' stands twice in the table")
+        for metric in self.metrics:
+            refuse_unknown(metric, _metrics(), f"{key}.metrics", "metric")
+        check_choice({axis: (level,) for axis, level in self.baseline.items()}, axes, f"{key}.baseline")
+        check_choice(self.bounds, axes, f"{key}.bounds")
+
+
+def _metrics() -> list[str]:
+    """The metrics that are registered, a user's own among them, and the loss, which every score has."""
+    discover(PACKAGES)
+    return [*METRICS.names(), LOSS]
