@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from fedrecon_core.config import RunConfig
 from fedrecon_core.errors import ConfigError, UsageError
@@ -46,9 +46,8 @@ class Cell:
 
     @property
     def slug(self) -> str:
-        """The labels as a part of a folder's name; one without a letter says of what it is: ``mask-rate0.5-seed3``."""
-        words = [level if re.search("[A-Za-z]", level) else axis + level for axis, level in self.labels.items()]
-        return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(words))[:LONGEST_SLUG]
+        """The labels as a part of a folder's name."""
+        return slug_of(self.labels)
 
     @property
     def folder(self) -> str:
@@ -59,6 +58,12 @@ class Cell:
     def family(self) -> tuple[str, ...]:
         """What it shares with the cells that differ from it in the seed alone."""
         return _family(self.labels)
+
+
+def slug_of(labels: Mapping[str, str]) -> str:
+    """Labels as a part of a file's name; one without a letter says of what it is: ``mask-rate0.5-seed3``."""
+    words = [level if re.search("[A-Za-z]", level) else axis + level for axis, level in labels.items()]
+    return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(words))[:LONGEST_SLUG]
 
 
 def matrix(definition: Definition, folder: Path, settings: Sequence[str] = ()) -> list[Cell]:
@@ -167,7 +172,18 @@ def _refuse_doubles(cells: Iterable[Cell]) -> None:
         raise ConfigError(f"axes: the cells {same.title} and {cell.title} have {told}")
 
 
-def chosen(cells: Sequence[Cell], known: Mapping[str, list[str]], only: Sequence[str]) -> list[Cell]:
+class Labelled(Protocol):
+    """What is known by its level on each axis."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Axis -> level."""
+
+
+_Labelled = TypeVar("_Labelled", bound=Labelled)
+
+
+def chosen(cells: Sequence[_Labelled], known: Mapping[str, list[str]], only: Sequence[str]) -> list[_Labelled]:
     """The cells that every ``axis=level,level`` of ``only`` takes; of an axis that is named twice both lists count."""
     choice: dict[str, list[str]] = {}
     for text in only:

@@ -1,0 +1,211 @@
+"""How results are laid out, ranked and compared, as numbers."""
+
+import re
+
+import numpy as np
+import pytest
+
+from fedrecon_core.errors import DataError
+from server.comparison.contest import grids
+from server.comparison.layout import laid_out
+from server.comparison.published import read_published
+from server.comparison.results import read_results
+from server.sweep.record import read_sweep
+from server.sweep.table import Table
+from tests.toys.sweep_results import asked, right_with, write_results
+
+pytestmark = pytest.mark.quick
+
+AXES = {"recovery": ["zero", "mask", "oracle"], "rate": ["0.3", "0.6"], "seed": ["1", "2", "3"]}
+SMALL = {**AXES, "rate": ["0.3"]}
+CHANCE = {"zero": 0.2, "mask": 0.5, "oracle": 0.9}
+
+
+def said(labels):
+    """Some methods are right more often than others, and every run a little otherwise."""
+    return right_with(CHANCE[labels["recovery"]], int(labels["seed"]) + 10 * (labels["rate"] == "0.6"))
+
+
+def made(folder, predictions=said, axes=AXES, **table):
+    record = read_sweep(write_results(folder / "sweep", axes, predictions))
+    return grids(laid_out(Table(**table), record.axes, ("accuracy",)), read_results(record), [])
+
+
+@pytest.mark.parametrize(
+    ("table", "places"),
+    [
+        ({}, (("recovery",), ("rate",), ("data",))),
+        ({"rows": "rate"}, (("rate",), ("recovery",), ("data",))),
+        ({"columns": ["recovery", "data"]}, (("rate",), ("recovery", "data"), ())),
+        ({"rows": ["data", "recovery"], "columns": "rate"}, (("data", "recovery"), ("rate",), ())),
+    ],
+)
+def test_axes_take_the_places_that_are_left(table, places):
+    axes = {**AXES, "data": ["hapt"]}
+    found = laid_out(Table(**table), {k: axes[k] for k in ("recovery", "rate", "data", "seed")}, ("uar",))
+    assert (found.rows, found.columns, found.sections) == places
+
+
+def test_a_field_is_the_mean_and_the_deviation_over_its_seeds(tmp_path):
+    (grid,) = made(tmp_path)
+    assert [(row["recovery"], column["rate"]) for row in grid.rows for column in grid.columns][:2] == [
+        ("zero", "0.3"),
+        ("zero", "0.6"),
+    ]
+    runs = [(said({"recovery": "mask", "rate": "0.6", "seed": seed}) == asked()["label"]).mean() for seed in "123"]
+    entry = grid.entries[1, 1]
+    assert entry.scores == pytest.approx(runs)
+    assert entry.mean == pytest.approx(np.mean(runs))
+    assert entry.deviation == pytest.approx(np.std(runs, ddof=1))
+
+
+def test_the_best_and_the_second_are_those_that_contend(tmp_path):
+    (grid,) = made(tmp_path)
+    assert {key: entry.place for key, entry in grid.entries.items()} == {
+        (0, 0): 0, (1, 0): 2, (2, 0): 1, (0, 1): 0, (1, 1): 2, (2, 1): 1,
+    }  # fmt: skip
+    (grid,) = made(tmp_path / "bounds", bounds={"recovery": "oracle"})
+    assert [grid.entries[row, 0].place for row in range(3)] == [2, 1, 0]
+
+
+def test_of_a_loss_the_smallest_is_best_and_equals_share_a_place(tmp_path):
+    (grid,) = made(tmp_path, metrics="loss")
+    assert {entry.place for entry in grid.entries.values()} == {1}
+
+
+def test_one_alone_is_not_ranked(tmp_path):
+    (grid,) = made(tmp_path, axes={**AXES, "recovery": ["mask"]})
+    assert [entry.place for entry in grid.entries.values()] == [0, 0]
+
+
+def test_what_has_no_result_leaves_no_row_and_no_column(tmp_path):
+    (grid,) = made(
+        tmp_path, lambda labels: None if "zero" in labels.values() or "0.3" in labels.values() else said(labels)
+    )
+    assert [row["recovery"] for row in grid.rows] == ["mask", "oracle"]
+    assert [column["rate"] for column in grid.columns] == ["0.6"]
+    assert set(grid.entries) == {(0, 0), (1, 0)}
+
+
+def test_each_section_has_a_grid_of_its_own(tmp_path):
+    axes = {"data": ["a", "b"], **AXES}
+    found = made(tmp_path, axes=axes, rows="recovery", columns="rate", metrics=["uar", "accuracy"])
+    assert [(grid.section["data"], grid.metric) for grid in found] == [
+        ("a", "uar"), ("a", "accuracy"), ("b", "uar"), ("b", "accuracy"),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """The grid with differences from `mask`."""
+    (grid,) = made(tmp_path_factory.mktemp("compared"), baseline={"recovery": "mask"})
+    return grid
+
+
+def test_differences_are_from_the_baseline_of_the_same_column(compared):
+    grid = compared
+    assert grid.notes == ()
+    assert all((entry.difference is None) == (entry.labels["recovery"] == "mask") for entry in grid.entries.values())
+    zero, mask = grid.entries[0, 1], grid.entries[1, 1]
+    assert zero.difference.mean == pytest.approx(zero.mean - mask.mean)
+    assert zero.difference.low < zero.difference.mean < zero.difference.high < 0
+    assert zero.difference.seeds == 3
+    assert grid.entries[2, 1].difference.low > 0
+
+
+def test_holms_family_is_the_rivals_of_a_column(compared):
+    for column in (0, 1):
+        found = sorted((compared.entries[row, column].difference for row in (0, 2)), key=lambda one: one.p)
+        assert found[0].adjusted == pytest.approx(2 * found[0].p)
+        assert found[1].adjusted == pytest.approx(max(found[1].p, 2 * found[0].p))
+
+
+def test_a_method_is_no_different_from_itself(tmp_path):
+    same = {**SMALL, "recovery": ["zero", "mask"]}
+    (grid,) = made(tmp_path, lambda labels: said({**labels, "recovery": "mask"}), same, baseline={"recovery": "mask"})
+    found = grid.entries[0, 0].difference
+    assert (found.mean, found.low, found.high, found.p, found.adjusted) == (0, 0, 0, 1, 1)
+
+
+def test_seeds_are_paired_as_far_as_both_have_them(tmp_path):
+    (grid,) = made(
+        tmp_path,
+        lambda labels: None if labels["recovery"] == "mask" and labels["seed"] == "2" else said(labels),
+        SMALL,
+        baseline={"recovery": "mask"},
+    )
+    found, zero, mask = grid.entries[0, 0].difference, grid.entries[0, 0].scores, grid.entries[1, 0].scores
+    assert found.seeds == 2
+    assert found.mean == pytest.approx((zero[0] + zero[2] - mask[0] - mask[1]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda cells: (cells / "zero-0.3-1" / "predictions.parquet").unlink(), "predictions.parquet is not there"),
+        (
+            lambda cells: (cells / "zero-0.3-1" / "predictions.parquet").write_bytes(
+                (cells / "oracle-0.3-1" / "predictions.parquet").read_bytes()
+            ),
+            r"its predictions score 0\.\d+, and its result says 0\.\d+",
+        ),
+    ],
+)
+def test_where_predictions_do_not_allow_a_difference_the_reason_is_told(tmp_path, spoil, words):
+    record = read_sweep(write_results(tmp_path / "sweep", SMALL, said))
+    spoil(tmp_path / "sweep" / "cells")
+    layout = laid_out(Table(baseline={"recovery": "mask"}), record.axes, ("accuracy",))
+    (grid,) = grids(layout, read_results(record), [])
+    (note,) = grid.notes
+    assert note.startswith("recovery=zero, rate=0.3: ")
+    assert re.search(words, note)
+    assert grid.entries[0, 0].difference is None
+    other = grid.entries[2, 0].difference
+    assert other.adjusted == other.p  # a family of one
+
+
+def test_a_score_that_is_none_of_answers_has_no_interval(tmp_path):
+    (grid,) = made(tmp_path, metrics="loss", baseline={"recovery": "mask"})
+    assert len(grid.notes) == 4
+    assert all(note.endswith("loss cannot be told from predictions") for note in grid.notes)
+
+
+def write_csv(folder, text):
+    path = folder / "published.csv"
+    path.write_text(text)
+    return path
+
+
+def test_published_values_stand_beside_the_fields_of_their_labels(tmp_path):
+    text = "recovery,rate,metric,value,deviation,source\nmask,0.3,accuracy,50.5,1.5,Table 1\nzero,,uar,20,,\n"
+    path = write_csv(tmp_path, text)
+    record = read_sweep(write_results(tmp_path / "sweep", AXES, said))
+    layout = laid_out(Table(metrics=["accuracy", "uar"]), record.axes, ())
+    accuracy, uar = grids(layout, read_results(record), read_published(path, record.axes))
+    found = {key: entry.published.value for key, entry in accuracy.entries.items() if entry.published}
+    assert found == {(1, 0): pytest.approx(0.505)}
+    assert accuracy.entries[1, 0].published.deviation == pytest.approx(0.015)
+    assert accuracy.entries[1, 0].published.source == "Table 1"
+    assert [key for key, entry in uar.entries.items() if entry.published] == [(0, 0), (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("recovery,metric\nmask,uar\n", "expected the columns metric and value, found no value"),
+        ("recovry,metric,value\n", r"found 'recovry'\. Did you mean 'recovery'\?"),
+        ("metric,value\nuar,high\n", "line 2: expected a number, found 'high'"),
+        ("metric,value\nuar,nan\n", "line 2: expected a number, found 'nan'"),
+        ("metric,value\nuar\n", "line 2: expected as many fields as the header has"),
+        ("metric,value\nuar,1,2\n", "line 2: expected as many fields as the header has"),
+        ('metric,value\nuar,"1\n', "is no CSV: "),
+    ],
+)
+def test_published_values_that_cannot_be_used_are_told(tmp_path, text, words):
+    with pytest.raises(DataError, match=words):
+        read_published(write_csv(tmp_path, text), AXES)
+
+
+def test_no_file_of_published_values_is_told(tmp_path):
+    with pytest.raises(DataError, match="the published values cannot be read: No such file"):
+        read_published(tmp_path / "none.csv", AXES)

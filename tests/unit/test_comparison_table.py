@@ -1,0 +1,193 @@
+"""``fedrecon table``: what a person sees of a sweep, in the terminal and in the three files."""
+
+import csv
+import json
+
+import pytest
+
+from server.comparison import latex, markdown
+from server.comparison.sheets import Sheet, Text
+from tests.toys.command import caller, refused
+from tests.toys.sweep_results import right_with, write_results
+
+pytestmark = pytest.mark.quick
+
+AXES = {"recovery": ["zero", "mask"], "rate": ["0.3", "0.6"], "seed": ["1", "2"]}
+TABLE = {"rows": ["recovery"], "columns": ["rate"], "metrics": ["accuracy"], "baseline": {"recovery": "mask"}}
+
+
+def said(labels):
+    chance = {"zero": 0.2, "mask": 0.5}[labels["recovery"]]
+    return right_with(chance, int(labels["seed"]))
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    return caller(monkeypatch, capsys)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    return write_results(tmp_path / "sweep", AXES, said, **TABLE)
+
+
+def cells_of(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_table_is_markdown_with_scores_differences_and_costs(sweep, call):
+    code, out, err = call("table", sweep)
+    assert (code, err) == (0, "")
+    assert [line for line in out.splitlines() if line.startswith("#")] == [
+        "### Accuracy (%)",
+        "### Accuracy less that of recovery mask (points)",
+        "### What the scores cost",
+    ]
+    lines = [cells_of(line) for line in out.splitlines() if line.startswith("|")]
+    right = [(said({"recovery": "mask", "seed": seed}) == right_with(1.1, 0)).mean() for seed in "12"]
+    mean = f"{100 * sum(right) / 2:.1f}"
+    assert lines[0] == ["recovery", "rate 0.3", "rate 0.6"]
+    assert lines[3][0] == "mask"
+    assert lines[3][1].startswith(f"**{mean} ± ")
+    assert lines[2][1].startswith("<u>")
+    assert ["zero", "0.3"] in [line[:2] for line in lines]
+    assert ["mask", "0.6", "2", "40.0%", "30.0%", "10.0 kB", "42", "2.5 s"] in lines
+    assert "mean ± standard deviation over 2 seeds" in out
+    assert out.endswith("\n")
+
+
+def test_the_three_files_hold_the_same_table_and_are_the_same_when_made_again(sweep, call, tmp_path):
+    _, out, _ = call("table", sweep, "--out", tmp_path / "first")
+    call("table", sweep, "--out", tmp_path / "second")
+    names = sorted(path.name for path in (tmp_path / "first").iterdir())
+    assert names == ["table.csv", "table.md", "table.tex"]
+    for name in names:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    assert (tmp_path / "first" / "table.md").read_text() == out
+    tex = (tmp_path / "first" / "table.tex").read_text()
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 3
+    assert r"\underline{" in tex
+
+
+def test_only_wall_clock_columns_differ_between_two_runs_of_a_sweep(call, tmp_path):
+    for turn, seconds in (("first", 3.0), ("second", 99.0)):
+        folder = write_results(tmp_path / turn, AXES, said, **TABLE)
+        for path in folder.glob("cells/*/result.json"):
+            path.write_text(json.dumps({**json.loads(path.read_text()), "train_seconds": seconds}))
+        call("table", folder, "--out", tmp_path / turn / "out")
+    first, second = (list(csv.DictReader((tmp_path / turn / "out/table.csv").open())) for turn in ("first", "second"))
+    assert first != second
+    for one, other in zip(first, second, strict=True):
+        assert {k for k in one if one[k] != other[k]} == {"train_seconds"}
+
+
+def test_the_long_csv_has_every_number_as_it_is(sweep, call, tmp_path):
+    call("table", sweep, "--out", tmp_path / "out")
+    lines = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+    assert [(line["recovery"], line["rate"]) for line in lines] == [
+        ("zero", "0.3"), ("zero", "0.6"), ("mask", "0.3"), ("mask", "0.6"),
+    ]  # fmt: skip
+    mask = lines[2]
+    assert (mask["metric"], mask["seeds"], mask["place"], mask["difference"]) == ("accuracy", "2", "best", "")
+    assert (mask["missing_train"], mask["missing_validation"], mask["tensor_bytes"]) == ("0.4", "", "10000.0")
+    zero = lines[0]
+    assert float(zero["difference"]) == pytest.approx(float(zero["mean"]) - float(mask["mean"]))
+    assert float(zero["difference_low"]) <= float(zero["difference"]) <= float(zero["difference_high"])
+    assert float(zero["p"]) == float(zero["p_holm"])
+
+
+def test_a_command_may_lay_the_table_out_otherwise(sweep, call):
+    code, out, _ = call("table", sweep, "--set", "rows=rate", "--set", "columns=[]", "--set", "metrics=[uar, loss]")
+    assert code == 0
+    assert "### UAR (%): recovery zero" not in out  # recovery takes the columns' place
+    assert "| rate | recovery zero | recovery mask |" in out
+    assert "### Loss\n" in out
+    assert "loss cannot be told from predictions" in out
+
+
+def test_without_a_section_axes_take_their_places_and_the_selected_metric_is_shown(tmp_path, call):
+    code, out, _ = call("table", write_results(tmp_path / "sweep", AXES, said))
+    assert code == 0
+    assert out.startswith("### UAR (%)\n\n| recovery | rate 0.3 | rate 0.6 |")
+    assert "less that of" not in out
+
+
+def test_cells_that_are_not_complete_are_told(tmp_path, call):
+    folder = write_results(tmp_path / "sweep", AXES, lambda labels: None if labels["seed"] == "2" else said(labels))
+    _, out, _ = call("table", folder)
+    assert "Test scores of one seed." in out
+    assert "4 of 8 cells are not complete and left out: recovery zero, rate 0.3, seed 2 (missing), " in out
+
+
+def test_fewer_seeds_than_others_are_told_in_the_field(tmp_path, call):
+    lacking = {"zero", "0.3", "2"}
+    folder = write_results(
+        tmp_path / "sweep", AXES, lambda labels: None if lacking <= {*labels.values()} else said(labels)
+    )
+    _, out, _ = call("table", folder)
+    (line,) = [line for line in out.splitlines() if line.startswith("| zero |") and "n = 1" in line]
+    assert "(n = 1)" in cells_of(line)[1]
+    assert "n =" not in cells_of(line)[2]
+
+
+def test_published_values_stand_in_brackets(sweep, call, tmp_path):
+    path = tmp_path / "published.csv"
+    path.write_text("recovery,rate,metric,value\nmask,0.3,accuracy,51.25\n")
+    code, out, _ = call("table", sweep, "--set", f"reference={path}")
+    assert code == 0
+    assert " [51.2]**" in out
+    assert "In brackets: published." in out
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["rows=[recvery]"], ["table.rows: unknown axis 'recvery'", "Did you mean 'recovery'?"]),
+        (["rows=[seed]"], ["table.rows: expected axes to compare, found seed"]),
+        (["metrics=[f1]"], ["table.metrics: unknown metric 'f1'; known: "]),
+        (
+            ["metrics=[macro_auroc]"],
+            ["expected scores that complete cells have (accuracy, loss, ", "found none of them"],
+        ),
+        (["baseline={recovery: mean}"], ["table.baseline.recovery: unknown level 'mean'; known: zero, mask"]),
+        (["row=[recovery]"], ["table: row: unknown key", "Did you mean 'rows'?"]),
+        (["reference=nowhere.csv"], ["nowhere.csv", "published values cannot be read"]),
+        (["rows"], ["--set expects key=value, found 'rows'"]),
+    ],
+)
+def test_a_fault_of_the_layout_is_one_line(sweep, call, settings, words):
+    refused(call("table", sweep, *(part for text in settings for part in ("--set", text))), *words)
+
+
+def test_what_is_no_sweep_or_has_no_result_is_one_line(tmp_path, call):
+    refused(call("table", tmp_path), "expected the directory of a sweep, with sweep.yaml in it")
+    folder = write_results(tmp_path / "sweep", AXES, lambda labels: None)
+    refused(call("table", folder), "none of its 8 cells is complete; `fedrecon sweep` goes on with them")
+
+
+def test_a_place_that_cannot_be_written_is_one_line(sweep, call, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = call("table", sweep, "--out", tmp_path / "file")
+    assert code == 2
+    assert err.startswith("fedrecon: --out ")
+    assert err.count("\n") == 1
+
+
+ODD = Sheet(
+    "50% of <a|b>_1", ["a_b", "x & y"], [[Text("z*"), Text("1 ± 2", 1)], [Text("q"), Text("–", 2)]], ["$5 #1 {}"]
+)
+
+
+def test_markdown_of_odd_characters():
+    assert markdown.render([ODD], ["n*"]).splitlines() == [
+        "### 50% of &lt;a\\|b>_1", "", "| a_b | x & y |", "| --- | ---: |", "| z\\* | **1 ± 2** |", "| q | <u>–</u> |",
+        "", "$5 #1 {}", "", "n\\*",
+    ]  # fmt: skip
+
+
+def test_latex_of_odd_characters():
+    text = latex.render([ODD])
+    assert r"\caption{50\% of <a|b>\_1. \$5 \#1 \{\}}" in text
+    assert r"    a\_b & x \& y \\" in text
+    assert r"    z* & \textbf{1 $\pm$ 2} \\" in text
+    assert r"    q & \underline{--} \\" in text
