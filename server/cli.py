@@ -15,6 +15,7 @@ from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.errors import FedReconError, RunError, UsageError, one_line
 from fedrecon_core.registry import discover
 from server.comparison import command as table_command
+from server.comparison import plot_command
 from server.data_commands import data
 from server.deploy_commands import SuperLinkOption, add_to, submit, submit_again
 from server.engines.base import ENGINE_PACKAGES, ENGINES, Job
@@ -35,6 +36,7 @@ application.add_typer(data)
 add_to(application)
 sweep_command.add_to(application)
 table_command.add_to(application)
+plot_command.add_to(application)
 errors = Console(stderr=True)
 
 ConfigArgument = Annotated[Path | None, typer.Argument(help="YAML config; without it configs/quickstart.yaml.")]

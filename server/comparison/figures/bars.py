@@ -1,0 +1,104 @@
+"""Bars side by side: a group for each column, a bar for each row, as ablations are shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from server.comparison.figures.drawing import Drawing, drawing_name
+from server.comparison.figures.style import (
+    COLUMN,
+    LETTER,
+    PAGE,
+    height,
+    legend_columns,
+    legend_height,
+    levels,
+    look,
+    metric_label,
+    told,
+)
+from server.comparison.grids import Entry, Grid
+from server.comparison.material import Material
+
+GROUP = 0.8
+"""Width of a group of bars; groups stand at a distance of one."""
+NARROWEST = 0.12
+"""Inches per bar: where a column of a paper gives them less, the figure takes the width of its page."""
+PUBLISHED = "published"
+
+
+def bars(material: Material) -> list[Drawing]:
+    """A figure for each section and metric."""
+    return [Drawing(drawing_name("bars", grid), partial(draw, grid)) for grid in material.grids()]
+
+
+def draw(grid: Grid) -> Any:
+    """The figure (``matplotlib.figure.Figure``): means over the seeds from zero up, with one standard deviation to each
+    side; published values are hollow diamonds."""
+    from matplotlib.figure import Figure
+
+    width = COLUMN if len(grid.columns) * (len(grid.rows) + 1) * NARROWEST < COLUMN - 0.6 else PAGE
+    published = any(entry.published for entry in grid.entries.values())
+    rows = [levels(row) or metric_label(grid.metric) for row in grid.rows]
+    names = [*rows, *[PUBLISHED] * published]
+    figure = Figure(figsize=(width, 2.3 + legend_height(names, width)))
+    axes = figure.subplots()
+    handles = [_row(axes, grid, place, name) for place, name in enumerate(rows)]
+    if published:
+        handles.append(_published(axes, grid))
+    _groups(axes, grid, width)
+    axes.set_ylabel(metric_label(grid.metric))
+    axes.grid(axis="x", visible=False)
+    if grid.section:
+        axes.set_title(told(grid.section))
+    if len(names) > 1:
+        figure.legend(handles, names, loc="outside upper center", ncols=legend_columns(names, width))
+    return figure
+
+
+def _row(axes: Any, grid: Grid, row: int, name: str) -> Any:
+    own, unit, found = look(row), height(grid.metric), _fields(grid, row)
+    spread = [math.nan if entry.deviation is None else unit * entry.deviation for entry in found.values()]
+    return axes.bar(
+        [_middle(grid, row, column) for column in found],
+        [unit * entry.mean for entry in found.values()],
+        GROUP / len(grid.rows),
+        yerr=spread,
+        color=own.colour,
+        edgecolor="white",
+        linewidth=0.5,
+        hatch=own.hatch,
+        error_kw={"elinewidth": 0.8, "ecolor": "black"},
+        label=name,
+    )
+
+
+def _fields(grid: Grid, row: int) -> Mapping[int, Entry]:
+    """Column -> field."""
+    return {column: entry for (down, column), entry in sorted(grid.entries.items()) if down == row}
+
+
+def _middle(grid: Grid, row: int, column: int) -> float:
+    return column + (row - (len(grid.rows) - 1) / 2) * GROUP / len(grid.rows)
+
+
+def _published(axes: Any, grid: Grid) -> Any:
+    printed = [
+        (_middle(grid, row, column), height(grid.metric) * entry.published.value)
+        for (row, column), entry in sorted(grid.entries.items())
+        if entry.published
+    ]
+    style = {"marker": "D", "linestyle": "none", "markerfacecolor": "white", "markeredgecolor": "black"}
+    return axes.plot(*zip(*printed, strict=True), **style, label=PUBLISHED)[0]
+
+
+def _groups(axes: Any, grid: Grid, width: float) -> None:
+    names = [levels(column) for column in grid.columns]
+    turned = LETTER * (sum(map(len, names)) + len(names)) > width - 0.6
+    axes.set_xticks(range(len(names)), names, **({"rotation": 30, "ha": "right"} if turned else {}))
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_xlabel(", ".join(grid.columns[0]))

@@ -1,0 +1,173 @@
+"""A metric against an axis whose levels are numbers, a line for each method: how scores fall as more is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+from fedrecon_core.errors import UsageError
+from server.comparison.figures.drawing import Drawing, drawing_name
+from server.comparison.figures.style import (
+    COLUMN,
+    GREY,
+    height,
+    legend_columns,
+    legend_height,
+    levels,
+    look,
+    metric_label,
+    told,
+)
+from server.comparison.grids import Entry, Grid
+from server.comparison.layout import Layout
+from server.comparison.material import Material
+from server.comparison.results import mean
+from server.report.formats import percent
+
+NARROW = 0.02
+"""Neighbours nearer to each other than this share of the axis are set apart by a logarithmic one."""
+APART = 0.01
+"""Levels whose real missing rates differ by less have them in common, and they are not told."""
+PUBLISHED = "published"
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: its name, and its fields by the level of the axis."""
+
+    name: str
+    fields: Mapping[str, Entry]
+
+
+def lines(material: Material) -> list[Drawing]:
+    """A figure for each section and metric.
+
+    Raises:
+        UsageError: the first axis of the columns is not one of numbers, or there is none.
+    """
+    if not material.layout.columns:
+        raise UsageError("table.columns: expected an axis whose levels are numbers for lines, found no axis")
+    axis = material.layout.columns[0]
+    found = material.grids()
+    for grid in found:
+        _check_numbers(axis, [column[axis] for column in grid.columns])
+    return [Drawing(drawing_name("lines", grid), partial(draw, grid, axis)) for grid in found]
+
+
+def fits_lines(layout: Layout) -> bool:
+    """Whether the first axis of the columns is one of numbers."""
+    return bool(layout.columns) and None not in map(as_number, layout.axes[layout.columns[0]])
+
+
+def as_number(level: str) -> float | None:
+    """``0.5`` and ``50%`` are 0.5; what is no finite number is None."""
+    text, unit = (level[:-1], 100) if level.endswith("%") else (level, 1)
+    try:
+        value = float(text) / unit
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _check_numbers(axis: str, found: Sequence[str]) -> None:
+    for level in found:
+        if as_number(level) is None:
+            told = "--kind bars takes any, and --set columns=[AXIS] or --only another choice"
+            raise UsageError(f"expected numbers as levels of '{axis}' for lines, found '{level}'; {told}")
+
+
+def series_of(grid: Grid, axis: str) -> list[Series]:
+    """A line for each row and, where there are more axes in the columns, for each combination of their levels."""
+    found: dict[str, dict[str, Entry]] = {}
+    for (row, column), entry in sorted(grid.entries.items()):
+        others = {other: level for other, level in grid.columns[column].items() if other != axis}
+        name = levels({**grid.rows[row], **others}) or metric_label(grid.metric)
+        found.setdefault(name, {})[grid.columns[column][axis]] = entry
+    return [Series(name, fields) for name, fields in found.items()]
+
+
+def draw(grid: Grid, axis: str) -> Any:
+    """The figure (``matplotlib.figure.Figure``): means over the seeds, with bars of one standard deviation to each
+    side; published values are hollow."""
+    from matplotlib.figure import Figure
+
+    series = series_of(grid, axis)
+    published = any(entry.published for entry in grid.entries.values())
+    names = [*(one.name for one in series), *[PUBLISHED] * published]
+    figure = Figure(figsize=(COLUMN, 2.3 + legend_height(names, COLUMN)))
+    axes = figure.subplots()
+    handles = [_line(axes, one, place, grid.metric) for place, one in enumerate(series)]
+    if published:
+        handles += axes.plot([], [], "o", markerfacecolor="none", markeredgecolor=GREY)
+    _across(axes, grid, axis)
+    axes.set_ylabel(metric_label(grid.metric))
+    if grid.section:
+        axes.set_title(told(grid.section))
+    if len(names) > 1:
+        figure.legend(handles, names, loc="outside upper center", ncols=legend_columns(names, COLUMN))
+    return figure
+
+
+def _line(axes: Any, series: Series, place: int, metric: str) -> Any:
+    """Draw it; the part of it that stands in a legend."""
+    ordered = sorted(series.fields.items(), key=lambda item: _place(item[0]))
+    own, unit = look(place), height(metric)
+    across = [_place(level) for level, _ in ordered]
+    spread = [math.nan if entry.deviation is None else unit * entry.deviation for _, entry in ordered]
+    line = axes.errorbar(
+        across,
+        [unit * entry.mean for _, entry in ordered],
+        spread,
+        color=own.colour,
+        marker=own.marker,
+        linestyle=own.dashes,
+        elinewidth=0.8,
+        label=series.name,
+    )
+    printed = [(_place(level), unit * entry.published.value) for level, entry in ordered if entry.published]
+    if printed:
+        style = {"marker": own.marker, "linestyle": "none", "markersize": 6, "label": f"{series.name} ({PUBLISHED})"}
+        axes.plot(*zip(*printed, strict=True), markerfacecolor="none", markeredgecolor=own.colour, **style)
+    return line.lines[0]
+
+
+def _place(level: str) -> float:
+    value = as_number(level)
+    assert value is not None, level
+    return value
+
+
+def _across(axes: Any, grid: Grid, axis: str) -> None:
+    """The levels as they are written, with what was really missing below where that goes with them."""
+    found = sorted({column[axis] for column in grid.columns}, key=_place)
+    places = [_place(level) for level in found]
+    if _crowded(places):
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    real, split = _really_missing(grid, axis)
+    ticks = [f"{level}\n{percent(real[level], 0)}" if real else level for level in found]
+    axes.set_xticks(places, ticks)
+    axes.set_xlabel(f"{axis} (below: really missing in {split})" if real else axis)
+
+
+def _crowded(places: Sequence[float]) -> bool:
+    gaps = [after - before for before, after in pairwise(places)]
+    return bool(gaps) and places[0] > 0 and min(gaps) < NARROW * (places[-1] - places[0])
+
+
+def _really_missing(grid: Grid, axis: str) -> tuple[dict[str, float], str]:
+    """Level -> share of all values that were absent, and in which split: the first in which the levels differ."""
+    for split, name in {"train": "training", "test": "the test"}.items():
+        found = {}
+        for level in {column[axis] for column in grid.columns}:
+            own = [entry for (_, place), entry in grid.entries.items() if grid.columns[place][axis] == level]
+            results = [result for entry in own for result in entry.results]
+            found[level] = mean(results, lambda result, split=split: result.missing.get(split))  # type: ignore[misc]
+        known = {level: share for level, share in found.items() if share is not None}
+        if len(known) == len(found) and max(known.values()) - min(known.values()) > APART:
+            return known, name
+    return {}, ""

@@ -1,0 +1,97 @@
+"""What a sweep's results are shown from: its complete cells, how they are laid out, and published values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fedrecon_core.errors import DataError, UsageError
+from fedrecon_core.faults import MisfitError, explain
+from fedrecon_core.settings import override
+from server.comparison.contest import grids
+from server.comparison.grids import Grid
+from server.comparison.layout import Layout, laid_out
+from server.comparison.published import Published, read_published
+from server.comparison.results import Result, read_results
+from server.report.formats import plural
+from server.report.reader import read_run
+from server.sweep.cells import chosen
+from server.sweep.record import SweepRecord, read_sweep
+from server.sweep.table import Table
+
+
+@dataclass(frozen=True)
+class Material:
+    """The complete cells of the sweep in ``directory``, and its table section with all that it leaves open decided.
+    ``reference``: the CSV of published values, if there is one."""
+
+    directory: Path
+    record: SweepRecord
+    results: Sequence[Result]
+    layout: Layout
+    reference: Path | None = None
+
+    def grids(self) -> list[Grid]:
+        """A grid for each section and metric, without differences from the baseline, which cost time.
+
+        Raises:
+            UsageError: no complete cell has such a score; ``DataError`` where the published values cannot be used.
+        """
+        found = grids(replace(self.layout, baseline={}), self.results, self._published())
+        if not found:
+            known = ", ".join(sorted({name for result in self.results for name in result.scores}))
+            raise UsageError(f"table.metrics: expected scores that complete cells have ({known}), found none of them")
+        return found
+
+    def _published(self) -> list[Published]:
+        return read_published(self.reference, self.record.axes) if self.reference else []
+
+
+def gather(directory: Path, settings: Sequence[str] = (), only: Sequence[str] = ()) -> Material:
+    """The sweep in ``directory``; ``settings`` change its table section, ``only`` (``axis=level,level``) its cells.
+
+    Raises:
+        UsageError: the settings or the choice do not fit the sweep; ``DataError`` where it has no complete cell.
+    """
+    record = read_sweep(directory)
+    asked = _table(record, settings)
+    kept = replace(record, cells=chosen(record.cells, record.axes, only)) if only else record
+    results = _complete(kept, directory)
+    layout = laid_out(asked, record.axes, (_chosen_by(results[0]),))
+    return Material(directory, kept, results, layout, _reference(asked, record, directory))
+
+
+def _complete(record: SweepRecord, directory: Path) -> list[Result]:
+    results = read_results(record)
+    if not results:
+        told = f"none of {plural(len(record.cells), 'cell')} is complete; `fedrecon sweep` goes on with them"
+        raise DataError(f"{directory}: nothing to show: {told}")
+    return results
+
+
+def _table(record: SweepRecord, settings: Sequence[str]) -> Table:
+    """The table section of the sweep with what the command changes of it, checked against the axes."""
+    raw = override(dict(record.table), settings)
+    try:
+        found = Table.model_validate(raw)
+        found.check(record.axes)
+    except ValidationError as error:
+        raise UsageError(f"table: {explain(error, raw, Table)}") from None
+    except MisfitError as error:
+        raise UsageError(f"{error.key}: {error}") from None
+    return found
+
+
+def _chosen_by(result: Result) -> str:
+    """The metric that chose the best round of a run: without other word its score is what the run is about."""
+    return str(read_run(result.directory).setting("evaluate.select"))
+
+
+def _reference(asked: Table, record: SweepRecord, directory: Path) -> Path | None:
+    """A path on the command line begins where its caller is, the sweep's own in its directory."""
+    if asked.reference is None:
+        return None
+    return (directory if asked.reference == record.table.get("reference") else Path()) / asked.reference

@@ -1,0 +1,59 @@
+"""``fedrecon plot``: the command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedrecon_core.errors import UsageError
+from server.comparison.figures.drawing import Drawing
+from server.comparison.figures.kinds import KINDS, drawings
+from server.comparison.figures.style import applied, save
+from server.comparison.material import gather
+
+FOLDER = "figures"
+
+SweepArgument = Annotated[Path, typer.Argument(help="The directory of a sweep, complete or not.")]
+KindOption = Annotated[
+    str | None, typer.Option(help=f"One of {', '.join(KINDS)} (default: lines over numbers, else bars).")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key of the table: columns=[axis], metrics=[uar], ...")
+]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Show a part: axis=level,level (repeatable).")]
+OutOption = Annotated[Path | None, typer.Option(help=f"Folder of the pictures (default: {FOLDER} in the sweep's).")]
+
+
+def plot(
+    sweep: SweepArgument,
+    kind: KindOption = None,
+    settings: SetOption = None,
+    only: OnlyOption = None,
+    out: OutOption = None,
+) -> None:
+    """Draw the results of a sweep as PNG and SVG: scores as lines or bars, or which site holds which classes."""
+    found = drawings(gather(sweep, settings or [], only or []), kind)
+    for path in _written(found, out or sweep / FOLDER):
+        typer.echo(path)
+
+
+def _written(found: Sequence[Drawing], folder: Path) -> Iterator[Path]:
+    """Draw each into ``folder``; one whose name is taken has a number as well."""
+    taken: list[str] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with applied():
+            for drawing in found:
+                again = f"-{taken.count(drawing.name) + 1}" if drawing.name in taken else ""
+                taken.append(drawing.name)
+                yield from save(drawing.draw(), folder / f"{drawing.name}{again}")
+    except OSError as error:
+        raise UsageError(f"{folder}: figures cannot be written there: {error.strerror}") from None
+
+
+def add_to(application: typer.Typer) -> None:
+    """Add the command to the program."""
+    application.command("plot")(plot)
