@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from fedrecon_core.errors import DataError, UsageError
 from fedrecon_core.faults import MisfitError, explain
+from fedrecon_core.registry import discover
 from fedrecon_core.settings import override
 from server.comparison import latex, long_table, markdown
 from server.comparison.contest import grids
@@ -18,6 +19,7 @@ from server.comparison.layout import laid_out
 from server.comparison.published import Published, read_published
 from server.comparison.results import Result, read_results
 from server.comparison.sheets import sheets
+from server.prepare import PACKAGES
 from server.report.formats import listing, plural
 from server.report.reader import read_run
 from server.run_directory import write_text
@@ -33,6 +35,7 @@ SetOption = Annotated[
 
 def table(sweep: SweepArgument, settings: SetOption = None, out: OutOption = None) -> None:
     """Show the results of a sweep as Markdown: scores over seeds, differences from a baseline, costs."""
+    discover(PACKAGES)
     record = read_sweep(sweep)
     results = _complete(record, sweep)
     asked = _table(record, settings or [])

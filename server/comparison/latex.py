@@ -1,4 +1,4 @@
-"""Sheets as LaTeX tables (packages booktabs and, for the underlined second, ulem or none)."""
+"""Sheets as LaTeX tables (package booktabs)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SPECIAL = {
 
 
 def render(sheets: Iterable[Sheet]) -> str:
-    """A ``table`` environment for each sheet."""
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(_sheet(sheet) for sheet in sheets)
+    """A ``table`` environment for each sheet that has rows."""
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(_sheet(sheet) for sheet in sheets if sheet.rows)
 
 
 def _sheet(sheet: Sheet) -> str:

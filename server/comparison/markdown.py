@@ -16,9 +16,9 @@ def render(sheets: Iterable[Sheet], notes: Iterable[str] = ()) -> str:
 
 def _sheet(sheet: Sheet) -> str:
     aligned = ["---" if place < sheet.left else "---:" for place in range(len(sheet.header))]
-    lines = [_line(map(_escaped, sheet.header)), _line(aligned), *(_line(map(_marked, row)) for row in sheet.rows)]
+    table = [_line(map(_escaped, sheet.header)), _line(aligned), *(_line(map(_marked, row)) for row in sheet.rows)]
     about = [f"\n{_escaped(sentence)}" for sentence in sheet.about]
-    return "\n".join([f"### {_escaped(sheet.title)}", "", *lines, *about, ""])
+    return "\n".join([f"### {_escaped(sheet.title)}", *(["", *table] if sheet.rows else []), *about, ""])
 
 
 def _line(fields: Iterable[str]) -> str:

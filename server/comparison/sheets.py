@@ -138,13 +138,13 @@ def _differences(grid: Grid) -> Sheet:
     ]
     header = [*axes, "Difference", "95% interval", "p", "p (Holm)", "Seeds"]
     baseline = _named(grid.baseline)
-    about = [
-        f"Paired by seed; the interval is a bootstrap of {DRAWS} draws over seeds and over the groups of the test "
-        "samples (subjects, source images). Holm's p-values take the rows of one column as one family.",
-        *grid.notes,
+    method = [
+        f"Paired by seed; the interval is a bootstrap of {DRAWS} draws over seeds (moved apart as far as Student's t "
+        "asks for so few) and over the groups of the test samples (subjects, source images). With one seed it is over "
+        "the groups alone. Holm's p-values take the rows of one column as one family."
     ]
     title = _title(f"{metric_title(grid.metric)} less that of {baseline}{_points(grid.metric)}", grid.section)
-    return Sheet(title, header, rows, about, len(axes))
+    return Sheet(title, header, rows, [*(method if rows else ()), *grid.notes], len(axes))
 
 
 def _points(metric: str) -> str:

@@ -84,6 +84,19 @@ def test_every_cell_is_the_run_with_the_same_config(whole, tmp_path):
     assert "round 6/6" in (cell / "cell.log").read_text()
 
 
+def test_a_table_of_what_has_run_has_differences_and_is_the_same_when_made_again(whole):
+    folder, _ = whole
+    cells = folder / "runs" / "tiny"
+    chosen = ("--set", "baseline={recovery: mask}")
+    code, out, err = call(folder, "table", cells, *chosen)
+    assert (code, err) == (0, "")
+    scores = [result["test"]["uar"] for name, (result, *_) in results(cells).items() if name.startswith("mask-")]
+    assert f"| mask | **{100 * sum(scores) / 2:.1f} ± " in out
+    (difference,) = [line for line in out.splitlines() if line.startswith("| zero |") and " to " in line]
+    assert difference.endswith(" 2 |")
+    assert call(folder, "table", cells, *chosen)[1] == out
+
+
 def test_the_same_command_again_has_nothing_to_do(whole):
     folder, _ = whole
     before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/tiny/cells/*/*")}
