@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,10 +11,11 @@ from server.comparison.figures.drawing import Drawing, drawing_name
 from server.comparison.figures.style import (
     COLUMN,
     LETTER,
+    LINE,
     PAGE,
+    PUBLISHED,
+    Legend,
     height,
-    legend_columns,
-    legend_height,
     levels,
     look,
     metric_label,
@@ -27,7 +28,6 @@ GROUP = 0.8
 """Width of a group of bars; groups stand at a distance of one."""
 NARROWEST = 0.12
 """Inches per bar: where a column of a paper gives them less, the figure takes the width of its page."""
-PUBLISHED = "published"
 
 
 def bars(material: Material) -> list[Drawing]:
@@ -43,19 +43,21 @@ def draw(grid: Grid) -> Any:
     width = COLUMN if len(grid.columns) * (len(grid.rows) + 1) * NARROWEST < COLUMN - 0.6 else PAGE
     published = any(entry.published for entry in grid.entries.values())
     rows = [levels(row) or metric_label(grid.metric) for row in grid.rows]
-    names = [*rows, *[PUBLISHED] * published]
-    figure = Figure(figsize=(width, 2.3 + legend_height(names, width)))
+    legend = Legend([*rows, *[PUBLISHED] * published], list(grid.rows[0]), width)
+    groups = [levels(column) for column in grid.columns]
+    turned = _turned(groups, width - 0.6)
+    below = LETTER * max(map(len, groups)) * (turned.get("rotation", 0) / 90)
+    figure = Figure(figsize=(width, 2.3 + legend.height + below))
     axes = figure.subplots()
     handles = [_row(axes, grid, place, name) for place, name in enumerate(rows)]
     if published:
         handles.append(_published(axes, grid))
-    _groups(axes, grid, width)
+    _groups(axes, grid, groups, turned)
     axes.set_ylabel(metric_label(grid.metric))
     axes.grid(axis="x", visible=False)
     if grid.section:
         axes.set_title(told(grid.section))
-    if len(names) > 1:
-        figure.legend(handles, names, loc="outside upper center", ncols=legend_columns(names, width))
+    legend.put(figure, handles)
     return figure
 
 
@@ -95,10 +97,15 @@ def _published(axes: Any, grid: Grid) -> Any:
     return axes.plot(*zip(*printed, strict=True), **style, label=PUBLISHED)[0]
 
 
-def _groups(axes: Any, grid: Grid, width: float) -> None:
-    names = [levels(column) for column in grid.columns]
-    turned = LETTER * (sum(map(len, names)) + len(names)) > width - 0.6
-    axes.set_xticks(range(len(names)), names, **({"rotation": 30, "ha": "right"} if turned else {}))
+def _groups(axes: Any, grid: Grid, names: Sequence[str], turned: Mapping[str, Any]) -> None:
+    axes.set_xticks(range(len(names)), names, **turned)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_xlabel(", ".join(grid.columns[0]))
+
+
+def _turned(names: Sequence[str], width: float) -> dict[str, Any]:
+    """How the names of groups stand beside each other in so many inches."""
+    if LETTER * (sum(map(len, names)) + len(names)) <= width:
+        return {}
+    return {"rotation": 90} if 2 * LINE * len(names) > width else {"rotation": 30, "ha": "right"}

@@ -14,9 +14,9 @@ from server.comparison.figures.drawing import Drawing, drawing_name
 from server.comparison.figures.style import (
     COLUMN,
     GREY,
+    PUBLISHED,
+    Legend,
     height,
-    legend_columns,
-    legend_height,
     levels,
     look,
     metric_label,
@@ -31,8 +31,7 @@ from server.report.formats import percent
 NARROW = 0.02
 """Neighbours nearer to each other than this share of the axis are set apart by a logarithmic one."""
 APART = 0.01
-"""Levels whose real missing rates differ by less have them in common, and they are not told."""
-PUBLISHED = "published"
+"""Levels whose effective missing rates differ by less have them in common, and they are not told."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,8 @@ def draw(grid: Grid, axis: str) -> Any:
     series = series_of(grid, axis)
     published = any(entry.published for entry in grid.entries.values())
     names = [*(one.name for one in series), *[PUBLISHED] * published]
-    figure = Figure(figsize=(COLUMN, 2.3 + legend_height(names, COLUMN)))
+    legend = Legend(names, [other for other in (*grid.rows[0], *grid.columns[0]) if other != axis], COLUMN)
+    figure = Figure(figsize=(COLUMN, 2.3 + legend.height))
     axes = figure.subplots()
     handles = [_line(axes, one, place, grid.metric) for place, one in enumerate(series)]
     if published:
@@ -107,8 +107,7 @@ def draw(grid: Grid, axis: str) -> Any:
     axes.set_ylabel(metric_label(grid.metric))
     if grid.section:
         axes.set_title(told(grid.section))
-    if len(names) > 1:
-        figure.legend(handles, names, loc="outside upper center", ncols=legend_columns(names, COLUMN))
+    legend.put(figure, handles)
     return figure
 
 
@@ -142,16 +141,16 @@ def _place(level: str) -> float:
 
 
 def _across(axes: Any, grid: Grid, axis: str) -> None:
-    """The levels as they are written, with what was really missing below where that goes with them."""
+    """The levels as they are written, with what was missing in effect below where that goes with them."""
     found = sorted({column[axis] for column in grid.columns}, key=_place)
     places = [_place(level) for level in found]
     if _crowded(places):
         axes.set_xscale("log")
         axes.minorticks_off()
-    real, split = _really_missing(grid, axis)
-    ticks = [f"{level}\n{percent(real[level], 0)}" if real else level for level in found]
+    missing, split = _in_effect(grid, axis)
+    ticks = [f"{level}\n{percent(missing[level], 0)}" if missing else level for level in found]
     axes.set_xticks(places, ticks)
-    axes.set_xlabel(f"{axis} (below: really missing in {split})" if real else axis)
+    axes.set_xlabel(f"{axis} (below: effectively missing in {split})" if missing else axis)
 
 
 def _crowded(places: Sequence[float]) -> bool:
@@ -159,7 +158,7 @@ def _crowded(places: Sequence[float]) -> bool:
     return bool(gaps) and places[0] > 0 and min(gaps) < NARROW * (places[-1] - places[0])
 
 
-def _really_missing(grid: Grid, axis: str) -> tuple[dict[str, float], str]:
+def _in_effect(grid: Grid, axis: str) -> tuple[dict[str, float], str]:
     """Level -> share of all values that were absent, and in which split: the first in which the levels differ."""
     for split, name in {"train": "training", "test": "the test"}.items():
         found = {}

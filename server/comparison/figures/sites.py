@@ -28,6 +28,8 @@ TALL = 0.24
 """Inches per class, and per modality."""
 DOT = 1.5
 """Diameter of the largest dot, in distances from site to site: dots are translucent and may overlap."""
+SEEN = 0.07
+"""Inches that it has at least, however many classes there are."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _largest(allocation: Allocation, width: float) -> float:
     left = LETTER * max(len(short(name)) for name in (*allocation.classes, *allocation.modalities))
     across = (width - left - 0.3) / len(allocation.sites)
     down = TALL * min(1.0, FEW_CLASSES / len(allocation.classes))
-    return (72 * min(0.9 * down, DOT * across)) ** 2
+    return float(72 * min(max(0.9 * down, SEEN), DOT * across)) ** 2
 
 
 def _dots(axes: Any, allocation: Allocation, largest: float) -> list[Any]:

@@ -25,6 +25,10 @@ GREY = "#555555"
 FORMATS: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
 """What a picture is saved as, and the metadata that would tell when and by what."""
 LONGEST = 24
+SPEAKING = {"data", "recovery", "strategy"}
+"""Axes whose levels are names that say what they are."""
+PUBLISHED = "published"
+"""What values are called that are not ours."""
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito 2008, "Color Universal Design", without the yellow, which is too pale for a line."""
@@ -49,6 +53,7 @@ _SETTINGS: Any = {
     "hatch.linewidth": 0.6,
     "legend.fontsize": 8,
     "legend.frameon": False,
+    "legend.title_fontsize": 8,
     "legend.handlelength": 2.6,  # room for a dash and a dot
     "lines.linewidth": 1.2,
     "lines.markersize": 4.5,
@@ -128,6 +133,29 @@ def legend_columns(names: Sequence[str], width: float) -> int:
     return max(1, min(len(names), int(width / widest)))
 
 
-def legend_height(names: Sequence[str], width: float) -> float:
-    """In inches."""
-    return LINE * -(-len(names) // legend_columns(names, width))
+@dataclass(frozen=True)
+class Legend:
+    """The names of methods, in a figure of ``width`` inches. ``axes``: of which each name has a level; they stand above
+    the names, unless these are known without."""
+
+    names: Sequence[str]
+    axes: Sequence[str]
+    width: float
+
+    @property
+    def title(self) -> str | None:
+        """What stands above the names."""
+        return None if set(self.axes) <= SPEAKING else ", ".join(self.axes)
+
+    @property
+    def height(self) -> float:
+        """In inches; one that would have a single name is left out."""
+        if len(self.names) < 2:
+            return 0.0
+        return LINE * (bool(self.title) - (-len(self.names) // legend_columns(self.names, self.width)))
+
+    def put(self, figure: Any, handles: Sequence[Any]) -> None:
+        """Above the axes of a ``matplotlib.figure.Figure``; a handle for each name."""
+        if len(self.names) > 1:
+            columns = legend_columns(self.names, self.width)
+            figure.legend(handles, self.names, loc="outside upper center", ncols=columns, title=self.title)
