@@ -18,11 +18,15 @@ PLACES = 2
 """The best and the second are marked."""
 
 
-def grids(layout: Layout, results: Sequence[Result], published: Sequence[Published]) -> list[Grid]:
-    """A grid for each section and metric, judged."""
+def judged(layout: Layout, results: Sequence[Result], published: Sequence[Published]) -> list[Grid]:
+    """A grid for each section and metric: what is best in it, and what is published beside it."""
+    return [_ranked(_beside_published(grid, published), layout) for grid in plain_grids(layout, results)]
+
+
+def compared(grids: Sequence[Grid], results: Sequence[Result]) -> list[Grid]:
+    """``grids`` of ``results`` with differences from the baseline, where there is one."""
     differences = Differences()
-    found = [_ranked(_beside_published(grid, published), layout) for grid in plain_grids(layout, results)]
-    return [_compared(grid, results, differences) for grid in found]
+    return [_compared(grid, results, differences) for grid in grids]
 
 
 def _beside_published(grid: Grid, published: Sequence[Published]) -> Grid:

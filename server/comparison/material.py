@@ -10,12 +10,14 @@ from pydantic import ValidationError
 
 from fedrecon_core.errors import DataError, UsageError
 from fedrecon_core.faults import MisfitError, explain
+from fedrecon_core.registry import discover
 from fedrecon_core.settings import override
-from server.comparison.contest import grids
+from server.comparison.contest import compared, judged
 from server.comparison.grids import Grid
 from server.comparison.layout import Layout, laid_out
-from server.comparison.published import Published, read_published
+from server.comparison.published import read_published
 from server.comparison.results import Result, read_results
+from server.prepare import PACKAGES
 from server.report.formats import plural
 from server.report.reader import read_run
 from server.sweep.cells import chosen
@@ -35,19 +37,21 @@ class Material:
     reference: Path | None = None
 
     def grids(self) -> list[Grid]:
-        """A grid for each section and metric, without differences from the baseline, which cost time.
+        """A grid for each section and metric, ranked, with published values.
 
         Raises:
             UsageError: no complete cell has such a score; ``DataError`` where the published values cannot be used.
         """
-        found = grids(replace(self.layout, baseline={}), self.results, self._published())
+        published = read_published(self.reference, self.record.axes) if self.reference else []
+        found = judged(self.layout, self.results, published)
         if not found:
             known = ", ".join(sorted({name for result in self.results for name in result.scores}))
             raise UsageError(f"table.metrics: expected scores that complete cells have ({known}), found none of them")
         return found
 
-    def _published(self) -> list[Published]:
-        return read_published(self.reference, self.record.axes) if self.reference else []
+    def compared(self) -> list[Grid]:
+        """The same with differences from the baseline, which cost time."""
+        return compared(self.grids(), self.results)
 
 
 def gather(directory: Path, settings: Sequence[str] = (), only: Sequence[str] = ()) -> Material:
@@ -56,6 +60,7 @@ def gather(directory: Path, settings: Sequence[str] = (), only: Sequence[str] = 
     Raises:
         UsageError: the settings or the choice do not fit the sweep; ``DataError`` where it has no complete cell.
     """
+    discover(PACKAGES)
     record = read_sweep(directory)
     asked = _table(record, settings)
     kept = replace(record, cells=chosen(record.cells, record.axes, only)) if only else record

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fedrecon_core.errors import DataError
-from server.comparison.contest import grids
+from server.comparison.contest import compared as with_differences
+from server.comparison.contest import judged
 from server.comparison.layout import laid_out
 from server.comparison.published import read_published
 from server.comparison.results import read_results
@@ -24,6 +25,10 @@ CHANCE = {"zero": 0.2, "mask": 0.5, "oracle": 0.9}
 def said(labels):
     """Some methods are right more often than others, and every run a little otherwise."""
     return right_with(CHANCE[labels["recovery"]], int(labels["seed"]) + 10 * (labels["rate"] == "0.6"))
+
+
+def grids(layout, results, published):
+    return with_differences(judged(layout, results, published), results)
 
 
 def made(folder, predictions=said, axes=AXES, **table):

@@ -112,6 +112,13 @@ def test_without_a_section_axes_take_their_places_and_the_selected_metric_is_sho
     assert "less that of" not in out
 
 
+def test_a_part_is_shown_alone(sweep, call):
+    code, out, _ = call("table", sweep, "--only", "rate=0.3", "--set", "columns=[]")
+    assert code == 0
+    assert "rate 0.6" not in out
+    refused(call("table", sweep, "--only", "rate=0.4"), "--only.rate: unknown level '0.4'; known: 0.3, 0.6")
+
+
 def test_cells_that_are_not_complete_are_told(tmp_path, call):
     folder = write_results(tmp_path / "sweep", AXES, lambda labels: None if labels["seed"] == "2" else said(labels))
     _, out, _ = call("table", folder)
@@ -162,7 +169,7 @@ def test_a_fault_of_the_layout_is_one_line(sweep, call, settings, words):
 def test_what_is_no_sweep_or_has_no_result_is_one_line(tmp_path, call):
     refused(call("table", tmp_path), "expected the directory of a sweep, with sweep.yaml in it")
     folder = write_results(tmp_path / "sweep", AXES, lambda labels: None)
-    refused(call("table", folder), "none of its 8 cells is complete; `fedrecon sweep` goes on with them")
+    refused(call("table", folder), "none of 8 cells is complete; `fedrecon sweep` goes on with them")
 
 
 def test_a_place_that_cannot_be_written_is_one_line(sweep, call, tmp_path):
