@@ -78,13 +78,14 @@ def estimate(states: Sequence[tuple[Cell, State]], times: Times, make: Callable[
     left = [cell for cell, state in states if state is not State.COMPLETE]
     if not left:
         return "nothing is left to run"
-    source = f"the {len(states) - len(left)} complete cells"
+    source = f"the {plural(len(states) - len(left), 'complete cell')}"
     workers = make()
     try:
         if times.guess(left[0]) is None:
             times.learn(left[0], try_first(left[0], workers))
             source = f"{plural(tried_rounds(left[0]), 'round')} of {left[0].title}, run just now"
-        seconds = sum(times.guess(cell) or 0.0 for cell in left) / workers.capacity
+        each = [times.guess(cell) or 0.0 for cell in left]
+        seconds = max(sum(each) / workers.capacity, max(each))  # no cell is shared among workers
     finally:
         workers.close()
     told = f"{plural(len(left), 'cell')} left, about {clock(seconds)} with {workers.capacity} at a time"

@@ -18,7 +18,7 @@ from server.sweep.directory import SweepDirectory
 from server.sweep.origins import origins
 from server.sweep.progress import Board, LiveBoard, Tally, board_for
 from server.sweep.record import State, read_sweep
-from server.sweep.rehearsal import cell_table
+from server.sweep.rehearsal import cell_table, estimate
 from server.sweep.schedule import Schedule, learn_from_disk
 from server.sweep.times import Times
 from server.sweep.workers import Ended, Workers
@@ -388,6 +388,15 @@ def test_the_table_of_cells_lists_labels_hash_state_and_time(sweep):
     assert [word in text for word in ("recovery", "seed", cells[0].sha256[:10], "complete", "missing", "0:00:10")] == (
         [True] * 6
     )
+
+
+@pytest.mark.parametrize(("workers", "clock"), [(1, "0:00:30"), (2, "0:00:15"), (8, "0:00:10")])
+def test_no_number_of_workers_makes_what_is_left_shorter_than_one_cell(sweep, workers, clock):
+    _, cells, directory = sweep
+    end(directory.begin(cells[0]), seconds=10.0)
+    states = [(cell, directory.state(cell)) for cell in cells]
+    told = estimate(states, learn_from_disk(directory, states), lambda: Clockwork(workers, {}))
+    assert told.startswith(f"3 cells left, about {clock} with {workers} at a time; an estimate from the 1 complete cell")
 
 
 def test_a_terminal_gets_a_live_table_and_a_pipe_gets_lines(sweep, capsys):
