@@ -153,13 +153,15 @@ def _notes(console: Console, plan: Plan) -> None:
     strangers = plan.directory.strangers(plan.cells)
     if strangers:
         named = f"{', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''}"
-        _say(console, f"{len(strangers)} run directories belong to no cell of this sweep and stay as they are: {named}")
+        told = plural(len(strangers), "run directory belongs", "run directories belong")
+        _say(console, f"{told} to no cell of this sweep, left as found: {named}")
     outdated = [cell for cell in plan.left if plan.directory.outdated(cell)]
     if outdated:
-        told = "and are begun anew: rounds of two codes would be numbers of neither"
-        _say(console, f"{len(outdated)} unfinished cells have rounds of other code than today's, {told}")
+        told = "begun anew: rounds of two codes would be numbers of neither"
+        _say(console, f"unfinished cells with rounds of other code than today's: {len(outdated)}, {told}")
     for made, count in Counter(made for cell in plan.complete for made in origins(plan.directory, cell)).items():
-        _say(console, f"{count} complete cells were made {made}; remove a cell's directory to have it run anew")
+        told = plural(count, "complete cell was made", "complete cells were made")
+        _say(console, f"{told} {made}; remove a cell's directory to have it run anew")
 
 
 def _conclude(console: Console, plan: Plan, failures: list[Failure]) -> None:

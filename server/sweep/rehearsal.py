@@ -85,7 +85,7 @@ def estimate(states: Sequence[tuple[Cell, State]], times: Times, make: Callable[
             times.learn(left[0], try_first(left[0], workers))
             source = f"{plural(tried_rounds(left[0]), 'round')} of {left[0].title}, run just now"
         each = [times.guess(cell) or 0.0 for cell in left]
-        seconds = max(sum(each) / workers.capacity, max(each))  # no cell is shared among workers
+        seconds = max(sum(each) / workers.capacity, *each)  # no cell is shared among workers
     finally:
         workers.close()
     told = f"{plural(len(left), 'cell')} left, about {clock(seconds)} with {workers.capacity} at a time"

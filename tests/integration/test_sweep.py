@@ -221,8 +221,8 @@ def test_a_changed_sweep_names_what_is_left_over_and_other_code(whole, tmp_path)
     write_sweep(tmp_path, LONG, axes={"recovery": ["mask"], "seed": [0]})
     code, out, err = call(tmp_path, "sweep", "sweep.yaml", "--dry-run")
     assert (code, err) == (0, "")
-    assert "3 run directories belong to no cell of this sweep and stay as they are: mask-seed1-" in out
-    assert "1 complete cells were made by other code (00000000)" in out
+    assert "3 run directories belong to no cell of this sweep, left as found: mask-seed1-" in out
+    assert "1 complete cell was made by other code (00000000)" in out
     assert "nothing is left to run" in out
 
 
