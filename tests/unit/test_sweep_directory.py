@@ -396,7 +396,9 @@ def test_no_number_of_workers_makes_what_is_left_shorter_than_one_cell(sweep, wo
     end(directory.begin(cells[0]), seconds=10.0)
     states = [(cell, directory.state(cell)) for cell in cells]
     told = estimate(states, learn_from_disk(directory, states), lambda: Clockwork(workers, {}))
-    assert told.startswith(f"3 cells left, about {clock} with {workers} at a time; an estimate from the 1 complete cell")
+    assert told.startswith(
+        f"3 cells left, about {clock} with {workers} at a time; an estimate from the 1 complete cell"
+    )
 
 
 def test_a_terminal_gets_a_live_table_and_a_pipe_gets_lines(sweep, capsys):
