@@ -177,11 +177,14 @@ def check(config: ConfigArgument = None, settings: SetOption = None) -> None:
 
 
 @application.command()
-def report(directory: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
-    """Write report.html again from the files of a run."""
+def report(directory: Annotated[Path, typer.Argument(help="The directory of a run or of a sweep.")]) -> None:
+    """Write report.html again from the files of a run or of a sweep."""
+    from server.comparison.page.html import write_sweep_report
     from server.report.html import write_report
+    from server.sweep.record import SWEEP
 
-    typer.echo(write_report(directory))
+    write = write_sweep_report if (directory / SWEEP).is_file() else write_report
+    typer.echo(write(directory))
 
 
 @application.command()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from server.report.markup import Markup, joined, tag
@@ -13,14 +13,42 @@ from server.report.summary import Points
 WIDTH, HEIGHT = 440, 250  # user units: about the pixels of a phone's screen, so that 12 units of text can be read there
 TOP, RIGHT, BOTTOM = 14, 14, 38
 MANY = 60  # from so many points or cells on, they run together
+LOOKS = 8  # lines that can be told apart; from then on they begin anew
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart."""
+    """One line of a chart. ``spreads``: by the place of a point, how far its value may lie to each side, which is drawn
+    as a bar; ``notes``: what its hover text says besides."""
 
     name: str
     points: Points
+    spreads: Mapping[float, float] = field(default_factory=dict)
+    notes: Mapping[float, str] = field(default_factory=dict)
+
+    @property
+    def reach(self) -> list[float]:
+        """The values that have to be on the drawing."""
+        return [value + sign * self.spreads.get(at, 0.0) for at, value in self.points for sign in (-1, 1)]
+
+
+@dataclass(frozen=True)
+class Across:
+    """The horizontal axis: its name, and the words that stand at some of its places; without any they are numbers."""
+
+    name: str
+    words: Mapping[float, str] = field(default_factory=dict)
+
+    def ticks(self, first: float, last: float) -> Mapping[float, str]:
+        """What is written where."""
+        return self.words or {float(turn): str(turn) for turn in round_ticks(first, last)}
+
+    def place(self, at: float) -> str:
+        """A place for people: ``round 3``."""
+        return f"{self.name} {self.words.get(at, f'{at:g}')}"
+
+
+ROUNDS = Across("round")
 
 
 @dataclass(frozen=True)
@@ -49,22 +77,38 @@ class _Frame:
         return HEIGHT - BOTTOM - (value - self.y[0]) / (self.y[1] - self.y[0]) * (HEIGHT - BOTTOM - TOP)
 
 
-def line_chart(title: str, series: Sequence[Series], label: Callable[[float], str], mark: Mark | None = None) -> Markup:
-    """Lines over the rounds as a figure with a heading and a legend that tells each line's last value.
+def line_chart(
+    title: str,
+    series: Sequence[Series],
+    label: Callable[[float], str],
+    mark: Mark | None = None,
+    across: Across = ROUNDS,
+) -> Markup:
+    """Lines over the rounds, or what else is ``across``, as a figure with a heading and a legend that tells each line's
+    last value.
 
     ``label`` writes a value of the vertical axis. Series without points are left out; without any, nothing is drawn.
     """
-    drawn = [one for one in series if one.points]
+    looks = list(_looks(series))
+    drawn = [one for _, one in looks]
     if not drawn:
         return Markup("")
-    ticks = nice_ticks([value for one in drawn for _, value in one.points])
-    rounds = [at for one in drawn for at, _ in one.points]
+    ticks = nice_ticks([value for one in drawn for value in one.reach])
+    places = [*across.words, *(at for one in drawn for at, _ in one.points)]
     left = 16 + 7.0 * max(len(label(tick)) for tick in ticks)
-    frame = _Frame(left, (min(rounds), max(rounds)), (ticks[0], ticks[-1]))
-    lines = (_line(one, place, frame, label) for place, one in enumerate(drawn, 1))
-    content = joined([_grid(frame, ticks, label), _marked(frame, mark), *lines])
+    frame = _Frame(left, (min(places), max(places)), (ticks[0], ticks[-1]))
+    lines = (_line(one, look, _Scale(frame, label, across)) for look, one in looks)
+    content = joined([_grid(frame, ticks, label, across), _marked(frame, mark), *lines])
     svg = tag("svg", tag("title", title), content, viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="chart", role="img")
-    return tag("figure", tag("figcaption", tag("h3", title), _legend(drawn, label)), svg)
+    return tag("figure", tag("figcaption", tag("h3", title), _legend(looks, label)), svg)
+
+
+def _looks(series: Sequence[Series]) -> Iterator[tuple[str, Series]]:
+    """The lines that have points, each with the CSS class of its place: another chart of the same lines shows the same
+    one in the same colour, whichever it lacks."""
+    for place, one in enumerate(series):
+        if one.points:
+            yield f"line c{place % LOOKS + 1}", one
 
 
 def nice_ticks(values: Sequence[float], about: int = 5) -> list[float]:
@@ -86,7 +130,7 @@ def round_ticks(first: float, last: float, about: int = 6) -> list[int]:
     return list(dict.fromkeys([int(first), *inner, int(last)]))
 
 
-def _grid(frame: _Frame, ticks: list[float], label: Callable[[float], str]) -> Markup:
+def _grid(frame: _Frame, ticks: list[float], label: Callable[[float], str], across: Across) -> Markup:
     bottom = HEIGHT - BOTTOM
     parts: list[Markup] = []
     for tick in ticks:
@@ -94,10 +138,10 @@ def _grid(frame: _Frame, ticks: list[float], label: Callable[[float], str]) -> M
         text = label(tick).replace(".0%", "%")  # ticks are round numbers
         parts.append(tag("line", x1=frame.left, x2=WIDTH - RIGHT, y1=y, y2=y, class_="rule"))
         parts.append(tag("text", text, x=frame.left - 8, y=y + 4, class_="tick end"))
-    for turn in round_ticks(*frame.x):
-        parts.append(tag("text", turn, x=frame.across(turn), y=bottom + 17, class_="tick middle"))
+    for at, word in across.ticks(*frame.x).items():
+        parts.append(tag("text", word, x=frame.across(at), y=bottom + 17, class_="tick middle"))
     middle = (frame.left + WIDTH - RIGHT) / 2
-    return joined([*parts, tag("text", "round", x=middle, y=HEIGHT - 5, class_="tick middle")])
+    return joined([*parts, tag("text", across.name, x=middle, y=HEIGHT - 5, class_="tick middle")])
 
 
 def _marked(frame: _Frame, mark: Mark | None) -> Markup | None:
@@ -114,29 +158,42 @@ def _side(beyond: bool) -> str:
     return "tick halo end" if beyond else "tick halo"
 
 
-def _line(series: Series, place: int, frame: _Frame, label: Callable[[float], str]) -> Markup:
+@dataclass(frozen=True)
+class _Scale:
+    """Where points lie on the drawing, and how values and places are written."""
+
+    frame: _Frame
+    label: Callable[[float], str]
+    across: Across
+
+    def hover(self, series: Series, at: float, value: float) -> str:
+        """``mask, round 3: 57.8%`` and what the line notes of the point."""
+        return f"{series.name}, {self.across.place(at)}: {self.label(value)}{series.notes.get(at, '')}"
+
+
+def _line(series: Series, class_: str, scale: _Scale) -> Markup:
+    frame = scale.frame
     spots = [(at, value, frame.across(at), frame.up(value)) for at, value in series.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for _, _, x, y in spots)
     radius = 2.8 if len(spots) < MANY else 1.2
+    spreads = (_spread(frame, x, value, series.spreads[at]) for at, value, x, _ in spots if at in series.spreads)
     dots = (
-        tag(
-            "circle",
-            tag("title", f"{series.name}, round {at:g}: {label(value)}"),
-            cx=f"{x:.1f}",
-            cy=f"{y:.1f}",
-            r=radius,
-        )
+        tag("circle", tag("title", scale.hover(series, at, value)), cx=f"{x:.1f}", cy=f"{y:.1f}", r=radius)
         for at, value, x, y in spots
     )
-    return tag("g", tag("polyline", points=path), *dots, class_=f"line c{place}")
+    return tag("g", *spreads, tag("polyline", points=path), *dots, class_=class_)
 
 
-def _legend(series: Sequence[Series], label: Callable[[float], str]) -> Markup:
-    def entry(place: int, one: Series) -> Markup:
-        sample = tag("svg", tag("line", x1=0, x2=24, y1=5, y2=5), viewBox="0 0 24 10", class_=f"key line c{place}")
+def _spread(frame: _Frame, x: float, value: float, spread: float) -> Markup:
+    return tag("line", x1=x, x2=x, y1=frame.up(value - spread), y2=frame.up(value + spread), class_="spread")
+
+
+def _legend(looks: Sequence[tuple[str, Series]], label: Callable[[float], str]) -> Markup:
+    def entry(look: str, one: Series) -> Markup:
+        sample = tag("svg", tag("line", x1=0, x2=24, y1=5, y2=5), viewBox="0 0 24 10", class_=f"key {look}")
         return tag("li", Markup(sample), one.name, " ", tag("b", label(one.points[-1][1])))
 
-    return tag("ul", *(entry(place, one) for place, one in enumerate(series, 1)), class_="legend")
+    return tag("ul", *(entry(*item) for item in looks), class_="legend")
 
 
 def bar(parts: Sequence[tuple[str, float]], whole: float) -> Markup:
@@ -168,7 +225,7 @@ SHADES = ((0.0, "none"), (0.5, "pale"), (0.7, "middle"), (1.0, "deep"))  # each 
 def heat(value: float | None, text: str, hover: str) -> Markup:
     """A table cell shaded by ``value`` between 0 and 1; hatched at 0, so that nothing is not mistaken for little."""
     if value is None:
-        return tag("td", text, class_="heat", title=hover)
+        return tag("td", text, class_="heat", title=hover, data_sort="")
     value = min(1.0, max(0.0, value))
     shade = next(name for bound, name in SHADES if value <= bound)
-    return tag("td", text, class_=f"heat {shade}", style=f"--share:{value:.3f}", title=hover)
+    return tag("td", text, class_=f"heat {shade}", style=f"--share:{value:.3f}", title=hover, data_sort=value)

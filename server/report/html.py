@@ -1,31 +1,16 @@
-"""The self-contained report of a run: one HTML file, no network, no script."""
+"""The report of a run."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from server.report import missingness, overview, sections
 from server.report.formats import count
-from server.report.markup import Markup, joined, paragraph, tag, unfold
+from server.report.markup import Markup, joined, tag, unfold
+from server.report.page import Section, document, write_page
 from server.report.reader import RunRecord, mapping, number, read_run
-from server.report.style import CSS
-
-REPORT = "report.html"
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # the browser itself keeps the page off the net
-
-
-@dataclass(frozen=True)
-class Section:
-    """One part of the page: its anchor, its title, its content (nothing: ``empty`` says why) and what to say then."""
-
-    anchor: str
-    title: str
-    content: Callable[[RunRecord], Markup]
-    empty: str
 
 
 def write_report(directory: Path) -> Path:
@@ -34,41 +19,14 @@ def write_report(directory: Path) -> Path:
     Raises:
         DataError: ``directory`` is no run directory.
     """
-    page = render(read_run(directory))
-    path = directory / REPORT
-    part = path.with_suffix(".html.part")
-    part.write_bytes(page.encode("utf-8", errors="replace"))
-    os.replace(part, path)  # noqa: PTH105
-    return path
+    return write_page(directory, render(read_run(directory)))
 
 
 def render(record: RunRecord) -> str:
     """The whole page."""
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("title", f"{record.name} · FedRecon"),
-        tag("style", Markup(CSS)),
-    )
     top = [overview.heading(record), overview.notices(record), overview.tiles(record)]
-    main = tag("main", *top, _navigation(), *(_section(section, record) for section in SECTIONS), id="content")
-    skip = tag("a", "Skip to the content", href="#content", class_="skip")
-    closing = tag("footer", f"Written by FedRecon {_versions(record).get('fedrecon', '')}".rstrip() + ".")
-    return f"<!doctype html>\n{tag('html', head, tag('body', skip, main, closing), lang='en')}\n"
-
-
-def _navigation() -> Markup:
-    links = (tag("li", tag("a", section.title, href=f"#{section.anchor}")) for section in SECTIONS)
-    return tag("nav", tag("ul", *links), aria_label="Sections")
-
-
-def _section(section: Section, record: RunRecord) -> Markup:
-    content = section.content(record) or paragraph(section.empty, class_="hint")
-    heading = tag("h2", section.title, id=f"{section.anchor}-title")
-    return tag("section", heading, content, id=section.anchor, aria_labelledby=f"{section.anchor}-title")
+    closing = f"Written by FedRecon {_versions(record).get('fedrecon', '')}".rstrip() + "."
+    return document(record, record.name, top, SECTIONS, closing)
 
 
 def _details(record: RunRecord) -> Markup:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from server.report.order import sort_key
+
 VOID = frozenset({"br", "img", "link", "meta"})
 
 
@@ -47,16 +49,27 @@ def _attribute(key: str, value: Attribute) -> str:
     return f' {key}="{html.escape(text)}"'
 
 
-def table(caption: str, head: Sequence[Child], rows: Iterable[Sequence[Child]], class_: str | None = None) -> Markup:
+def table(
+    caption: str,
+    head: Sequence[Child],
+    rows: Iterable[Sequence[Child]],
+    class_: str | None = None,
+    last: Sequence[Child] = (),
+) -> Markup:
     """A semantic table in a box that scrolls, by keyboard too, where it is wider than the page.
 
-    The first cell of a row is its header. A cell that is a whole ``<td>`` or ``<th>`` is taken
-    as it is. ``caption`` is its
-    accessible name and is shown to nobody else: a heading or sentence above says the same.
+    The first cell of a row is its header. A cell that is a whole ``<td>`` or ``<th>`` is taken as it is; one that is
+    markup is sorted by what is read in it. ``caption`` is its accessible name and is shown to nobody else: a heading or
+    sentence above says the same. Whoever sorts the rows leaves the ``last`` one, of sums, in its place.
     """
     header = tag("tr", *(_head(cell) for cell in head))
-    body = joined(tag("tr", tag("th", row[0], scope="row"), *map(_cell, row[1:])) for row in rows)
-    inner = (tag("caption", caption, class_="unseen"), tag("thead", header), tag("tbody", body))
+    foot = tag("tfoot", _row(last)) if last else None
+    inner = (
+        tag("caption", caption, class_="unseen"),
+        tag("thead", header),
+        tag("tbody", joined(map(_row, rows))),
+        foot,
+    )
     return tag(
         "div", tag("table", *inner, class_=class_), class_="scroll", tabindex=0, role="region", aria_label=caption
     )
@@ -71,8 +84,18 @@ def _head(cell: Child) -> Markup:
     return cell if isinstance(cell, Markup) and cell.startswith("<th") else tag("th", cell, scope="col")
 
 
+def _row(cells: Sequence[Child]) -> Markup:
+    return tag("tr", tag("th", cells[0], scope="row", data_sort=_sorted_by(cells[0])), *map(_cell, cells[1:]))
+
+
 def _cell(cell: Child) -> Markup:
-    return cell if isinstance(cell, Markup) and cell.startswith("<td") else tag("td", cell)
+    if isinstance(cell, Markup) and cell.startswith("<td"):
+        return cell
+    return tag("td", cell, data_sort=_sorted_by(cell))
+
+
+def _sorted_by(cell: Child) -> str | None:
+    return sort_key(cell) if isinstance(cell, str) and not isinstance(cell, Markup) else None
 
 
 def paragraph(*children: Child, class_: str | None = None) -> Markup:

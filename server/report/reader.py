@@ -80,6 +80,11 @@ def read_run(directory: Path) -> RunRecord:
     )
 
 
+def read_metrics(directory: Path) -> RunRecord:
+    """Of the run in ``directory`` its metrics alone, none where there are none: a report of many runs reads no more."""
+    return RunRecord(directory, metrics=_Files(directory).lines("metrics.jsonl"))
+
+
 def number(value: Any) -> float | None:
     """``value`` as a float if it is a finite number, else None (NaN and infinity are no numbers to draw)."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -126,7 +126,7 @@ def _site_row(name: str, described: Any, rounds: list[int], reports: Any) -> lis
     samples = number(described.get("samples"))
     if samples is None:
         samples = max((number(line.get("samples")) or 0.0 for line in reports.values()), default=None)
-    return [name, count(samples), tag("td", strip(name, states), class_="wide"), *tally]
+    return [name, count(samples), tag("td", strip(name, states), class_="wide", data_sort=tally[0]), *tally]
 
 
 def _state(report: Any) -> tuple[str, str]:
@@ -165,7 +165,7 @@ def traffic_section(record: RunRecord) -> Markup:
         "every round."
     )
     rows = [
-        [name, size(one.sent), size(one.everything), tag("td", tag("b", percent(one.saving)))]
+        [name, size(one.sent), size(one.everything), tag("td", tag("b", percent(one.saving)), data_sort=one.saving)]
         for name, one in zip(("Download", "Upload"), whole, strict=True)
     ]
     head = ["Direction", "Sent", "If everything were sent", "Saved"]
@@ -188,7 +188,8 @@ def _site_traffic(record: RunRecord, name: str, lines: Any, direction: Direction
     found = traffic_of(record, direction, lines)
     whole = found.everything or found.sent or 0.0
     hover = f"{name}, {direction}: {size(found.sent)} of {size(found.everything)}"
-    return [tag("td", bar([(hover, found.sent or 0.0)], whole), class_="wide"), size(found.sent)]
+    shown = bar([(hover, found.sent or 0.0)], whole)
+    return [tag("td", shown, class_="wide", data_sort=(found.sent or 0.0) / (whole or 1.0)), size(found.sent)]
 
 
 def _by_group(record: RunRecord) -> Markup | None:
@@ -212,10 +213,11 @@ def time(record: RunRecord) -> Markup:
     rows = []
     for name, stages in spent.items():
         parts = [(f"{name}, {stage}: {seconds(value)}", value) for stage, value in stages.items()]
-        rows.append([name, tag("td", bar(parts, longest), class_="wide"), *map(seconds, stages.values())])
+        whole = tag("td", bar(parts, longest), class_="wide", data_sort=sum(stages.values()))
+        rows.append([name, whole, *map(seconds, stages.values())])
     names = [*STAGES.values(), OTHER]
     key = tag("ul", *(_key(f"fill c{place}", stage) for place, stage in enumerate(names, 1)), class_="legend")
-    whole = [seconds(value) for value in stage_seconds(record.sites).values()]
-    rows.append(["All sites", tag("td", class_="wide"), *(tag("td", tag("b", value)) for value in whole)])
+    sums = [tag("td", tag("b", seconds(value))) for value in stage_seconds(record.sites).values()]
     head = ["Site", left("Over all rounds"), *names]
-    return joined([key, unshown(record), table("Seconds per stage by site", head, rows)])
+    shown = table("Seconds per stage by site", head, rows, last=["All sites", tag("td", class_="wide"), *sums])
+    return joined([key, unshown(record), shown])

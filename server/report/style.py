@@ -7,6 +7,7 @@ CSS = """
   --accent: 31 98 168; --deep: #ffffff; --middle: #0d1520; --link: #1a5fa8;
   --good: #17744a; --bad: #b3261e; --warn: #8a5a00; --good-wash: #e3f4ea; --bad-wash: #fdecea; --warn-wash: #fdf3dc;
   --c1: #1f62a8; --c2: #c2540a; --c3: #18796b; --c4: #8a94a3;
+  --c5: #a3338f; --c6: #7a6200; --c7: #b3261e; --c8: #4a4fb5;
 }
 @media (prefers-color-scheme: dark) {
   :root {
@@ -14,6 +15,7 @@ CSS = """
     --accent: 106 174 240; --deep: #0d1319; --middle: #0d1319; --link: #83bdf5;
     --good: #6fd3a0; --bad: #ff8a80; --warn: #f0c060; --good-wash: #173327; --bad-wash: #3d1f1e; --warn-wash: #372d14;
     --c1: #6aaef0; --c2: #f29a55; --c3: #55c7b3; --c4: #7d8a9a;
+    --c5: #e58ad3; --c6: #d3bb4a; --c7: #ff8a80; --c8: #a9adf5;
   }
 }
 * { box-sizing: border-box; }
@@ -66,6 +68,7 @@ section > :last-child { margin-bottom: 0; }
 .tiles .hint { font-size: .82rem; line-height: 1.35; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 1.4rem 2rem;
   margin: 1rem 0; }
+.charts > * { min-width: 0; max-width: 640px; }
 figure { margin: 0; min-width: 0; }
 .chart { display: block; width: 100%; height: auto; overflow: visible; }
 .chart text { font-size: 12px; fill: var(--muted); }
@@ -78,7 +81,13 @@ figure { margin: 0; min-width: 0; }
 .line circle:hover { stroke: currentColor; stroke-width: 4px; }
 .line.c2 polyline, .key.c2 { stroke-dasharray: 7 4; }
 .line.c3 polyline, .key.c3 { stroke-dasharray: 2 4; }
+.line.c5 polyline, .key.c5 { stroke-dasharray: 10 3 2 3; }
+.line.c6 polyline, .key.c6 { stroke-dasharray: 4 3; }
+.line.c7 polyline, .key.c7 { stroke-dasharray: 12 4; }
+.line.c8 polyline, .key.c8 { stroke-dasharray: 6 3 2 3 2 3; }
+.spread { stroke-width: 1; opacity: .6; }
 .c1 { color: var(--c1); } .c2 { color: var(--c2); } .c3 { color: var(--c3); } .c4 { color: var(--c4); }
+.c5 { color: var(--c5); } .c6 { color: var(--c6); } .c7 { color: var(--c7); } .c8 { color: var(--c8); }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; margin: .1rem 0 .3rem; padding: 0; list-style: none;
   font-size: .88rem; color: var(--muted); }
 .legend b { color: var(--ink); font-weight: 600; font-variant-numeric: tabular-nums; }
@@ -95,12 +104,24 @@ td:last-child, th:last-child { padding-right: 0; }
 thead th { position: sticky; top: 0; z-index: 1; background: var(--card); color: var(--muted); font-weight: 600;
   white-space: normal; vertical-align: bottom; }
 thead th:first-child { left: 0; z-index: 2; }
-tbody th { position: sticky; left: 0; max-width: 16rem; background: var(--card);
+tbody th, tfoot th { position: sticky; left: 0; max-width: 16rem; background: var(--card);
   overflow: hidden; text-overflow: ellipsis; font-weight: 500; }
+th button { position: relative; margin: 0; padding: .3rem .95em .3rem 0; border: 0; background: none; color: inherit;
+  font: inherit; text-align: inherit; cursor: pointer; }
+th button:hover, th[aria-sort] button { color: var(--link); }
+th button::after { position: absolute; right: 0; bottom: .65em; width: .55em; height: .8em; background: currentColor;
+  opacity: .45; content: ""; clip-path: polygon(50% 0, 100% 42%, 50% 42%, 50% 58%, 100% 58%, 50% 100%, 0 58%, 50% 58%,
+  50% 42%, 0 42%); }
+th[aria-sort] button::after { opacity: 1; }
+th[aria-sort="ascending"] button::after { clip-path: polygon(50% 10%, 100% 80%, 0 80%); }
+th[aria-sort="descending"] button::after { clip-path: polygon(0 20%, 100% 20%, 50% 90%); }
+@media (forced-colors: active) { th button::after { background: ButtonText; forced-color-adjust: none; } }
 td.text, th.text { text-align: left; white-space: normal; }
 td.wide { width: 34%; min-width: 110px; text-align: left; }
 .bar, .strip { display: block; width: 100%; height: 14px; }
 .track { fill: var(--track); } .fill { fill: currentColor; }
+.state-complete { color: var(--good); } .state-failed { color: var(--bad); font-weight: 600; }
+.state-missing { color: var(--muted); }
 .cell-ok { fill: var(--c1); } .cell-failed { fill: var(--bad); } .cell-off { fill: var(--track); }
 .heats { width: auto; border-collapse: separate; border-spacing: 3px; }
 .heats th, .heats td { padding: .3rem .55rem; border: 0; }
@@ -141,7 +162,7 @@ footer { padding-top: .4rem; padding-bottom: 2.5rem; color: var(--muted); font-s
   .facts { grid-template-columns: 1fr; gap: 0; } .facts dd { margin-bottom: .5rem; }
 }
 @media print {
-  nav, .skip { display: none; }
+  nav, .skip, th button::after { display: none; }
   .scroll, pre { max-height: none; overflow: visible; }
   section { break-inside: avoid; }
 }

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedrecon_core.errors import FedReconError, RunError, one_line
+from fedrecon_core.errors import FedReconError, RunError, one_line, words_of
 from server.report.formats import plural
 from server.sweep.cells import Cell, chosen, matrix
 from server.sweep.definition import Definition, read_definition
@@ -132,7 +132,9 @@ def _run(plan: Plan, make: Callable[[], Workers]) -> None:
     _notes(console, plan)
     times = learn_from_disk(directory, plan.states)
     board = board_for(console, Tally(len(plan.states), len(complete)), times)
-    _conclude(console, plan, _through(plan, make(), board) if plan.left else [])
+    failures = _through(plan, make(), board) if plan.left else []
+    _report(console, directory.path)
+    _conclude(console, plan, failures)
 
 
 def _through(plan: Plan, workers: Workers, board: Board) -> list[Failure]:
@@ -162,6 +164,16 @@ def _notes(console: Console, plan: Plan) -> None:
     for made, count in Counter(made for cell in plan.complete for made in origins(plan.directory, cell)).items():
         told = plural(count, "complete cell was made", "complete cells were made")
         _say(console, f"{told} {made}; remove a cell's directory to have it run anew")
+
+
+def _report(console: Console, path: Path) -> None:
+    """Write the report of the whole; no verdict depends on it."""
+    from server.comparison.page.html import write_sweep_report  # here: it compares, and a dry run does not
+
+    try:
+        _say(console, f"report {write_sweep_report(path)}")
+    except Exception as error:
+        _say(console, f"note: report.html could not be made: {words_of(error)}")
 
 
 def _conclude(console: Console, plan: Plan, failures: list[Failure]) -> None:

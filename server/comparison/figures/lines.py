@@ -144,7 +144,7 @@ def _across(axes: Any, grid: Grid, axis: str) -> None:
     """The levels as they are written, with what was missing in effect below where that goes with them."""
     found = sorted({column[axis] for column in grid.columns}, key=_place)
     places = [_place(level) for level in found]
-    if _crowded(places):
+    if crowded(places):
         axes.set_xscale("log")
         axes.minorticks_off()
     missing, split = _in_effect(grid, axis)
@@ -153,7 +153,8 @@ def _across(axes: Any, grid: Grid, axis: str) -> None:
     axes.set_xlabel(f"{axis} (below: effectively missing in {split})" if missing else axis)
 
 
-def _crowded(places: Sequence[float]) -> bool:
+def crowded(places: Sequence[float]) -> bool:
+    """Whether some of the ``places``, in their order, would run together on an axis that is not logarithmic."""
     gaps = [after - before for before, after in pairwise(places)]
     return bool(gaps) and places[0] > 0 and min(gaps) < NARROW * (places[-1] - places[0])
 

@@ -1,0 +1,91 @@
+"""The top of a sweep's report: what was compared, how many cells are there, and what a reader has to know first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from server.comparison.page.view import View
+from server.comparison.results import Result
+from server.report.formats import count, listing, plural, seconds, size
+from server.report.markup import Markup, joined, paragraph, tag
+from server.report.reader import number
+from server.sweep.axes import SEED
+from server.sweep.record import State, ending
+
+_MEANINGS = {
+    State.COMPLETE: "reached their last round",
+    State.FAILED: "ended with an error",
+    State.UNFINISHED: "were begun and have no end",
+    State.MISSING: "were not begun",
+}
+
+
+def heading(view: View) -> Markup:
+    """The sweep's name, how it stands, and one sentence on what it compares."""
+    word, class_ = _status(view)
+    title = tag("h1", view.record.name, " ", tag("span", word, class_=f"badge {class_}"))
+    return tag("header", paragraph("FedRecon sweep", class_="kicker"), title, paragraph(*_story(view), class_="lead"))
+
+
+def _status(view: View) -> tuple[str, str]:
+    """A word and its CSS class."""
+    if view.having(State.FAILED):
+        return "failed cells", "failed"
+    whole = len(view.having(State.COMPLETE)) == len(view.record.cells)
+    return ("complete", "completed") if whole else ("unfinished", "unfinished")
+
+
+def _story(view: View) -> Iterator[str | Markup]:
+    yield f"{plural(len(view.record.cells), 'run')} of one config, changed along "
+    axes = [axis for axis in view.record.axes if axis != SEED]
+    for place, axis in enumerate(axes):
+        yield from (", " if place else "", tag("b", axis), f" ({listing(list(view.record.axes[axis]))})")
+    if SEED in view.record.axes:
+        yield f"{', each with' if axes else ''} up to {plural(len(view.record.axes[SEED]), 'seed')}"
+    yield "."
+
+
+def tiles(view: View) -> Markup:
+    """How many cells stand how, and what those that are complete cost together."""
+    total = len(view.record.cells)
+    shown = [_tile(state.capitalize(), count(len(view.having(state))), _MEANINGS[state]) for state in State]
+    shown[0] = _tile("Complete", f"{len(view.having(State.COMPLETE))} of {total}", _MEANINGS[State.COMPLETE])
+    told = "of the complete cells, one after the other"
+    shown.append(_tile("Whole time", seconds(_sum([_wall(result) for result in view.results])), told))
+    sent = _sum([result.bytes for result in view.results])
+    shown.append(_tile("Tensor bytes", size(sent), "both ways, of all complete cells"))
+    return tag("dl", *shown, class_="tiles")
+
+
+def _wall(result: Result) -> float | None:
+    return number(ending(result.directory).get("wall_seconds"))
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    """Nothing where one is not known: a part is no sum."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
+
+
+def _tile(name: str, figure: str, hint: str) -> Markup:
+    return tag("div", tag("dt", name), tag("dd", figure, class_="figure"), tag("dd", hint, class_="hint"))
+
+
+def notices(view: View) -> Markup:
+    """What is left out, and what could not be compared."""
+    failed, others = view.having(State.FAILED), len(view.record.cells) - len(view.having(State.COMPLETE))
+    parts = []
+    if failed:
+        told = tag("b", f"{plural(len(failed), 'cell')} failed"), "; the reasons stand under "
+        link = tag("a", "What failed and why", href="#failures")
+        parts.append(_notice("notice bad", "Failures", *told, link, "."))
+    if others and view.results:
+        told_left = f"{others} of {plural(len(view.record.cells), 'cell')} are not complete and left out of all scores."
+        parts.append(_notice("notice", "What is left out", told_left))
+    if view.fault:
+        parts.append(_notice("notice bad", "What is wrong", "The results cannot be compared: ", view.fault))
+    return joined(parts)
+
+
+def _notice(class_: str, name: str, *words: str | Markup) -> Markup:
+    return tag("div", paragraph(*words), class_=class_, role="note", aria_label=name)

@@ -1,0 +1,137 @@
+"""The reports in a real browser: nothing to complain of, tables that sort, and a page that fits on a phone."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from server.comparison.page.html import write_sweep_report
+from server.report.html import write_report
+from tests.toys.chromium import NAMES, Chromium, found
+from tests.toys.reported_run import write_run
+from tests.toys.sweep_results import right_with, write_results
+
+pytestmark = pytest.mark.skipif(found() is None, reason=f"needs a browser: none of {', '.join(NAMES)} is on the PATH")
+
+AXES = {"recovery": ["zero", "mask", "fedrecon"], "rate": ["0.3", "0.6"], "seed": ["1", "2"]}
+TABLE = {"rows": ["recovery"], "columns": ["rate"], "metrics": ["accuracy"], "baseline": {"recovery": "mask"}}
+CHANCE = {"zero": 0.2, "mask": 0.7, "fedrecon": 0.5}
+HEADS = "document.querySelector('#{section} table').tHead.rows[0].cells"
+COLUMN = "[...document.querySelector('#{section} table').tBodies[0].rows].map(row => row.cells[{column}].textContent)"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    opened = Chromium(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(write_run(tmp_path_factory.mktemp("runs") / "run"))
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def said(labels):
+        if labels == {"recovery": "zero", "rate": "0.6", "seed": "2"}:
+            return None
+        return right_with(CHANCE[labels["recovery"]], int(labels["seed"]))
+
+    folder = write_results(tmp_path_factory.mktemp("sweeps") / "sweep", AXES, said, **TABLE)
+    for cell in (folder / "cells").iterdir():
+        lines = [{"round": turn, "split": "validation", "accuracy": 0.1 * turn} for turn in range(1, 6)]
+        (cell / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    failed = folder / "cells" / "mask-0.6-2" / "result.json"
+    failed.write_text(json.dumps({"status": "failed", "error": "no room left\nTraceback"}))
+    return write_sweep_report(folder)
+
+
+def column(browser: Chromium, section: str, place: int) -> list[str]:
+    found_: list[str] = browser.ask(COLUMN.format(section=section, column=place))
+    return found_
+
+
+def click(browser: Chromium, section: str, place: int) -> list[str | None]:
+    """Click on a head; what every head says of its order."""
+    heads = HEADS.format(section=section)
+    browser.ask(f"{heads}[{place}].querySelector('button').click()")
+    told: list[str | None] = browser.ask(f"[...{heads}].map(head => head.getAttribute('aria-sort'))")
+    return told
+
+
+@pytest.mark.parametrize("name", ["run", "sweep"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_shows_itself_without_complaint(browser, request, name, scheme):
+    browser.said.clear()
+    browser.open(request.getfixturevalue(name), scheme=scheme)
+    shown = np.asarray(Image.open(io.BytesIO(browser.picture())).convert("L"))
+    assert browser.said == []
+    assert shown.std() > 10 and len(np.unique(shown)) > 50
+    assert (np.median(shown) > 128) == (scheme == "light")
+    assert browser.ask("document.querySelectorAll('th button').length") > 10
+
+
+@pytest.mark.parametrize("name", ["run", "sweep"])
+def test_a_page_fits_on_a_phone(browser, request, name):
+    browser.open(request.getfixturevalue(name), width=390, height=844)
+    assert browser.ask("innerWidth") == 390
+    assert browser.ask("document.documentElement.scrollWidth") <= 390
+    assert browser.ask("document.querySelectorAll('section').length") > 5
+
+
+def test_a_table_is_sorted_up_down_and_as_it_was(browser, run):
+    browser.open(run)
+    written = column(browser, "time", 2)
+    assert click(browser, "time", 2) == [None, None, "ascending", None, None, None]
+    assert column(browser, "time", 2) == sorted(written, key=lambda words: float(words.split()[0])) != written
+    assert browser.ask("document.querySelector('#time tfoot').textContent").startswith("All sites")
+    assert click(browser, "time", 2)[2] == "descending"
+    assert column(browser, "time", 2)[0] == max(written, key=lambda words: float(words.split()[0]))
+    assert click(browser, "time", 2) == [None] * 6
+    assert column(browser, "time", 2) == written
+
+
+def test_numbers_with_units_are_sorted_as_numbers_and_dashes_stay_last(browser, sweep):
+    browser.open(sweep)
+    scores = [score for score in column(browser, "cells", 4) if score != "–"]
+    for sign in (1, -1):
+        click(browser, "cells", 4)
+        ordered = sorted(scores, key=lambda words: sign * float(words.rstrip("%")))
+        assert column(browser, "cells", 4) == [*ordered, "–", "–"]
+
+
+def test_one_column_after_the_other_keeps_the_order_of_equals(browser, sweep):
+    browser.open(sweep)
+    click(browser, "cells", 2)
+    click(browser, "cells", 2)
+    assert click(browser, "cells", 0) == ["ascending", *[None] * 6]
+    assert column(browser, "cells", 0) == sorted(column(browser, "cells", 0))
+    assert column(browser, "cells", 2) == ["2", "2", "1", "1"] * 3
+
+
+@pytest.mark.parametrize(("key", "code", "text"), [("Enter", 13, "\r"), (" ", 32, " ")])
+def test_a_key_sorts_as_a_click_does(browser, sweep, key, code, text):
+    browser.open(sweep)
+    written = column(browser, "cells", 0)
+    browser.ask(f"{HEADS.format(section='cells')}[0].querySelector('button').focus()")
+    browser.press(key, code, text)
+    assert browser.ask(f"{HEADS.format(section='cells')}[0].getAttribute('aria-sort')") == "ascending"
+    assert column(browser, "cells", 0) == sorted(written) != written
+
+
+def test_no_other_script_runs(browser, run, tmp_path):
+    foreign = run.read_text().replace("</main>", "</main><script>document.title = 'foreign'</script>")
+    (tmp_path / "foreign.html").write_text(foreign.replace("<h1>", "<h1 onclick=\"document.title = 'foreign'\">"))
+    browser.said.clear()
+    browser.open(tmp_path / "foreign.html")
+    browser.ask("document.querySelector('h1').click()")
+    assert browser.ask("document.title").endswith("FedRecon")
+    assert len(browser.said) == 2 and all("Content Security Policy" in words for words in browser.said)
