@@ -151,7 +151,7 @@ def _reasons(record: RunRecord) -> Markup | None:
         for line in failed
     ]
     head = ["Site", "Round", left("Reason")]
-    return joined([tag("h3", "What failed and why"), table("Failures", head, rows)])
+    return joined([tag("h3", "What failed and why"), table("Failures", head, rows, "reasons")])
 
 
 def traffic_section(record: RunRecord) -> Markup:

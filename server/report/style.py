@@ -117,6 +117,8 @@ th[aria-sort="ascending"] button::after { clip-path: polygon(50% 10%, 100% 80%, 
 th[aria-sort="descending"] button::after { clip-path: polygon(0 20%, 100% 20%, 50% 90%); }
 @media (forced-colors: active) { th button::after { background: ButtonText; forced-color-adjust: none; } }
 td.text, th.text { text-align: left; white-space: normal; }
+.reasons tbody th { position: static; min-width: 7rem; overflow: visible; white-space: normal; }
+.reasons td.text { min-width: 13rem; overflow-wrap: anywhere; } .reasons th, .reasons td { vertical-align: top; }
 td.wide { width: 34%; min-width: 110px; text-align: left; }
 .bar, .strip { display: block; width: 100%; height: 14px; }
 .track { fill: var(--track); } .fill { fill: currentColor; }
@@ -164,6 +166,7 @@ footer { padding-top: .4rem; padding-bottom: 2.5rem; color: var(--muted); font-s
 @media print {
   nav, .skip, th button::after { display: none; }
   .scroll, pre { max-height: none; overflow: visible; }
+  thead th, tbody th, tfoot th { position: static; }
   section { break-inside: avoid; }
 }
 """

@@ -115,7 +115,8 @@ def test_every_state_of_a_cell_is_told(tmp_path):
 def test_a_failure_without_a_log_names_where_it_would_be(sweep):
     (cell_of(sweep, "zero", "0.3", "1") / "result.json").write_text('{"status": "failed"}')
     page = report(sweep)
-    assert "it did not say why" in page.words and "zero-0.3-1/cell.log (not there)" in page.words
+    assert "1 of 8 cells is not complete" in page.words
+    assert "it did not say why" in page.words and "cells/zero-0.3-1/cell.log (not there)" in page.words
 
 
 def test_a_sweep_without_a_complete_cell_still_has_a_report(tmp_path):

@@ -13,10 +13,10 @@ from server.sweep.axes import SEED
 from server.sweep.record import State, ending
 
 _MEANINGS = {
-    State.COMPLETE: "reached their last round",
+    State.COMPLETE: "ran to the end",
     State.FAILED: "ended with an error",
-    State.UNFINISHED: "were begun and have no end",
-    State.MISSING: "were not begun",
+    State.UNFINISHED: "begun, without an end",
+    State.MISSING: "not begun",
 }
 
 
@@ -80,8 +80,8 @@ def notices(view: View) -> Markup:
         link = tag("a", "What failed and why", href="#failures")
         parts.append(_notice("notice bad", "Failures", *told, link, "."))
     if others and view.results:
-        told_left = f"{others} of {plural(len(view.record.cells), 'cell')} are not complete and left out of all scores."
-        parts.append(_notice("notice", "What is left out", told_left))
+        told_of = f"{others} of {plural(len(view.record.cells), 'cell')} {'is' if others == 1 else 'are'} not complete"
+        parts.append(_notice("notice", "What is left out", f"{told_of} and left out of all scores."))
     if view.fault:
         parts.append(_notice("notice bad", "What is wrong", "The results cannot be compared: ", view.fault))
     return joined(parts)

@@ -14,7 +14,7 @@ from server.report.formats import DASH, percent, plural, seconds, size
 from server.report.markup import Child, Markup, joined, left, paragraph, table, tag, unfold
 from server.report.order import sort_key
 from server.report.page import REPORT
-from server.sweep.record import LOG, SWEEP, CellRecord, State, ending
+from server.sweep.record import CELLS, LOG, SWEEP, CellRecord, State, ending
 from server.sweep.table import LOSS
 
 ERROR_SHOWN = 300  # characters of an error that are shown at once; the rest is folded away
@@ -100,7 +100,7 @@ def failures(view: View) -> Markup:
         *("The same ", tag("code", "fedrecon sweep"), " tries them again."),
         " The log of a cell holds all that its process said.",
     )
-    return joined([about, table("Failed cells", ["Cell", left("Reason"), left("Log")], rows)])
+    return joined([about, table("Failed cells", ["Cell", left("Reason"), left("Log")], rows, "reasons")])
 
 
 def _reason(cell: CellRecord) -> Iterator[Markup | str]:
@@ -113,7 +113,7 @@ def _reason(cell: CellRecord) -> Iterator[Markup | str]:
 
 def _log(view: View, cell: CellRecord) -> Markup:
     path = cell.directory / LOG
-    words = f"{cell.directory.name}/{LOG}"
+    words = f"{CELLS}/{cell.directory.name}/{LOG}"
     return tag("td", link(view, path, words) or f"{words} (not there)", class_="text")
 
 
