@@ -170,8 +170,11 @@ def _report(console: Console, path: Path) -> None:
     """Write the report of the whole; no verdict depends on it."""
     from server.comparison.page.html import write_sweep_report  # here: it compares, and a dry run does not
 
+    _say(console, "comparing what is complete ...")  # of hundreds of cells that takes half a minute
     try:
         _say(console, f"report {write_sweep_report(path)}")
+    except KeyboardInterrupt:
+        raise InterruptedSweepError("interrupted; `fedrecon report` writes the report.html of the sweep") from None
     except Exception as error:
         _say(console, f"note: report.html could not be made: {words_of(error)}")
 

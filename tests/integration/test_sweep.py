@@ -167,6 +167,8 @@ def test_a_failed_cell_is_told_and_stops_no_other_and_is_tried_again(failing):
     assert "m7" in log.read_text()
     states = {cell.labels["rate"]: cell.status for cell in read_sweep(failing / "runs" / "tiny").cells}
     assert states == {"some": "complete", "odd": "failed", "more": "complete"}
+    assert f"report {failing / 'runs' / 'tiny' / 'report.html'}\n" in out
+    assert "1 cell failed" in (failing / "runs" / "tiny" / "report.html").read_text(encoding="utf-8")
     code, out, _ = call(failing, "sweep", "sweep.yaml", "--only", "rate=odd")
     assert code == 1
     assert "started  rate=odd" in out
