@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -139,6 +140,38 @@ def test_levels_that_are_no_numbers_have_no_curve_over_them(tmp_path):
     page = report(write_results(tmp_path / "sweep", axes, said))
     assert "curves" in empty_sections(page) and not page.all("polyline")
     assert "UAR" in page.words  # the metric that chose the best round
+
+
+def test_a_mark_tells_its_spread_its_seeds_and_what_is_published(tmp_path):
+    (tmp_path / "published.csv").write_text("recovery,rate,metric,value\nzero,0.3,accuracy,61.5\n")
+    folder = write_results(tmp_path / "sweep", AXES, said, **TABLE, reference="published.csv")
+    shutil.copy(tmp_path / "published.csv", folder)
+    (grid,) = gather(folder).grids()
+    entry = grid.entries[0, 0]
+    assert entry.deviation
+    told = f"{100 * entry.mean:.1f}% ± {100 * entry.deviation:.1f} over 2 seeds; published: 61.5"
+    page = report(folder)
+    assert f"zero, rate 0.3: {told}" in page.words
+    spreads = [line for line in page.all("line") if line.get("class") == "spread"]
+    assert len(spreads) == sum(bool(entry.deviation) for entry in grid.entries.values()) > 0
+
+
+def test_levels_that_would_run_together_stand_apart(tmp_path):
+    axes = {"recovery": ["mask"], "alpha": ["0.1", "1", "10", "100"], "seed": ["1"]}
+    page = report(write_results(tmp_path / "sweep", axes, said))
+    places = [float(mark["cx"] or "nan") for mark in page.all("circle")]
+    gaps = [after - before for before, after in pairwise(places)]
+    assert len(gaps) == 3 and max(gaps) - min(gaps) < 0.2
+    assert "mask, alpha 100: " in page.words
+
+
+def test_a_method_has_one_colour_in_all_charts(sweep):
+    write_metrics(cell_of(sweep, "zero", "0.3", "1"), [0.1, 0.2])
+    for rate in ("0.3", "0.6"):
+        write_metrics(cell_of(sweep, "mask", rate, "1"), [0.5, 0.6])
+    page = report(sweep)
+    lines = [group["class"] for group in page.all("g") if (group.get("class") or "").startswith("line")]
+    assert lines == ["line c1", "line c2", "line c1", "line c2", "line c2"]  # by level, at 0.3, at 0.6 without `zero`
 
 
 def test_a_sweep_of_seeds_alone_has_a_report(tmp_path):
