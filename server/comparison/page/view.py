@@ -47,14 +47,13 @@ def read_view(directory: Path) -> View:
     """
     record = read_sweep(directory)
     text = (directory / SWEEP).read_text(encoding="utf-8", errors="replace")
-    view = View(directory, record, text, read_results(record))
-    if not view.results:
-        return view
+    if all(cell.status is not State.COMPLETE for cell in record.cells):
+        return View(directory, record, text, ())
     try:
         material = gather(directory)
         return View(directory, record, text, material.results, material.layout, material.compared())
     except FedReconError as error:
-        return View(directory, record, text, view.results, fault=str(error))
+        return View(directory, record, text, read_results(record), fault=str(error))
 
 
 def entries_of(grid: Grid) -> Iterator[tuple[Labels, Entry]]:
