@@ -45,16 +45,24 @@ def read_answers(directory: Path, target: str, classes: int) -> Answers:
     """Count what the run in ``directory`` said of a data set of ``classes`` classes.
 
     Raises:
-        DataError: there is no such file, or none that can be read.
+        DataError: there is no such file, or none that can be read; or the manifest did not say what was asked.
     """
     path = directory / FILE
+    if target not in _COUNTS or classes < 1:
+        told = f"expected a target ({', '.join(_COUNTS)}) and classes, found '{target}' and {classes} classes"
+        raise DataError(f"{directory / 'manifest.json'}: {told}")
     if not path.is_file():
         raise DataError(f"{path} is not there; it is needed to resample what a run said of its test samples")
     try:
-        table = pq.read_table(path, columns=["id", "group", "label", "predicted"])
-        return _counted(table, _COUNTS[target], classes)
+        return _counted(_scored(pq.read_table(path)), _COUNTS[target], classes)
     except (OSError, pa.ArrowException, ValueError, IndexError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged: {type(error).__name__}: {' '.join(str(error).split())}") from None
+
+
+def _scored(table: pa.Table) -> pa.Table:
+    """Without the samples that show no modality: no score counts them among the others."""
+    shown = [table[name].to_numpy() for name in table.column_names if name.startswith("has_")]
+    return table.filter(pa.array(np.any(shown, axis=0))) if shown else table
 
 
 def _counted(table: pa.Table, count: Count, classes: int) -> Answers:

@@ -41,7 +41,7 @@ def _left_out(record: SweepRecord) -> list[str]:
     if not others:
         return []
     named = listing([f"{', '.join(f'{k} {v}' for k, v in cell.labels.items())} ({cell.status})" for cell in others])
-    return [f"{len(others)} of {plural(len(record.cells), 'cell')} are not complete and left out: {named}."]
+    return [f"Left out, not complete: {len(others)} of {plural(len(record.cells), 'cell')}: {named}."]
 
 
 def _write(folder: Path, found: Sequence[Grid], text: str) -> None:

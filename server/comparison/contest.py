@@ -12,10 +12,15 @@ from server.comparison.grids import Entry, Grid, having, plain_grids
 from server.comparison.layout import Layout
 from server.comparison.published import Published, find
 from server.comparison.results import Result
+from server.report.formats import listing
 from server.sweep.table import LOSS
 
 PLACES = 2
 """The best and the second are marked."""
+
+
+Key = tuple[int, int]
+Family = dict[Key, Entry]
 
 
 def judged(layout: Layout, results: Sequence[Result], published: Sequence[Published]) -> list[Grid]:
@@ -23,50 +28,62 @@ def judged(layout: Layout, results: Sequence[Result], published: Sequence[Publis
     return [_ranked(_beside_published(grid, published), layout) for grid in plain_grids(layout, results)]
 
 
-def compared(grids: Sequence[Grid], results: Sequence[Result]) -> list[Grid]:
+def compared(layout: Layout, grids: Sequence[Grid], results: Sequence[Result]) -> list[Grid]:
     """``grids`` of ``results`` with differences from the baseline, where there is one."""
     differences = Differences()
-    return [_compared(grid, results, differences) for grid in grids]
+    return [_compared(grid, layout, results, differences) for grid in grids] if layout.baseline else list(grids)
 
 
 def _beside_published(grid: Grid, published: Sequence[Published]) -> Grid:
-    entries = {
-        key: replace(entry, published=find(published, entry.labels, grid.metric)) for key, entry in grid.entries.items()
-    }
-    return grid.changed(entries)
+    found = {key: find(published, entry.labels, grid.metric) for key, entry in grid.entries.items()}
+    ours = [value for value in published if value.metric == grid.metric]
+    left = len([value for value in ours if value not in found.values()])
+    grid = grid.changed({key: replace(grid.entries[key], published=value) for key, value in found.items()})
+    told = f"{left} of {len(ours)} published values of this metric stand beside no field."
+    return replace(grid, remarks=(*grid.remarks, told)) if left else grid
+
+
+def _families(grid: Grid, layout: Layout) -> list[Family]:
+    """The fields that are rivals of each other: those that differ in the axes of the contest alone."""
+    found: dict[tuple[str, ...], Family] = {}
+    for key, entry in grid.entries.items():
+        found.setdefault(layout.family(entry.labels), {})[key] = entry
+    return list(found.values())
 
 
 def _ranked(grid: Grid, layout: Layout) -> Grid:
-    """In each column the best and the second of those that contend, equal ones alike; one alone is not ranked."""
-    for column in range(len(grid.columns)):
-        rivals = {key: entry for key, entry in grid.column(column).items() if layout.contends(entry.labels)}
+    """The best and the second of each family's contenders, equal ones alike; one alone is not ranked."""
+    for family in _families(grid, layout):
+        rivals = {key: entry for key, entry in family.items() if layout.contends(entry.labels)}
         means = sorted({entry.mean for entry in rivals.values()}, reverse=grid.metric != LOSS)[:PLACES]
         if len(rivals) > 1:
             places = {key: means.index(entry.mean) + 1 for key, entry in rivals.items() if entry.mean in means}
             grid = grid.changed({key: replace(rivals[key], place=place) for key, place in places.items()})
-    return grid
+    bounds = listing([title(entry) for entry in grid.entries.values() if not layout.contends(entry.labels)])
+    return replace(grid, remarks=(*grid.remarks, f"Bounds, which are not ranked: {bounds}.")) if bounds else grid
 
 
-def _compared(grid: Grid, results: Sequence[Result], differences: Differences) -> Grid:
-    """Differences from the baseline; the rivals of one column are one family of Holm's."""
-    reasons: dict[str, None] = {}
-    for column in range(len(grid.columns)) if grid.baseline else ():
-        compared: dict[tuple[int, int], Entry] = {}
-        for key, entry in grid.column(column).items():
-            base = {**entry.labels, **grid.baseline}
+def _compared(grid: Grid, layout: Layout, results: Sequence[Result], differences: Differences) -> Grid:
+    """Differences from the baseline; the contenders of a family are one family of Holm's, too."""
+    reasons: list[str] = []
+    for family in _families(grid, layout):
+        found: Family = {}
+        for key, entry in family.items():
+            base = {**entry.labels, **layout.baseline}
             if base == entry.labels:
                 continue
             try:
-                found = differences.between(entry.results, having(results, base), grid.metric)
-                compared[key] = replace(entry, difference=found)
+                difference = differences.between(entry.results, having(results, base), grid.metric)
+                found[key] = replace(entry, difference=difference)
             except DataError as error:
-                reasons[f"{title(entry)}: {error}"] = None
-        grid = grid.changed(_adjusted(compared))
-    return replace(grid, notes=tuple(reasons))
+                reasons.append(f"{title(entry)}: {error}")
+        grid = grid.changed({**found, **_adjusted(found, layout)})
+    return replace(grid, notes=(*grid.notes, *reasons))
 
 
-def _adjusted(compared: dict[tuple[int, int], Entry]) -> dict[tuple[int, int], Entry]:
-    found = {key: entry.difference for key, entry in compared.items() if entry.difference}
+def _adjusted(compared: Family, layout: Layout) -> Family:
+    """With p-values that allow for how many contenders there are; a bound is none."""
+    found = {k: entry.difference for k, entry in compared.items() if entry.difference and layout.contends(entry.labels)}
     values = holm([difference.p for difference in found.values()])
     return {
         key: replace(compared[key], difference=replace(difference, adjusted=value))

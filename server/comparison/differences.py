@@ -21,6 +21,7 @@ from server.sweep.axes import SEED
 STREAM = 0
 """The seed of all resamples: a table made again is the same table."""
 SAME_SCORE = 1e-9
+Clusters = tuple[int, ...]
 
 
 class Differences:
@@ -28,53 +29,65 @@ class Differences:
 
     def __init__(self) -> None:
         self._answers: dict[Path, Answers] = {}
-        self._weights: dict[tuple[int, ...], NDArray[np.float64]] = {}
-        self._resampled: dict[tuple[Path, str], NDArray[np.float64]] = {}
+        self._weights: dict[Clusters, NDArray[np.float64]] = {}
+        self._resampled: dict[tuple[Path, str, Clusters], NDArray[np.float64]] = {}
 
     def between(self, first: Sequence[Result], second: Sequence[Result], metric: str) -> Difference:
         """The score of ``first`` less that of ``second``, each a method's results over its seeds, paired by seed.
 
         Raises:
             DataError: they have no seed in common, or predictions that are missing, do not belong to the scores, or
-                were asked other samples; or the metric is none of answers alone (the loss, the AUROC).
+                were asked other samples, or samples of one group; or the metric is none of answers alone (the loss,
+                the AUROC).
         """
-        pairs = _pairs(first, second)
+        pairs = _pairs(first, second, metric)
+        clusters = self._clusters(pairs)
         observed = [one.scores[metric] - other.scores[metric] for one, other in pairs]
-        resampled = np.stack([self._pair(one, other, metric) for one, other in pairs])
-        return paired_difference(observed, resampled, numpy_stream(STREAM, "bootstrap", "seeds"))
+        resampled = [
+            self._scores(one, metric, clusters) - self._scores(other, metric, clusters) for one, other in pairs
+        ]
+        try:
+            return paired_difference(observed, np.stack(resampled), len(clusters))
+        except ValueError as error:
+            raise DataError(str(error)) from None
 
-    def _pair(self, one: Result, other: Result, metric: str) -> NDArray[np.float64]:
-        if self._read(one).samples != self._read(other).samples:
-            raise DataError(f"{one.directory.name} and {other.directory.name} were asked different test samples")
-        return self._scores(one, metric) - self._scores(other, metric)
+    def _clusters(self, pairs: Sequence[tuple[Result, Result]]) -> Clusters:
+        """Those of all seeds: where masks leave some samples of a cluster out in one seed, it is still the same one."""
+        found: set[int] = set()
+        for one, other in pairs:
+            if self._read(one).samples != self._read(other).samples:
+                raise DataError(f"{one.directory.name} and {other.directory.name} were asked different test samples")
+            found.update(self._read(one).clusters)
+        return tuple(sorted(found))
 
     def _read(self, result: Result) -> Answers:
         if result.directory not in self._answers:
             self._answers[result.directory] = read_answers(result.directory, result.target, result.classes)
         return self._answers[result.directory]
 
-    def _scores(self, result: Result, metric: str) -> NDArray[np.float64]:
-        key = result.directory, metric
+    def _scores(self, result: Result, metric: str, clusters: Clusters) -> NDArray[np.float64]:
+        key = result.directory, metric, clusters
         if key not in self._resampled:
             answers, found = self._read(result), _metric(metric)
             _check_score(answers, found, result.scores[metric], result.directory)
-            self._resampled[key] = answers.scores(found, self._drawn(answers.clusters))
+            places = np.searchsorted(clusters, answers.clusters)
+            self._resampled[key] = answers.scores(found, self._drawn(clusters)[:, places])
         return self._resampled[key]
 
-    def _drawn(self, clusters: tuple[int, ...]) -> NDArray[np.float64]:
-        """The same resamples for all runs that were asked the same clusters."""
+    def _drawn(self, clusters: Clusters) -> NDArray[np.float64]:
+        """The same resamples for all runs, and all seeds, that are compared over these clusters."""
         if clusters not in self._weights:
             name = hashlib.sha256(repr(clusters).encode()).hexdigest()
             self._weights[clusters] = cluster_weights(len(clusters), numpy_stream(STREAM, "bootstrap", name))
         return self._weights[clusters]
 
 
-def _pairs(first: Sequence[Result], second: Sequence[Result]) -> list[tuple[Result, Result]]:
-    """By seed; where the sweep has none, the one run of each."""
-    others = {result.labels.get(SEED): result for result in second}
+def _pairs(first: Sequence[Result], second: Sequence[Result], metric: str) -> list[tuple[Result, Result]]:
+    """By seed; where the sweep has none, the one run of each. Both have the score."""
+    others = {result.labels.get(SEED): result for result in second if metric in result.scores}
     pairs = [(one, others[seed]) for one in first if (seed := one.labels.get(SEED)) in others]
     if not pairs:
-        raise DataError("no complete cell to compare it with has the same seed")
+        raise DataError(f"no complete cell to compare it with has the same seed and a score {metric}")
     return pairs
 
 

@@ -10,6 +10,7 @@ from server.comparison.bootstrap import Difference
 from server.comparison.layout import Labels, Layout
 from server.comparison.published import Published
 from server.comparison.results import Result
+from server.report.formats import listing
 from server.sweep.choices import fits
 
 
@@ -39,7 +40,8 @@ class Entry:
 @dataclass(frozen=True)
 class Grid:
     """The table of one metric and one section. ``entries``: (row, column) -> field, where there are results.
-    ``notes`` say which differences from ``baseline`` could not be made, and why."""
+    ``remarks`` are sentences on the scores; ``notes`` say which differences from ``baseline`` could not be made, and
+    why."""
 
     metric: str
     section: Labels
@@ -47,6 +49,7 @@ class Grid:
     columns: Sequence[Labels]
     entries: Mapping[tuple[int, int], Entry]
     baseline: Labels = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def column(self, place: int) -> dict[tuple[int, int], Entry]:
@@ -61,7 +64,7 @@ class Grid:
 def plain_grids(layout: Layout, results: Sequence[Result]) -> list[Grid]:
     """A grid of scores for each section and metric that has results."""
     found = [
-        _grid(layout, section, metric, [result for result in results if metric in result.scores])
+        _grid(layout, section, metric, having(results, section))
         for section in layout.combinations(layout.sections)
         for metric in layout.metrics
     ]
@@ -71,12 +74,15 @@ def plain_grids(layout: Layout, results: Sequence[Result]) -> list[Grid]:
 def _grid(layout: Layout, section: Labels, metric: str, results: Sequence[Result]) -> Grid:
     rows, columns = layout.combinations(layout.rows), layout.combinations(layout.columns)
     entries: dict[tuple[int, int], Entry] = {}
+    scored = [result for result in results if metric in result.scores]
     for row, down in enumerate(rows):
         for column, across in enumerate(columns):
             labels = {**section, **down, **across}
-            if own := having(results, labels):
+            if own := having(scored, labels):
                 entries[row, column] = Entry(labels, own, tuple(result.scores[metric] for result in own))
-    return _without_gaps(Grid(metric, section, rows, columns, entries, layout.baseline))
+    lacking = listing([result.directory.name for result in results if metric not in result.scores])
+    remarks = (f"Complete, and without this score: {lacking}.",) if lacking else ()
+    return _without_gaps(Grid(metric, section, rows, columns, entries, layout.baseline, remarks))
 
 
 def having(results: Sequence[Result], labels: Labels) -> tuple[Result, ...]:

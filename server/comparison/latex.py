@@ -11,6 +11,11 @@ _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "[": "{[}",  # after a line's end it would begin an argument
     "±": r"$\pm$",
     "–": "--",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},

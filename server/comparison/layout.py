@@ -27,6 +27,15 @@ class Layout:
     baseline: Labels = field(default_factory=dict)
     bounds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def contest(self) -> tuple[str, ...]:
+        """The axes whose levels are rivals, wherever they stand: those of the baseline, else the rows."""
+        return tuple(self.baseline) or self.rows
+
+    def family(self, labels: Labels) -> tuple[str, ...]:
+        """What rivals have in common: the levels of all other axes."""
+        return tuple(level for axis, level in labels.items() if axis not in self.contest)
+
     def combinations(self, axes: Iterable[str]) -> list[Labels]:
         """Every combination of the levels of ``axes``, in their order; of no axes the one empty one."""
         named = tuple(axes)
@@ -38,10 +47,12 @@ class Layout:
 
 
 def laid_out(table: Table, axes: Mapping[str, list[str]], metrics: tuple[str, ...]) -> Layout:
-    """``table`` of a sweep with ``axes``; ``metrics`` where it names none. Without rows the first axis that is free is
-    taken, then without columns the next."""
+    """``table`` of a sweep with ``axes``; ``metrics`` where it names none. Without rows the baseline's axes are taken,
+    or the first that is free, then without columns the next."""
     free = [axis for axis in axes if axis not in (SEED, *table.rows, *table.columns)]
-    rows = table.rows or tuple(free[:1])
+    rows = table.rows or tuple(axis for axis in table.baseline if axis in free) or tuple(free[:1])
     columns = table.columns or tuple(axis for axis in free if axis not in rows)[:1]
     sections = tuple(axis for axis in free if axis not in (*rows, *columns))
-    return Layout(axes, rows, columns, sections, table.metrics or metrics, table.baseline, table.bounds)
+    return Layout(
+        axes, rows, columns, sections, tuple(dict.fromkeys(table.metrics or metrics)), table.baseline, table.bounds
+    )

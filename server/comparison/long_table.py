@@ -18,6 +18,11 @@ _COSTS: dict[str, Callable[[Result], float | None]] = {
     "parameters": lambda result: result.parameters,
     "train_seconds": lambda result: result.train_seconds,
 }
+COLUMNS = (
+    *("metric", "seeds", "mean", "deviation", "place", "published", "published_deviation", "published_source"),
+    *("difference", "difference_low", "difference_high", "p", "p_holm", *_COSTS),
+)
+"""Columns that are no axis; an axis of such a name stands as ``axis_<name>``."""
 _PLACES = {1: "best", 2: "second"}
 
 
@@ -34,7 +39,7 @@ def render(grids: Sequence[Grid]) -> str:
 def _line(grid: Grid, entry: Entry) -> dict[str, Any]:
     published, difference = entry.published, entry.difference
     return {
-        **entry.labels,
+        **{f"axis_{axis}" if axis in COLUMNS else axis: level for axis, level in entry.labels.items()},
         "metric": grid.metric,
         "seeds": len(entry.scores),
         "mean": entry.mean,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from server.comparison.sheets import Sheet, Text
 
-_MARKS = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
+_MARKS = {0: "{}", 1: "**{}**", 2: "<ins>{}</ins>"}
 
 
 def render(sheets: Iterable[Sheet], notes: Iterable[str] = ()) -> str:
@@ -30,4 +31,4 @@ def _marked(text: Text) -> str:
 
 
 def _escaped(words: str) -> str:
-    return words.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+    return re.sub(r"([\\`*_|])", r"\\\1", words).replace("&", "&amp;").replace("<", "&lt;")

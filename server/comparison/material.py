@@ -19,7 +19,6 @@ from server.comparison.published import read_published
 from server.comparison.results import Result, read_results
 from server.prepare import PACKAGES
 from server.report.formats import plural
-from server.report.reader import read_run
 from server.sweep.cells import chosen
 from server.sweep.record import SweepRecord, read_sweep
 from server.sweep.table import Table
@@ -51,7 +50,7 @@ class Material:
 
     def compared(self) -> list[Grid]:
         """The same with differences from the baseline, which cost time."""
-        return compared(self.grids(), self.results)
+        return compared(self.layout, self.grids(), self.results)
 
 
 def gather(directory: Path, settings: Sequence[str] = (), only: Sequence[str] = ()) -> Material:
@@ -65,7 +64,7 @@ def gather(directory: Path, settings: Sequence[str] = (), only: Sequence[str] = 
     asked = _table(record, settings)
     kept = replace(record, cells=chosen(record.cells, record.axes, only)) if only else record
     results = _complete(kept, directory)
-    layout = laid_out(asked, record.axes, (_chosen_by(results[0]),))
+    layout = laid_out(asked, record.axes, _chosen_by(results))
     return Material(directory, kept, results, layout, _reference(asked, record, directory))
 
 
@@ -90,9 +89,9 @@ def _table(record: SweepRecord, settings: Sequence[str]) -> Table:
     return found
 
 
-def _chosen_by(result: Result) -> str:
-    """The metric that chose the best round of a run: without other word its score is what the run is about."""
-    return str(read_run(result.directory).setting("evaluate.select"))
+def _chosen_by(results: Sequence[Result]) -> tuple[str, ...]:
+    """The metrics that chose the best rounds: one, unless bases differ in it; accuracy where no config can be read."""
+    return tuple(dict.fromkeys(result.select for result in results if result.select)) or ("accuracy",)
 
 
 def _reference(asked: Table, record: SweepRecord, directory: Path) -> Path | None:

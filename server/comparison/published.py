@@ -11,6 +11,7 @@ from pathlib import Path
 from fedrecon_core.errors import DataError
 from fedrecon_core.nearest import did_you_mean
 from server.comparison.layout import Labels
+from server.sweep.axes import SEED
 from server.sweep.table import LOSS
 
 VALUES = ("metric", "value", "deviation", "source")
@@ -27,6 +28,8 @@ class Published:
     value: float
     deviation: float | None = None
     source: str = ""
+    printed: str = ""
+    """The value as it is printed."""
 
 
 def read_published(path: Path, axes: Iterable[str]) -> list[Published]:
@@ -45,7 +48,18 @@ def read_published(path: Path, axes: Iterable[str]) -> list[Published]:
         raise DataError(f"{path}: the published values cannot be read: {error.strerror}") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no CSV: {error}") from None
+    _refuse_twice(path, found)
     return found
+
+
+def _refuse_twice(path: Path, found: Sequence[Published]) -> None:
+    seen: list[tuple[Labels, str]] = []
+    for value in found:
+        key = (value.labels, value.metric)
+        if key in seen:
+            named = ", ".join(value.labels.values()) or "every field"
+            raise DataError(f"{path}: expected one value of {value.metric} for {named}, found two")
+        seen.append(key)
 
 
 def find(published: Sequence[Published], labels: Labels, metric: str) -> Published | None:
@@ -60,10 +74,11 @@ def _check_header(path: Path, header: Sequence[str], axes: Sequence[str]) -> Non
     lacking = [name for name in VALUES[:2] if name not in header]
     if lacking:
         raise DataError(f"{path}: expected the columns {' and '.join(VALUES[:2])}, found no {' and no '.join(lacking)}")
+    ours = [axis for axis in axes if axis != SEED]  # what is published is a mean over seeds, as fields are
     for name in header:
-        if name not in (*axes, *VALUES):
-            known = f"axes of the sweep ({', '.join(axes)}) and {', '.join(VALUES)}"
-            told = f"{path}: expected {known} as columns, found '{name}'. {did_you_mean(name, (*axes, *VALUES))}"
+        if name not in (*ours, *VALUES):
+            known = f"axes of the sweep ({', '.join(ours)}) and {', '.join(VALUES)}"
+            told = f"{path}: expected {known} as columns, found '{name}'. {did_you_mean(name, (*ours, *VALUES))}"
             raise DataError(told.rstrip())
 
 
@@ -75,7 +90,7 @@ def _read(path: Path, line: int, row: dict[str, str]) -> Published:
     value, deviation = _number(path, line, row["value"]) / unit, row.get("deviation")
     labels = {axis: level for axis, level in row.items() if axis not in VALUES and level}
     spread = _number(path, line, deviation) / unit if deviation else None
-    return Published(labels, row["metric"], value, spread, row.get("source", ""))
+    return Published(labels, row["metric"], value, spread, row.get("source", ""), row["value"].strip())
 
 
 def _number(path: Path, line: int, text: str) -> float:

@@ -9,7 +9,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import yaml
+
 from server.report.reader import entries, mapping, number
+from server.sweep.identity import LOADER
 from server.sweep.record import State, SweepRecord, ending
 
 
@@ -22,11 +25,13 @@ class Result:
     directory: Path
     scores: Mapping[str, float]
     missing: Mapping[str, float]
-    target: str = "multiclass"
+    target: str = ""
     classes: int = 0
     bytes: float | None = None
     parameters: float | None = None
     train_seconds: float | None = None
+    select: str = ""
+    """The metric that chose the best round: without other word its score is what the run is about."""
 
 
 def read_results(sweep: SweepRecord) -> list[Result]:
@@ -47,11 +52,12 @@ def _result(labels: Mapping[str, str], directory: Path) -> Result:
         directory=directory,
         scores=_numbers(result.get("test")),
         missing=_missing(manifest),
-        target=str(manifest.get("target") or "multiclass"),
+        target=str(manifest.get("target") or ""),
         classes=len(entries(manifest.get("classes"))),
         bytes=_sum([result.get("bytes_down"), result.get("bytes_up")]),
         parameters=_sum(list(mapping(manifest.get("parameters")).values())),
         train_seconds=number(result.get("train_seconds")),
+        select=_select(directory),
     )
 
 
@@ -60,6 +66,15 @@ def _manifest(directory: Path) -> Mapping[str, Any]:
         return mapping(json.loads((directory / "manifest.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
+
+
+def _select(directory: Path) -> str:
+    """Nothing where the config cannot be read."""
+    try:
+        raw = mapping(yaml.load((directory / "config.yaml").read_text(encoding="utf-8"), Loader=LOADER))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""
+    return str(mapping(raw.get("evaluate")).get("select") or "")
 
 
 def _numbers(value: Any) -> dict[str, float]:

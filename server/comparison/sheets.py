@@ -48,7 +48,8 @@ def sheets(grids: Sequence[Grid]) -> Iterator[Sheet]:
 
 def score(value: float, metric: str) -> str:
     """A share as per cent without the sign, ``57.8``; a loss as it is, ``0.942``."""
-    return f"{value:.3f}" if metric == LOSS else f"{100 * value:.1f}"
+    text = f"{value:.3f}" if metric == LOSS else f"{100 * value:.1f}"
+    return text.removeprefix("-") if not text.strip("-0.") else text  # no minus before a nought
 
 
 def metric_title(metric: str) -> str:
@@ -72,10 +73,21 @@ def _scores(grid: Grid) -> Sheet:
         [*_levels(row), *(_field(grid, (down, across), most) for across in range(len(grid.columns)))]
         for down, row in enumerate(grid.rows)
     ]
-    about = f"Test scores: mean ± standard deviation over {most} seeds. " if most > 1 else "Test scores of one seed. "
-    published = any(entry.published for entry in grid.entries.values())
-    told = [about + "Bold: the best of a column; underlined: the second." + " In brackets: published." * published]
-    return Sheet(_title(metric_title(grid.metric) + _unit(grid.metric), grid.section), header, rows, told, _left(grid))
+    title = _title(metric_title(grid.metric) + _unit(grid.metric), grid.section)
+    return Sheet(title, header, rows, _told(grid, most), _left(grid))
+
+
+def _told(grid: Grid, most: int) -> list[str]:
+    """What a reader of the scores has to know."""
+    entries = grid.entries.values()
+    words = [f"Test scores: mean ± standard deviation over {most} seeds." if most > 1 else "Test scores of one seed."]
+    if any(entry.place for entry in entries):
+        words.append("Bold: the best of its rivals; underlined: the second.")
+    if any(len(entry.scores) < most for entry in entries):
+        words.append("A mean over fewer seeds (n) is beside means over others.")
+    if any(entry.published for entry in entries):
+        words.append("In brackets: published.")
+    return [" ".join(words), *grid.remarks]
 
 
 def _left(grid: Grid) -> int:
@@ -100,7 +112,7 @@ def _field(grid: Grid, key: tuple[int, int], most: int) -> Text:
         return Text(DASH)
     spread = f" ± {score(entry.deviation, grid.metric)}" if entry.deviation is not None else ""
     fewer = f" (n = {len(entry.scores)})" if len(entry.scores) < most else ""
-    published = f" [{score(entry.published.value, grid.metric)}]" if entry.published else ""
+    published = f" [{entry.published.printed}]" if entry.published else ""
     return Text(f"{score(entry.mean, grid.metric)}{spread}{fewer}{published}", entry.place)
 
 
@@ -136,12 +148,12 @@ def _differences(grid: Grid) -> Sheet:
         for (row, column), entry in sorted(grid.entries.items(), key=lambda item: item[0][::-1])
         if entry.difference is not None
     ]
-    header = [*axes, "Difference", "95% interval", "p", "p (Holm)", "Seeds"]
+    header = [*axes, "Difference", "95% interval", "p", "p (Holm)", "Seeds", "Groups"]
     baseline = _named(grid.baseline)
     method = [
-        f"Paired by seed; the interval is a bootstrap of {DRAWS} draws over seeds (moved apart as far as Student's t "
-        "asks for so few) and over the groups of the test samples (subjects, source images). With one seed it is over "
-        "the groups alone. Holm's p-values take the rows of one column as one family."
+        "Paired by seed. Interval and p are Student's; the variance is that of seeds and that of the groups of test "
+        f"samples (subjects, source images), the latter by {DRAWS} bootstrap draws; of one seed it is that of groups "
+        "alone. Holm's p-values allow for all rivals that are compared."
     ]
     title = _title(f"{metric_title(grid.metric)} less that of {baseline}{_points(grid.metric)}", grid.section)
     return Sheet(title, header, rows, [*(method if rows else ()), *grid.notes], len(axes))
@@ -153,7 +165,12 @@ def _points(metric: str) -> str:
 
 def _difference(grid: Grid, entry: Entry) -> list[str]:
     found = entry.difference
-    assert found is not None and found.adjusted is not None
+    assert found is not None
     low, high = score(found.low, grid.metric), score(found.high, grid.metric)
     signed = f"{'+' if found.mean > 0 else ''}{score(found.mean, grid.metric)}"
-    return [signed, f"{low} to {high}", f"{found.p:.3f}", f"{found.adjusted:.3f}", str(found.seeds)]
+    return [signed, f"{low} to {high}", f"{found.p:.3f}", _p(found.adjusted), str(found.seeds), count(found.clusters)]
+
+
+def _p(value: float | None) -> str:
+    """A bound has no adjusted one: it is no rival."""
+    return DASH if value is None else f"{value:.3f}"

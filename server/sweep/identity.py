@@ -13,7 +13,7 @@ import yaml
 from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.errors import ConfigError
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a sweep reads back hundreds of files that it wrote itself
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a sweep reads back hundreds of files that it wrote itself
 
 
 def config_sha256(config: RunConfig) -> str:
@@ -52,7 +52,7 @@ def written_root(path: Path) -> str | None:
 
 
 def _read(path: Path) -> Any:
-    return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    return yaml.load(path.read_text(encoding="utf-8"), LOADER)
 
 
 def _without_root(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from fedrecon_core.errors import DataError
+from server.sweep.axes import label_of
 
 SWEEP, CELLS, LOG, REFERENCE = "sweep.yaml", "cells", "cell.log", "reference.csv"
 """Names in the directory of a sweep, and in those of its cells."""
@@ -51,8 +52,9 @@ def read_sweep(directory: Path) -> SweepRecord:
     path = directory / SWEEP
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        cells = [_cell(directory, cell) for cell in raw["cells"]]
-        return SweepRecord(str(raw["name"]), dict(raw["axes"]), dict(raw["table"] or {}), cells)
+        axes = {str(axis): [label_of(level) for level in levels] for axis, levels in raw["axes"].items()}
+        cells = [_cell(directory, cell, axes) for cell in raw["cells"]]
+        return SweepRecord(str(raw["name"]), axes, dict(raw["table"] or {}), cells)
     except OSError as error:
         told = f"`fedrecon sweep` writes it: {error.strerror}"
         raise DataError(f"{directory}: expected the directory of a sweep, with {SWEEP} in it; {told}") from None
@@ -61,9 +63,12 @@ def read_sweep(directory: Path) -> SweepRecord:
         raise DataError(f"{path} is damaged ({type(error).__name__}: {' '.join(str(error).split())}); {told}") from None
 
 
-def _cell(directory: Path, raw: Mapping[str, Any]) -> CellRecord:
+def _cell(directory: Path, raw: Mapping[str, Any], axes: Mapping[str, list[str]]) -> CellRecord:
     path = directory / CELLS / str(raw["folder"])
-    return CellRecord(dict(raw["labels"]), path, status_of(path))
+    labels = {str(axis): label_of(level) for axis, level in raw["labels"].items()}
+    if set(labels) != set(axes) or any(level not in axes[axis] for axis, level in labels.items()):
+        raise ValueError(f"the labels of {path.name} are no levels of the axes")
+    return CellRecord(labels, path, status_of(path))
 
 
 def status_of(path: Path) -> State:

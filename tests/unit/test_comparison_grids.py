@@ -1,8 +1,10 @@
 """How results are laid out, ranked and compared, as numbers."""
 
+import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fedrecon_core.errors import DataError
@@ -28,7 +30,7 @@ def said(labels):
 
 
 def grids(layout, results, published):
-    return with_differences(judged(layout, results, published), results)
+    return with_differences(layout, judged(layout, results, published), results)
 
 
 def made(folder, predictions=said, axes=AXES, **table):
@@ -73,9 +75,38 @@ def test_the_best_and_the_second_are_those_that_contend(tmp_path):
     assert [grid.entries[row, 0].place for row in range(3)] == [2, 1, 0]
 
 
-def test_of_a_loss_the_smallest_is_best_and_equals_share_a_place(tmp_path):
+def test_of_a_loss_the_smallest_is_best(tmp_path):
     (grid,) = made(tmp_path, metrics="loss")
+    assert [grid.entries[row, 0].place for row in range(3)] == [0, 2, 1]
+
+
+def test_equals_share_a_place(tmp_path):
+    (grid,) = made(tmp_path, lambda labels: said({**labels, "recovery": "mask"}))
     assert {entry.place for entry in grid.entries.values()} == {1}
+
+
+@pytest.mark.parametrize("table", [{"rows": "recovery"}, {"rows": "rate", "columns": "recovery"}, {}])
+def test_rivals_are_rivals_wherever_they_stand(tmp_path, table):
+    axes = {"rate": AXES["rate"], "recovery": AXES["recovery"], "seed": AXES["seed"]}
+    (grid,) = made(tmp_path, axes=axes, baseline={"recovery": "zero"}, **table)
+    places = {tuple(sorted(entry.labels.items())): entry.place for entry in grid.entries.values()}
+    assert {level: places[("rate", "0.6"), ("recovery", level)] for level in AXES["recovery"]} == {
+        "zero": 0, "mask": 2, "oracle": 1,
+    }  # fmt: skip
+    found = {
+        entry.labels["recovery"]: entry.difference for entry in grid.entries.values() if entry.labels["rate"] == "0.6"
+    }
+    values = sorted((found["mask"], found["oracle"]), key=lambda one: one.p)
+    assert values[0].adjusted == pytest.approx(2 * values[0].p)
+
+
+def test_a_bound_has_a_difference_and_is_no_rival(tmp_path):
+    (grid,) = made(tmp_path, axes=SMALL, baseline={"recovery": "mask"}, bounds={"recovery": "oracle"})
+    zero, oracle = grid.entries[0, 0].difference, grid.entries[2, 0].difference
+    assert oracle.mean > 0
+    assert oracle.adjusted is None
+    assert zero.adjusted == zero.p
+    assert "Bounds, which are not ranked: recovery=oracle, rate=0.3." in grid.remarks
 
 
 def test_one_alone_is_not_ranked(tmp_path):
@@ -121,6 +152,7 @@ def test_differences_are_from_the_baseline_of_the_same_column(compared):
 def test_holms_family_is_the_rivals_of_a_column(compared):
     for column in (0, 1):
         found = sorted((compared.entries[row, column].difference for row in (0, 2)), key=lambda one: one.p)
+        assert 0 < found[0].p < found[1].p
         assert found[0].adjusted == pytest.approx(2 * found[0].p)
         assert found[1].adjusted == pytest.approx(max(found[1].p, 2 * found[0].p))
 
@@ -169,6 +201,47 @@ def test_where_predictions_do_not_allow_a_difference_the_reason_is_told(tmp_path
     assert other.adjusted == other.p  # a family of one
 
 
+def test_samples_that_show_nothing_are_in_no_score(tmp_path):
+    path = write_results(tmp_path / "sweep", SMALL, said)
+    for file in path.glob("cells/*/predictions.parquet"):
+        rows = pd.read_parquet(file)
+        unseen = rows.iloc[:7].assign(id=1000 + rows["id"], predicted=0, has_a=False, has_b=False)
+        pd.concat([rows, unseen]).to_parquet(file)
+    record = read_sweep(path)
+    layout = laid_out(Table(baseline={"recovery": "mask"}), record.axes, ("accuracy",))
+    (grid,) = grids(layout, read_results(record), [])
+    assert grid.notes == ()
+    assert grid.entries[0, 0].difference is not None
+
+
+def test_a_cluster_that_one_seed_lacks_is_the_same_cluster_in_the_others(tmp_path):
+    """What the test set adds must not shrink with the number of seeds because their masks leave others out."""
+    same = {"recovery": ["zero", "mask"], "seed": [str(seed) for seed in range(12)]}
+    whole = write_results(tmp_path / "whole", same, lambda labels: said({**labels, "seed": "1", "rate": "0.3"}))
+    lacking = write_results(tmp_path / "lacking", same, lambda labels: said({**labels, "seed": "1", "rate": "0.3"}))
+    for cell in lacking.glob("cells/*"):
+        leave_out(cell, int(cell.name.split("-")[1]))
+    widths = []
+    for path in (whole, lacking):
+        record = read_sweep(path)
+        layout = laid_out(Table(baseline={"recovery": "mask"}), record.axes, ("accuracy",))
+        (grid,) = grids(layout, read_results(record), [])
+        found = grid.entries[0, 0].difference
+        assert (found.seeds, found.clusters) == (12, 10)
+        widths.append(found.high - found.low)
+    assert widths[1] > 0.85 * widths[0]
+
+
+def leave_out(cell, seed):
+    """Have the run be one that was not asked the samples of one group."""
+    rows = pd.read_parquet(cell / "predictions.parquet")
+    rows = rows[rows["group"] != seed % 10]
+    rows.to_parquet(cell / "predictions.parquet")
+    result = json.loads((cell / "result.json").read_text())
+    result["test"]["accuracy"] = float((rows["label"] == rows["predicted"]).mean())
+    (cell / "result.json").write_text(json.dumps(result))
+
+
 def test_a_score_that_is_none_of_answers_has_no_interval(tmp_path):
     (grid,) = made(tmp_path, metrics="loss", baseline={"recovery": "mask"})
     assert len(grid.notes) == 4
@@ -183,10 +256,14 @@ def write_csv(folder, text):
 
 def test_published_values_stand_beside_the_fields_of_their_labels(tmp_path):
     text = "recovery,rate,metric,value,deviation,source\nmask,0.3,accuracy,50.5,1.5,Table 1\nzero,,uar,20,,\n"
+    text += "maks,,uar,2,,\n"
     path = write_csv(tmp_path, text)
     record = read_sweep(write_results(tmp_path / "sweep", AXES, said))
     layout = laid_out(Table(metrics=["accuracy", "uar"]), record.axes, ())
     accuracy, uar = grids(layout, read_results(record), read_published(path, record.axes))
+    assert [grid.remarks for grid in (accuracy, uar)] == [
+        (), ("1 of 2 published values of this metric stand beside no field.",)
+    ]  # fmt: skip
     found = {key: entry.published.value for key, entry in accuracy.entries.items() if entry.published}
     assert found == {(1, 0): pytest.approx(0.505)}
     assert accuracy.entries[1, 0].published.deviation == pytest.approx(0.015)
@@ -199,6 +276,8 @@ def test_published_values_stand_beside_the_fields_of_their_labels(tmp_path):
     [
         ("recovery,metric\nmask,uar\n", "expected the columns metric and value, found no value"),
         ("recovry,metric,value\n", r"found 'recovry'\. Did you mean 'recovery'\?"),
+        ("seed,metric,value\n", "found 'seed'"),
+        ("rate,metric,value\n0.3,uar,1\n0.3,uar,2\n", "expected one value of uar for 0.3, found two"),
         ("metric,value\nuar,high\n", "line 2: expected a number, found 'high'"),
         ("metric,value\nuar,nan\n", "line 2: expected a number, found 'nan'"),
         ("metric,value\nuar\n", "line 2: expected as many fields as the header has"),

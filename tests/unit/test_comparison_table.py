@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+import yaml
 
 from server.comparison import latex, markdown
 from server.comparison.sheets import Sheet, Text
@@ -49,7 +50,7 @@ def test_the_table_is_markdown_with_scores_differences_and_costs(sweep, call):
     assert lines[0] == ["recovery", "rate 0.3", "rate 0.6"]
     assert lines[3][0] == "mask"
     assert lines[3][1].startswith(f"**{mean} ± ")
-    assert lines[2][1].startswith("<u>")
+    assert lines[2][1].startswith("<ins>")
     assert ["zero", "0.3"] in [line[:2] for line in lines]
     assert ["mask", "0.6", "2", "40.0%", "30.0%", "10.0 kB", "42", "2.5 s"] in lines
     assert "mean ± standard deviation over 2 seeds" in out
@@ -123,7 +124,7 @@ def test_cells_that_are_not_complete_are_told(tmp_path, call):
     folder = write_results(tmp_path / "sweep", AXES, lambda labels: None if labels["seed"] == "2" else said(labels))
     _, out, _ = call("table", folder)
     assert "Test scores of one seed." in out
-    assert "4 of 8 cells are not complete and left out: recovery zero, rate 0.3, seed 2 (missing), " in out
+    assert "Left out, not complete: 4 of 8 cells: recovery zero, rate 0.3, seed 2 (missing), " in out
 
 
 def test_fewer_seeds_than_others_are_told_in_the_field(tmp_path, call):
@@ -142,7 +143,7 @@ def test_published_values_stand_in_brackets(sweep, call, tmp_path):
     path.write_text("recovery,rate,metric,value\nmask,0.3,accuracy,51.25\n")
     code, out, _ = call("table", sweep, "--set", f"reference={path}")
     assert code == 0
-    assert " [51.2]**" in out
+    assert " [51.25]**" in out
     assert "In brackets: published." in out
 
 
@@ -180,21 +181,87 @@ def test_a_place_that_cannot_be_written_is_one_line(sweep, call, tmp_path):
     assert err.count("\n") == 1
 
 
-ODD = Sheet(
-    "50% of <a|b>_1", ["a_b", "x & y"], [[Text("z*"), Text("1 ± 2", 1)], [Text("q"), Text("–", 2)]], ["$5 #1 {}"]
-)
+ODD_ROWS = [[Text("[z*"), Text("1 ± 2", 1)], [Text("q`"), Text("–", 2)]]
+ODD = Sheet("50% of <a|b>_1", ["a_b", "x & y"], ODD_ROWS, ["$5 #1 {} \\|"])
 
 
 def test_markdown_of_odd_characters():
     assert markdown.render([ODD], ["n*"]).splitlines() == [
-        "### 50% of &lt;a\\|b>_1", "", "| a_b | x & y |", "| --- | ---: |", "| z\\* | **1 ± 2** |", "| q | <u>–</u> |",
-        "", "$5 #1 {}", "", "n\\*",
+        r"### 50% of &lt;a\|b>\_1", "", r"| a\_b | x &amp; y |", "| --- | ---: |", r"| [z\* | **1 ± 2** |",
+        r"| q\` | <ins>–</ins> |", "", r"$5 #1 {} \\\|", "", r"n\*",
     ]  # fmt: skip
 
 
 def test_latex_of_odd_characters():
     text = latex.render([ODD])
-    assert r"\caption{50\% of <a|b>\_1. \$5 \#1 \{\}}" in text
+    title = r"50\% of \textless{}a\textbar{}b\textgreater{}\_1"
+    assert title + r". \$5 \#1 \{\} \textbackslash{}\textbar{}}" in text
     assert r"    a\_b & x \& y \\" in text
-    assert r"    z* & \textbf{1 $\pm$ 2} \\" in text
-    assert r"    q & \underline{--} \\" in text
+    assert r"    {[}z* & \textbf{1 $\pm$ 2} \\" in text
+    assert r"    q` & \underline{--} \\" in text
+
+
+def test_an_axis_with_the_name_of_a_column_keeps_a_column_of_its_own(call, tmp_path):
+    axes = {"mean": ["zero", "mask"], "metric": ["0.3"], "seed": ["1", "2"]}
+    folder = write_results(tmp_path / "sweep", axes, lambda labels: said({"recovery": labels["mean"], **labels}))
+    assert call("table", folder, "--out", tmp_path / "out")[0] == 0
+    lines = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+    assert [(line["axis_mean"], line["axis_metric"], line["metric"]) for line in lines] == [
+        ("zero", "0.3", "uar"),
+        ("mask", "0.3", "uar"),
+    ]
+
+
+def change(path, **keys):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
+def test_what_is_wrong_with_a_cells_files_is_told_and_costs_its_own_fields_alone(sweep, call):
+    cells = sweep / "cells"
+    change(cells / "mask-0.3-1" / "result.json", test={"accuracy": None})
+    change(cells / "zero-0.3-2" / "manifest.json", classes=[])
+    (cells / "zero-0.6-1" / "config.yaml").write_text("[")
+    code, out, err = call("table", sweep)
+    assert (code, err) == (0, "")
+    assert "Complete, and without this score: mask-0.3-1." in out
+    assert "A mean over fewer seeds (n) is beside means over others." in out
+    assert "recovery=zero, rate=0.3: " in out
+    assert "manifest.json: expected a target (multiclass, multilabel) and classes, found 'multiclass' and 0" in out
+    assert "| zero | 0.6 |" in out
+
+
+def test_a_baseline_without_the_score_has_no_differences(sweep, call):
+    for path in sweep.glob("cells/mask-*/result.json"):
+        change(path, test={})
+    code, out, _ = call("table", sweep)
+    assert code == 0
+    assert "no complete cell to compare it with has the same seed and a score accuracy" in out
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda raw: raw["cells"][0]["labels"].pop("rate"),
+        lambda raw: raw["cells"][0]["labels"].update(rate="0.7"),
+        lambda raw: raw["axes"].update(rate=0.3),
+        lambda raw: raw.pop("axes"),
+        lambda raw: raw["cells"].append(3),
+    ],
+)
+def test_a_sweep_that_was_written_by_hand_and_wrongly_is_told_in_one_line(sweep, call, spoil):
+    path = sweep / "sweep.yaml"
+    raw = yaml.safe_load(path.read_text())
+    spoil(raw)
+    path.write_text(yaml.safe_dump(raw))
+    refused(call("table", sweep), "sweep.yaml is damaged", "run the sweep again to have it written anew")
+
+
+def test_levels_that_yaml_takes_for_numbers_are_the_same_levels(sweep, call):
+    path = sweep / "sweep.yaml"
+    before = call("table", sweep)
+    raw = yaml.safe_load(path.read_text())
+    raw["axes"]["rate"] = [0.3, 0.6]
+    for cell in raw["cells"]:
+        cell["labels"]["rate"] = float(cell["labels"]["rate"])
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    assert call("table", sweep) == before
