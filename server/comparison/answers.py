@@ -52,7 +52,7 @@ def read_answers(directory: Path, target: str, classes: int) -> Answers:
         told = f"expected a target ({', '.join(_COUNTS)}) and classes, found '{target}' and {classes} classes"
         raise DataError(f"{directory / 'manifest.json'}: {told}")
     if not path.is_file():
-        raise DataError(f"{path} is not there; it is needed to resample what a run said of its test samples")
+        raise DataError(f"a cell's {FILE} is not there, of which differences are resampled")
     try:
         return _counted(_scored(pq.read_table(path)), _COUNTS[target], classes)
     except (OSError, pa.ArrowException, ValueError, IndexError, KeyError, TypeError) as error:

@@ -65,7 +65,7 @@ def _ranked(grid: Grid, layout: Layout) -> Grid:
 
 def _compared(grid: Grid, layout: Layout, results: Sequence[Result], differences: Differences) -> Grid:
     """Differences from the baseline; the contenders of a family are one family of Holm's, too."""
-    reasons: list[str] = []
+    reasons: dict[str, list[str]] = {}
     for family in _families(grid, layout):
         found: Family = {}
         for key, entry in family.items():
@@ -76,9 +76,9 @@ def _compared(grid: Grid, layout: Layout, results: Sequence[Result], differences
                 difference = differences.between(entry.results, having(results, base), grid.metric)
                 found[key] = replace(entry, difference=difference)
             except DataError as error:
-                reasons.append(f"{title(entry)}: {error}")
+                reasons.setdefault(str(error), []).append(title(entry))
         grid = grid.changed({**found, **_adjusted(found, layout)})
-    return replace(grid, notes=(*grid.notes, *reasons))
+    return replace(grid, notes=tuple(f"No difference of {'; '.join(of)}: {why}." for why, of in reasons.items()))
 
 
 def _adjusted(compared: Family, layout: Layout) -> Family:

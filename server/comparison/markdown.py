@@ -31,4 +31,5 @@ def _marked(text: Text) -> str:
 
 
 def _escaped(words: str) -> str:
-    return re.sub(r"([\\`*_|])", r"\\\1", words).replace("&", "&amp;").replace("<", "&lt;")
+    # an underscore inside a word is one, and stays as people copy it
+    return re.sub(r"([\\`*|]|(?<!\w)_|_(?!\w))", r"\\\1", words).replace("&", "&amp;").replace("<", "&lt;")

@@ -74,7 +74,7 @@ def test_two_runs_were_asked_the_same_if_ids_groups_and_labels_are_the_same(rows
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda path: path.unlink(), "is not there; it is needed to resample"),
+        (lambda path: path.unlink(), "predictions.parquet is not there, of which"),
         (lambda path: path.write_bytes(b"PAR1 no"), "is damaged: "),
         (lambda path: pd.DataFrame({"id": [1]}).to_parquet(path), "is damaged: "),
         (

@@ -187,7 +187,7 @@ ODD = Sheet("50% of <a|b>_1", ["a_b", "x & y"], ODD_ROWS, ["$5 #1 {} \\|"])
 
 def test_markdown_of_odd_characters():
     assert markdown.render([ODD], ["n*"]).splitlines() == [
-        r"### 50% of &lt;a\|b>\_1", "", r"| a\_b | x &amp; y |", "| --- | ---: |", r"| [z\* | **1 ± 2** |",
+        r"### 50% of &lt;a\|b>\_1", "", r"| a_b | x &amp; y |", "| --- | ---: |", r"| [z\* | **1 ± 2** |",
         r"| q\` | <ins>–</ins> |", "", r"$5 #1 {} \\\|", "", r"n\*",
     ]  # fmt: skip
 
@@ -225,7 +225,7 @@ def test_what_is_wrong_with_a_cells_files_is_told_and_costs_its_own_fields_alone
     assert (code, err) == (0, "")
     assert "Complete, and without this score: mask-0.3-1." in out
     assert "A mean over fewer seeds (n) is beside means over others." in out
-    assert "recovery=zero, rate=0.3: " in out
+    assert "No difference of recovery=zero, rate=0.3: " in out
     assert "manifest.json: expected a target (multiclass, multilabel) and classes, found 'multiclass' and 0" in out
     assert "| zero | 0.6 |" in out
 
