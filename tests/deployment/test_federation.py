@@ -125,8 +125,10 @@ def test_the_run_goes_on_without_its_command_until_it_is_stopped(federation, fol
     assert command.wait(30) == 130
     [run_id] = re.findall(r"submitted as run (\d+)", heard.text())
     wait_until("its last words", lambda: f"the run goes on. Watch it: fedrecon follow {run_id}" in heard.text(), 10)
-    wait_until("round 1 is over", lambda: in_round(tmp_path / "run", 2), 120)
-    federation.command("stop", run_id, "--superlink", "hospitals")
+    try:
+        wait_until("round 1 is over", lambda: in_round(tmp_path / "run", 2), 300)
+    finally:  # or it would go on beside all tests that follow
+        federation.command("stop", run_id, "--superlink", "hospitals")
     assert "finished:stopped" in federation.command("runs", "--superlink", "hospitals")
     with pytest.raises(AssertionError, match=f"run {run_id} was stopped"):
         federation.command("follow", run_id, "--superlink", "hospitals")
