@@ -17,8 +17,6 @@ from server.sweep.record import read_sweep
 from server.sweep.table import Table
 from tests.toys.sweep_results import asked, right_with, write_results
 
-pytestmark = pytest.mark.quick
-
 AXES = {"recovery": ["zero", "mask", "oracle"], "rate": ["0.3", "0.6"], "seed": ["1", "2", "3"]}
 SMALL = {**AXES, "rate": ["0.3"]}
 CHANCE = {"zero": 0.2, "mask": 0.5, "oracle": 0.9}

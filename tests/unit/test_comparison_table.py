@@ -11,8 +11,6 @@ from server.comparison.sheets import Sheet, Text
 from tests.toys.command import caller, refused
 from tests.toys.sweep_results import right_with, write_results
 
-pytestmark = pytest.mark.quick
-
 AXES = {"recovery": ["zero", "mask"], "rate": ["0.3", "0.6"], "seed": ["1", "2"]}
 TABLE = {"rows": ["recovery"], "columns": ["rate"], "metrics": ["accuracy"], "baseline": {"recovery": "mask"}}
 

@@ -17,8 +17,6 @@ from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import read_group
 from tests.toys.federation import save_toy_model, toy_recovery
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.fixture
 def folder(tmp_path) -> Path:

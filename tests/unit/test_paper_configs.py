@@ -16,7 +16,6 @@ from server.sweep.definition import read_definition
 
 discover((*CORE_PACKAGES, "strategies"))
 
-pytestmark = pytest.mark.quick
 PAPER = Path(__file__).resolve().parents[2] / "configs" / "paper"
 REFERENCE = PAPER / "reference"
 BIG = sorted(path for path in PAPER.glob("*.yaml") if not path.stem.endswith("_small"))

@@ -15,8 +15,6 @@ from fedrecon_core.seeding import torch_stream
 from fedrecon_core.state import mapping_group, read_group
 from tests.toys.federation import NAMES, MemoryShelf, everything, toy_recovery, toy_site
 
-pytestmark = pytest.mark.quick
-
 PHASES = ("generator", "mapping", "task")
 
 

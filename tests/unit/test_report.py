@@ -21,8 +21,6 @@ from server.report.tables import final_table
 from tests.toys.pages import Page
 from tests.toys.reported_run import FAILED, SITES, site_line, write_run
 
-pytestmark = pytest.mark.quick
-
 
 def report(directory: Path) -> Page:
     return Page(write_report(directory).read_text(encoding="utf-8"))

@@ -26,8 +26,6 @@ from strategies.code_hash import code_hash
 from tests.toys.federation import toy_settings
 from tests.toys.sweeps import write_sweep
 
-pytestmark = pytest.mark.quick
-
 TABLE = {"rows": ["recovery"], "metrics": ["uar"]}
 
 

@@ -21,8 +21,6 @@ from tests.toys.pages import Page
 from tests.toys.sweep_results import right_with, write_results
 from tests.toys.sweeps import write_sweep
 
-pytestmark = pytest.mark.quick
-
 AXES = {"recovery": ["zero", "mask"], "rate": ["0.3", "0.6"], "seed": ["1", "2"]}
 TABLE = {"rows": ["recovery"], "columns": ["rate"], "metrics": ["accuracy"], "baseline": {"recovery": "mask"}}
 
