@@ -45,7 +45,8 @@ def read_published(path: Path, axes: Iterable[str]) -> list[Published]:
             _check_header(path, reader.fieldnames or (), tuple(axes))
             found = [_read(path, reader.line_num, row) for row in reader]
     except OSError as error:
-        raise DataError(f"{path}: the published values cannot be read: {error.strerror}; reference=null is without") from None
+        told = "`--set reference=null` shows the results without them"
+        raise DataError(f"{path}: the published values cannot be read: {error.strerror}; {told}") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no CSV: {error}") from None
     _refuse_twice(path, found)
