@@ -78,7 +78,7 @@ def _compared(grid: Grid, layout: Layout, results: Sequence[Result], differences
             except DataError as error:
                 reasons.setdefault(str(error), []).append(title(entry))
         grid = grid.changed({**found, **_adjusted(found, layout)})
-    return replace(grid, notes=tuple(f"No difference of {'; '.join(of)}: {why}." for why, of in reasons.items()))
+    return replace(grid, notes=tuple(f"No interval for {'; '.join(of)}: {why}." for why, of in reasons.items()))
 
 
 def _adjusted(compared: Family, layout: Layout) -> Family:

@@ -122,7 +122,7 @@ def _costs(grid: Grid) -> Sheet:
         [*_levels({**grid.rows[row], **grid.columns[column]}), *map(Text, _cost(entry.results))]
         for (row, column), entry in sorted(grid.entries.items())
     ]
-    header = [*axes, "Seeds", "Missing in training", "in test", "Tensor bytes", "Parameters", "Training time"]
+    header = [*axes, "Seeds", "Missing in training", "Missing in test", "Tensor bytes", "Parameters", "Training time"]
     about = [
         "Means over the seeds. Missing: the share of all values of the modalities that were absent in effect. Tensor "
         "bytes: both ways, all sites and rounds."
@@ -151,9 +151,10 @@ def _differences(grid: Grid) -> Sheet:
     header = [*axes, "Difference", "95% interval", "p", "p (Holm)", "Seeds", "Groups"]
     baseline = _named(grid.baseline)
     method = [
-        "Paired by seed. Interval and p are Student's; the variance is that of seeds and that of the groups of test "
-        f"samples (subjects, source images), the latter by {DRAWS} bootstrap draws; of one seed it is that of groups "
-        "alone. Holm's p-values allow for all rivals that are compared."
+        "Paired by seed. Interval and p are Student's, with as many degrees of freedom as the scarcer of seeds and "
+        "groups less one; the variance is that of seeds and that of the groups of test samples (subjects, source "
+        f"images), the latter by {DRAWS} bootstrap draws. Of one seed the interval is that of groups alone, for this "
+        "one training. Holm's p-values allow for all rivals of a column; intervals are not adjusted."
     ]
     title = _title(f"{metric_title(grid.metric)} less that of {baseline}{_points(grid.metric)}", grid.section)
     return Sheet(title, header, rows, [*(method if rows else ()), *grid.notes], len(axes))
@@ -168,9 +169,18 @@ def _difference(grid: Grid, entry: Entry) -> list[str]:
     assert found is not None
     low, high = score(found.low, grid.metric), score(found.high, grid.metric)
     signed = f"{'+' if found.mean > 0 else ''}{score(found.mean, grid.metric)}"
-    return [signed, f"{low} to {high}", f"{found.p:.3f}", _p(found.adjusted), str(found.seeds), count(found.clusters)]
+    return [
+        signed,
+        f"{low} to {high}",
+        _p(found.p, found.seeds),
+        _p(found.adjusted, found.seeds),
+        str(found.seeds),
+        count(found.clusters),
+    ]
 
 
-def _p(value: float | None) -> str:
-    """A bound has no adjusted one: it is no rival."""
-    return DASH if value is None else f"{value:.3f}"
+def _p(value: float | None, seeds: int) -> str:
+    """None of a single seed, which says nothing of the method; and a bound has no adjusted one: it is no rival."""
+    if value is None or seeds < 2:
+        return DASH
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -10,14 +10,14 @@ from typing import Any
 
 import yaml
 
-from fedrecon_core.errors import UsageError, one_line, words_of
+from fedrecon_core.errors import DataError, UsageError, one_line, words_of
 from server.run_directory import RunDirectory, write_text
 from server.sweep.axes import Axis, without_place
 from server.sweep.cells import SHOWN_DIGITS, Cell
 from server.sweep.definition import Definition
 from server.sweep.exchange import finish_exchanges
 from server.sweep.identity import written_root, written_sha256
-from server.sweep.record import CELLS, LOG, REFERENCE, SWEEP, State, ending, status_of
+from server.sweep.record import CELLS, LOG, REFERENCE, SWEEP, State, ending, read_sweep, status_of
 from server.sweep.table import Table
 from strategies.code_hash import code_hash
 
@@ -154,7 +154,9 @@ class SweepDirectory:
         return float(seconds) if isinstance(seconds, int | float) else None
 
     def record(self, definition: Definition, cells: Sequence[Cell], settings: Sequence[str]) -> None:
-        """Write ``sweep.yaml``: the definition, resolved into labels and cells."""
+        """Write ``sweep.yaml``: the definition, resolved into labels and cells. ``UsageError`` where another sweep's
+        stands: its cells would be in no table any more."""
+        self._refuse_another(definition.name)
         plain: dict[str, Any] = {
             "name": definition.name,
             "axes": definition.labels,
@@ -168,6 +170,14 @@ class SweepDirectory:
             ],
         }
         write_text(self.path / SWEEP, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+    def _refuse_another(self, name: str) -> None:
+        try:
+            found = read_sweep(self.path).name
+        except DataError:  # none yet, or a damaged one, which is written anew
+            return
+        if found != name:
+            raise UsageError(f"--out {self.path} holds the sweep '{found}', and this one is '{name}'; choose another")
 
     def _table(self, table: Table | None) -> dict[str, Any] | None:
         """What is written of the section: published values go along with the results, wherever those are copied."""

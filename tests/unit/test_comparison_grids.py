@@ -192,7 +192,7 @@ def test_where_predictions_do_not_allow_a_difference_the_reason_is_told(tmp_path
     layout = laid_out(Table(baseline={"recovery": "mask"}), record.axes, ("accuracy",))
     (grid,) = grids(layout, read_results(record), [])
     (note,) = grid.notes
-    assert note.startswith("No difference of recovery=zero, rate=0.3: ")
+    assert note.startswith("No interval for recovery=zero, rate=0.3: ")
     assert re.search(words, note)
     assert grid.entries[0, 0].difference is None
     other = grid.entries[2, 0].difference

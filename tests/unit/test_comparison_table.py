@@ -223,7 +223,7 @@ def test_what_is_wrong_with_a_cells_files_is_told_and_costs_its_own_fields_alone
     assert (code, err) == (0, "")
     assert "Complete, and without this score: mask-0.3-1." in out
     assert "A mean over fewer seeds (n) is beside means over others." in out
-    assert "No difference of recovery=zero, rate=0.3: " in out
+    assert "No interval for recovery=zero, rate=0.3: " in out
     assert "manifest.json: expected a target (multiclass, multilabel) and classes, found 'multiclass' and 0" in out
     assert "| zero | 0.6 |" in out
 

@@ -239,6 +239,20 @@ def test_a_sweep_is_read_back_wherever_it_lies(sweep, tmp_path):
     assert [cell.directory for cell in found.cells] == [copy / "cells" / cell.folder for cell in cells]
 
 
+def test_a_directory_of_another_sweep_is_not_taken(sweep):
+    definition, cells, directory = sweep
+    directory.begin(cells[0])
+    directory.record(definition, cells, [])
+    before = (directory.path / "sweep.yaml").read_bytes()
+    other = definition.model_copy(update={"name": "other"})
+    with pytest.raises(UsageError, match=r"--out .* holds the sweep 'tiny', and this one is 'other'; choose another"):
+        directory.record(other, cells, [])
+    assert (directory.path / "sweep.yaml").read_bytes() == before
+    (directory.path / "sweep.yaml").write_text("[")
+    directory.record(other, cells, [])
+    assert read_sweep(directory.path).name == "other"
+
+
 def test_what_is_no_sweep_is_told_in_one_line(tmp_path):
     with pytest.raises(DataError, match=r"expected the directory of a sweep, with sweep\.yaml in it"):
         read_sweep(tmp_path)
