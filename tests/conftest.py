@@ -1,5 +1,6 @@
 """Fixtures and marks for every test."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 
 from fedrecon_core.registry import CORE_PACKAGES, discover
 
+# What a shell starts in the background ignores Ctrl-C, and so would every command that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # results equal bit for bit only with one thread, and small models are faster
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
