@@ -11,6 +11,7 @@ import typer
 from fedrecon_core.errors import UsageError
 from server.comparison import latex, long_table, markdown
 from server.comparison.grids import Grid
+from server.comparison.layout import named
 from server.comparison.material import gather
 from server.comparison.sheets import sheets
 from server.report.formats import listing, plural
@@ -40,8 +41,8 @@ def _left_out(record: SweepRecord) -> list[str]:
     others = [cell for cell in record.cells if cell.status is not State.COMPLETE]
     if not others:
         return []
-    named = listing([f"{', '.join(f'{k} {v}' for k, v in cell.labels.items())} ({cell.status})" for cell in others])
-    return [f"Left out, not complete: {len(others)} of {plural(len(record.cells), 'cell')}: {named}."]
+    which = listing([f"{named(cell.labels)} ({cell.status})" for cell in others])
+    return [f"Left out, not complete: {len(others)} of {plural(len(record.cells), 'cell')}: {which}."]
 
 
 def _write(folder: Path, found: Sequence[Grid], text: str) -> None:

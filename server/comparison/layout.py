@@ -14,6 +14,11 @@ Labels = Mapping[str, str]
 """Axis -> level."""
 
 
+def named(labels: Labels) -> str:
+    """``alpha 0.1, strategy fedavg``."""
+    return ", ".join(f"{axis} {level}" for axis, level in labels.items())
+
+
 @dataclass(frozen=True)
 class Layout:
     """A table section with all that it leaves open decided. Each combination of levels of the axes in ``sections`` has

@@ -54,8 +54,8 @@ def _result(labels: Mapping[str, str], directory: Path) -> Result:
         missing=_missing(manifest),
         target=str(manifest.get("target") or ""),
         classes=len(entries(manifest.get("classes"))),
-        bytes=_sum([result.get("bytes_down"), result.get("bytes_up")]),
-        parameters=_sum(list(mapping(manifest.get("parameters")).values())),
+        bytes=total([number(result.get(key)) for key in ("bytes_down", "bytes_up")]),
+        parameters=total([number(count) for count in mapping(manifest.get("parameters")).values()]),
         train_seconds=number(result.get("train_seconds")),
         select=_select(directory),
     )
@@ -87,8 +87,7 @@ def _missing(manifest: Mapping[str, Any]) -> dict[str, float]:
     return {split: fmean(found.values()) for split, found in rates.items() if found}
 
 
-def _sum(values: list[Any]) -> float | None:
-    """Nothing where one of them is not known: a part is no sum."""
-    found = [number(value) for value in values]
-    known = [value for value in found if value is not None]
-    return sum(known) if known and len(known) == len(found) else None
+def total(values: Sequence[float | None]) -> float | None:
+    """Their sum; nothing where one of them is not known: a part is no sum."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from server.comparison.bootstrap import DRAWS
 from server.comparison.grids import Entry, Grid
-from server.comparison.layout import Labels
+from server.comparison.layout import Labels, named
 from server.comparison.results import Result, mean
 from server.report.formats import DASH, count, percent, seconds, size
 from server.report.summary import TITLES
@@ -57,23 +57,23 @@ def metric_title(metric: str) -> str:
     return TITLES.get(metric, metric.capitalize())
 
 
+def metric_label(metric: str) -> str:
+    """The metric with its unit."""
+    return f"{metric_title(metric)}{'' if metric == LOSS else ' (%)'}"
+
+
 def _title(what: str, section: Labels) -> str:
-    told = ", ".join(f"{axis} {level}" for axis, level in section.items())
-    return f"{what}: {told}" if told else what
-
-
-def _unit(metric: str) -> str:
-    return "" if metric == LOSS else " (%)"
+    return f"{what}: {named(section)}" if section else what
 
 
 def _scores(grid: Grid) -> Sheet:
     most = max(len(entry.scores) for entry in grid.entries.values())
-    header = [*_axes(grid.rows), *(_named(column) or metric_title(grid.metric) for column in grid.columns)]
+    header = [*_axes(grid.rows), *(named(column) or metric_title(grid.metric) for column in grid.columns)]
     rows = [
         [*_levels(row), *(_field(grid, (down, across), most) for across in range(len(grid.columns)))]
         for down, row in enumerate(grid.rows)
     ]
-    title = _title(metric_title(grid.metric) + _unit(grid.metric), grid.section)
+    title = _title(metric_label(grid.metric), grid.section)
     return Sheet(title, header, rows, _told(grid, most), _left(grid))
 
 
@@ -100,10 +100,6 @@ def _axes(rows: Sequence[Labels]) -> list[str]:
 
 def _levels(labels: Labels) -> list[Text]:
     return [Text(level) for level in labels.values()]
-
-
-def _named(labels: Labels) -> str:
-    return ", ".join(f"{axis} {level}" for axis, level in labels.items())
 
 
 def _field(grid: Grid, key: tuple[int, int], most: int) -> Text:
@@ -149,7 +145,7 @@ def _differences(grid: Grid) -> Sheet:
         if entry.difference is not None
     ]
     header = [*axes, "Difference", "95% interval", "p", "p (Holm)", "Seeds", "Groups"]
-    baseline = _named(grid.baseline)
+    baseline = named(grid.baseline)
     method = [
         "Paired by seed. Interval and p are Student's, with as many degrees of freedom as the scarcer of seeds and "
         "groups less one; the variance is that of seeds and that of the groups of test samples (subjects, source "

@@ -18,11 +18,11 @@ from server.comparison.figures.style import (
     height,
     levels,
     look,
-    metric_label,
-    told,
 )
 from server.comparison.grids import Entry, Grid
+from server.comparison.layout import named
 from server.comparison.material import Material
+from server.comparison.sheets import metric_label
 
 GROUP = 0.8
 """Width of a group of bars; groups stand at a distance of one."""
@@ -56,7 +56,7 @@ def draw(grid: Grid) -> Any:
     axes.set_ylabel(metric_label(grid.metric))
     axes.grid(axis="x", visible=False)
     if grid.section:
-        axes.set_title(told(grid.section))
+        axes.set_title(named(grid.section))
     legend.put(figure, handles)
     return figure
 

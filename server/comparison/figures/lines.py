@@ -19,13 +19,12 @@ from server.comparison.figures.style import (
     height,
     levels,
     look,
-    metric_label,
-    told,
 )
 from server.comparison.grids import Entry, Grid
-from server.comparison.layout import Layout
+from server.comparison.layout import Layout, named
 from server.comparison.material import Material
 from server.comparison.results import mean
+from server.comparison.sheets import metric_label
 from server.report.formats import percent
 
 NARROW = 0.02
@@ -106,7 +105,7 @@ def draw(grid: Grid, axis: str) -> Any:
     _across(axes, grid, axis)
     axes.set_ylabel(metric_label(grid.metric))
     if grid.section:
-        axes.set_title(told(grid.section))
+        axes.set_title(named(grid.section))
     legend.put(figure, handles)
     return figure
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from fedrecon_core.errors import DataError
 from server.comparison.figures.drawing import Drawing
-from server.comparison.figures.style import COLUMN, GREY, LETTER, LINE, PAGE, legend_columns, look, short, told
-from server.comparison.layout import Labels
+from server.comparison.figures.style import COLUMN, GREY, LETTER, LINE, PAGE, legend_columns, look, short
+from server.comparison.layout import Labels, named
 from server.comparison.material import Material
 from server.report.formats import count
 from server.report.reader import RunRecord, entries, mapping, number, read_run
@@ -101,7 +101,7 @@ def draw(allocation: Allocation) -> Any:
     if some:
         handles += _strip(axes[1], allocation)
     _across(axes[-1], names)
-    figure.suptitle(short(told(allocation.labels), int((width - 0.2) / LETTER)))
+    figure.suptitle(short(named(allocation.labels), int((width - 0.2) / LETTER)))
     columns = legend_columns([handle.get_label() for handle in handles], width)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, scatteryoffsets=[0.5], labelspacing=0.9)
     return figure

@@ -12,7 +12,6 @@ from typing import Any
 
 from fedrecon_core.disk import replace_file
 from server.comparison.layout import Labels
-from server.comparison.sheets import metric_title
 from server.sweep.table import LOSS
 
 COLUMN, PAGE = 3.4, 7.0
@@ -106,19 +105,9 @@ def height(metric: str) -> float:
     return 1.0 if metric == LOSS else 100.0
 
 
-def metric_label(metric: str) -> str:
-    """The metric with its unit, for an axis."""
-    return f"{metric_title(metric)}{'' if metric == LOSS else ' (%)'}"
-
-
 def levels(labels: Labels) -> str:
     """``mask, fedavg``: the levels alone, where their axes are told elsewhere."""
     return ", ".join(labels.values())
-
-
-def told(labels: Labels) -> str:
-    """``alpha 0.1, strategy fedavg``."""
-    return ", ".join(f"{axis} {level}" for axis, level in labels.items())
 
 
 def short(name: str, longest: int = LONGEST) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 
 from server.comparison.figures.lines import as_number, crowded, fits_lines, series_of
-from server.comparison.figures.style import levels, told
+from server.comparison.figures.style import levels
 from server.comparison.grids import Entry, Grid
-from server.comparison.layout import Labels
+from server.comparison.layout import Labels, named
 from server.comparison.page.view import View
 from server.comparison.sheets import metric_title, score
 from server.report.charts import Across, Series, line_chart
@@ -109,12 +109,12 @@ def _rounds(title: str, drawn: Sequence[Series], written: Callable[[float], str]
     columns = [dict(one.points) for one in drawn]
     rounds = sorted({turn for column in columns for turn in column})
     rows = [[count(turn), *(written(c[turn]) if turn in c else None for c in columns)] for turn in rounds]
-    named = table(f"Validation, {title}, by round", ["Round", *(one.name for one in drawn)], rows)
-    return unfold("The numbers behind the curves", named)
+    shown = table(f"Validation, {title}, by round", ["Round", *(one.name for one in drawn)], rows)
+    return unfold("The numbers behind the curves", shown)
 
 
 def _title(grid: Grid, column: Labels) -> str:
-    where = told({**grid.section, **column})
+    where = named({**grid.section, **column})
     return f"{metric_title(grid.metric)}{f': {where}' if where else ''}"
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from server.comparison.page.view import View
-from server.comparison.results import Result
+from server.comparison.results import Result, total
 from server.report.formats import count, listing, plural, seconds, size
 from server.report.markup import Markup, joined, paragraph, tag
 from server.report.reader import number
@@ -47,24 +47,18 @@ def _story(view: View) -> Iterator[str | Markup]:
 
 def tiles(view: View) -> Markup:
     """How many cells stand how, and what those that are complete cost together."""
-    total = len(view.record.cells)
+    every = len(view.record.cells)
     shown = [_tile(state.capitalize(), count(len(view.having(state))), _MEANINGS[state]) for state in State]
-    shown[0] = _tile("Complete", f"{len(view.having(State.COMPLETE))} of {total}", _MEANINGS[State.COMPLETE])
+    shown[0] = _tile("Complete", f"{len(view.having(State.COMPLETE))} of {every}", _MEANINGS[State.COMPLETE])
     told = "of the complete cells, one after the other"
-    shown.append(_tile("Whole time", seconds(_sum([_wall(result) for result in view.results])), told))
-    sent = _sum([result.bytes for result in view.results])
+    shown.append(_tile("Whole time", seconds(total([_wall(result) for result in view.results])), told))
+    sent = total([result.bytes for result in view.results])
     shown.append(_tile("Tensor bytes", size(sent), "both ways, of all complete cells"))
     return tag("dl", *shown, class_="tiles")
 
 
 def _wall(result: Result) -> float | None:
     return number(ending(result.directory).get("wall_seconds"))
-
-
-def _sum(values: Sequence[float | None]) -> float | None:
-    """Nothing where one is not known: a part is no sum."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known and len(known) == len(values) else None
 
 
 def _tile(name: str, figure: str, hint: str) -> Markup:

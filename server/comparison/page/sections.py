@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from server.comparison.grids import Entry, Grid
-from server.comparison.layout import Labels
+from server.comparison.layout import Labels, named
 from server.comparison.page.view import View, entries_of, link
 from server.comparison.results import mean
 from server.comparison.sheets import Sheet, Text, metric_title, score, sheets
@@ -56,7 +56,7 @@ def costs(view: View) -> Markup:
 
 
 def _costs(grid: Grid, most: Sequence[float]) -> Iterator[Markup]:
-    title = _named(grid.section)
+    title = named(grid.section)
     if title:
         yield tag("h3", title)
     rows = [[*_levels(labels), *_bars(labels, entry, most)] for labels, entry in entries_of(grid)]
@@ -73,7 +73,7 @@ def _levels(labels: Labels) -> list[Child]:
 
 def _bars(labels: Labels, entry: Entry, most: Sequence[float]) -> Iterator[Child]:
     for value, whole, written in zip((_bytes(entry), _seconds(entry)), most, (size, seconds), strict=True):
-        shown = bar([(f"{_named(labels)}: {written(value)}", value or 0.0)], whole)
+        shown = bar([(f"{named(labels)}: {written(value)}", value or 0.0)], whole)
         yield tag("td", shown, class_="wide", data_sort=DASH if value is None else f"{value:.12g}")
         yield written(value)
 
@@ -86,16 +86,12 @@ def _seconds(entry: Entry) -> float | None:
     return mean(entry.results, lambda result: result.train_seconds)
 
 
-def _named(labels: Labels) -> str:
-    return ", ".join(f"{axis} {level}" for axis, level in labels.items())
-
-
 def failures(view: View) -> Markup:
     """The cells that failed, each with its reason and the path of its log."""
     failed = view.having(State.FAILED)
     if not failed:
         return NOTHING
-    rows = [[_named(cell.labels), tag("td", *_reason(cell), class_="text"), _log(view, cell)] for cell in failed]
+    rows = [[named(cell.labels), tag("td", *_reason(cell), class_="text"), _log(view, cell)] for cell in failed]
     about = paragraph(
         *("The same ", tag("code", "fedrecon sweep"), " tries them again."),
         " The log of a cell holds all that its process said.",
