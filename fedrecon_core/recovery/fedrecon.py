@@ -74,7 +74,9 @@ class FreezingParams(Frozen):
 
 class FedReconParams(Params):
     """Every choice of the method. ``weight`` is w, the attention weight of one modality's reconstructions together
-    (0: none are made, which is exactly ``mask``); ``weighting: learned`` starts there and learns it."""
+    (0: none are made, which is exactly ``mask``); ``weighting: learned`` starts there and learns it.
+    ``generator_rounds``: generators train in the first so many rounds (null: in all, Algorithm 1) and are the same
+    everywhere afterwards, so that a mapping is learnt between the very latents that it will be used on."""
 
     name: str = "fedrecon"
     latent: int = Field(default=32, ge=1)
@@ -88,6 +90,7 @@ class FedReconParams(Params):
     sources: Literal["product", "best", "each"] = "product"
     chain: bool = True
     warmup_rounds: int = Field(default=2, ge=0)
+    generator_rounds: int | None = Field(default=None, ge=1)
 
 
 @RECOVERIES.register("fedrecon")
@@ -167,12 +170,13 @@ class FedRecon(Recovery):
         return first
 
     def stages(self, workshop: Workshop) -> list[Stage]:
-        """A generator stage per present modality, a mapping stage per pair, the task stage."""
+        """A generator stage per present modality while generators train, a mapping stage per pair, the task stage."""
         if not self.active:
             return super().stages(workshop)
         latents = LatentCache(workshop)
         held = [name for name in workshop.data.modalities if encoder_group(name) in workshop.groups]
-        generators = [self._generator_stage(name, workshop) for name in held]
+        moving = [] if self._settled(workshop.knowledge) else held
+        generators = [self._generator_stage(name, workshop) for name in moving]
         mappings = [
             self._mapping_stage(source, target, workshop, latents)
             for source, target in self._pairs(held)
@@ -232,6 +236,10 @@ class FedRecon(Recovery):
 
     def _tokens(self, knowledge: Knowledge) -> bool:
         return self.active and knowledge.round > int(self.params.warmup_rounds)
+
+    def _settled(self, knowledge: Knowledge) -> bool:
+        last = self.params.generator_rounds
+        return last is not None and knowledge.round > int(last)
 
     def _local(self, workshop: Workshop) -> set[str]:
         """A local mapping counts only if it trained in this round: otherwise the encoder moved away from it."""

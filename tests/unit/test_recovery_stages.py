@@ -343,6 +343,28 @@ def test_a_site_without_what_it_lacks_trains_like_mask_until_tokens_come():
     assert "task.extractor.steps" not in fedrecon.groups
 
 
+def test_generators_that_have_settled_stay_as_they_are_and_mappings_go_on():
+    recovery = toy_recovery({"name": "fedrecon", "generator_rounds": 2})
+    last, settled = (train(job_of(recovery, round_=round_)) for round_ in (2, 3))
+    generators = {name for name in last.groups if name.startswith("generator.")}
+    assert len(generators) == 2 * len(NAMES)
+    assert set(last.groups) - set(settled.groups) == generators  # not sent again, since nothing changed them
+    assert {name for name in settled.groups if name.startswith("mapping.")} == {
+        mapping_group(a, b) for a in NAMES for b in NAMES if a != b
+    }
+    assert not any(report.name.startswith("generator.") for report in settled.stages)
+
+
+def test_settled_generators_leave_frozen_and_local_reconstructions_by_the_same_decoder():
+    """What a mapping is trained on after that is what the received generators encode."""
+    recovery = toy_recovery({"name": "fedrecon", "generator_rounds": 1})
+    job = job_of(recovery, round_=2)
+    modules = recovery.build(job.plan.download)
+    train_locally(job, modules)
+    for name in (group for group in modules if group.startswith("generator.")):
+        assert all(torch.equal(t, job.received[name][key]) for key, t in read_group(modules[name]).items())
+
+
 class Watching(LocalHook):
     """Writes down what it is told, and holds back the extractor of ``picture``."""
 
