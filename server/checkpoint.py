@@ -50,6 +50,7 @@ class Training:
     bytes_up: int = 0
     wire_bytes: int = 0
     train_seconds: float = 0.0
+    train_processor_seconds: float | None = 0.0
     wall_seconds: float = 0.0
 
 
@@ -120,7 +121,8 @@ def load_newest(folder: Path) -> Training | None:
         part, group = key.split("/", 1)
         parts[part][group] = state
     parts["statistics"] = {name: Statistics(**values) for name, values in parts["statistics"].items()}
-    return Training(**{**plain, "best": Best(**plain["best"])}, **parts)
+    unknown = {"train_processor_seconds": None}  # of a checkpoint from before it was measured
+    return Training(**{**unknown, **plain, "best": Best(**plain["best"])}, **parts)
 
 
 def manifest_of(model: Mapping[str, State]) -> dict[str, int]:

@@ -158,6 +158,8 @@ class Rounds:
         lines = site_lines(round_, attempt, sent, replies, self.started.federation)
         self.training.bytes_down += sum(line["bytes_down"] for line in lines)
         self.training.bytes_up += sum(line.get("bytes_up", 0) for line in lines)
+        if self.training.train_processor_seconds is not None:
+            self.training.train_processor_seconds += sum(line.get("processor_seconds", 0.0) for line in lines)
         self._samples = sum(line["samples"] for line in lines if line["status"] == "ok")
         self.directory.append("sites.jsonl", lines)
         if replies.failures:
@@ -229,6 +231,7 @@ class Rounds:
             "bytes_up": training.bytes_up,
             "wire_bytes": self.meter.total,
             "train_seconds": training.train_seconds,
+            "train_processor_seconds": training.train_processor_seconds,
             "wall_seconds": self._wall_seconds(),
         }
 

@@ -18,6 +18,9 @@ from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS, SPLITS, DatasetSpec
 from strategies import messages
 from strategies.messages import Identity, SiteInfo, TrainReply
 
+TIMES = ("total", "processor")
+"""What every reply tells, and a run's result adds up."""
+
 
 def read_description(reply: Message) -> SiteInfo | str:
     """What a site says of itself, or what is wrong with it."""
@@ -129,6 +132,10 @@ def _count_fault(found: TrainReply, group: str, samples: int) -> str | None:
 
 def _number_fault(found: TrainReply) -> str | None:
     """Losses may diverge and are only shown; a mapping's quality weighs sources at every site."""
+    for name in dict.fromkeys((*TIMES, *found.seconds)):
+        seconds = found.seconds.get(name, math.nan)
+        if not (math.isfinite(seconds) and seconds >= 0):
+            return f"expected seconds of at least 0 as its time ({name}), found {found.seconds.get(name)}"
     stray = sorted(set(found.quality) - set(found.groups))
     if stray:
         return f"a quality of {', '.join(stray)}, which it did not upload"

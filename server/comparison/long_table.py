@@ -17,6 +17,7 @@ _COSTS: dict[str, Callable[[Result], float | None]] = {
     "tensor_bytes": lambda result: result.bytes,
     "parameters": lambda result: result.parameters,
     "train_seconds": lambda result: result.train_seconds,
+    "train_processor_seconds": lambda result: result.processor_seconds,
 }
 COLUMNS = (
     *("metric", "seeds", "mean", "deviation", "place", "published", "published_deviation", "published_source"),

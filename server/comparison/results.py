@@ -19,7 +19,8 @@ from server.sweep.record import State, SweepRecord, ending
 @dataclass(frozen=True)
 class Result:
     """One complete cell. ``labels``: axis -> level. ``missing``: split -> share of the values that were missing, the
-    mean over the modalities. ``bytes``: of tensors, both ways; ``parameters``: of all groups; None where unknown."""
+    mean over the modalities. ``bytes``: of tensors, both ways; ``parameters``: of all groups; ``train_seconds`` and
+    ``processor_seconds``: of training, by the clock and of the sites' processors; None where unknown."""
 
     labels: Mapping[str, str]
     directory: Path
@@ -30,6 +31,7 @@ class Result:
     bytes: float | None = None
     parameters: float | None = None
     train_seconds: float | None = None
+    processor_seconds: float | None = None
     select: str = ""
     """The metric that chose the best round: without other word its score is what the run is about."""
 
@@ -57,6 +59,7 @@ def _result(labels: Mapping[str, str], directory: Path) -> Result:
         bytes=total([number(result.get(key)) for key in ("bytes_down", "bytes_up")]),
         parameters=total([number(count) for count in mapping(manifest.get("parameters")).values()]),
         train_seconds=number(result.get("train_seconds")),
+        processor_seconds=number(result.get("train_processor_seconds")),
         select=_select(directory),
     )
 

@@ -9,7 +9,8 @@ from server.comparison.bootstrap import DRAWS
 from server.comparison.grids import Entry, Grid
 from server.comparison.layout import Labels, named
 from server.comparison.results import Result, mean
-from server.report.formats import DASH, count, percent, seconds, size
+from server.comparison.spent import Spent, spent
+from server.report.formats import DASH, count, percent, size
 from server.report.summary import TITLES
 from server.sweep.table import LOSS
 
@@ -114,26 +115,27 @@ def _field(grid: Grid, key: tuple[int, int], most: int) -> Text:
 
 def _costs(grid: Grid) -> Sheet:
     axes = [*_axes(grid.rows), *_axes(grid.columns)]
+    time = spent([result for entry in grid.entries.values() for result in entry.results])
     rows = [
-        [*_levels({**grid.rows[row], **grid.columns[column]}), *map(Text, _cost(entry.results))]
+        [*_levels({**grid.rows[row], **grid.columns[column]}), *map(Text, _cost(entry.results, time))]
         for (row, column), entry in sorted(grid.entries.items())
     ]
-    header = [*axes, "Seeds", "Missing in training", "Missing in test", "Tensor bytes", "Parameters", "Training time"]
+    header = [*axes, "Seeds", "Missing in training", "Missing in test", "Tensor bytes", "Parameters", time.head]
     about = [
         "Means over the seeds. Missing: the share of all values of the modalities that were absent in effect. Tensor "
-        "bytes: both ways, all sites and rounds."
+        f"bytes: both ways, all sites and rounds. {time.about}"
     ]
     return Sheet(_title("What the scores cost", grid.section), header, rows, about, len(axes))
 
 
-def _cost(results: Sequence[Result]) -> list[str]:
+def _cost(results: Sequence[Result], time: Spent) -> list[str]:
     return [
         str(len(results)),
         percent(mean(results, lambda result: result.missing.get("train"))),
         percent(mean(results, lambda result: result.missing.get("test"))),
         size(mean(results, lambda result: result.bytes)),
         count(mean(results, lambda result: result.parameters)),
-        seconds(mean(results, lambda result: result.train_seconds)),
+        time.written(mean(results, time.of)),
     ]
 
 

@@ -82,10 +82,15 @@ def tiles(record: RunRecord) -> Markup:
     hint += f" ({count(planned)} planned)" if planned not in (None, done) else ""
     shown.append(_tile("Best round", count(best), hint))
     shown += [_saving(record, "down", "Download saved"), _saving(record, "up", "Upload saved")]
-    trained = number(record.result.get("train_seconds"))
-    whole = seconds(number(record.result.get("wall_seconds")))
-    shown.append(_tile("Time", whole, f"{seconds(trained)} of it in training" if trained is not None else ""))
+    shown.append(_tile("Time", seconds(number(record.result.get("wall_seconds"))), _training(record)))
     return tag("dl", *shown, class_="tiles")
+
+
+def _training(record: RunRecord) -> str:
+    """What of the time was training, by the clock and, where it was measured, of the sites' processors."""
+    trained, worked = (number(record.result.get(f"train_{kind}")) for kind in ("seconds", "processor_seconds"))
+    told = f"{seconds(trained)} of it in training" if trained is not None else ""
+    return f"{told}; {seconds(worked)} of processor time at the sites" if told and worked is not None else told
 
 
 def _several(record: RunRecord) -> bool:

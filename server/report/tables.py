@@ -34,6 +34,7 @@ def _rows(record: RunRecord) -> Iterator[tuple[str, str]]:
     yield "Downloaded by the sites", _sent(record, "down")
     yield "Uploaded by the sites", _sent(record, "up")
     yield "Training time", seconds(number(record.result.get("train_seconds")))
+    yield "Processor time of it", seconds(number(record.result.get("train_processor_seconds")))
     yield "Whole time", seconds(number(record.result.get("wall_seconds")))
 
 

@@ -26,14 +26,15 @@ class TrainReply:
     kept: bool
 
 
-def write_result(result: LocalResult, samples: int, seconds: float) -> RecordDict:
-    """The answer to ``local``: groups, counts, mean loss and seconds per phase."""
+def write_result(result: LocalResult, samples: int, seconds: float, processor: float) -> RecordDict:
+    """The answer to ``local``: groups, counts, mean loss, seconds per phase and ``seconds`` in all by the clock, and
+    those that the ``processor`` worked for it, which what else a machine does leaves as they are."""
     content = RecordDict({group: bundle(pack_group(state)) for group, state in result.groups.items()})
     content["counts"] = MetricRecord(dict(result.counts))
     content["real"] = MetricRecord(dict(result.real))
     content["quality"] = MetricRecord(dict(result.quality))
     content["metrics"] = MetricRecord(_losses(result))
-    content["seconds"] = MetricRecord({**_phase_seconds(result), "total": seconds})
+    content["seconds"] = MetricRecord({**_phase_seconds(result), "total": seconds, "processor": processor})
     content["status"] = ConfigRecord({"ok": True, "samples": samples, "kept": result.kept})
     return content
 

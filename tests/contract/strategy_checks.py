@@ -89,7 +89,7 @@ class Bench:
             beside={group: state for group, state in sent.items() if group.startswith(STRATEGY_GROUPS)},
         )
         result = train_locally(job, self.recovery.build(plan.download))
-        return Message(messages.write_result(result, len(self.data[name]), 0.0), reply_to=message)
+        return Message(messages.write_result(result, len(self.data[name]), 0.0, 0.0), reply_to=message)
 
     def round(self, round_: int, groups: dict[str, State]) -> dict[str, State]:
         """Configure, train every sampled site, aggregate."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fedrecon_core.device import choose_device
 from fedrecon_core.errors import DataError, RunError, UsageError
 from fedrecon_core.inference import load_model
 from fedrecon_core.local.hook import LocalHook
+from fedrecon_core.local.loop import train_locally
 from fedrecon_core.registry import DATASETS, RECOVERIES, STRATEGIES
 from fedrecon_core.state import group_bytes, read_group
 from server.prepare import as_it_lies, claim, load_config, prepare, reopen
@@ -54,6 +56,24 @@ def test_the_run_directory_holds_what_the_design_names(finished: Path) -> None:
     assert {"accuracy", "uar", "macro_f1", "loss", "n"} <= set(result["test"])
     assert len(result["parameters_sha256"]) == len(result["model_sha256"]) == 64
     assert {"bytes_down", "bytes_up", "wall_seconds", "train_seconds"} <= set(result)
+
+
+def test_processor_time_is_that_of_the_sites_and_adds_up_in_the_result(finished: Path) -> None:
+    worked = [line["processor_seconds"] for line in runs.lines(finished, "sites.jsonl")]
+    assert min(worked) > 0
+    assert runs.result(finished)["train_processor_seconds"] == pytest.approx(sum(worked))
+
+
+def test_a_site_that_waits_spends_the_clock_and_no_processor_time(tmp_path: Path, monkeypatch: Any) -> None:
+    def late(*arguments: Any) -> Any:
+        time.sleep(0.5)
+        return train_locally(*arguments)
+
+    monkeypatch.setattr("client.app.train_locally", late)
+    lines = runs.lines(runs.run(tmp_path, runs.settings(rounds=1)), "sites.jsonl")
+    assert len(lines) == 3
+    for line in lines:
+        assert line["total_seconds"] - line["processor_seconds"] > 0.45
 
 
 def test_nothing_in_the_run_directory_is_pickled(finished: Path) -> None:

@@ -98,7 +98,7 @@ class Site:
             beside={group: state for group, state in sent.items() if group.startswith(STRATEGY_GROUPS)},
         )
         result = train_locally(job, {group: Point() for group in received})
-        return SimpleNamespace(content=messages.write_result(result, self.samples, 0.0))
+        return SimpleNamespace(content=messages.write_result(result, self.samples, 0.0, 0.0))
 
     def variate(self, group: str = HEAD) -> np.ndarray:
         """The newest c_i, zero before the first round."""

@@ -34,6 +34,7 @@ def training(round_: int = 3) -> Training:
         bytes_up=7,
         wire_bytes=9,
         train_seconds=1.25,
+        train_processor_seconds=0.75,
     )
 
 
@@ -51,6 +52,15 @@ def test_everything_comes_back(tmp_path):
             for name, tensor in given[group].items():
                 assert torch.equal(found[group][name], tensor)
                 assert found[group][name].dtype == tensor.dtype
+
+
+def test_of_a_checkpoint_that_did_not_measure_it_processor_time_stays_unknown(tmp_path):
+    checkpoint.save(tmp_path, training())
+    path = next(tmp_path.glob("round-*/state.json"))
+    plain = json.loads(path.read_text())
+    del plain["train_processor_seconds"]
+    path.write_text(json.dumps(plain))
+    assert checkpoint.load_newest(tmp_path).train_processor_seconds is None
 
 
 def test_groups_that_are_best_and_current_at_once_are_kept_as_both(tmp_path):

@@ -68,16 +68,35 @@ def test_the_three_files_hold_the_same_table_and_are_the_same_when_made_again(sw
     assert r"\underline{" in tex
 
 
-def test_only_wall_clock_columns_differ_between_two_runs_of_a_sweep(call, tmp_path):
+def tell(path, **fields):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_only_columns_of_time_differ_between_two_runs_of_a_sweep(call, tmp_path):
     for turn, seconds in (("first", 3.0), ("second", 99.0)):
         folder = write_results(tmp_path / turn, AXES, said, **TABLE)
         for path in folder.glob("cells/*/result.json"):
-            path.write_text(json.dumps({**json.loads(path.read_text()), "train_seconds": seconds}))
+            tell(path, train_seconds=seconds, train_processor_seconds=seconds / 2)
         call("table", folder, "--out", tmp_path / turn / "out")
     first, second = (list(csv.DictReader((tmp_path / turn / "out/table.csv").open())) for turn in ("first", "second"))
     assert first != second
     for one, other in zip(first, second, strict=True):
-        assert {k for k in one if one[k] != other[k]} == {"train_seconds"}
+        assert {k for k in one if one[k] != other[k]} == {"train_seconds", "train_processor_seconds"}
+    pages = [(tmp_path / turn / "out/table.md").read_text() for turn in ("first", "second")]
+    assert pages[0] != pages[1]
+    assert len({page.replace("49.5 |", "1.5 |") for page in pages}) == 1
+
+
+def test_processor_time_is_shown_where_every_cell_has_it_and_else_the_clock_with_a_word_on_it(sweep, call):
+    results = list(sweep.glob("cells/*/result.json"))
+    for path in results[1:]:
+        tell(path, train_processor_seconds=1.25)
+    clock = call("table", sweep)[1]
+    assert "Training time (wall clock) |" in clock and "2.5 s |" in clock and "CPU s" not in clock
+    assert f"1 of {len(results)} cells did not measure the processor's" in clock
+    tell(results[0], train_processor_seconds=1.25)
+    processor = call("table", sweep)[1]
+    assert "| CPU s |" in processor and "| 1.25 |" in processor and "wall clock" not in processor
 
 
 def test_the_long_csv_has_every_number_as_it_is(sweep, call, tmp_path):

@@ -58,7 +58,9 @@ def model(seed: int = 0) -> dict[str, dict[str, torch.Tensor]]:
 def reply(groups: dict, samples: int = 10) -> SimpleNamespace:
     """A site's answer: what the strategy reads is its content alone."""
     counts = dict.fromkeys(groups, samples)
-    return SimpleNamespace(content=messages.write_result(LocalResult(groups, counts, counts, {}, []), samples, 0.0))
+    return SimpleNamespace(
+        content=messages.write_result(LocalResult(groups, counts, counts, {}, []), samples, 0.0, 0.0)
+    )
 
 
 def play(server: FedOpt, round_: int, groups: dict, replies: list[dict]) -> dict:

@@ -125,7 +125,7 @@ def test_results():
     ]
     counts = {"task.head": 40, "mapping.a->b": 9}
     result = LocalResult(GROUPS, counts, {"task.head": 30, "mapping.a->b": 9}, {"mapping.a->b": 0.5}, stages)
-    back = messages.read_result(travelled(messages.write_result(result, 40, 2.5)))
+    back = messages.read_result(travelled(messages.write_result(result, 40, 2.5, 2.0)))
     for group, state in GROUPS.items():
         same(messages.unpack_group(back.groups[group]), state)
     assert set(back.groups) == set(GROUPS)
@@ -134,14 +134,14 @@ def test_results():
     assert back.quality == {"mapping.a->b": 0.5}
     assert back.samples == 40
     assert not back.kept
-    assert messages.read_result(travelled(messages.write_result(replace(result, kept=True), 40, 2.5))).kept
+    assert messages.read_result(travelled(messages.write_result(replace(result, kept=True), 40, 2.5, 2.0))).kept
     assert back.metrics == {
         "generator.loss": pytest.approx((2.0 * 10 + 8.0 * 30) / 40),
         "generator.items": 40.0,
         "task.loss": 1.5,
         "task.items": 40.0,
     }
-    assert back.seconds == {"generator": 0.75, "mapping": 0.1, "task": 1.0, "total": 2.5}
+    assert back.seconds == {"generator": 0.75, "mapping": 0.1, "task": 1.0, "total": 2.5, "processor": 2.0}
 
 
 def test_scores():
@@ -227,7 +227,7 @@ def test_bytes_are_those_of_the_tensors():
 
 def test_the_sizes_of_groups_and_a_sites_numbers_are_read_without_opening_an_array():
     result = LocalResult(GROUPS, dict.fromkeys(GROUPS, 3), {"task.head": 2}, {"mapping.a->b": 0.5}, [])
-    content = messages.write_result(result, 4, 1.5)
+    content = messages.write_result(result, 4, 1.5, 1.0)
     read = messages.read_result(content)
     assert messages.group_sizes(content) == {g: messages.record_bytes(record) for g, record in read.groups.items()}
     for group in GROUPS:

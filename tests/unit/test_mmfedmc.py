@@ -306,7 +306,7 @@ def reply(value: float, loss: float, groups=(TASK, HEAD_GROUP, OTHER), count: in
     """A site's answer: what the strategy reads is its content alone."""
     states, counts = {group: {"w": torch.full((2,), value)} for group in groups}, dict.fromkeys(groups, count)
     stages = [StageReport("task", "task", loss, 1, 10, 0.0)]
-    return SimpleNamespace(content=messages.write_result(LocalResult(states, counts, counts, {}, stages), 10, 0.0))
+    return SimpleNamespace(content=messages.write_result(LocalResult(states, counts, counts, {}, stages), 10, 0.0, 0.0))
 
 
 def play(strategy: MmFedMC, replies) -> tuple[dict[str, float], dict]:

@@ -38,7 +38,7 @@ def reply(
     identity: Identity = SITE.identity,
 ) -> Any:
     counts = dict.fromkeys(groups, 5) if counts is None else counts
-    content = messages.write_result(LocalResult(groups, counts, real or {}, quality or {}, []), 5, 0.1)
+    content = messages.write_result(LocalResult(groups, counts, real or {}, quality or {}, []), 5, 0.1, 0.1)
     messages.write_identity(content, identity)
     return SimpleNamespace(content=content)
 
@@ -68,6 +68,20 @@ def test_a_good_reply_has_no_fault() -> None:
 )
 def test_a_bad_reply_is_named(groups: dict[str, Any], counts: dict[str, int] | None, words: str) -> None:
     assert words in str(fault_of(reply(groups, counts), PLAN, CURRENT, SITE))
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize("name", ["total", "processor", "task"])
+def test_a_time_that_would_spoil_a_sum_is_named(name: str, seconds: float) -> None:
+    answer = reply({"task.head": STATE})
+    answer.content["seconds"][name] = seconds
+    assert f"at least 0 as its time ({name}), found {seconds}" in str(fault_of(answer, PLAN, CURRENT, SITE))
+
+
+def test_a_reply_without_its_processor_time_is_named() -> None:
+    answer = reply({"task.head": STATE})
+    del answer.content["seconds"]["processor"]
+    assert "its time (processor), found None" in str(fault_of(answer, PLAN, CURRENT, SITE))
 
 
 def test_a_reply_without_its_records_is_named() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from server.comparison.grids import Entry, Grid
 from server.comparison.layout import Labels, named
 from server.comparison.page.view import View, entries_of, link
-from server.comparison.results import mean
+from server.comparison.results import Result, mean
 from server.comparison.sheets import Sheet, Text, metric_title, score, sheets
+from server.comparison.spent import spent
 from server.report.charts import bar
-from server.report.formats import DASH, percent, plural, seconds, size
+from server.report.formats import DASH, percent, plural, size
 from server.report.markup import Child, Markup, joined, left, paragraph, table, tag, unfold
 from server.report.order import sort_key
 from server.report.page import REPORT
@@ -45,23 +47,35 @@ def _fields(sheet: Sheet, row: Sequence[Text]) -> Iterator[Child]:
             yield tag("td", words, class_=name, data_sort=sort_key(text.words))
 
 
+@dataclass(frozen=True)
+class Scale:
+    """What bars show: a number ``of`` a result, the ``most`` that any row has, and how it is ``written``."""
+
+    of: Callable[[Result], float | None]
+    most: float
+    written: Callable[[float | None], str]
+
+
 def costs(view: View) -> Markup:
     """Bytes and training time of each method, as bars: means over its complete cells."""
-    every = [entry for grid in view.sections for _, entry in entries_of(grid)]
-    most = [max((value or 0.0 for value in map(number_of, every)), default=0.0) for number_of in (_bytes, _seconds)]
-    if not any(most):
+    time = spent(view.results)
+    measures = [(lambda result: result.bytes, size), (time.of, time.written)]
+    every = [entry.results for grid in view.sections for _, entry in entries_of(grid)]
+    scales = [Scale(of, max((mean(own, of) or 0.0 for own in every), default=0.0), as_text) for of, as_text in measures]
+    if not any(scale.most for scale in scales):
         return NOTHING
-    about = "Means over the seeds of a row's complete cells. A full bar is the most that any row has."
-    return joined([paragraph(about), *(part for grid in view.sections for part in _costs(grid, most))])
+    about = f"Means over the seeds of a row's complete cells. A full bar is the most that any row has. {time.about}"
+    parts = [part for grid in view.sections for part in _costs(grid, scales, time.head)]
+    return joined([paragraph(about), *parts])
 
 
-def _costs(grid: Grid, most: Sequence[float]) -> Iterator[Markup]:
+def _costs(grid: Grid, scales: Sequence[Scale], time: str) -> Iterator[Markup]:
     title = named(grid.section)
     if title:
         yield tag("h3", title)
-    rows = [[*_levels(labels), *_bars(labels, entry, most)] for labels, entry in entries_of(grid)]
+    rows = [[*_levels(labels), *_bars(labels, entry, scales)] for labels, entry in entries_of(grid)]
     axes = [*grid.rows[0], *grid.columns[0]]
-    head = [*(axes[:1] or ["Method"]), *map(left, axes[1:]), left("Traffic"), "Bytes", left("Training"), "Time"]
+    head = [*(axes[:1] or ["Method"]), *map(left, axes[1:]), left("Traffic"), "Bytes", left("Training"), time]
     yield table(f"Traffic and training time{f': {title}' if title else ''}", head, rows)
 
 
@@ -71,19 +85,12 @@ def _levels(labels: Labels) -> list[Child]:
     return [first, *(tag("td", level, class_="text") for level in others)]
 
 
-def _bars(labels: Labels, entry: Entry, most: Sequence[float]) -> Iterator[Child]:
-    for value, whole, written in zip((_bytes(entry), _seconds(entry)), most, (size, seconds), strict=True):
-        shown = bar([(f"{named(labels)}: {written(value)}", value or 0.0)], whole)
+def _bars(labels: Labels, entry: Entry, scales: Sequence[Scale]) -> Iterator[Child]:
+    for scale in scales:
+        value = mean(entry.results, scale.of)
+        shown = bar([(f"{named(labels)}: {scale.written(value)}", value or 0.0)], scale.most)
         yield tag("td", shown, class_="wide", data_sort=DASH if value is None else f"{value:.12g}")
-        yield written(value)
-
-
-def _bytes(entry: Entry) -> float | None:
-    return mean(entry.results, lambda result: result.bytes)
-
-
-def _seconds(entry: Entry) -> float | None:
-    return mean(entry.results, lambda result: result.train_seconds)
+        yield scale.written(value)
 
 
 def failures(view: View) -> Markup:
@@ -118,16 +125,16 @@ def cells(view: View) -> Markup:
     if not view.record.cells:
         return NOTHING
     axes, metrics = list(view.record.axes), list(dict.fromkeys(grid.metric for grid in view.grids))
-    found = {result.directory: result for result in view.results}
+    found, time = {result.directory: result for result in view.results}, spent(view.results)
     rows = []
     for cell in view.record.cells:
         result = found.get(cell.directory)
         own = [result.scores.get(metric) if result else None for metric in metrics]
-        spent = seconds(result.train_seconds) if result else DASH
+        worked = time.written(time.of(result)) if result else DASH
         last = tag("td", link(view, cell.directory / REPORT, "report") or DASH, class_="text")
-        rows.append([*_levels(cell.labels), _state(cell), *map(_score, own, metrics), spent, last])
+        rows.append([*_levels(cell.labels), _state(cell), *map(_score, own, metrics), worked, last])
     titles = [f"Test {metric_title(metric)}" for metric in metrics]
-    head = [*axes[:1], *map(left, axes[1:]), left("State"), *titles, "Training time", left("Report")]
+    head = [*axes[:1], *map(left, axes[1:]), left("State"), *titles, time.head, left("Report")]
     return table(f"The cells of the sweep ({plural(len(rows), 'cell')})", head, rows)
 
 
