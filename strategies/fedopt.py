@@ -23,8 +23,8 @@ from strategies.server_optimizers import RULES, Name, stepped
 
 class FedOptParams(OnGroups, FedAvgParams):
     """The server's ``optimizer`` steps along the pseudo-gradient (w_global - w_average) / ``client_lr``; ``client_lr``
-    null is the learning rate of the task stage. ``groups`` are name prefixes of the groups that it acts on; all others
-    are plain averages. A key that the chosen optimiser does not read is refused.
+    null is the learning rate of the task stage (that of round 1). ``groups`` are name prefixes of the groups that it
+    acts on; all others are plain averages. A key that the chosen optimiser does not read is refused.
 
     ``sgd`` with ``momentum``: one round moves the model by ``lr / client_lr`` times the average update, and momentum
     makes that ``lr / client_lr / (1 - momentum)`` times where updates agree from round to round. ``lr`` null is

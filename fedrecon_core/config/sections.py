@@ -98,6 +98,7 @@ class Phase(Frozen):
 
     epochs: int = Field(default=1, ge=0)
     lr: float = Field(default=1e-3, gt=0)
+    lr_decay: float = Field(default=1.0, gt=0, le=1, description="factor of lr from each round to the next")
     batch: int = Field(default=64, ge=1)
     optimizer: Literal["adam", "sgd"] = "adam"
     momentum: float = Field(default=0.0, ge=0, lt=1)
@@ -109,6 +110,12 @@ class Phase(Frozen):
         if self.optimizer != "sgd":
             untouched(self, ("momentum",), f"with optimizer {self.optimizer} (it acts in sgd alone)")
         return self
+
+    def in_round(self, number: int) -> Phase:
+        """The stage as round ``number`` (from 1) runs it: with lr * lr_decay^(number - 1)."""
+        if self.lr_decay == 1.0:
+            return self
+        return self.model_copy(update={"lr": self.lr * self.lr_decay ** (number - 1)})
 
 
 class Local(Frozen):

@@ -105,7 +105,7 @@ def _run(stage: Stage, job: LocalJob, workshop: Workshop) -> StageReport:
 
 def _phase(stage: Stage, job: LocalJob) -> Phase:
     phase: Phase = getattr(job.recovery.config.local, stage.phase)
-    return phase
+    return phase.in_round(job.knowledge.round)
 
 
 def _paces(stages: list[Stage], reports: list[StageReport], job: LocalJob) -> dict[str, Pace]:

@@ -403,6 +403,19 @@ def test_the_strategys_local_half_is_told_of_every_stage_and_chooses_what_goes_b
     assert set(job.shelf.kept["hook"]) == {"kept"} and result.kept and not train(job_of(toy_recovery())).kept
 
 
+@pytest.mark.parametrize(("round_", "lr"), [(1, 0.4), (3, 0.1)])
+def test_a_learning_rate_decays_from_round_to_round_and_the_strategy_is_told(round_, lr):
+    keys = {"lr": 0.4, "epochs": 1, "batch": 16, "optimizer": "sgd"}
+    decayed, plain = (
+        toy_recovery("mask", local={"task": task}) for task in ({**keys, "lr_decay": 0.5}, {**keys, "lr": lr})
+    )
+    hook = Watching()
+    ours, reference = train(job_of(decayed, round_=round_, hook=hook)), train(job_of(plain, round_=round_))
+    assert hook.paces["task.head"].lr == pytest.approx(lr)
+    for name, tensor in ours.groups["task.head"].items():
+        assert torch.allclose(tensor, reference.groups["task.head"][name], atol=1e-6)
+
+
 def test_a_recovery_whose_stages_train_a_group_twice_is_named(monkeypatch):
     job = job_of(toy_recovery("mask"))
     once = job.recovery.stages
