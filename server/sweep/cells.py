@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -19,6 +19,7 @@ from server.prepare import load_config
 from server.sweep.axes import SEED, Level, as_yaml
 from server.sweep.choices import check_choice, fits
 from server.sweep.definition import Definition
+from server.sweep.faults import Faults, titled
 from server.sweep.identity import config_sha256
 
 ENGINE = "engine={name: inprocess}"
@@ -42,7 +43,7 @@ class Cell:
     @property
     def title(self) -> str:
         """The cell for people: ``recovery=mask, seed=3``."""
-        return ", ".join(f"{axis}={level}" for axis, level in self.labels.items())
+        return titled(self.labels)
 
     @property
     def slug(self) -> str:
@@ -75,24 +76,34 @@ def matrix(definition: Definition, folder: Path, settings: Sequence[str] = ()) -
         settings: ``key=value`` for every cell, after all axes.
 
     Raises:
-        ConfigError: a cell's config cannot be used (the cell is named), two cells are the same run, or none is left.
+        ConfigError: configs of cells cannot be used (which ones is told), two cells are the same run, or none is left.
     """
     _refuse_what_does_nothing(definition, settings)
-    configs: dict[tuple[str, ...], RunConfig] = {}
-    cells = []
-    for levels in product(*(axis.levels for axis in definition.axes)):
-        labels = {axis.name: level.label for axis, level in zip(definition.axes, levels, strict=True)}
-        if not all(restriction.keeps(labels) for restriction in definition.only):
-            continue
-        family = _family(labels)
-        if family not in configs:  # seeds are whole numbers, and nothing in a config depends on which
-            configs[family] = _resolved(_Wanted(definition, folder, levels, labels), settings)
-        seed = {SEED: int(labels[SEED])} if SEED in labels else {}
-        cells.append(Cell(labels, configs[family].model_copy(update=seed)))
-    if not cells:
+    families: dict[tuple[str, ...], list[_Wanted]] = {}
+    for wanted in _combinations(definition, folder):
+        families.setdefault(_family(wanted.labels), []).append(wanted)
+    if not families:
         raise ConfigError("only: no cell of the matrix is left; loosen a restriction")
+    faults, cells = Faults(), []
+    for family in families.values():  # seeds are whole numbers, and nothing else in a config depends on which
+        try:
+            config = _resolved(family[0], settings)
+        except UsageError as error:
+            faults.add(str(error), [wanted.labels for wanted in family])
+        else:
+            cells += [Cell(wanted.labels, config.model_copy(update=wanted.seed)) for wanted in family]
+    if faults:
+        raise ConfigError(faults.told([wanted.labels for family in families.values() for wanted in family]))
     _refuse_doubles(cells)
     return cells
+
+
+def _combinations(definition: Definition, folder: Path) -> Iterator[_Wanted]:
+    """Those of all levels that no restriction leaves out, in the order of the axes."""
+    for levels in product(*(axis.levels for axis in definition.axes)):
+        labels = {axis.name: level.label for axis, level in zip(definition.axes, levels, strict=True)}
+        if all(restriction.keeps(labels) for restriction in definition.only):
+            yield _Wanted(definition, folder, levels, labels)
 
 
 def _family(labels: Mapping[str, str]) -> tuple[str, ...]:
@@ -123,6 +134,11 @@ class _Wanted:
     labels: Mapping[str, str]
 
     @property
+    def seed(self) -> dict[str, int]:
+        """The seed as a key of a config, where it is an axis."""
+        return {SEED: int(self.labels[SEED])} if SEED in self.labels else {}
+
+    @property
     def base(self) -> Path:
         """The path of the run config that everything is changed of."""
         own = next((level.base for level in self.levels if level.base), self.definition.base)
@@ -141,13 +157,9 @@ class _Wanted:
 
 
 def _resolved(wanted: _Wanted, settings: Sequence[str]) -> RunConfig:
-    try:
-        raw = wanted.raw(settings)
-        _refuse_deployment(raw)
-        return load_config(wanted.base, [*(f"{key}={as_yaml(value)}" for key, value in raw.items()), ENGINE])
-    except UsageError as error:
-        title = ", ".join(f"{axis}={level}" for axis, level in wanted.labels.items())
-        raise ConfigError(f"cell {title}: {error}") from None
+    raw = wanted.raw(settings)
+    _refuse_deployment(raw)
+    return load_config(wanted.base, [*(f"{key}={as_yaml(value)}" for key, value in raw.items()), ENGINE])
 
 
 def _refuse_deployment(raw: Mapping[str, Any]) -> None:

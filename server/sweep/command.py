@@ -23,6 +23,7 @@ from server.sweep.progress import Board, Tally, board_for
 from server.sweep.record import State
 from server.sweep.rehearsal import cell_table, estimate, tried_rounds
 from server.sweep.schedule import Failure, Schedule, learn_from_disk
+from server.sweep.sources import check_sources
 from server.sweep.workers import Workers
 
 PIPED_WIDTH = 200
@@ -86,9 +87,15 @@ def sweep(  # noqa: PLR0913 - a parameter per option of the command
         return _workers(workers, ray_address)
 
     if dry_run:
-        return _rehearse(plan(), make)
+        return _rehearse(_checked(plan()), make)
     with directory.lock():
-        _run(plan(), make)
+        _run(_checked(plan()), make)
+
+
+def _checked(plan: Plan) -> Plan:
+    """``plan``, once the data of all that it is to run have been seen."""
+    check_sources(plan.left)
+    return plan
 
 
 def _workers(count: int | None, ray_address: str | None) -> Workers:

@@ -235,3 +235,16 @@ def test_a_fault_is_one_line_and_exit_code_2_before_anything_runs(tmp_path):
     assert err.startswith("fedrecon: cell recovery=maks: recovery: unknown recovery 'maks'")
     assert err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("option", [(), ("--dry-run",)])
+def test_data_that_are_not_there_are_told_before_any_cell_starts(tmp_path, option):
+    axes = {"data": {"digits": {}, "har": {"data": {"name": "uci_har"}}}, "seed": [0, 1]}
+    write_sweep(tmp_path, axes=axes)
+    code, out, err = call(tmp_path, "sweep", "sweep.yaml", *option)
+    assert (code, out) == (2, "")
+    assert err.startswith("fedrecon: the 2 cells with data=har: data.root: expected a folder prepared for 'uci_har'")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.glob("runs/tiny/cells/*"))
+    code, out, err = call(tmp_path, "sweep", "sweep.yaml", "--only", "data=digits", *option)
+    assert (code, err) == (0, ""), out
