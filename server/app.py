@@ -29,6 +29,7 @@ from server.report.reader import read_run
 from server.report.tables import final_table
 from server.rounds import Rounds, first_state
 from server.run_pictures import draw_reconstructions
+from server.trackers.reporting import Trackers
 from strategies.wire import WireMeter
 
 app = ServerApp()
@@ -106,14 +107,17 @@ def run(grid: Grid, prepared: Prepared, named: bool = True) -> None:
 
 def _run_and_report(grid: Grid, prepared: Prepared, home: str) -> None:
     directory = prepared.directory
+    trackers = Trackers(prepared.config, directory)
     try:
-        started, result = _run(grid, prepared, home)
+        started, result = _run(grid, prepared, home, trackers)
     except BaseException as error:
         failure = {**_failure(error), "rounds": checkpoint.newest_round(directory.checkpoints)}
         _quietly("result.json", lambda: directory.write_json("result.json", failure))
         _quietly("report.html", lambda: write_report(directory.path))
+        trackers.finish(failure)
         raise
     directory.write_json("result.json", {"status": "completed", **result})
+    trackers.finish({"status": "completed", **result})
     _quietly("reconstructions.png", lambda: draw_reconstructions(directory, started))
     _quietly("report.html", lambda: write_report(directory.path))
 
@@ -128,9 +132,10 @@ def _failure(error: BaseException) -> dict[str, Any]:
     return {"status": "failed", "error": words_of(error), "exit_code": getattr(error, "exit_code", 1)}
 
 
-def _run(grid: Grid, prepared: Prepared, home: str) -> tuple[Started, dict[str, Any]]:
+def _run(grid: Grid, prepared: Prepared, home: str, trackers: Trackers) -> tuple[Started, dict[str, Any]]:
     config, directory = prepared.config, prepared.directory
     began = time.perf_counter()
+    trackers.choose()
     known = checkpoint.load_newest(directory.checkpoints)
     meter = WireMeter(known.wire_bytes if known else 0)
     progress = progress_for(Console(), config.rounds, 1 + (known.round if known else 0))
@@ -144,6 +149,7 @@ def _run(grid: Grid, prepared: Prepared, home: str) -> tuple[Started, dict[str, 
         if known is None:
             strategy.check(training.groups)
         _take_up(prepared, started, training, strategy, progress)
+        trackers.start(training.round)
         evaluator = evaluator_for(started, strategy, grid, directory.path, meter)
         rounds = Rounds(grid, config, started, strategy, evaluator, directory, progress, training, meter, began)
         return started, rounds.run()

@@ -22,11 +22,13 @@ from fedrecon_core.registry import CORE_PACKAGES, discover
 from fedrecon_core.settings import override, read_yaml
 from fedrecon_core.types import DatasetSpec
 from server.run_directory import RunDirectory, write_text
+from server.trackers.choice import check_keys, trackers_of
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
 PACKAGES = (*CORE_PACKAGES, "strategies")
-RESUMABLE = ("engine.", *(f"sites.{key}=" for key in ("min", "wait", "timeout", "quorum", "retries")), "updates.limit=")
-"""What a resume may set: where a run goes on, how long it waits for whom, and whom it believes."""
+WAITING = tuple(f"sites.{key}=" for key in ("min", "wait", "timeout", "quorum", "retries"))
+RESUMABLE = ("engine.", *WAITING, "updates.limit=", "tracking.")
+"""What a resume may set: where a run goes on, how long it waits for whom, whom it believes, and whom it tells."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def prepare(path: Path | None, settings: Sequence[str] = (), out: Path | None = 
 def try_out(config: RunConfig) -> None:
     """Load the data, share them out and build the models, so that a fault shows before anything is written. What only
     the sites of a deployment hold shows in the handshake."""
+    try_trackers(config)
     choose_device(config.device)
     if not config.has_central_data:
         _check_owned(config)
@@ -79,6 +82,12 @@ def try_out(config: RunConfig) -> None:
     recovery = fitting(config, dataset.spec)
     allocate(dataset, config)
     recovery.build()
+
+
+def try_trackers(config: RunConfig) -> None:
+    """``ConfigError`` for a tracker, or a key of one, that does not exist; and where the ServerApp runs on this
+    machine, for one whose package is not installed."""
+    (trackers_of if config.engine.simulated else check_keys)(config)
 
 
 def fitting(config: RunConfig, spec: DatasetSpec) -> Recovery:
@@ -119,6 +128,7 @@ def reopen(out: Path, settings: Sequence[str] = ()) -> Prepared:
         named = [setting.partition("=")[2] for setting in settings if setting.startswith("engine.name=")]
         refuse_another_kind(directory, begun, [begun, *named][-1])
         prepared = Prepared(load_config(directory.config, settings), directory)
+        try_trackers(prepared.config)
         if settings:
             write_text(directory.config, prepared.config.to_yaml())
     return prepared
@@ -128,7 +138,8 @@ def refuse_other_settings(settings: Sequence[str]) -> None:
     """``UsageError`` for a setting that a resume cannot change: with it the run would not be the one that was begun."""
     strange = [setting for setting in settings if not setting.startswith(RESUMABLE)]
     if strange:
-        told = f"only these may be set: {', '.join(RESUMABLE)}".replace("=", "").replace("engine.", "engine.*")
+        known = ", ".join(f"{key}*" if key.endswith(".") else key.removesuffix("=") for key in RESUMABLE)
+        told = f"only these may be set: {known}"
         raise UsageError(f"--resume continues the run's own config; '{strange[0]}' would change it ({told})")
 
 

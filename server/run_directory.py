@@ -10,7 +10,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +26,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._listeners: list[Callable[[str, list[Mapping[str, Any]]], None]] = []
 
     @property
     def config(self) -> Path:
@@ -128,15 +129,27 @@ class RunDirectory:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return found
 
+    def listen(self, listener: Callable[[str, list[Mapping[str, Any]]], None]) -> None:
+        """From now on, call ``listener`` with the file's name and the lines whenever some have been appended."""
+        self._listeners.append(listener)
+
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
+        """The objects of the JSON lines file ``name``, but for a line that a crash cut off; none without it."""
+        path = self.path / name
+        return _whole_lines(path) if path.exists() else []
+
     def append(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Append one JSON object per line to ``name``."""
+        """Append one JSON object per line to ``name``, then tell those who listen."""
+        written = list(lines)
         try:
             with (self.path / name).open("a", encoding="utf-8") as file:
-                file.writelines(_json(line) + "\n" for line in lines)
+                file.writelines(_json(line) + "\n" for line in written)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise RunError(f"cannot write {self.path / name}: {error.strerror}") from None
+        for listener in self._listeners:
+            listener(name, written)
 
     def drop_rounds_after(self, name: str, last: int) -> None:
         """Take out what a resumed run writes again: later rounds, test scores, and a line that a crash cut off."""

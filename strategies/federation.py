@@ -48,8 +48,9 @@ class Federation:
     config_json: str = ""
 
     def __post_init__(self) -> None:
-        """Serialise the config once: it travels with every message."""
-        self.config_json = self.config_json or self.config.model_dump_json()
+        """Serialise the config once: it travels with every message. Whom the server tells of the run is its own
+        affair."""
+        self.config_json = self.config_json or self.config.model_dump_json(exclude={"tracking"})
 
     def order(self, name: str, round_: int, split: str = "train") -> Order:
         """The order for the site ``name`` in round ``round_``, over its samples of ``split``."""

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from fedrecon_core.config.base import Data, Recovery, Strategy
 from fedrecon_core.config.missing import Missingness
 from fedrecon_core.config.sections import Engine, Evaluate, Kinds, Local, Sites, Task, Updates
+from fedrecon_core.config.tracking import Tracking
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.faults import MisfitError, explain
 from fedrecon_core.types import SPLITS, Frozen
@@ -41,6 +42,7 @@ class RunConfig(ModelConfig):
     missing: Missingness = Missingness()
     strategy: Strategy = Field(default="fedavg", validate_default=True)
     updates: Updates = Updates()
+    tracking: Tracking = Field(default_factory=dict, validate_default=True)
 
     @model_validator(mode="before")
     @classmethod

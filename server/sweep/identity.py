@@ -17,14 +17,14 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a sweep reads back hun
 
 
 def config_sha256(config: RunConfig) -> str:
-    """SHA-256 (hex) over the canonical JSON of the resolved config, without ``engine`` and without ``data.root``.
+    """SHA-256 (hex) over the canonical JSON of the resolved config, without ``engine``, ``data.root`` and ``tracking``.
 
-    Both say where a run is made and not what it is: the same config and seed give the same bytes on every engine, and
-    the same data may lie in another folder on another machine. With either in the hash, results that were copied or
-    committed would be unknown where they arrive. What the data are is in the hash by ``data.name`` and its other keys
-    alone: whoever puts other files under the same root gives the sweep another name.
+    They say where a run is made and who is told, and not what it is: the same config and seed give the same bytes on
+    every engine, and the same data may lie in another folder on another machine. With one of them in the hash, results
+    that were copied or committed would be unknown where they arrive. What the data are is in the hash by ``data.name``
+    and its other keys alone: whoever puts other files under the same root gives the sweep another name.
     """
-    plain = config.model_dump(mode="json")
+    plain = config.model_dump(mode="json", exclude={"tracking"})
     plain["data"].pop("root", None)
     del plain["engine"]
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -3,5 +3,8 @@
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"tests.contract.{kind}_checks" for kind in ("fusion", "metric", "modality", "partition", "recovery", "strategy"))
+    *(
+        f"tests.contract.{kind}_checks"
+        for kind in ("fusion", "metric", "modality", "partition", "recovery", "strategy", "tracker")
+    )
 )

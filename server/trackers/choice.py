@@ -1,0 +1,80 @@
+"""The section ``tracking`` of a config, checked against the trackers that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from pydantic import ValidationError
+
+from fedrecon_core.config import RunConfig
+from fedrecon_core.config.tracking import AUTO
+from fedrecon_core.errors import ConfigError
+from fedrecon_core.faults import explain
+from fedrecon_core.registry import discover
+from server.trackers.base import TRACKER_PACKAGES, TRACKERS, Tracker
+
+
+def check_keys(config: RunConfig) -> None:
+    """``ConfigError`` for a tracker that does not exist, or a key that it does not have."""
+    _chosen(config)
+
+
+def trackers_of(config: RunConfig) -> dict[str, Tracker]:
+    """The trackers that ``config`` asks for, by name; of those that are ``auto`` the ones whose package is installed.
+
+    Raises:
+        ConfigError: as ``check_keys``; or a package that was asked for is not installed (in this environment, so that
+            a deployment is not to be asked by the machine that submits it).
+    """
+    chosen = _chosen(config)
+    for name, tracker in chosen.items():
+        if not _installed(tracker) and config.tracking[name] != AUTO:
+            told = f"python -m pip install {tracker.pip}, or leave it out: --set tracking.{name}=null"
+            raise ConfigError(f"tracking.{name}: expected the package {tracker.package}, found none; {told}")
+    return {name: tracker for name, tracker in chosen.items() if _installed(tracker)}
+
+
+def missing_of(config: RunConfig) -> list[str]:
+    """For each tracker that is ``auto`` and not installed, a line that says so."""
+    chosen = _chosen(config)
+    return [
+        f"tracking.{name} is off: the package {tracker.package} is not installed (python -m pip install {tracker.pip})"
+        for name, tracker in chosen.items()
+        if config.tracking[name] == AUTO and not _installed(tracker)
+    ]
+
+
+def untracked_unless_asked(config: RunConfig) -> RunConfig:
+    """``config`` for a cell of a sweep: what is ``auto`` is off, for a sweep has its own tables and curves, and nobody
+    looks at the event files of hundreds of small runs."""
+    asked = {name: None if keys == AUTO else keys for name, keys in config.tracking.items()}
+    return config.model_copy(update={"tracking": asked})
+
+
+def _chosen(config: RunConfig) -> dict[str, Tracker]:
+    """Every tracker that is not off, with its keys; a name that is off must exist as well."""
+    discover(TRACKER_PACKAGES)
+    classes = {name: _class(name) for name in config.tracking}
+    return {name: _made(name, classes[name], keys) for name, keys in config.tracking.items() if keys is not None}
+
+
+def _class(name: str) -> Any:
+    try:
+        return TRACKERS.get(name)
+    except ConfigError as error:
+        raise ConfigError(f"tracking: {error}") from None
+
+
+def _made(name: str, cls: Any, keys: Mapping[str, Any] | str) -> Tracker:
+    raw = keys if isinstance(keys, Mapping) else {}
+    try:
+        tracker: Tracker = cls(cls.Params.model_validate(dict(raw)))
+    except ValidationError as error:
+        raise ConfigError(f"tracking.{name}.{explain(error, raw, cls.Params)}") from None
+    return tracker
+
+
+def _installed(tracker: Tracker) -> bool:
+    return tracker.package is None or find_spec(tracker.package) is not None

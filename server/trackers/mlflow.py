@@ -1,0 +1,123 @@
+"""``mlflow``: a run in an MLflow store; without an address of one, in a database in the run directory.
+
+MLflow's own default, a folder ``mlruns`` of files, is one that MLflow has given up; the store is SQLite instead.
+Its telemetry is off unless the environment says otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from fedrecon_core.errors import ConfigError
+from server.trackers.base import TRACKERS, TrackedRun, Tracker, TrackerParams
+from server.trackers.numbers import flat, numbers_of_result
+
+DATABASE = "mlflow.db"
+ADDRESS = "MLFLOW_TRACKING_URI"
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+"""What holds unless the environment says otherwise: nothing is sent that nobody asked for, and a run does not wait four
+minutes for a server that is down."""
+ABSOLUTE = {"": "/", "file": "file:///", "sqlite": "sqlite:////"}
+"""Scheme -> how an address of it begins that names a place on the disk wholly."""
+PARAMS_AT_A_TIME = 100
+STATUSES = {"completed": "FINISHED", "interrupted": "KILLED"}
+
+
+def _usable(uri: str) -> str:
+    """An address without secrets, which would stand in ``config.yaml``, and that means the same wherever the ServerApp
+    runs."""
+    parts = urlsplit(uri)
+    if parts.password:
+        told = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are the place for it"
+        raise ValueError(f"expected an address without a password, found one in it; {told}")
+    if parts.scheme in ABSOLUTE and not uri.startswith((ABSOLUTE[parts.scheme], "databricks")):
+        example = "http://host:5000 or sqlite:////absolute/path.db"
+        raise ValueError(f"expected an address such as {example}, found '{uri}', a place relative to some folder")
+    return uri
+
+
+class MLflowParams(TrackerParams):
+    """``uri`` is a tracking server or store; null is the environment's MLFLOW_TRACKING_URI, else ``RUN/mlflow.db``."""
+
+    uri: str | None = None
+    experiment: str = Field(default="fedrecon", min_length=1)
+
+    @field_validator("uri")
+    @classmethod
+    def _usable_anywhere(cls, uri: str | None) -> str | None:
+        return None if uri is None else _usable(uri)
+
+
+@TRACKERS.register("mlflow")
+class MLflow(Tracker):
+    """Params, tags, and metrics with the round as their step."""
+
+    Params = MLflowParams
+    package = "mlflow"
+    pip = '-c constraints.txt -e ".[mlflow]"'
+
+    def start(self, run: TrackedRun) -> dict[str, Any]:
+        """Make a run in the store, or take up the one that an earlier attempt made there."""
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        uri = self._uri(run)
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=uri)
+        known = run.memory if run.memory.get("uri") == uri else {}
+        self._id = str(known.get("run_id") or "") or self._made(run)
+        self._client.update_run(self._id, status="RUNNING")
+        for name, value in run.tags.items():
+            self._client.set_tag(self._id, name, value)
+        return {"uri": uri, "run_id": self._id}
+
+    def _uri(self, run: TrackedRun) -> str:
+        found = self.params.uri or os.environ.get(ADDRESS)
+        if not found:
+            return f"sqlite:///{run.directory / DATABASE}"
+        try:
+            return _usable(found)
+        except ValueError as error:
+            raise ConfigError(f"{ADDRESS}: {error}") from None
+
+    def _made(self, run: TrackedRun) -> str:
+        """A new run with the config as its params, in the experiment of the name."""
+        from mlflow.entities import Param
+
+        known = self._client.get_experiment_by_name(self.params.experiment)
+        experiment = known.experiment_id if known else self._client.create_experiment(self.params.experiment)
+        made = str(self._client.create_run(experiment, run_name=run.name).info.run_id)
+        params = [Param(key, str(value)) for key, value in flat(run.config).items()]
+        for first in range(0, len(params), PARAMS_AT_A_TIME):
+            self._client.log_batch(made, params=params[first : first + PARAMS_AT_A_TIME])
+        return made
+
+    def metrics(self, round_: int, values: Mapping[str, float]) -> None:
+        """Log a round, in one request."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        logged = [Metric(name, float(value), now, round_) for name, value in values.items()]
+        self._client.log_batch(self._id, metrics=logged)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Log test scores at the round that was tested, and how the run ended."""
+        values = numbers_of_result(result)
+        if values:
+            self.metrics(result["best_round"], values)
+        if "error" in result:
+            self._client.set_tag(self._id, "error", str(result["error"]))
+        self._client.set_terminated(self._id, STATUSES.get(str(result["status"]), "FAILED"))
+
+    def close(self) -> None:
+        """Nothing stays open."""

@@ -1,0 +1,122 @@
+"""A run's trackers together: what one of them cannot do is told once and stops neither the run nor the others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+
+from fedrecon_core.config import RunConfig
+from fedrecon_core.errors import one_line, words_of
+from server.run_directory import RunDirectory
+from server.trackers.base import TrackedRun, Tracker
+from server.trackers.choice import missing_of, trackers_of
+from server.trackers.numbers import numbers_of_round
+
+MEMORY = "tracking.json"
+TAGS = ("engine", "seed", "device", "code_sha256", "partition_sha256", "mask_sha256")
+"""What of the manifest names a run at a tracker."""
+
+
+class Trackers:
+    """Hears the lines of a run directory and passes their numbers on, round by round.
+
+    ``RUN/tracking.json`` holds for each tracker what it remembers and the last round that it took, so that a resumed
+    run goes on there: it repeats nothing, and whoever missed rounds, or was named only now, hears them from the files.
+    """
+
+    def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
+        """Nothing is looked for before ``choose``."""
+        self._config, self._directory = config, directory
+        self._all: dict[str, Tracker] = {}
+        self._memory: dict[str, Any] = {}
+        self._sites: list[Mapping[str, Any]] = []
+
+    def choose(self) -> None:
+        """Find what the config asks for; ``ConfigError`` where a tracker cannot be had (``trackers_of``)."""
+        self._all = trackers_of(self._config)
+        for text in missing_of(self._config):
+            _tell(text)
+
+    def start(self, last: int) -> None:
+        """Begin, once the run has its manifest and its files hold the rounds up to ``last`` and no more."""
+        self._memory = {name: {**known} for name, known in self._directory.read_json(MEMORY).items()}
+        for name, tracker in list(self._all.items()):
+            self._try(name, self._begin, name, tracker, last)
+        self._directory.listen(self._heard)
+
+    def _begin(self, name: str, tracker: Tracker, last: int) -> None:
+        known = self._memory.get(name, {"round": 0, "memory": {}})
+        memory = tracker.start(self._run(last, known["memory"]))
+        took = known["round"] if memory == known["memory"] else 0  # it began anew, and there is nothing there
+        self._remember(name, min(took, last) if tracker.takes_back else took, memory)
+        for round_, values in self._past(last):
+            self._pass_on(name, tracker, round_, values)
+
+    def _run(self, last: int, memory: Mapping[str, Any]) -> TrackedRun:
+        manifest = self._directory.read_json("manifest.json")
+        tags = {key: str(manifest[key]) for key in TAGS if manifest.get(key) is not None}
+        config = self._config.model_dump(mode="json", exclude={"tracking"})
+        return TrackedRun(self._directory.path, self._config.name, config, tags, last, memory)
+
+    def _past(self, last: int) -> Iterable[tuple[int, dict[str, float]]]:
+        """The rounds that the files hold."""
+        metrics, sites = (_by_round(self._directory.read_lines(f"{name}.jsonl")) for name in ("metrics", "sites"))
+        return [(n, numbers_of_round(metrics[n], sites.get(n, []))) for n in sorted(metrics) if n <= last]
+
+    def _heard(self, name: str, lines: list[Mapping[str, Any]]) -> None:
+        """Lines that the run has just written: those of the sites come before those of the round."""
+        if name == "sites.jsonl":
+            self._sites += lines
+        if name != "metrics.jsonl" or lines[0]["split"] == "test":
+            return
+        values, self._sites = numbers_of_round(lines, self._sites), []
+        for label, tracker in list(self._all.items()):
+            self._try(label, self._hand_over, label, tracker, lines[0], values)
+
+    def _hand_over(self, name: str, tracker: Tracker, first: Mapping[str, Any], values: Mapping[str, float]) -> None:
+        if first["split"] == "train":
+            return self._pass_on(name, tracker, first["round"], values)
+        tracker.metrics(first["round"], values)  # a round that was trained before is scored only now
+
+    def _pass_on(self, name: str, tracker: Tracker, round_: int, values: Mapping[str, float]) -> None:
+        """A tracker hears each round once."""
+        if round_ > self._memory[name]["round"]:
+            tracker.metrics(round_, values)
+            self._remember(name, round_, self._memory[name]["memory"])
+
+    def _remember(self, name: str, round_: int, memory: Mapping[str, Any]) -> None:
+        self._memory[name] = {"round": round_, "memory": dict(memory)}
+        self._directory.write_json(MEMORY, self._memory)
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Tell how the run ended and let go of every tracker; those of a run that never began have nothing to tell."""
+        for name, tracker in list(self._all.items()):
+            if name in self._memory:
+                self._try(name, tracker.finish, result)
+        for name, tracker in list(self._all.items()):
+            self._try(name, tracker.close)
+        self._all = {}
+
+    def _try(self, name: str, action: Callable[..., None], *arguments: Any) -> None:
+        """A failure of any kind costs the run this tracker."""
+        try:
+            action(*arguments)
+        except Exception as error:
+            _tell(f"tracking.{name} failed and is left out from here on: {words_of(error)}")
+            try:
+                self._all.pop(name).close()
+            except Exception:  # what it could not hand over was told
+                return
+
+
+def _by_round(lines: Iterable[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
+    trained = (line for line in lines if line.get("split") != "test")
+    ordered = sorted(trained, key=lambda line: line["round"])
+    return {round_: list(group) for round_, group in itertools.groupby(ordered, key=lambda line: line["round"])}
+
+
+def _tell(text: str) -> None:
+    Console().print(one_line(text), highlight=False, soft_wrap=True, markup=False)
