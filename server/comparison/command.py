@@ -11,12 +11,10 @@ import typer
 from fedrecon_core.errors import UsageError
 from server.comparison import latex, long_table, markdown
 from server.comparison.grids import Grid
-from server.comparison.layout import named
 from server.comparison.material import gather
+from server.comparison.remarks import remarks
 from server.comparison.sheets import sheets
-from server.report.formats import listing, plural
 from server.run_directory import write_text
-from server.sweep.record import State, SweepRecord
 
 SweepArgument = Annotated[Path, typer.Argument(help="The directory of a sweep, complete or not.")]
 OutOption = Annotated[Path | None, typer.Option(help="Write table.md, table.csv and table.tex into this folder.")]
@@ -30,29 +28,21 @@ def table(sweep: SweepArgument, settings: SetOption = None, only: OnlyOption = N
     """Show the results of a sweep as Markdown: scores over seeds, differences from a baseline, costs."""
     material = gather(sweep, settings or [], only or [])
     found = material.compared()
-    text = markdown.render(sheets(found), _left_out(material.record))
+    told = remarks(material.record, material.results)
+    text = markdown.render(sheets(found), told)
     typer.echo(text, nl=False)
     if out is not None:
-        _write(out, found, text)
+        _write(out, found, told, text)
 
 
-def _left_out(record: SweepRecord) -> list[str]:
-    """A sentence on the cells that are not complete."""
-    others = [cell for cell in record.cells if cell.status is not State.COMPLETE]
-    if not others:
-        return []
-    which = listing([f"{named(cell.labels)} ({cell.status})" for cell in others])
-    return [f"Left out, not complete: {len(others)} of {plural(len(record.cells), 'cell')}: {which}."]
-
-
-def _write(folder: Path, found: Sequence[Grid], text: str) -> None:
+def _write(folder: Path, found: Sequence[Grid], told: Sequence[str], text: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {folder} cannot be made: {error.strerror}") from None
     write_text(folder / "table.md", text)
     write_text(folder / "table.csv", long_table.render(found))
-    write_text(folder / "table.tex", latex.render(sheets(found)))
+    write_text(folder / "table.tex", latex.render(sheets(found), told))
 
 
 def add_to(application: typer.Typer) -> None:

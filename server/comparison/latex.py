@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fedrecon_core.errors import one_line
 from server.comparison.sheets import Sheet, Text
 
 _MARKS = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
@@ -22,9 +23,11 @@ _SPECIAL = {
 }
 
 
-def render(sheets: Iterable[Sheet]) -> str:
-    """A ``table`` environment for each sheet that has rows."""
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(_sheet(sheet) for sheet in sheets if sheet.rows)
+def render(sheets: Iterable[Sheet], notes: Iterable[str] = ()) -> str:
+    """A ``table`` environment for each sheet that has rows; ``notes`` on all of them are comments before the first."""
+    comments = ("needs \\usepackage{booktabs}", *map(one_line, notes))
+    head = "".join(f"% {comment}\n" for comment in comments)
+    return head + "\n".join(_sheet(sheet) for sheet in sheets if sheet.rows)
 
 
 def _sheet(sheet: Sheet) -> str:

@@ -13,6 +13,7 @@ from server.comparison.figures.drawing import Drawing
 from server.comparison.figures.kinds import KINDS, drawings
 from server.comparison.figures.style import applied, save
 from server.comparison.material import gather
+from server.comparison.remarks import remarks
 
 FOLDER = "figures"
 
@@ -35,9 +36,11 @@ def plot(
     out: OutOption = None,
 ) -> None:
     """Draw the results of a sweep as PNG and SVG: scores as lines or bars, or which site holds which classes."""
-    found = drawings(gather(sweep, settings or [], only or []), kind)
-    for path in _written(found, out or sweep / FOLDER):
+    material = gather(sweep, settings or [], only or [])
+    for path in _written(drawings(material, kind), out or sweep / FOLDER):
         typer.echo(path)
+    for told in remarks(material.record, material.results):
+        typer.echo(f"note: {told}", err=True)  # on stdout are paths alone
 
 
 def _written(found: Sequence[Drawing], folder: Path) -> Iterator[Path]:

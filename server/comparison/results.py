@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,6 +14,8 @@ import yaml
 from server.report.reader import entries, mapping, number
 from server.sweep.identity import LOADER
 from server.sweep.record import State, SweepRecord, ending
+
+SHOWN_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Result:
     parameters: float | None = None
     train_seconds: float | None = None
     processor_seconds: float | None = None
+    made: Mapping[str, str] = field(default_factory=dict)
+    """By which code (the beginning of its hash) and version of PyTorch, on which device and engine; as far as known."""
     select: str = ""
     """The metric that chose the best round: without other word its score is what the run is about."""
 
@@ -60,6 +64,7 @@ def _result(labels: Mapping[str, str], directory: Path) -> Result:
         parameters=total([number(count) for count in mapping(manifest.get("parameters")).values()]),
         train_seconds=number(result.get("train_seconds")),
         processor_seconds=number(result.get("train_processor_seconds")),
+        made=_made(manifest),
         select=_select(directory),
     )
 
@@ -69,6 +74,16 @@ def _manifest(directory: Path) -> Mapping[str, Any]:
         return mapping(json.loads((directory / "manifest.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
+
+
+def _made(manifest: Mapping[str, Any]) -> dict[str, str]:
+    told = {
+        "code": manifest.get("code_sha256"),
+        "torch": mapping(manifest.get("versions")).get("torch"),
+        "device": manifest.get("device"),
+        "engine": manifest.get("engine"),
+    }
+    return {kind: str(value)[:SHOWN_DIGITS] for kind, value in told.items() if value}
 
 
 def _select(directory: Path) -> str:

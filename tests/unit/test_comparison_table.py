@@ -99,6 +99,29 @@ def test_processor_time_is_shown_where_every_cell_has_it_and_else_the_clock_with
     assert "| CPU s |" in processor and "| 1.25 |" in processor and "wall clock" not in processor
 
 
+def test_cells_that_were_not_made_alike_are_told_wherever_they_are_compared(sweep, call, tmp_path):
+    manifests = sorted(sweep.glob("cells/*/manifest.json"))
+    for path in manifests:
+        tell(path, code_sha256="a" * 64, device="cpu", engine="inprocess", versions={"torch": "2.13.0"})
+    assert "The 8 cells come from" not in call("table", sweep)[1] + call("plot", sweep)[2]
+    for path in manifests[:3]:
+        tell(path, code_sha256="b" * 64, versions={"torch": "2.12.1"})
+    tell(manifests[0], device="cuda")
+    manifests[1].unlink()
+    _, out, _ = call("table", sweep, "--out", tmp_path / "out")
+    told = [
+        "The 8 cells come from 3 versions of the code (5 of aaaaaaaaaaaa, 2 of bbbbbbbbbbbb and 1 of unknown): what",
+        "The 8 cells come from 3 versions of PyTorch (5 of 2.13.0, 2 of 2.12.1 and 1 of unknown): what",
+        "The 8 cells come from 3 devices (6 of cpu, 1 of cuda and 1 of unknown): what sets cells apart may be that.",
+        "The 8 cells come from 2 engines (7 of inprocess and 1 of unknown): what",
+    ]
+    pages = [out, (tmp_path / "out" / "table.tex").read_text(), call("plot", sweep)[2]]
+    call("report", sweep)
+    for page in (*pages, (sweep / "report.html").read_text(encoding="utf-8")):
+        assert [words for words in told if words not in page] == []
+    assert "The 8 cells" not in call("table", sweep, "--only", "recovery=zero", "--only", "seed=2")[1]
+
+
 def test_the_long_csv_has_every_number_as_it_is(sweep, call, tmp_path):
     call("table", sweep, "--out", tmp_path / "out")
     lines = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
@@ -141,7 +164,11 @@ def test_cells_that_are_not_complete_are_told(tmp_path, call):
     folder = write_results(tmp_path / "sweep", AXES, lambda labels: None if labels["seed"] == "2" else said(labels))
     _, out, _ = call("table", folder)
     assert "Test scores of one seed." in out
-    assert "Left out, not complete: 4 of 8 cells: recovery zero, rate 0.3, seed 2 (missing), " in out
+    told = "Left out, not complete: 4 of 8 cells: recovery zero, rate 0.3, seed 2 (missing), "
+    assert told in out
+    code, paths, err = call("plot", folder)
+    assert code == 0
+    assert told in err and told not in paths
 
 
 def test_fewer_seeds_than_others_are_told_in_the_field(tmp_path, call):

@@ -1,0 +1,38 @@
+"""What a reader of tables or figures of a sweep has to know of its cells: which are left out, and which were made
+otherwise than the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from server.comparison.layout import named
+from server.comparison.results import Result
+from server.report.formats import listing, plural
+from server.sweep.record import State, SweepRecord
+
+_MADE = {"code": "versions of the code", "torch": "versions of PyTorch", "device": "devices", "engine": "engines"}
+"""``Result.made`` -> what is told to differ."""
+
+
+def remarks(record: SweepRecord, results: Sequence[Result]) -> list[str]:
+    """Sentences on ``record``, of whose cells ``results`` are complete."""
+    return [*left_out(record), *mixed(results)]
+
+
+def left_out(record: SweepRecord) -> Iterator[str]:
+    """A sentence on the cells that are not complete."""
+    others = [cell for cell in record.cells if cell.status is not State.COMPLETE]
+    if others:
+        which = listing([f"{named(cell.labels)} ({cell.status})" for cell in others])
+        yield f"Left out, not complete: {len(others)} of {plural(len(record.cells), 'cell')}: {which}."
+
+
+def mixed(results: Sequence[Result]) -> Iterator[str]:
+    """A sentence on each way in which ``results`` were not made alike; what one does not say is a way of its own."""
+    for kind, name in _MADE.items():
+        found = Counter(result.made.get(kind, "unknown") for result in results)
+        if len(found) > 1:
+            which = listing([f"{count} of {version}" for version, count in found.most_common()])
+            told = "what sets cells apart may be that"
+            yield f"The {len(results)} cells come from {len(found)} {name} ({which}): {told}."
