@@ -20,6 +20,7 @@ from server.data_commands import data
 from server.deploy_commands import SuperLinkOption, add_to, submit, submit_again
 from server.engines.base import ENGINE_PACKAGES, ENGINES, Job
 from server.follow import Follower
+from server.kinds import Kind, expect
 from server.prepare import Prepared, load_config, prepare, reopen, try_out
 from server.report.formats import plural
 from server.run_directory import RunDirectory
@@ -71,6 +72,10 @@ def run(  # noqa: PLR0913 - a parameter per option of the command
     """Train a federation and write its run directory."""
     if resume and config is not None:
         raise UsageError("--resume reads the run's own config.yaml; leave CONFIG out")
+    if config is not None:
+        expect(config, Kind.RUN_CONFIG)
+    if out is not None:
+        expect(out, Kind.RUN)
     chosen = [*(settings or []), *_engine_settings(engine, superlink, ray_address)]
     if _deployed(config, chosen, out if resume else None):
         return submit_again(out, chosen) if resume else submit(load_config(config, chosen), out)
@@ -171,6 +176,8 @@ def _conclude(prepared: Prepared) -> None:
 @application.command()
 def check(config: ConfigArgument = None, settings: SetOption = None) -> None:
     """Check a config and print it resolved, every default written out."""
+    if config is not None:
+        expect(config, Kind.RUN_CONFIG)
     checked = load_config(config, settings or [])
     try_out(checked)
     typer.echo(checked.to_yaml(), nl=False)
@@ -183,6 +190,7 @@ def report(directory: Annotated[Path, typer.Argument(help="The directory of a ru
     from server.report.html import write_report
     from server.sweep.record import SWEEP
 
+    expect(directory, Kind.RUN, Kind.SWEEP)
     write = write_sweep_report if (directory / SWEEP).is_file() else write_report
     typer.echo(write(directory))
 
@@ -195,6 +203,7 @@ def coherence(
     """Measure cross-modal coherence of a run on its test split, and write coherence.json."""
     from server.coherence import measure, record, table
 
+    expect(directory, Kind.RUN)
     found = measure(directory, sample)
     RunDirectory(directory.resolve()).write_json("coherence.json", record(found))
     Console().print(table(found))

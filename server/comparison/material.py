@@ -17,6 +17,7 @@ from server.comparison.grids import Grid
 from server.comparison.layout import Layout, laid_out
 from server.comparison.published import read_published
 from server.comparison.results import Result, read_results
+from server.kinds import Kind, expect
 from server.prepare import PACKAGES
 from server.report.formats import plural
 from server.sweep.cells import chosen
@@ -57,9 +58,11 @@ def gather(directory: Path, settings: Sequence[str] = (), only: Sequence[str] = 
     """The sweep in ``directory``; ``settings`` change its table section, ``only`` (``axis=level,level``) its cells.
 
     Raises:
-        UsageError: the settings or the choice do not fit the sweep; ``DataError`` where it has no complete cell.
+        UsageError: it is something else, or the settings or the choice do not fit it; ``DataError`` where no cell is
+            complete.
     """
     discover(PACKAGES)
+    expect(directory, Kind.SWEEP)
     record = read_sweep(directory)
     asked = _table(record, settings)
     kept = replace(record, cells=chosen(record.cells, record.axes, only)) if only else record

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from fedrecon_core.errors import FedReconError, RunError, one_line, words_of
+from server.kinds import Kind, expect
 from server.report.formats import plural
 from server.sweep.cells import Cell, chosen, matrix
 from server.sweep.definition import Definition, read_definition
@@ -74,10 +75,13 @@ def sweep(  # noqa: PLR0913 - a parameter per option of the command
     ray_address: RayOption = None,
 ) -> None:
     """Run a matrix of configs over all cores; the same command goes on later and skips what is complete."""
+    expect(config, Kind.SWEEP_CONFIG)
     definition = read_definition(config)
     cells = matrix(definition, config.resolve().parent, settings or [])
     asked = chosen(cells, definition.labels, only or [])
-    directory = SweepDirectory(out or Path("runs") / definition.name, definition.keep_checkpoints)
+    where = out or Path("runs") / definition.name
+    expect(where, Kind.SWEEP)
+    directory = SweepDirectory(where, definition.keep_checkpoints)
 
     def plan() -> Plan:
         states = [(cell, directory.state(cell)) for cell in asked]

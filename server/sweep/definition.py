@@ -13,6 +13,7 @@ from fedrecon_core.faults import MisfitError, explain
 from fedrecon_core.paths import user_path
 from fedrecon_core.settings import read_yaml
 from fedrecon_core.types import Frozen
+from server.kinds import Kind, expect
 from server.sweep.axes import Axes, Settings
 from server.sweep.choices import Choice, Kept, check_choice, fits
 from server.sweep.table import Table
@@ -72,6 +73,9 @@ class Definition(Frozen):
 def read_definition(path: Path) -> Definition:
     """The sweep in the YAML file ``path``; whatever is wrong with it is a ``ConfigError`` of one line."""
     found = parse_definition(read_yaml(path))
+    for base in dict.fromkeys((found.base, *(level.base for axis in found.axes for level in axis.levels))):
+        if base is not None:
+            expect(user_path(base, path.resolve().parent, "base"), Kind.RUN_CONFIG)
     if found.table is None or found.table.reference is None:
         return found
     reference = user_path(found.table.reference, path.resolve().parent, "table.reference")

@@ -202,7 +202,7 @@ def test_many_classes_and_sites_have_names_here_and_there(sweep):
 @pytest.mark.parametrize("kind", ["lines", "sites"])
 def test_the_same_sweep_gives_the_same_bytes_whatever_the_settings_of_matplotlib(sweep, call, tmp_path, kind):
     code, out, err = call("plot", sweep, "--kind", kind, "--out", tmp_path / "first")
-    assert (code, err) == (0, "")
+    assert code == 0 and err.startswith("note: Left out, not complete: 3 of 12 cells: ")
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "svg.hashsalt": "other"}):
         before = dict(matplotlib.rcParams)
         call("plot", sweep, "--kind", kind, "--out", tmp_path / "second")

@@ -213,7 +213,9 @@ def test_the_command_tells_a_sweep_from_a_run(sweep, call, tmp_path):
     cell = cell_of(sweep, "zero", "0.3", "1")
     assert call("report", cell)[0] == 0
     assert "FedRecon run" in (cell / "report.html").read_text()
-    refused(call("report", tmp_path), "expected a run directory")
+    refused(call("report", tmp_path), f"found a folder of runs or sweeps, {tmp_path}: name one: {sweep}")
+    (tmp_path / "empty").mkdir()
+    refused(call("report", tmp_path / "empty"), "expected a run directory")
 
 
 def test_what_is_no_sweep_is_one_clear_line(tmp_path):
