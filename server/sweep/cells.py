@@ -15,12 +15,13 @@ from fedrecon_core.errors import ConfigError, UsageError
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.paths import user_path
 from fedrecon_core.settings import override, read_yaml
-from server.prepare import load_config
+from server.prepare import load_config, try_trackers
 from server.sweep.axes import SEED, Level, as_yaml
 from server.sweep.choices import check_choice, fits
 from server.sweep.definition import Definition
 from server.sweep.faults import Faults, titled
 from server.sweep.identity import config_sha256
+from server.trackers.choice import untracked_unless_asked
 
 ENGINE = "engine={name: inprocess}"
 """Every cell is a run in one process, whatever its base says; how many run at a time is the sweep's affair."""
@@ -159,7 +160,9 @@ class _Wanted:
 def _resolved(wanted: _Wanted, settings: Sequence[str]) -> RunConfig:
     raw = wanted.raw(settings)
     _refuse_deployment(raw)
-    return load_config(wanted.base, [*(f"{key}={as_yaml(value)}" for key, value in raw.items()), ENGINE])
+    config = load_config(wanted.base, [*(f"{key}={as_yaml(value)}" for key, value in raw.items()), ENGINE])
+    try_trackers(config)
+    return untracked_unless_asked(config)
 
 
 def _refuse_deployment(raw: Mapping[str, Any]) -> None:

@@ -6,7 +6,9 @@ Its telemetry is off unless the environment says otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -23,10 +25,11 @@ ADDRESS = "MLFLOW_TRACKING_URI"
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
-"""What holds unless the environment says otherwise: nothing is sent that nobody asked for, and a run does not wait four
-minutes for a server that is down."""
+"""What holds unless the environment says otherwise: nothing is sent that nobody asked for, and a run does not wait for a
+server that is down as long as MLflow would, which is many minutes."""
 ABSOLUTE = {"": "/", "file": "file:///", "sqlite": "sqlite:////"}
 """Scheme -> how an address of it begins that names a place on the disk wholly."""
 PARAMS_AT_A_TIME = 100
@@ -44,6 +47,13 @@ def _usable(uri: str) -> str:
         example = "http://host:5000 or sqlite:////absolute/path.db"
         raise ValueError(f"expected an address such as {example}, found '{uri}', a place relative to some folder")
     return uri
+
+
+def _open(uri: str) -> None:
+    """``sqlite3.Error`` where ``uri`` is a database that cannot be opened: MLflow tries that again for minutes."""
+    if uri.startswith(ABSOLUTE["sqlite"]):
+        with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+            database.execute("PRAGMA user_version")
 
 
 class MLflowParams(TrackerParams):
@@ -71,6 +81,7 @@ class MLflow(Tracker):
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         uri = self._uri(run)
+        _open(uri)
         from mlflow.tracking import MlflowClient
 
         self._client = MlflowClient(tracking_uri=uri)

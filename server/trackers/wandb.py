@@ -1,7 +1,7 @@
 """``wandb``: a run of Weights & Biases; without a ``mode``, kept in the run directory for ``wandb sync``.
 
-Only numbers, config and tags of the run are handed over, and what W&B itself says of its library: no code, no console, no
-list of packages, no load of the machine.
+Only numbers, config and tags of the run are handed over, beside what W&B says of itself: no code, no console, no list
+of packages, no load of the machine.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ NOTHING_ELSE = {
     "x_disable_stats": True,
     "x_save_requirements": False,
 }
+PATIENCE = {"init_timeout": 60.0, "finish_timeout": 60.0, "finish_timeout_raises": True}
+"""Seconds that a run waits for a network that is down, at its beginning and at its end. What did not get through by then
+lies in the run directory, for ``wandb sync``."""
 
 
 class WandbParams(TrackerParams):
@@ -63,7 +66,7 @@ class Wandb(Tracker):
             name=run.name,
             dir=str(run.directory),
             config={**run.config, "run": dict(run.tags)},
-            settings=wandb.Settings(**NOTHING_ELSE, silent=mode != "online"),
+            settings=wandb.Settings(**NOTHING_ELSE, **PATIENCE, silent=mode != "online"),
         )
         return known
 

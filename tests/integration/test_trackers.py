@@ -1,0 +1,257 @@
+"""Whole runs with trackers: what their own readers find, what a resumed run repeats, and what a failing one costs."""
+
+import contextlib
+import math
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedrecon_core.registry import discover
+from server.engines.inprocess import InProcess
+from server.prepare import prepare, reopen
+from server.run_directory import RunDirectory
+from server.trackers.base import TRACKER_PACKAGES, TRACKERS, Tracker, TrackerParams
+from server.trackers.numbers import numbers_of_result, numbers_of_round
+from tests.toys import runs, tracked
+
+discover(TRACKER_PACKAGES)
+NONE = {"tensorboard": None}
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(params=sorted(tracked.READERS))
+def name(request):
+    """Each tracker that comes with the project, where its package is installed."""
+    package = TRACKERS.get(request.param).package
+    if find_spec(package) is None:
+        pytest.skip(f"the package {package} is not installed: python -m pip install {TRACKERS.get(request.param).pip}")
+    return request.param
+
+
+class NoisyParams(TrackerParams):
+    """``at`` is the round in which it does what it does; ``interrupts``, or else it fails."""
+
+    at: int
+    interrupts: bool = False
+
+
+@pytest.fixture
+def noisy():
+    """A tracker, told after the others, that ends a run as Ctrl-C does, or fails."""
+    heard = []
+
+    @TRACKERS.register("zz_noisy")
+    class Noisy(Tracker):
+        Params = NoisyParams
+
+        def start(self, run):
+            heard.append("start")
+            return {"known": True}
+
+        def metrics(self, round_, values):
+            heard.append(round_)
+            if round_ == self.params.at:
+                raise KeyboardInterrupt if self.params.interrupts else OSError("the network\nis down")
+
+        def finish(self, result):
+            heard.append(result["status"])
+
+        def close(self):
+            heard.append("close")
+
+    yield heard
+    TRACKERS.forget("zz_noisy")
+
+
+def settings(tracking, **changes):
+    """A run that takes little time."""
+    return runs.settings(recovery="mask", tracking=tracking, **changes)
+
+
+def begin(folder: Path, tracking, **changes) -> Path:
+    """A run that is interrupted when a round's numbers are written and its checkpoint is not."""
+    prepared = prepare(runs.write(folder, settings(tracking, **changes)), out=folder / "run")
+    with contextlib.suppress(KeyboardInterrupt):
+        InProcess().run(runs.job_of(prepared))
+    return prepared.directory.path
+
+
+def go_on(directory: Path, *changes: str) -> None:
+    InProcess().run(runs.job_of(reopen(directory, changes), resume=True))
+
+
+def rounds_of(directory: Path) -> dict[int, dict[str, float]]:
+    """Round -> the numbers that the run's own files hold."""
+    lines, sites = (runs.lines(directory, file) for file in ("metrics.jsonl", "sites.jsonl"))
+    return {
+        n: numbers_of_round([x for x in lines if x["round"] == n], [x for x in sites if x["round"] == n])
+        for n in sorted({line["round"] for line in lines})
+    }
+
+
+def same(found: float, written: float) -> bool:
+    """TensorBoard keeps 32 bits."""
+    return math.isclose(found, written, rel_tol=1e-6) or (math.isnan(found) and math.isnan(written))
+
+
+def check_holds_every_number_once(name: str, directory: Path) -> None:
+    points, rounds = tracked.READERS[name](directory), rounds_of(directory)
+    written = {tag: [(n, rounds[n][tag]) for n in rounds if tag in rounds[n]] for n in rounds for tag in rounds[n]}
+    assert {"train/loss", "validation/uar", "sites/bytes_up", "sites/task_seconds", "train/train_seconds"} <= {*written}
+    for tag, expected in written.items():
+        assert [step for step, _ in points[tag]] == [step for step, _ in expected], tag
+        if not tag.endswith("_seconds"):  # what a round took when it was made first may be what a tracker keeps
+            assert all(same(a, b) for (_, a), (_, b) in zip(points[tag], expected, strict=True)), tag
+
+
+# --- what stands there ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_there_with_every_number_and_the_same_parameters_as_without(name, tmp_path):
+    told = runs.run(tmp_path / "told", settings({**NONE, name: True}))
+    plain = runs.run(tmp_path / "plain", settings(NONE))
+    assert runs.outcome(told) == runs.outcome(plain)
+    assert not (plain / "tracking.json").exists()
+    check_holds_every_number_once(name, told)
+
+
+def test_tensorboard_is_on_and_has_the_config_and_the_test_scores_at_the_round_that_was_tested(tmp_path):
+    pytest.importorskip("tensorboard")
+    directory = runs.run(tmp_path, runs.settings(recovery="mask"))
+    result, points = runs.result(directory), tracked.tensorboard_points(directory)
+    assert yaml.safe_load((directory / "config.yaml").read_text())["tracking"] == {"tensorboard": "auto"}
+    assert points["test/uar"] == [(result["best_round"], pytest.approx(result["test"]["uar"]))]
+    assert points["total/bytes_up"] == [(3, result["bytes_up"])]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(directory / "tensorboard")).Reload()
+    [event] = found.Tensors("config/text_summary")
+    assert b"strategy:" in event.tensor_proto.string_val[0]
+
+
+def test_mlflow_has_params_tags_scores_and_the_status(tmp_path):
+    pytest.importorskip("mlflow")
+    directory = runs.run(tmp_path, settings({**NONE, "mlflow": {"experiment": "toys"}}, seed=3))
+    client, run = tracked.mlflow_run(directory)
+    result, manifest = runs.result(directory), RunDirectory(directory).read_json("manifest.json")
+    assert client.get_experiment(run.info.experiment_id).name == "toys"
+    assert (run.info.run_name, run.info.status) == ("toy", "FINISHED")
+    assert run.data.params["recovery.name"] == "mask"
+    assert run.data.params["missing.train.rate"] == "0.5"
+    assert not [key for key in run.data.params if key.startswith("tracking")]
+    expected = {"engine": "inprocess", "seed": "3", "code_sha256": manifest["code_sha256"]}
+    assert expected.items() <= run.data.tags.items()
+    assert numbers_of_result(result).items() <= run.data.metrics.items()
+
+
+def test_wandb_is_offline_and_has_config_scores_and_the_exit_code(tmp_path):
+    pytest.importorskip("wandb")
+    directory = runs.run(tmp_path, settings({**NONE, "wandb": {"project": "toys", "group": "g"}}))
+    records = list(tracked.wandb_records(directory))
+    [run] = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+    [end] = [record.exit for record in records if record.WhichOneof("record_type") == "exit"]
+    assert (run.project, run.run_group, run.display_name, end.exit_code) == ("toys", "g", "toy", 0)
+    config = {item.key: yaml.safe_load(item.value_json) for item in run.config.update}
+    assert config["recovery"]["name"] == "mask"
+    assert config["run"]["engine"] == "inprocess"
+    assert "tracking" not in config
+    summary = tracked.wandb_summary(directory)
+    assert {**numbers_of_result(runs.result(directory)), "status": "completed"}.items() <= summary.items()
+
+
+# --- resumed ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_resumed_run_goes_on_in_the_same_place_without_a_round_twice(name, tmp_path, noisy):
+    directory = begin(tmp_path, {**NONE, name: True, "zz_noisy": {"at": 2, "interrupts": True}})
+    assert [line["round"] for line in runs.lines(directory, "metrics.jsonl")] == [1, 1, 2, 2]
+    assert runs.result(directory)["rounds"] == 1  # round 2 is told and has no checkpoint
+    assert noisy == ["start", 1, 2, "interrupted", "close"]
+    if name == "mlflow":
+        assert tracked.mlflow_run(directory)[1].info.status == "KILLED"
+    go_on(directory, "tracking.zz_noisy=null")
+    check_holds_every_number_once(name, directory)
+    whole = runs.run(tmp_path / "whole", settings(NONE))
+    assert runs.result(directory)["parameters_sha256"] == runs.result(whole)["parameters_sha256"]
+    if name == "mlflow":
+        assert tracked.mlflow_run(directory)[1].info.status == "FINISHED"  # there is one run
+    if name == "wandb":
+        ids = {record.run.run_id for record in tracked.wandb_records(directory) if record.HasField("run")}
+        assert len(ids) == 1
+
+
+def test_rounds_that_are_repeated_from_an_older_checkpoint_are_there_once(name, tmp_path, noisy):
+    directory = begin(tmp_path, {**NONE, name: True, "zz_noisy": {"at": 4, "interrupts": True}}, rounds=4)
+    newest = directory / "checkpoints" / "round-000003"
+    newest.rename(tmp_path / "damaged")
+    go_on(directory, "tracking.zz_noisy=null")
+    check_holds_every_number_once(name, directory)
+
+
+def test_a_tracker_that_is_named_when_a_run_is_resumed_hears_of_all_rounds(name, tmp_path, noisy):
+    directory = begin(tmp_path, {**NONE, "zz_noisy": {"at": 3, "interrupts": True}})
+    go_on(directory, "tracking.zz_noisy=null", f"tracking.{name}=true")
+    check_holds_every_number_once(name, directory)
+
+
+# --- failing ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tracker_that_fails_is_told_once_and_the_run_goes_on_with_the_others(tmp_path, capsys, noisy):
+    pytest.importorskip("tensorboard")
+    directory = runs.run(tmp_path, settings({"zz_noisy": {"at": 2}}))
+    told = [line for line in capsys.readouterr().out.splitlines() if "tracking" in line]
+    assert told == ["tracking.zz_noisy failed and is left out from here on: OSError: the network is down"]
+    assert noisy == ["start", 1, 2, "close"]
+    assert runs.result(directory)["status"] == "completed"
+    check_holds_every_number_once("tensorboard", directory)
+
+
+def test_what_it_missed_is_told_when_the_run_is_resumed(tmp_path, noisy):
+    directory = begin(tmp_path, {**NONE, "zz_noisy": {"at": 2}})
+    assert noisy == ["start", 1, 2, "close"]
+    directory.joinpath("result.json").unlink()  # as if the process had died before it said so
+    noisy.clear()
+    raw = yaml.safe_load((directory / "config.yaml").read_text())
+    raw["tracking"]["zz_noisy"]["at"] = 99
+    (directory / "config.yaml").write_text(yaml.safe_dump(raw))
+    go_on(directory)
+    assert noisy == ["start", 2, 3, "completed", "close"]
+
+
+def test_a_place_that_cannot_be_written_costs_the_tracker_alone(name, tmp_path, capsys):
+    prepared = prepare(runs.write(tmp_path, settings({**NONE, name: True})), out=tmp_path / "run")
+    place = {"tensorboard": "tensorboard", "mlflow": "mlflow.db", "wandb": "wandb"}[name]
+    blocked = prepared.directory.path / place
+    blocked.mkdir() if name == "mlflow" else blocked.touch()
+    InProcess().run(runs.job_of(prepared))
+    assert runs.result(prepared.directory.path)["status"] == "completed"
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tracking.")]
+    assert Counter(line.split(" ")[0] for line in told) == {f"tracking.{name}": 1}, told
+
+
+def test_a_server_that_is_not_there_costs_mlflow_alone(tmp_path, capsys):
+    pytest.importorskip("mlflow")
+    directory = runs.run(tmp_path, settings({**NONE, "mlflow": {"uri": "http://127.0.0.1:9"}}))
+    assert runs.result(directory)["status"] == "completed"
+    assert "tracking.mlflow failed and is left out from here on: MlflowException: " in capsys.readouterr().out
+
+
+def test_a_run_that_fails_is_told_as_failed(tmp_path, noisy):
+    prepared = prepare(
+        runs.write(tmp_path, settings({**NONE, "zz_noisy": {"at": 9}}, evaluate={"select": "accuracy"})),
+        out=tmp_path / "run",
+    )
+    (prepared.directory.path / "model").write_text("in the way of the model's folder")
+    with pytest.raises(Exception, match="model"):
+        InProcess().run(runs.job_of(prepared))
+    assert runs.result(prepared.directory.path)["status"] == "failed"
+    assert noisy == ["start", 1, 2, 3, "failed", "close"]
