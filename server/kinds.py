@@ -75,7 +75,7 @@ def _inside(path: Path) -> Iterator[Path]:
 
 def _is_list(path: Path) -> bool:
     """Without parsing it: of hundreds of cells that takes a second."""
-    return "\ncells:" in path.read_text(encoding="utf-8", errors="replace")
+    return "\ncells:" in "\n" + path.read_text(encoding="utf-8", errors="replace")
 
 
 def _of_file(path: Path) -> Kind | None:

@@ -28,7 +28,7 @@ def table(sweep: SweepArgument, settings: SetOption = None, only: OnlyOption = N
     """Show the results of a sweep as Markdown: scores over seeds, differences from a baseline, costs."""
     material = gather(sweep, settings or [], only or [])
     found = material.compared()
-    told = remarks(material.record, material.results)
+    told = remarks(material)
     text = markdown.render(sheets(found), told)
     typer.echo(text, nl=False)
     if out is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,13 +15,14 @@ from fedrecon_core.registry import discover
 from fedrecon_core.settings import override
 from server.comparison.contest import compared, judged
 from server.comparison.grids import Grid
-from server.comparison.layout import Layout, laid_out
-from server.comparison.published import read_published
+from server.comparison.layout import Layout, laid_out, named
+from server.comparison.published import Published, read_published
 from server.comparison.results import Result, read_results
 from server.kinds import Kind, expect
 from server.prepare import PACKAGES
 from server.report.formats import plural
 from server.sweep.cells import chosen
+from server.sweep.choices import fits
 from server.sweep.record import SweepRecord, read_sweep
 from server.sweep.table import Table
 
@@ -36,14 +38,18 @@ class Material:
     layout: Layout
     reference: Path | None = None
 
+    @cached_property
+    def published(self) -> Sequence[Published]:
+        """The published values; ``DataError`` where they cannot be used."""
+        return read_published(self.reference, self.record.axes) if self.reference else []
+
     def grids(self) -> list[Grid]:
         """A grid for each section and metric, ranked, with published values.
 
         Raises:
             UsageError: no complete cell has such a score; ``DataError`` where the published values cannot be used.
         """
-        published = read_published(self.reference, self.record.axes) if self.reference else []
-        found = judged(self.layout, self.results, published)
+        found = judged(self.layout, self.results, self.published)
         if not found:
             known = ", ".join(sorted({name for result in self.results for name in result.scores}))
             raise UsageError(f"table.metrics: expected scores that complete cells have ({known}), found none of them")
@@ -51,6 +57,10 @@ class Material:
 
     def compared(self) -> list[Grid]:
         """The same with differences from the baseline, which cost time."""
+        baseline = {axis: (level,) for axis, level in self.layout.baseline.items()}
+        if not any(fits(cell.labels, baseline) for cell in self.record.cells):
+            told = f"No differences: --only leaves out {named(self.layout.baseline)}, the baseline; name it as well."
+            return [replace(grid, notes=(told,)) for grid in self.grids()]
         return compared(self.layout, self.grids(), self.results)
 
 

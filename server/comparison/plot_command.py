@@ -39,7 +39,7 @@ def plot(
     material = gather(sweep, settings or [], only or [])
     for path in _written(drawings(material, kind), out or sweep / FOLDER):
         typer.echo(path)
-    for told in remarks(material.record, material.results):
+    for told in remarks(material):
         typer.echo(f"note: {told}", err=True)  # on stdout are paths alone
 
 

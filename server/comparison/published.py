@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def read_published(path: Path, axes: Iterable[str]) -> list[Published]:
         DataError: there is no such file, or it does not fit the axes.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # Excel begins a file with a byte order mark
             reader = csv.DictReader(file, strict=True)
             _check_header(path, reader.fieldnames or (), tuple(axes))
             found = [_read(path, reader.line_num, row) for row in reader]
@@ -69,6 +69,18 @@ def find(published: Sequence[Published], labels: Labels, metric: str) -> Publish
         if one.metric == metric and all(labels.get(axis) == level for axis, level in one.labels.items()):
             return one
     return None
+
+
+def unknown_names(
+    published: Sequence[Published], axes: Mapping[str, list[str]], metrics: Iterable[str]
+) -> Iterator[str]:
+    """The levels and metrics of ``published`` that the sweep does not have, each with the nearest that it has; those
+    with one first: they may be slips, where the others may be the rest of a paper's table."""
+    known = {**axes, "metric": list(metrics)}
+    named = dict.fromkeys(pair for one in published for pair in [*one.labels.items(), ("metric", one.metric)])
+    hints = {pair: did_you_mean(pair[1], known[pair[0]]) for pair in named if pair[1] not in known[pair[0]]}
+    for (what, name), hint in sorted(hints.items(), key=lambda item: not item[1]):
+        yield f"{what} '{name}'{f' ({hint})' if hint else ''}"
 
 
 def _check_header(path: Path, header: Sequence[str], axes: Sequence[str]) -> None:

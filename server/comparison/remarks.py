@@ -7,17 +7,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from server.comparison.layout import named
+from server.comparison.material import Material
+from server.comparison.published import unknown_names
 from server.comparison.results import Result
 from server.report.formats import listing, plural
 from server.sweep.record import State, SweepRecord
+from server.sweep.table import metric_names
 
 _MADE = {"code": "versions of the code", "torch": "versions of PyTorch", "device": "devices", "engine": "engines"}
 """``Result.made`` -> what is told to differ."""
 
 
-def remarks(record: SweepRecord, results: Sequence[Result]) -> list[str]:
-    """Sentences on ``record``, of whose cells ``results`` are complete."""
-    return [*left_out(record), *mixed(results)]
+def remarks(material: Material) -> list[str]:
+    """Sentences on all of them."""
+    return [*left_out(material.record), *mixed(material.results), *unknown(material)]
 
 
 def left_out(record: SweepRecord) -> Iterator[str]:
@@ -26,6 +29,13 @@ def left_out(record: SweepRecord) -> Iterator[str]:
     if others:
         which = listing([f"{named(cell.labels)} ({cell.status})" for cell in others])
         yield f"Left out, not complete: {len(others)} of {plural(len(record.cells), 'cell')}: {which}."
+
+
+def unknown(material: Material) -> Iterator[str]:
+    """A sentence on the published values whose names are none of the sweep's."""
+    found = list(unknown_names(material.published, material.record.axes, metric_names()))
+    if found:
+        yield f"Published values of names that this sweep does not have stand beside no field: {listing(found)}."
 
 
 def mixed(results: Sequence[Result]) -> Iterator[str]:

@@ -140,8 +140,14 @@ def _labelled(name: str, label: Any, settings: Any) -> Level:
 
 
 def _seeds(value: Any) -> Iterator[Level]:
-    """A list of seeds, or ``{first: 1, count: 10}``."""
-    for seed in _counted(value) if isinstance(value, Mapping) else value if isinstance(value, list) else [value]:
+    """A list of seeds, or ``{first: 1, count: 10}``. A lone number is refused: some mean that seed, others so many."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise MisfitError(
+            SEED, f"expected a list, [{value}] for this seed, or {{count: {value}}} for so many; found {value}"
+        )
+    if not isinstance(value, list | Mapping):
+        raise MisfitError(SEED, f"expected a list of seeds, or {{first: 1, count: 5}}, found {shown(value)}")
+    for seed in _counted(value) if isinstance(value, Mapping) else value:
         yield Level(label=str(_whole(SEED, seed, 0)), settings=(f"{SEED}={seed}",))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,8 +16,10 @@ from fedrecon_core.errors import FedReconError, RunError, one_line, words_of
 from server.kinds import Kind, expect
 from server.report.formats import plural
 from server.sweep.cells import Cell, chosen, matrix
+from server.sweep.choices import fits
 from server.sweep.definition import Definition, read_definition
 from server.sweep.directory import SweepDirectory
+from server.sweep.faults import titled
 from server.sweep.forked import Forked
 from server.sweep.origins import origins
 from server.sweep.progress import Board, Tally, board_for
@@ -53,6 +55,11 @@ class Plan:
     directory: SweepDirectory
     cells: list[Cell]
     states: list[tuple[Cell, State]]
+
+    @property
+    def baseline(self) -> Mapping[str, str]:
+        """What the table compares others with, axis -> level; of some sweeps nothing."""
+        return self.definition.table.baseline if self.definition.table else {}
 
     @property
     def complete(self) -> list[Cell]:
@@ -172,9 +179,21 @@ def _notes(console: Console, plan: Plan) -> None:
     if outdated:
         told = "begun anew: rounds of two codes would be numbers of neither"
         _say(console, f"unfinished cells with rounds of other code than today's: {len(outdated)}, {told}")
+    if _lacks_baseline(plan):
+        told = "the table's baseline, is in no cell of this part, and none is complete: differences wait for it"
+        _say(console, f"{titled(plan.baseline)}, {told}")
     for made, count in Counter(made for cell in plan.complete for made in origins(plan.directory, cell)).items():
         told = plural(count, "complete cell was made", "complete cells were made")
         _say(console, f"{told} {made}; remove a cell's directory to have it run anew")
+
+
+def _lacks_baseline(plan: Plan) -> bool:
+    """Whether this command leaves the table without what others are compared with."""
+    baseline = {axis: (level,) for axis, level in plan.baseline.items()}
+    rest = [cell for cell in plan.cells if fits(cell.labels, baseline)]
+    asked = {cell.sha256 for cell, _ in plan.states}
+    there = any(cell.sha256 in asked or plan.directory.state(cell) is State.COMPLETE for cell in rest)
+    return bool(baseline) and not there
 
 
 def _report(console: Console, path: Path) -> None:

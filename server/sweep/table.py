@@ -42,12 +42,12 @@ class Table(Frozen):
             if axis in [other for _, other in named[:number]]:
                 raise MisfitError(f"{key}.{place}", f"the axis '{axis}' stands twice in the table")
         for metric in self.metrics:
-            refuse_unknown(metric, _metrics(), f"{key}.metrics", "metric")
+            refuse_unknown(metric, metric_names(), f"{key}.metrics", "metric")
         check_choice({axis: (level,) for axis, level in self.baseline.items()}, axes, f"{key}.baseline")
         check_choice(self.bounds, axes, f"{key}.bounds")
 
 
-def _metrics() -> list[str]:
+def metric_names() -> list[str]:
     """The metrics that are registered, a user's own among them, and the loss, which every score has."""
     discover(PACKAGES)
     return [*METRICS.names(), LOSS]

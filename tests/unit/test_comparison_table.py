@@ -1,6 +1,7 @@
 """``fedrecon table``: what a person sees of a sweep, in the terminal and in the three files."""
 
 import csv
+import html
 import json
 
 import pytest
@@ -68,15 +69,11 @@ def test_the_three_files_hold_the_same_table_and_are_the_same_when_made_again(sw
     assert r"\underline{" in tex
 
 
-def tell(path, **fields):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-
-
 def test_only_columns_of_time_differ_between_two_runs_of_a_sweep(call, tmp_path):
     for turn, seconds in (("first", 3.0), ("second", 99.0)):
         folder = write_results(tmp_path / turn, AXES, said, **TABLE)
         for path in folder.glob("cells/*/result.json"):
-            tell(path, train_seconds=seconds, train_processor_seconds=seconds / 2)
+            change(path, train_seconds=seconds, train_processor_seconds=seconds / 2)
         call("table", folder, "--out", tmp_path / turn / "out")
     first, second = (list(csv.DictReader((tmp_path / turn / "out/table.csv").open())) for turn in ("first", "second"))
     assert first != second
@@ -90,11 +87,11 @@ def test_only_columns_of_time_differ_between_two_runs_of_a_sweep(call, tmp_path)
 def test_processor_time_is_shown_where_every_cell_has_it_and_else_the_clock_with_a_word_on_it(sweep, call):
     results = list(sweep.glob("cells/*/result.json"))
     for path in results[1:]:
-        tell(path, train_processor_seconds=1.25)
+        change(path, train_processor_seconds=1.25)
     clock = call("table", sweep)[1]
     assert "Training time (wall clock) |" in clock and "2.5 s |" in clock and "CPU s" not in clock
     assert f"1 of {len(results)} cells did not measure the processor's" in clock
-    tell(results[0], train_processor_seconds=1.25)
+    change(results[0], train_processor_seconds=1.25)
     processor = call("table", sweep)[1]
     assert "| CPU s |" in processor and "| 1.25 |" in processor and "wall clock" not in processor
 
@@ -102,11 +99,11 @@ def test_processor_time_is_shown_where_every_cell_has_it_and_else_the_clock_with
 def test_cells_that_were_not_made_alike_are_told_wherever_they_are_compared(sweep, call, tmp_path):
     manifests = sorted(sweep.glob("cells/*/manifest.json"))
     for path in manifests:
-        tell(path, code_sha256="a" * 64, device="cpu", engine="inprocess", versions={"torch": "2.13.0"})
+        change(path, code_sha256="a" * 64, device="cpu", engine="inprocess", versions={"torch": "2.13.0"})
     assert "The 8 cells come from" not in call("table", sweep)[1] + call("plot", sweep)[2]
     for path in manifests[:3]:
-        tell(path, code_sha256="b" * 64, versions={"torch": "2.12.1"})
-    tell(manifests[0], device="cuda")
+        change(path, code_sha256="b" * 64, versions={"torch": "2.12.1"})
+    change(manifests[0], device="cuda")
     manifests[1].unlink()
     _, out, _ = call("table", sweep, "--out", tmp_path / "out")
     told = [
@@ -158,6 +155,33 @@ def test_a_part_is_shown_alone(sweep, call):
     assert code == 0
     assert "rate 0.6" not in out
     refused(call("table", sweep, "--only", "rate=0.4"), "--only.rate: unknown level '0.4'; known: 0.3, 0.6")
+
+
+def test_a_part_without_the_baseline_says_that_it_has_no_differences_and_why(sweep, call):
+    code, out, err = call("table", sweep, "--only", "recovery=zero")
+    assert (code, err) == (0, "")
+    assert out.count("No differences: --only leaves out recovery mask, the baseline; name it as well.") == 1
+    assert "No interval" not in out
+    assert "No differences" not in call("table", sweep, "--only", "recovery=zero,mask", "--only", "seed=1")[1]
+
+
+def test_published_values_of_unknown_names_are_named_with_the_nearest_known_and_excel_is_understood(sweep, call):
+    rows = ["metric,recovery,value", "accuracy,mask,51.25", "accuracy,zeros,9", "acuracy,zero,3", "accuracy,gan,4"]
+    (sweep / "ours.csv").write_text("\n".join(rows), encoding="utf-8-sig")
+    reference = ("--set", f"reference={sweep / 'ours.csv'}")
+    code, out, err = call("table", sweep, *reference)
+    assert (code, err) == (0, "")
+    assert " [51.25]**" in out
+    told = "Published values of names that this sweep does not have stand beside no field: "
+    names = "recovery 'zeros' (Did you mean 'zero'?), metric 'acuracy' (Did you mean 'accuracy'?) and recovery 'gan'."
+    assert told + names in out
+    assert told + names in call("plot", sweep, *reference)[2]
+    raw = yaml.safe_load((sweep / "sweep.yaml").read_text())
+    raw["table"]["reference"] = "ours.csv"
+    (sweep / "sweep.yaml").write_text(yaml.safe_dump(raw))
+    assert call("report", sweep)[0] == 0
+    page = html.unescape((sweep / "report.html").read_text(encoding="utf-8"))
+    assert told + names in page
 
 
 def test_cells_that_are_not_complete_are_told(tmp_path, call):

@@ -95,6 +95,8 @@ def test_a_table_is_read():
         ({"axes": {"rate": {"a": {"base": 3}}}}, r"axes\.rate\.a\.base: expected the path .*, found 3"),
         ({"axes": {"a b": {}}}, r"axes: expected names of axes .*, found 'a b'"),
         ({"axes": {"seed": [1, -1]}}, r"axes\.seed: expected a whole number of at least 0, found -1"),
+        ({"axes": {"seed": 3}}, r"axes\.seed: expected a list, \[3\] for this seed, or {count: 3} for"),
+        ({"axes": {"seed": "all"}}, r"axes\.seed: expected a list of seeds, or {first: 1, count: 5}, found 'all'"),
         ({"axes": {"seed": {"frst": 1}}}, r"axes\.seed\.frst: unknown key\. Known keys: first, count"),
         ({"axes": {"seed": {"first": 1}}}, r"axes\.seed\.count: this key is required and was not found"),
         ({"axes": {"seed": {"count": 0}}}, r"axes\.seed\.count: expected a whole number of at least 1, found 0"),

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from fedrecon_core.errors import DataError, RunError, UsageError
 from server.sweep.cells import matrix
-from server.sweep.command import _cores
+from server.sweep.command import Plan, _cores, _notes
 from server.sweep.definition import read_definition
 from server.sweep.directory import SweepDirectory
 from server.sweep.origins import origins
@@ -371,6 +371,21 @@ def test_an_odd_folder_among_the_checkpoints_of_a_running_cell_ends_no_sweep(swe
 
     failures, _ = run(sweep, Odd(1, {"mask": 1.0, "zero": 1.0}))
     assert failures == []
+
+
+def test_a_part_without_the_baseline_of_the_table_is_told_until_the_baseline_is_complete(tmp_path, capsys):
+    path = write_sweep(tmp_path, toy_settings("mask"), table={"baseline": {"recovery": "mask"}})
+    definition, directory = read_definition(path), SweepDirectory(tmp_path / "out")
+    cells = matrix(definition, tmp_path)
+
+    def told(asked):
+        _notes(Console(), Plan(definition, (), directory, cells, [(cell, directory.state(cell)) for cell in asked]))
+        return capsys.readouterr().out
+
+    assert told(cells[2:]).startswith("recovery=mask, the table's baseline, is in no cell of this part, and none is")
+    assert told(cells) == told(cells[1:]) == ""
+    end(directory.begin(cells[0]))
+    assert "baseline" not in told(cells[2:])
 
 
 def test_without_a_word_as_many_cells_run_as_there_are_cores_to_use(monkeypatch):

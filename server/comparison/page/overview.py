@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from server.comparison.page.view import View
-from server.comparison.remarks import mixed
 from server.comparison.results import Result, total
 from server.report.formats import count, listing, plural, seconds, size
 from server.report.markup import Markup, joined, paragraph, tag
@@ -77,7 +76,7 @@ def notices(view: View) -> Markup:
     if others and view.results:
         told_of = f"{others} of {plural(len(view.record.cells), 'cell')} {'is' if others == 1 else 'are'} not complete"
         parts.append(_notice("notice", "What is left out", f"{told_of} and left out of all scores."))
-    parts += [_notice("notice", "Not made alike", told) for told in mixed(view.results)]
+    parts += [_notice("notice", "What to know of the cells", told) for told in view.told]
     if view.fault:
         parts.append(_notice("notice bad", "What is wrong", "The results cannot be compared: ", view.fault))
     return joined(parts)

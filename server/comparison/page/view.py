@@ -11,6 +11,7 @@ from fedrecon_core.errors import FedReconError
 from server.comparison.grids import Entry, Grid
 from server.comparison.layout import Labels, Layout
 from server.comparison.material import gather
+from server.comparison.remarks import mixed, unknown
 from server.comparison.results import Result, read_results
 from server.report.markup import Markup, tag
 from server.sweep.record import SWEEP, CellRecord, State, SweepRecord, read_sweep
@@ -28,6 +29,8 @@ class View:
     layout: Layout | None = None
     grids: Sequence[Grid] = ()
     fault: str = ""
+    told: Sequence[str] = ()
+    """What a reader has to know of the cells and of the published values."""
 
     def having(self, state: State) -> list[CellRecord]:
         """The cells that stand so."""
@@ -51,7 +54,8 @@ def read_view(directory: Path) -> View:
         return View(directory, record, text, ())
     try:
         material = gather(directory)
-        return View(directory, record, text, material.results, material.layout, material.compared())
+        told = (*mixed(material.results), *unknown(material))
+        return View(directory, record, text, material.results, material.layout, material.compared(), told=told)
     except FedReconError as error:
         return View(directory, record, text, read_results(record), fault=str(error))
 
