@@ -28,8 +28,8 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
-"""What holds unless the environment says otherwise: nothing is sent that nobody asked for, and a run does not wait for a
-server that is down as long as MLflow would, which is many minutes."""
+"""What holds unless the environment says otherwise: nothing is sent that nobody asked for, and a run does not wait for
+a server that is down as long as MLflow would, which is many minutes."""
 ABSOLUTE = {"": "/", "file": "file:///", "sqlite": "sqlite:////"}
 """Scheme -> how an address of it begins that names a place on the disk wholly."""
 PARAMS_AT_A_TIME = 100

@@ -27,8 +27,8 @@ NOTHING_ELSE = {
     "x_save_requirements": False,
 }
 PATIENCE = {"init_timeout": 60.0, "finish_timeout": 60.0, "finish_timeout_raises": True}
-"""Seconds that a run waits for a network that is down, at its beginning and at its end. What did not get through by then
-lies in the run directory, for ``wandb sync``."""
+"""Seconds that a run waits for a network that is down, at its beginning and at its end. What did not get through by
+then lies in the run directory, for ``wandb sync``."""
 
 
 class WandbParams(TrackerParams):
