@@ -18,10 +18,15 @@ _COSTS: dict[str, Callable[[Result], float | None]] = {
     "parameters": lambda result: result.parameters,
     "train_seconds": lambda result: result.train_seconds,
     "train_processor_seconds": lambda result: result.processor_seconds,
+    "bytes_per_site": lambda result: result.bytes / result.sites if result.bytes is not None and result.sites else None,
+    "sites": lambda result: result.sites,
+    "sites_out": lambda result: result.sites_out,
+    "best_round": lambda result: result.best_round,
+    "rounds": lambda result: result.rounds,
 }
 COLUMNS = (
     *("metric", "seeds", "mean", "deviation", "place", "published", "published_deviation", "published_source"),
-    *("difference", "difference_low", "difference_high", "p", "p_holm", *_COSTS),
+    *("difference", "difference_low", "difference_high", "p", "p_holm", *_COSTS, "protocol_faults"),
 )
 """Columns that are no axis; an axis of such a name stands as ``axis_<name>``."""
 _PLACES = {1: "best", 2: "second"}
@@ -55,4 +60,5 @@ def _line(grid: Grid, entry: Entry) -> dict[str, Any]:
         "p": difference and difference.p,
         "p_holm": difference and difference.adjusted,
         **{name: mean(entry.results, number_of) for name, number_of in _COSTS.items()},
+        "protocol_faults": " ".join(dict.fromkeys(fault for result in entry.results for fault in result.faults)),
     }

@@ -34,6 +34,13 @@ class Result:
     parameters: float | None = None
     train_seconds: float | None = None
     processor_seconds: float | None = None
+    rounds: float | None = None
+    best_round: float | None = None
+    sites: float | None = None
+    sites_out: float | None = None
+    """Sites that hold no training sample under their mask, and sat out all rounds."""
+    faults: tuple[str, ...] = ()
+    """What is known to be wrong with the protocol of its data."""
     made: Mapping[str, str] = field(default_factory=dict)
     """By which code (the beginning of its hash) and version of PyTorch, on which device and engine; as far as known."""
     select: str = ""
@@ -53,6 +60,7 @@ def mean(results: Sequence[Result], number_of: Callable[[Result], float | None])
 
 def _result(labels: Mapping[str, str], directory: Path) -> Result:
     result, manifest = ending(directory), _manifest(directory)
+    held = [number(mapping(site).get("samples")) for site in entries(manifest.get("sites"))]
     return Result(
         labels=labels,
         directory=directory,
@@ -64,6 +72,11 @@ def _result(labels: Mapping[str, str], directory: Path) -> Result:
         parameters=total([number(count) for count in mapping(manifest.get("parameters")).values()]),
         train_seconds=number(result.get("train_seconds")),
         processor_seconds=number(result.get("train_processor_seconds")),
+        rounds=number(result.get("rounds")),
+        best_round=number(result.get("best_round")),
+        sites=len(held) or None,
+        sites_out=held.count(0.0) if held and None not in held else None,
+        faults=tuple(map(str, entries(manifest.get("protocol_faults")))),
         made=_made(manifest),
         select=_select(directory),
     )

@@ -134,6 +134,24 @@ def test_the_long_csv_has_every_number_as_it_is(sweep, call, tmp_path):
     assert float(zero["p"]) == float(zero["p_holm"])
 
 
+def test_the_long_csv_tells_rounds_sites_and_faults_as_means_over_the_seeds(sweep, call, tmp_path):
+    for seed, best in (("1", 1), ("2", 2)):
+        cell = sweep / "cells" / f"mask-0.3-{seed}"
+        change(cell / "result.json", best_round=best)
+        sites = [{"name": f"site-000{place}", "samples": place} for place in range(4)]
+        change(cell / "manifest.json", sites=sites, protocol_faults=["It leaks.", "It drifts."])
+    (sweep / "cells" / "zero-0.6-1" / "manifest.json").unlink()
+    call("table", sweep, "--out", tmp_path / "out")
+    told = ("bytes_per_site", "sites", "sites_out", "best_round", "rounds", "protocol_faults")
+    lines = {
+        (line["recovery"], line["rate"]): [line[name] for name in told]
+        for line in csv.DictReader((tmp_path / "out" / "table.csv").open())
+    }
+    assert lines["mask", "0.3"] == ["2500.0", "4.0", "1.0", "1.5", "2.0", "It leaks. It drifts."]
+    assert lines["zero", "0.3"] == ["5000.0", "2.0", "0.0", "", "2.0", ""]
+    assert lines["zero", "0.6"] == ["", "", "", "", "2.0", ""]
+
+
 def test_a_command_may_lay_the_table_out_otherwise(sweep, call):
     code, out, _ = call("table", sweep, "--set", "rows=rate", "--set", "columns=[]", "--set", "metrics=[uar, loss]")
     assert code == 0
