@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from torch import Tensor
+
 from fedrecon_core.metrics.base import Counts, Metric, ratio
 from fedrecon_core.registry import METRICS
 
@@ -18,3 +20,9 @@ class Accuracy(Metric):
         """The diagonals over everything."""
         right = counts.confusion.diagonal(dim1=-2, dim2=-1).sum()
         return float(ratio(right, counts.confusion.sum()))
+
+    @classmethod
+    def compute_each(cls, confusions: Tensor) -> Tensor:
+        """At once."""
+        right = confusions.diagonal(dim1=-2, dim2=-1).flatten(1).sum(dim=1)
+        return ratio(right, confusions.flatten(1).sum(dim=1))

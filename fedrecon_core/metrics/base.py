@@ -82,6 +82,13 @@ class Metric(ABC):
     def compute(counts: Counts) -> float:
         """The metric in [0, 1]; 0 where nothing was counted."""
 
+    @classmethod
+    def compute_each(cls, confusions: Tensor) -> Tensor:
+        """float64 [D]: ``compute`` of each of ``confusions`` (int64 [D, ...]) as if counts held nothing more, to within
+        1e-12. A bootstrap asks for a thousand: who overrides this computes them at once. ``ValueError`` from a metric
+        that needs more than answers."""
+        return torch.tensor([cls.compute(Counts(one)) for one in confusions], dtype=torch.float64)
+
     @staticmethod
     def error(counts: Counts) -> float | None:
         """At most how far ``compute`` is from the metric of the samples themselves; None where it is always exact."""
@@ -123,6 +130,11 @@ def check_select(name: str, spec: DatasetSpec) -> None:
             f"evaluate.select: expected a metric of {spec.target} data such as {spec.name} ({', '.join(known)}), "
             f"found {name}; choose one of them"
         )
+
+
+def mean_where(values: Tensor, counted: Tensor) -> Tensor:
+    """[D]: the mean of each row of ``values`` [D, C] over its entries that are ``counted`` (bool); 0 without any."""
+    return ratio((values * counted).sum(dim=-1), counted.sum(dim=-1))
 
 
 def ratio(part: Tensor, whole: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedrecon_core.metrics.base import Counts, Metric, ratio
+from fedrecon_core.metrics.base import Counts, Metric, mean_where, ratio
 from fedrecon_core.registry import METRICS
 
 
@@ -22,6 +22,15 @@ class MacroF1(Metric):
         f1 = ratio(2 * hits, total)
         return float(f1.mean()) if len(f1) else 0.0
 
+    @classmethod
+    def compute_each(cls, confusions: Tensor) -> Tensor:
+        """At once."""
+        if confusions.dim() == 4:  # multilabel
+            hits, total = _of_labels(confusions)
+            return ratio(2 * hits, total).mean(dim=1)
+        total = confusions.sum(dim=1) + confusions.sum(dim=2)
+        return mean_where(ratio(2 * confusions.diagonal(dim1=1, dim2=2), total), total > 0)
+
 
 def _of_classes(confusion: Tensor) -> tuple[Tensor, Tensor]:
     total = confusion.sum(dim=0) + confusion.sum(dim=1)
@@ -30,7 +39,7 @@ def _of_classes(confusion: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _of_labels(confusion: Tensor) -> tuple[Tensor, Tensor]:
-    return confusion[:, 1, 1], confusion[:, 1, :].sum(dim=1) + confusion[:, :, 1].sum(dim=1)
+    return confusion[..., 1, 1], confusion[..., 1, :].sum(dim=-1) + confusion[..., :, 1].sum(dim=-1)
 
 
 _sums = {"multiclass": _of_classes, "multilabel": _of_labels}

@@ -1,6 +1,8 @@
 """Unweighted average recall (macro recall, balanced accuracy): the measure of MELD in the paper."""
 
-from fedrecon_core.metrics.base import Counts, Metric, ratio
+from torch import Tensor
+
+from fedrecon_core.metrics.base import Counts, Metric, mean_where, ratio
 from fedrecon_core.registry import METRICS
 
 
@@ -14,3 +16,9 @@ class UnweightedAverageRecall(Metric):
         support = counts.confusion.sum(dim=1)
         recall = ratio(counts.confusion.diagonal(), support)[support > 0]
         return float(recall.mean()) if len(recall) else 0.0
+
+    @classmethod
+    def compute_each(cls, confusions: Tensor) -> Tensor:
+        """At once."""
+        support = confusions.sum(dim=-1)
+        return mean_where(ratio(confusions.diagonal(dim1=-2, dim2=-1), support), support > 0)

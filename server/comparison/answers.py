@@ -38,7 +38,7 @@ class Answers:
         """[D]: the metric in each of D resamples; ``weights`` [D, G] says how often a cluster stands in each."""
         flat = self.confusion.reshape(len(self.clusters), -1).astype(np.float64)
         sums = np.rint(weights @ flat).astype(np.int64).reshape(len(weights), *self.confusion.shape[1:])
-        return np.array([metric.compute(Counts(one)) for one in torch.from_numpy(sums)])
+        return metric.compute_each(torch.from_numpy(sums)).numpy()
 
 
 def read_answers(directory: Path, target: str, classes: int) -> Answers:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -85,6 +86,21 @@ def check_is_a_number_from_0_to_1(name: str) -> None:
         assert isinstance(value, float) and 0 <= value <= 1
         assert torch.equal(counts.confusion, before.confusion)
         assert counts.histograms is None or torch.equal(counts.histograms, before.histograms)
+
+
+def check_many_at_once_are_what_they_are_one_by_one(name: str) -> None:
+    for target in metric_of(name).targets:
+        confusions = [replace(counts, histograms=None, logits=None, labels=None) for counts in SOME[target]()]
+        confusions.append(Counts(torch.zeros_like(confusions[0].confusion)))
+        try:
+            expected = [metric_of(name).compute(counts) for counts in confusions]
+        except ValueError:  # it needs more than answers
+            with pytest.raises(ValueError):
+                metric_of(name).compute_each(torch.stack([counts.confusion for counts in confusions]))
+            continue
+        found = metric_of(name).compute_each(torch.stack([counts.confusion for counts in confusions]))
+        assert found.dtype == torch.float64
+        assert found.tolist() == pytest.approx(expected, abs=1e-12, rel=0)
 
 
 def check_perfect_is_1_and_nothing_is_0(name: str) -> None:
