@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from server.report import missingness, overview, sections
+from server.report.again import command
 from server.report.formats import count
 from server.report.markup import Markup, joined, tag, unfold
 from server.report.page import Section, document, write_page
@@ -30,10 +31,12 @@ def render(record: RunRecord) -> str:
 
 
 def _details(record: RunRecord) -> Markup:
-    """What it takes to run it again: seed, hashes, versions, config."""
+    """What it takes to run it again: the command, seed, hashes, versions, config."""
     facts = tag("dl", *(joined([tag("dt", name), tag("dd", value)]) for name, value in _facts(record)), class_="facts")
-    parts = [facts, unfold("Resolved config (config.yaml)", tag("pre", tag("code", record.config_text)))]
-    return joined(parts if record.config_text else parts[:1])
+    if not record.config_text:
+        return facts
+    config = unfold("Resolved config (config.yaml)", tag("pre", tag("code", record.config_text)))
+    return joined([*command("config.yaml", "../repeated"), facts, config])
 
 
 def _facts(record: RunRecord) -> Iterator[tuple[str, Any]]:

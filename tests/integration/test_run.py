@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shlex
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +33,7 @@ from server.prepare import as_it_lies, claim, load_config, prepare, reopen
 from server.rounds import Rounds
 from strategies.fedavg import FedAvg
 from tests.toys import runs
+from tests.toys.command import caller
 
 FILES = {
     "config.yaml",
@@ -56,6 +61,18 @@ def test_the_run_directory_holds_what_the_design_names(finished: Path) -> None:
     assert {"accuracy", "uar", "macro_f1", "loss", "n"} <= set(result["test"])
     assert len(result["parameters_sha256"]) == len(result["model_sha256"]) == 64
     assert {"bytes_down", "bytes_up", "wall_seconds", "train_seconds"} <= set(result)
+
+
+def test_the_command_in_the_report_repeats_the_run(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = shutil.copytree(finished, tmp_path / "a run")
+    page = html.unescape((copied / "report.html").read_text(encoding="utf-8"))
+    (command,) = re.findall("<code>fedrecon (run .*?)</code>", page)
+    monkeypatch.chdir(copied)
+    code, _, err = caller(monkeypatch, capsys)(*shlex.split(command))
+    assert (code, err) == (0, "")
+    assert runs.outcome(tmp_path / "repeated") == runs.outcome(finished)
 
 
 def test_processor_time_is_that_of_the_sites_and_adds_up_in_the_result(finished: Path) -> None:

@@ -1,6 +1,7 @@
 """The report of a sweep: whole and broken sweeps, every state of a cell, hostile names, and the same bytes again."""
 
 import json
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -216,6 +217,12 @@ def test_the_command_tells_a_sweep_from_a_run(sweep, call, tmp_path):
     refused(call("report", tmp_path), f"found a folder of runs or sweeps, {tmp_path}: name one: {sweep}")
     (tmp_path / "empty").mkdir()
     refused(call("report", tmp_path / "empty"), "expected a run directory")
+
+
+def test_a_command_that_repeats_a_cell_can_be_copied(sweep):
+    words = report(sweep).words
+    (folder,) = re.findall(r"fedrecon run cells/(\S+)/config\.yaml --out repeated", words)
+    assert (sweep / "cells" / folder / "config.yaml").is_file()
 
 
 def test_what_is_no_sweep_is_one_clear_line(tmp_path):

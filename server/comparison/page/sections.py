@@ -11,6 +11,7 @@ from server.comparison.page.view import View, entries_of, link
 from server.comparison.results import Result, mean
 from server.comparison.sheets import Sheet, Text, metric_title, score, sheets
 from server.comparison.spent import spent
+from server.report.again import command
 from server.report.charts import bar
 from server.report.formats import DASH, percent, plural, size
 from server.report.markup import Child, Markup, joined, left, paragraph, table, tag, unfold
@@ -156,4 +157,6 @@ def details(view: View) -> Markup:
         "config that ",
         *(tag("code", "fedrecon run"), " repeats it with."),
     )
-    return joined([about, unfold(f"The sweep ({SWEEP})", tag("pre", tag("code", view.text)))])
+    first = [result.directory for result in view.results][:1]
+    again = [part for cell in first for part in command(f"{CELLS}/{cell.name}/config.yaml", "repeated")]
+    return joined([about, *again, unfold(f"The sweep ({SWEEP})", tag("pre", tag("code", view.text)))])
