@@ -9,10 +9,11 @@ from fedrecon_core.errors import DataError
 from server.comparison.bootstrap import holm
 from server.comparison.differences import Differences
 from server.comparison.grids import Entry, Grid, having, plain_grids
-from server.comparison.layout import Layout
+from server.comparison.layout import Layout, named
 from server.comparison.published import Published, find
 from server.comparison.results import Result
 from server.report.formats import listing
+from server.sweep.axes import SEED
 from server.sweep.table import LOSS
 
 PLACES = 2
@@ -52,15 +53,30 @@ def _families(grid: Grid, layout: Layout) -> list[Family]:
 
 
 def _ranked(grid: Grid, layout: Layout) -> Grid:
-    """The best and the second of each family's contenders, equal ones alike; one alone is not ranked."""
+    """The best and the second of each family's contenders, equal ones alike. One alone is not ranked, nor are those
+    whose means are over different seeds: a seed that is easy for all would decide."""
+    unlike = []
     for family in _families(grid, layout):
         rivals = {key: entry for key, entry in family.items() if layout.contends(entry.labels)}
-        means = sorted({entry.mean for entry in rivals.values()}, reverse=grid.metric != LOSS)[:PLACES]
-        if len(rivals) > 1:
-            places = {key: means.index(entry.mean) + 1 for key, entry in rivals.items() if entry.mean in means}
-            grid = grid.changed({key: replace(rivals[key], place=place) for key, place in places.items()})
+        if len({_seeds(entry) for entry in rivals.values()}) > 1:
+            unlike.append(named(layout.shared(next(iter(rivals.values())).labels)) or "the rivals of this table")
+        elif len(rivals) > 1:
+            grid = grid.changed(_placed(rivals, largest=grid.metric != LOSS))
     bounds = listing([title(entry) for entry in grid.entries.values() if not layout.contends(entry.labels)])
-    return replace(grid, remarks=(*grid.remarks, f"Bounds, which are not ranked: {bounds}.")) if bounds else grid
+    told = [f"Bounds, which are not ranked: {bounds}."] if bounds else []
+    if unlike:
+        told.append(f"Not ranked, since the means are not over the same seeds: {listing(unlike)}.")
+    return replace(grid, remarks=(*grid.remarks, *told))
+
+
+def _placed(rivals: Family, largest: bool) -> Family:
+    means = sorted({entry.mean for entry in rivals.values()}, reverse=largest)[:PLACES]
+    placed = {key: entry for key, entry in rivals.items() if entry.mean in means}
+    return {key: replace(entry, place=means.index(entry.mean) + 1) for key, entry in placed.items()}
+
+
+def _seeds(entry: Entry) -> frozenset[str | None]:
+    return frozenset(result.labels.get(SEED) for result in entry.results)
 
 
 def _compared(grid: Grid, layout: Layout, results: Sequence[Result], differences: Differences) -> Grid:

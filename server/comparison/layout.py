@@ -37,9 +37,13 @@ class Layout:
         """The axes whose levels are rivals, wherever they stand: those of the baseline, else the rows."""
         return tuple(self.baseline) or self.rows
 
+    def shared(self, labels: Labels) -> Labels:
+        """What rivals have in common: the levels of all axes but those of the contest."""
+        return {axis: level for axis, level in labels.items() if axis not in self.contest}
+
     def family(self, labels: Labels) -> tuple[str, ...]:
-        """What rivals have in common: the levels of all other axes."""
-        return tuple(level for axis, level in labels.items() if axis not in self.contest)
+        """The same without the axes."""
+        return tuple(self.shared(labels).values())
 
     def combinations(self, axes: Iterable[str]) -> list[Labels]:
         """Every combination of the levels of ``axes``, in their order; of no axes the one empty one."""

@@ -224,6 +224,27 @@ def test_fewer_seeds_than_others_are_told_in_the_field(tmp_path, call):
     assert "n =" not in cells_of(line)[2]
 
 
+def test_only_means_over_the_same_seeds_are_ranked(sweep, call, tmp_path):
+    assert "Not ranked" not in call("table", sweep)[1]
+    for lacking in ("zero-0.3-1", "mask-0.3-2"):  # one seed each, and not the same
+        (sweep / "cells" / lacking / "result.json").unlink()
+    _, out, _ = call("table", sweep, "--out", tmp_path / "out")
+    told = "Not ranked, since the means are not over the same seeds: rate 0.3."
+    assert out.count(told) == 1
+    mask = next(cells_of(line) for line in out.splitlines() if line.startswith("| mask |"))
+    assert "**" not in mask[1] and mask[2].startswith("**")
+    places = {
+        (line["recovery"], line["rate"]): line["place"]
+        for line in csv.DictReader((tmp_path / "out" / "table.csv").open())
+    }
+    assert places == {
+        ("zero", "0.3"): "", ("mask", "0.3"): "", ("zero", "0.6"): "second", ("mask", "0.6"): "best",
+    }  # fmt: skip
+    _, out, _ = call("table", sweep, "--set", "rows=rate", "--set", "columns=recovery", "--set", "baseline={}")
+    assert "Not ranked" in out  # rates are the rivals here
+    assert "over the same seeds: recovery zero and recovery mask." in out
+
+
 def test_published_values_stand_in_brackets(sweep, call, tmp_path):
     path = tmp_path / "published.csv"
     path.write_text("recovery,rate,metric,value\nmask,0.3,accuracy,51.25\n")
