@@ -39,10 +39,12 @@ def unknown(material: Material) -> Iterator[str]:
 
 
 def mixed(results: Sequence[Result]) -> Iterator[str]:
-    """A sentence on each way in which ``results`` were not made alike; what one does not say is a way of its own."""
+    """A sentence on each way in which ``results`` were not made alike; what one does not say of itself is no difference."""
     for kind, name in _MADE.items():
-        found = Counter(result.made.get(kind, "unknown") for result in results)
+        found = Counter(result.made[kind] for result in results if kind in result.made)
         if len(found) > 1:
-            which = listing([f"{count} of {version}" for version, count in found.most_common()])
+            silent = len(results) - found.total()
+            known = [f"{count} of {version}" for version, count in found.most_common()]
+            which = listing([*known, *([f"{silent} that do not say"] if silent else [])])
             told = "what sets cells apart may be that"
             yield f"The {len(results)} cells come from {len(found)} {name} ({which}): {told}."
