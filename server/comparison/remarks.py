@@ -39,7 +39,7 @@ def unknown(material: Material) -> Iterator[str]:
 
 
 def mixed(results: Sequence[Result]) -> Iterator[str]:
-    """A sentence on each way in which ``results`` were not made alike; what one does not say of itself is no difference."""
+    """A sentence on each way in which ``results`` were not made alike; what one does not say is no difference."""
     for kind, name in _MADE.items():
         found = Counter(result.made[kind] for result in results if kind in result.made)
         if len(found) > 1:

@@ -107,9 +107,9 @@ def test_cells_that_were_not_made_alike_are_told_wherever_they_are_compared(swee
     manifests[1].unlink()
     _, out, _ = call("table", sweep, "--out", tmp_path / "out")
     told = [
-        "The 8 cells come from 2 versions of the code (5 of aaaaaaaaaaaa, 2 of bbbbbbbbbbbb and 1 that do not say): what",
+        "The 8 cells come from 2 versions of the code (5 of aaaaaaaaaaaa, 2 of bbbbbbbbbbbb and 1 that do not say)",
         "The 8 cells come from 2 versions of PyTorch (5 of 2.13.0, 2 of 2.12.1 and 1 that do not say): what",
-        "The 8 cells come from 2 devices (6 of cpu, 1 of cuda and 1 that do not say): what sets cells apart may be that.",
+        "The 8 cells come from 2 devices (6 of cpu, 1 of cuda and 1 that do not say): what sets cells apart may be",
     ]
     assert "engines" not in out  # the one that has no manifest says nothing of its engine
     pages = [out, (tmp_path / "out" / "table.tex").read_text(), call("plot", sweep)[2]]
