@@ -219,7 +219,9 @@ def strip(name: str, states: Sequence[tuple[int, str, str]]) -> Markup:
     return tag("svg", *drawn, viewBox=box, preserveAspectRatio="none", class_="strip", aria_hidden="true")
 
 
-SHADES = ((0.0, "none"), (0.5, "pale"), (0.7, "middle"), (1.0, "deep"))  # each has the ink that can be read on it
+SHADES = ((0.0, "none"), (0.59, "pale"), (0.845, "middle"), (1.0, "deep"))
+"""Up to which value a cell has which ink. The second bound is where black and white can be read alike in the dark, the
+third where they can in the light, so that the contrast is at least 4.5 everywhere."""
 
 
 def heat(value: float | None, text: str, hover: str) -> Markup:

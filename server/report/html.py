@@ -9,7 +9,7 @@ from typing import Any
 from server.report import missingness, overview, sections
 from server.report.again import command
 from server.report.formats import count
-from server.report.markup import Markup, joined, tag, unfold
+from server.report.markup import Markup, joined, tag, unfold_text
 from server.report.page import Section, document, write_page
 from server.report.reader import RunRecord, mapping, number, read_run
 
@@ -35,7 +35,7 @@ def _details(record: RunRecord) -> Markup:
     facts = tag("dl", *(joined([tag("dt", name), tag("dd", value)]) for name, value in _facts(record)), class_="facts")
     if not record.config_text:
         return facts
-    config = unfold("Resolved config (config.yaml)", tag("pre", tag("code", record.config_text)))
+    config = unfold_text("Resolved config (config.yaml)", record.config_text)
     return joined([*command("config.yaml", "../repeated"), facts, config])
 
 

@@ -106,3 +106,8 @@ def paragraph(*children: Child, class_: str | None = None) -> Markup:
 def unfold(summary: str, *children: Child) -> Markup:
     """Content that is folded away until asked for."""
     return tag("details", tag("summary", summary), *children)
+
+
+def unfold_text(summary: str, text: str) -> Markup:
+    """Text as it stands, folded away; where it is long its box scrolls, by keyboard too."""
+    return unfold(summary, tag("pre", tag("code", text), tabindex=0, role="region", aria_label=summary))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from server.report.formats import DASH, bounded, count, decimal, listing, percent, plural, seconds, size
-from server.report.markup import Markup, joined, paragraph, tag, unfold
+from server.report.markup import Markup, joined, paragraph, tag, unfold_text
 from server.report.reader import RunRecord, entries, mapping, number
 from server.report.summary import (
     Direction,
@@ -145,7 +145,7 @@ def notices(record: RunRecord) -> Markup:
 def _failure(record: RunRecord) -> Markup:
     told = error(record) or "it did not say why"
     brief = told.splitlines()[0][:ERROR_SHOWN]
-    rest = unfold("Whole error", tag("pre", told)) if brief != told else None
+    rest = unfold_text("Whole error", told) if brief != told else None
     opening = tag("b", f"The run failed after {plural(rounds_done(record), 'round')}: ")
     return tag(
         "div", paragraph(opening, brief), rest, class_="notice bad", role="note", aria_label="Why the run failed"

@@ -4,7 +4,7 @@ CSS = """
 :root {
   color-scheme: light dark;
   --paper: #f6f7f9; --card: #ffffff; --ink: #1b2430; --muted: #5a6675; --rule: #dfe4ea; --track: #e8ecf1;
-  --accent: 31 98 168; --deep: #ffffff; --middle: #0d1520; --link: #1a5fa8;
+  --accent: 31 98 168; --pale: #1b2430; --middle: #000000; --deep: #ffffff; --link: #1a5fa8;
   --good: #17744a; --bad: #b3261e; --warn: #8a5a00; --good-wash: #e3f4ea; --bad-wash: #fdecea; --warn-wash: #fdf3dc;
   --c1: #1f62a8; --c2: #c2540a; --c3: #18796b; --c4: #8a94a3;
   --c5: #a3338f; --c6: #7a6200; --c7: #b3261e; --c8: #4a4fb5;
@@ -12,7 +12,7 @@ CSS = """
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #11161d; --card: #1a212b; --ink: #e6ebf1; --muted: #9caaba; --rule: #303b48; --track: #2a3440;
-    --accent: 106 174 240; --deep: #0d1319; --middle: #0d1319; --link: #83bdf5;
+    --accent: 106 174 240; --pale: #ffffff; --middle: #000000; --deep: #000000; --link: #83bdf5;
     --good: #6fd3a0; --bad: #ff8a80; --warn: #f0c060; --good-wash: #173327; --bad-wash: #3d1f1e; --warn-wash: #372d14;
     --c1: #6aaef0; --c2: #f29a55; --c3: #55c7b3; --c4: #7d8a9a;
     --c5: #e58ad3; --c6: #d3bb4a; --c7: #ff8a80; --c8: #a9adf5;
@@ -57,6 +57,7 @@ section > :last-child { margin-bottom: 0; }
   background: var(--warn-wash); }
 .notice.bad { border-color: var(--bad); background: var(--bad-wash); }
 .notice p, .notice ul { margin: 0; max-width: none; }
+.notice li, .legend li { min-width: 0; overflow-wrap: anywhere; }
 .notice ul { padding-left: 1.2rem; }
 .notice pre { margin: .5rem 0 0; background: none; padding: 0; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(215px, 1fr)); gap: .8rem; margin: 0 0 1.2rem;
@@ -132,8 +133,7 @@ td.wide { width: 34%; min-width: 110px; text-align: left; }
 .heats thead th + th { text-align: center; }
 td.heat { min-width: 3.4rem; border-radius: 4px; text-align: center; }
 .heat.pale, .heat.middle, .heat.deep { background: rgb(var(--accent) / calc(.08 + .92 * var(--share))); }
-.heat.middle { color: var(--middle); }
-.heat.deep { color: var(--deep); }
+.heat.pale { color: var(--pale); } .heat.middle { color: var(--middle); } .heat.deep { color: var(--deep); }
 .heat.none { color: var(--muted);
   background: repeating-linear-gradient(135deg, var(--track) 0 4px, transparent 4px 8px); }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 1.2rem 2.4rem; }

@@ -14,7 +14,7 @@ from server.comparison.spent import spent
 from server.report.again import command
 from server.report.charts import bar
 from server.report.formats import DASH, percent, plural, size
-from server.report.markup import Child, Markup, joined, left, paragraph, table, tag, unfold
+from server.report.markup import Child, Markup, joined, left, paragraph, table, tag, unfold_text
 from server.report.order import sort_key
 from server.report.page import REPORT
 from server.sweep.record import CELLS, LOG, SWEEP, CellRecord, State, ending
@@ -112,7 +112,7 @@ def _reason(cell: CellRecord) -> Iterator[Markup | str]:
     brief = told.splitlines()[0][:ERROR_SHOWN]
     yield brief
     if brief != told:
-        yield unfold("Whole error", tag("pre", told))
+        yield unfold_text("Whole error", told)
 
 
 def _log(view: View, cell: CellRecord) -> Markup:
@@ -159,4 +159,4 @@ def details(view: View) -> Markup:
     )
     first = [result.directory for result in view.results][:1]
     again = [part for cell in first for part in command(f"{CELLS}/{cell.name}/config.yaml", "repeated")]
-    return joined([about, *again, unfold(f"The sweep ({SWEEP})", tag("pre", tag("code", view.text)))])
+    return joined([about, *again, unfold_text(f"The sweep ({SWEEP})", view.text)])
