@@ -1,12 +1,14 @@
 """Fixtures and marks for every test."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from fedrecon_core.registry import CORE_PACKAGES, discover
+from tests.toys.chromium import NAMES, Chromium, found
 
 # What a shell starts in the background ignores Ctrl-C, and so would every command that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -27,3 +29,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def discovered() -> None:
     """Every registry filled, as a run fills it."""
     discover((*CORE_PACKAGES, "strategies"))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """One Chromium for all tests of pages."""
+    if found() is None:
+        pytest.skip(f"needs a browser: none of {', '.join(NAMES)} is on the PATH")
+    opened = Chromium(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()

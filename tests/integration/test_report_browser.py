@@ -1,57 +1,34 @@
-"""The reports in a real browser: nothing to complain of, tables that sort, and a page that fits on a phone."""
+"""The reports in a real browser: nothing to complain of, and tables that sort. What they look like: tests/looks."""
 
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from server.comparison.page.html import write_sweep_report
-from server.report.html import write_report
-from tests.toys.chromium import NAMES, Chromium, found
-from tests.toys.reported_run import write_run
-from tests.toys.sweep_results import right_with, write_results
+from tests.looks.pages import PAGES, write_pages
+from tests.toys.chromium import Chromium
 
-pytestmark = pytest.mark.skipif(found() is None, reason=f"needs a browser: none of {', '.join(NAMES)} is on the PATH")
-
-AXES = {"recovery": ["zero", "mask", "fedrecon"], "rate": ["0.3", "0.6"], "seed": ["1", "2"]}
-TABLE = {"rows": ["recovery"], "columns": ["rate"], "metrics": ["accuracy"], "baseline": {"recovery": "mask"}}
-CHANCE = {"zero": 0.2, "mask": 0.7, "fedrecon": 0.5}
 HEADS = "document.querySelector('#{section} table').tHead.rows[0].cells"
 COLUMN = "[...document.querySelector('#{section} table').tBodies[0].rows].map(row => row.cells[{column}].textContent)"
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    opened = Chromium(tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_pages(tmp_path_factory.mktemp("pages"))
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(write_run(tmp_path_factory.mktemp("runs") / "run"))
+@pytest.fixture
+def run(pages: dict[str, Path]) -> Path:
+    return pages["run"]
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    def said(labels):
-        if labels == {"recovery": "zero", "rate": "0.6", "seed": "2"}:
-            return None
-        return right_with(CHANCE[labels["recovery"]], int(labels["seed"]))
-
-    folder = write_results(tmp_path_factory.mktemp("sweeps") / "sweep", AXES, said, **TABLE)
-    for cell in (folder / "cells").iterdir():
-        lines = [{"round": turn, "split": "validation", "accuracy": 0.1 * turn} for turn in range(1, 6)]
-        (cell / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    failed = folder / "cells" / "mask-0.6-2" / "result.json"
-    failed.write_text(json.dumps({"status": "failed", "error": "no room left\nTraceback"}))
-    return write_sweep_report(folder)
+@pytest.fixture
+def sweep(pages: dict[str, Path]) -> Path:
+    return pages["sweep"]
 
 
 def column(browser: Chromium, section: str, place: int) -> list[str]:
@@ -67,24 +44,16 @@ def click(browser: Chromium, section: str, place: int) -> list[str | None]:
     return told
 
 
-@pytest.mark.parametrize("name", ["run", "sweep"])
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_page_shows_itself_without_complaint(browser, request, name, scheme):
+def test_a_page_shows_itself_without_complaint(browser, pages, name, scheme):
     browser.said.clear()
-    browser.open(request.getfixturevalue(name), scheme=scheme)
+    browser.open(pages[name], scheme=scheme)
     shown = np.asarray(Image.open(io.BytesIO(browser.picture())).convert("L"))
     assert browser.said == []
     assert shown.std() > 10 and len(np.unique(shown)) > 50
     assert (np.median(shown) > 128) == (scheme == "light")
     assert browser.ask("document.querySelectorAll('th button').length") > 10
-
-
-@pytest.mark.parametrize("name", ["run", "sweep"])
-def test_a_page_fits_on_a_phone(browser, request, name):
-    browser.open(request.getfixturevalue(name), width=390, height=844)
-    assert browser.ask("innerWidth") == 390
-    assert browser.ask("document.documentElement.scrollWidth") <= 390
-    assert browser.ask("document.querySelectorAll('section').length") > 5
 
 
 def test_a_table_is_sorted_up_down_and_as_it_was(browser, run):
