@@ -84,11 +84,15 @@ _LEVEL_KEYS: set[str] = set().union(*_KEYS_OF_LEVEL.values())
 """Keys of a split's missingness that act at some levels only -> see ``_KEYS_OF_LEVEL``."""
 
 
+_SWITCHED = ("tracking",)
+"""Sections in which a word such as ``auto`` switches something on and names nothing: keys set below take its place."""
+
+
 def _assign(target: dict[str, Any], path: list[str], value: Any) -> None:
     *parents, last = path
     for parent in parents:
         below = target.get(parent)
-        if isinstance(below, str):  # `recovery: mask` is short for `recovery: {name: mask}`
+        if isinstance(below, str) and path[0] not in _SWITCHED:  # `recovery: mask` is short for `{name: mask}`
             below = {"name": below}
         target[parent] = below if isinstance(below, dict) else {}
         target = target[parent]
