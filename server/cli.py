@@ -74,11 +74,11 @@ def run(  # noqa: PLR0913 - a parameter per option of the command
         raise UsageError("--resume reads the run's own config.yaml; leave CONFIG out")
     if config is not None:
         expect(config, Kind.RUN_CONFIG)
-    if out is not None:
-        expect(out, Kind.RUN)
     chosen = [*(settings or []), *_engine_settings(engine, superlink, ray_address)]
     if _deployed(config, chosen, out if resume else None):
         return submit_again(out, chosen) if resume else submit(load_config(config, chosen), out)
+    if out is not None:  # of a deployment it is a place on another machine
+        expect(out, Kind.RUN)
     _refuse_superlink(chosen)
     prepared = _resumed(chosen, out) if resume else prepare(config, chosen, out)
     _announce(prepared)

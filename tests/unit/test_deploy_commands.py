@@ -204,6 +204,13 @@ def test_a_refused_submission_is_no_riddle_and_a_slow_one_gets_time(flwr, comman
     assert flwr.seconds["run"] > 100
 
 
+def test_what_lies_here_at_the_path_of_a_run_elsewhere_is_no_hindrance(flwr, command, config, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "sweep.yaml").write_text("name: s\naxes: {}\ncells: []\n")
+    _, said, err = command("run", config, "--out", tmp_path / "runs")
+    assert "submitted as run 7" in said, err
+
+
 def test_a_simulated_run_is_not_resumed_at_real_sites(flwr, command, tmp_path):
     out = run_directory(tmp_path / "run", "inprocess")
     code, said, err = command("run", "--resume", "--out", out, "--engine", "deployment", "--superlink", "hospitals")
