@@ -192,7 +192,7 @@ def _lacks_baseline(plan: Plan) -> bool:
     baseline = {axis: (level,) for axis, level in plan.baseline.items()}
     rest = [cell for cell in plan.cells if fits(cell.labels, baseline)]
     asked = {cell.sha256 for cell, _ in plan.states}
-    there = any(cell.sha256 in asked or plan.directory.state(cell) is State.COMPLETE for cell in rest)
+    there = any(cell.sha256 in asked or plan.directory.run_of(cell).completed() for cell in rest)
     return bool(baseline) and not there
 
 

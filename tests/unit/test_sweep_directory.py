@@ -388,6 +388,14 @@ def test_a_part_without_the_baseline_of_the_table_is_told_until_the_baseline_is_
     assert "baseline" not in told(cells[2:])
 
 
+def test_a_folder_of_another_config_hinders_no_part_that_does_not_need_it(tmp_path):
+    path = write_sweep(tmp_path, toy_settings("mask"), table={"baseline": {"recovery": "mask"}})
+    definition, directory = read_definition(path), SweepDirectory(tmp_path / "out")
+    cells = matrix(definition, tmp_path)
+    directory.begin(cells[0]).config.write_text(cells[1].config.to_yaml())
+    _notes(Console(), Plan(definition, (), directory, cells, [(cell, directory.state(cell)) for cell in cells[2:]]))
+
+
 def test_without_a_word_as_many_cells_run_as_there_are_cores_to_use(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
     assert _cores() == 3
