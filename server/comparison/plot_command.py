@@ -37,10 +37,11 @@ def plot(
 ) -> None:
     """Draw the results of a sweep as PNG and SVG: scores as lines or bars, or which site holds which classes."""
     material = gather(sweep, settings or [], only or [])
+    told = remarks(material)  # before anything is drawn: published values that cannot be used are refused
     for path in _written(drawings(material, kind), out or sweep / FOLDER):
         typer.echo(path)
-    for told in remarks(material):
-        typer.echo(f"note: {told}", err=True)  # on stdout are paths alone
+    for sentence in told:
+        typer.echo(f"note: {sentence}", err=True)  # on stdout are paths alone
 
 
 def _written(found: Sequence[Drawing], folder: Path) -> Iterator[Path]:

@@ -261,6 +261,7 @@ def test_without_a_kind_numbers_are_lines_and_names_are_bars(sweep, tmp_path):
         (["--only", "rate=50%"], ["--only.rate: unknown level '50%'; known: 80%, 30%"]),
         (["--only", "recovery=mask", "--only", "rate=80%", "--only", "seed=3"], ["none of 1 cell is complete"]),
         (["--set", "reference=nowhere.csv"], ["nowhere.csv: the published values cannot be read"]),
+        (["--kind", "sites", "--set", "reference=nowhere.csv"], ["nowhere.csv: the published values cannot be read"]),
         (["--out", "{sweep}/sweep.yaml"], ["sweep.yaml: figures cannot be written there"]),
     ],
 )
