@@ -19,11 +19,12 @@ def bounded(share: float | None, bound: float | None) -> str:
     return f"{percent(share)} ± {math.ceil(round(10_000 * bound, 6)) / 100:.2f}%"
 
 
-def decimal(value: float | None, digits: int = 3) -> str:
-    """A plain number with significant digits: ``0.48231`` is ``0.482``, ``1234.5`` is ``1,234``."""
+def decimal(value: float | None) -> str:
+    """A plain number with three significant digits or all before the point: ``0.48231`` is ``0.482``, ``1234.5`` is
+    ``1,234``."""
     if value is None:
         return DASH
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"  # with `g` that would be 1e+03
 
 
 def count(value: float | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.report.formats import DASH, count, percent, seconds, size
+from server.report.formats import DASH, count, decimal, percent, seconds, size
 from server.report.html import write_report
 from server.report.markup import table
 from server.report.order import sort_key
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.quick
         (seconds(125), 125),
         (seconds(11_520), 11_520),
         (count(1_234_567), 1_234_567),
+        (decimal(999.7), 1_000),
         ("-0.4 to 1.2", -0.4),
         ("85.0 ± 1.9 (n = 3) [86.2]", 85.0),
         ("12 of 40", 12),
