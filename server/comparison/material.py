@@ -59,7 +59,7 @@ class Material:
         """The same with differences from the baseline, which cost time."""
         baseline = {axis: (level,) for axis, level in self.layout.baseline.items()}
         if not any(fits(cell.labels, baseline) for cell in self.record.cells):
-            told = f"No differences: --only leaves out {named(self.layout.baseline)}, the baseline; name it as well."
+            told = f"No differences: no cell here has {named(self.layout.baseline)}, the baseline; --only must keep it."
             return [replace(grid, notes=(told,)) for grid in self.grids()]
         return compared(self.layout, self.grids(), self.results)
 

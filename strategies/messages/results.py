@@ -28,7 +28,7 @@ class TrainReply:
 
 def write_result(result: LocalResult, samples: int, seconds: float, processor: float) -> RecordDict:
     """The answer to ``local``: groups, counts, mean loss, seconds per phase and ``seconds`` in all by the clock, and
-    those that the ``processor`` worked for it, which what else a machine does leaves as they are."""
+    those that the ``processor`` worked for it, in which what else a machine does does not count."""
     content = RecordDict({group: bundle(pack_group(state)) for group, state in result.groups.items()})
     content["counts"] = MetricRecord(dict(result.counts))
     content["real"] = MetricRecord(dict(result.real))

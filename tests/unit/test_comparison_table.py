@@ -96,6 +96,16 @@ def test_processor_time_is_shown_where_every_cell_has_it_and_else_the_clock_with
     assert "| CPU s |" in processor and "| 1.25 |" in processor and "wall clock" not in processor
 
 
+def test_of_cells_on_a_gpu_the_clock_is_shown_since_the_processor_waits_there(sweep, call):
+    for path in sweep.glob("cells/*/result.json"):
+        change(path, train_processor_seconds=1.25)
+        change(path.with_name("manifest.json"), device="cpu")
+    assert "| CPU s |" in call("table", sweep)[1]
+    change(next(iter(sweep.glob("cells/*/manifest.json"))), device="cuda")
+    told = call("table", sweep)[1]
+    assert "Training time (wall clock) |" in told and "1 of 8 cells did not measure the processor's, or" in told
+
+
 def test_cells_that_were_not_made_alike_are_told_wherever_they_are_compared(sweep, call, tmp_path):
     manifests = sorted(sweep.glob("cells/*/manifest.json"))
     for path in manifests:
@@ -178,8 +188,13 @@ def test_a_part_is_shown_alone(sweep, call):
 def test_a_part_without_the_baseline_says_that_it_has_no_differences_and_why(sweep, call):
     code, out, err = call("table", sweep, "--only", "recovery=zero")
     assert (code, err) == (0, "")
-    assert out.count("No differences: --only leaves out recovery mask, the baseline; name it as well.") == 1
+    assert out.count("No differences: no cell here has recovery mask, the baseline; --only must keep it.") == 1
     assert "No interval" not in out
+    raw = yaml.safe_load((sweep / "sweep.yaml").read_text())
+    kept = [cell for cell in raw["cells"] if cell["labels"]["recovery"] != "mask"]
+    (sweep / "sweep.yaml").write_text(yaml.safe_dump({**raw, "cells": kept}))  # its `only` may leave it out as well
+    assert "No differences: no cell here has recovery mask, the baseline" in call("table", sweep)[1]
+    (sweep / "sweep.yaml").write_text(yaml.safe_dump(raw))
     assert "No differences" not in call("table", sweep, "--only", "recovery=zero,mask", "--only", "seed=1")[1]
 
 
