@@ -42,10 +42,19 @@ class Trackers:
 
     def start(self, last: int) -> None:
         """Begin, once the run has its manifest and its files hold the rounds up to ``last`` and no more."""
-        self._memory = {name: {**known} for name, known in self._directory.read_json(MEMORY).items()}
+        self._memory = self._remembered()
         for name, tracker in list(self._all.items()):
             self._try(name, self._begin, name, tracker, last)
         self._directory.listen(self._heard)
+
+    def _remembered(self) -> dict[str, Any]:
+        """What the trackers of earlier attempts knew. Without it they begin anew, which is no reason to stop a run."""
+        try:
+            found = self._directory.read_json(MEMORY).items()
+            return {name: {"round": int(known["round"]), "memory": dict(known["memory"])} for name, known in found}
+        except Exception as error:  # whatever stands in a file that a person may have edited
+            _tell(f"{MEMORY} cannot be read, and trackers begin anew: {words_of(error)}")
+            return {}
 
     def _begin(self, name: str, tracker: Tracker, last: int) -> None:
         known = self._memory.get(name, {"round": 0, "memory": {}})

@@ -13,12 +13,14 @@ from fedrecon_core.settings import override
 from fedrecon_core.types import DatasetSpec
 from server import app
 from server.prepare import as_it_lies, prepare, reopen, try_out
+from server.run_directory import RunDirectory
 from server.sweep.cells import matrix
 from server.sweep.definition import read_definition
 from server.sweep.identity import config_sha256
 from server.trackers.base import TRACKER_PACKAGES, TRACKERS, Tracker
 from server.trackers.choice import check_keys, missing_of, trackers_of
 from server.trackers.numbers import flat, numbers_of_result, numbers_of_round
+from server.trackers.reporting import Trackers
 from strategies.federation import Federation
 from tests.toys import runs
 from tests.toys.command import caller, refused
@@ -74,6 +76,13 @@ def test_a_key_on_the_command_line_asks_for_its_tracker_and_turns_off_no_other()
     raw = override(toy_settings(), ["tracking.wandb.project=x", "tracking.mlflow=true"])
     assert parse(raw).tracking == {"tensorboard": "auto", "wandb": {"project": "x"}, "mlflow": {}}
     assert parse(override(raw, ["tracking.wandb=null"])).tracking["wandb"] is None
+
+
+@pytest.mark.parametrize("switch", ["auto", True, None, {"entity": "a-team"}])
+def test_a_key_may_be_set_of_a_tracker_however_it_is_switched_in_the_config(switch):
+    raw = override(toy_settings(tracking={"wandb": switch}), ["tracking.wandb.project=x"])
+    own = switch if isinstance(switch, dict) else {}
+    assert parse(raw).tracking["wandb"] == {**own, "project": "x"}
 
 
 def test_a_tracker_that_is_off_is_not_made():
@@ -235,3 +244,18 @@ def test_a_result_has_test_scores_and_totals_and_a_failed_one_neither():
 
 def test_keys_of_a_config_are_flattened_and_what_is_empty_is_a_value():
     assert flat({"a": {"b": {"c": 1}, "d": []}, "e": {}, "f": None}) == {"a.b.c": 1, "a.d": [], "e": {}, "f": None}
+
+
+# --- resumed ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"tensorboard": 3}', '{"tensorboard": {"round": "x", "memory": {}}}'])
+def test_a_memory_that_cannot_be_read_is_told_and_stops_no_run(text, tmp_path, capsys):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "tracking.json").write_text(text)
+    trackers = Trackers(config_of(), RunDirectory(tmp_path))
+    trackers.choose()
+    trackers.start(0)
+    trackers.finish({"status": "interrupted"})
+    assert capsys.readouterr().out.startswith("tracking.json cannot be read, and trackers begin anew: ")
+    assert json.loads((tmp_path / "tracking.json").read_text())["tensorboard"]["round"] == 0
