@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,6 +35,9 @@ a server that is down as long as MLflow would, which is many minutes."""
 ABSOLUTE = {"": "/", "file": "file:///", "sqlite": "sqlite:////"}
 """Scheme -> how an address of it begins that names a place on the disk wholly."""
 PARAMS_AT_A_TIME = 100
+LONGEST_NAME = 250
+_ODD = re.compile(r"[^\w\-. :/]")
+"""What MLflow takes in no name; keys of a config may hold names of a user's classes."""
 STATUSES = {"completed": "FINISHED", "interrupted": "KILLED"}
 
 
@@ -47,6 +52,15 @@ def _usable(uri: str) -> str:
         example = "http://host:5000 or sqlite:////absolute/path.db"
         raise ValueError(f"expected an address such as {example}, found '{uri}', a place relative to some folder")
     return uri
+
+
+def _beside(directory: Path) -> str:
+    """The address of the database in ``directory``; ``ConfigError`` where none can be written: some readers take what
+    follows % for a code, and MLflow tries for minutes to open what does not exist then."""
+    if set("%?") & set(str(directory)):
+        told = "no address of a database can hold % or ?; set tracking.mlflow.uri, or choose another directory"
+        raise ConfigError(f"the run directory is {directory}, and {told}")
+    return f"sqlite:///{directory / DATABASE}"
 
 
 def _open(uri: str) -> None:
@@ -95,7 +109,7 @@ class MLflow(Tracker):
     def _uri(self, run: TrackedRun) -> str:
         found = self.params.uri or os.environ.get(ADDRESS)
         if not found:
-            return f"sqlite:///{run.directory / DATABASE}"
+            return _beside(run.directory)
         try:
             return _usable(found)
         except ValueError as error:
@@ -108,7 +122,8 @@ class MLflow(Tracker):
         known = self._client.get_experiment_by_name(self.params.experiment)
         experiment = known.experiment_id if known else self._client.create_experiment(self.params.experiment)
         made = str(self._client.create_run(experiment, run_name=run.name).info.run_id)
-        params = [Param(key, str(value)) for key, value in flat(run.config).items()]
+        named = {_ODD.sub("_", key)[:LONGEST_NAME]: str(value) for key, value in flat(run.config).items()}
+        params = [Param(name, value) for name, value in named.items()]
         for first in range(0, len(params), PARAMS_AT_A_TIME):
             self._client.log_batch(made, params=params[first : first + PARAMS_AT_A_TIME])
         return made

@@ -73,6 +73,14 @@ def check_what_changes_while_a_run_is_down_does_not_hinder_it(name: str, folder:
     second.close()
 
 
+def check_takes_whatever_names_a_config_holds(name: str, folder: Path) -> None:
+    rates = {"walking (upstairs)": 0.3, "a, b & c": 0.1, "größer": 0.2, "x" * 300: 0.4}
+    tracker = tracker_of(name)
+    tracker.start(replace(run_in(folder), config={"missing": {"train": {"classes": rates}}}))
+    tracker.metrics(1, VALUES)
+    tracker.close()
+
+
 def check_a_failed_run_is_told_and_closed(name: str, folder: Path) -> None:
     tracker = tracker_of(name)
     tracker.start(run_in(folder))

@@ -238,6 +238,14 @@ def test_a_place_that_cannot_be_written_costs_the_tracker_alone(name, tmp_path, 
     assert Counter(line.split(" ")[0] for line in told) == {f"tracking.{name}": 1}, told
 
 
+def test_a_directory_that_no_address_can_name_costs_mlflow_alone_and_at_once(tmp_path, capsys):
+    pytest.importorskip("mlflow")
+    directory = runs.run(tmp_path / "50%", settings({**NONE, "mlflow": True}))
+    assert runs.result(directory)["status"] == "completed"
+    told = "tracking.mlflow failed and is left out from here on: the run directory is "
+    assert f"{told}{directory}, and no address" in capsys.readouterr().out
+
+
 def test_a_server_that_is_not_there_costs_mlflow_alone(tmp_path, capsys):
     pytest.importorskip("mlflow")
     directory = runs.run(tmp_path, settings({**NONE, "mlflow": {"uri": "http://127.0.0.1:9"}}))
