@@ -45,9 +45,9 @@ def _usable(uri: str) -> str:
     """An address without secrets, which would stand in ``config.yaml``, and that means the same wherever the ServerApp
     runs."""
     parts = urlsplit(uri)
-    if parts.password:
-        told = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are the place for it"
-        raise ValueError(f"expected an address without a password, found one in it; {told}")
+    if parts.password or (parts.username and parts.scheme in ("http", "https")):  # a name alone may be a token
+        told = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, are the place for it"
+        raise ValueError(f"expected an address without a user or password, found one in it; {told}")
     if parts.scheme in ABSOLUTE and not uri.startswith((ABSOLUTE[parts.scheme], "databricks")):
         example = "http://host:5000 or sqlite:////absolute/path.db"
         raise ValueError(f"expected an address such as {example}, found '{uri}', a place relative to some folder")

@@ -24,7 +24,8 @@ class Trackers:
     """Hears the lines of a run directory and passes their numbers on, round by round.
 
     ``RUN/tracking.json`` holds for each tracker what it remembers and the last round that it took, so that a resumed
-    run goes on there: it repeats nothing, and whoever missed rounds, or was named only now, hears them from the files.
+    run goes on there: it repeats nothing but a round that was being told when its process was killed. Whoever missed
+    rounds, or was named only now, hears them from the files.
     """
 
     def __init__(self, config: RunConfig, directory: RunDirectory) -> None:

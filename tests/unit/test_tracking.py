@@ -130,7 +130,11 @@ FAULTS = [
     ("tracking.tensorboard.folder=x", ["tracking.tensorboard.folder: unknown key"]),
     ("tracking.mlflow.uri=mlruns", ["tracking.mlflow.uri: expected an address", "'mlruns'", "relative"]),
     ("tracking.mlflow.uri=sqlite:///here.db", ["tracking.mlflow.uri: expected an address", "relative"]),
-    ("tracking.mlflow.uri=http://me:secret@host", ["tracking.mlflow.uri", "without a password", "MLFLOW_TRACKING_"]),
+    (
+        "tracking.mlflow.uri=http://me:secret@host",
+        ["tracking.mlflow.uri", "without a user or password", "MLFLOW_TRACKING_"],
+    ),
+    ("tracking.mlflow.uri=https://secret@host", ["tracking.mlflow.uri", "without a user or password"]),
 ]
 
 
@@ -144,7 +148,9 @@ def test_a_fault_is_one_line_before_anything_is_written(setting, words, monkeypa
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("uri", ["http://host:5000", "sqlite:////a/b.db", "/a/b", "file:///a", "databricks://profile"])
+@pytest.mark.parametrize(
+    "uri", ["http://host:5000", "sqlite:////a/b.db", "/a/b", "file:///a", "databricks://profile", "mysql://me@h/d"]
+)
 def test_an_address_that_means_the_same_everywhere_is_taken(uri):
     check_keys(config_of({"mlflow": {"uri": uri}}))
 
