@@ -50,7 +50,8 @@ def try_first(cell: Cell, workers: Workers) -> float:
     rounds = tried_rounds(cell)
     with tempfile.TemporaryDirectory(prefix="fedrecon-") as folder:
         path = Path(folder)
-        write_text(path / "config.yaml", cell.config.model_copy(update={"rounds": rounds}).to_yaml())
+        tried = cell.config.model_copy(update={"rounds": rounds, "tracking": dict.fromkeys(cell.config.tracking)})
+        write_text(path / "config.yaml", tried.to_yaml())  # trackers would tell others of a run that is none
         began = time.monotonic()
         workers.start(path)
         while not (ended := workers.ended(1.0)):

@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 
 from fedrecon_core.errors import DataError, RunError, UsageError
+from server.sweep.cell_run import run_cell
 from server.sweep.cells import matrix
 from server.sweep.command import Plan, _cores, _notes
 from server.sweep.definition import read_definition
@@ -18,7 +19,7 @@ from server.sweep.directory import SweepDirectory
 from server.sweep.origins import origins
 from server.sweep.progress import Board, LiveBoard, Tally, board_for
 from server.sweep.record import State, read_sweep
-from server.sweep.rehearsal import cell_table, estimate
+from server.sweep.rehearsal import cell_table, estimate, try_first
 from server.sweep.schedule import Schedule, learn_from_disk
 from server.sweep.times import Times
 from server.sweep.workers import Ended, Workers
@@ -470,3 +471,22 @@ def test_the_live_table_shows_round_and_time_of_what_runs(sweep):
     assert "recovery=zero, seed=1" in text
     assert "1/2" in text
     assert "3 of 4 complete, 1 running, 0 waiting, ETA 0:00:0" in text
+
+
+def test_the_rounds_that_a_dry_run_tries_are_told_to_no_tracker(tmp_path):
+    """A tracker may be a server that others look at."""
+    definition = read_definition(write_sweep(tmp_path, toy_settings("mask"), table=TABLE))
+    cell = matrix(definition, tmp_path, ["rounds=1", "tracking.tensorboard=true"])[0]
+    left = []
+
+    class Here(Clockwork):
+        def start(self, path):
+            assert run_cell(path, path / "cell.log")
+            left.extend(one.name for one in path.iterdir())
+            self.running[path] = 1.0
+
+        def ended(self, seconds):
+            return [Ended(path) for path in self.running]
+
+    assert try_first(cell, Here(1, {})) > 0
+    assert "metrics.jsonl" in left and not {"tensorboard", "tracking.json"} & set(left)
