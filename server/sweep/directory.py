@@ -19,6 +19,7 @@ from server.sweep.exchange import finish_exchanges
 from server.sweep.identity import written_root, written_sha256
 from server.sweep.record import CELLS, LOG, REFERENCE, SWEEP, State, ending, read_sweep, status_of
 from server.sweep.table import Table
+from server.trackers.reporting import MEMORY
 from strategies.code_hash import code_hash
 
 LOCK_SECONDS = 1.0
@@ -97,6 +98,7 @@ class SweepDirectory:
     def _make_ready(self, cell: Cell, run: RunDirectory) -> None:
         if not run.config.is_file() or self.outdated(cell):  # of what run such rounds are, nothing tells
             _forget_rounds(run)
+            (run.path / MEMORY).unlink(missing_ok=True)  # a tracker that goes on would mix the rounds of two codes
         write_text(run.config, cell.config.to_yaml())
         run.forget_result()
 

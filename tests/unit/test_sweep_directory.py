@@ -146,10 +146,13 @@ def begun(directory, cell, code):
 def test_rounds_of_other_code_are_not_gone_on_from(sweep):
     _, (first, second, *_), directory = sweep
     old, today = begun(directory, first, "0" * 64), begun(directory, second, code_hash())
+    for run in (old, today):
+        run.write_json("tracking.json", {"mlflow": {"round": 1, "memory": {"run_id": "ab"}}})
     assert [directory.outdated(cell) for cell in (first, second)] == [True, False]
     for cell in (first, second):
         directory.begin(cell)
     assert (old.checkpoints.exists(), today.checkpoints.exists()) == (False, True)
+    assert (old.read_json("tracking.json"), bool(today.read_json("tracking.json"))) == ({}, True)
     begun(directory, first, "0" * 64)
     end(old)
     assert not directory.outdated(first)  # complete: its numbers are those of one code
