@@ -99,12 +99,13 @@ class MLflow(Tracker):
         from mlflow.tracking import MlflowClient
 
         self._client = MlflowClient(tracking_uri=uri)
-        known = run.memory if run.memory.get("uri") == uri else {}
+        place = uri.removeprefix(f"sqlite:///{run.directory}/")  # a run directory may be moved
+        known = run.memory if run.memory.get("place") == place else {}
         self._id = str(known.get("run_id") or "") or self._made(run)
         self._client.update_run(self._id, status="RUNNING")
         for name, value in run.tags.items():
             self._client.set_tag(self._id, name, value)
-        return {"uri": uri, "run_id": self._id}
+        return {"place": place, "run_id": self._id}
 
     def _uri(self, run: TrackedRun) -> str:
         found = self.params.uri or os.environ.get(ADDRESS)

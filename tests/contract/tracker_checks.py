@@ -62,6 +62,21 @@ def check_goes_on_with_what_it_remembers(name: str, folder: Path) -> None:
     second.close()
 
 
+def check_goes_on_where_its_directory_was_moved_to(name: str, folder: Path) -> None:
+    before, now = folder / "before", folder / "now"
+    before.mkdir()
+    first = tracker_of(name)
+    memory = first.start(run_in(before))
+    first.metrics(1, VALUES)
+    first.close()
+    before.rename(now)
+    second = tracker_of(name)
+    assert second.start(run_in(now, 1, memory)) == memory
+    second.metrics(2, VALUES)
+    second.close()
+    assert not before.exists()
+
+
 def check_what_changes_while_a_run_is_down_does_not_hinder_it(name: str, folder: Path) -> None:
     begun = run_in(folder)
     first = tracker_of(name)
