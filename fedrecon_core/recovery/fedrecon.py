@@ -76,7 +76,8 @@ class FedReconParams(Params):
     """Every choice of the method. ``weight`` is w, the attention weight of one modality's reconstructions together
     (0: none are made, which is exactly ``mask``); ``weighting: learned`` starts there and learns it.
     ``generator_rounds``: generators train in the first so many rounds (null: in all, Algorithm 1) and are the same
-    everywhere afterwards, so that a mapping is learnt between the very latents that it will be used on."""
+    everywhere afterwards, so that a mapping is learnt between the very latents that it will be used on. A modality
+    whose sites took part in none of these rounds is never reconstructed: leave time for all (``sites.fraction``)."""
 
     name: str = "fedrecon"
     latent: int = Field(default=32, ge=1)
