@@ -14,6 +14,7 @@ from server.comparison.published import Published, find
 from server.comparison.results import Result
 from server.report.formats import listing
 from server.sweep.axes import SEED
+from server.sweep.faults import titled
 from server.sweep.table import LOSS
 
 PLACES = 2
@@ -62,7 +63,7 @@ def _ranked(grid: Grid, layout: Layout) -> Grid:
             unlike.append(named(layout.shared(next(iter(rivals.values())).labels)) or "the rivals of this table")
         elif len(rivals) > 1:
             grid = grid.changed(_placed(rivals, largest=grid.metric != LOSS))
-    bounds = listing([title(entry) for entry in grid.entries.values() if not layout.contends(entry.labels)])
+    bounds = listing([titled(entry.labels) for entry in grid.entries.values() if not layout.contends(entry.labels)])
     told = [f"Bounds, which are not ranked: {bounds}."] if bounds else []
     if unlike:
         told.append(f"Not ranked, since the means are not over the same seeds: {listing(unlike)}.")
@@ -92,7 +93,7 @@ def _compared(grid: Grid, layout: Layout, results: Sequence[Result], differences
                 difference = differences.between(entry.results, having(results, base), grid.metric)
                 found[key] = replace(entry, difference=difference)
             except DataError as error:
-                reasons.setdefault(str(error), []).append(title(entry))
+                reasons.setdefault(str(error), []).append(titled(entry.labels))
         grid = grid.changed({**found, **_adjusted(found, layout)})
     return replace(grid, notes=tuple(f"No interval for {'; '.join(of)}: {why}." for why, of in reasons.items()))
 
@@ -105,8 +106,3 @@ def _adjusted(compared: Family, layout: Layout) -> Family:
         key: replace(compared[key], difference=replace(difference, adjusted=value))
         for (key, difference), value in zip(found.items(), values, strict=True)
     }
-
-
-def title(entry: Entry) -> str:
-    """The field for people: ``recovery=mask, rate=0.5``."""
-    return ", ".join(f"{axis}={level}" for axis, level in entry.labels.items())

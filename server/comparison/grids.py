@@ -11,7 +11,7 @@ from server.comparison.layout import Labels, Layout
 from server.comparison.published import Published
 from server.comparison.results import Result
 from server.report.formats import listing
-from server.sweep.choices import fits
+from server.sweep.choices import exactly, fits
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _grid(layout: Layout, section: Labels, metric: str, results: Sequence[Result
 
 def having(results: Sequence[Result], labels: Labels) -> tuple[Result, ...]:
     """The results with ``labels``, whatever the axes that stand in none of them."""
-    choice = {axis: (level,) for axis, level in labels.items()}
+    choice = exactly(labels)
     return tuple(result for result in results if fits(result.labels, choice))
 
 

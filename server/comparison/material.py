@@ -22,7 +22,7 @@ from server.kinds import Kind, expect
 from server.prepare import PACKAGES
 from server.report.formats import plural
 from server.sweep.cells import chosen
-from server.sweep.choices import fits
+from server.sweep.choices import exactly, fits
 from server.sweep.record import SweepRecord, read_sweep
 from server.sweep.table import Table
 
@@ -57,7 +57,7 @@ class Material:
 
     def compared(self) -> list[Grid]:
         """The same with differences from the baseline, which cost time."""
-        baseline = {axis: (level,) for axis, level in self.layout.baseline.items()}
+        baseline = exactly(self.layout.baseline)
         if not any(fits(cell.labels, baseline) for cell in self.record.cells):
             told = f"No differences: no cell here has {named(self.layout.baseline)}, the baseline; --only must keep it."
             return [replace(grid, notes=(told,)) for grid in self.grids()]

@@ -40,6 +40,11 @@ Kept = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_kept)]
 Labels = Annotated[dict[str, str], BeforeValidator(_labels)]
 
 
+def exactly(labels: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """The choice of one level on each axis of ``labels``."""
+    return {axis: (level,) for axis, level in labels.items()}
+
+
 def fits(labels: Mapping[str, str], choice: Mapping[str, Iterable[str]]) -> bool:
     """Whether the cell with ``labels`` has one of the chosen levels on every axis of ``choice``."""
     return all(labels[axis] in levels for axis, levels in choice.items())

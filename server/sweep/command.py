@@ -16,7 +16,7 @@ from fedrecon_core.errors import FedReconError, RunError, one_line, words_of
 from server.kinds import Kind, expect
 from server.report.formats import plural
 from server.sweep.cells import Cell, chosen, matrix
-from server.sweep.choices import fits
+from server.sweep.choices import exactly, fits
 from server.sweep.definition import Definition, read_definition
 from server.sweep.directory import SweepDirectory
 from server.sweep.faults import titled
@@ -189,7 +189,7 @@ def _notes(console: Console, plan: Plan) -> None:
 
 def _lacks_baseline(plan: Plan) -> bool:
     """Whether this command leaves the table without what others are compared with."""
-    baseline = {axis: (level,) for axis, level in plan.baseline.items()}
+    baseline = exactly(plan.baseline)
     rest = [cell for cell in plan.cells if fits(cell.labels, baseline)]
     asked = {cell.sha256 for cell, _ in plan.states}
     there = any(cell.sha256 in asked or plan.directory.run_of(cell).completed() for cell in rest)

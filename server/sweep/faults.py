@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from server.report.formats import listing
-from server.sweep.choices import fits
+from server.sweep.choices import exactly, fits
 
 Labels = Mapping[str, str]
 SHOWN = 3
@@ -40,7 +40,7 @@ def _which(cells: Sequence[Labels], matrix: Sequence[Labels]) -> str:
     if len(cells) == len(matrix):
         return f"all {len(cells)} cells"
     shared = {axis: level for axis, level in cells[0].items() if all(cell[axis] == level for cell in cells)}
-    if sum(fits(cell, {axis: (level,) for axis, level in shared.items()}) for cell in matrix) == len(cells):
+    if sum(fits(cell, exactly(shared)) for cell in matrix) == len(cells):
         apart = {axis: level for axis, level in shared.items() if any(cell[axis] != level for cell in matrix)}
         return f"the {len(cells)} cells with {titled(apart)}"
     return f"{len(cells)} cells ({listing([titled(cell) for cell in cells], SHOWN)})"

@@ -12,7 +12,7 @@ from fedrecon_core.registry import METRICS, discover
 from fedrecon_core.types import Frozen
 from server.prepare import PACKAGES
 from server.sweep.axes import SEED
-from server.sweep.choices import Choice, Labels, check_choice, refuse_unknown
+from server.sweep.choices import Choice, Labels, check_choice, exactly, refuse_unknown
 
 LOSS = "loss"
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
@@ -43,7 +43,7 @@ class Table(Frozen):
                 raise MisfitError(f"{key}.{place}", f"the axis '{axis}' stands twice in the table")
         for metric in self.metrics:
             refuse_unknown(metric, metric_names(), f"{key}.metrics", "metric")
-        check_choice({axis: (level,) for axis, level in self.baseline.items()}, axes, f"{key}.baseline")
+        check_choice(exactly(self.baseline), axes, f"{key}.baseline")
         check_choice(self.bounds, axes, f"{key}.bounds")
 
 
