@@ -42,7 +42,15 @@ class Prepared:
 
 
 def load_config(path: Path | None, settings: Sequence[str] = ()) -> RunConfig:
-    """The config in ``path`` (default: quickstart) with ``settings`` applied and ``data.root`` made absolute."""
+    """As ``resolve_config``; ``ConfigError`` where nothing lies at ``data.root``."""
+    config = resolve_config(path, settings)
+    refuse_missing_root(config)
+    return config
+
+
+def resolve_config(path: Path | None, settings: Sequence[str] = ()) -> RunConfig:
+    """The config in ``path`` (default: quickstart) with ``settings`` applied and ``data.root`` made absolute, wherever
+    its data are."""
     discover(PACKAGES)
     source = QUICKSTART if path is None else path
     raw = override(read_yaml(source), settings)
@@ -53,12 +61,15 @@ def _rooted(raw: dict[str, Any], base: Path) -> dict[str, Any]:
     data = raw.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("root"), str):
         return raw
-    root = user_path(data["root"], base, "data.root")
-    if not root.exists():
-        absolute = Path(data["root"]).expanduser().is_absolute()
-        told = "" if absolute else f" ({data['root']}, relative to the config file)"
-        raise ConfigError(f"data.root: expected an existing folder or file, found no {root}{told}")
-    return {**raw, "data": {**data, "root": str(root)}}
+    return {**raw, "data": {**data, "root": str(user_path(data["root"], base, "data.root"))}}
+
+
+def refuse_missing_root(config: RunConfig) -> None:
+    """``ConfigError`` where ``data.root`` names something that does not exist."""
+    root = config.data.root
+    if root is not None and not Path(root).exists():
+        told = "a path that is not absolute begins at the config file"
+        raise ConfigError(f"data.root: expected an existing folder or file, found no {root} ({told})")
 
 
 def prepare(path: Path | None, settings: Sequence[str] = (), out: Path | None = None) -> Prepared:

@@ -15,7 +15,7 @@ from fedrecon_core.errors import ConfigError, UsageError
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.paths import user_path
 from fedrecon_core.settings import override, read_yaml
-from server.prepare import load_config, try_trackers
+from server.prepare import resolve_config, try_trackers
 from server.sweep.axes import SEED, Level, as_yaml
 from server.sweep.choices import check_choice, fits
 from server.sweep.definition import Definition
@@ -69,7 +69,8 @@ def slug_of(labels: Mapping[str, str]) -> str:
 
 
 def matrix(definition: Definition, folder: Path, settings: Sequence[str] = ()) -> list[Cell]:
-    """Every cell of ``definition``, in the order of its axes, each checked as ``fedrecon run`` checks a config.
+    """Every cell of ``definition``, in the order of its axes, each checked as ``fedrecon run`` checks a config. Whether
+    their data are there is left to those that are run (``check_sources``).
 
     Args:
         definition: the sweep.
@@ -160,7 +161,7 @@ class _Wanted:
 def _resolved(wanted: _Wanted, settings: Sequence[str]) -> RunConfig:
     raw = wanted.raw(settings)
     _refuse_deployment(raw)
-    config = load_config(wanted.base, [*(f"{key}={as_yaml(value)}" for key, value in raw.items()), ENGINE])
+    config = resolve_config(wanted.base, [*(f"{key}={as_yaml(value)}" for key, value in raw.items()), ENGINE])
     try_trackers(config)
     return untracked_unless_asked(config)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fedrecon_core.data.dataset import forget_datasets, load_dataset
 from fedrecon_core.errors import DataError, one_line, words_of
+from server.prepare import refuse_missing_root
 from server.sweep.cells import Cell
 from server.sweep.faults import Faults
 
@@ -22,6 +23,7 @@ def check_sources(cells: Sequence[Cell]) -> None:
     faults = Faults()
     for own in by_source.values():
         try:
+            refuse_missing_root(own[0].config)
             load_dataset(own[0].config)
         except Exception as error:  # a user's own loader may raise anything, and so would each of the cells
             faults.add(one_line(words_of(error)), [cell.labels for cell in own])

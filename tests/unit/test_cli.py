@@ -57,9 +57,12 @@ def assert_usage_error(outcome: tuple[int, str, str], *words: str) -> None:
         (["recovery=wizard"], ["recovery: unknown recovery 'wizard'; known: fedrecon"]),
         (
             ["data.root=nowhere"],
-            ["data.root: expected an existing folder", "nowhere (nowhere, relative to the config file)"],
+            [
+                "data.root: expected an existing folder",
+                "nowhere (a path that is not absolute begins at the config file)",
+            ],
         ),
-        (["data.root=/no/where"], ["data.root: expected an existing folder or file, found no /no/where\n"]),
+        (["data.root=/no/where"], ["data.root: expected an existing folder or file, found no /no/where (a path"]),
         (["rounds"], ["--set expects key=value, found 'rounds'"]),
     ],
 )

@@ -119,13 +119,7 @@ def test_a_part_of_the_cells_can_be_chosen(tmp_path):
             [],
             r"^the 2 cells with recovery=b: rouns: unknown key",
         ),
-        (
-            {"axes": {"data": {"here": {}, "there": {"data.root": "there"}, "far": {"data.root": "far"}}}},
-            [],
-            r"^cell data=there: data\.root: .*found no .*there.*; cell data=far: data\.root: .*found no .*far",
-        ),
         ({}, ["rounds"], r"--set expects key=value, found 'rounds'"),
-        ({"set": {"data.root": "nowhere"}}, [], r"data\.root: expected an existing folder or file, found .*nowhere"),
         ({"base": "nowhere.yaml"}, [], r"^all 4 cells: base: expected a run config, .*nowhere\.yaml$"),
         (
             {"set": {"engine": {"name": "ray"}}},

@@ -32,6 +32,19 @@ def test_a_source_that_cannot_be_opened_is_told_once_with_the_cells_that_need_it
     assert told.endswith("No cell was started; --only axis=level runs those whose data are there")
 
 
+def test_a_root_that_does_not_exist_is_told_of_every_cell_to_run_and_matters_to_no_other(tmp_path):
+    levels = {name: {"data": {"name": "folder", "root": name}, "name": name} for name in ("there", "far")}
+    cells = cells_of(tmp_path, data={"here": {}, **levels})
+    with pytest.raises(DataError) as raised:
+        check_sources(cells)
+    words = [
+        f"the 4 cells with data={name}: data.root: expected an existing folder or file, found no {tmp_path / name} ("
+        for name in levels
+    ]
+    assert all(word in str(raised.value) for word in words)
+    check_sources([cell for cell in cells if cell.labels["data"] == "here"])
+
+
 def test_each_source_is_opened_once_and_none_is_kept(tmp_path):
     dataset.forget_datasets()
     opened = []
