@@ -20,7 +20,7 @@ from server.data_commands import data
 from server.deploy_commands import SuperLinkOption, add_to, submit, submit_again
 from server.engines.base import ENGINE_PACKAGES, ENGINES, Job
 from server.follow import Follower
-from server.kinds import Kind, expect
+from server.kinds import Kind, expect, kind_of
 from server.prepare import Prepared, load_config, prepare, reopen, try_out
 from server.report.formats import plural
 from server.run_directory import RunDirectory
@@ -188,10 +188,9 @@ def report(directory: Annotated[Path, typer.Argument(help="The directory of a ru
     """Write report.html again from the files of a run or of a sweep."""
     from server.comparison.page.html import write_sweep_report
     from server.report.html import write_report
-    from server.sweep.record import SWEEP
 
     expect(directory, Kind.RUN, Kind.SWEEP)
-    write = write_sweep_report if (directory / SWEEP).is_file() else write_report
+    write = write_sweep_report if kind_of(directory) is Kind.SWEEP else write_report
     typer.echo(write(directory))
 
 

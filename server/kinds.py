@@ -29,7 +29,8 @@ class Kind(StrEnum):
 _ADVICE = {
     Kind.RUN_CONFIG: "`fedrecon run {path}` runs it",
     Kind.SWEEP_CONFIG: "`fedrecon sweep {path}` runs it; table, plot and report take the directory that this makes",
-    Kind.RUN: "`fedrecon report {path}` shows it, `fedrecon run --resume --out {path}` goes on with it",
+    Kind.RUN: "`fedrecon report {path}` shows it, `fedrecon run --resume --out {path}` goes on where it is "
+    "not complete",
     Kind.SWEEP: "`fedrecon table`, `plot` and `report {path}` show it, `fedrecon sweep` with the YAML that was written "
     "for it goes on with it",
     Kind.LIST: "`fedrecon table`, `plot` and `report {parent}` show the sweep; what it was written as lies elsewhere",

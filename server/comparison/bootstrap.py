@@ -25,18 +25,14 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The mean over ``seeds`` of the first method's score less the second's, over a test set of ``clusters``, with its
-    95% interval and the two-sided p-value of no difference; ``adjusted`` is that of Holm's procedure over a family of
-    comparisons."""
+class Interval:
+    """The 95% interval of a mean difference, from ``low`` to ``high``, over a test set of ``clusters``, and the
+    two-sided p-value of no difference."""
 
-    mean: float
     low: float
     high: float
     p: float
-    seeds: int
     clusters: int
-    adjusted: float | None = None
 
 
 def cluster_weights(clusters: int, stream: np.random.Generator, draws: int = DRAWS) -> NDArray[np.float64]:
@@ -44,8 +40,9 @@ def cluster_weights(clusters: int, stream: np.random.Generator, draws: int = DRA
     return stream.multinomial(clusters, np.full(clusters, 1 / clusters), size=draws).astype(np.float64)
 
 
-def paired_difference(observed: Sequence[float], resampled: NDArray[np.float64], clusters: int) -> Difference:
-    """``observed`` [S]: the difference in each seed. ``resampled`` [S, D]: the same in D resamples of ``clusters``.
+def paired_interval(observed: Sequence[float], resampled: NDArray[np.float64], clusters: int) -> Interval:
+    """How sure the mean of ``observed`` is, [S]: the difference in each seed. ``resampled`` [S, D]: the same in D
+    resamples of ``clusters``.
 
     Raises:
         ValueError: there is but one cluster, which shows nothing of how clusters vary.
@@ -61,7 +58,7 @@ def paired_difference(observed: Sequence[float], resampled: NDArray[np.float64],
     freedom = min(clusters - 1, seeds - 1) if seeds > 1 else clusters - 1
     reach = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
     p = 2 * float(stdtr(freedom, -abs(mean) / error)) if error else float(mean == 0)
-    return Difference(mean, mean - reach, mean + reach, p, seeds, clusters)
+    return Interval(mean - reach, mean + reach, p, clusters)
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -43,6 +43,7 @@ def _write(folder: Path, found: Sequence[Grid], told: Sequence[str], text: str) 
     write_text(folder / "table.md", text)
     write_text(folder / "table.csv", long_table.render(found))
     write_text(folder / "table.tex", latex.render(sheets(found), told))
+    typer.echo(f"table.md, table.csv and table.tex are in {folder}", err=True)  # beside the table, not in it
 
 
 def add_to(application: typer.Typer) -> None:

@@ -91,18 +91,21 @@ def _compared(grid: Grid, layout: Layout, results: Sequence[Result], differences
                 continue
             try:
                 difference = differences.between(entry.results, having(results, base), grid.metric)
-                found[key] = replace(entry, difference=difference)
+                found[key], why = replace(entry, difference=difference), difference.why
             except DataError as error:
-                reasons.setdefault(str(error), []).append(titled(entry.labels))
+                why = str(error)
+            if why:
+                reasons.setdefault(why, []).append(titled(entry.labels))
         grid = grid.changed({**found, **_adjusted(found, layout)})
     return replace(grid, notes=tuple(f"No interval for {'; '.join(of)}: {why}." for why, of in reasons.items()))
 
 
 def _adjusted(compared: Family, layout: Layout) -> Family:
     """With p-values that allow for how many contenders there are; a bound is none."""
-    found = {k: entry.difference for k, entry in compared.items() if entry.difference and layout.contends(entry.labels)}
-    values = holm([difference.p for difference in found.values()])
+    rivals = {key: entry.difference for key, entry in compared.items() if layout.contends(entry.labels)}
+    sure = {key: (found, found.interval) for key, found in rivals.items() if found and found.interval}
+    values = holm([interval.p for _, interval in sure.values()])
     return {
-        key: replace(compared[key], difference=replace(difference, adjusted=value))
-        for (key, difference), value in zip(found.items(), values, strict=True)
+        key: replace(compared[key], difference=replace(found, adjusted=value))
+        for (key, (found, _)), value in zip(sure.items(), values, strict=True)
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from fedrecon_core.metrics.base import Metric
 from fedrecon_core.registry import METRICS
 from fedrecon_core.seeding import numpy_stream
 from server.comparison.answers import Answers, read_answers
-from server.comparison.bootstrap import Difference, cluster_weights, paired_difference
+from server.comparison.bootstrap import Interval, cluster_weights, paired_interval
 from server.comparison.results import Result
 from server.sweep.axes import SEED
 
@@ -22,6 +23,20 @@ STREAM = 0
 """The seed of all resamples: a table made again is the same table."""
 SAME_SCORE = 1e-9
 Clusters = tuple[int, ...]
+Pair = tuple[Result, Result]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean over ``seeds`` of the first method's score less the second's, and how sure it is; without an
+    ``interval``, ``why`` says what does not allow one. ``adjusted``: the p-value by Holm's procedure over a family of
+    comparisons."""
+
+    mean: float
+    seeds: int
+    interval: Interval | None = None
+    why: str = ""
+    adjusted: float | None = None
 
 
 class Differences:
@@ -35,23 +50,31 @@ class Differences:
     def between(self, first: Sequence[Result], second: Sequence[Result], metric: str) -> Difference:
         """The score of ``first`` less that of ``second``, each a method's results over its seeds, paired by seed.
 
+        It has no interval where predictions are missing, do not belong to the scores, or were asked other samples, or
+        samples of one group; nor where the metric is none of answers alone (the loss, the AUROC).
+
         Raises:
-            DataError: they have no seed in common, or predictions that are missing, do not belong to the scores, or
-                were asked other samples, or samples of one group; or the metric is none of answers alone (the loss,
-                the AUROC).
+            DataError: they have no seed in common.
         """
         pairs = _pairs(first, second, metric)
-        clusters = self._clusters(pairs)
         observed = [one.scores[metric] - other.scores[metric] for one, other in pairs]
+        mean = float(np.mean(observed))
+        try:
+            return Difference(mean, len(pairs), self._interval(pairs, observed, metric))
+        except DataError as error:
+            return Difference(mean, len(pairs), why=str(error))
+
+    def _interval(self, pairs: Sequence[Pair], observed: Sequence[float], metric: str) -> Interval:
+        clusters = self._clusters(pairs)
         resampled = [
             self._scores(one, metric, clusters) - self._scores(other, metric, clusters) for one, other in pairs
         ]
         try:
-            return paired_difference(observed, np.stack(resampled), len(clusters))
+            return paired_interval(observed, np.stack(resampled), len(clusters))
         except ValueError as error:
             raise DataError(str(error)) from None
 
-    def _clusters(self, pairs: Sequence[tuple[Result, Result]]) -> Clusters:
+    def _clusters(self, pairs: Sequence[Pair]) -> Clusters:
         """Those of all seeds: where masks leave some samples of a cluster out in one seed, it is still the same one."""
         found: set[int] = set()
         for one, other in pairs:
@@ -82,7 +105,7 @@ class Differences:
         return self._weights[clusters]
 
 
-def _pairs(first: Sequence[Result], second: Sequence[Result], metric: str) -> list[tuple[Result, Result]]:
+def _pairs(first: Sequence[Result], second: Sequence[Result], metric: str) -> list[Pair]:
     """By seed; where the sweep has none, the one run of each. Both have the score."""
     others = {result.labels.get(SEED): result for result in second if metric in result.scores}
     pairs = [(one, others[seed]) for one in first if (seed := one.labels.get(SEED)) in others]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 
-from server.comparison.bootstrap import Difference
+from server.comparison.differences import Difference
 from server.comparison.layout import Labels, Layout
 from server.comparison.published import Published
 from server.comparison.results import Result
@@ -40,8 +40,8 @@ class Entry:
 @dataclass(frozen=True)
 class Grid:
     """The table of one metric and one section. ``entries``: (row, column) -> field, where there are results.
-    ``remarks`` are sentences on the scores; ``notes`` say which differences from ``baseline`` could not be made, and
-    why."""
+    ``remarks`` are sentences on the scores; ``notes`` say which differences from ``baseline`` could not be made, or are
+    without an interval, and why."""
 
     metric: str
     section: Labels

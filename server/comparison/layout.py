@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -19,6 +20,16 @@ def named(labels: Labels) -> str:
     return ", ".join(f"{axis} {level}" for axis, level in labels.items())
 
 
+def as_number(level: str) -> float | None:
+    """``0.5`` and ``50%`` are 0.5; what is no finite number is None."""
+    text, unit = (level[:-1], 100) if level.endswith("%") else (level, 1)
+    try:
+        value = float(text) / unit
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
 @dataclass(frozen=True)
 class Layout:
     """A table section with all that it leaves open decided. Each combination of levels of the axes in ``sections`` has
@@ -34,8 +45,13 @@ class Layout:
 
     @property
     def contest(self) -> tuple[str, ...]:
-        """The axes whose levels are rivals, wherever they stand: those of the baseline, else the rows."""
-        return tuple(self.baseline) or self.rows
+        """The axes whose levels are rivals, wherever they stand: those of the baseline, else the rows. Without a
+        baseline numbers are no rivals: a missing rate is what others are compared at."""
+        return tuple(self.baseline) or tuple(axis for axis in self.rows if not self.numeric(axis))
+
+    def numeric(self, axis: str) -> bool:
+        """Whether all levels of ``axis`` are numbers."""
+        return None not in map(as_number, self.axes[axis])
 
     def shared(self, labels: Labels) -> Labels:
         """What rivals have in common: the levels of all axes but those of the contest."""

@@ -44,6 +44,7 @@ def render(grids: Sequence[Grid]) -> str:
 
 def _line(grid: Grid, entry: Entry) -> dict[str, Any]:
     published, difference = entry.published, entry.difference
+    interval = difference and difference.interval
     return {
         **{f"axis_{axis}" if axis in COLUMNS else axis: level for axis, level in entry.labels.items()},
         "metric": grid.metric,
@@ -55,9 +56,9 @@ def _line(grid: Grid, entry: Entry) -> dict[str, Any]:
         "published_deviation": published and published.deviation,
         "published_source": published and published.source,
         "difference": difference and difference.mean,
-        "difference_low": difference and difference.low,
-        "difference_high": difference and difference.high,
-        "p": difference and difference.p,
+        "difference_low": interval and interval.low,
+        "difference_high": interval and interval.high,
+        "p": interval and interval.p,
         "p_holm": difference and difference.adjusted,
         **{name: mean(entry.results, number_of) for name, number_of in _COSTS.items()},
         "protocol_faults": " ".join(dict.fromkeys(fault for result in entry.results for fault in result.faults)),

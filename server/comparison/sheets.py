@@ -14,6 +14,13 @@ from server.report.formats import DASH, count, percent, size
 from server.report.summary import TITLES
 from server.sweep.table import LOSS
 
+SURENESS = (
+    "Interval and p are Student's, with as many degrees of freedom as the scarcer of seeds and groups less one; the "
+    "variance is that of seeds and that of the groups of test samples (subjects, source images), the latter by "
+    f"{DRAWS} bootstrap draws. Of one seed the interval is that of groups alone, for this one training. Holm's "
+    "p-values allow for all rivals of a column; intervals are not adjusted."
+)
+
 
 @dataclass(frozen=True)
 class Text:
@@ -148,14 +155,10 @@ def _differences(grid: Grid) -> Sheet:
     ]
     header = [*axes, "Difference", "95% interval", "p", "p (Holm)", "Seeds", "Groups"]
     baseline = named(grid.baseline)
-    method = [
-        "Paired by seed. Interval and p are Student's, with as many degrees of freedom as the scarcer of seeds and "
-        "groups less one; the variance is that of seeds and that of the groups of test samples (subjects, source "
-        f"images), the latter by {DRAWS} bootstrap draws. Of one seed the interval is that of groups alone, for this "
-        "one training. Holm's p-values allow for all rivals of a column; intervals are not adjusted."
-    ]
+    sure = any(entry.difference and entry.difference.interval for entry in grid.entries.values())
+    about = [f"Paired by seed.{f' {SURENESS}' if sure else ''}"] if rows else []
     title = _title(f"{metric_title(grid.metric)} less that of {baseline}{_points(grid.metric)}", grid.section)
-    return Sheet(title, header, rows, [*(method if rows else ()), *grid.notes], len(axes))
+    return Sheet(title, header, rows, [*about, *grid.notes], len(axes))
 
 
 def _points(metric: str) -> str:
@@ -165,16 +168,12 @@ def _points(metric: str) -> str:
 def _difference(grid: Grid, entry: Entry) -> list[str]:
     found = entry.difference
     assert found is not None
-    low, high = score(found.low, grid.metric), score(found.high, grid.metric)
-    signed = f"{'+' if found.mean > 0 else ''}{score(found.mean, grid.metric)}"
-    return [
-        signed,
-        f"{low} to {high}",
-        _p(found.p, found.seeds),
-        _p(found.adjusted, found.seeds),
-        str(found.seeds),
-        count(found.clusters),
-    ]
+    signed, seeds = f"{'+' if found.mean > 0 else ''}{score(found.mean, grid.metric)}", str(found.seeds)
+    if (interval := found.interval) is None:
+        return [signed, DASH, DASH, DASH, seeds, DASH]
+    low, high = score(interval.low, grid.metric), score(interval.high, grid.metric)
+    p, adjusted = _p(interval.p, found.seeds), _p(found.adjusted, found.seeds)
+    return [signed, f"{low} to {high}", p, adjusted, seeds, count(interval.clusters)]
 
 
 def _p(value: float | None, seeds: int) -> str:

@@ -215,7 +215,8 @@ def _conclude(console: Console, plan: Plan, failures: list[Failure]) -> None:
         _say(console, f"failed: {failure.cell.title}: {failure.reason}; see {plan.directory.log(failure.cell)}")
     if failures:
         raise RunError(f"{len(failures)} of {len(plan.states)} cells failed; the same command tries them again")
-    _say(console, f"all {len(plan.states)} cells are complete in {plan.directory.path}")
+    cells = "the one cell is" if len(plan.states) == 1 else f"all {len(plan.states)} cells are"
+    _say(console, f"{cells} complete in {plan.directory.path}")
 
 
 def _say(console: Console, text: str) -> None:

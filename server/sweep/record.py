@@ -56,8 +56,8 @@ def read_sweep(directory: Path) -> SweepRecord:
         cells = [_cell(directory, cell, axes) for cell in raw["cells"]]
         return SweepRecord(str(raw["name"]), axes, dict(raw["table"] or {}), cells)
     except OSError as error:
-        told = f"`fedrecon sweep` writes it: {error.strerror}"
-        raise DataError(f"{directory}: expected the directory of a sweep, with {SWEEP} in it; {told}") from None
+        found = f"no {SWEEP} in it ({error.strerror})" if directory.exists() else "nothing there"
+        raise DataError(f"{directory}: expected the directory that `fedrecon sweep` made, found {found}") from None
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
         told = "run the sweep again to have it written anew"
         raise DataError(f"{path} is damaged ({type(error).__name__}: {' '.join(str(error).split())}); {told}") from None

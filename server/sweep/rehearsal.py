@@ -90,4 +90,6 @@ def estimate(states: Sequence[tuple[Cell, State]], times: Times, make: Callable[
     finally:
         workers.close()
     told = f"{plural(len(left), 'cell')} left, about {clock(seconds)} with {workers.capacity} at a time"
-    return f"{told}; an estimate from {source}: a cell of which no other seed is known counts their mean per round"
+    return (
+        f"{told}; estimated from {source}; a cell that ran with no seed yet is taken to need their mean time per round"
+    )

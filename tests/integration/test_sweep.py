@@ -211,7 +211,7 @@ def test_a_dry_run_writes_nothing_and_estimates_from_the_first_cell(tmp_path):
     assert (code, err) == (0, "")
     assert out.count("missing") == 4
     assert "4 cells left, about 0:0" in out
-    assert "an estimate from 2 rounds of recovery=mask, seed=0, run just now" in out
+    assert "estimated from 2 rounds of recovery=mask, seed=0, run just now" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base.yaml", "sweep.yaml"]
 
 

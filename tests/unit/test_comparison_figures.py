@@ -15,9 +15,10 @@ from PIL import Image
 
 from server.comparison.figures.bars import bars
 from server.comparison.figures.kinds import drawings
-from server.comparison.figures.lines import as_number, lines
+from server.comparison.figures.lines import lines
 from server.comparison.figures.sites import sites
 from server.comparison.figures.style import Legend, applied, look, short
+from server.comparison.layout import as_number
 from server.comparison.material import gather
 from tests.toys.command import caller, refused
 from tests.toys.sweep_results import asked, right_with, write_results
@@ -272,7 +273,7 @@ def test_what_does_not_fit_is_one_line(sweep, call, arguments, words):
 
 @pytest.mark.quick
 def test_sweeps_with_nothing_to_show_say_so(tmp_path, call):
-    refused(call("plot", tmp_path / "nowhere"), "expected the directory of a sweep, with sweep.yaml in it")
+    refused(call("plot", tmp_path / "nowhere"), "expected the directory that `fedrecon sweep` made, found nothing")
     empty = write_results(tmp_path / "empty", AXES, lambda labels: None)
     refused(call("plot", empty), "nothing to show: none of 12 cells is complete; `fedrecon sweep` goes on with them")
     lone = write_results(tmp_path / "lone", {"recovery": ["mask"]}, lambda labels: right_with(0.5, 1))

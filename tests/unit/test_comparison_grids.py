@@ -94,8 +94,8 @@ def test_rivals_are_rivals_wherever_they_stand(tmp_path, table):
     found = {
         entry.labels["recovery"]: entry.difference for entry in grid.entries.values() if entry.labels["rate"] == "0.6"
     }
-    values = sorted((found["mask"], found["oracle"]), key=lambda one: one.p)
-    assert values[0].adjusted == pytest.approx(2 * values[0].p)
+    values = sorted((found["mask"], found["oracle"]), key=lambda one: one.interval.p)
+    assert values[0].adjusted == pytest.approx(2 * values[0].interval.p)
 
 
 def test_a_bound_has_a_difference_and_is_no_rival(tmp_path):
@@ -103,7 +103,7 @@ def test_a_bound_has_a_difference_and_is_no_rival(tmp_path):
     zero, oracle = grid.entries[0, 0].difference, grid.entries[2, 0].difference
     assert oracle.mean > 0
     assert oracle.adjusted is None
-    assert zero.adjusted == zero.p
+    assert zero.adjusted == zero.interval.p
     assert "Bounds, which are not ranked: recovery=oracle, rate=0.3." in grid.remarks
 
 
@@ -142,24 +142,25 @@ def test_differences_are_from_the_baseline_of_the_same_column(compared):
     assert all((entry.difference is None) == (entry.labels["recovery"] == "mask") for entry in grid.entries.values())
     zero, mask = grid.entries[0, 1], grid.entries[1, 1]
     assert zero.difference.mean == pytest.approx(zero.mean - mask.mean)
-    assert zero.difference.low < zero.difference.mean < zero.difference.high < 0
+    assert zero.difference.interval.low < zero.difference.mean < zero.difference.interval.high < 0
     assert zero.difference.seeds == 3
-    assert grid.entries[2, 1].difference.low > 0
+    assert grid.entries[2, 1].difference.interval.low > 0
 
 
 def test_holms_family_is_the_rivals_of_a_column(compared):
     for column in (0, 1):
-        found = sorted((compared.entries[row, column].difference for row in (0, 2)), key=lambda one: one.p)
-        assert 0 < found[0].p < found[1].p
-        assert found[0].adjusted == pytest.approx(2 * found[0].p)
-        assert found[1].adjusted == pytest.approx(max(found[1].p, 2 * found[0].p))
+        found = sorted((compared.entries[row, column].difference for row in (0, 2)), key=lambda one: one.interval.p)
+        assert 0 < found[0].interval.p < found[1].interval.p
+        assert found[0].adjusted == pytest.approx(2 * found[0].interval.p)
+        assert found[1].adjusted == pytest.approx(max(found[1].interval.p, 2 * found[0].interval.p))
 
 
 def test_a_method_is_no_different_from_itself(tmp_path):
     same = {**SMALL, "recovery": ["zero", "mask"]}
     (grid,) = made(tmp_path, lambda labels: said({**labels, "recovery": "mask"}), same, baseline={"recovery": "mask"})
     found = grid.entries[0, 0].difference
-    assert (found.mean, found.low, found.high, found.p, found.adjusted) == (0, 0, 0, 1, 1)
+    assert (found.mean, found.adjusted) == (0, 1)
+    assert (found.interval.low, found.interval.high, found.interval.p) == (0, 0, 1)
 
 
 def test_seeds_are_paired_as_far_as_both_have_them(tmp_path):
@@ -186,7 +187,7 @@ def test_seeds_are_paired_as_far_as_both_have_them(tmp_path):
         ),
     ],
 )
-def test_where_predictions_do_not_allow_a_difference_the_reason_is_told(tmp_path, spoil, words):
+def test_where_predictions_do_not_allow_an_interval_the_difference_stands_with_the_reason(tmp_path, spoil, words):
     record = read_sweep(write_results(tmp_path / "sweep", SMALL, said))
     spoil(tmp_path / "sweep" / "cells")
     layout = laid_out(Table(baseline={"recovery": "mask"}), record.axes, ("accuracy",))
@@ -194,9 +195,10 @@ def test_where_predictions_do_not_allow_a_difference_the_reason_is_told(tmp_path
     (note,) = grid.notes
     assert note.startswith("No interval for recovery=zero, rate=0.3: ")
     assert re.search(words, note)
-    assert grid.entries[0, 0].difference is None
-    other = grid.entries[2, 0].difference
-    assert other.adjusted == other.p  # a family of one
+    zero, mask, oracle = (grid.entries[row, 0] for row in range(3))
+    assert zero.difference.mean == pytest.approx(zero.mean - mask.mean)
+    assert zero.difference.interval is None and zero.difference.adjusted is None
+    assert oracle.difference.adjusted == oracle.difference.interval.p  # a family of one
 
 
 def test_samples_that_show_nothing_are_in_no_score(tmp_path):
@@ -209,7 +211,7 @@ def test_samples_that_show_nothing_are_in_no_score(tmp_path):
     layout = laid_out(Table(baseline={"recovery": "mask"}), record.axes, ("accuracy",))
     (grid,) = grids(layout, read_results(record), [])
     assert grid.notes == ()
-    assert grid.entries[0, 0].difference is not None
+    assert grid.entries[0, 0].difference.interval is not None
 
 
 def test_a_cluster_that_one_seed_lacks_is_the_same_cluster_in_the_others(tmp_path):
@@ -225,8 +227,8 @@ def test_a_cluster_that_one_seed_lacks_is_the_same_cluster_in_the_others(tmp_pat
         layout = laid_out(Table(baseline={"recovery": "mask"}), record.axes, ("accuracy",))
         (grid,) = grids(layout, read_results(record), [])
         found = grid.entries[0, 0].difference
-        assert (found.seeds, found.clusters) == (12, 10)
-        widths.append(found.high - found.low)
+        assert (found.seeds, found.interval.clusters) == (12, 10)
+        widths.append(found.interval.high - found.interval.low)
     assert widths[1] > 0.85 * widths[0]
 
 

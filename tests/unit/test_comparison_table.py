@@ -3,6 +3,7 @@
 import csv
 import html
 import json
+import re
 
 import pytest
 import yaml
@@ -57,7 +58,8 @@ def test_the_table_is_markdown_with_scores_differences_and_costs(sweep, call):
 
 
 def test_the_three_files_hold_the_same_table_and_are_the_same_when_made_again(sweep, call, tmp_path):
-    _, out, _ = call("table", sweep, "--out", tmp_path / "first")
+    _, out, err = call("table", sweep, "--out", tmp_path / "first")
+    assert err == f"table.md, table.csv and table.tex are in {tmp_path / 'first'}\n"
     call("table", sweep, "--out", tmp_path / "second")
     names = sorted(path.name for path in (tmp_path / "first").iterdir())
     assert names == ["table.csv", "table.md", "table.tex"]
@@ -178,6 +180,25 @@ def test_without_a_section_axes_take_their_places_and_the_selected_metric_is_sho
     assert "less that of" not in out
 
 
+def test_of_a_loss_the_difference_is_told_without_an_interval(sweep, call):
+    code, out, _ = call("table", sweep, "--set", "metrics=loss")
+    assert code == 0
+    sheet = out.split("less that of recovery mask")[1].split("###")[0]
+    fields = [cells_of(line) for line in sheet.splitlines() if line.startswith("| zero")]
+    assert [found[2:] for found in fields] == 2 * [["+0.167", "–", "–", "–", "2", "–"]]
+    assert re.search(
+        r"\nPaired by seed\.\n\nNo interval for recovery=zero, .*: loss cannot be told from predictions\.", out
+    )
+
+
+def test_numbers_are_no_rivals_unless_a_baseline_says_so(sweep, call):
+    turned = ("--set", "rows=rate", "--set", "columns=recovery")
+    assert "**" in call("table", sweep, *turned)[1]
+    code, out, _ = call("table", sweep, *turned, "--set", "baseline={}")
+    assert code == 0
+    assert "**" not in out and "Bold" not in out
+
+
 def test_a_part_is_shown_alone(sweep, call):
     code, out, _ = call("table", sweep, "--only", "rate=0.3", "--set", "columns=[]")
     assert code == 0
@@ -255,9 +276,6 @@ def test_only_means_over_the_same_seeds_are_ranked(sweep, call, tmp_path):
     assert places == {
         ("zero", "0.3"): "", ("mask", "0.3"): "", ("zero", "0.6"): "second", ("mask", "0.6"): "best",
     }  # fmt: skip
-    _, out, _ = call("table", sweep, "--set", "rows=rate", "--set", "columns=recovery", "--set", "baseline={}")
-    assert "Not ranked" in out  # rates are the rivals here
-    assert "over the same seeds: recovery zero and recovery mask." in out
 
 
 def test_published_values_stand_in_brackets(sweep, call, tmp_path):
@@ -290,7 +308,7 @@ def test_a_fault_of_the_layout_is_one_line(sweep, call, settings, words):
 
 
 def test_what_is_no_sweep_or_has_no_result_is_one_line(tmp_path, call):
-    refused(call("table", tmp_path), "expected the directory of a sweep, with sweep.yaml in it")
+    refused(call("table", tmp_path), "expected the directory that `fedrecon sweep` made, found no sweep.yaml in it")
     folder = write_results(tmp_path / "sweep", AXES, lambda labels: None)
     refused(call("table", folder), "none of 8 cells is complete; `fedrecon sweep` goes on with them")
 

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from fedrecon_core.errors import ConfigError
+from fedrecon_core.nearest import did_you_mean
 from fedrecon_core.registry import Registry, discover
 
 pytestmark = pytest.mark.quick
@@ -33,6 +34,12 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest(animals):
     with pytest.raises(ConfigError) as caught:
         animals.get("hose")
     assert str(caught.value) == "unknown animal 'hose'; known: horse, zebra. Did you mean 'horse'?"
+
+
+def test_a_part_of_one_name_alone_is_near_to_it():
+    known = ["accuracy", "macro_auroc", "macro_f1"]
+    assert did_you_mean("f1", known) == "Did you mean 'macro_f1'?"
+    assert did_you_mean("o", known) == did_you_mean("f1", ["macro_f1", "micro_f1"]) == ""
 
 
 def test_a_name_near_to_none_gets_no_hint(animals):

@@ -258,7 +258,7 @@ def test_a_directory_of_another_sweep_is_not_taken(sweep):
 
 
 def test_what_is_no_sweep_is_told_in_one_line(tmp_path):
-    with pytest.raises(DataError, match=r"expected the directory of a sweep, with sweep\.yaml in it"):
+    with pytest.raises(DataError, match=r"expected the directory that `fedrecon sweep` made, found no sweep\.yaml in it"):
         read_sweep(tmp_path)
     for text in ("", "[", "name: a\n", "name: a\naxes: {}\ntable: null\ncells: [{}]\n"):
         (tmp_path / "sweep.yaml").write_text(text)
@@ -435,9 +435,7 @@ def test_no_number_of_workers_makes_what_is_left_shorter_than_one_cell(sweep, wo
     end(directory.begin(cells[0]), seconds=10.0)
     states = [(cell, directory.state(cell)) for cell in cells]
     told = estimate(states, learn_from_disk(directory, states), lambda: Clockwork(workers, {}))
-    assert told.startswith(
-        f"3 cells left, about {clock} with {workers} at a time; an estimate from the 1 complete cell"
-    )
+    assert told.startswith(f"3 cells left, about {clock} with {workers} at a time; estimated from the 1 complete cell")
 
 
 def test_a_terminal_gets_a_live_table_and_a_pipe_gets_lines(sweep, capsys):

@@ -226,7 +226,7 @@ def test_a_command_that_repeats_a_cell_can_be_copied(sweep):
 
 
 def test_what_is_no_sweep_is_one_clear_line(tmp_path):
-    with pytest.raises(DataError, match="expected the directory of a sweep"):
+    with pytest.raises(DataError, match="expected the directory that `fedrecon sweep` made"):
         write_sweep_report(tmp_path)
     (tmp_path / "sweep.yaml").write_text("[")
     with pytest.raises(DataError, match="is damaged"):

@@ -21,7 +21,7 @@ from server.comparison.figures.style import (
     look,
 )
 from server.comparison.grids import Entry, Grid
-from server.comparison.layout import Layout, named
+from server.comparison.layout import Layout, as_number, named
 from server.comparison.material import Material
 from server.comparison.results import mean
 from server.comparison.sheets import metric_label
@@ -58,17 +58,7 @@ def lines(material: Material) -> list[Drawing]:
 
 def fits_lines(layout: Layout) -> bool:
     """Whether the first axis of the columns is one of numbers."""
-    return bool(layout.columns) and None not in map(as_number, layout.axes[layout.columns[0]])
-
-
-def as_number(level: str) -> float | None:
-    """``0.5`` and ``50%`` are 0.5; what is no finite number is None."""
-    text, unit = (level[:-1], 100) if level.endswith("%") else (level, 1)
-    try:
-        value = float(text) / unit
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    return bool(layout.columns) and layout.numeric(layout.columns[0])
 
 
 def _check_numbers(axis: str, found: Sequence[str]) -> None:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 
-from server.comparison.figures.lines import as_number, crowded, fits_lines, series_of
+from server.comparison.figures.lines import crowded, fits_lines, series_of
 from server.comparison.figures.style import levels
 from server.comparison.grids import Entry, Grid
-from server.comparison.layout import Labels, named
+from server.comparison.layout import Labels, as_number, named
 from server.comparison.page.view import View
 from server.comparison.sheets import metric_title, score
 from server.report.charts import Across, Series, line_chart
