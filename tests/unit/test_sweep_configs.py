@@ -1,0 +1,19 @@
+"""The sweeps whose results the documents show: each is a matrix of valid runs, wherever its data lie."""
+
+from pathlib import Path
+
+import pytest
+
+from server.sweep.cells import matrix
+from server.sweep.definition import read_definition
+
+pytestmark = pytest.mark.quick
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CELLS = {"results/recoveries": 319, "polydigits/recoveries": 65}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_it_has_the_cells_that_its_header_tells(name):
+    path = CONFIGS / f"{name}.yaml"
+    assert len(matrix(read_definition(path), path.parent)) == CELLS[name]
+    assert f"# {CELLS[name]} cells" in path.read_text(encoding="utf-8")
