@@ -35,7 +35,8 @@ def plot(
     only: OnlyOption = None,
     out: OutOption = None,
 ) -> None:
-    """Draw the results of a sweep as PNG and SVG: scores as lines or bars, or which site holds which classes."""
+    """Draw the results of a sweep as PNG and SVG: scores as lines or bars, differences from the baseline, or
+    which site holds which classes."""
     material = gather(sweep, settings or [], only or [])
     told = remarks(material)  # before anything is drawn: published values that cannot be used are refused
     for path in _written(drawings(material, kind), out or sweep / FOLDER):

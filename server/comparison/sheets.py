@@ -157,11 +157,12 @@ def _differences(grid: Grid) -> Sheet:
     baseline = named(grid.baseline)
     sure = any(entry.difference and entry.difference.interval for entry in grid.entries.values())
     about = [f"Paired by seed.{f' {SURENESS}' if sure else ''}"] if rows else []
-    title = _title(f"{metric_title(grid.metric)} less that of {baseline}{_points(grid.metric)}", grid.section)
+    title = _title(f"{metric_title(grid.metric)} less that of {baseline}{points(grid.metric)}", grid.section)
     return Sheet(title, header, rows, [*about, *grid.notes], len(axes))
 
 
-def _points(metric: str) -> str:
+def points(metric: str) -> str:
+    """The unit of a difference, behind its name."""
     return "" if metric == LOSS else " (points)"
 
 

@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex, to_rgba
 from PIL import Image
 
 from server.comparison.figures.bars import bars
+from server.comparison.figures.differences import differences
 from server.comparison.figures.kinds import drawings
 from server.comparison.figures.lines import lines
 from server.comparison.figures.sites import sites
@@ -162,6 +163,37 @@ def test_a_combination_without_results_leaves_its_place_free(tmp_path):
 
 
 @pytest.mark.quick
+def test_differences_stand_with_their_intervals_and_are_hollow_where_other_seeds_are_unknown(sweep):
+    settings = "baseline.recovery=mask", "columns=[rate]"
+    found = gather(sweep, settings).compared()[0].entries
+    figure = drawn(differences, sweep, *settings)
+    (axes,) = figure.axes
+    marks = axes.containers
+    assert [mark.lines[0].get_xdata()[0] for mark in marks] == pytest.approx(
+        [100 * found[0, column].difference.mean for column in (0, 1)]
+    )
+    for mark, column in zip(marks, (0, 1), strict=True):
+        interval = found[0, column].difference.interval
+        ((start, _), (end, _)) = mark.lines[2][0].get_segments()[0]
+        assert (start, end) == pytest.approx((100 * interval.low, 100 * interval.high))
+    assert [found[0, column].difference.seeds for column in (0, 1)] == [2, 1]
+    assert [mark.lines[0].get_markerfacecolor() == "white" for mark in marks] == [False, True]
+    assert texts(axes.yaxis) == ["80%", "30%"]
+    assert axes.get_ylim() == (1.5, -0.5)  # the first column on top
+    assert figure.get_supxlabel() == "Accuracy less that of mask (points)"
+
+
+@pytest.mark.quick
+def test_names_of_groups_are_turned_where_neighbours_would_meet(tmp_path):
+    """Whatever room the short names beside them leave."""
+    for long, turned in (("b", 0), ("a level with a name of many letters", 30)):
+        axes = {"recovery": ["mask"], "rate": ["a", long, f"{long}2", "c"]}
+        path = write_results(tmp_path / str(turned), axes, lambda labels: right_with(0.5, 1), **TABLE)
+        (found,) = drawn(bars, path).axes
+        assert {label.get_rotation() for label in found.xaxis.get_ticklabels()} == {turned}
+
+
+@pytest.mark.quick
 def test_dots_have_the_area_of_the_counts_and_another_colour_where_a_modality_lacks(sweep):
     figure = drawn(sites, sweep)
     above, below = figure.axes
@@ -200,13 +232,14 @@ def test_many_classes_and_sites_have_names_here_and_there(sweep):
     assert len(axes.collections[0].get_offsets()) == 90 * 105
 
 
-@pytest.mark.parametrize("kind", ["lines", "sites"])
+@pytest.mark.parametrize("kind", ["lines", "differences", "sites"])
 def test_the_same_sweep_gives_the_same_bytes_whatever_the_settings_of_matplotlib(sweep, call, tmp_path, kind):
-    code, out, err = call("plot", sweep, "--kind", kind, "--out", tmp_path / "first")
+    asked = "--kind", kind, "--set", "baseline.recovery=mask"
+    code, out, err = call("plot", sweep, *asked, "--out", tmp_path / "first")
     assert code == 0 and err.startswith("note: Left out, not complete: 3 of 12 cells: ")
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "svg.hashsalt": "other"}):
         before = dict(matplotlib.rcParams)
-        call("plot", sweep, "--kind", kind, "--out", tmp_path / "second")
+        call("plot", sweep, *asked, "--out", tmp_path / "second")
         assert dict(matplotlib.rcParams) == before
     names = sorted(path.name for path in (tmp_path / "first").iterdir())
     assert sorted(out.split()) == [str(tmp_path / "first" / name) for name in names]
@@ -251,7 +284,8 @@ def test_without_a_kind_numbers_are_lines_and_names_are_bars(sweep, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--kind", "pie"], ["--kind: unknown kind 'pie'; known: lines, bars, sites"]),
+        (["--kind", "pie"], ["--kind: unknown kind 'pie'; known: lines, bars, differences, sites"]),
+        (["--kind", "differences"], ["table.baseline: expected one of which complete cells differ, found none"]),
         (["--kind", "lins"], ["unknown kind 'lins'", "Did you mean 'lines'?"]),
         (
             ["--kind", "lines", "--set", "rows=rate", "--set", "columns=recovery"],

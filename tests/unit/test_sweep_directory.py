@@ -258,7 +258,7 @@ def test_a_directory_of_another_sweep_is_not_taken(sweep):
 
 
 def test_what_is_no_sweep_is_told_in_one_line(tmp_path):
-    with pytest.raises(DataError, match=r"expected the directory that `fedrecon sweep` made, found no sweep\.yaml in it"):
+    with pytest.raises(DataError, match=r"the directory that `fedrecon sweep` made, found no sweep\.yaml in it"):
         read_sweep(tmp_path)
     for text in ("", "[", "name: a\n", "name: a\naxes: {}\ntable: null\ncells: [{}]\n"):
         (tmp_path / "sweep.yaml").write_text(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from server.comparison.figures.drawing import Drawing, drawing_name
@@ -106,6 +107,7 @@ def _groups(axes: Any, grid: Grid, names: Sequence[str], turned: Mapping[str, An
 
 def _turned(names: Sequence[str], width: float) -> dict[str, Any]:
     """How the names of groups stand beside each other in so many inches."""
-    if LETTER * (sum(map(len, names)) + len(names)) <= width:
+    pairs = pairwise(names) if len(names) > 1 else [(names[0], names[0])]
+    if LETTER * max((len(name) + len(after)) / 2 + 1 for name, after in pairs) <= width / len(names):
         return {}
     return {"rotation": 90} if 2 * LINE * len(names) > width else {"rotation": 30, "ha": "right"}

@@ -7,12 +7,18 @@ from collections.abc import Callable
 from fedrecon_core.errors import UsageError
 from fedrecon_core.nearest import did_you_mean
 from server.comparison.figures.bars import bars
+from server.comparison.figures.differences import differences
 from server.comparison.figures.drawing import Drawing
 from server.comparison.figures.lines import fits_lines, lines
 from server.comparison.figures.sites import sites
 from server.comparison.material import Material
 
-KINDS: dict[str, Callable[[Material], list[Drawing]]] = {"lines": lines, "bars": bars, "sites": sites}
+KINDS: dict[str, Callable[[Material], list[Drawing]]] = {
+    "lines": lines,
+    "bars": bars,
+    "differences": differences,
+    "sites": sites,
+}
 
 
 def drawings(material: Material, kind: str | None = None) -> list[Drawing]:

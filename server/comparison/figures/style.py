@@ -45,6 +45,7 @@ _SETTINGS: Any = {
     "figure.constrained_layout.use": True,
     "figure.dpi": 100,
     "figure.titlesize": 9,
+    "figure.labelsize": 9,
     "font.family": "DejaVu Sans",  # it comes with matplotlib: the same letters everywhere
     "font.size": 8,
     "grid.color": "#dddddd",
