@@ -329,6 +329,8 @@ def test_the_configs_of_the_paper_miss_alike_in_training_and_test(name, partitio
     config: Any = load_config(CONFIGS / f"fedrecon/{name}.yaml", [])
     assert config.missing.train.rate == config.missing.test.rate == 0.5
     assert (config.data.protocol, config.data.partition.name, config.sites.count) == ("default", partition, sites)
+    benchmark: Any = load_config(CONFIGS / "fedmultimodal/crisismmd.yaml", [])
+    assert (config.modalities, config.task) == (benchmark.modalities, benchmark.task)
     assert (config.recovery.name, config.strategy.name, config.strategy.lr) == ("fedrecon", "fedopt", 0.005)
     assert config.evaluate.select == "macro_f1"
 

@@ -472,6 +472,8 @@ def test_the_config_of_the_paper_misses_alike_in_training_and_test():
     keys: Any = config.data
     assert config.missing.train.rate == config.missing.test.rate == 0.5
     assert (keys.protocol, keys.min_utterances, config.sites.count) == ("default", 11, 86)
+    benchmark = load_config(CONFIGS / "fedmultimodal/meld.yaml", [])
+    assert (config.modalities, config.task) == (benchmark.modalities, benchmark.task)
     assert (config.recovery.name, config.strategy.name, config.evaluate.select) == ("fedrecon", "fedavg", "uar")
 
 
