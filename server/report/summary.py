@@ -75,7 +75,7 @@ def diverged(record: RunRecord) -> list[str]:
     found: dict[str, str] = {}
     for line in record.metrics:
         for key, value in line.items():
-            if key.startswith("loss") and isinstance(value, float) and number(value) is None:
+            if key.startswith("loss") and number(value) is None:  # written as null
                 name = f"{line.get('split')} {key}"
                 found.setdefault(name, f"{name} is no finite number from round {line.get('round')} on")
     return list(found.values())

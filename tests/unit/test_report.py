@@ -18,6 +18,7 @@ from server.report.pictures import save_grid
 from server.report.reader import FILES, number, read_run
 from server.report.summary import participation, points, traffic
 from server.report.tables import final_table
+from server.run_directory import RunDirectory
 from tests.toys.pages import Page
 from tests.toys.reported_run import FAILED, SITES, site_line, write_run
 
@@ -168,12 +169,17 @@ def test_a_failed_run_says_why_and_shows_what_there_is(tmp_path: Path) -> None:
     assert len(page.all("polyline")) == 7
 
 
-def test_a_diverged_loss_is_told_and_not_drawn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_diverged_loss_is_told_and_not_drawn(tmp_path: Path, loss: float) -> None:
     write_run(tmp_path)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"round": 13, "split": "train", "loss": math.nan}) + "\n")
-    assert "train loss is no finite number from round 13 on" in report(tmp_path).words
-    assert 13 not in dict(points(read_run(tmp_path), "train", "loss"))
+    for turn in (13, 14):
+        line = {"round": turn, "split": "train", "loss": loss, "loss_generator": 0.5}
+        RunDirectory(tmp_path).append("metrics.jsonl", [line])  # writes what no number is as null
+    page, record = report(tmp_path), read_run(tmp_path)
+    assert "train loss is no finite number from round 13 on" in page.words
+    assert page.words.count("is no finite number") == 1
+    assert not {13, 14} & dict(points(record, "train", "loss")).keys()
+    assert dict(points(record, "train", "loss_generator"))[14] == 0.5
 
 
 def test_many_rounds_and_sites_stay_small(tmp_path: Path) -> None:
