@@ -43,8 +43,8 @@ def test_the_new_folder_stands_in_the_place_of_the_old_one_and_nothing_beside_it
     assert list(old.parent.iterdir()) == [old]
 
 
-@pytest.mark.parametrize("renames", [0, 1, 2])
-def test_an_interruption_leaves_one_of_the_two_whole(old, monkeypatch, renames):
+@pytest.mark.parametrize(("renames", "left"), [(0, BEFORE), (1, AFTER), (2, AFTER)])
+def test_an_interruption_leaves_the_old_folder_or_from_when_it_is_whole_the_new_one(old, monkeypatch, renames, left):
     rename, done = Path.rename, []
 
     def stopping(self, target):
@@ -62,8 +62,52 @@ def test_an_interruption_leaves_one_of_the_two_whole(old, monkeypatch, renames):
         exchange(old, new)
     monkeypatch.undo()
     finish_exchanges(old.parent)
-    assert content(old) == (AFTER if renames == 2 else BEFORE)
+    assert content(old) == left
     assert list(old.parent.iterdir()) == [old]
+
+
+def test_an_interrupt_between_the_two_renames_gives_the_new_folder_its_place_at_once(old, monkeypatch):
+    rename, done = Path.rename, []
+
+    def once(self, target):
+        done.append(target)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", once)
+    with pytest.raises(KeyboardInterrupt):
+        exchange(old, new)
+    assert content(old) == AFTER
+    assert list(old.parent.iterdir()) == [old]
+
+
+def test_a_disk_that_refuses_the_new_folder_its_place_gets_the_old_one_back(old, monkeypatch):
+    rename = Path.rename
+
+    def refusing(self, target):
+        if self.name.endswith(".partial"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    with pytest.raises(OSError, match="Input/output error"):
+        exchange(old, new)
+    assert content(old) == BEFORE
+    assert list(old.parent.iterdir()) == [old]
+
+
+def test_an_exchange_that_follows_an_interrupted_one_does_not_take_half_for_whole(old):
+    """With the place free, another one must not be at work beside an old folder that stands aside."""
+    old.rename(old.with_name(".cell.old"))
+
+    def stopped(folder):
+        folder.mkdir()
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        exchange(old, stopped)
+    assert content(old) == BEFORE
 
 
 def test_what_cannot_be_written_leaves_the_old_folder(old):
