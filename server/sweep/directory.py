@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from fedrecon_core.errors import DataError, UsageError, one_line, words_of
+from fedrecon_core.errors import DataError, FedReconError, UsageError, one_line, words_of
 from server.run_directory import RunDirectory, write_text
 from server.sweep.axes import Axis, without_place
 from server.sweep.cells import SHOWN_DIGITS, Cell
@@ -108,6 +108,16 @@ class SweepDirectory:
         run = self.run_of(cell)
         begun = not run.completed() and any(run.checkpoints.glob("round-*"))
         return begun and self.manifest_of(cell).get("code_sha256") != code_hash()
+
+    def note_failure(self, cell: Cell, reason: str, rounds: int) -> None:
+        """Leave ``result.json`` with the ``reason`` where nothing says how the run ended: its process was killed, or
+        lost with its machine, or could not start. A cell that another process holds stays as it is, as does a folder
+        that holds another config; one that cannot be written is told by the sweep's own lines alone."""
+        run = self.run_of(cell)
+        with suppress(FedReconError), run.lock(LOCK_SECONDS):
+            if self.state(cell) is State.UNFINISHED and not ending(run.path):
+                told = {"status": "failed", "error": reason, "exit_code": 1, "rounds": rounds}
+                run.write_json("result.json", told)
 
     def log(self, cell: Cell) -> Path:
         """What the cell's process said."""

@@ -83,6 +83,7 @@ class Schedule:
         seconds = time.monotonic() - running.since
         if reason:
             self._failures.append(Failure(running.cell, reason))
+            self._directory.note_failure(running.cell, reason, running.round)
         else:  # of a cell that was resumed, its own clock knows the whole
             self._times.learn(running.cell, max(seconds, self._directory.seconds_of(running.cell) or 0.0))
             self._directory.tidy(running.cell)

@@ -190,6 +190,9 @@ def test_a_cell_whose_process_is_killed_fails_with_its_reason(tmp_path):
     assert "failed: length=long: its process was ended by signal SIGKILL" in out
     assert "1 of 2 cells failed" in err
     assert processes.wait_until_gone(token, 10.0)
+    states = {cell.labels["length"]: cell.status for cell in read_sweep(tmp_path / "runs" / "tiny").cells}
+    assert states == {"long": "failed", "short": "complete"}
+    assert "its process was ended by signal SIGKILL" in (tmp_path / "runs" / "tiny" / "report.html").read_text()
 
 
 def test_an_interrupt_ends_all_and_says_how_to_go_on(tmp_path):

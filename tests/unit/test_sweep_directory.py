@@ -322,6 +322,33 @@ def test_a_failed_cell_stops_no_other(sweep):
     assert len(workers.order) == 4
 
 
+def test_a_cell_that_died_without_a_word_is_recorded_as_failed_until_it_is_tried_again(sweep):
+    _, cells, directory = sweep
+    failures, _ = run(sweep, Clockwork(1, {"mask": 1.0, "zero": 1.0}, failing=("mask-seed1",)))
+    assert [failure.reason for failure in failures] == ["it broke"]
+    assert directory.state(cells[1]) is State.FAILED
+    assert directory.run_of(cells[1]).read_json("result.json") == {
+        "status": "failed",
+        "error": "it broke",
+        "exit_code": 1,
+        "rounds": 0,
+    }
+    failures, _ = run(sweep, Clockwork(1, {"mask": 1.0, "zero": 1.0}))
+    assert (failures, directory.state(cells[1])) == ([], State.COMPLETE)
+
+
+def test_what_a_cell_says_of_its_own_end_is_not_overwritten(sweep):
+    _, (cell, other, *_), directory = sweep
+    own = directory.begin(cell)
+    end(own, "failed")
+    directory.note_failure(cell, "it was lost", 0)
+    assert own.read_json("result.json")["error"] == "it broke"
+    strange = directory.begin(other)
+    strange.config.write_text(cell.config.to_yaml())
+    directory.note_failure(other, "it holds another config", 0)
+    assert not strange.result.exists()
+
+
 def test_a_cell_that_another_process_works_on_is_left_to_it_and_stops_no_other(sweep):
     _, cells, directory = sweep
     taken = directory.begin(cells[2])
@@ -365,6 +392,7 @@ def test_whatever_keeps_a_cell_from_starting_is_its_failure_alone(sweep):
         ("zero-seed1", "OSError: [Errno 12] Cannot allocate memory"),
     ]
     assert (tally.complete, tally.failed) == (2, 2)
+    assert [directory.state(cell).value for cell in cells] == ["complete", "failed", "complete", "failed"]
 
 
 def test_an_odd_folder_among_the_checkpoints_of_a_running_cell_ends_no_sweep(sweep):
