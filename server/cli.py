@@ -14,8 +14,7 @@ from rich.console import Console
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.errors import FedReconError, RunError, UsageError, one_line
 from fedrecon_core.registry import discover
-from server.comparison import command as table_command
-from server.comparison import plot_command
+from server.comparison import plot_command, table_command
 from server.data_commands import data
 from server.deploy_commands import SuperLinkOption, add_to, submit, submit_again
 from server.engines.base import ENGINE_PACKAGES, ENGINES, Job

@@ -9,12 +9,12 @@ from fedrecon_core.errors import DataError
 from server.comparison.bootstrap import holm
 from server.comparison.differences import Differences
 from server.comparison.grids import Entry, Grid, having, plain_grids
-from server.comparison.layout import Layout, named
+from server.comparison.layout import Layout
 from server.comparison.published import Published, find
 from server.comparison.results import Result
 from server.report.formats import listing
 from server.sweep.axes import SEED
-from server.sweep.faults import titled
+from server.sweep.choices import titled
 from server.sweep.table import LOSS
 
 PLACES = 2
@@ -60,11 +60,12 @@ def _ranked(grid: Grid, layout: Layout) -> Grid:
     for family in _families(grid, layout):
         rivals = {key: entry for key, entry in family.items() if layout.contends(entry.labels)}
         if len({_seeds(entry) for entry in rivals.values()}) > 1:
-            unlike.append(named(layout.shared(next(iter(rivals.values())).labels)) or "the rivals of this table")
+            unlike.append(titled(layout.shared(next(iter(rivals.values())).labels)) or "the rivals of this table")
         elif len(rivals) > 1:
             grid = grid.changed(_placed(rivals, largest=grid.metric != LOSS))
-    bounds = listing([titled(entry.labels) for entry in grid.entries.values() if not layout.contends(entry.labels)])
-    told = [f"Bounds, which are not ranked: {bounds}."] if bounds else []
+    shown = [entry.labels for entry in grid.entries.values() if not layout.contends(entry.labels)]
+    bounds = dict.fromkeys(titled({axis: labels[axis] for axis in layout.bounds}) for labels in shown)
+    told = [f"Bounds, which are not ranked: {listing(list(bounds))}."] if bounds else []
     if unlike:
         told.append(f"Not ranked, since the means are not over the same seeds: {listing(unlike)}.")
     return replace(grid, remarks=(*grid.remarks, *told))
@@ -101,11 +102,12 @@ def _compared(grid: Grid, layout: Layout, results: Sequence[Result], differences
 
 
 def _adjusted(compared: Family, layout: Layout) -> Family:
-    """With p-values that allow for how many contenders there are; a bound is none."""
+    """With p-values that allow for how many contenders have one; a bound is none."""
     rivals = {key: entry.difference for key, entry in compared.items() if layout.contends(entry.labels)}
-    sure = {key: (found, found.interval) for key, found in rivals.items() if found and found.interval}
-    values = holm([interval.p for _, interval in sure.values()])
+    values = {key: found.p for key, found in rivals.items() if found and found.p is not None}
+    adjusted = dict(zip(values, holm(list(values.values())), strict=True))
     return {
-        key: replace(compared[key], difference=replace(found, adjusted=value))
-        for (key, (found, _)), value in zip(sure.items(), values, strict=True)
+        key: replace(compared[key], difference=replace(found, adjusted=adjusted[key]))
+        for key, found in rivals.items()
+        if found and key in adjusted
     }

@@ -38,6 +38,11 @@ class Difference:
     why: str = ""
     adjusted: float | None = None
 
+    @property
+    def p(self) -> float | None:
+        """The p-value of no difference; None of a single seed, which says nothing of others."""
+        return self.interval.p if self.interval and self.seeds > 1 else None
+
 
 class Differences:
     """Paired differences among the results of one sweep. Each run's predictions are read and resampled once."""

@@ -58,7 +58,7 @@ def _line(grid: Grid, entry: Entry) -> dict[str, Any]:
         "difference": difference and difference.mean,
         "difference_low": interval and interval.low,
         "difference_high": interval and interval.high,
-        "p": interval and interval.p,
+        "p": difference and difference.p,
         "p_holm": difference and difference.adjusted,
         **{name: mean(entry.results, number_of) for name, number_of in _COSTS.items()},
         "protocol_faults": " ".join(dict.fromkeys(fault for result in entry.results for fault in result.faults)),

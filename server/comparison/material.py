@@ -15,14 +15,13 @@ from fedrecon_core.registry import discover
 from fedrecon_core.settings import override
 from server.comparison.contest import compared, judged
 from server.comparison.grids import Grid
-from server.comparison.layout import Layout, laid_out, named
+from server.comparison.layout import Layout, laid_out
 from server.comparison.published import Published, read_published
 from server.comparison.results import Result, read_results
 from server.kinds import Kind, expect
 from server.prepare import PACKAGES
 from server.report.formats import plural
-from server.sweep.cells import chosen
-from server.sweep.choices import exactly, fits
+from server.sweep.choices import chosen, exactly, fits, titled
 from server.sweep.record import SweepRecord, read_sweep
 from server.sweep.table import Table
 
@@ -59,7 +58,8 @@ class Material:
         """The same with differences from the baseline, which cost time."""
         baseline = exactly(self.layout.baseline)
         if not any(fits(cell.labels, baseline) for cell in self.record.cells):
-            told = f"No differences: no cell here has {named(self.layout.baseline)}, the baseline; --only must keep it."
+            lacks = titled(self.layout.baseline)
+            told = f"No differences: no cell here has {lacks}, the baseline; --only must keep it."
             return [replace(grid, notes=(told,)) for grid in self.grids()]
         return compared(self.layout, self.grids(), self.results)
 
@@ -78,7 +78,7 @@ def gather(directory: Path, settings: Sequence[str] = (), only: Sequence[str] = 
     kept = replace(record, cells=chosen(record.cells, record.axes, only)) if only else record
     results = _complete(kept, directory)
     layout = laid_out(asked, record.axes, _chosen_by(results))
-    return Material(directory, kept, results, layout, _reference(asked, record, directory))
+    return Material(directory, kept, results, layout, _reference(asked, settings, directory))
 
 
 def _complete(record: SweepRecord, directory: Path) -> list[Result]:
@@ -107,8 +107,9 @@ def _chosen_by(results: Sequence[Result]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(result.select for result in results if result.select)) or ("accuracy",)
 
 
-def _reference(asked: Table, record: SweepRecord, directory: Path) -> Path | None:
+def _reference(asked: Table, settings: Sequence[str], directory: Path) -> Path | None:
     """A path on the command line begins where its caller is, the sweep's own in its directory."""
     if asked.reference is None:
         return None
-    return (directory if asked.reference == record.table.get("reference") else Path()) / asked.reference
+    set_here = any(word.partition("=")[0].strip() == "reference" for word in settings)
+    return (Path() if set_here else directory) / asked.reference

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from server.comparison.layout import named
 from server.comparison.material import Material
 from server.comparison.published import unknown_names
 from server.comparison.results import Result
 from server.report.formats import listing, plural
+from server.sweep.choices import titled
 from server.sweep.record import State, SweepRecord
 from server.sweep.table import metric_names
 
@@ -27,7 +27,7 @@ def left_out(record: SweepRecord) -> Iterator[str]:
     """A sentence on the cells that are not complete."""
     others = [cell for cell in record.cells if cell.status is not State.COMPLETE]
     if others:
-        which = listing([f"{named(cell.labels)} ({cell.status})" for cell in others])
+        which = listing([f"{titled(cell.labels)} ({cell.status})" for cell in others])
         yield f"Left out, not complete: {len(others)} of {plural(len(record.cells), 'cell')}: {which}."
 
 

@@ -18,7 +18,7 @@ SURENESS = (
     "Interval and p are Student's, with as many degrees of freedom as the scarcer of seeds and groups less one; the "
     "variance is that of seeds and that of the groups of test samples (subjects, source images), the latter by "
     f"{DRAWS} bootstrap draws. Of one seed the interval is that of groups alone, for this one training. Holm's "
-    "p-values allow for all rivals of a column; intervals are not adjusted."
+    "p-values allow for all rivals that are compared under the same conditions; intervals are not adjusted."
 )
 
 
@@ -173,12 +173,10 @@ def _difference(grid: Grid, entry: Entry) -> list[str]:
     if (interval := found.interval) is None:
         return [signed, DASH, DASH, DASH, seeds, DASH]
     low, high = score(interval.low, grid.metric), score(interval.high, grid.metric)
-    p, adjusted = _p(interval.p, found.seeds), _p(found.adjusted, found.seeds)
-    return [signed, f"{low} to {high}", p, adjusted, seeds, count(interval.clusters)]
+    return [signed, f"{low} to {high}", _p(found.p), _p(found.adjusted), seeds, count(interval.clusters)]
 
 
-def _p(value: float | None, seeds: int) -> str:
-    """None of a single seed, which says nothing of the method; and a bound has no adjusted one: it is no rival."""
-    if value is None or seeds < 2:
+def _p(value: float | None) -> str:
+    if value is None:  # of a single seed; and a bound has no adjusted one: it is no rival
         return DASH
     return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from fedrecon_core.config import RunConfig
 from fedrecon_core.errors import ConfigError, UsageError
-from fedrecon_core.faults import MisfitError
 from fedrecon_core.paths import user_path
 from fedrecon_core.settings import override, read_yaml
 from server.prepare import resolve_config, try_trackers
 from server.sweep.axes import SEED, Level, as_yaml
-from server.sweep.choices import check_choice, fits
+from server.sweep.choices import slug_of, titled
 from server.sweep.definition import Definition
-from server.sweep.faults import Faults, titled
+from server.sweep.faults import Faults
 from server.sweep.identity import config_sha256
 from server.trackers.choice import untracked_unless_asked
 
 ENGINE = "engine={name: inprocess}"
 """Every cell is a run in one process, whatever its base says; how many run at a time is the sweep's affair."""
-LONGEST_SLUG = 120
 SHOWN_DIGITS = 10
 
 
@@ -60,12 +57,6 @@ class Cell:
     def family(self) -> tuple[str, ...]:
         """What it shares with the cells that differ from it in the seed alone."""
         return _family(self.labels)
-
-
-def slug_of(labels: Mapping[str, str]) -> str:
-    """Labels as a part of a file's name; one without a letter says of what it is: ``mask-rate0.5-seed3``."""
-    words = [level if re.search("[A-Za-z]", level) else axis + level for axis, level in labels.items()]
-    return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(words))[:LONGEST_SLUG]
 
 
 def matrix(definition: Definition, folder: Path, settings: Sequence[str] = ()) -> list[Cell]:
@@ -186,32 +177,3 @@ def _refuse_doubles(cells: Iterable[Cell]) -> None:
         if same.config.data.root != cell.config.data.root:
             told = "configs that differ in data.root alone, which is no part of what a run is: give each its own `name`"
         raise ConfigError(f"axes: the cells {same.title} and {cell.title} have {told}")
-
-
-class Labelled(Protocol):
-    """What is known by its level on each axis."""
-
-    @property
-    def labels(self) -> Mapping[str, str]:
-        """Axis -> level."""
-
-
-_Labelled = TypeVar("_Labelled", bound=Labelled)
-
-
-def chosen(cells: Sequence[_Labelled], known: Mapping[str, list[str]], only: Sequence[str]) -> list[_Labelled]:
-    """The cells that every ``axis=level,level`` of ``only`` takes; of an axis that is named twice both lists count."""
-    choice: dict[str, list[str]] = {}
-    for text in only:
-        axis, separator, levels = text.partition("=")
-        if not separator or not levels.strip():
-            raise UsageError(f"--only expects axis=level,level, found '{text}'")
-        choice.setdefault(axis.strip(), []).extend(level.strip() for level in levels.split(","))
-    try:
-        check_choice(choice, known, "--only")
-    except MisfitError as error:
-        raise UsageError(f"{error.key}: {error}") from None
-    found = [cell for cell in cells if fits(cell.labels, choice)]
-    if not found:
-        raise UsageError(f"--only {' --only '.join(only)}: no cell of this sweep is left")
-    return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import BeforeValidator
 
+from fedrecon_core.errors import UsageError
 from fedrecon_core.faults import MisfitError, shown
 from fedrecon_core.nearest import did_you_mean
 from server.sweep.axes import label_of
@@ -35,6 +37,7 @@ def _labels(value: Any) -> Any:
     return {axis: labels[0] for axis, labels in choice.items()}
 
 
+LONGEST_SLUG = 120
 Choice = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_choice)]
 Kept = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_kept)]
 Labels = Annotated[dict[str, str], BeforeValidator(_labels)]
@@ -64,3 +67,43 @@ def refuse_unknown(name: str, known: Iterable[str], key: str, kind: str) -> None
     if name not in names:
         told = f"unknown {kind} '{name}'; known: {', '.join(names)}. {did_you_mean(name, names)}"
         raise MisfitError(key, told.rstrip())
+
+
+def titled(labels: Mapping[str, str]) -> str:
+    """``recovery=mask, seed=3``."""
+    return ", ".join(f"{axis}={level}" for axis, level in labels.items())
+
+
+def slug_of(labels: Mapping[str, str]) -> str:
+    """Labels as a part of a file's name; one without a letter says of what it is: ``mask-rate0.5-seed3``."""
+    words = [level if re.search("[A-Za-z]", level) else axis + level for axis, level in labels.items()]
+    return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(words))[:LONGEST_SLUG]
+
+
+class Labelled(Protocol):
+    """What is known by its level on each axis."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Axis -> level."""
+
+
+_Labelled = TypeVar("_Labelled", bound=Labelled)
+
+
+def chosen(cells: Sequence[_Labelled], known: Mapping[str, list[str]], only: Sequence[str]) -> list[_Labelled]:
+    """The cells that every ``axis=level,level`` of ``only`` takes; of an axis that is named twice both lists count."""
+    choice: dict[str, list[str]] = {}
+    for text in only:
+        axis, separator, levels = text.partition("=")
+        if not separator or not levels.strip():
+            raise UsageError(f"--only expects axis=level,level, found '{text}'")
+        choice.setdefault(axis.strip(), []).extend(level.strip() for level in levels.split(","))
+    try:
+        check_choice(choice, known, "--only")
+    except MisfitError as error:
+        raise UsageError(f"{error.key}: {error}") from None
+    found = [cell for cell in cells if fits(cell.labels, choice)]
+    if not found:
+        raise UsageError(f"--only {' --only '.join(only)}: no cell of this sweep is left")
+    return found

@@ -15,11 +15,10 @@ from rich.console import Console
 from fedrecon_core.errors import FedReconError, RunError, one_line, words_of
 from server.kinds import Kind, expect
 from server.report.formats import plural
-from server.sweep.cells import Cell, chosen, matrix
-from server.sweep.choices import exactly, fits
+from server.sweep.cells import Cell, matrix
+from server.sweep.choices import chosen, exactly, fits, titled
 from server.sweep.definition import Definition, read_definition
 from server.sweep.directory import SweepDirectory
-from server.sweep.faults import titled
 from server.sweep.forked import Forked
 from server.sweep.origins import origins
 from server.sweep.progress import Board, Tally, board_for

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from server.report.formats import listing
-from server.sweep.choices import exactly, fits
+from server.sweep.choices import exactly, fits, titled
 
 Labels = Mapping[str, str]
 SHOWN = 3
-
-
-def titled(labels: Labels) -> str:
-    """``recovery=mask, seed=3``."""
-    return ", ".join(f"{axis}={level}" for axis, level in labels.items())
 
 
 class Faults:

@@ -15,6 +15,7 @@ from server.sweep.axes import SEED
 from server.sweep.choices import Choice, Labels, check_choice, exactly, refuse_unknown
 
 LOSS = "loss"
+_NO_SEED = f"expected axes to compare, found {SEED}: fields are means over it"
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 """One may stand without a list."""
 
@@ -38,13 +39,15 @@ class Table(Frozen):
         for number, (place, axis) in enumerate(named):
             refuse_unknown(axis, axes, f"{key}.{place}", "axis")
             if axis == SEED:
-                raise MisfitError(f"{key}.{place}", f"expected axes to compare, found {SEED}: fields are means over it")
+                raise MisfitError(f"{key}.{place}", _NO_SEED)
             if axis in [other for _, other in named[:number]]:
                 raise MisfitError(f"{key}.{place}", f"the axis '{axis}' stands twice in the table")
         for metric in self.metrics:
             refuse_unknown(metric, metric_names(), f"{key}.metrics", "metric")
-        check_choice(exactly(self.baseline), axes, f"{key}.baseline")
-        check_choice(self.bounds, axes, f"{key}.bounds")
+        for place, choice in (("baseline", exactly(self.baseline)), ("bounds", self.bounds)):
+            check_choice(choice, axes, f"{key}.{place}")
+            if SEED in choice:
+                raise MisfitError(f"{key}.{place}", _NO_SEED)
 
 
 def metric_names() -> list[str]:

@@ -94,8 +94,8 @@ def test_rivals_are_rivals_wherever_they_stand(tmp_path, table):
     found = {
         entry.labels["recovery"]: entry.difference for entry in grid.entries.values() if entry.labels["rate"] == "0.6"
     }
-    values = sorted((found["mask"], found["oracle"]), key=lambda one: one.interval.p)
-    assert values[0].adjusted == pytest.approx(2 * values[0].interval.p)
+    values = sorted((found["mask"], found["oracle"]), key=lambda one: one.p)
+    assert values[0].adjusted == pytest.approx(2 * values[0].p)
 
 
 def test_a_bound_has_a_difference_and_is_no_rival(tmp_path):
@@ -103,8 +103,19 @@ def test_a_bound_has_a_difference_and_is_no_rival(tmp_path):
     zero, oracle = grid.entries[0, 0].difference, grid.entries[2, 0].difference
     assert oracle.mean > 0
     assert oracle.adjusted is None
-    assert zero.adjusted == zero.interval.p
-    assert "Bounds, which are not ranked: recovery=oracle, rate=0.3." in grid.remarks
+    assert zero.adjusted == zero.p
+    assert "Bounds, which are not ranked: recovery=oracle." in grid.remarks
+
+
+def test_a_p_value_of_one_seed_is_none_and_moves_no_other(tmp_path):
+    def lone(labels):
+        return None if labels["recovery"] == "zero" and labels["seed"] != "1" else said(labels)
+
+    (grid,) = made(tmp_path, lone, SMALL, baseline={"recovery": "mask"})
+    zero, oracle = grid.entries[0, 0].difference, grid.entries[2, 0].difference
+    assert (zero.seeds, zero.p, zero.adjusted) == (1, None, None)
+    assert zero.interval is not None
+    assert oracle.adjusted == oracle.p
 
 
 def test_one_alone_is_not_ranked(tmp_path):
@@ -149,10 +160,10 @@ def test_differences_are_from_the_baseline_of_the_same_column(compared):
 
 def test_holms_family_is_the_rivals_of_a_column(compared):
     for column in (0, 1):
-        found = sorted((compared.entries[row, column].difference for row in (0, 2)), key=lambda one: one.interval.p)
-        assert 0 < found[0].interval.p < found[1].interval.p
-        assert found[0].adjusted == pytest.approx(2 * found[0].interval.p)
-        assert found[1].adjusted == pytest.approx(max(found[1].interval.p, 2 * found[0].interval.p))
+        found = sorted((compared.entries[row, column].difference for row in (0, 2)), key=lambda one: one.p)
+        assert 0 < found[0].p < found[1].p
+        assert found[0].adjusted == pytest.approx(2 * found[0].p)
+        assert found[1].adjusted == pytest.approx(max(found[1].p, 2 * found[0].p))
 
 
 def test_a_method_is_no_different_from_itself(tmp_path):
@@ -160,7 +171,7 @@ def test_a_method_is_no_different_from_itself(tmp_path):
     (grid,) = made(tmp_path, lambda labels: said({**labels, "recovery": "mask"}), same, baseline={"recovery": "mask"})
     found = grid.entries[0, 0].difference
     assert (found.mean, found.adjusted) == (0, 1)
-    assert (found.interval.low, found.interval.high, found.interval.p) == (0, 0, 1)
+    assert (found.interval.low, found.interval.high, found.p) == (0, 0, 1)
 
 
 def test_seeds_are_paired_as_far_as_both_have_them(tmp_path):
@@ -198,7 +209,7 @@ def test_where_predictions_do_not_allow_an_interval_the_difference_stands_with_t
     zero, mask, oracle = (grid.entries[row, 0] for row in range(3))
     assert zero.difference.mean == pytest.approx(zero.mean - mask.mean)
     assert zero.difference.interval is None and zero.difference.adjusted is None
-    assert oracle.difference.adjusted == oracle.difference.interval.p  # a family of one
+    assert oracle.difference.adjusted == oracle.difference.p  # a family of one
 
 
 def test_samples_that_show_nothing_are_in_no_score(tmp_path):

@@ -209,12 +209,12 @@ def test_a_part_is_shown_alone(sweep, call):
 def test_a_part_without_the_baseline_says_that_it_has_no_differences_and_why(sweep, call):
     code, out, err = call("table", sweep, "--only", "recovery=zero")
     assert (code, err) == (0, "")
-    assert out.count("No differences: no cell here has recovery mask, the baseline; --only must keep it.") == 1
+    assert out.count("No differences: no cell here has recovery=mask, the baseline; --only must keep it.") == 1
     assert "No interval" not in out
     raw = yaml.safe_load((sweep / "sweep.yaml").read_text())
     kept = [cell for cell in raw["cells"] if cell["labels"]["recovery"] != "mask"]
     (sweep / "sweep.yaml").write_text(yaml.safe_dump({**raw, "cells": kept}))  # its `only` may leave it out as well
-    assert "No differences: no cell here has recovery mask, the baseline" in call("table", sweep)[1]
+    assert "No differences: no cell here has recovery=mask, the baseline" in call("table", sweep)[1]
     (sweep / "sweep.yaml").write_text(yaml.safe_dump(raw))
     assert "No differences" not in call("table", sweep, "--only", "recovery=zero,mask", "--only", "seed=1")[1]
 
@@ -242,7 +242,7 @@ def test_cells_that_are_not_complete_are_told(tmp_path, call):
     folder = write_results(tmp_path / "sweep", AXES, lambda labels: None if labels["seed"] == "2" else said(labels))
     _, out, _ = call("table", folder)
     assert "Test scores of one seed." in out
-    told = "Left out, not complete: 4 of 8 cells: recovery zero, rate 0.3, seed 2 (missing), "
+    told = "Left out, not complete: 4 of 8 cells: recovery=zero, rate=0.3, seed=2 (missing), "
     assert told in out
     code, paths, err = call("plot", folder)
     assert code == 0
@@ -265,7 +265,7 @@ def test_only_means_over_the_same_seeds_are_ranked(sweep, call, tmp_path):
     for lacking in ("zero-0.3-1", "mask-0.3-2"):  # one seed each, and not the same
         (sweep / "cells" / lacking / "result.json").unlink()
     _, out, _ = call("table", sweep, "--out", tmp_path / "out")
-    told = "Not ranked, since the means are not over the same seeds: rate 0.3."
+    told = "Not ranked, since the means are not over the same seeds: rate=0.3."
     assert out.count(told) == 1
     mask = next(cells_of(line) for line in out.splitlines() if line.startswith("| mask |"))
     assert "**" not in mask[1] and mask[2].startswith("**")
@@ -276,6 +276,15 @@ def test_only_means_over_the_same_seeds_are_ranked(sweep, call, tmp_path):
     assert places == {
         ("zero", "0.3"): "", ("mask", "0.3"): "", ("zero", "0.6"): "second", ("mask", "0.6"): "best",
     }  # fmt: skip
+
+
+def test_a_reference_of_the_command_is_the_callers_whatever_its_name(tmp_path, call, monkeypatch):
+    folder = write_results(tmp_path / "sweep", AXES, said, reference="reference.csv")
+    for place, value in ((folder, 11), (tmp_path, 99)):
+        (place / "reference.csv").write_text(f"recovery,rate,metric,value\nmask,0.3,uar,{value}\n")
+    monkeypatch.chdir(tmp_path)
+    assert "[11]" in call("table", folder)[1]
+    assert "[99]" in call("table", folder, "--set", "reference=reference.csv")[1]
 
 
 def test_published_values_stand_in_brackets(sweep, call, tmp_path):
@@ -297,6 +306,8 @@ def test_published_values_stand_in_brackets(sweep, call, tmp_path):
             ["metrics=[macro_auroc]"],
             ["expected scores that complete cells have (accuracy, loss, ", "found none of them"],
         ),
+        (["baseline={seed: 1}"], ["table.baseline: expected axes to compare, found seed: fields are means over it"]),
+        (["bounds={seed: 1}"], ["table.bounds: expected axes to compare, found seed"]),
         (["baseline={recovery: mean}"], ["table.baseline.recovery: unknown level 'mean'; known: zero, mask"]),
         (["row=[recovery]"], ["table: row: unknown key", "Did you mean 'rows'?"]),
         (["reference=nowhere.csv"], ["nowhere.csv", "published values cannot be read"]),

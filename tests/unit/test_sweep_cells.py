@@ -5,7 +5,8 @@ import yaml
 
 from fedrecon_core.errors import ConfigError, UsageError
 from server.prepare import load_config
-from server.sweep.cells import chosen, matrix
+from server.sweep.cells import matrix
+from server.sweep.choices import chosen
 from server.sweep.definition import read_definition
 from server.sweep.identity import config_sha256, written_sha256
 from server.trackers.choice import untracked_unless_asked

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.comparison.grids import Grid
-from server.sweep.cells import slug_of
+from server.sweep.choices import slug_of
 
 
 @dataclass(frozen=True)

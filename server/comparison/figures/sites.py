@@ -19,7 +19,7 @@ from server.comparison.material import Material
 from server.report.formats import count
 from server.report.reader import RunRecord, entries, mapping, number, read_run
 from server.report.summary import described_sites, modalities
-from server.sweep.cells import slug_of
+from server.sweep.choices import slug_of
 
 FEW_SITES, FEW_CLASSES, MOST_NAMES = 14, 30, 36
 """More sites than the first take the width of a page; more classes than the second, or sites than the third, have
