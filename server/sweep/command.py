@@ -103,8 +103,8 @@ def sweep(  # noqa: PLR0913 - a parameter per option of the command
 
 
 def _checked(plan: Plan) -> Plan:
-    """``plan``, once the data of all that it is to run have been seen."""
-    check_sources(plan.left)
+    """``plan``, once the data of all that it is to run have been seen, and whether its configs fit them."""
+    check_sources(plan.left, {cell.family for cell in plan.complete})
     return plan
 
 

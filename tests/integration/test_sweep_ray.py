@@ -16,7 +16,7 @@ from tests.toys.sweeps import write_sweep
 pytestmark = pytest.mark.simulation
 
 PROGRAMS = Path(sys.executable).parent
-AXES = {"rate": {"some": {}, "odd": {"missing.train.rate": {"m7": 0.5}}}, "seed": [0, 1]}
+AXES = {"rate": {"some": {}, "odd": {"local.task.lr": 1e30}}, "seed": [0, 1]}
 
 
 @pytest.fixture
