@@ -21,6 +21,7 @@ from server.sweep.definition import Definition, read_definition
 from server.sweep.directory import SweepDirectory
 from server.sweep.forked import Forked
 from server.sweep.origins import origins
+from server.sweep.place import refuse_place
 from server.sweep.progress import Board, Tally, board_for
 from server.sweep.record import State
 from server.sweep.rehearsal import cell_table, estimate, tried_rounds
@@ -87,6 +88,7 @@ def sweep(  # noqa: PLR0913 - a parameter per option of the command
     asked = chosen(cells, definition.labels, only or [])
     where = out or Path("runs") / definition.name
     expect(where, Kind.SWEEP)
+    refuse_place(where)
     directory = SweepDirectory(where, definition.keep_checkpoints)
 
     def plan() -> Plan:

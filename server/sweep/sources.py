@@ -50,8 +50,8 @@ def _grouped(cells: Iterable[Cell], key: Callable[[Cell], _Key]) -> list[list[Ce
 
 
 def _misfit(family: Sequence[Cell], dataset: Dataset) -> str:
-    """Why none of ``family`` can be run; empty where one can. What only some of its seeds draw, such as masks that leave
-    no training sample, fails in those cells and stops no other."""
+    """Why none of ``family`` can be run; empty where one can. What only some of its seeds draw, such as masks that hide
+    every training sample, fails in those cells and stops no other."""
     first = ""
     for cell in family:
         told = _fault(cell, dataset)
