@@ -7,11 +7,12 @@ Its telemetry is off unless the environment says otherwise.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -63,11 +64,20 @@ def _beside(directory: Path) -> str:
     return f"sqlite:///{directory / DATABASE}"
 
 
-def _open(uri: str) -> None:
-    """``sqlite3.Error`` where ``uri`` is a database that cannot be opened: MLflow tries that again for minutes."""
-    if uri.startswith(ABSOLUTE["sqlite"]):
-        with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
-            database.execute("PRAGMA user_version")
+@contextlib.contextmanager
+def _held(uri: str) -> Iterator[None]:
+    """Hold the database, if ``uri`` is one on the disk, for this process alone: of several that make its tables at the
+    same time, as cells of a sweep would, one alone succeeds. ``sqlite3.Error`` where it cannot be opened: MLflow tries
+    that again for minutes."""
+    if not uri.startswith(ABSOLUTE["sqlite"]):
+        yield
+        return
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version")
+    with Path(path).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # which SQLite itself does not look at
+        yield
 
 
 class MLflowParams(TrackerParams):
@@ -95,10 +105,10 @@ class MLflow(Tracker):
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         uri = self._uri(run)
-        _open(uri)
-        from mlflow.tracking import MlflowClient
+        with _held(uri):
+            from mlflow.tracking import MlflowClient
 
-        self._client = MlflowClient(tracking_uri=uri)
+            self._client = MlflowClient(tracking_uri=uri)
         place = uri.removeprefix(f"sqlite:///{run.directory}/")  # a run directory may be moved
         known = run.memory if run.memory.get("place") == place else {}
         self._id = str(known.get("run_id") or "") or self._made(run)
@@ -120,14 +130,27 @@ class MLflow(Tracker):
         """A new run with the config as its params, in the experiment of the name."""
         from mlflow.entities import Param
 
-        known = self._client.get_experiment_by_name(self.params.experiment)
-        experiment = known.experiment_id if known else self._client.create_experiment(self.params.experiment)
-        made = str(self._client.create_run(experiment, run_name=run.name).info.run_id)
+        made = str(self._client.create_run(self._experiment(), run_name=run.name).info.run_id)
         named = {_ODD.sub("_", key)[:LONGEST_NAME]: str(value) for key, value in flat(run.config).items()}
         params = [Param(name, value) for name, value in named.items()]
         for first in range(0, len(params), PARAMS_AT_A_TIME):
             self._client.log_batch(made, params=params[first : first + PARAMS_AT_A_TIME])
         return made
+
+    def _experiment(self) -> str:
+        """The id of the experiment of the name, which is made where there is none. Another run may be quicker."""
+        from mlflow.exceptions import MlflowException
+
+        name = self.params.experiment
+        known = self._client.get_experiment_by_name(name)
+        if known is not None:
+            return str(known.experiment_id)
+        try:
+            return str(self._client.create_experiment(name))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        return str(self._client.get_experiment_by_name(name).experiment_id)
 
     def metrics(self, round_: int, values: Mapping[str, float]) -> None:
         """Log a round, in one request."""

@@ -13,7 +13,7 @@ from fedrecon_core.registry import discover
 from server.engines.inprocess import InProcess
 from server.prepare import prepare, reopen
 from server.run_directory import RunDirectory
-from server.trackers.base import TRACKER_PACKAGES, TRACKERS, Tracker, TrackerParams
+from server.trackers.base import TRACKER_PACKAGES, TRACKERS, TrackedRun, Tracker, TrackerParams
 from server.trackers.numbers import numbers_of_result, numbers_of_round
 from tests.toys import runs, tracked
 
@@ -165,6 +165,34 @@ def test_wandb_is_offline_and_has_config_scores_and_the_exit_code(tmp_path):
     assert "tracking" not in config
     summary = tracked.wandb_summary(directory)
     assert {**numbers_of_result(runs.result(directory)), "status": "completed"}.items() <= summary.items()
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+
+def test_runs_that_begin_at_once_make_one_store_of_mlflow_and_one_experiment(tmp_path):
+    mlflow = pytest.importorskip("mlflow.tracking")
+    uri = f"sqlite:///{tmp_path / 'common.db'}"
+    tracked.begin_at_once("mlflow", {"uri": uri, "experiment": "toys"}, [tmp_path / name for name in ("a", "b")])
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    [known] = [found for found in client.search_experiments() if found.name == "toys"]
+    assert {run.info.run_name for run in client.search_runs([known.experiment_id])} == {"a", "b"}
+
+
+def test_an_experiment_that_another_run_makes_in_between_is_taken(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow.tracking")
+    uri = f"sqlite:///{tmp_path / 'common.db'}"
+    made, asked = mlflow.MlflowClient(tracking_uri=uri).create_experiment("toys"), []
+    known = mlflow.MlflowClient.get_experiment_by_name
+
+    def too_early(client, name):
+        asked.append(name)
+        return known(client, name) if asked[1:] else None
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_experiment_by_name", too_early)
+    cls = TRACKERS.get("mlflow")
+    memory = cls(cls.Params(uri=uri, experiment="toys")).start(TrackedRun(tmp_path, "a", {}))
+    assert mlflow.MlflowClient(tracking_uri=uri).get_run(memory["run_id"]).info.experiment_id == made
 
 
 # --- resumed ----------------------------------------------------------------------------------------------------------

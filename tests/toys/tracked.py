@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import struct
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from fedrecon_core.registry import discover
+from server.trackers.base import TRACKER_PACKAGES, TRACKERS, TrackedRun
 
 Points = dict[str, list[tuple[int, float]]]
 """Tag -> (step, value) in their order."""
@@ -37,6 +42,30 @@ def mlflow_points(directory: Path) -> Points:
         tag: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, tag)]
         for tag in run.data.metrics
     }
+
+
+def begin_at_once(name: str, keys: dict[str, Any], folders: list[Path]) -> None:
+    """In a process for each of ``folders``, begin a run with the tracker of the name, all at the same moment; a process
+    that fails is a fault here."""
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(len(folders))
+    processes = [spawn.Process(target=_begin, args=(name, keys, folder, barrier)) for folder in folders]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * len(folders)
+
+
+def _begin(name: str, keys: dict[str, Any], folder: Path, barrier: Any) -> None:
+    discover(TRACKER_PACKAGES)
+    cls: Any = TRACKERS.get(name)
+    import_module(cls.package)
+    folder.mkdir()
+    barrier.wait(timeout=300)
+    tracker = cls(cls.Params(**keys))
+    tracker.start(TrackedRun(folder, folder.name, {}))
+    tracker.close()
 
 
 def wandb_records(directory: Path) -> Iterator[Any]:
