@@ -8,11 +8,12 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from fedrecon_core.errors import ConfigError
+from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.faults import MisfitError, explain
 from fedrecon_core.paths import user_path
 from fedrecon_core.settings import read_yaml
 from fedrecon_core.types import Frozen
+from server.comparison.published import read_published
 from server.kinds import Kind, expect
 from server.sweep.axes import Axes, Settings
 from server.sweep.choices import Choice, Kept, check_choice, fits
@@ -82,6 +83,10 @@ def read_definition(path: Path) -> Definition:
     if not reference.is_file():
         told = "expected a CSV of published values, relative to the sweep's file"
         raise ConfigError(f"table.reference: {told}, found no file {reference}")
+    try:
+        read_published(reference, found.labels)
+    except DataError as error:  # now, and not in the report after hours
+        raise ConfigError(f"table.reference: {error}") from None
     return found.model_copy(update={"table": found.table.model_copy(update={"reference": str(reference)})})
 
 

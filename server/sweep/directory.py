@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from fedrecon_core.errors import DataError, FedReconError, UsageError, one_line, words_of
+from fedrecon_core.disk import replace_file
+from fedrecon_core.errors import DataError, FedReconError, RunError, UsageError, one_line, words_of
 from server.run_directory import RunDirectory, write_text
 from server.sweep.axes import Axis, without_place
 from server.sweep.cells import SHOWN_DIGITS, Cell
@@ -172,7 +173,7 @@ class SweepDirectory:
         plain: dict[str, Any] = {
             "name": definition.name,
             "axes": definition.labels,
-            "table": self._table(definition.table),
+            "table": _table(definition.table),
             "base": definition.base,
             "set": without_place([*definition.set, *settings]),
             "levels": {axis.name: _levels(axis) for axis in definition.axes},
@@ -182,6 +183,8 @@ class SweepDirectory:
             ],
         }
         write_text(self.path / SWEEP, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        if definition.table is not None and definition.table.reference is not None:
+            self._copy_reference(Path(definition.table.reference))
 
     def _refuse_another(self, name: str) -> None:
         try:
@@ -191,20 +194,26 @@ class SweepDirectory:
         if found != name:
             raise UsageError(f"--out {self.path} holds the sweep '{found}', and this one is '{name}'; choose another")
 
-    def _table(self, table: Table | None) -> dict[str, Any] | None:
-        """What is written of the section: published values go along with the results, wherever those are copied."""
-        if table is None:
-            return None
-        if table.reference is not None:
-            write_text(self.path / REFERENCE, Path(table.reference).read_text(encoding="utf-8"))
-            table = table.model_copy(update={"reference": REFERENCE})
-        return table.model_dump(mode="json", exclude_unset=True)
+    def _copy_reference(self, source: Path) -> None:
+        """Published values go along with the results, wherever those are copied: the bytes as they are."""
+        path = self.path / REFERENCE
+        try:
+            replace_file(path, lambda partial: partial.write_bytes(source.read_bytes()))
+        except OSError as error:
+            raise RunError(f"cannot copy {source} to {path}: {error.strerror}") from None
 
 
 def _forget_rounds(run: RunDirectory) -> None:
     """Remove what a resume would go on from."""
     for folder in (run.checkpoints, run.path / "sites"):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _table(table: Table | None) -> dict[str, Any] | None:
+    """What is written of the section; published values lie beside it."""
+    if table is not None and table.reference is not None:
+        table = table.model_copy(update={"reference": REFERENCE})
+    return None if table is None else table.model_dump(mode="json", exclude_unset=True)
 
 
 def _levels(axis: Axis) -> dict[str, Any]:

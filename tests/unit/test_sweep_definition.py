@@ -7,6 +7,7 @@ import pytest
 from fedrecon_core.errors import ConfigError
 from server.sweep.axes import as_settings
 from server.sweep.definition import parse_definition, read_definition
+from tests.toys.sweeps import write_sweep
 
 pytestmark = pytest.mark.quick
 
@@ -139,3 +140,32 @@ def test_a_fault_is_one_line_that_names_the_key(change, words):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
         read_definition(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            "recovery,metric,value,source\nmask,uar,50,Müller\n".encode("latin-1"),
+            "published.csv is no CSV: 'utf-8' codec",
+        ),
+        (b"recovry,metric,value\nmask,uar,50\n", "found 'recovry'. Did you mean 'recovery'?"),
+        (b"recovery,metric,value\nmask,uar,many\n", "published.csv, line 2: expected a number, found 'many'"),
+        (None, "expected a CSV of published values, relative to the sweep's file, found no file"),
+    ],
+)
+def test_published_values_that_cannot_be_read_are_told_before_anything_runs(tmp_path, content, words):
+    path = write_sweep(tmp_path, table={"reference": "published.csv"})
+    if content is not None:
+        (tmp_path / "published.csv").write_bytes(content)
+    with pytest.raises(ConfigError) as told:
+        read_definition(path)
+    assert str(told.value).startswith("table.reference: ")
+    assert words in str(told.value) and "\n" not in str(told.value)
+
+
+def test_published_values_that_can_be_read_are_named_by_where_they_lie(tmp_path):
+    path = write_sweep(tmp_path, table={"reference": "published.csv"})
+    (tmp_path / "published.csv").write_text("recovery,metric,value\nmask,uar,50\n")
+    table = read_definition(path).table
+    assert table is not None and table.reference == str(tmp_path / "published.csv")

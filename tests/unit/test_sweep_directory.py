@@ -216,6 +216,20 @@ def test_what_is_recorded_does_not_say_where_the_data_lie(tmp_path):
     assert found["levels"]["level"] == {"a": {"set": []}, "b": {"set": ["data.train=24"]}}
 
 
+def test_published_values_are_copied_byte_for_byte(tmp_path):
+    content = "\ufeffrecovery,metric,value,source\r\nmask,uar,50,Müller\r\n".encode()  # as Excel writes it
+    path = write_sweep(tmp_path, toy_settings("mask"), table={"reference": "published.csv"})
+    (tmp_path / "published.csv").write_bytes(content)
+    definition, directory = read_definition(path), SweepDirectory(tmp_path / "out")
+    directory.path.mkdir()
+    directory.record(definition, matrix(definition, tmp_path), [])
+    assert (directory.path / "reference.csv").read_bytes() == content
+    assert read_sweep(directory.path).table == {"reference": "reference.csv"}
+    (tmp_path / "published.csv").unlink()
+    with pytest.raises(RunError, match=r"cannot copy .*published\.csv to .*reference\.csv: No such file"):
+        directory.record(definition, matrix(definition, tmp_path), [])
+
+
 def test_two_commands_cannot_work_on_one_sweep(sweep):
     _, _, directory = sweep
     with directory.lock(), pytest.raises(RunError, match="is being worked on by process"), directory.lock():
