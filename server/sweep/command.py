@@ -176,10 +176,9 @@ def _notes(console: Console, plan: Plan) -> None:
         named = f"{', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''}"
         told = plural(len(strangers), "run directory belongs", "run directories belong")
         _say(console, f"{told} to no cell of this sweep, left as found: {named}")
-    outdated = [cell for cell in plan.left if plan.directory.outdated(cell)]
-    if outdated:
-        told = "begun anew: rounds of two codes would be numbers of neither"
-        _say(console, f"unfinished cells with rounds of other code than today's: {len(outdated)}, {told}")
+    for made, count in Counter(filter(None, map(plan.directory.outdated, plan.left))).items():
+        told = "begun anew: rounds that were made in two ways would be numbers of neither"
+        _say(console, f"unfinished cells with rounds {made}: {count}, {told}")
     if _lacks_baseline(plan):
         told = "the table's baseline, is in no cell of this part, and none is complete: differences wait for it"
         _say(console, f"{titled(plan.baseline)}, {told}")

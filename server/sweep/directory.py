@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from fedrecon_core.config import RunConfig
 from fedrecon_core.disk import replace_file
 from fedrecon_core.errors import DataError, FedReconError, RunError, UsageError, one_line, words_of
 from server.run_directory import RunDirectory, write_text
@@ -20,8 +21,8 @@ from server.sweep.exchange import finish_exchanges
 from server.sweep.identity import written_root, written_sha256
 from server.sweep.record import CELLS, LOG, REFERENCE, SWEEP, State, ending, read_sweep, status_of
 from server.sweep.table import Table
+from server.sweep.today import device_here, made_otherwise
 from server.trackers.reporting import MEMORY
-from strategies.code_hash import code_hash
 
 LOCK_SECONDS = 1.0
 REPORT = "report.html"
@@ -31,9 +32,13 @@ class SweepDirectory:
     """One sweep's folder. It can be moved, copied and committed. ``sweep.yaml`` does not say where the data lie; the
     ``config.yaml`` of each cell does, as that of every run (``data.root``), and is known again wherever they lie."""
 
-    def __init__(self, path: Path, keep_checkpoints: bool = False) -> None:
+    def __init__(
+        self, path: Path, keep_checkpoints: bool = False, device: Callable[[RunConfig], str | None] = device_here
+    ) -> None:
+        """``device`` tells on what a cell's config would be run."""
         self.path = path.resolve()
         self._keep_checkpoints = keep_checkpoints
+        self._device = device
         self._runs: dict[str, RunDirectory] = {}
 
     @property
@@ -80,8 +85,9 @@ class SweepDirectory:
 
     def begin(self, cell: Cell) -> RunDirectory:
         """The cell's run directory, ready to be worked on: with its present config (the machine that began it may have
-        had another ``data.root``), without the verdict on an earlier attempt, and without rounds of other code. A cell
-        that is complete by now, since it was copied in or gone on with beside the sweep, stays as it is.
+        had another ``data.root``), without the verdict on an earlier attempt, and without rounds that were made
+        otherwise than those of today would be. A cell that is complete by now, since it was copied in or gone on with
+        beside the sweep, stays as it is.
 
         Raises:
             FedReconError: another process is at work on it, it holds another config, or it cannot be written.
@@ -103,12 +109,17 @@ class SweepDirectory:
         write_text(run.config, cell.config.to_yaml())
         run.forget_result()
 
-    def outdated(self, cell: Cell) -> bool:
-        """Whether the cell is begun anew though it has rounds: they were made by other code than today's, and the
-        numbers of two codes in one run are those of neither."""
+    def outdated(self, cell: Cell) -> str:
+        """Why the cell is begun anew though it has rounds: they were made by other code than today's, on another device
+        or with another PyTorch, and the numbers of two such halves are those of neither. Empty where it goes on."""
         run = self.run_of(cell)
-        begun = not run.completed() and any(run.checkpoints.glob("round-*"))
-        return begun and self.manifest_of(cell).get("code_sha256") != code_hash()
+        if run.completed() or not any(run.checkpoints.glob("round-*")):
+            return ""
+        return " and ".join(made_otherwise(self.manifest_of(cell), self.device_of(cell)))
+
+    def device_of(self, cell: Cell) -> str | None:
+        """The device on which the cell would be run today; None where there is none."""
+        return self._device(cell.config)
 
     def note_failure(self, cell: Cell, reason: str, rounds: int) -> None:
         """Leave ``result.json`` with the ``reason`` where nothing says how the run ended: its process was killed, or

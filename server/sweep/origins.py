@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedrecon_core.device import choose_device
-from fedrecon_core.errors import ConfigError
 from server.sweep.cells import Cell
 from server.sweep.directory import SweepDirectory
 from strategies.code_hash import code_hash
@@ -15,7 +13,7 @@ def origins(directory: SweepDirectory, cell: Cell) -> Iterator[str]:
     """In words, each difference: by other code, on another device than this machine would use, with another root. What
     a cell does not say of itself is no difference."""
     manifest, root = directory.manifest_of(cell), directory.root_of(cell)
-    code, device, today = manifest.get("code_sha256"), manifest.get("device"), _device(cell)
+    code, device, today = manifest.get("code_sha256"), manifest.get("device"), directory.device_of(cell)
     if code not in (None, code_hash()):
         told = "which may not repeat them bit by bit"
         yield f"by other code ({str(code)[:8]}) than today's ({code_hash()[:8]}), {told}"
@@ -23,10 +21,3 @@ def origins(directory: SweepDirectory, cell: Cell) -> Iterator[str]:
         yield f"on {device}, and {f'{today} would be used' if today else 'there is none'} here today"
     if root != cell.config.data.root:
         yield f"with data.root {root or 'unset'}, and today's is {cell.config.data.root or 'unset'}"
-
-
-def _device(cell: Cell) -> str | None:
-    try:
-        return choose_device(cell.config.device).type
-    except ConfigError:  # this machine has no GPU
-        return None

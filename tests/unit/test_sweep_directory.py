@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -135,11 +136,11 @@ def test_a_cell_whose_return_was_interrupted_is_back_when_the_sweep_goes_on(swee
         assert directory.state(cell) is State.UNFINISHED
 
 
-def begun(directory, cell, code):
+def begun(directory, cell, code, **manifest):
     """The cell after one round by ``code``."""
     run = directory.begin(cell)
     (run.checkpoints / "round-000001").mkdir(parents=True)
-    run.write_json("manifest.json", {"code_sha256": code})
+    run.write_json("manifest.json", {"code_sha256": code, **manifest})
     return run
 
 
@@ -148,7 +149,7 @@ def test_rounds_of_other_code_are_not_gone_on_from(sweep):
     old, today = begun(directory, first, "0" * 64), begun(directory, second, code_hash())
     for run in (old, today):
         run.write_json("tracking.json", {"mlflow": {"round": 1, "memory": {"run_id": "ab"}}})
-    assert [directory.outdated(cell) for cell in (first, second)] == [True, False]
+    assert [directory.outdated(cell) for cell in (first, second)] == ["of other code than today's", ""]
     for cell in (first, second):
         directory.begin(cell)
     assert (old.checkpoints.exists(), today.checkpoints.exists()) == (False, True)
@@ -156,6 +157,39 @@ def test_rounds_of_other_code_are_not_gone_on_from(sweep):
     begun(directory, first, "0" * 64)
     end(old)
     assert not directory.outdated(first)  # complete: its numbers are those of one code
+
+
+TODAY = {"device": "cpu", "versions": {"torch": version("torch"), "numpy": "1.0"}}
+MADE = {
+    "today's": (TODAY, ""),
+    "unknown": ({}, ""),
+    "damaged": ({"versions": None}, ""),
+    "GPU": ({**TODAY, "device": "cuda"}, "on cuda (today's device is cpu)"),
+    "PyTorch": ({**TODAY, "versions": {"torch": "1.13.1"}}, f"of PyTorch 1.13.1 (today's is {version('torch')})"),
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_rounds_of_another_device_or_pytorch_are_told_and_not_gone_on_from(tmp_path, capsys, made):
+    definition = read_definition(write_sweep(tmp_path, toy_settings("mask"), set={"device": "cpu"}))
+    cells, directory = matrix(definition, tmp_path), SweepDirectory(tmp_path / "out")
+    manifest, words = MADE[made]
+    run = begun(directory, cells[0], code_hash(), **manifest)
+    assert directory.outdated(cells[0]) == words
+    _notes(Console(), Plan(definition, (), directory, cells, [(cells[0], State.UNFINISHED)]))
+    told = f"unfinished cells with rounds {words}: 1, begun anew: rounds that were made in two ways would be numbers of"
+    assert (told in capsys.readouterr().out) == bool(words)
+    directory.begin(cells[0])
+    assert run.checkpoints.exists() == (not words)
+
+
+def test_rounds_wait_for_the_device_that_they_were_made_on(sweep):
+    """Where none is found that the config asks for, nothing can be run, and nothing is thrown away."""
+    _, (cell, *_), directory = sweep
+    begun(directory, cell, code_hash(), device="cuda")
+    for device, outdated in ((None, False), ("cuda", False), ("cpu", True)):
+        there = SweepDirectory(directory.path, device=lambda _, found=device: found)
+        assert bool(there.outdated(cell)) == outdated
 
 
 def test_a_cell_that_was_completed_meanwhile_is_not_begun(sweep):
