@@ -21,7 +21,7 @@ from server.checkpoint import Training
 from server.engines import flower
 from server.evaluation import evaluator_for
 from server.handshake import Call, Started, shake_hands
-from server.manifest import data_changes, joined_sites, manifest
+from server.manifest import data_changes, earlier, joined_sites, made_otherwise, manifest
 from server.prepare import Prepared, as_it_lies, claim, prepare, refuse_another_kind
 from server.progress import PlainProgress, progress_for
 from server.report.html import write_report
@@ -175,20 +175,14 @@ def _take_up(prepared: Prepared, started: Started, training: Training, strategy:
     old = directory.read_json("manifest.json") if training.round else {}
     for key, thing in (("spec_sha256", "data set"), ("partition_sha256", "partition"), ("mask_sha256", "masks")):
         if old.get(key, now[key]) != now[key]:
-            raise RunError(f"cannot resume: the {thing} changed, expected {key} {old[key]}, found {now[key]}")
-    for text in _changes(old, now):
+            told = "bring back the data that the run began with, or remove its directory to have it begun anew"
+            raise RunError(f"cannot resume: the {thing} changed, expected {key} {old[key]}, found {now[key]}; {told}")
+    for text in (*made_otherwise(old, now), *data_changes(old.get("sites", []), now["sites"])):
         progress.note(f"{text}; the rounds from here on may not repeat this run bit by bit")
     for name in ("metrics.jsonl", "sites.jsonl"):
         directory.drop_rounds_after(name, training.round)
-    directory.write_json("manifest.json", {**now, "sites": joined_sites(old.get("sites", []), now["sites"])})
-
-
-def _changes(old: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is not as it was when the run began, and yet no reason to stop it."""
-    changes = []
-    if old.get("code_sha256", now["code_sha256"]) != now["code_sha256"]:
-        changes.append("this run began with other code")
-    return [*changes, *data_changes(old.get("sites", []), now["sites"])]
+    sites, before = joined_sites(old.get("sites", []), now["sites"]), earlier(old, now, training.round)
+    directory.write_json("manifest.json", {**now, "sites": sites, **({"earlier": before} if before else {})})
 
 
 def _quietly(what: str, action: Callable[[], object]) -> None:

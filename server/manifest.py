@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -17,6 +18,8 @@ from strategies.code_hash import code_hash
 from strategies.messages import OwnData, SiteInfo
 
 VERSIONS = ("fedrecon", "flwr", "ray", "torch", "numpy")
+MAKING = ("code_sha256", "device", "versions")
+"""What a resumed run may go on without, and its numbers may then not repeat."""
 
 
 def manifest(config: RunConfig, started: Started, groups: dict[str, State], full_bytes: int) -> dict[str, Any]:
@@ -63,6 +66,29 @@ def sites_of(started: Started) -> list[dict[str, Any]]:
 def joined_sites(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Every site of either list, by name; of one that stands in both, what it holds now."""
     return [site for _, site in sorted({site["name"]: site for site in [*before, *now]}.items())]
+
+
+def earlier(old: Mapping[str, Any], now: Mapping[str, Any], rounds: int) -> list[dict[str, Any]]:
+    """What made the rounds before those of ``now``, oldest first: for each part what its manifest said of ``MAKING``,
+    and its last round; ``old`` is the manifest so far, of a run that has ``rounds``. Empty where all is as it was."""
+    parts = list(old.get("earlier", []))
+    if made_otherwise(old, now):
+        parts.append({"rounds": rounds, **{key: old[key] for key in MAKING if key in old}})
+    return parts
+
+
+def made_otherwise(old: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In words, what of ``MAKING`` is not as it was; what ``old`` does not say is no difference."""
+    changes = []
+    if old.get("code_sha256", now["code_sha256"]) != now["code_sha256"]:
+        changes.append("this run began with other code")
+    if old.get("device", now["device"]) != now["device"]:
+        changes.append(f"the rounds so far were made on {old['device']}, and this machine goes on with {now['device']}")
+    other = {name: text for name, text in old.get("versions", {}).items() if now["versions"].get(name) != text}
+    if other:
+        told = ", ".join(f"{name} {text} (now {now['versions'].get(name)})" for name, text in other.items())
+        changes.append(f"the rounds so far were made with {told}")
+    return changes
 
 
 def data_changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:

@@ -216,8 +216,32 @@ def test_resume_refuses_other_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     manifest = tmp_path / "run" / "manifest.json"
     text = manifest.read_text(encoding="utf-8")
     manifest.write_text(text.replace('"mask_sha256": "', '"mask_sha256": "0'), encoding="utf-8")
-    with pytest.raises(RunError, match="the masks changed"):
+    with pytest.raises(
+        RunError, match=r"the masks changed, .*; bring back .* remove its directory to have it begun anew$"
+    ):
         runs.resume(tmp_path / "run")
+
+
+def test_a_resumed_run_says_and_keeps_what_its_first_rounds_were_made_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop_in(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(tmp_path, runs.settings(device="cpu"))
+    monkeypatch.undo()
+    path = tmp_path / "run" / "manifest.json"
+    began = json.loads(path.read_text(encoding="utf-8"))
+    assert "earlier" not in began
+    other = {"code_sha256": "0" * 64, "device": "cuda", "versions": {**began["versions"], "torch": "1.13.1"}}
+    path.write_text(json.dumps({**began, **other}), encoding="utf-8")
+    capsys.readouterr()
+    runs.resume(tmp_path / "run")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "this run began with other code; the rounds from here on may not repeat this run bit by bit" in said
+    assert "the rounds so far were made on cuda, and this machine goes on with cpu; the rounds from" in said
+    assert f"the rounds so far were made with torch 1.13.1 (now {began['versions']['torch']}); the rounds from" in said
+    ended = json.loads(path.read_text(encoding="utf-8"))
+    assert ended == {**began, "earlier": [{"rounds": 1, **other}]}
 
 
 def stop_in(round_: int, monkeypatch: pytest.MonkeyPatch) -> None:
