@@ -96,9 +96,10 @@ def run(grid: Grid, prepared: Prepared, named: bool = True) -> None:
     voice.print(f"run directory {directory.path}", highlight=False, soft_wrap=True, markup=False)
     try:
         with directory.lock():
-            taken = claim(prepared)
-            home = directory.identity if deployed else "" if named else str(directory.path)
-            _run_and_report(grid, taken, home)
+            if not Trackers(prepared.config, directory).hand_over():
+                taken = claim(prepared)
+                home = directory.identity if deployed else "" if named else str(directory.path)
+                _run_and_report(grid, taken, home)
     except FedReconError as error:
         voice.print(f"fedrecon: {error}", highlight=False, soft_wrap=True, markup=False)
         raise

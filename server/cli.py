@@ -20,10 +20,20 @@ from server.deploy_commands import SuperLinkOption, add_to, submit, submit_again
 from server.engines.base import ENGINE_PACKAGES, ENGINES, Job
 from server.follow import Follower
 from server.kinds import Kind, expect, kind_of
-from server.prepare import Prepared, load_config, prepare, reopen, try_out
+from server.prepare import (
+    Prepared,
+    existing,
+    load_config,
+    prepare,
+    refuse_other_settings,
+    reopen,
+    resolve_config,
+    try_out,
+)
 from server.report.formats import plural
 from server.run_directory import RunDirectory
 from server.sweep import command as sweep_command
+from server.trackers.reporting import Trackers
 
 application = typer.Typer(
     name="fedrecon",
@@ -79,6 +89,8 @@ def run(  # noqa: PLR0913 - a parameter per option of the command
     if out is not None:  # of a deployment it is a place on another machine
         expect(out, Kind.RUN)
     _refuse_superlink(chosen)
+    if resume and out is not None and _handed_over(out, chosen):
+        return
     prepared = _resumed(chosen, out) if resume else prepare(config, chosen, out)
     _announce(prepared)
     try:
@@ -106,7 +118,7 @@ def _deployed(config: Path | None, settings: list[str], resumed: Path | None) ->
     source = resumed / "config.yaml" if resumed else config
     if source is None or not source.is_file():
         return False
-    return not load_config(source, settings).engine.simulated
+    return not resolve_config(source, settings).engine.simulated
 
 
 def _refuse_superlink(settings: list[str]) -> None:
@@ -122,6 +134,17 @@ def _resumed(settings: list[str], out: Path | None) -> Prepared:
     if out is None:
         raise UsageError("--resume needs --out DIR, the directory of the run to go on with")
     return reopen(out, settings)
+
+
+def _handed_over(out: Path, settings: list[str]) -> bool:
+    """Whether the run is complete and a tracker missed some of it, which it has been told now. Nothing else changes,
+    and the data need not be there."""
+    if not RunDirectory(out.resolve()).completed():
+        return False
+    directory = existing(out)
+    refuse_other_settings(settings)
+    with directory.lock():
+        return Trackers(resolve_config(directory.config, settings), directory).hand_over()
 
 
 def _announce(prepared: Prepared) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from fedrecon_core.config import RunConfig
+from fedrecon_core.config.tracking import AUTO
 from fedrecon_core.errors import one_line, words_of
 from server.run_directory import RunDirectory
 from server.trackers.base import TrackedRun, Tracker
@@ -23,9 +24,9 @@ TAGS = ("engine", "seed", "device", "code_sha256", "partition_sha256", "mask_sha
 class Trackers:
     """Hears the lines of a run directory and passes their numbers on, round by round.
 
-    ``RUN/tracking.json`` holds for each tracker what it remembers and the last round that it took, so that a resumed
-    run goes on there: it repeats nothing but a round that was being told when its process was killed. Whoever missed
-    rounds, or was named only now, hears them from the files.
+    ``RUN/tracking.json`` holds for each tracker what it remembers, the last round that it took, and whether it knows
+    how the completed run ended, so that a resumed run goes on there: it repeats nothing but what was being told when
+    its process was killed. Whoever missed rounds, or was named only now, hears them from the files.
     """
 
     def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
@@ -52,13 +53,13 @@ class Trackers:
         """What the trackers of earlier attempts knew. Without it they begin anew, which is no reason to stop a run."""
         try:
             found = self._directory.read_json(MEMORY).items()
-            return {name: {"round": int(known["round"]), "memory": dict(known["memory"])} for name, known in found}
+            return {name: _entry(known["round"], known["memory"], known.get("ended") is True) for name, known in found}
         except Exception as error:  # whatever stands in a file that a person may have edited
             _tell(f"{MEMORY} cannot be read, and trackers begin anew: {words_of(error)}")
             return {}
 
     def _begin(self, name: str, tracker: Tracker, last: int) -> None:
-        known = self._memory.get(name, {"round": 0, "memory": {}})
+        known = self._memory.get(name, _entry(0, {}))
         memory = tracker.start(self._run(last, known["memory"]))
         took = known["round"] if memory == known["memory"] else 0  # it began anew, and there is nothing there
         self._remember(name, min(took, last) if tracker.takes_back else took, memory)
@@ -98,8 +99,31 @@ class Trackers:
             self._remember(name, round_, self._memory[name]["memory"])
 
     def _remember(self, name: str, round_: int, memory: Mapping[str, Any]) -> None:
-        self._memory[name] = {"round": round_, "memory": dict(memory)}
+        self._memory[name] = _entry(round_, memory)
         self._directory.write_json(MEMORY, self._memory)
+
+    def hand_over(self) -> bool:
+        """Tell those that do not know the whole of a completed run what they missed. Whether there were any; the caller
+        holds the run's lock."""
+        if not self._directory.completed():
+            return False
+        self._memory = self._remembered()
+        self._config = self._config.model_copy(update={"tracking": self._pending()})
+        self.choose()
+        names, result = list(self._all), self._directory.read_json("result.json")
+        if names:
+            self.start(result["rounds"])
+            self.finish(result)
+        for name in names:
+            if self._memory.get(name, {}).get("ended"):
+                _tell(f"tracking.{name} knows the whole run now")
+        return bool(names)
+
+    def _pending(self) -> dict[str, Any]:
+        """The section, of those alone that do not know how the run ended. Of what is ``auto`` only what was begun:
+        nobody asked for the others."""
+        ended = {name: known["ended"] for name, known in self._memory.items()}
+        return {name: keys for name, keys in self._config.tracking.items() if not ended.get(name, keys == AUTO)}
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Tell how the run ended and let go of every tracker; those of a run that never began have nothing to tell."""
@@ -107,8 +131,14 @@ class Trackers:
             if name in self._memory:
                 self._try(name, tracker.finish, result)
         for name, tracker in list(self._all.items()):
-            self._try(name, tracker.close)
+            self._try(name, self._end, name, tracker, result["status"] == "completed")
         self._all = {}
+
+    def _end(self, name: str, tracker: Tracker, completed: bool) -> None:
+        tracker.close()
+        if completed and name in self._memory:
+            self._memory[name]["ended"] = True
+            self._directory.write_json(MEMORY, self._memory)
 
     def _try(self, name: str, action: Callable[..., None], *arguments: Any) -> None:
         """A failure of any kind costs the run this tracker."""
@@ -120,6 +150,11 @@ class Trackers:
                 self._all.pop(name).close()
             except Exception:  # what it could not hand over was told
                 return
+
+
+def _entry(round_: Any, memory: Mapping[str, Any], ended: bool = False) -> dict[str, Any]:
+    """What ``tracking.json`` holds of a tracker."""
+    return {"round": int(round_), "memory": dict(memory), "ended": ended}
 
 
 def _by_round(lines: Iterable[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:

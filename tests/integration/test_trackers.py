@@ -10,12 +10,15 @@ import pytest
 import yaml
 
 from fedrecon_core.registry import discover
+from server import app
 from server.engines.inprocess import InProcess
-from server.prepare import prepare, reopen
+from server.prepare import as_it_lies, prepare, reopen
 from server.run_directory import RunDirectory
 from server.trackers.base import TRACKER_PACKAGES, TRACKERS, TrackedRun, Tracker, TrackerParams
 from server.trackers.numbers import numbers_of_result, numbers_of_round
+from server.trackers.reporting import Trackers
 from tests.toys import runs, tracked
+from tests.toys.command import caller, refused
 
 discover(TRACKER_PACKAGES)
 NONE = {"tensorboard": None}
@@ -228,6 +231,73 @@ def test_a_tracker_that_is_named_when_a_run_is_resumed_hears_of_all_rounds(name,
     directory = begin(tmp_path, {**NONE, "zz_noisy": {"at": 3, "interrupts": True}})
     go_on(directory, "tracking.zz_noisy=null", f"tracking.{name}=true")
     check_holds_every_number_once(name, directory)
+
+
+# --- complete ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_killed_when_it_was_complete_is_handed_over_by_a_resume(name, tmp_path, monkeypatch, capsys):
+    prepared = prepare(runs.write(tmp_path, settings({**NONE, name: True})), out=tmp_path / "run")
+    directory, whole = prepared.directory.path, Trackers.finish
+
+    def killed(self, result):
+        for tracker in self._all.values():  # a process that is killed lets go of its files
+            tracker.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trackers, "finish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        InProcess().run(runs.job_of(prepared))
+    monkeypatch.setattr(Trackers, "finish", whole)
+    result = (directory / "result.json").read_bytes()
+    command = caller(monkeypatch, capsys)
+    code, out, err = command("run", "--resume", "--out", directory)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == f"tracking.{name} knows the whole run now"
+    check_holds_every_number_once(name, directory)
+    check_knows_the_end(name, directory)
+    refused(command("run", "--resume", "--out", directory), "complete; there is nothing to resume")
+    assert (directory / "result.json").read_bytes() == result
+
+
+def check_knows_the_end(name: str, directory: Path) -> None:
+    expected = numbers_of_result(runs.result(directory))
+    if name == "mlflow":
+        run = tracked.mlflow_run(directory)[1]
+        assert run.info.status == "FINISHED"
+        assert expected.items() <= run.data.metrics.items()
+    if name == "wandb":
+        assert {**expected, "status": "completed"}.items() <= tracked.wandb_summary(directory).items()
+    if name == "tensorboard":
+        points = tracked.tensorboard_points(directory)
+        assert all([same(found, value) for _, found in points[tag]] == [True] for tag, value in expected.items())
+
+
+def test_a_tracker_that_is_named_when_a_complete_run_is_resumed_hears_all_of_it(name, tmp_path, monkeypatch, capsys):
+    directory = runs.run(tmp_path, settings(NONE))
+    config, command = (directory / "config.yaml").read_bytes(), caller(monkeypatch, capsys)
+    capsys.readouterr()
+    refused(command("run", "--resume", "--out", directory), "complete; there is nothing to resume")
+    assert command("run", "--resume", "--out", directory, "--set", f"tracking.{name}=true")[0] == 0
+    check_holds_every_number_once(name, directory)
+    check_knows_the_end(name, directory)
+    assert (directory / "config.yaml").read_bytes() == config
+
+
+def test_what_a_tracker_missed_of_a_complete_run_is_told_without_a_site_or_data(tmp_path, monkeypatch, capsys, noisy):
+    directory = begin(tmp_path, {**NONE, "zz_noisy": {"at": 2}})
+    assert noisy == ["start", 1, 2, "close"]
+    noisy.clear()
+    app.run(None, as_it_lies(directory))  # there is no grid to speak through, and the network is still down
+    assert noisy == ["start", 2, "close"]
+    noisy.clear()
+    capsys.readouterr()
+    line, command = ("run", "--resume", "--out", directory, "--set"), caller(monkeypatch, capsys)
+    refused(command(*line, "rounds=9"), "'rounds=9' would change it")
+    code, out, _ = command(*line, "tracking.zz_noisy.at=99")
+    assert (code, out) == (0, "tracking.zz_noisy knows the whole run now\n")
+    assert noisy == ["start", 2, 3, "completed", "close"]
+    assert runs.result(directory)["status"] == "completed"
 
 
 # --- failing ----------------------------------------------------------------------------------------------------------
