@@ -1,4 +1,4 @@
-"""Where scores of a sweep come from: recall by what test samples show and by class, from the cells' predictions.
+"""Where the scores of docs/RESULTS.md come from: recall by class and, coupled, by block, from cells' predictions.
 
 ``python docs/results/breakdown.py runs/recoveries`` prints the tables of docs/RESULTS.md, "Where it comes from", as
 Markdown: means over the seeds that all methods of a table have. Cells without ``predictions.parquet`` are left out.
@@ -33,12 +33,6 @@ def shown(rows: Frame) -> pd.DataFrame:
     return found.rename(columns=lambda name: name.removeprefix("has_"))
 
 
-def by_count(rows: Frame) -> dict[str, float]:
-    """UAR of the samples that show so many modalities."""
-    counts = shown(rows).sum(axis=1)
-    return {f"{count} shown": uar(rows[counts == count]) for count in sorted(set(counts) - {0})}
-
-
 def by_block(rows: Frame) -> dict[str, float]:
     """Of coupled samples, each of which shows one modality: UAR where its class is of the block that sites of this
     modality hold (matched) or of another (crossed), and how many crossed ones are taken for a class of that block."""
@@ -49,13 +43,6 @@ def by_block(rows: Frame) -> dict[str, float]:
     matched = block_of[rows["label"]] == source
     taken = block_of[rows.loc[~matched, "predicted"]] == source[~matched]
     return {"matched": uar(rows[matched]), "crossed": uar(rows[~matched]), "taken for matched": 100 * taken.mean()}
-
-
-def by_source(rows: Frame) -> dict[str, float]:
-    """UAR of the samples that show one modality alone, by which."""
-    alone = rows[shown(rows).sum(axis=1) == 1]
-    source = shown(alone).idxmax(axis=1)
-    return {f"{name} alone": uar(alone[source == name]) for name in shown(rows).columns}
 
 
 def by_class(rows: Frame) -> dict[str, float]:
@@ -96,7 +83,7 @@ def main() -> None:
         if cell.labels["method"] in (chosen.methods or METHODS)
     ]
     for setting, own in groupby(cells, key=lambda cell: cell.labels["setting"]):
-        measures = [by_block, by_source, by_class] if setting.endswith("coupled") else [by_count, by_source, by_class]
+        measures = [by_block, by_class] if setting.endswith("coupled") else [by_class]
         kept = list(own)
         for measure in measures:
             print(f"\n### {setting}: {measure.__name__.replace('_', ' ')}\n")

@@ -17,6 +17,8 @@ from fedrecon_core.errors import DataError
 from fedrecon_core.metrics.base import Counts, Metric
 
 FILE = "predictions.parquet"
+Rows = Callable[[pa.Table], NDArray[np.bool_]]
+"""Predictions -> which of the test samples count."""
 Count = Callable[[pa.Table, tuple[int, int], NDArray[np.intp]], NDArray[np.int64]]
 
 
@@ -41,8 +43,14 @@ class Answers:
         return metric.compute_each(torch.from_numpy(sums)).numpy()
 
 
-def read_answers(directory: Path, target: str, classes: int) -> Answers:
-    """Count what the run in ``directory`` said of a data set of ``classes`` classes.
+def shows_something(predictions: pa.Table) -> NDArray[np.bool_]:
+    """Without the samples that show no modality: no score counts them among the others."""
+    shown = [predictions[name].to_numpy() for name in predictions.column_names if name.startswith("has_")]
+    return np.any(shown, axis=0) if shown else np.ones(len(predictions), dtype=bool)
+
+
+def read_answers(directory: Path, target: str, classes: int, rows: Rows = shows_something) -> Answers:
+    """Count what the run in ``directory`` said of ``rows`` of a test set of ``classes`` classes.
 
     Raises:
         DataError: there is no such file, or none that can be read; or the manifest did not say what was asked.
@@ -54,15 +62,10 @@ def read_answers(directory: Path, target: str, classes: int) -> Answers:
     if not path.is_file():
         raise DataError(f"a cell's {FILE} is not there, of which differences are resampled")
     try:
-        return _counted(_scored(pq.read_table(path)), _COUNTS[target], classes)
+        table = pq.read_table(path)
+        return _counted(table.filter(pa.array(rows(table))), _COUNTS[target], classes)
     except (OSError, pa.ArrowException, ValueError, IndexError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged: {type(error).__name__}: {' '.join(str(error).split())}") from None
-
-
-def _scored(table: pa.Table) -> pa.Table:
-    """Without the samples that show no modality: no score counts them among the others."""
-    shown = [table[name].to_numpy() for name in table.column_names if name.startswith("has_")]
-    return table.filter(pa.array(np.any(shown, axis=0))) if shown else table
 
 
 def _counted(table: pa.Table, count: Count, classes: int) -> Answers:

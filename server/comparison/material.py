@@ -18,6 +18,7 @@ from server.comparison.grids import Grid
 from server.comparison.layout import Layout, laid_out
 from server.comparison.published import Published, read_published
 from server.comparison.results import Result, read_results
+from server.comparison.shown import Shown, read_shown, rescored
 from server.kinds import Kind, expect
 from server.prepare import PACKAGES
 from server.report.formats import plural
@@ -36,6 +37,8 @@ class Material:
     results: Sequence[Result]
     layout: Layout
     reference: Path | None = None
+    shown: Shown | None = None
+    """Which test samples are scored; without it all of them."""
 
     @cached_property
     def published(self) -> Sequence[Published]:
@@ -48,11 +51,15 @@ class Material:
         Raises:
             UsageError: no complete cell has such a score; ``DataError`` where the published values cannot be used.
         """
-        found = judged(self.layout, self.results, self.published)
+        found = [self._told(grid) for grid in judged(self.layout, self.results, self.published)]
         if not found:
             known = ", ".join(sorted({name for result in self.results for name in result.scores}))
             raise UsageError(f"table.metrics: expected scores that complete cells have ({known}), found none of them")
         return found
+
+    def _told(self, grid: Grid) -> Grid:
+        told = f"Only of the test samples that show {self.shown}."
+        return replace(grid, remarks=(told, *grid.remarks)) if self.shown else grid
 
     def compared(self) -> list[Grid]:
         """The same with differences from the baseline, which cost time."""
@@ -64,8 +71,11 @@ class Material:
         return compared(self.layout, self.grids(), self.results)
 
 
-def gather(directory: Path, settings: Sequence[str] = (), only: Sequence[str] = ()) -> Material:
-    """The sweep in ``directory``; ``settings`` change its table section, ``only`` (``axis=level,level``) its cells.
+def gather(
+    directory: Path, settings: Sequence[str] = (), only: Sequence[str] = (), shown: str | None = None
+) -> Material:
+    """The sweep in ``directory``; ``settings`` change its table section, ``only`` (``axis=level,level``) its cells, and
+    ``shown`` (``1``, ``acc,gyro``) says which test samples are scored, by the modalities that they show.
 
     Raises:
         UsageError: it is something else, or the settings or the choice do not fit it; ``DataError`` where no cell is
@@ -78,7 +88,10 @@ def gather(directory: Path, settings: Sequence[str] = (), only: Sequence[str] = 
     kept = replace(record, cells=chosen(record.cells, record.axes, only)) if only else record
     results = _complete(kept, directory)
     layout = laid_out(asked, record.axes, _chosen_by(results))
-    return Material(directory, kept, results, layout, _reference(asked, settings, directory))
+    if shown is None:
+        return Material(directory, kept, results, layout, _reference(asked, settings, directory))
+    part = read_shown(shown)  # values that are published are of all test samples
+    return Material(directory, kept, rescored(results, part), layout, shown=part)
 
 
 def _complete(record: SweepRecord, directory: Path) -> list[Result]:

@@ -22,11 +22,20 @@ OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Show a par
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a key of the table section: rows=[axis], metrics=[uar], ...")
 ]
+ShownOption = Annotated[
+    str | None, typer.Option(help="Score the test samples that show these alone: acc,gyro, or so many: 1.")
+]
 
 
-def table(sweep: SweepArgument, settings: SetOption = None, only: OnlyOption = None, out: OutOption = None) -> None:
+def table(
+    sweep: SweepArgument,
+    settings: SetOption = None,
+    only: OnlyOption = None,
+    shown: ShownOption = None,
+    out: OutOption = None,
+) -> None:
     """Show the results of a sweep as Markdown: scores over seeds, differences from a baseline, costs."""
-    material = gather(sweep, settings or [], only or [])
+    material = gather(sweep, settings or [], only or [], shown)
     found = material.compared()
     told = remarks(material)
     text = markdown.render(sheets(found), told)
