@@ -22,7 +22,7 @@ from server.sweep.identity import written_root, written_sha256
 from server.sweep.record import CELLS, LOG, REFERENCE, SWEEP, State, ending, read_sweep, status_of
 from server.sweep.table import Table
 from server.sweep.today import device_here, made_otherwise
-from server.trackers.reporting import MEMORY
+from server.trackers.reporting import CELL, MEMORY
 
 LOCK_SECONDS = 1.0
 REPORT = "report.html"
@@ -107,6 +107,7 @@ class SweepDirectory:
             _forget_rounds(run)
             (run.path / MEMORY).unlink(missing_ok=True)  # a tracker that goes on would mix the rounds of two codes
         write_text(run.config, cell.config.to_yaml())
+        run.write_json(CELL, {"name": cell.slug, "labels": dict(cell.labels)})  # for trackers
         run.forget_result()
 
     def outdated(self, cell: Cell) -> str:

@@ -24,7 +24,7 @@ class TrackedRun:
     """A run as a tracker learns of it.
 
     ``config`` is the resolved config without ``tracking``, ``tags`` are what names the run beside it (code hash,
-    engine, seed, ...). ``last`` is the round of the checkpoint that the run goes on from, 0 at its beginning.
+    engine, seed, ...), ``labels`` the axes and levels of a cell of a sweep, none of a run by itself. ``last`` is the round of the checkpoint that the run goes on from, 0 at its beginning.
     ``memory`` is what the tracker's ``start`` returned when the run was begun; empty the first time.
     """
 
@@ -34,6 +34,7 @@ class TrackedRun:
     tags: Mapping[str, str] = field(default_factory=dict)
     last: int = 0
     memory: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class Tracker(ABC):

@@ -16,7 +16,7 @@ from server.trackers.base import TrackedRun, Tracker
 from server.trackers.choice import missing_of, trackers_of
 from server.trackers.numbers import numbers_of_round
 
-MEMORY = "tracking.json"
+MEMORY, CELL = "tracking.json", "cell.json"
 TAGS = ("engine", "seed", "device", "code_sha256", "partition_sha256", "mask_sha256")
 """What of the manifest names a run at a tracker."""
 
@@ -70,7 +70,9 @@ class Trackers:
         manifest = self._directory.read_json("manifest.json")
         tags = {key: str(manifest[key]) for key in TAGS if manifest.get(key) is not None}
         config = self._config.model_dump(mode="json", exclude={"tracking"})
-        return TrackedRun(self._directory.path, self._config.name, config, tags, last, memory)
+        cell = self._directory.read_json(CELL)  # lies in a cell of a sweep alone, wherever the cell is run
+        name, labels = cell.get("name", self._config.name), cell.get("labels", {})
+        return TrackedRun(self._directory.path, name, config, tags, last, memory, labels)
 
     def _past(self, last: int) -> Iterable[tuple[int, dict[str, float]]]:
         """The rounds that the files hold."""

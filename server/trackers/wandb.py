@@ -65,7 +65,7 @@ class Wandb(Tracker):
             resume="allow" if mode == "online" else None,
             name=run.name,
             dir=str(run.directory),
-            config={**run.config, "run": dict(run.tags)},
+            config={**run.config, "run": dict(run.tags), **({"cell": dict(run.labels)} if run.labels else {})},
             settings=wandb.Settings(**NOTHING_ELSE, **PATIENCE, silent=mode != "online"),
         )
         return known

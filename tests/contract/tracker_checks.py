@@ -35,7 +35,8 @@ def tracker_of(name: str) -> Tracker:
 def run_in(folder: Path, last: int = 0, memory: dict[str, Any] | None = None) -> TrackedRun:
     """A run that begins, or goes on after the round ``last``."""
     config = {"name": "toy", "rounds": 3, "recovery": {"name": "mask", "hidden": [8, 8]}, "data": {"root": None}}
-    return TrackedRun(folder, "toy", config, {"engine": "inprocess", "seed": "0"}, last, memory or {})
+    tags, labels = {"engine": "inprocess", "seed": "0"}, {"rate (of, all)": "30%", "seed": "0"}
+    return TrackedRun(folder, "toy", config, tags, last, memory or {}, labels)
 
 
 def check_tells_of_a_whole_run(name: str, folder: Path) -> None:

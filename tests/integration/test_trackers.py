@@ -14,11 +14,17 @@ from server import app
 from server.engines.inprocess import InProcess
 from server.prepare import as_it_lies, prepare, reopen
 from server.run_directory import RunDirectory
+from server.sweep.cell_run import run_cell
+from server.sweep.cells import matrix
+from server.sweep.definition import read_definition
+from server.sweep.directory import SweepDirectory
+from server.sweep.packed import pack, run_packed
 from server.trackers.base import TRACKER_PACKAGES, TRACKERS, TrackedRun, Tracker, TrackerParams
 from server.trackers.numbers import numbers_of_result, numbers_of_round
 from server.trackers.reporting import Trackers
 from tests.toys import runs, tracked
 from tests.toys.command import caller, refused
+from tests.toys.sweeps import write_sweep
 
 discover(TRACKER_PACKAGES)
 NONE = {"tensorboard": None}
@@ -168,6 +174,52 @@ def test_wandb_is_offline_and_has_config_scores_and_the_exit_code(tmp_path):
     assert "tracking" not in config
     summary = tracked.wandb_summary(directory)
     assert {**numbers_of_result(runs.result(directory)), "status": "completed"}.items() <= summary.items()
+
+
+# --- cells of a sweep -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told():
+    """What a tracker learns of each run."""
+    heard = []
+
+    @TRACKERS.register("zz_told")
+    class Told(Tracker):
+        def start(self, run):
+            heard.append(run)
+            return {"known": True}
+
+        metrics = finish = close = lambda *_: None
+
+    yield heard
+    TRACKERS.forget("zz_told")
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["here", "on another machine"])
+def test_the_cells_of_a_sweep_have_names_of_their_own_and_tell_their_levels(packed, tmp_path, told):
+    definition = read_definition(write_sweep(tmp_path, settings({**NONE, "zz_told": True})))
+    directory, cells = SweepDirectory(tmp_path / "out"), matrix(definition, tmp_path)[:2]
+    for cell in cells:
+        path = directory.begin(cell).path
+        assert run_packed(pack(path)) if packed else run_cell(path, path / "cell.log")
+    assert [(run.name, run.labels) for run in told] == [(cell.slug, cell.labels) for cell in cells]
+    assert len({run.name for run in told}) == 2
+
+
+@pytest.mark.parametrize("name", ["mlflow", "wandb"], indirect=True)
+def test_the_name_and_the_levels_of_a_cell_can_be_read_there(name, tmp_path):
+    tracker = TRACKERS.get(name)(TRACKERS.get(name).Params())
+    tracker.start(TrackedRun(tmp_path, "mask-30_", {"rounds": 3}, labels={"recovery": "mask", "rate (all)": "30%"}))
+    tracker.close()
+    if name == "mlflow":
+        run = tracked.mlflow_run(tmp_path)[1]
+        assert run.info.run_name == "mask-30_"
+        assert {"cell.recovery": "mask", "cell.rate _all_": "30%"}.items() <= run.data.tags.items()
+    if name == "wandb":
+        [run] = [record.run for record in tracked.wandb_records(tmp_path) if record.HasField("run")]
+        config = {item.key: yaml.safe_load(item.value_json) for item in run.config.update}
+        assert (run.display_name, config["cell"]) == ("mask-30_", {"recovery": "mask", "rate (all)": "30%"})
 
 
 # --- several at once --------------------------------------------------------------------------------------------------
