@@ -12,13 +12,23 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from fedrecon_core.disk import is_leftover, replace_text, sweep
 from fedrecon_core.errors import RunError, UsageError
 
 LOCK_SECONDS = 10.0
 """How long a resumed run waits for the process that worked on it before: one that was just killed may be going down."""
+
+
+class Words(NamedTuple):
+    """What lies in a folder, and how a person goes on with it."""
+
+    what: str
+    again: str
+
+
+RUN = Words("run", "resume")
 
 
 class RunDirectory:
@@ -82,42 +92,16 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-        """Hold the directory for this process alone: two that write one run would spoil it.
-
-        The lock ends with its process, however that ends. After ``seconds`` of waiting for another one: ``RunError``;
-        ``UsageError`` where the directory cannot be written, before anything was done.
-        """
-        path = self.path / "run.lock"
-        try:
-            file = path.open("a+", encoding="utf-8")
-        except OSError as error:
-            raise _unwritable(path, error) from None
-        with file:
-            try:
-                self._wait_for(file, seconds)
-                sweep(self.path)
-                file.truncate(0)
-                file.write(f"process {os.getpid()} on {socket.gethostname()}")
-                file.flush()
-            except OSError as error:
-                raise _unwritable(path, error) from None
+        """``held`` for a run."""
+        with held(self.path, RUN, seconds):
             yield
-
-    def _wait_for(self, file: IO[str], seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not _locked(file):
-            if time.monotonic() > deadline:
-                file.seek(0)
-                holder = file.read() or "another process"
-                raise RunError(f"the run in {self.path} is being worked on by {holder}; end that, then resume")
-            time.sleep(0.1)
 
     def forget_result(self) -> None:
         """Remove ``result.json``: what it says is about to be untrue. ``UsageError`` if it cannot be."""
         try:
             self.result.unlink(missing_ok=True)
         except OSError as error:
-            raise _unwritable(self.result, error) from None
+            raise _unwritable(self.result, error, RUN) from None
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Replace the file ``name``."""
@@ -159,6 +143,40 @@ class RunDirectory:
             write_text(path, "".join(_json(line) + "\n" for line in kept))
 
 
+@contextlib.contextmanager
+def held(folder: Path, words: Words, seconds: float) -> Iterator[None]:
+    """Hold ``folder`` for this process alone: two that write in one would spoil it.
+
+    The lock ends with its process, however that ends. After ``seconds`` of waiting for another one: ``RunError``;
+    ``UsageError`` where the folder cannot be written, before anything was done.
+    """
+    path = folder / "run.lock"
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(path, error, words) from None
+    with file:
+        try:
+            _wait_for(file, f"the {words.what} in {folder}", words.again, seconds)
+            sweep(folder)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        except OSError as error:
+            raise _unwritable(path, error, words) from None
+        yield
+
+
+def _wait_for(file: IO[str], what: str, again: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not _locked(file):
+        if time.monotonic() > deadline:
+            file.seek(0)
+            holder = file.read() or "another process"
+            raise RunError(f"{what} is being worked on by {holder}; end that, then {again}")
+        time.sleep(0.1)
+
+
 def _locked(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,8 +185,8 @@ def _locked(file: IO[str]) -> bool:
     return True
 
 
-def _unwritable(path: Path, error: OSError) -> UsageError:
-    told = "make room or mend the rights of the run directory, then resume"
+def _unwritable(path: Path, error: OSError, words: Words) -> UsageError:
+    told = f"make room or mend the rights of the {words.what} directory, then {words.again}"
     return UsageError(f"cannot write {path}: {error.strerror}; {told}")
 
 

@@ -13,7 +13,7 @@ import yaml
 from fedrecon_core.config import RunConfig
 from fedrecon_core.disk import replace_file
 from fedrecon_core.errors import DataError, FedReconError, RunError, UsageError, one_line, words_of
-from server.run_directory import RunDirectory, write_text
+from server.run_directory import RunDirectory, Words, held, write_text
 from server.sweep.axes import Axis, without_place
 from server.sweep.cells import SHOWN_DIGITS, Cell
 from server.sweep.definition import Definition
@@ -26,6 +26,7 @@ from server.trackers.reporting import CELL, MEMORY
 
 LOCK_SECONDS = 1.0
 REPORT = "report.html"
+WORDS = Words("sweep", "give the same command again")
 
 
 class SweepDirectory:
@@ -48,13 +49,13 @@ class SweepDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the sweep for this process alone (``RunDirectory.lock``); makes its folder, and ends what an
+        """Hold the sweep for this process alone (``held``); makes its folder, and ends what an
         interruption left of runs that were coming back from another machine."""
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--out {self.path} cannot be written: {error.strerror}") from None
-        with RunDirectory(self.path).lock(LOCK_SECONDS):
+        with held(self.path, WORDS, LOCK_SECONDS):
             finish_exchanges(self.cells)
             yield
 

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fedrecon_core.errors import one_line
 from server import checkpoint
 from server.sweep.cells import Cell
 from server.sweep.times import Times
@@ -103,7 +104,7 @@ class Board:
 
     def say(self, text: str) -> None:
         """One line."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self.console.print(one_line(text), highlight=False, soft_wrap=True, markup=False)
 
 
 class LiveBoard(Board):

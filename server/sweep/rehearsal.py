@@ -19,7 +19,7 @@ from server.sweep.cells import SHOWN_DIGITS, Cell
 from server.sweep.progress import clock
 from server.sweep.record import State
 from server.sweep.times import Times
-from server.sweep.workers import Workers
+from server.sweep.workers import Ended, Workers
 
 TRIED_ROUNDS = 3
 """The first is not like the others: files are opened and memory is claimed in it."""
@@ -53,14 +53,24 @@ def try_first(cell: Cell, workers: Workers) -> float:
         tried = cell.config.model_copy(update={"rounds": rounds, "tracking": dict.fromkeys(cell.config.tracking)})
         write_text(path / "config.yaml", tried.to_yaml())  # trackers would tell others of a run that is none
         began = time.monotonic()
-        workers.start(path)
-        while not (ended := workers.ended(1.0)):
-            pass
+        ended = _ended(path, workers)
         seconds = time.monotonic() - began
         if ended[0].reason:
             raise RunError(f"no time can be estimated: the first rounds of {cell.title} failed: {ended[0].reason}")
         usual = _round_seconds(path / "metrics.jsonl")
     return max(seconds - rounds * usual, 0.0) + cell.config.rounds * usual
+
+
+def _ended(path: Path, workers: Workers) -> list[Ended]:
+    """Run ``path``; whatever interrupts this ends the run as well, before its folder is taken away under it."""
+    try:
+        workers.start(path)
+        while not (ended := workers.ended(1.0)):
+            pass
+    except BaseException:
+        workers.close()
+        raise
+    return ended
 
 
 def _round_seconds(metrics: Path) -> float:

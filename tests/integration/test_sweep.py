@@ -24,8 +24,8 @@ PROGRAM = Path(sys.executable).parent / "fedrecon"
 LONG = {**BASE, "rounds": 6}
 
 
-def start(folder: Path, *arguments: object, token: str = "") -> subprocess.Popen[str]:
-    environment = {**os.environ, **(processes.environment(token) if token else {})}
+def start(folder: Path, *arguments: object, token: str = "", **variables: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, **(processes.environment(token) if token else {}), **variables}
     command = [PROGRAM, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=folder, env=environment, text=True, start_new_session=True, **pipes)
@@ -216,6 +216,20 @@ def test_a_dry_run_writes_nothing_and_estimates_from_the_first_cell(tmp_path):
     assert "4 cells left, about 0:0" in out
     assert "estimated from 2 rounds of recovery=mask, seed=0, run just now" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base.yaml", "sweep.yaml"]
+
+
+def test_an_interrupt_of_a_dry_run_leaves_nothing(tmp_path):
+    write_sweep(tmp_path, {**BASE, "local": {"task": {"epochs": 10_000}}})
+    (tmp_path / "temporary").mkdir()
+    token = uuid.uuid4().hex
+    process = start(tmp_path, "sweep", "sweep.yaml", "--dry-run", token=token, TMPDIR=str(tmp_path / "temporary"))
+    wait_for(lambda: any(tmp_path.glob("temporary/fedrecon-*/manifest.json")), process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "fedrecon: interrupted; nothing was written\n")
+    assert processes.wait_until_gone(token, 10.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.yaml", "sweep.yaml", "temporary"]
+    assert not list(tmp_path.glob("temporary/fedrecon-*"))
 
 
 def test_a_changed_sweep_names_what_is_left_over_and_other_code(whole, tmp_path):

@@ -18,7 +18,7 @@ from server.sweep.command import Plan, _cores, _notes
 from server.sweep.definition import read_definition
 from server.sweep.directory import SweepDirectory
 from server.sweep.origins import origins
-from server.sweep.progress import Board, LiveBoard, Tally, board_for
+from server.sweep.progress import Board, LiveBoard, Running, Tally, board_for
 from server.sweep.record import State, read_sweep
 from server.sweep.rehearsal import cell_table, estimate, try_first
 from server.sweep.schedule import Schedule, learn_from_disk
@@ -266,7 +266,20 @@ def test_published_values_are_copied_byte_for_byte(tmp_path):
 
 def test_two_commands_cannot_work_on_one_sweep(sweep):
     _, _, directory = sweep
-    with directory.lock(), pytest.raises(RunError, match="is being worked on by process"), directory.lock():
+    words = (
+        rf"^the sweep in {directory.path} is being worked on by process \d+ on .*; end that, then give the same command"
+    )
+    with directory.lock(), pytest.raises(RunError, match=words), directory.lock():
+        pass
+
+
+def test_a_sweep_that_cannot_be_written_is_one_clear_line(sweep):
+    _, _, directory = sweep
+    (directory.path / "run.lock").mkdir(parents=True)
+    words = (
+        r"cannot write .*/run\.lock: Is a directory; make room or mend the rights of the sweep directory, then give the"
+    )
+    with pytest.raises(UsageError, match=words), directory.lock():
         pass
 
 
@@ -529,6 +542,14 @@ def test_a_terminal_gets_a_live_table_and_a_pipe_gets_lines(sweep, capsys):
     assert any(line.startswith("failed   recovery=zero, seed=1: it broke  0:00:00") for line in lines)
 
 
+def test_what_a_reason_quotes_takes_one_line_and_no_terminal_obeys_it(sweep, capsys):
+    _, (cell, *_), directory = sweep
+    board = board_for(Console(), Tally(1), Times())
+    board.ended(Running(cell, directory.path, 0.0, 0), "it broke:\nfolder \x1b[31mred", 1.0)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("failed   recovery=mask, seed=0: it broke: folder ?[31mred  0:00:01")
+
+
 def test_the_live_table_shows_round_and_time_of_what_runs(sweep):
     _, cells, directory = sweep
     console = Console(force_terminal=True, record=True, width=120, file=io.StringIO())
@@ -567,3 +588,24 @@ def test_the_rounds_that_a_dry_run_tries_are_told_to_no_tracker(tmp_path):
 
     assert try_first(cell, Here(1, {})) > 0
     assert "metrics.jsonl" in left and not {"tensorboard", "tracking.json"} & set(left)
+
+
+def test_an_interrupt_of_a_dry_run_ends_the_cell_before_its_folder_goes(sweep):
+    _, (cell, *_), _ = sweep
+
+    class Interrupted(Clockwork):
+        left = None
+
+        def start(self, path):
+            self.running[path] = 1.0
+
+        def ended(self, seconds):
+            raise KeyboardInterrupt
+
+        def close(self):
+            self.left = self.left or [path.is_dir() for path in self.running]
+
+    workers = Interrupted(1, {})
+    with pytest.raises(KeyboardInterrupt):
+        try_first(cell, workers)
+    assert workers.left == [True]
