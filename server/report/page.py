@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from server.report.files import write_whole
 from server.report.markup import Child, Markup, paragraph, tag
 from server.report.script import SCRIPT, source_hash
 from server.report.style import CSS
@@ -45,11 +45,9 @@ def document(told: Told, name: str, top: Sequence[Child], sections: Sequence[Sec
 
 
 def write_page(directory: Path, text: str) -> Path:
-    """Write ``report.html`` into ``directory``, whole or not at all, and return its path."""
+    """Write ``report.html`` into ``directory`` (``write_whole``), and return its path."""
     path = directory / REPORT
-    part = path.with_suffix(".html.part")
-    part.write_bytes(text.encode("utf-8", errors="replace"))
-    os.replace(part, path)  # noqa: PTH105
+    write_whole(path, lambda part: part.write_bytes(text.encode("utf-8", errors="replace")))
     return path
 
 

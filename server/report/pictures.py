@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.errors import DataError
+from server.report.files import write_whole
 
 TILE = 84  # pixels that a tile takes at least: small images are enlarged by whole factors, pixel by pixel
 GAP = 6
@@ -25,7 +26,8 @@ def save_grid(path: Path, columns: list[str], rows: list[str], images: NDArray[A
     modality) is drawn as an empty grey one.
 
     Raises:
-        DataError: the titles do not fit the images, or the images have another shape.
+        DataError: the titles do not fit the images, or the images have another shape; ``RunError`` where the file
+            cannot be written.
     """
     expected = (len(rows), len(columns))
     if images.ndim != 5 or images.shape[:2] != expected or images.shape[2] not in (1, 3) or 0 in images.shape:
@@ -77,4 +79,4 @@ def _draw(
         axes.text(x, -8, name, ha="center", va="bottom", **style)
     for y, name in rows:
         axes.text(-8, y, name, ha="right", va="center", **style)
-    figure.savefig(path, format="png", metadata={"Software": None})
+    write_whole(path, lambda part: figure.savefig(part, format="png", metadata={"Software": None}))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 
@@ -10,17 +11,20 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from fedrecon_core.errors import FedReconError
+from fedrecon_core.errors import FedReconError, RunError
 from server.report.charts import nice_ticks, round_ticks
 from server.report.formats import listing, percent, seconds, size
 from server.report.html import SECTIONS, write_report
+from server.report.page import write_page
 from server.report.pictures import save_grid
 from server.report.reader import FILES, number, read_run
 from server.report.summary import participation, points, traffic
 from server.report.tables import final_table
 from server.run_directory import RunDirectory
+from tests.toys.command import caller
 from tests.toys.pages import Page
 from tests.toys.reported_run import FAILED, SITES, site_line, write_run
+from tests.toys.small_disk import files_end_at
 
 
 def report(directory: Path) -> Page:
@@ -299,3 +303,42 @@ def test_numbers_are_written_as_people_read_them() -> None:
     ]
     assert listing(["a", "b", "c"]) == "a, b and c" and listing(list("abcdefgh")) == "a, b, c, d, e and 3 more"
     assert [number(True), number("3"), number(math.inf), number(10**400), number(2)] == [None, None, None, None, 2.0]
+
+
+# --- written whole ----------------------------------------------------------------------------------------------------
+
+
+def names_in(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def test_reports_that_are_written_at_once_do_not_hinder_each_other(tmp_path: Path) -> None:
+    texts = [letter * 200_000 for letter in "ab"]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda text: write_page(tmp_path, text), texts * 20))
+    assert (tmp_path / "report.html").read_text() in texts
+    assert names_in(tmp_path) == {"report.html"}
+
+
+def test_a_report_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = names_in(write_run(tmp_path)) | {"report.html"}
+    (tmp_path / "report.html").mkdir()
+    code, out, err = caller(monkeypatch, capsys)("report", tmp_path)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert f"fedrecon: cannot write {tmp_path / 'report.html'}: Is a directory; make room, or mend the rights" in err
+    assert names_in(tmp_path) == before
+
+
+def test_a_full_disk_leaves_the_old_report_and_the_old_picture(tmp_path: Path) -> None:
+    images, paths = np.zeros((1, 1, 3, 8, 8)), [tmp_path / "report.html", tmp_path / "grid.png"]
+    write_page(tmp_path, "before")
+    save_grid(paths[1], ["one"], ["a"], images)
+    before = [path.read_bytes() for path in paths]
+    with files_end_at(100), pytest.raises(RunError, match=r"cannot write .*report\.html: File too large; make room"):
+        write_page(tmp_path, "after" * 100)
+    with files_end_at(100), pytest.raises(RunError, match=r"cannot write .*grid\.png: File too large; make room"):
+        save_grid(paths[1], ["one"], ["a"], images + 1)
+    assert [path.read_bytes() for path in paths] == before
+    assert names_in(tmp_path) == {"report.html", "grid.png"}

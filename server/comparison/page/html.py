@@ -13,7 +13,7 @@ def write_sweep_report(directory: Path) -> Path:
     """Write ``report.html`` into the directory of a sweep, whole or not at all, and return its path.
 
     Raises:
-        DataError: ``directory`` is no directory of a sweep.
+        DataError: ``directory`` is no directory of a sweep; ``RunError`` where the page cannot be written.
     """
     return write_page(directory, render(read_view(directory)))
 
