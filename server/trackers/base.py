@@ -24,8 +24,9 @@ class TrackedRun:
     """A run as a tracker learns of it.
 
     ``config`` is the resolved config without ``tracking``, ``tags`` are what names the run beside it (code hash,
-    engine, seed, ...), ``labels`` the axes and levels of a cell of a sweep, none of a run by itself. ``last`` is the round of the checkpoint that the run goes on from, 0 at its beginning.
-    ``memory`` is what the tracker's ``start`` returned when the run was begun; empty the first time.
+    engine, seed, ...), ``labels`` the axes and levels of a cell of a sweep, none of a run by itself. ``last`` is the
+    round of the checkpoint that the run goes on from, 0 at its beginning. ``memory`` is what the tracker's ``start``
+    returned when the run was begun; empty the first time.
     """
 
     directory: Path
