@@ -26,6 +26,7 @@ from server.sweep.times import Times
 from server.sweep.workers import Ended, Workers
 from strategies.code_hash import code_hash
 from tests.toys.federation import toy_settings
+from tests.toys.small_disk import files_end_at
 from tests.toys.sweeps import write_sweep
 
 TABLE = {"rows": ["recovery"], "metrics": ["uar"]}
@@ -229,9 +230,10 @@ def test_a_complete_cell_without_a_report_gets_one(sweep):
     assert report.read_text() == "mine"
     bare = directory.run_of(other)
     end(bare)
-    (bare.path / "report.html.part").mkdir()  # it cannot be written
-    directory.tidy(other)
-    assert "(report.html could not be made: IsADirectoryError" in directory.log(other).read_text()
+    with files_end_at(2000):
+        directory.tidy(other)
+    told = f"(report.html could not be made: cannot write {bare.path / 'report.html'}: File too large"
+    assert told in directory.log(other).read_text()
 
 
 def test_what_is_recorded_does_not_say_where_the_data_lie(tmp_path):
