@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from server.report.order import sort_key
 
+SHOWN_AT_ONCE = 300
+"""Characters of a text such as an error that are shown without being asked for."""
 VOID = frozenset({"br", "img", "link", "meta"})
 
 
@@ -16,6 +18,7 @@ class Markup(str):
     __slots__ = ()
 
 
+NOTHING = Markup("")
 Child = str | int | float | None
 Attribute = str | int | float | bool | None
 
@@ -106,6 +109,12 @@ def paragraph(*children: Child, class_: str | None = None) -> Markup:
 def unfold(summary: str, *children: Child) -> Markup:
     """Content that is folded away until asked for."""
     return tag("details", tag("summary", summary), *children)
+
+
+def abridged(summary: str, text: str) -> tuple[str, Markup | None]:
+    """The beginning of a text and, if that is not all of it, the whole, folded away."""
+    brief = text.partition("\n")[0][:SHOWN_AT_ONCE]
+    return brief, unfold_text(summary, text) if brief != text else None
 
 
 def unfold_text(summary: str, text: str) -> Markup:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from server.report.formats import DASH, bounded, count, decimal, listing, percent, plural, seconds, size
-from server.report.markup import Markup, joined, paragraph, tag, unfold_text
+from server.report.markup import Markup, abridged, joined, paragraph, tag
+from server.report.page import tile
 from server.report.reader import RunRecord, entries, mapping, number
 from server.report.summary import (
     Direction,
@@ -23,7 +24,6 @@ from server.report.summary import (
     traffic,
 )
 
-ERROR_SHOWN = 300  # characters of an error that are shown at once; the rest is folded away
 MEANINGS = {
     "uar": "mean recall of the classes",
     "macro_auroc": "mean area under the ROC curve; chance is 50%",
@@ -71,18 +71,18 @@ def tiles(record: RunRecord) -> Markup:
     test = final_scores(record)
     titles = scores(record)
     shown = [
-        _tile(f"Test {titles[field]}", _score(test, field), _meaning(record, field))
+        tile(f"Test {titles[field]}", _score(test, field), _meaning(record, field))
         for field in MEANINGS
         if field in titles
     ]
-    shown.append(_tile("Test loss", decimal(number(test.get("loss"))), _samples(record, number(test.get("n")))))
+    shown.append(tile("Test loss", decimal(number(test.get("loss"))), _samples(record, number(test.get("n")))))
     done, planned = rounds_done(record), number(record.setting("rounds"))
     best = best_round(record)
     hint = f"gave the model, of {plural(done, 'round')}" if best is not None else "none was chosen"
     hint += f" ({count(planned)} planned)" if planned not in (None, done) else ""
-    shown.append(_tile("Best round", count(best), hint))
+    shown.append(tile("Best round", count(best), hint))
     shown += [_saving(record, "down", "Download saved"), _saving(record, "up", "Upload saved")]
-    shown.append(_tile("Time", seconds(number(record.result.get("wall_seconds"))), _training(record)))
+    shown.append(tile("Time", seconds(number(record.result.get("wall_seconds"))), _training(record)))
     return tag("dl", *shown, class_="tiles")
 
 
@@ -122,12 +122,7 @@ def _saving(record: RunRecord, direction: Direction, name: str) -> Markup:
     hint = f"{size(found.sent)} sent"
     if found.everything is not None:
         hint += f"; everything would be {size(found.everything)}"
-    return _tile(name, percent(found.saving), hint if found.sent is not None else "")
-
-
-def _tile(name: str, figure: str, hint: str) -> Markup:
-    below = tag("dd", hint, class_="hint") if hint else None
-    return tag("div", tag("dt", name), tag("dd", figure, class_="figure"), below)
+    return tile(name, percent(found.saving), hint if found.sent is not None else "")
 
 
 def notices(record: RunRecord) -> Markup:
@@ -143,9 +138,7 @@ def notices(record: RunRecord) -> Markup:
 
 
 def _failure(record: RunRecord) -> Markup:
-    told = error(record) or "it did not say why"
-    brief = told.splitlines()[0][:ERROR_SHOWN]
-    rest = unfold_text("Whole error", told) if brief != told else None
+    brief, rest = abridged("Whole error", error(record) or "it did not say why")
     opening = tag("b", f"The run failed after {plural(rounds_done(record), 'round')}: ")
     return tag(
         "div", paragraph(opening, brief), rest, class_="notice bad", role="note", aria_label="Why the run failed"

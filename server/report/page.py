@@ -51,6 +51,12 @@ def write_page(directory: Path, text: str) -> Path:
     return path
 
 
+def tile(name: str, figure: str, hint: str) -> Markup:
+    """One of the numbers at the top of a page, in a ``dl`` of the class ``tiles``."""
+    below = tag("dd", hint, class_="hint") if hint else None
+    return tag("div", tag("dt", name), tag("dd", figure, class_="figure"), below)
+
+
 def _navigation(sections: Sequence[Section[Told]]) -> Markup:
     links = (tag("li", tag("a", section.title, href=f"#{section.anchor}")) for section in sections)
     return tag("nav", tag("ul", *links), aria_label="Sections")

@@ -15,7 +15,7 @@ from server.report.files import write_whole
 TILE = 84  # pixels that a tile takes at least: small images are enlarged by whole factors, pixel by pixel
 GAP = 6
 PAPER = 1.0
-NOTHING = 0.9  # shade of a tile that could not be reconstructed
+EMPTY = 0.9  # shade of a tile that could not be reconstructed
 DPI = 100
 
 
@@ -54,7 +54,7 @@ def _mosaic(images: NDArray[Any]) -> tuple[NDArray[np.float32], list[float], lis
 def _tile(image: NDArray[Any], factor: int) -> NDArray[np.float32]:
     """Image [1 or 3, H, W] as [H * factor, W * factor, 3] by repeating its pixels."""
     if not np.isfinite(image).all():
-        image = np.full_like(image, NOTHING, dtype=np.float32)
+        image = np.full_like(image, EMPTY, dtype=np.float32)
     large = np.clip(image, 0, 1).transpose(1, 2, 0).repeat(factor, axis=0).repeat(factor, axis=1)
     return np.broadcast_to(large, (*large.shape[:2], 3)).astype(np.float32)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from server.report.charts import Mark, Series, bar, line_chart, strip
 from server.report.formats import DASH, count, decimal, percent, plural, seconds, size
-from server.report.markup import Markup, joined, left, paragraph, table, tag, unfold
+from server.report.markup import NOTHING, Markup, joined, left, paragraph, table, tag, unfold
 from server.report.reader import RunRecord, mapping, number
 from server.report.rows import lines_by_site, shown_names, unshown
 from server.report.summary import (
@@ -26,9 +26,6 @@ from server.report.summary import (
     traffic,
     traffic_of,
 )
-
-NOTHING = Markup("")
-
 
 LIKELIHOODS = (
     "The losses of generators and mappings are negative log-likelihoods in nats, so they may fall below zero. The"

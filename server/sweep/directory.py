@@ -13,6 +13,7 @@ import yaml
 from fedrecon_core.config import RunConfig
 from fedrecon_core.disk import replace_file
 from fedrecon_core.errors import DataError, FedReconError, RunError, UsageError, one_line, words_of
+from server.report.page import REPORT
 from server.run_directory import RunDirectory, Words, held, write_text
 from server.sweep.axes import Axis, without_place
 from server.sweep.cells import SHOWN_DIGITS, Cell
@@ -25,7 +26,6 @@ from server.sweep.today import device_here, made_otherwise
 from server.trackers.reporting import CELL, MEMORY
 
 LOCK_SECONDS = 1.0
-REPORT = "report.html"
 WORDS = Words("sweep", "give the same command again")
 
 

@@ -14,12 +14,10 @@ from server.comparison.page.view import View
 from server.comparison.sheets import metric_title, score
 from server.report.charts import Across, Series, line_chart
 from server.report.formats import count, decimal, percent, plural
-from server.report.markup import Markup, joined, paragraph, table, tag, unfold
+from server.report.markup import NOTHING, Markup, joined, paragraph, table, tag, unfold
 from server.report.reader import read_metrics
 from server.report.summary import Points, points
 from server.sweep.table import LOSS
-
-NOTHING = Markup("")
 
 
 def by_level(view: View) -> Markup:

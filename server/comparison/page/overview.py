@@ -8,6 +8,7 @@ from server.comparison.page.view import View
 from server.comparison.results import Result, total
 from server.report.formats import count, listing, plural, seconds, size
 from server.report.markup import Markup, joined, paragraph, tag
+from server.report.page import tile
 from server.report.reader import number
 from server.sweep.axes import SEED
 from server.sweep.record import State, ending
@@ -48,21 +49,17 @@ def _story(view: View) -> Iterator[str | Markup]:
 def tiles(view: View) -> Markup:
     """How many cells stand how, and what those that are complete cost together."""
     every = len(view.record.cells)
-    shown = [_tile(state.capitalize(), count(len(view.having(state))), _MEANINGS[state]) for state in State]
-    shown[0] = _tile("Complete", f"{len(view.having(State.COMPLETE))} of {every}", _MEANINGS[State.COMPLETE])
+    shown = [tile(state.capitalize(), count(len(view.having(state))), _MEANINGS[state]) for state in State]
+    shown[0] = tile("Complete", f"{len(view.having(State.COMPLETE))} of {every}", _MEANINGS[State.COMPLETE])
     told = "of the complete cells, one after the other"
-    shown.append(_tile("Whole time", seconds(total([_wall(result) for result in view.results])), told))
+    shown.append(tile("Whole time", seconds(total([_wall(result) for result in view.results])), told))
     sent = total([result.bytes for result in view.results])
-    shown.append(_tile("Tensor bytes", size(sent), "both ways, of all complete cells"))
+    shown.append(tile("Tensor bytes", size(sent), "both ways, of all complete cells"))
     return tag("dl", *shown, class_="tiles")
 
 
 def _wall(result: Result) -> float | None:
     return number(ending(result.directory).get("wall_seconds"))
-
-
-def _tile(name: str, figure: str, hint: str) -> Markup:
-    return tag("div", tag("dt", name), tag("dd", figure, class_="figure"), tag("dd", hint, class_="hint"))
 
 
 def notices(view: View) -> Markup:

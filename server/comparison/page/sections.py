@@ -14,15 +14,13 @@ from server.comparison.spent import spent
 from server.report.again import command
 from server.report.charts import bar
 from server.report.formats import DASH, percent, plural, size
-from server.report.markup import Child, Markup, joined, left, paragraph, table, tag, unfold_text
+from server.report.markup import NOTHING, Child, Markup, abridged, joined, left, paragraph, table, tag, unfold_text
 from server.report.order import sort_key
 from server.report.page import REPORT
 from server.sweep.record import CELLS, LOG, SWEEP, CellRecord, State, ending
 from server.sweep.table import LOSS
 
-ERROR_SHOWN = 300  # characters of an error that are shown at once; the rest is folded away
 _MARKS = {1: "b", 2: "u"}
-NOTHING = Markup("")
 
 
 def scores(view: View) -> Markup:
@@ -107,12 +105,8 @@ def failures(view: View) -> Markup:
     return joined([about, table("Failed cells", ["Cell", left("Reason"), left("Log")], rows, "reasons")])
 
 
-def _reason(cell: CellRecord) -> Iterator[Markup | str]:
-    told = str(ending(cell.directory).get("error") or "it did not say why")
-    brief = told.splitlines()[0][:ERROR_SHOWN]
-    yield brief
-    if brief != told:
-        yield unfold_text("Whole error", told)
+def _reason(cell: CellRecord) -> tuple[str, Markup | None]:
+    return abridged("Whole error", str(ending(cell.directory).get("error") or "it did not say why"))
 
 
 def _log(view: View, cell: CellRecord) -> Markup:

@@ -39,7 +39,10 @@ class View:
     @property
     def sections(self) -> list[Grid]:
         """One grid of each section: what does not depend on the metric is the same in all of them."""
-        return list({tuple(grid.section.items()): grid for grid in reversed(self.grids)}.values())[::-1]
+        first: dict[tuple[tuple[str, str], ...], Grid] = {}
+        for grid in self.grids:
+            first.setdefault(tuple(grid.section.items()), grid)
+        return list(first.values())
 
 
 def read_view(directory: Path) -> View:
@@ -48,16 +51,18 @@ def read_view(directory: Path) -> View:
     Raises:
         DataError: it is no directory of a sweep, or its ``sweep.yaml`` is damaged.
     """
-    record = read_sweep(directory)
-    text = (directory / SWEEP).read_text(encoding="utf-8", errors="replace")
-    if all(cell.status is not State.COMPLETE for cell in record.cells):
-        return View(directory, record, text, ())
     try:
         material = gather(directory)
-        told = (*mixed(material.results), *unknown(material))
-        return View(directory, record, text, material.results, material.layout, material.compared(), told=told)
+        found, told = material.compared(), (*mixed(material.results), *unknown(material))
     except FedReconError as error:
-        return View(directory, record, text, read_results(record), fault=str(error))
+        record = read_sweep(directory)
+        results = read_results(record)  # where none is complete, that is no fault
+        return View(directory, record, _text(directory), results, fault=str(error) if results else "")
+    return View(directory, material.record, _text(directory), material.results, material.layout, found, told=told)
+
+
+def _text(directory: Path) -> str:
+    return (directory / SWEEP).read_text(encoding="utf-8", errors="replace")
 
 
 def entries_of(grid: Grid) -> Iterator[tuple[Labels, Entry]]:
