@@ -27,6 +27,7 @@ from server.sweep.record import State
 from server.sweep.rehearsal import cell_table, estimate, tried_rounds
 from server.sweep.schedule import Failure, Schedule, learn_from_disk
 from server.sweep.sources import check_sources
+from server.sweep.today import device_here, device_on_ray
 from server.sweep.workers import Workers
 
 PIPED_WIDTH = 200
@@ -89,7 +90,7 @@ def sweep(  # noqa: PLR0913 - a parameter per option of the command
     where = out or Path("runs") / definition.name
     expect(where, Kind.SWEEP)
     refuse_place(where)
-    directory = SweepDirectory(where, definition.keep_checkpoints)
+    directory = SweepDirectory(where, definition.keep_checkpoints, device_on_ray if ray_address else device_here)
 
     def plan() -> Plan:
         states = [(cell, directory.state(cell)) for cell in asked]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,27 @@ from ray.exceptions import RayError, RayTaskError
 
 from fedrecon_core.errors import UsageError, one_line, words_of
 from server.engines.ray import require_cluster
+from server.prepare import resolve_config
 from server.sweep.exchange import exchange
 from server.sweep.packed import pack, run_packed, unpack
+from server.sweep.today import device_on_ray
 from server.sweep.workers import Ended, Workers
+
+GRAIN = 10_000
+"""Ray counts a resource in so many parts, and rounds: the shares of a GPU must not add up to more than 1."""
+
+
+def gpu_share(gpus: float, workers: int | None) -> float:
+    """What a run on CUDA asks for of the cluster's ``gpus``: a whole one, or so much of one that ``workers`` runs find
+    room at a time. Memory is not shared out: how many runs fit on a GPU, the person knows who chose ``workers``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if gpus < 1:
+        raise UsageError("device: 'cuda' needs a GPU, and the Ray cluster has none; set device: cpu or auto")
+    runs = max(math.ceil((workers or 1) / int(gpus)), 1)
+    return math.floor(GRAIN / runs) / GRAIN
 
 
 class OnRay(Workers):
@@ -41,8 +60,12 @@ class OnRay(Workers):
         return self._workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
     def start(self, path: Path) -> None:
-        """Send the run directory; see ``Workers.start``."""
-        self._running[self._task.remote(pack(path, ("run.lock",)))] = path
+        """Send the run directory; see ``Workers.start``. ``UsageError`` for a run on CUDA where no node has a GPU: Ray
+        would wait for one."""
+        task = self._task
+        if device_on_ray(resolve_config(path / "config.yaml")) == "cuda":
+            task = task.options(num_gpus=gpu_share(ray.cluster_resources().get("GPU", 0), self._workers))
+        self._running[task.remote(pack(path, ("run.lock",)))] = path
 
     def ended(self, seconds: float) -> list[Ended]:
         """See ``Workers.ended``."""

@@ -20,6 +20,11 @@ def device_here(config: RunConfig) -> str | None:
         return None
 
 
+def device_on_ray(config: RunConfig) -> str:
+    """The device of a run that is a task of a Ray cluster, which shows it a GPU only if it asks for one (``OnRay``)."""
+    return "cuda" if config.device == "cuda" else "cpu"
+
+
 def made_otherwise(manifest: Mapping[str, Any], device: str | None) -> Iterator[str]:
     """In words, what rounds with this ``manifest`` were made with and those of today, on ``device``, would not be. The
     code must be known to be today's; of device and PyTorch, what the manifest does not say is no difference."""

@@ -1,17 +1,23 @@
 """A sweep on a Ray cluster of two nodes on this machine: the same bytes, and the cluster stays."""
 
 import json
+import os
 import subprocess
 import sys
 import uuid
 from pathlib import Path
 
 import pytest
+import ray
+import torch
+import yaml
 
 from server.engines import processes
+from server.sweep.on_ray import OnRay
+from server.sweep.packed import pack, unpack
 from server.sweep.record import read_sweep
 from tests.toys.ray_cluster import two_nodes
-from tests.toys.sweeps import write_sweep
+from tests.toys.sweeps import BASE, write_sweep
 
 pytestmark = pytest.mark.simulation
 
@@ -20,10 +26,11 @@ AXES = {"rate": {"some": {}, "odd": {"local.task.lr": 1e30}}, "seed": [0, 1]}
 
 
 @pytest.fixture
-def cluster():
-    """The address of a Ray cluster of two nodes; nothing of it may be left."""
+def cluster(request):
+    """The address of a Ray cluster of two nodes, started with the flags that the test gives; nothing of it may be
+    left."""
     home = Path("/tmp") / f"sw{uuid.uuid4().hex[:6]}"
-    with two_nodes(home, lambda: processes.marked(home.name)) as address:
+    with two_nodes(home, lambda: processes.marked(home.name), *getattr(request, "param", ())) as address:
         yield address
 
 
@@ -61,6 +68,37 @@ def test_cells_are_tasks_of_a_cluster_and_come_back_as_they_are_made_here(cluste
     )  # the cluster is there, and all is done
     assert code == 0
     assert "2 cells, 2 complete" in out
+    if not torch.cuda.is_available():  # and none is shown to a node that starts
+        one = ("--only", "rate=some", "--only", "seed=0")
+        code, out, _ = sweep(tmp_path, "--ray-address", cluster, *one, "--set", "device=cuda", "--out", "gpu")
+        assert code == 1, out
+        assert "failed: rate=some, seed=0: device: 'cuda' needs a GPU, and the Ray cluster has none" in out
+
+
+@pytest.mark.parametrize("cluster", [("--num-gpus=1",)], indirect=True)
+def test_only_a_cell_on_cuda_is_shown_a_gpu(cluster, tmp_path):
+    """Ray believes what it is told of GPUs; what it would show to PyTorch is in the task's environment."""
+
+    def told(data):
+        path = tmp_path / "node" / uuid.uuid4().hex
+        unpack(data, path)
+        (path / "result.json").write_text(json.dumps({"error": f"sees '{os.environ.get('CUDA_VISIBLE_DEVICES')}'"}))
+        return pack(path)
+
+    workers = OnRay(cluster, 4)
+    workers._task = ray.remote(num_cpus=1, max_calls=1)(told)
+    try:
+        for device in ("cuda", "auto", "cpu"):
+            path = tmp_path / "cells" / device
+            path.mkdir(parents=True)
+            (path / "config.yaml").write_text(yaml.safe_dump({**BASE, "device": device}))
+            workers.start(path)
+        seen = {}
+        while len(seen) < 3:
+            seen.update({ended.path.name: ended.reason for ended in workers.ended(10.0)})
+    finally:
+        workers.close()
+    assert seen == {"cuda": "sees '0'", "auto": "sees ''", "cpu": "sees ''"}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])

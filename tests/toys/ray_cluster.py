@@ -16,9 +16,10 @@ from server.engines import processes
 
 
 @contextmanager
-def two_nodes(home: Path, left: Callable[[], object]) -> Iterator[str]:
-    """The address of a cluster of two nodes with one cpu each. Its processes carry the name of ``home``, a new folder
-    with a path that is short enough for Ray's sockets; the end waits until nothing is ``left`` of them."""
+def two_nodes(home: Path, left: Callable[[], object], *own: str) -> Iterator[str]:
+    """The address of a cluster of two nodes with one cpu each, started with ``own`` flags. Its processes carry the name
+    of ``home``, a new folder with a path that is short enough for Ray's sockets; the end waits until nothing is
+    ``left`` of them."""
     environment = {**os.environ, **processes.environment(home.name), "RAY_USAGE_STATS_ENABLED": "0"}
     environment["OMP_NUM_THREADS"] = "1"
     home.mkdir()  # some of Ray's processes lose their environment, and keep their working directory
@@ -27,7 +28,7 @@ def two_nodes(home: Path, left: Callable[[], object]) -> Iterator[str]:
         port = probe.getsockname()[1]
 
     def ray(*flags: str) -> None:
-        command = [Path(sys.executable).parent / "ray", "start", "--num-cpus=1", "--disable-usage-stats", *flags]
+        command = [Path(sys.executable).parent / "ray", "start", "--num-cpus=1", "--disable-usage-stats", *own, *flags]
         subprocess.run(command, env=environment, cwd=home, check=True, capture_output=True, timeout=180)
 
     try:
