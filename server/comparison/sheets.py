@@ -153,7 +153,7 @@ def _differences(grid: Grid) -> Sheet:
         for (row, column), entry in sorted(grid.entries.items(), key=lambda item: item[0][::-1])
         if entry.difference is not None
     ]
-    header = [*axes, "Difference", "95% interval", "p", "p (Holm)", "Seeds", "Groups"]
+    header = [*axes, "Difference", "95% interval", "p", "p (Holm)", "Seeds", "Test groups"]
     baseline = named(grid.baseline)
     sure = any(entry.difference and entry.difference.interval for entry in grid.entries.values())
     about = [f"Paired by seed.{f' {SURENESS}' if sure else ''}"] if rows else []

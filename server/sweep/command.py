@@ -19,12 +19,12 @@ from server.sweep.cells import Cell, matrix
 from server.sweep.choices import chosen, exactly, fits, titled
 from server.sweep.definition import Definition, read_definition
 from server.sweep.directory import SweepDirectory
+from server.sweep.dry_run import cell_table, estimate, tried_rounds
 from server.sweep.forked import Forked
 from server.sweep.origins import origins
 from server.sweep.place import refuse_place
 from server.sweep.progress import Board, Tally, board_for
 from server.sweep.record import State
-from server.sweep.rehearsal import cell_table, estimate, tried_rounds
 from server.sweep.schedule import Failure, Schedule, learn_from_disk
 from server.sweep.sources import check_sources
 from server.sweep.today import device_here, device_on_ray
@@ -100,7 +100,7 @@ def sweep(  # noqa: PLR0913 - a parameter per option of the command
         return _workers(workers, ray_address)
 
     if dry_run:
-        return _rehearse(_checked(plan()), make)
+        return _dry_run(_checked(plan()), make)
     with directory.lock():
         _run(_checked(plan()), make)
 
@@ -125,7 +125,7 @@ def _cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _rehearse(plan: Plan, make: Callable[[], Workers]) -> None:
+def _dry_run(plan: Plan, make: Callable[[], Workers]) -> None:
     console = Console()
     times = learn_from_disk(plan.directory, plan.states)
     if plan.left and times.guess(plan.left[0]) is None:

@@ -33,9 +33,7 @@ def call(monkeypatch, capsys):
     return caller(monkeypatch, capsys)
 
 
-@pytest.mark.parametrize(
-    ("shown", "kept"), [("a", {0}), ("b", {1}), ("1", {0, 1}), ("2", {2}), ("b, a", {2})], ids=str
-)
+@pytest.mark.parametrize(("shown", "kept"), [("a", {0}), ("b", {1}), ("1", {0, 1}), ("2", {2}), ("b, a", {2})], ids=str)
 def test_scores_and_differences_are_those_of_the_samples_that_show_it(sweep, shown, kept):
     uar, accuracy = gather(sweep, shown=shown).compared()
     expected = {}

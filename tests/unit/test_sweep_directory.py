@@ -17,10 +17,10 @@ from server.sweep.cells import matrix
 from server.sweep.command import Plan, _cores, _notes
 from server.sweep.definition import read_definition
 from server.sweep.directory import SweepDirectory
+from server.sweep.dry_run import cell_table, estimate, try_first
 from server.sweep.origins import origins
 from server.sweep.progress import Board, LiveBoard, Running, Tally, board_for
 from server.sweep.record import State, read_sweep
-from server.sweep.rehearsal import cell_table, estimate, try_first
 from server.sweep.schedule import Schedule, learn_from_disk
 from server.sweep.times import Times
 from server.sweep.workers import Ended, Workers
