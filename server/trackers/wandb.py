@@ -81,5 +81,18 @@ class Wandb(Tracker):
 
     def close(self) -> None:
         """Hand over what is left, with the exit code of the run."""
-        if self._run is not None:
-            self._run.finish(exit_code=int(self._failed))
+        run, self._run = self._run, None
+        if run is not None:
+            run.finish(exit_code=int(self._failed))
+            _wait()
+
+
+def _wait() -> None:
+    """Until W&B's own process has written its files and is gone: ``finish`` alone returns before, and on a Ray cluster
+    the run directory is sent back at once. W&B would leave it to the end of the process, and end that with it."""
+    import wandb
+
+    try:
+        wandb.teardown()
+    except SystemExit as error:
+        raise RuntimeError(f"the process of W&B ended with code {error.code}") from None
