@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from fedrecon_core.registry import discover
 from server.trackers.base import TRACKER_PACKAGES, TRACKERS, TrackerParams
 from tests.contract import tracker_checks
+from tests.toys import tracked
 
 discover(TRACKER_PACKAGES)
 
@@ -30,9 +30,7 @@ def _plain_environment(monkeypatch):
 
 @pytest.mark.parametrize(("name", "check"), CASES)
 def test_tracker(name, check, tmp_path):
-    cls = TRACKERS.get(name)
-    if cls.package is not None and find_spec(cls.package) is None:
-        pytest.skip(f"the package {cls.package} is not installed: python -m pip install {cls.pip}")
+    tracked.require(name)
     check(name, tmp_path)
 
 

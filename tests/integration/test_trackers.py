@@ -3,7 +3,6 @@
 import contextlib
 import math
 from collections import Counter
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -39,9 +38,7 @@ def _plain_environment(monkeypatch):
 @pytest.fixture(params=sorted(tracked.READERS))
 def name(request):
     """Each tracker that comes with the project, where its package is installed."""
-    package = TRACKERS.get(request.param).package
-    if find_spec(package) is None:
-        pytest.skip(f"the package {package} is not installed: python -m pip install {TRACKERS.get(request.param).pip}")
+    tracked.require(request.param)
     return request.param
 
 
@@ -133,7 +130,7 @@ def test_a_run_is_there_with_every_number_and_the_same_parameters_as_without(nam
 
 
 def test_tensorboard_is_on_and_has_the_config_and_the_test_scores_at_the_round_that_was_tested(tmp_path):
-    pytest.importorskip("tensorboard")
+    tracked.require("tensorboard")
     directory = runs.run(tmp_path, runs.settings(recovery="mask"))
     result, points = runs.result(directory), tracked.tensorboard_points(directory)
     assert yaml.safe_load((directory / "config.yaml").read_text())["tracking"] == {"tensorboard": "auto"}
@@ -147,7 +144,7 @@ def test_tensorboard_is_on_and_has_the_config_and_the_test_scores_at_the_round_t
 
 
 def test_mlflow_has_params_tags_scores_and_the_status(tmp_path):
-    pytest.importorskip("mlflow")
+    tracked.require("mlflow")
     directory = runs.run(tmp_path, settings({**NONE, "mlflow": {"experiment": "toys"}}, seed=3))
     client, run = tracked.mlflow_run(directory)
     result, manifest = runs.result(directory), RunDirectory(directory).read_json("manifest.json")
@@ -162,7 +159,7 @@ def test_mlflow_has_params_tags_scores_and_the_status(tmp_path):
 
 
 def test_wandb_is_offline_and_has_config_scores_and_the_exit_code(tmp_path):
-    pytest.importorskip("wandb")
+    tracked.require("wandb")
     directory = runs.run(tmp_path, settings({**NONE, "wandb": {"project": "toys", "group": "g"}}))
     records = list(tracked.wandb_records(directory))
     [run] = [record.run for record in records if record.WhichOneof("record_type") == "run"]
@@ -226,7 +223,9 @@ def test_the_name_and_the_levels_of_a_cell_can_be_read_there(name, tmp_path):
 
 
 def test_runs_that_begin_at_once_make_one_store_of_mlflow_and_one_experiment(tmp_path):
-    mlflow = pytest.importorskip("mlflow.tracking")
+    tracked.require("mlflow")
+    import mlflow.tracking as mlflow
+
     uri = f"sqlite:///{tmp_path / 'common.db'}"
     tracked.begin_at_once("mlflow", {"uri": uri, "experiment": "toys"}, [tmp_path / name for name in ("a", "b")])
     client = mlflow.MlflowClient(tracking_uri=uri)
@@ -235,7 +234,9 @@ def test_runs_that_begin_at_once_make_one_store_of_mlflow_and_one_experiment(tmp
 
 
 def test_an_experiment_that_another_run_makes_in_between_is_taken(tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow.tracking")
+    tracked.require("mlflow")
+    import mlflow.tracking as mlflow
+
     uri = f"sqlite:///{tmp_path / 'common.db'}"
     made, asked = mlflow.MlflowClient(tracking_uri=uri).create_experiment("toys"), []
     known = mlflow.MlflowClient.get_experiment_by_name
@@ -356,7 +357,7 @@ def test_what_a_tracker_missed_of_a_complete_run_is_told_without_a_site_or_data(
 
 
 def test_a_tracker_that_fails_is_told_once_and_the_run_goes_on_with_the_others(tmp_path, capsys, noisy):
-    pytest.importorskip("tensorboard")
+    tracked.require("tensorboard")
     directory = runs.run(tmp_path, settings({"zz_noisy": {"at": 2}}))
     told = [line for line in capsys.readouterr().out.splitlines() if "tracking" in line]
     assert told == ["tracking.zz_noisy failed and is left out from here on: OSError: the network is down"]
@@ -389,7 +390,7 @@ def test_a_place_that_cannot_be_written_costs_the_tracker_alone(name, tmp_path, 
 
 
 def test_a_directory_that_no_address_can_name_costs_mlflow_alone_and_at_once(tmp_path, capsys):
-    pytest.importorskip("mlflow")
+    tracked.require("mlflow")
     directory = runs.run(tmp_path / "50%", settings({**NONE, "mlflow": True}))
     assert runs.result(directory)["status"] == "completed"
     told = "tracking.mlflow failed and is left out from here on: the run directory is "
@@ -397,7 +398,7 @@ def test_a_directory_that_no_address_can_name_costs_mlflow_alone_and_at_once(tmp
 
 
 def test_a_server_that_is_not_there_costs_mlflow_alone(tmp_path, capsys):
-    pytest.importorskip("mlflow")
+    tracked.require("mlflow")
     directory = runs.run(tmp_path, settings({**NONE, "mlflow": {"uri": "http://127.0.0.1:9"}}))
     assert runs.result(directory)["status"] == "completed"
     assert "tracking.mlflow failed and is left out from here on: MlflowException: " in capsys.readouterr().out
