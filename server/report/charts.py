@@ -34,10 +34,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Across:
-    """The horizontal axis: its name, and the words that stand at some of its places; without any they are numbers."""
+    """The horizontal axis: its name, and the words that stand at some of its places; without any they are numbers.
+    ``ends``: the last value of a line is what it came to, and the legend tells it. Over the rounds it is; over missing
+    rates it is that of one rate among others."""
 
     name: str
     words: Mapping[float, str] = field(default_factory=dict)
+    ends: bool = False
 
     def ticks(self, first: float, last: float) -> Mapping[float, str]:
         """What is written where."""
@@ -48,7 +51,7 @@ class Across:
         return f"{self.name} {self.words.get(at, f'{at:g}')}"
 
 
-ROUNDS = Across("round")
+ROUNDS = Across("round", ends=True)
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,8 @@ def line_chart(
     mark: Mark | None = None,
     across: Across = ROUNDS,
 ) -> Markup:
-    """Lines over the rounds, or what else is ``across``, as a figure with a heading and a legend that tells each line's
-    last value.
+    """Lines over the rounds, or what else is ``across``, as a figure with a heading and a legend, which tells what each
+    line came to (``Across.ends``).
 
     ``label`` writes a value of the vertical axis. Series without points are left out; without any, nothing is drawn.
     """
@@ -100,7 +103,7 @@ def line_chart(
     lines = (_line(one, look, _Scale(frame, label, across)) for look, one in looks)
     content = joined([_grid(frame, ticks, label, across), _marked(frame, mark), *lines])
     svg = tag("svg", tag("title", title), content, viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="chart", role="img")
-    return tag("figure", tag("figcaption", tag("h3", title), _legend(looks, label)), svg)
+    return tag("figure", tag("figcaption", tag("h3", title), _legend(looks, label if across.ends else None)), svg)
 
 
 def _looks(series: Sequence[Series]) -> Iterator[tuple[str, Series]]:
@@ -188,10 +191,11 @@ def _spread(frame: _Frame, x: float, value: float, spread: float) -> Markup:
     return tag("line", x1=x, x2=x, y1=frame.up(value - spread), y2=frame.up(value + spread), class_="spread")
 
 
-def _legend(looks: Sequence[tuple[str, Series]], label: Callable[[float], str]) -> Markup:
+def _legend(looks: Sequence[tuple[str, Series]], label: Callable[[float], str] | None) -> Markup:
     def entry(look: str, one: Series) -> Markup:
         sample = tag("svg", tag("line", x1=0, x2=24, y1=5, y2=5), viewBox="0 0 24 10", class_=f"key {look}")
-        return tag("li", Markup(sample), one.name, " ", tag("b", label(one.points[-1][1])))
+        last = (" ", tag("b", label(one.points[-1][1]))) if label else ()
+        return tag("li", sample, one.name, *last)
 
     return tag("ul", *(entry(*item) for item in looks), class_="legend")
 

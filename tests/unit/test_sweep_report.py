@@ -173,6 +173,14 @@ def test_a_method_has_one_colour_in_all_charts(sweep):
     assert lines == ["line c1", "line c2", "line c1", "line c2", "line c2"]  # by level, at 0.3, at 0.6 without `zero`
 
 
+def test_a_legend_tells_what_a_line_came_to_over_rounds_and_no_score_of_one_level_among_others(sweep):
+    write_metrics(cell_of(sweep, "mask", "0.3", "1"), [0.5, 0.6])
+    _, *sections = write_sweep_report(sweep).read_text().split('<section id="')
+    legends = {one.partition('"')[0]: re.findall(r'<ul class="legend">.*?</ul>', one) for one in sections}
+    assert [Page(one).words for one in legends["curves"]] == ["zero mask"]
+    assert [Page(one).words for one in legends["learning"]] == ["mask 60.0%"]
+
+
 def test_a_sweep_of_seeds_alone_has_a_report(tmp_path):
     page = report(write_results(tmp_path / "sweep", {"seed": ["1", "2"]}, lambda cell: right_with(0.5, 1)))
     assert "scores" not in empty_sections(page) and "costs" not in empty_sections(page)
