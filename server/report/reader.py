@@ -143,19 +143,27 @@ class _Files:
 
     def picture(self) -> bytes | None:
         """The bytes of the reconstruction grid, if there is one."""
-        path = self.directory / PICTURE
-        data = path.read_bytes() if path.is_file() else None
-        if data is None or data.startswith(b"\x89PNG"):
-            return data
-        self.notes.append(f"{PICTURE} is damaged: expected a PNG image.")
-        return None
+        if not (self.directory / PICTURE).is_file():
+            return None
+        data = self._bytes(PICTURE)
+        if data and not data.startswith(b"\x89PNG"):
+            self.notes.append(f"{PICTURE} is damaged: expected a PNG image.")
+            return None
+        return data or None
 
     def _text(self, name: str) -> str:
-        path = self.directory / name
-        if not path.is_file():
+        if not (self.directory / name).is_file():
             self.notes.append(f"{name} is not there: {ABSENT[name]}.")
             return ""
-        return path.read_text(encoding="utf-8", errors="replace")
+        return self._bytes(name).decode("utf-8", errors="replace")
+
+    def _bytes(self, name: str) -> bytes:
+        """Empty where the file cannot be read."""
+        try:
+            return (self.directory / name).read_bytes()
+        except OSError as error:
+            self.notes.append(f"{name} cannot be read: {error.strerror}.")
+            return b""
 
 
 def _parsed(text: str) -> Mapping[str, Any] | None:

@@ -17,7 +17,7 @@ from server.report.formats import listing, percent, seconds, size
 from server.report.html import SECTIONS, write_report
 from server.report.page import write_page
 from server.report.pictures import save_grid
-from server.report.reader import FILES, number, read_run
+from server.report.reader import FILES, PICTURE, number, read_run
 from server.report.summary import participation, points, traffic
 from server.report.tables import final_table
 from server.run_directory import RunDirectory
@@ -146,6 +146,20 @@ def test_damaged_files_still_give_a_report(tmp_path: Path, text: str) -> None:
     for name in FILES:
         (write_run(tmp_path) / name).write_text(text, encoding="utf-8")
         assert len(report(tmp_path).all("section")) == len(SECTIONS)
+
+
+@pytest.mark.parametrize("name", [*FILES, PICTURE])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    directory, read = write_run(tmp_path / "run"), Path.read_bytes
+    (directory / PICTURE).write_bytes(b"\x89PNG")
+
+    def refused(path: Path) -> bytes:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert f"{name} cannot be read: Permission denied." in report(directory).words
 
 
 def test_values_of_the_wrong_type_still_give_a_report(tmp_path: Path) -> None:
