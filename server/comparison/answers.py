@@ -43,10 +43,16 @@ class Answers:
         return metric.compute_each(torch.from_numpy(sums)).numpy()
 
 
+def shown(predictions: pa.Table) -> dict[str, NDArray[np.bool_]]:
+    """Modality -> which of the test samples show it."""
+    names = (name for name in predictions.column_names if name.startswith("has_"))
+    return {name.removeprefix("has_"): predictions[name].to_numpy().astype(bool) for name in names}
+
+
 def shows_something(predictions: pa.Table) -> NDArray[np.bool_]:
     """Without the samples that show no modality: no score counts them among the others."""
-    shown = [predictions[name].to_numpy() for name in predictions.column_names if name.startswith("has_")]
-    return np.any(shown, axis=0) if shown else np.ones(len(predictions), dtype=bool)
+    found = shown(predictions)
+    return np.any(list(found.values()), axis=0) if found else np.ones(len(predictions), dtype=bool)
 
 
 def read_answers(directory: Path, target: str, classes: int, rows: Rows = shows_something) -> Answers:

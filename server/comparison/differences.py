@@ -90,9 +90,8 @@ class Differences:
 
     def _read(self, result: Result) -> Answers:
         if result.directory not in self._answers:
-            self._answers[result.directory] = read_answers(
-                result.directory, result.target, result.classes, result.shown
-            )
+            found = result.answers or read_answers(result.directory, result.target, result.classes)
+            self._answers[result.directory] = found
         return self._answers[result.directory]
 
     def _scores(self, result: Result, metric: str, clusters: Clusters) -> NDArray[np.float64]:

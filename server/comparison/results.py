@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from server.comparison.answers import Rows, shows_something
+from server.comparison.answers import Answers
 from server.report.reader import entries, mapping, number
 from server.sweep.identity import LOADER
 from server.sweep.record import State, SweepRecord, ending
@@ -44,8 +44,9 @@ class Result:
     """What is known to be wrong with the protocol of its data."""
     made: Mapping[str, str] = field(default_factory=dict)
     """By which code (the beginning of its hash) and version of PyTorch, on which device and engine; as far as known."""
-    shown: Rows = shows_something
-    """The test samples that ``scores`` are of."""
+    answers: Answers | None = None
+    """What was said of the part of the test samples that ``scores`` are of; None where they are of all, and the answers
+    have not been read."""
     select: str = ""
     """The metric that chose the best round: without other word its score is what the run is about."""
 

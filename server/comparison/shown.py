@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 
 from fedrecon_core.errors import DataError, UsageError
 from fedrecon_core.registry import METRICS
-from server.comparison.answers import Answers, read_answers
+from server.comparison.answers import Answers, read_answers, shown
 from server.comparison.results import Result
 from server.report.formats import listing, plural
-
-_SHOWN = "has_"
 
 
 @dataclass(frozen=True)
@@ -31,14 +29,12 @@ class Shown:
 
     def rows(self, predictions: pa.Table) -> NDArray[np.bool_]:
         """Which samples of ``predictions`` these are; none where the data lack one of the modalities."""
-        columns = {name: name.removeprefix(_SHOWN) for name in predictions.column_names if name.startswith(_SHOWN)}
-        if not columns or not self.names <= set(columns.values()):
+        found = shown(predictions)
+        if not found or not self.names <= set(found):
             return np.zeros(len(predictions), dtype=bool)
-        found = np.stack([predictions[name].to_numpy() for name in columns]).astype(bool)
         if not self.names:
-            return np.asarray(found.sum(axis=0) == self.count)
-        wanted = np.array([name in self.names for name in columns.values()])
-        return np.asarray((found == wanted[:, None]).all(axis=0))
+            return np.asarray(np.sum(list(found.values()), axis=0) == self.count)
+        return np.all([column == (name in self.names) for name, column in found.items()], axis=0)
 
 
 def read_shown(text: str) -> Shown:
@@ -51,25 +47,29 @@ def read_shown(text: str) -> Shown:
     return Shown(frozenset(words))
 
 
-def rescored(results: Sequence[Result], shown: Shown) -> list[Result]:
+def rescored(results: Sequence[Result], part: Shown) -> list[Result]:
     """``results`` with the scores of those samples alone, as far as their predictions tell them.
 
     Raises:
         DataError: no cell has predictions of such samples.
     """
-    found = [replace(result, shown=shown.rows, scores=dict(_scores(result, shown))) for result in results]
+    found = [_rescored(result, part) for result in results]
     if not any(result.scores for result in found):
-        raise DataError(f"--shown: no complete cell has predictions of test samples that show {shown}")
+        raise DataError(f"--shown: no complete cell has predictions of test samples that show {part}")
     return found
 
 
-def _scores(result: Result, shown: Shown) -> Iterator[tuple[str, float]]:
-    """Those of the run that answers alone can tell."""
+def _rescored(result: Result, part: Shown) -> Result:
     try:
-        answers: Answers = read_answers(result.directory, result.target, result.classes, shown.rows)
+        answers = read_answers(result.directory, result.target, result.classes, part.rows)
     except DataError:  # a table tells which cells lack a score
-        return
-    for name in result.scores if answers.clusters else ():
+        return replace(result, scores={})
+    return replace(result, scores=dict(_scores(answers, result.scores)) if answers.clusters else {}, answers=answers)
+
+
+def _scores(answers: Answers, names: Iterable[str]) -> Iterator[tuple[str, float]]:
+    """Those that answers alone can tell."""
+    for name in names:
         if name in METRICS.names():
             try:
                 yield name, answers.score(METRICS.get(name))

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedrecon_core.errors import UsageError
 from server.comparison.figures.drawing import Drawing, drawing_name
-from server.comparison.figures.style import COLUMN, GREY, LINE, Legend, height, levels, look
+from server.comparison.figures.style import COLUMN, GREY, LINE, Legend, Look, height, levels, look
 from server.comparison.grids import Entry, Grid
 from server.comparison.layout import named
 from server.comparison.material import Material
@@ -41,13 +41,16 @@ def draw(grid: Grid) -> Any:
     found = _compared(grid)
     rows = sorted({row for row, _ in found})
     columns = sorted({column for _, column in found})
-    names = [levels(grid.rows[row]) for row in rows]
-    legend = Legend(names, list(grid.rows[0]), COLUMN)
+    legend = Legend([levels(grid.rows[row]) for row in rows], list(grid.rows[0]), COLUMN)
     most = max(sum(column == own for _, column in found) for own in columns)
     figure = Figure(figsize=(COLUMN, 0.7 + legend.height + LINE * len(columns) * max(1.5, most)))
     axes = figure.subplots()
     axes.axvline(0.0, color=GREY, linewidth=0.8)
-    handles = [_row(axes, grid, row, columns) for row in rows]
+    handles = []
+    for place, row in enumerate(rows):  # rows of a group lie around its middle, the first on top
+        aside = (place - (len(rows) - 1) / 2) * GROUP / len(rows)
+        own = {group + aside: found[row, column] for group, column in enumerate(columns) if (row, column) in found}
+        handles.append(_row(axes, own, look(row), height(grid.metric)))
     _groups(axes, [levels(grid.columns[column]) for column in columns])
     figure.supxlabel(f"{metric_title(grid.metric)} less that of {levels(grid.baseline)}{points(grid.metric)}")
     if grid.section:
@@ -60,26 +63,19 @@ def _compared(grid: Grid) -> Fields:
     return {key: entry for key, entry in grid.entries.items() if entry.difference is not None}
 
 
-def _row(axes: Any, grid: Grid, row: int, columns: list[int]) -> Any:
-    """The marks of one method; the first of them stands for it in the legend."""
-    own, unit, handles = look(row), height(grid.metric), []
-    for column in columns:
-        entry = _compared(grid).get((row, column))
-        if entry is None or entry.difference is None:
-            continue
-        mean, interval = entry.difference.mean, entry.difference.interval
+def _row(axes: Any, fields: Mapping[float, Entry], own: Look, unit: float) -> Any:
+    """The marks of one method, place -> field; the first of them stands for it in the legend."""
+    handles = []
+    for place, entry in fields.items():
+        difference = entry.difference
+        assert difference is not None
+        mean, interval = difference.mean, difference.interval
         reach = [[mean - interval.low], [interval.high - mean]] if interval else [[0.0], [0.0]]
-        sure = interval is not None and entry.difference.seeds > 1
+        sure = interval is not None and difference.seeds > 1
         style = {"color": own.colour, "marker": own.marker, "markerfacecolor": own.colour if sure else "white"}
         across = [[unit * value for value in side] for side in reach]
-        handles.append(axes.errorbar(unit * mean, _place(grid, row, columns.index(column)), xerr=across, **style))
+        handles.append(axes.errorbar(unit * mean, place, xerr=across, **style))
     return handles[0]
-
-
-def _place(grid: Grid, row: int, group: int) -> float:
-    """Rows of a group lie around its middle, the first on top."""
-    rows = sorted({row for row, _ in _compared(grid)})
-    return group + (rows.index(row) - (len(rows) - 1) / 2) * GROUP / len(rows)
 
 
 def _groups(axes: Any, names: list[str]) -> None:
