@@ -13,12 +13,19 @@ from fedrecon_core.faults import MisfitError, shown
 from fedrecon_core.registry import METRICS, MODALITIES
 from fedrecon_core.types import Frozen
 
+SiteNames = Annotated[tuple[str, ...], Field(min_length=1)]
+
 
 class Sites(Frozen):
-    """How many sites, how many of them train in a round, and how long the server waits for them (seconds)."""
+    """How many sites, how many of them train in a round, and how long the server waits for them (seconds).
+
+    ``training`` names the sites of a simulation that train at all, or is ``complete``: those that hold every modality.
+    The others keep their held-out samples. What some sites reach without the others is a rival of every federation.
+    """
 
     count: int = Field(default=8, ge=1)
     fraction: float = Field(default=1.0, gt=0, le=1)
+    training: Literal["complete"] | SiteNames | None = None
     min: int | None = Field(default=None, ge=1, description="sites that must be connected before a round (all)")
     quorum: float = Field(default=0.5, gt=0, le=1, description="share of the sampled sites whose reply a round needs")
     timeout: float = Field(default=600.0, gt=0)

@@ -11,7 +11,7 @@ import numpy as np
 from fedrecon_core.config import Missing, MissingHeldOut, MissingTest, RunConfig
 from fedrecon_core.data.by_natural import refuse_partly_hidden
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
-from fedrecon_core.data.missingness import Scheme, Traits, effective_rates, sample_masks, site_masks
+from fedrecon_core.data.missingness import Scheme, Traits, effective_rates, known_names, sample_masks, site_masks
 from fedrecon_core.data.partitions.base import Partition
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.registry import PARTITIONS
@@ -78,6 +78,8 @@ def allocate(dataset: Dataset, config: RunConfig) -> Allocation:
     shares = {"train": _train_shares(dataset, config, training)}
     for split in ("validation", "test"):
         shares[split] = _held_out_shares(dataset, config, split, training)
+    left_out = {split: _left_out(dataset, config, split, shares[split]) for split in SPLITS}
+    shares["train"] = _those_that_train(shares["train"], config)
     names = dataset.spec.names
     return Allocation(
         train=shares["train"],
@@ -89,7 +91,7 @@ def allocate(dataset: Dataset, config: RunConfig) -> Allocation:
         },
         partition_sha256=_digest(shares, lambda share: dataset.ids[share.samples].astype("<i8").tobytes()),
         mask_sha256=_digest(shares, lambda share: share.present.astype(np.uint8).tobytes()),
-        left_out={split: _left_out(dataset, config, split, shares[split]) for split in SPLITS},
+        left_out=left_out,
     )
 
 
@@ -241,6 +243,21 @@ def _train_shares(dataset: Dataset, config: RunConfig, training: _Training) -> d
             "lower missing.train.rate or set missing.empty: redraw"
         )
     return shares
+
+
+def _those_that_train(shares: dict[str, Share], config: RunConfig) -> dict[str, Share]:
+    """The shares of the sites in ``sites.training``, under the masks that they have anyway; all others hold nothing."""
+    chosen = config.sites.training
+    if chosen is None:
+        return shares
+    if chosen == "complete":
+        chosen = tuple(name for name, share in shares.items() if share.present.any(axis=0).all())
+    known_names(chosen, tuple(shares), "sites.training", "sites")
+    if not any(len(shares[name].samples) for name in chosen):
+        found, told = ", ".join(chosen) or "none that holds every modality", "name one that does, or lower the rate"
+        raise DataError(f"sites.training: expected sites with training samples, found {found}; {told} of missing.train")
+    nothing = Share(np.zeros(0, dtype=np.int64), next(iter(shares.values())).present[:0])
+    return {name: share if name in chosen else nothing for name, share in shares.items()}
 
 
 def _held_out_shares(dataset: Dataset, config: RunConfig, split: str, training: _Training) -> dict[str, Share]:

@@ -69,7 +69,7 @@ def rates(scheme: Scheme) -> FloatArray:
 def _rates(scheme: Scheme, rate: Rate, key: str) -> FloatArray:
     """float64 [M]: the rates that stand under ``key``."""
     if isinstance(rate, dict):
-        _known(tuple(rate), scheme.names, key, "modalities of the data set")
+        known_names(tuple(rate), scheme.names, key, "modalities of the data set")
         values = np.array([rate.get(name, 0.0) for name in scheme.names], dtype=np.float64)
     else:
         values = np.full(len(scheme.names), rate, dtype=np.float64)
@@ -87,7 +87,7 @@ def _refuse_all_absent(scheme: Scheme, key: str, where: str) -> None:
         )
 
 
-def _known(given: tuple[str, ...], known: tuple[str, ...], key: str, what: str) -> None:
+def known_names(given: tuple[str, ...], known: tuple[str, ...], key: str, what: str) -> None:
     """``ConfigError`` that names the first of ``given`` which is none of ``known``, and of these some."""
     listed = ", ".join(islice(known, 8)) + (f", ... {len(known)} in all" if len(known) > 8 else "")
     there = set(known)
@@ -102,7 +102,7 @@ def site_rates(scheme: Scheme) -> FloatArray:
     Raises ``ConfigError`` as ``rates`` does, and for an unknown site.
     """
     given, key = scheme.missing.sites, f"{scheme.key}.sites"
-    _known(tuple(given), scheme.sites, key, "sites of the run")
+    known_names(tuple(given), scheme.sites, key, "sites of the run")
     found = np.tile(rates(scheme), (len(scheme.sites), 1))
     position = {name: index for index, name in enumerate(scheme.sites)}
     for name, rate in given.items():
@@ -116,7 +116,7 @@ def class_rates(scheme: Scheme) -> FloatArray:
     Raises ``ConfigError`` as ``rates`` does, and for an unknown class.
     """
     given, key = scheme.missing.classes, f"{scheme.key}.classes"
-    _known(tuple(given), scheme.classes, key, "classes of the data set")
+    known_names(tuple(given), scheme.classes, key, "classes of the data set")
     found = np.full((len(scheme.classes), len(scheme.names)), np.nan)
     for name, rate in given.items():
         found[scheme.classes.index(name)] = _rates(scheme, rate, f"{key}.{name}")
@@ -208,7 +208,7 @@ def profile_masks(scheme: Scheme, sites: int) -> BoolArray:
     where they do not name exactly ``sites`` sites."""
     profiles = scheme.missing.profile
     for index, profile in enumerate(profiles):
-        _known(
+        known_names(
             profile.modalities,
             scheme.names,
             f"{scheme.key}.profile.{index}.modalities",

@@ -101,6 +101,10 @@ class Recovery:
         freezes = tuple(sorted(set(workshop.groups) - set(trains)))
         return Stage("task", "task", trains, freezes, lambda shop: TaskObjective(self, shop))
 
+    def learnt_from(self, batch: Batch) -> Batch:
+        """What the task stage reads of a batch of the site's samples; a recovery may hide some of it in training."""
+        return batch
+
     # --- filling ----------------------------------------------------------------------------------------------
 
     def recover(self, batch: Batch, groups: Groups, knowledge: Knowledge) -> list[Fill]:
@@ -147,6 +151,7 @@ class TaskObjective(Objective):
     """The target's loss of the task model over present rows and the site's fills."""
 
     def __init__(self, recovery: Recovery, workshop: Workshop) -> None:
+        self.recovery = recovery
         self.workshop = workshop
         self.model = TaskModel(workshop.groups, recovery.spec)
         self.target = target_of(recovery.spec)
@@ -156,7 +161,7 @@ class TaskObjective(Objective):
 
     def loss(self, index: Tensor) -> Tensor:
         """Cross-entropy or its binary form, mean over the batch, plus the strategy's local term."""
-        batch = self.workshop.data.batch(index)
+        batch = self.recovery.learnt_from(self.workshop.data.batch(index))
         logits = self.model.logits(batch, self.fills.of(index, batch))
         logits = self.workshop.logits_hook(logits, batch.labels)
         return self.target.loss(logits, batch.labels) + self.workshop.extra_loss(self.model, batch)

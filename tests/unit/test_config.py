@@ -134,7 +134,7 @@ def test_keys_of_another_method_are_unknown():
 
 def test_an_unknown_key_near_to_none_lists_the_known_ones():
     text = fault(with_key("sites.colour", "red"))
-    assert text.startswith("sites.colour: unknown key (found 'red'). Known keys: count, fraction, min,")
+    assert text.startswith("sites.colour: unknown key (found 'red'). Known keys: count, fraction, training, min,")
 
 
 def test_a_misspelt_required_key_is_reported_as_what_was_written():
