@@ -12,7 +12,7 @@ from fedrecon_core import seeding
 from fedrecon_core.config import ModelConfig, Params
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.modalities.base import KindParams, ModalityKind
-from fedrecon_core.recovery.fills import SiteFills
+from fedrecon_core.recovery.fills import KEPT, NONE_KEPT, SiteFills
 from fedrecon_core.recovery.stage import Knowledge, Objective, Shelf, Stage, Workshop
 from fedrecon_core.registry import MODALITIES, RECOVERIES
 from fedrecon_core.state import HEAD_GROUP, Groups, TransferPlan, extractor_group
@@ -101,8 +101,13 @@ class Recovery:
         freezes = tuple(sorted(set(workshop.groups) - set(trains)))
         return Stage("task", "task", trains, freezes, lambda shop: TaskObjective(self, shop))
 
+    @property
+    def hides(self) -> bool:
+        """Whether the task stage hides some of what samples show, other modalities in every batch."""
+        return False
+
     def learnt_from(self, batch: Batch) -> Batch:
-        """What the task stage reads of a batch of the site's samples; a recovery may hide some of it in training."""
+        """What the task stage reads of a batch of the site's samples."""
         return batch
 
     # --- filling ----------------------------------------------------------------------------------------------
@@ -155,7 +160,8 @@ class TaskObjective(Objective):
         self.workshop = workshop
         self.model = TaskModel(workshop.groups, recovery.spec)
         self.target = target_of(recovery.spec)
-        self.fills = SiteFills(lambda batch: recovery.recover_locally(batch, workshop), workshop.data)
+        limit = NONE_KEPT if recovery.hides else KEPT
+        self.fills = SiteFills(lambda batch: recovery.recover_locally(batch, workshop), workshop.data, limit)
         self.items = len(workshop.data)
         self.lengths = workshop.data.lengths()
 

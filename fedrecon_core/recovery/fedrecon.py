@@ -14,10 +14,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedrecon_core.config import ModelConfig, Params
+from fedrecon_core.config import ModelConfig
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.generators.mapping import TERMS, Mapping
-from fedrecon_core.recovery.base import Builder, Recovery
+from fedrecon_core.recovery.base import Builder
+from fedrecon_core.recovery.dropout import DropoutParams, WithDropout
 from fedrecon_core.recovery.generation import GeneratorObjective, LatentCache, MappingObjective
 from fedrecon_core.recovery.reconstruction import Reconstructor, find_routes, share_weight
 from fedrecon_core.recovery.stage import Knowledge, Shelf, Stage, Workshop, set_frozen
@@ -72,12 +73,13 @@ class FreezingParams(Frozen):
     refresh: Literal["round", "deployment"] = "round"
 
 
-class FedReconParams(Params):
+class FedReconParams(DropoutParams):
     """Every choice of the method. ``weight`` is w, the attention weight of one modality's reconstructions together
     (0: none are made, which is exactly ``mask``); ``weighting: learned`` starts there and learns it.
     ``generator_rounds``: generators train in the first so many rounds (null: in all, Algorithm 1) and are the same
     everywhere afterwards, so that a mapping is learnt between the very latents that it will be used on. A modality
-    whose sites took part in none of these rounds is never reconstructed: leave time for all (``sites.fraction``)."""
+    whose sites took part in none of these rounds is never reconstructed: leave time for all (``sites.fraction``).
+    What ``modality_dropout`` hides is reconstructed like what is absent."""
 
     name: str = "fedrecon"
     latent: int = Field(default=32, ge=1)
@@ -95,7 +97,7 @@ class FedReconParams(Params):
 
 
 @RECOVERIES.register("fedrecon")
-class FedRecon(Recovery):
+class FedRecon(WithDropout):
     """Any number of modalities; the rules that the paper leaves open are keys of ``FedReconParams``."""
 
     Params = FedReconParams

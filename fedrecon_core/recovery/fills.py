@@ -19,6 +19,8 @@ CHUNK_BYTES = 64 << 20
 """Samples that are encoded or filled at once, and their bytes: enough for speed, small enough for memory."""
 KEPT = 1 << 30
 """Bytes of fills that a site keeps."""
+NONE_KEPT = -1
+"""The limit at which each batch is filled as it is given, even where the site's own samples lack nothing."""
 
 Recover = Callable[[Batch], Sequence[Fill]]
 

@@ -1,4 +1,4 @@
-"""``mask`` and its modality dropout: what is hidden in training, and that nothing else changes."""
+"""Modality dropout: what is hidden in training, and that nothing else changes."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from fedrecon_core import seeding
 from fedrecon_core.local.evaluate import predict
 from fedrecon_core.local.loop import LocalJob, train_locally
-from fedrecon_core.recovery.mask import kept_modalities
+from fedrecon_core.recovery.dropout import kept_modalities
 from fedrecon_core.recovery.stage import Knowledge
 from fedrecon_core.state import read_group
 from tests.toys.federation import NAMES, MemoryShelf, everything, toy_recovery, toy_site
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.quick
 
 
 def dropping(rate: float):
-    return toy_recovery({"name": "mask", "dropout": rate})
+    return toy_recovery({"name": "mask", "modality_dropout": rate})
 
 
 def trained(recovery, present=None) -> dict:
@@ -95,3 +95,24 @@ def test_all_that_a_sample_shows_is_read_when_the_model_is_scored():
     groups, knowledge = plain.build(), Knowledge(1, dict.fromkeys(plain.builders(), 1))
     asked = [predict(recovery, groups, knowledge, data, "here").logits for recovery in (plain, dropout)]
     assert torch.equal(*asked)
+
+
+def test_what_is_hidden_is_reconstructed_like_what_is_absent():
+    keys = {"name": "fedrecon", "modality_dropout": 0.9}
+    made: list[int] = []
+
+    class Watched(type(toy_recovery(keys))):
+        def recover_locally(self, batch, workshop):
+            fills = super().recover_locally(batch, workshop)
+            made.extend(len(fill.rows.index) for fill in fills)
+            assert all(not batch.present[fill.rows.index, NAMES.index(fill.modality)].any() for fill in fills)
+            return fills
+
+    plain = toy_recovery(keys)
+    trained(Watched(plain.config, plain.spec), everything(48))
+    assert sum(made) > 48  # a complete site: without dropout there would be nothing to reconstruct
+
+
+def test_without_reconstructions_fedrecon_with_dropout_is_mask_with_dropout():
+    weightless = toy_recovery({"name": "fedrecon", "weight": 0, "modality_dropout": 0.5})
+    assert same(trained(weightless), trained(dropping(0.5)))
