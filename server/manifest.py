@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from importlib import metadata
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,8 @@ from fedrecon_core.device import choose_device
 from fedrecon_core.state import State
 from server.checkpoint import manifest_of
 from server.handshake import Central, Started
-from strategies.code_hash import code_hash
+from server.making import MAKING, changes, making_here
 from strategies.messages import OwnData, SiteInfo
-
-VERSIONS = ("fedrecon", "flwr", "ray", "torch", "numpy")
-MAKING = ("code_sha256", "device", "versions")
-"""What a resumed run may go on without, and its numbers may then not repeat."""
 
 
 def manifest(config: RunConfig, started: Started, groups: dict[str, State], full_bytes: int) -> dict[str, Any]:
@@ -27,13 +22,12 @@ def manifest(config: RunConfig, started: Started, groups: dict[str, State], full
     every group in one message, with what the strategy sends beside them."""
     federation, allocation = started.federation, _dealt(started)
     known_faults = started.central.dataset.faults if started.central else ()
-    versions = {name: metadata.version(name) for name in VERSIONS}
+    making = making_here(choose_device(config.device).type)
     return {
-        "versions": {"python": platform.python_version(), **versions},
+        **making,
+        "versions": {"python": platform.python_version(), **making["versions"]},
         "seed": config.seed,
         "engine": config.engine.name,
-        "device": choose_device(config.device).type,
-        "code_sha256": code_hash(),
         "spec_sha256": federation.spec.digest(),
         "partition_sha256": allocation.allocation.partition_sha256 if allocation else None,
         "mask_sha256": allocation.allocation.mask_sha256 if allocation else None,
@@ -72,23 +66,19 @@ def earlier(old: Mapping[str, Any], now: Mapping[str, Any], rounds: int) -> list
     """What made the rounds before those of ``now``, oldest first: for each part what its manifest said of ``MAKING``,
     and its last round; ``old`` is the manifest so far, of a run that has ``rounds``. Empty where all is as it was."""
     parts = list(old.get("earlier", []))
-    if made_otherwise(old, now):
+    if any(changes(old, now)):
         parts.append({"rounds": rounds, **{key: old[key] for key in MAKING if key in old}})
     return parts
 
 
-def made_otherwise(old: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, what of ``MAKING`` is not as it was; what ``old`` does not say is no difference."""
-    changes = []
-    if old.get("code_sha256", now["code_sha256"]) != now["code_sha256"]:
-        changes.append("this run began with other code")
-    if old.get("device", now["device"]) != now["device"]:
-        changes.append(f"the rounds so far were made on {old['device']}, and this machine goes on with {now['device']}")
-    other = {name: text for name, text in old.get("versions", {}).items() if now["versions"].get(name) != text}
-    if other:
-        told = ", ".join(f"{name} {text} (now {now['versions'].get(name)})" for name, text in other.items())
-        changes.append(f"the rounds so far were made with {told}")
-    return changes
+def made_otherwise(old: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """In words, what a run goes on without, so that its numbers may not repeat."""
+    words = {
+        "code": "this run began with other code",
+        "device": "the rounds so far were made on {0.then}, and this machine goes on with {0.now}",
+    }
+    for change in changes(old, now):
+        yield words.get(change.what, "the rounds so far were made with {0.what} {0.then} (now {0.now})").format(change)
 
 
 def data_changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:

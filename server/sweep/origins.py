@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from server.making import Change, changes, making_here
 from server.sweep.cells import Cell
 from server.sweep.directory import SweepDirectory
-from strategies.code_hash import code_hash
 
 
 def origins(directory: SweepDirectory, cell: Cell) -> Iterator[str]:
     """In words, each difference: by other code, on another device than this machine would use, with another root. What
-    a cell does not say of itself is no difference."""
-    manifest, root = directory.manifest_of(cell), directory.root_of(cell)
-    code, device, today = manifest.get("code_sha256"), manifest.get("device"), directory.device_of(cell)
-    if code not in (None, code_hash()):
-        told = "which may not repeat them bit by bit"
-        yield f"by other code ({str(code)[:8]}) than today's ({code_hash()[:8]}), {told}"
-    if device not in (None, today):
-        yield f"on {device}, and {f'{today} would be used' if today else 'there is none'} here today"
+    a cell does not say of itself is no difference, and which PyTorch made it is told by its table."""
+    for change in changes(directory.manifest_of(cell), making_here(directory.device_of(cell))):
+        if change.what in _WORDS:
+            yield _WORDS[change.what](change)
+    root = directory.root_of(cell)
     if root != cell.config.data.root:
         yield f"with data.root {root or 'unset'}, and today's is {cell.config.data.root or 'unset'}"
+
+
+def _by_code(change: Change) -> str:
+    codes = f"({change.then[:8]}) than today's ({str(change.now)[:8]})"
+    return f"by other code {codes}, which may not repeat them bit by bit"
+
+
+def _on_device(change: Change) -> str:
+    return f"on {change.then}, and {f'{change.now} would be used' if change.now else 'there is none'} here today"
+
+
+_WORDS = {"code": _by_code, "device": _on_device}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from typing import Any
 
 from fedrecon_core.config import RunConfig
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import ConfigError
-from strategies.code_hash import code_hash
+from server.making import changes, making_here
 
 
 def device_here(config: RunConfig) -> str | None:
@@ -27,12 +26,16 @@ def device_on_ray(config: RunConfig) -> str:
 
 def made_otherwise(manifest: Mapping[str, Any], device: str | None) -> Iterator[str]:
     """In words, what rounds with this ``manifest`` were made with and those of today, on ``device``, would not be. The
-    code must be known to be today's; of device and PyTorch, what the manifest does not say is no difference."""
-    torch, versions = version("torch"), manifest.get("versions")
-    then = versions.get("torch") if isinstance(versions, Mapping) else None
-    if manifest.get("code_sha256") != code_hash():
-        yield "of other code than today's"
-    if device is not None and manifest.get("device") not in (None, device):
-        yield f"on {manifest['device']} (today's device is {device})"
-    if then not in (None, torch):
-        yield f"of PyTorch {then} (today's is {torch})"
+    code must be known to be today's; without a device nothing can be run, and nothing is said of it."""
+    if manifest.get("code_sha256") is None:
+        yield _OTHERWISE["code"]
+    for change in changes(manifest, making_here(device)):
+        if change.what in _OTHERWISE and change.now is not None:
+            yield _OTHERWISE[change.what].format(change)
+
+
+_OTHERWISE = {
+    "code": "of other code than today's",
+    "device": "on {0.then} (today's device is {0.now})",
+    "torch": "of PyTorch {0.then} (today's is {0.now})",
+}
