@@ -13,18 +13,14 @@ from server.comparison.figures.drawing import Drawing
 from server.comparison.figures.kinds import KINDS, drawings
 from server.comparison.figures.style import applied, save
 from server.comparison.material import gather
+from server.comparison.options import OnlyOption, SetOption, SweepArgument
 from server.comparison.remarks import remarks
 
 FOLDER = "figures"
 
-SweepArgument = Annotated[Path, typer.Argument(help="The directory of a sweep, complete or not.")]
 KindOption = Annotated[
     str | None, typer.Option(help=f"One of {', '.join(KINDS)} (default: lines over numbers, else bars).")
 ]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a key of the table: columns=[axis], metrics=[uar], ...")
-]
-OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Show a part: axis=level,level (repeatable).")]
 OutOption = Annotated[Path | None, typer.Option(help=f"Folder of the pictures (default: {FOLDER} in the sweep's).")]
 
 

@@ -12,16 +12,12 @@ from fedrecon_core.errors import UsageError
 from server.comparison import latex, long_table, markdown
 from server.comparison.grids import Grid
 from server.comparison.material import gather
+from server.comparison.options import OnlyOption, SetOption, SweepArgument
 from server.comparison.remarks import remarks
 from server.comparison.sheets import sheets
 from server.run_directory import write_text
 
-SweepArgument = Annotated[Path, typer.Argument(help="The directory of a sweep, complete or not.")]
 OutOption = Annotated[Path | None, typer.Option(help="Write table.md, table.csv and table.tex into this folder.")]
-OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Show a part: axis=level,level (repeatable).")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a key of the table section: rows=[axis], metrics=[uar], ...")
-]
 ShownOption = Annotated[
     str | None, typer.Option(help="Score the test samples that show these alone: acc,gyro, or so many: 1.")
 ]
