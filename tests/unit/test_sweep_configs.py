@@ -9,7 +9,7 @@ from server.sweep.definition import read_definition
 
 pytestmark = pytest.mark.quick
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-CELLS = {"results/recoveries": 395, "results/pairs": 48, "polydigits/recoveries": 65}
+CELLS = {"results/recoveries": 395, "results/pairs": 48, "polydigits/recoveries": 80}
 
 
 @pytest.mark.parametrize("name", CELLS)
