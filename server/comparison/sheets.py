@@ -57,7 +57,18 @@ def sheets(grids: Sequence[Grid]) -> Iterator[Sheet]:
 def score(value: float, metric: str) -> str:
     """A share as per cent without the sign, ``57.8``; a loss as it is, ``0.942``."""
     text = f"{value:.3f}" if metric == LOSS else f"{100 * value:.1f}"
-    return text.removeprefix("-") if not text.strip("-0.") else text  # no minus before a nought
+    return text.removeprefix("-") if _nought(text) else text
+
+
+def gain(value: float, metric: str) -> str:
+    """A difference in the same words, ``+1.2``."""
+    text = score(value, metric)
+    return f"+{text}" if value > 0 and not _nought(text) else text
+
+
+def _nought(text: str) -> bool:
+    """What is printed as nought has no sign."""
+    return not text.strip("-0.")
 
 
 def metric_title(metric: str) -> str:
@@ -169,7 +180,7 @@ def points(metric: str) -> str:
 def _difference(grid: Grid, entry: Entry) -> list[str]:
     found = entry.difference
     assert found is not None
-    signed, seeds = f"{'+' if found.mean > 0 else ''}{score(found.mean, grid.metric)}", str(found.seeds)
+    signed, seeds = gain(found.mean, grid.metric), str(found.seeds)
     if (interval := found.interval) is None:
         return [signed, DASH, DASH, DASH, seeds, DASH]
     low, high = score(interval.low, grid.metric), score(interval.high, grid.metric)

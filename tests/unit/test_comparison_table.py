@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from server.comparison import latex, markdown
-from server.comparison.sheets import Sheet, Text
+from server.comparison.sheets import Sheet, Text, gain, score
 from tests.toys.command import caller, refused
 from tests.toys.sweep_results import right_with, write_results
 
@@ -189,6 +189,24 @@ def test_of_a_loss_the_difference_is_told_without_an_interval(sweep, call):
     assert re.search(
         r"\nPaired by seed\.\n\nNo interval for recovery=zero, .*: loss cannot be told from predictions\.", out
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "printed"),
+    [
+        (0.0123, "uar", ("1.2", "+1.2")),
+        (-0.0123, "uar", ("-1.2", "-1.2")),
+        (0.0004, "uar", ("0.0", "0.0")),
+        (-0.0004, "uar", ("0.0", "0.0")),
+        (0.0006, "uar", ("0.1", "+0.1")),
+        (0.1, "uar", ("10.0", "+10.0")),
+        (0.0004, "loss", ("0.000", "0.000")),
+        (-0.0004, "loss", ("0.000", "0.000")),
+        (0.5, "loss", ("0.500", "+0.500")),
+    ],
+)
+def test_a_nought_has_no_sign(value, metric, printed):
+    assert (score(value, metric), gain(value, metric)) == printed
 
 
 def test_numbers_are_no_rivals_unless_a_baseline_says_so(sweep, call):
