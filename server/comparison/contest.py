@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from fedrecon_core.errors import DataError
@@ -27,7 +27,8 @@ Family = dict[Key, Entry]
 
 def judged(layout: Layout, results: Sequence[Result], published: Sequence[Published]) -> list[Grid]:
     """A grid for each section and metric: what is best in it, and what is published beside it."""
-    return [_ranked(_beside_published(grid, published), layout) for grid in plain_grids(layout, results)]
+    grids = [_beside_published(grid, published) for grid in plain_grids(layout, results)]
+    return [_ranked(grid, layout) for grid in _without_field(grids, published)]
 
 
 def compared(layout: Layout, grids: Sequence[Grid], results: Sequence[Result]) -> list[Grid]:
@@ -38,11 +39,19 @@ def compared(layout: Layout, grids: Sequence[Grid], results: Sequence[Result]) -
 
 def _beside_published(grid: Grid, published: Sequence[Published]) -> Grid:
     found = {key: find(published, entry.labels, grid.metric) for key, entry in grid.entries.items()}
-    ours = [value for value in published if value.metric == grid.metric]
-    left = len([value for value in ours if value not in found.values()])
-    grid = grid.changed({key: replace(grid.entries[key], published=value) for key, value in found.items()})
-    told = f"{left} of {len(ours)} published values of this metric stand beside no field."
-    return replace(grid, remarks=(*grid.remarks, told)) if left else grid
+    return grid.changed({key: replace(grid.entries[key], published=value) for key, value in found.items()})
+
+
+def _without_field(grids: Sequence[Grid], published: Sequence[Published]) -> Iterator[Grid]:
+    """``grids`` with a sentence, in the first of each metric, on the values that stand in none of its sections."""
+    shown = {entry.published.line for grid in grids for entry in grid.entries.values() if entry.published}
+    told: set[str] = set()
+    for grid in grids:
+        ours = [value for value in published if value.metric == grid.metric]
+        left = sum(value.line not in shown for value in ours)
+        sentence = f"{left} of {len(ours)} published values of this metric stand beside no field."
+        yield replace(grid, remarks=(*grid.remarks, sentence)) if left and grid.metric not in told else grid
+        told.add(grid.metric)
 
 
 def _families(grid: Grid, layout: Layout) -> list[Family]:

@@ -6,12 +6,14 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, product
 from pathlib import Path
 
 from fedrecon_core.errors import DataError
 from fedrecon_core.nearest import did_you_mean
 from server.comparison.layout import Labels
 from server.sweep.axes import SEED
+from server.sweep.choices import titled
 from server.sweep.table import LOSS
 
 VALUES = ("metric", "value", "deviation", "source")
@@ -30,14 +32,20 @@ class Published:
     source: str = ""
     printed: str = ""
     """The value as it is printed."""
+    line: int = 0
+    """Where it ends in its file."""
+
+    def names(self, labels: Labels) -> bool:
+        """Whether it is for a field with ``labels``."""
+        return all(labels.get(axis) == level for axis, level in self.labels.items())
 
 
-def read_published(path: Path, axes: Iterable[str]) -> list[Published]:
-    """The values in the CSV at ``path``, for a sweep with ``axes``. A level that the sweep does not have is no fault: a
-    paper's whole table may stand beside a part of it.
+def read_published(path: Path, axes: Mapping[str, Sequence[str]]) -> list[Published]:
+    """The values in the CSV at ``path``, for a sweep with ``axes`` and their levels. A level that the sweep does not
+    have is no fault: a paper's whole table may stand beside a part of it.
 
     Raises:
-        DataError: there is no such file, or it does not fit the axes.
+        DataError: there is no such file, it does not fit the axes, or two of its values are for the same field.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # Excel begins a file with a byte order mark
@@ -50,6 +58,7 @@ def read_published(path: Path, axes: Iterable[str]) -> list[Published]:
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no CSV: {error}") from None
     _refuse_twice(path, found)
+    _refuse_ties(path, found, axes)
     return found
 
 
@@ -63,12 +72,32 @@ def _refuse_twice(path: Path, found: Sequence[Published]) -> None:
         seen.append(key)
 
 
-def find(published: Sequence[Published], labels: Labels, metric: str) -> Published | None:
-    """The value that stands for the field with ``labels``, if there is one."""
-    for one in published:
-        if one.metric == metric and all(labels.get(axis) == level for axis, level in one.labels.items()):
-            return one
-    return None
+def _refuse_ties(path: Path, found: Sequence[Published], axes: Mapping[str, Sequence[str]]) -> None:
+    """Of two values that name equally many axes neither is the one for a field of both, unless a third names more."""
+    for one, other in combinations(found, 2):
+        both = {**one.labels, **other.labels}
+        if one.metric != other.metric or len(one.labels) != len(other.labels) or not one.names(both):
+            continue
+        for labels in _fields(both, found, axes):
+            nearest = find(found, labels, one.metric)
+            if nearest and len(nearest.labels) == len(one.labels):
+                told = f"both are the {one.metric} of {titled(labels)}, and neither names more axes than the other"
+                raise DataError(f"{path}, lines {one.line} and {other.line}: {told}; a line that does would decide")
+
+
+def _fields(
+    labels: Labels, published: Iterable[Published], axes: Mapping[str, Sequence[str]]
+) -> Iterator[dict[str, str]]:
+    """The fields with ``labels``, as far as published values tell them apart."""
+    named = [axis for axis in axes if any(axis in one.labels for one in published)]
+    levels = [[level for level in axes[axis] if labels.get(axis, level) == level] for axis in named]
+    return (dict(zip(named, some, strict=True)) for some in product(*levels))
+
+
+def find(published: Iterable[Published], labels: Labels, metric: str) -> Published | None:
+    """The value that stands for the field with ``labels``, if there is one: of several the one that names most axes."""
+    ours = [one for one in published if one.metric == metric and one.names(labels)]
+    return max(ours, key=lambda one: len(one.labels), default=None)
 
 
 def unknown_names(
@@ -103,7 +132,7 @@ def _read(path: Path, line: int, row: dict[str, str]) -> Published:
     value, deviation = _number(path, line, row["value"]) / unit, row.get("deviation")
     labels = {axis: level for axis, level in row.items() if axis not in VALUES and level}
     spread = _number(path, line, deviation) / unit if deviation else None
-    return Published(labels, row["metric"], value, spread, row.get("source", ""), row["value"].strip())
+    return Published(labels, row["metric"], value, spread, row.get("source", ""), row["value"].strip(), line)
 
 
 def _number(path: Path, line: int, text: str) -> float:

@@ -283,6 +283,59 @@ def test_published_values_stand_beside_the_fields_of_their_labels(tmp_path):
     assert [key for key, entry in uar.entries.items() if entry.published] == [(0, 0), (0, 1)]
 
 
+SECTIONED = {"recovery": ["mask"], "rate": ["0.3"], "alpha": ["1", "5"], "seed": ["1"]}
+
+
+def beside(folder, text, axes):
+    """The grids of a sweep beside the published values of ``text``."""
+    record = read_sweep(write_results(folder / "sweep", axes, lambda labels: right_with(0.5, 1)))
+    layout = laid_out(Table(rows="recovery", columns="rate", metrics=["uar", "accuracy"]), record.axes, ())
+    return grids(layout, read_results(record), read_published(write_csv(folder, text), record.axes))
+
+
+def test_a_published_value_that_stands_in_another_section_stands_beside_a_field(tmp_path):
+    text = "recovery,alpha,metric,value\nmask,1,uar,50\nmask,5,uar,60\n"
+    found = [grid for grid in beside(tmp_path, text, SECTIONED) if grid.metric == "uar"]
+    assert [grid.entries[0, 0].published.printed for grid in found] == ["50", "60"]
+    assert [grid.remarks for grid in found] == [(), ()]
+
+
+def test_a_published_value_that_stands_in_no_section_is_told_once(tmp_path):
+    text = "recovery,alpha,metric,value\nmask,1,uar,50\nmask,9,uar,60\n"
+    remarks = [(grid.metric, remark) for grid in beside(tmp_path, text, SECTIONED) for remark in grid.remarks]
+    assert remarks == [("uar", "1 of 2 published values of this metric stand beside no field.")]
+
+
+@pytest.mark.parametrize("turn", [1, -1], ids=["general first", "specific first"])
+def test_of_published_values_the_one_that_names_most_axes_stands(tmp_path, turn):
+    rows = [",,uar,40", "mask,,uar,50", "mask,0.3,uar,60", "zero,,uar,20"][::turn]
+    found = beside(tmp_path, "\n".join(["recovery,rate,metric,value", *rows]), AXES)[0]
+    assert {key: entry.published.printed for key, entry in found.entries.items()} == {
+        (0, 0): "20", (0, 1): "20", (1, 0): "60", (1, 1): "50", (2, 0): "40", (2, 1): "40",
+    }  # fmt: skip
+
+
+def test_two_published_values_that_name_as_much_of_a_field_are_refused(tmp_path):
+    rows = ["recovery,rate,metric,value", "oracle,,uar,1", "mask,,uar,50", ",0.3,accuracy,7", ",0.3,uar,60"]
+    found = r"published.csv, lines 2 and 5: both are the uar of recovery=oracle, rate=0.3, and neither names more axes"
+    with pytest.raises(DataError, match=found):
+        read_published(write_csv(tmp_path, "\n".join(rows)), AXES)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["mask,,uar,50", ",0.3,uar,60", "mask,0.3,uar,7"],
+        ["maks,,uar,50", ",0.3,uar,60"],
+        ["mask,,uar,50", ",0.3,accuracy,60"],
+    ],
+    ids=["a third names both", "no such level", "another metric"],
+)
+def test_published_values_of_which_no_field_is_left_to_two_are_no_fault(tmp_path, rows):
+    path = write_csv(tmp_path, "\n".join(["recovery,rate,metric,value", *rows]))
+    assert len(read_published(path, AXES)) == len(rows)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
