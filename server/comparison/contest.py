@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from fedrecon_core.errors import DataError
 from server.comparison.bootstrap import holm
 from server.comparison.differences import Differences
 from server.comparison.grids import Entry, Grid, having, plain_grids
 from server.comparison.layout import Layout
 from server.comparison.published import Published, find
+from server.comparison.refusals import Refusal, RefusedError, merged
 from server.comparison.results import Result
 from server.report.formats import listing
 from server.sweep.axes import SEED
@@ -92,7 +92,7 @@ def _seeds(entry: Entry) -> frozenset[str | None]:
 
 def _compared(grid: Grid, layout: Layout, results: Sequence[Result], differences: Differences) -> Grid:
     """Differences from the baseline; the contenders of a family are one family of Holm's, too."""
-    reasons: dict[str, list[str]] = {}
+    refused: list[tuple[str, Refusal]] = []
     for family in _families(grid, layout):
         found: Family = {}
         for key, entry in family.items():
@@ -101,13 +101,20 @@ def _compared(grid: Grid, layout: Layout, results: Sequence[Result], differences
                 continue
             try:
                 difference = differences.between(entry.results, having(results, base), grid.metric)
-                found[key], why = replace(entry, difference=difference), difference.why
-            except DataError as error:
-                why = str(error)
+                found[key], why = replace(entry, difference=difference), difference.refused
+            except RefusedError as error:
+                why = error.refusal
             if why:
-                reasons.setdefault(why, []).append(titled(entry.labels))
+                refused.append((titled(entry.labels), why))
         grid = grid.changed({**found, **_adjusted(found, layout)})
-    return replace(grid, notes=tuple(f"No interval for {'; '.join(of)}: {why}." for why, of in reasons.items()))
+    return replace(grid, notes=tuple(_notes(refused)))
+
+
+def _notes(refused: Sequence[tuple[str, Refusal]]) -> Iterator[str]:
+    """A sentence on each fault, with the fields that it leaves without an interval."""
+    for fault in merged(refusal for _, refusal in refused):
+        fields = [field for field, refusal in refused if refusal.why == fault.why]
+        yield f"No interval for {'; '.join(fields)}: {fault}."
 
 
 def _adjusted(compared: Family, layout: Layout) -> Family:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrecon_core.errors import DataError
 from fedrecon_core.metrics.base import Metric
 from fedrecon_core.registry import METRICS
 from fedrecon_core.seeding import numpy_stream
-from server.comparison.answers import Answers, read_answers
+from server.comparison.answers import Answers, check_scores, read_answers
 from server.comparison.bootstrap import Interval, cluster_weights, paired_interval
+from server.comparison.refusals import Refusal, RefusedError, merged
 from server.comparison.results import Result
 from server.sweep.axes import SEED
 
 STREAM = 0
 """The seed of all resamples: a table made again is the same table."""
-SAME_SCORE = 1e-9
 Clusters = tuple[int, ...]
 Pair = tuple[Result, Result]
 
@@ -29,13 +29,13 @@ Pair = tuple[Result, Result]
 @dataclass(frozen=True)
 class Difference:
     """The mean over ``seeds`` of the first method's score less the second's, and how sure it is; without an
-    ``interval``, ``why`` says what does not allow one. ``adjusted``: the p-value by Holm's procedure over a family of
-    comparisons."""
+    ``interval``, ``refused`` says what does not allow one. ``adjusted``: the p-value by Holm's procedure over a family
+    of comparisons."""
 
     mean: float
     seeds: int
     interval: Interval | None = None
-    why: str = ""
+    refused: Refusal | None = None
     adjusted: float | None = None
 
     @property
@@ -59,17 +59,18 @@ class Differences:
         samples of one group; nor where the metric is none of answers alone (the loss, the AUROC).
 
         Raises:
-            DataError: they have no seed in common.
+            RefusedError: they have no seed in common.
         """
         pairs = _pairs(first, second, metric)
         observed = [one.scores[metric] - other.scores[metric] for one, other in pairs]
         mean = float(np.mean(observed))
         try:
             return Difference(mean, len(pairs), self._interval(pairs, observed, metric))
-        except DataError as error:
-            return Difference(mean, len(pairs), why=str(error))
+        except RefusedError as error:
+            return Difference(mean, len(pairs), refused=error.refusal)
 
     def _interval(self, pairs: Sequence[Pair], observed: Sequence[float], metric: str) -> Interval:
+        self._check(pairs, metric)
         clusters = self._clusters(pairs)
         resampled = [
             self._scores(one, metric, clusters) - self._scores(other, metric, clusters) for one, other in pairs
@@ -77,16 +78,31 @@ class Differences:
         try:
             return paired_interval(observed, np.stack(resampled), len(clusters))
         except ValueError as error:
-            raise DataError(str(error)) from None
+            raise RefusedError(str(error)) from None
+
+    def _check(self, pairs: Sequence[Pair], metric: str) -> None:
+        """All cells with the first fault are named, not the first of them."""
+        if found := merged(self._faults(pairs, metric)):
+            raise RefusedError(found[0].why, *found[0].cells)
+
+    def _faults(self, pairs: Sequence[Pair], metric: str) -> Iterator[Refusal]:
+        scored = _metric(metric)
+        for result in chain.from_iterable(pairs):
+            try:
+                self._read(result).score(scored)
+                check_scores(self._read(result), {metric: result.scores[metric]}, result.directory.name)
+            except RefusedError as error:
+                yield error.refusal
+            except ValueError as error:
+                yield Refusal(f"it cannot be told from answers alone: {error}")
 
     def _clusters(self, pairs: Sequence[Pair]) -> Clusters:
         """Those of all seeds: where masks leave some samples of a cluster out in one seed, it is still the same one."""
-        found: set[int] = set()
-        for one, other in pairs:
-            if self._read(one).samples != self._read(other).samples:
-                raise DataError(f"{one.directory.name} and {other.directory.name} were asked different test samples")
-            found.update(self._read(one).clusters)
-        return tuple(sorted(found))
+        apart = [pair for pair in pairs if len({self._read(one).samples for one in pair}) > 1]
+        if apart:
+            beside = [f"{one.directory.name} beside {other.directory.name}" for one, other in apart]
+            raise RefusedError("the two were asked different test samples", *beside)
+        return tuple(sorted({cluster for one, _ in pairs for cluster in self._read(one).clusters}))
 
     def _read(self, result: Result) -> Answers:
         if result.directory not in self._answers:
@@ -97,10 +113,9 @@ class Differences:
     def _scores(self, result: Result, metric: str, clusters: Clusters) -> NDArray[np.float64]:
         key = result.directory, metric, clusters
         if key not in self._resampled:
-            answers, found = self._read(result), _metric(metric)
-            _check_score(answers, found, result.scores[metric], result.directory)
+            answers = self._read(result)
             places = np.searchsorted(clusters, answers.clusters)
-            self._resampled[key] = answers.scores(found, self._drawn(clusters)[:, places])
+            self._resampled[key] = answers.scores(_metric(metric), self._drawn(clusters)[:, places])
         return self._resampled[key]
 
     def _drawn(self, clusters: Clusters) -> NDArray[np.float64]:
@@ -116,22 +131,12 @@ def _pairs(first: Sequence[Result], second: Sequence[Result], metric: str) -> li
     others = {result.labels.get(SEED): result for result in second if metric in result.scores}
     pairs = [(one, others[seed]) for one in first if (seed := one.labels.get(SEED)) in others]
     if not pairs:
-        raise DataError(f"no complete cell to compare it with has the same seed and a score {metric}")
+        raise RefusedError(f"no complete cell to compare it with has the same seed and a score {metric}")
     return pairs
 
 
 def _metric(name: str) -> type[Metric]:
     if name not in METRICS.names():
-        raise DataError(f"{name} cannot be told from predictions")
+        raise RefusedError(f"{name} cannot be told from predictions")
     found: type[Metric] = METRICS.get(name)
     return found
-
-
-def _check_score(answers: Answers, metric: type[Metric], told: float, directory: Path) -> None:
-    """Predictions that were copied from elsewhere, or belong to another attempt, must not speak for this run."""
-    try:
-        score = answers.score(metric)
-    except ValueError as error:
-        raise DataError(f"it cannot be told from answers alone: {error}") from None
-    if abs(score - told) > SAME_SCORE:
-        raise DataError(f"{directory}: its predictions score {score:.6f}, and its result says {told:.6f}")

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from fedrecon_core.errors import DataError
 from fedrecon_core.registry import CORE_PACKAGES, METRICS, discover
 from server.comparison.answers import read_answers
 from server.comparison.bootstrap import cluster_weights
+from server.comparison.refusals import RefusedError
 
 pytestmark = pytest.mark.quick
 discover(CORE_PACKAGES)
@@ -71,21 +71,42 @@ def test_two_runs_were_asked_the_same_if_ids_groups_and_labels_are_the_same(rows
     assert asked("other-labels", rows.assign(label=0)) != first
 
 
+def answer(label, predicted):
+    """What writes a file of predictions: one sample of one group."""
+    return pd.DataFrame({"id": [1], "group": [1], "label": [label], "predicted": [predicted]}).to_parquet
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda path: path.unlink(), "predictions.parquet is not there, of which"),
-        (lambda path: path.write_bytes(b"PAR1 no"), "is damaged: "),
-        (lambda path: pd.DataFrame({"id": [1]}).to_parquet(path), "is damaged: "),
-        (
-            lambda path: pd.DataFrame({"id": [1], "group": [1], "label": [9], "predicted": [0]}).to_parquet(path),
-            "is damaged: IndexError",
-        ),
+        (lambda path: path.unlink(), r"predictions\.parquet is not there \(cell\)"),
+        (lambda path: path.write_bytes(b"PAR1 no"), "is damaged "),
+        (lambda path: pd.DataFrame({"id": [1]}).to_parquet(path), "is damaged "),
+        (answer(9, 0), r"is damaged \(cell: ValueError: expected classes from 0 to 3, found 9\)"),
+        (answer(3, -1), r"is damaged \(cell: ValueError: expected classes from 0 to 3, found -1\)"),
+        (answer(-4, 3), r"is damaged \(cell: ValueError: expected classes from 0 to 3, found -4\)"),
+        (answer(1, 1.5), r"is damaged \(cell: TypeError: expected whole numbers for classes, found float64\)"),
     ],
 )
-def test_what_cannot_be_read_is_told(rows, tmp_path, spoil, words):
-    path = tmp_path / "predictions.parquet"
+def test_what_cannot_be_read_is_told_without_a_path(rows, tmp_path, spoil, words):
+    path = tmp_path / "cell" / "predictions.parquet"
+    path.parent.mkdir()
     rows.to_parquet(path)
     spoil(path)
-    with pytest.raises(DataError, match=words):
-        read_answers(tmp_path, "multiclass", 4)
+    with pytest.raises(RefusedError, match=words) as caught:
+        read_answers(tmp_path / "cell", "multiclass", 4)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_of_many_labels_none_is_counted_from_the_end(tmp_path):
+    answer([0, 2], [-1])(tmp_path / "predictions.parquet")
+    with pytest.raises(RefusedError, match="expected classes from 0 to 2, found -1"):
+        read_answers(tmp_path, "multilabel", 3)
+
+
+def test_the_share_that_is_missing_is_that_of_the_rows_that_count(rows, tmp_path):
+    rows["has_b"] = rows["id"] % 3 == 0
+    rows.to_parquet(tmp_path / "predictions.parquet")
+    assert read_answers(tmp_path, "multiclass", 4).missing == pytest.approx(1 / 3)
+    part = read_answers(tmp_path, "multiclass", 4, lambda table: table["id"].to_numpy() % 3 > 0)
+    assert part.missing == pytest.approx(1 / 2)

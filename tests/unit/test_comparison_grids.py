@@ -194,7 +194,7 @@ def test_seeds_are_paired_as_far_as_both_have_them(tmp_path):
             lambda cells: (cells / "zero-0.3-1" / "predictions.parquet").write_bytes(
                 (cells / "oracle-0.3-1" / "predictions.parquet").read_bytes()
             ),
-            r"its predictions score 0\.\d+, and its result says 0\.\d+",
+            r"the predictions score otherwise than the result says \(zero-0\.3-1: accuracy 0\.\d+, not 0\.\d+\)\.$",
         ),
     ],
 )
@@ -210,6 +210,44 @@ def test_where_predictions_do_not_allow_an_interval_the_difference_stands_with_t
     assert zero.difference.mean == pytest.approx(zero.mean - mask.mean)
     assert zero.difference.interval is None and zero.difference.adjusted is None
     assert oracle.difference.adjusted == oracle.difference.p  # a family of one
+
+
+def test_cells_with_the_same_fault_are_one_note_without_a_path(tmp_path):
+    """A sweep that lies elsewhere has the same table."""
+    (tmp_path / "there").mkdir()
+    notes = []
+    for folder in (tmp_path, tmp_path / "there"):
+        record = read_sweep(write_results(folder / "sweep", AXES, said))
+        cells = folder / "sweep" / "cells"
+        for spoiled in ("zero-0.3-2", "zero-0.3-3", "oracle-0.6-1"):
+            (cells / spoiled / "predictions.parquet").write_bytes(
+                (cells / "mask-0.6-2" / "predictions.parquet").read_bytes()
+            )
+        (cells / "zero-0.6-1" / "predictions.parquet").write_bytes(b"PAR1 no")
+        layout = laid_out(Table(baseline={"recovery": "mask"}), record.axes, ("accuracy",))
+        notes.append(grids(layout, read_results(record), [])[0].notes)
+    assert notes[0] == notes[1]
+    copied, damaged = notes[0]
+    assert copied.startswith("No interval for recovery=zero, rate=0.3; recovery=oracle, rate=0.6: the predictions ")
+    assert re.findall(r"[(, ]((?:zero|oracle)-\d\.\d-\d): accuracy", copied) == [
+        "zero-0.3-2", "zero-0.3-3", "oracle-0.6-1",
+    ]  # fmt: skip
+    assert damaged.startswith("No interval for recovery=zero, rate=0.6: predictions.parquet is damaged (zero-0.6-1: ")
+
+
+def test_what_was_asked_of_two_runs_is_compared_seed_by_seed(tmp_path):
+    path = write_results(tmp_path / "sweep", SMALL, said)
+    for cell in ("zero-0.3-1", "zero-0.3-3"):
+        file = path / "cells" / cell / "predictions.parquet"
+        rows = pd.read_parquet(file)
+        rows.assign(id=rows["id"] + 1).to_parquet(file)
+    record = read_sweep(path)
+    layout = laid_out(Table(baseline={"recovery": "mask"}), record.axes, ("accuracy",))
+    (grid,) = grids(layout, read_results(record), [])
+    told = "zero-0.3-1 beside mask-0.3-1 and zero-0.3-3 beside mask-0.3-3"
+    assert grid.notes == (
+        f"No interval for recovery=zero, rate=0.3: the two were asked different test samples ({told}).",
+    )
 
 
 def test_samples_that_show_nothing_are_in_no_score(tmp_path):
