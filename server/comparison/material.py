@@ -17,6 +17,7 @@ from server.comparison.contest import compared, judged
 from server.comparison.grids import Grid
 from server.comparison.layout import Layout, laid_out
 from server.comparison.published import Published, read_published
+from server.comparison.refusals import Refusal
 from server.comparison.results import Result, read_results
 from server.comparison.shown import Shown, read_shown, rescored
 from server.kinds import Kind, expect
@@ -39,6 +40,8 @@ class Material:
     reference: Path | None = None
     shown: Shown | None = None
     """Which test samples are scored; without it all of them."""
+    refused: Sequence[Refusal] = ()
+    """What is wrong with predictions that were to tell the scores of those."""
 
     @cached_property
     def published(self) -> Sequence[Published]:
@@ -58,7 +61,7 @@ class Material:
         return found
 
     def _told(self, grid: Grid) -> Grid:
-        told = f"Only of the test samples that show {self.shown}."
+        told = f"Only of the test samples that show {self.shown}. What is missing in test is theirs, too."
         return replace(grid, remarks=(told, *grid.remarks)) if self.shown else grid
 
     def compared(self) -> list[Grid]:
@@ -91,7 +94,8 @@ def gather(
     if shown is None:
         return Material(directory, kept, results, layout, _reference(asked, settings, directory))
     part = read_shown(shown)  # values that are published are of all test samples
-    return Material(directory, kept, rescored(results, part), layout, shown=part)
+    scored, refused = rescored(results, part)
+    return Material(directory, kept, scored, layout, shown=part, refused=refused)
 
 
 def _complete(record: SweepRecord, directory: Path) -> list[Result]:

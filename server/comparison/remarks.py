@@ -20,7 +20,7 @@ _MADE = {"code": "versions of the code", "torch": "versions of PyTorch", "device
 
 def remarks(material: Material) -> list[str]:
     """Sentences on all of them."""
-    return [*left_out(material.record), *mixed(material.results), *unknown(material)]
+    return [*left_out(material.record), *refused(material), *mixed(material.results), *unknown(material)]
 
 
 def left_out(record: SweepRecord) -> Iterator[str]:
@@ -29,6 +29,12 @@ def left_out(record: SweepRecord) -> Iterator[str]:
     if others:
         which = listing([f"{titled(cell.labels)} ({cell.status})" for cell in others])
         yield f"Left out, not complete: {len(others)} of {plural(len(record.cells), 'cell')}: {which}."
+
+
+def refused(material: Material) -> Iterator[str]:
+    """A sentence on each fault of predictions that were to be scored."""
+    for fault in material.refused:
+        yield f"Not scored: {fault}."
 
 
 def unknown(material: Material) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,8 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fedrecon_core.errors import DataError, UsageError
-from fedrecon_core.registry import METRICS
-from server.comparison.answers import Answers, read_answers, shown
+from server.comparison.answers import check_scores, read_answers, shown
+from server.comparison.refusals import Refusal, RefusedError, merged
 from server.comparison.results import Result
 from server.report.formats import listing, plural
 
@@ -47,31 +47,32 @@ def read_shown(text: str) -> Shown:
     return Shown(frozenset(words))
 
 
-def rescored(results: Sequence[Result], part: Shown) -> list[Result]:
-    """``results`` with the scores of those samples alone, as far as their predictions tell them.
+def rescored(results: Sequence[Result], part: Shown) -> tuple[list[Result], list[Refusal]]:
+    """``results`` with the scores of those samples alone, as far as their predictions tell them, and what is wrong with
+    the predictions that tell none.
 
     Raises:
         DataError: no cell has predictions of such samples.
     """
-    found = [_rescored(result, part) for result in results]
+    found: list[Result] = []
+    refused: list[Refusal] = []
+    for result in results:
+        try:
+            found.append(_rescored(result, part))
+        except RefusedError as error:
+            found.append(replace(result, scores={}))  # a table tells which cells lack a score
+            refused.append(error.refusal)
     if not any(result.scores for result in found):
-        raise DataError(f"--shown: no complete cell has predictions of test samples that show {part}")
-    return found
+        why = "".join(f"; {fault}" for fault in merged(refused))
+        raise DataError(f"--shown: no complete cell has predictions of test samples that show {part}{why}")
+    return found, merged(refused)
 
 
 def _rescored(result: Result, part: Shown) -> Result:
-    try:
-        answers = read_answers(result.directory, result.target, result.classes, part.rows)
-    except DataError:  # a table tells which cells lack a score
-        return replace(result, scores={})
-    return replace(result, scores=dict(_scores(answers, result.scores)) if answers.clusters else {}, answers=answers)
-
-
-def _scores(answers: Answers, names: Iterable[str]) -> Iterator[tuple[str, float]]:
-    """Those that answers alone can tell."""
-    for name in names:
-        if name in METRICS.names():
-            try:
-                yield name, answers.score(METRICS.get(name))
-            except ValueError:  # it needs more than answers
-                continue
+    asked = result.directory, result.target, result.classes
+    check_scores(read_answers(*asked), result.scores, result.directory.name)  # no result says what a part scores
+    answers = read_answers(*asked, part.rows)
+    if not answers.clusters or answers.missing is None:
+        return replace(result, scores={}, answers=answers)
+    missing = {**result.missing, "test": answers.missing}
+    return replace(result, scores=answers.told(result.scores), missing=missing, answers=answers)

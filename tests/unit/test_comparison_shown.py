@@ -1,5 +1,8 @@
 """Scores of the test samples that show certain modalities, against the same rows by pandas and scikit-learn."""
 
+import csv
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -64,6 +67,50 @@ def test_the_table_says_what_it_is_of_and_shows_nothing_published(sweep, call, t
 def test_a_cell_without_predictions_has_no_such_score(sweep, call):
     (sweep / "cells" / "mask-2" / "predictions.parquet").unlink()
     assert "Complete, and without this score: mask-2." in call("table", sweep, "--shown", "1")[1]
+
+
+def test_predictions_of_another_run_have_no_such_score_and_the_cells_are_named(sweep, call):
+    """Of a part no result says what it scores, so that all of the rows have to answer for it."""
+    cells = sweep / "cells"
+    for seed in "12":
+        copied = (cells / f"mask-{seed}" / "predictions.parquet").read_bytes()
+        (cells / f"zero-{seed}" / "predictions.parquet").write_bytes(copied)
+    (uar, _) = gather(sweep, shown="1").compared()
+    assert [result.labels["seed"] for result in uar.entries[0, 0].results] == ["3"]
+    code, out, _ = call("table", sweep, "--shown", "1")
+    assert code == 0
+    told = r"Not scored: the predictions score otherwise than the result says \((.*)\)\.\n"
+    ((named),) = re.findall(told, out)
+    assert re.fullmatch(r"zero-1: accuracy 0\.\d+, not 0\.\d+ and zero-2: accuracy 0\.\d+, not 0\.\d+", named)
+    assert "Complete, and without this score: zero-1 and zero-2." in out
+    assert "Not scored" not in call("table", sweep)[1]
+
+
+def test_predictions_of_no_class_have_no_such_score(sweep, call):
+    path = sweep / "cells" / "mask-2" / "predictions.parquet"
+    rows = pd.read_parquet(path)
+    rows.assign(predicted=rows["predicted"].replace(2, -1)).to_parquet(path)
+    out = call("table", sweep, "--shown", "1")[1]
+    told = "predictions.parquet is damaged (mask-2: ValueError: expected classes from 0 to 2, found -1)."
+    assert f"Not scored: {told}" in out
+
+
+def test_why_no_cell_has_such_predictions_is_told(sweep, call):
+    for path in sweep.glob("cells/*/predictions.parquet"):
+        path.unlink()
+    words = "that show 1 modality; predictions.parquet is not there (zero-1, zero-2, zero-3, mask-1, mask-2 and mask-3)"
+    refused(call("table", sweep, "--shown", "1"), words)
+
+
+@pytest.mark.parametrize(("shown", "missing"), [("a", 0.5), ("1", 0.5), ("2", 0)])
+def test_what_is_missing_in_test_is_that_of_the_samples_that_are_scored(sweep, call, tmp_path, shown, missing):
+    _, out, _ = call("table", sweep, "--shown", shown, "--out", tmp_path / "out")
+    lines = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+    assert [float(line["missing_test"]) for line in lines] == pytest.approx(4 * [missing])
+    assert [float(line["missing_train"]) for line in lines] == pytest.approx(4 * [0.4])
+    assert f"| 3 | 40.0% | {missing:.1%} |" in out
+    assert "What is missing in test is theirs, too." in out
+    assert "| 3 | 40.0% | 30.0% |" in call("table", sweep)[1]
 
 
 @pytest.mark.parametrize(
