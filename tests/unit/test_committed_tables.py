@@ -1,0 +1,34 @@
+"""The tables in `docs/results/` are what today's code makes of the cells beside them, marks of rank and remarks included.
+Predictions lie in no checkout, so that differences and their intervals are taken as they stand."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from server.comparison import long_table, markdown
+from server.comparison.material import gather
+from server.comparison.sheets import sheets
+
+RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
+SWEEPS = sorted(path.parent for path in RESULTS.glob("*/tables"))
+OF_PREDICTIONS = {"difference", "difference_low", "difference_high", "p", "p_holm"}
+
+
+@pytest.mark.parametrize("sweep", SWEEPS, ids=lambda path: path.name)
+def test_scores_and_costs_of_committed_tables_are_todays(sweep):
+    grids = gather(sweep).grids()
+    told = (sweep / "tables" / "table.md").read_text(encoding="utf-8")
+    assert [sheet.title for sheet in sheets(grids) if markdown.render([sheet]) not in told] == []
+    lines = csv.DictReader((sweep / "tables" / "table.csv").open(encoding="utf-8"))
+    todays = csv.DictReader(io.StringIO(long_table.render(grids)))
+    assert [plain(line) for line in lines] == [plain(line) for line in todays]
+
+
+def plain(line):
+    return {name: value for name, value in line.items() if name not in OF_PREDICTIONS}
+
+
+def test_there_are_committed_tables():
+    assert SWEEPS
