@@ -28,7 +28,7 @@ from server.sweep.record import State
 from server.sweep.schedule import Failure, Schedule, learn_from_disk
 from server.sweep.sources import check_sources
 from server.sweep.today import device_here, device_on_ray
-from server.sweep.workers import Workers
+from server.sweep.workers import LostError, Workers
 
 PIPED_WIDTH = 200
 
@@ -152,7 +152,11 @@ def _run(plan: Plan, make: Callable[[], Workers]) -> None:
     _notes(console, plan)
     times = learn_from_disk(directory, plan.states)
     board = board_for(console, Tally(len(plan.states), len(complete)), times)
-    failures = _through(plan, make(), board) if plan.left else []
+    try:
+        failures = _through(plan, make(), board) if plan.left else []
+    except LostError:
+        _report(console, directory.path)  # nobody was there, as at Ctrl-C, to ask for it later
+        raise
     _report(console, directory.path)
     _conclude(console, plan, failures)
 
@@ -163,11 +167,16 @@ def _through(plan: Plan, workers: Workers, board: Board) -> list[Failure]:
     try:
         return Schedule(plan.directory, workers, board).run(plan.left)
     except KeyboardInterrupt:
-        told = f"{board.tally.complete} of {board.tally.total} cells are complete; the same command goes on"
-        raise InterruptedSweepError(f"interrupted; {told}") from None
+        raise InterruptedSweepError(f"interrupted; {_so_far(board.tally)}") from None
+    except LostError as error:
+        raise LostError(f"{error}; {_so_far(board.tally)}") from None
     finally:
         workers.close()
         board.close()
+
+
+def _so_far(tally: Tally) -> str:
+    return f"{tally.complete} of {tally.total} cells are complete; the same command goes on"
 
 
 def _notes(console: Console, plan: Plan) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from server.prepare import resolve_config
 from server.sweep.exchange import exchange
 from server.sweep.packed import pack, run_packed, unpack
 from server.sweep.today import device_on_ray
-from server.sweep.workers import Ended, Workers
+from server.sweep.workers import Ended, LostError, Workers
 
 GRAIN = 10_000
 """Ray counts a resource in so many parts, and rounds: the shares of a GPU must not add up to more than 1."""
+LOST_SECONDS = 20.0
+"""How long the cluster's head may be silent. Ray waits for 60 seconds, in any call, then ends the calling process."""
 
 
 def gpu_share(gpus: float, workers: int | None) -> float:
@@ -49,28 +52,47 @@ class OnRay(Workers):
             raise UsageError(
                 f"--ray-address: no Ray cluster can be used at {address}: {one_line(str(error))}"
             ) from None
+        self._address = address
         self._workers = workers
+        self._resources = ray.cluster_resources()
         # A process of its own for each: nothing that one cell leaves in memory stays there for the next.
         self._task = ray.remote(num_cpus=1, max_retries=0, max_calls=1)(run_packed)
         self._running: dict[Any, Path] = {}
 
     @property
     def capacity(self) -> int:  # type: ignore[override]
-        """The cluster's cpus as they are now: nodes may join."""
-        return self._workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        """The cluster's cpus as ``ended`` found them last: nodes may join."""
+        return self._workers or max(int(self._resources.get("CPU", 1)), 1)
 
     def start(self, path: Path) -> None:
         """Send the run directory; see ``Workers.start``. ``UsageError`` for a run on CUDA where no node has a GPU: Ray
         would wait for one."""
         task = self._task
         if device_on_ray(resolve_config(path / "config.yaml")) == "cuda":
-            task = task.options(num_gpus=gpu_share(ray.cluster_resources().get("GPU", 0), self._workers))
+            task = task.options(num_gpus=gpu_share(self._resources.get("GPU", 0), self._workers))
         self._running[task.remote(pack(path, ("run.lock",)))] = path
 
     def ended(self, seconds: float) -> list[Ended]:
         """See ``Workers.ended``."""
-        ready, _ = ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        self._wait_for_head()
+        try:
+            self._resources = ray.cluster_resources()
+            ready, _ = ray.wait(list(self._running), num_returns=1, timeout=seconds)
+        except RayError as error:
+            raise LostError(f"the Ray cluster at {self._address} is lost: {one_line(str(error))}") from None
         return [self._take(task) for task in ready]
+
+    def _wait_for_head(self) -> None:
+        """Return at once where the head answers; ``LostError`` if it does not within ``LOST_SECONDS``."""
+        deadline = time.monotonic() + LOST_SECONDS
+        while True:
+            try:
+                return require_cluster(self._address, "--ray-address")
+            except UsageError:
+                if time.monotonic() > deadline:
+                    told = f"its head has not answered for {LOST_SECONDS:.0f} seconds"
+                    raise LostError(f"the Ray cluster at {self._address} is lost: {told}") from None
+            time.sleep(1.0)
 
     def _take(self, task: Any) -> Ended:
         path = self._running.pop(task)

@@ -15,7 +15,7 @@ from server.sweep.directory import SweepDirectory
 from server.sweep.progress import Board, Running
 from server.sweep.record import State
 from server.sweep.times import Times
-from server.sweep.workers import Workers
+from server.sweep.workers import LostError, Workers
 
 LOOK_SECONDS = 0.5
 
@@ -40,17 +40,29 @@ class Schedule:
         self._failures: list[Failure] = []
 
     def run(self, cells: Sequence[Cell]) -> list[Failure]:
-        """Run ``cells``; those that failed, in the order in which they did."""
+        """Run ``cells``; those that failed, in the order in which they did.
+
+        Raises:
+            LostError: the workers are gone. What was at work is noted as failed; what waited is as it was.
+        """
         self._waiting = list(cells)
         self._show()
-        while self._waiting or self._running:
-            while self._waiting and len(self._running) < self._workers.capacity:
-                self._start(self._next())
-            self._show()
-            for ended in self._workers.ended(LOOK_SECONDS) if self._running else ():
-                self._settle(self._running.pop(ended.path), ended.reason)
+        try:
+            while self._waiting or self._running:
+                self._turn()
+        except LostError as error:
+            for path in list(self._running):
+                self._settle(self._running.pop(path), str(error))
+            raise
         self._show()
         return self._failures
+
+    def _turn(self) -> None:
+        while self._waiting and len(self._running) < self._workers.capacity:
+            self._start(self._next())
+        self._show()
+        for ended in self._workers.ended(LOOK_SECONDS) if self._running else ():
+            self._settle(self._running.pop(ended.path), ended.reason)
 
     def _next(self) -> Cell:
         """The cell that takes longest, so that the cores end together. Those of which no time is known come first, and

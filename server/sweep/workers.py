@@ -6,7 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedrecon_core.errors import RunError
 from server.sweep.record import ending
+
+
+class LostError(RunError):
+    """The place where runs are worked on is gone, and with it all that were at work there."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,11 @@ class Workers(ABC):
 
     @abstractmethod
     def ended(self, seconds: float) -> list[Ended]:
-        """The runs that have ended since the last call, waiting at most ``seconds`` for the first one."""
+        """The runs that have ended since the last call, waiting at most ``seconds`` for the first one.
+
+        Raises:
+            LostError: no run can be worked on any more; what is left of those at work is what ``close`` leaves.
+        """
 
     @abstractmethod
     def close(self) -> None:

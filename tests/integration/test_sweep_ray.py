@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from server.engines import processes
 from server.sweep.on_ray import OnRay
 from server.sweep.packed import pack, unpack
 from server.sweep.record import read_sweep
-from tests.toys.ray_cluster import two_nodes
+from tests.toys.ray_cluster import kill_head, two_nodes
 from tests.toys.sweeps import BASE, write_sweep
 
 pytestmark = pytest.mark.simulation
 
 PROGRAMS = Path(sys.executable).parent
+WITHOUT_RAY = 45.0
+"""Seconds in which a sweep has said its own words about a lost head: after 60, Ray ends the process."""
 AXES = {"rate": {"some": {}, "odd": {"local.task.lr": 1e30}}, "seed": [0, 1]}
 
 
@@ -73,6 +76,38 @@ def test_cells_are_tasks_of_a_cluster_and_come_back_as_they_are_made_here(cluste
         code, out, _ = sweep(tmp_path, "--ray-address", cluster, *one, "--set", "device=cuda", "--out", "gpu")
         assert code == 1, out
         assert "failed: rate=some, seed=0: device: 'cuda' needs a GPU, and the Ray cluster has none" in out
+
+
+@pytest.mark.faults
+def test_a_lost_head_ends_the_sweep_in_its_own_words_with_a_verdict_on_each_cell_at_work(tmp_path):
+    home = Path("/tmp") / f"sw{uuid.uuid4().hex[:6]}"
+    write_sweep(tmp_path, axes={"seed": [0, 1, 2]}, set={"rounds": 5000})
+    with two_nodes(home, lambda: processes.marked(home.name)) as address:
+        command = [PROGRAMS / "fedrecon", "sweep", "sweep.yaml", "--ray-address", address]
+        running = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        )
+        try:
+            started = 0
+            while started < 2:
+                line = running.stdout.readline()
+                assert line, running.stderr.read()
+                started += line.startswith("started")
+            kill_head(home)
+            began = time.monotonic()
+            out, err = running.communicate(timeout=150)
+        finally:
+            running.kill()
+    lost = f"the Ray cluster at {address} is lost: its head has not answered for 20 seconds"
+    assert time.monotonic() - began < WITHOUT_RAY
+    assert running.returncode == 1, (out, err)
+    assert err.splitlines()[-1] == f"fedrecon: {lost}; 0 of 3 cells are complete; the same command goes on"
+    states = [(cell.status.value, cell.directory) for cell in read_sweep(tmp_path / "runs" / "tiny").cells]
+    assert [state for state, _ in states] == ["failed", "failed", "missing"]
+    for _, directory in states[:2]:
+        reason = json.loads((directory / "result.json").read_text())["error"]
+        assert reason == lost or reason.startswith("its Ray task was lost: ")
+    assert (tmp_path / "runs" / "tiny" / "report.html").is_file()
 
 
 @pytest.mark.parametrize("cluster", [("--num-gpus=1",)], indirect=True)

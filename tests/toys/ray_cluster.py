@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -42,3 +43,16 @@ def two_nodes(home: Path, left: Callable[[], object], *own: str) -> Iterator[str
         while left() and time.monotonic() < deadline:  # what Ray itself ends when its nodes are gone
             time.sleep(0.2)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def kill_head(home: Path) -> None:
+    """End, as a power cut would, what makes a node of the cluster its head, and its own node with it."""
+    killed = [process for process in processes.marked(home.name) if _of_head(process)]
+    for process in killed:
+        os.kill(process, signal.SIGKILL)
+    assert len(killed) == 2, killed
+
+
+def _of_head(process: int) -> bool:
+    command = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    return command[0].endswith(b"/gcs_server") or (command[0].endswith(b"/raylet") and b"--head" in command)

@@ -20,10 +20,10 @@ from server.sweep.directory import SweepDirectory
 from server.sweep.dry_run import cell_table, estimate, try_first
 from server.sweep.origins import origins
 from server.sweep.progress import Board, LiveBoard, Running, Tally, board_for
-from server.sweep.record import State, read_sweep
+from server.sweep.record import State, ending, read_sweep
 from server.sweep.schedule import Schedule, learn_from_disk
 from server.sweep.times import Times
-from server.sweep.workers import Ended, Workers
+from server.sweep.workers import Ended, LostError, Workers
 from strategies.code_hash import code_hash
 from tests.toys.federation import toy_settings
 from tests.toys.small_disk import files_end_at
@@ -456,6 +456,25 @@ def test_whatever_keeps_a_cell_from_starting_is_its_failure_alone(sweep):
     ]
     assert (tally.complete, tally.failed) == (2, 2)
     assert [directory.state(cell).value for cell in cells] == ["complete", "failed", "complete", "failed"]
+
+
+def test_cells_at_work_when_the_workers_are_lost_have_failed_and_those_that_waited_are_as_they_were(sweep):
+    _, cells, directory = sweep
+
+    class Lost(Clockwork):
+        def ended(self, seconds):
+            if len(self.order) < 3:
+                return super().ended(seconds)
+            raise LostError("the machine is gone")
+
+    board = Board(Console(quiet=True), Tally(4), Times())
+    with pytest.raises(LostError, match="^the machine is gone$"):
+        Schedule(directory, Lost(2, {"mask": 1.0, "zero": 1.0}), board).run(cells)
+    states = {cell.slug: directory.state(cell).value for cell in cells}
+    assert sorted(states.values()) == ["complete", "failed", "failed", "missing"]
+    assert (board.tally.complete, board.tally.failed) == (1, 2)
+    told = {ending(directory.run_of(cell).path).get("error") for cell in cells if states[cell.slug] == "failed"}
+    assert told == {"the machine is gone"}
 
 
 def test_an_odd_folder_among_the_checkpoints_of_a_running_cell_ends_no_sweep(sweep):
