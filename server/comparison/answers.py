@@ -98,7 +98,7 @@ def check_scores(answers: Answers, scores: Mapping[str, float], cell: str) -> No
     """
     for name, score in answers.told(scores).items():
         if not abs(score - scores[name]) <= SAME_SCORE:
-            found = f"{cell}: {name} {score:.6f}, not {scores[name]:.6f}"
+            found = f"{cell}: {name} {score:.6f} instead of {scores[name]:.6f}"
             raise RefusedError("the predictions score otherwise than the result says", found)
 
 

@@ -1,4 +1,4 @@
-"""The tables in `docs/results/` are what today's code makes of the cells beside them, marks of rank and remarks included.
+"""The tables in `docs/results/` are what today's code makes of the cells beside them, with marks of rank and remarks.
 Predictions lie in no checkout, so that differences and their intervals are taken as they stand."""
 
 import csv

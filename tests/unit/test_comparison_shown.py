@@ -81,7 +81,9 @@ def test_predictions_of_another_run_have_no_such_score_and_the_cells_are_named(s
     assert code == 0
     told = r"Not scored: the predictions score otherwise than the result says \((.*)\)\.\n"
     ((named),) = re.findall(told, out)
-    assert re.fullmatch(r"zero-1: accuracy 0\.\d+, not 0\.\d+ and zero-2: accuracy 0\.\d+, not 0\.\d+", named)
+    assert re.fullmatch(
+        r"zero-1: accuracy 0\.\d+ instead of 0\.\d+ and zero-2: accuracy 0\.\d+ instead of 0\.\d+", named
+    )
     assert "Complete, and without this score: zero-1 and zero-2." in out
     assert "Not scored" not in call("table", sweep)[1]
 
