@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from fedrecon_core.config import RunConfig
-from fedrecon_core.disk import replace_file
+from fedrecon_core.disk import reason, replace_file
 from fedrecon_core.errors import DataError, FedReconError, RunError, UsageError, one_line, words_of
 from server.report.page import REPORT
 from server.run_directory import RunDirectory, Words, held, write_text
@@ -106,7 +107,6 @@ class SweepDirectory:
     def _make_ready(self, cell: Cell, run: RunDirectory) -> None:
         if not run.config.is_file() or self.outdated(cell):  # of what run such rounds are, nothing tells
             _forget_rounds(run)
-            (run.path / MEMORY).unlink(missing_ok=True)  # a tracker that goes on would mix the rounds of two codes
         write_text(run.config, cell.config.to_yaml())
         run.write_json(CELL, {"name": cell.slug, "labels": dict(cell.labels)})  # for trackers
         run.forget_result()
@@ -146,7 +146,8 @@ class SweepDirectory:
         if not (run.path / REPORT).exists():
             self._report(cell)
         if not self._keep_checkpoints:
-            _forget_rounds(run)
+            for folder in _rounds(run):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _report(self, cell: Cell) -> None:
         from server.report.html import write_report  # here: it draws, and few cells lack theirs
@@ -216,10 +217,23 @@ class SweepDirectory:
             raise RunError(f"cannot copy {source} to {path}: {error.strerror}") from None
 
 
+def _rounds(run: RunDirectory) -> tuple[Path, Path]:
+    """What a resume would go on from. By the last one it is known that there is something."""
+    return run.path / "sites", run.checkpoints
+
+
 def _forget_rounds(run: RunDirectory) -> None:
-    """Remove what a resume would go on from."""
-    for folder in (run.checkpoints, run.path / "sites"):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Remove it, and what trackers know of it; ``RunError`` where something stays, with which rounds of two codes would
+    be mixed."""
+    path = run.path / MEMORY
+    try:
+        path.unlink(missing_ok=True)
+        for path in _rounds(run):
+            if os.path.lexists(path):
+                shutil.rmtree(path)
+    except OSError as error:
+        told = "the cell is begun anew, and may not go on from it; remove it by hand"
+        raise RunError(f"cannot remove {path}: {reason(error)}; {told}") from None
 
 
 def _table(table: Table | None) -> dict[str, Any] | None:

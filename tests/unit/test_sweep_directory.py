@@ -160,6 +160,22 @@ def test_rounds_of_other_code_are_not_gone_on_from(sweep):
     assert not directory.outdated(first)  # complete: its numbers are those of one code
 
 
+def test_a_cell_whose_old_rounds_cannot_be_removed_is_not_begun_and_stops_no_other(sweep, tmp_path):
+    """Gone on from, they would give a run of two codes. No system removes a folder through a link to it."""
+    _, (first, *_), directory = sweep
+    run = begun(directory, first, "0" * 64)
+    run.checkpoints.rename(tmp_path / "elsewhere")
+    run.checkpoints.symlink_to(tmp_path / "elsewhere")
+    failures, tally = run_all(sweep, Clockwork(2, {"mask": 1.0, "zero": 1.0}))
+    assert [failure.cell for failure in failures] == [first]
+    told = "the cell is begun anew, and may not go on from it; remove it by hand"
+    assert failures[0].reason == f"cannot remove {run.checkpoints}: Cannot call rmtree on a symbolic link; {told}"
+    assert (tally.complete, tally.failed) == (3, 1)
+    assert directory.state(first) is State.FAILED
+    run.checkpoints.unlink()
+    assert run_all(sweep, Clockwork(2, {"mask": 1.0, "zero": 1.0}))[0] == []
+
+
 TODAY = {"device": "cpu", "versions": {"torch": version("torch"), "numpy": "1.0"}}
 MADE = {
     "today's": (TODAY, ""),
@@ -359,7 +375,7 @@ class Clockwork(Workers):
         self.running = {}
 
 
-def run(sweep, workers, times=None):
+def run_all(sweep, workers, times=None):
     _, cells, directory = sweep
     board = Board(Console(quiet=True), Tally(len(cells)), times or Times())
     return Schedule(directory, workers, board).run(cells), board.tally
@@ -370,7 +386,7 @@ def test_unknown_families_come_first_then_the_longest_cells(tmp_path):
     definition = read_definition(write_sweep(tmp_path, toy_settings("mask"), axes=axes))
     sweep = definition, matrix(definition, tmp_path), SweepDirectory(tmp_path / "out")
     workers = Clockwork(2, {"mask": 10.0, "zero": 30.0, "mean": 15.0})
-    failures, tally = run(sweep, workers)
+    failures, tally = run_all(sweep, workers)
     assert failures == []
     assert workers.order[:3] == ["mask-seed0", "zero-seed0", "mean-seed0"]
     assert workers.order[3:] == ["zero-seed1", "zero-seed2", "mean-seed1", "mean-seed2", "mask-seed1", "mask-seed2"]
@@ -379,7 +395,7 @@ def test_unknown_families_come_first_then_the_longest_cells(tmp_path):
 
 def test_a_failed_cell_stops_no_other(sweep):
     workers = Clockwork(1, {"mask": 1.0, "zero": 1.0}, failing=("mask-seed1",))
-    failures, tally = run(sweep, workers)
+    failures, tally = run_all(sweep, workers)
     assert [(failure.cell.slug, failure.reason) for failure in failures] == [("mask-seed1", "it broke")]
     assert (tally.complete, tally.failed) == (3, 1)
     assert len(workers.order) == 4
@@ -387,7 +403,7 @@ def test_a_failed_cell_stops_no_other(sweep):
 
 def test_a_cell_that_died_without_a_word_is_recorded_as_failed_until_it_is_tried_again(sweep):
     _, cells, directory = sweep
-    failures, _ = run(sweep, Clockwork(1, {"mask": 1.0, "zero": 1.0}, failing=("mask-seed1",)))
+    failures, _ = run_all(sweep, Clockwork(1, {"mask": 1.0, "zero": 1.0}, failing=("mask-seed1",)))
     assert [failure.reason for failure in failures] == ["it broke"]
     assert directory.state(cells[1]) is State.FAILED
     assert directory.run_of(cells[1]).read_json("result.json") == {
@@ -396,7 +412,7 @@ def test_a_cell_that_died_without_a_word_is_recorded_as_failed_until_it_is_tried
         "exit_code": 1,
         "rounds": 0,
     }
-    failures, _ = run(sweep, Clockwork(1, {"mask": 1.0, "zero": 1.0}))
+    failures, _ = run_all(sweep, Clockwork(1, {"mask": 1.0, "zero": 1.0}))
     assert (failures, directory.state(cells[1])) == ([], State.COMPLETE)
 
 
@@ -417,7 +433,7 @@ def test_a_cell_that_another_process_works_on_is_left_to_it_and_stops_no_other(s
     taken = directory.begin(cells[2])
     before = taken.config.stat().st_mtime_ns
     with taken.lock():
-        failures, tally = run(sweep, Clockwork(2, {"mask": 1.0, "zero": 1.0}))
+        failures, tally = run_all(sweep, Clockwork(2, {"mask": 1.0, "zero": 1.0}))
     assert [failure.cell.slug for failure in failures] == ["zero-seed0"]
     assert "is being worked on by process" in failures[0].reason
     assert (tally.complete, tally.failed) == (3, 1)
@@ -433,7 +449,7 @@ def test_a_cell_that_was_completed_since_the_sweep_began_is_settled_without_a_ru
             end(directory.begin(cells[3]), seconds=7.0)
 
     workers = Beside(1, {"mask": 1.0, "zero": 1.0})
-    failures, tally = run(sweep, workers)
+    failures, tally = run_all(sweep, workers)
     assert (failures, tally.complete, len(workers.order)) == ([], 4, 3)
     assert directory.seconds_of(cells[3]) == 7.0
 
@@ -449,7 +465,7 @@ def test_whatever_keeps_a_cell_from_starting_is_its_failure_alone(sweep):
                 raise OSError(12, "Cannot allocate memory")
             super().start(path)
 
-    failures, tally = run(sweep, Poor(2, {"mask": 1.0, "zero": 1.0}))
+    failures, tally = run_all(sweep, Poor(2, {"mask": 1.0, "zero": 1.0}))
     assert sorted((failure.cell.slug, failure.reason) for failure in failures) == [
         ("mask-seed1", "ValueError: invalid literal for int() with base 10: 'old'"),
         ("zero-seed1", "OSError: [Errno 12] Cannot allocate memory"),
@@ -468,7 +484,7 @@ def test_cells_at_work_when_the_workers_are_lost_have_failed_and_those_that_wait
             raise LostError("the machine is gone")
 
     board = Board(Console(quiet=True), Tally(4), Times())
-    with pytest.raises(LostError, match="^the machine is gone$"):
+    with pytest.raises(LostError, match=r"^the machine is gone$"):
         Schedule(directory, Lost(2, {"mask": 1.0, "zero": 1.0}), board).run(cells)
     states = {cell.slug: directory.state(cell).value for cell in cells}
     assert sorted(states.values()) == ["complete", "failed", "failed", "missing"]
@@ -483,7 +499,7 @@ def test_an_odd_folder_among_the_checkpoints_of_a_running_cell_ends_no_sweep(swe
             super().start(path)
             (path / "checkpoints" / "round-odd").mkdir(parents=True)
 
-    failures, _ = run(sweep, Odd(1, {"mask": 1.0, "zero": 1.0}))
+    failures, _ = run_all(sweep, Odd(1, {"mask": 1.0, "zero": 1.0}))
     assert failures == []
 
 
