@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -234,6 +235,7 @@ def coherence(
 def main() -> None:
     """Entry point: every error that a user can act on is one line on stderr, never a traceback."""
     code: int | None = None
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = application(standalone_mode=False)  # Typer answers Ctrl-C by returning 130
     except FedReconError as error:
@@ -245,6 +247,11 @@ def main() -> None:
     if code == InterruptedRunError.exit_code:
         _fail("interrupted before the run began; nothing was written", InterruptedRunError.exit_code)
     sys.exit(code or 0)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """What a service manager or a batch system asks of a command is what Ctrl-C asks: end all, and say how to go on."""
+    raise KeyboardInterrupt
 
 
 def _fail(text: str, code: int) -> None:

@@ -245,11 +245,15 @@ def _private_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Make SIGTERM leave through the ``finally`` blocks, as Ctrl-C does, where this is the main thread."""
+    """Make SIGTERM leave through the ``finally`` blocks, as Ctrl-C does, where this is the main thread and nothing else
+    has been made of the signal (the command's ``main`` does)."""
 
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
     try:
         before = signal.signal(signal.SIGTERM, leave)
     except ValueError:  # not the main thread: its owner decides

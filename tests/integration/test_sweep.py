@@ -195,12 +195,16 @@ def test_a_cell_whose_process_is_killed_fails_with_its_reason(tmp_path):
     assert "its process was ended by signal SIGKILL" in (tmp_path / "runs" / "tiny" / "report.html").read_text()
 
 
-def test_an_interrupt_ends_all_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_all_and_says_how_to_go_on(tmp_path, number):
     write_sweep(tmp_path, {**BASE, "rounds": 500})
     token = uuid.uuid4().hex
     process = start(tmp_path, "sweep", "sweep.yaml", "--workers", 2, token=token)
     wait_for(lambda: len(list(tmp_path.glob("runs/tiny/cells/*/checkpoints"))) == 2, process)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all of them
+    if number is signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal sends it: to all of them
+    else:
+        process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == "fedrecon: interrupted; 0 of 4 cells are complete; the same command goes on\n"
