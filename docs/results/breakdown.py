@@ -16,7 +16,16 @@ import pandas as pd
 
 from server.sweep.record import CellRecord, State, read_sweep
 
-METHODS = ("mask", "zero", "fedrecon", "without GGFS", "moving generators", "oracle")
+METHODS = (
+    "mask",
+    "zero",
+    "fedrecon",
+    "without GGFS",
+    "moving generators",
+    "mask and dropout",
+    "complete site alone",
+    "oracle",
+)
 Frame = pd.DataFrame
 Measure = Callable[[Frame], dict[str, float]]
 """The predictions of one cell -> column of a table -> per cent."""

@@ -1,5 +1,5 @@
 """Modality dropout: in training, modalities that a sample shows are hidden at random, so that samples which show
-several teach the model to do with each of them alone (Neverova et al., ModDrop, 2016, section 4.2)."""
+several teach the model to do with each of them alone (Neverova et al., ModDrop, arXiv 1501.00102)."""
 
 from __future__ import annotations
 
