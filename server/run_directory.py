@@ -152,12 +152,11 @@ def held(folder: Path, words: Words, seconds: float) -> Iterator[None]:
     """
     path = folder / "run.lock"
     try:
-        file = path.open("a+", encoding="utf-8")
+        file = _claimed(path, words, seconds)
     except OSError as error:
         raise _unwritable(path, error, words) from None
     with file:
         try:
-            _wait_for(file, f"the {words.what} in {folder}", words.again, seconds)
             sweep(folder)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -165,6 +164,18 @@ def held(folder: Path, words: Words, seconds: float) -> Iterator[None]:
         except OSError as error:
             raise _unwritable(path, error, words) from None
         yield
+
+
+def _claimed(path: Path, words: Words, seconds: float) -> IO[str]:
+    """The file at ``path``, locked. Who held it before may have exchanged its folder for another: then the one that was
+    waited for lies there no more, and is no lock for anyone else."""
+    while True:
+        with contextlib.ExitStack() as closing:
+            file = closing.enter_context(path.open("a+", encoding="utf-8"))
+            _wait_for(file, f"the {words.what} in {path.parent}", words.again, seconds)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                closing.pop_all()
+                return file
 
 
 def _wait_for(file: IO[str], what: str, again: str, seconds: float) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from fedrecon_core.errors import UsageError, one_line, words_of
+from fedrecon_core.errors import FedReconError, UsageError, one_line, words_of
 from server.engines.ray import require_cluster
 from server.prepare import resolve_config
+from server.run_directory import RunDirectory
+from server.sweep.directory import LOCK_SECONDS
 from server.sweep.exchange import exchange
 from server.sweep.packed import pack, run_packed, unpack
 from server.sweep.today import device_on_ray
@@ -37,6 +39,17 @@ def gpu_share(gpus: float, workers: int | None) -> float:
         raise UsageError("device: 'cuda' needs a GPU, and the Ray cluster has none; set device: cpu or auto")
     runs = max(math.ceil((workers or 1) / int(gpus)), 1)
     return math.floor(GRAIN / runs) / GRAIN
+
+
+def received(path: Path, data: bytes) -> Ended:
+    """The run that came back as ``data``, in the place of the run directory ``path``: what it says of its end. Where
+    someone goes on with ``path`` meanwhile, that stays, and what came back is gone."""
+    try:
+        with RunDirectory(path).lock(LOCK_SECONDS):
+            exchange(path, lambda arrived: unpack(data, arrived))
+    except (FedReconError, OSError, tarfile.TarError) as error:
+        return Ended(path, f"it came back and could not be written here: {one_line(words_of(error))}")
+    return Ended.of(path, "its Ray task ended without a result")
 
 
 class OnRay(Workers):
@@ -101,11 +114,7 @@ class OnRay(Workers):
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
             return Ended(path, f"its Ray task was lost: {one_line(str(cause))}")
-        try:
-            exchange(path, lambda arrived: unpack(data, arrived))
-        except (OSError, tarfile.TarError) as error:
-            return Ended(path, f"it came back and could not be written here: {one_line(words_of(error))}")
-        return Ended.of(path, "its Ray task ended without a result")
+        return received(path, data)
 
     def close(self) -> None:
         """End the tasks; see ``Workers.close``. The rounds since each task began are lost with the folder of its node:

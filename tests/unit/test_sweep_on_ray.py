@@ -1,9 +1,17 @@
-"""What a cell asks for of a Ray cluster."""
+"""What a cell asks for of a Ray cluster, and how it comes back from one."""
+
+import json
+import threading
+import time
+from contextlib import suppress
 
 import pytest
 
-from fedrecon_core.errors import UsageError
-from server.sweep.on_ray import gpu_share
+from fedrecon_core.errors import RunError, UsageError
+from server.run_directory import RunDirectory
+from server.sweep.exchange import exchange
+from server.sweep.on_ray import gpu_share, received
+from server.sweep.packed import pack, unpack
 from server.sweep.today import device_on_ray
 from tests.toys.federation import toy_config
 
@@ -29,3 +37,48 @@ def test_only_who_asks_for_a_gpu_gets_one():
     config = toy_config("mask")
     devices = {name: device_on_ray(config.model_copy(update={"device": name})) for name in ("auto", "cpu", "cuda")}
     assert devices == {"auto": "cpu", "cpu": "cpu", "cuda": "cuda"}
+
+
+@pytest.fixture
+def sent(tmp_path):
+    """The run directory of a cell that was sent, and what comes back."""
+    here, there = tmp_path / "cell", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+        (folder / "config.yaml").write_text(folder.name)
+    (there / "result.json").write_text(json.dumps({"status": "completed"}))
+    return RunDirectory(here), pack(there)
+
+
+def test_a_run_that_someone_goes_on_with_is_not_taken_from_under_them(sent):
+    run, data = sent
+    with run.lock():
+        ended = received(run.path, data)
+        assert run.config.read_text() == "cell"
+        assert not run.completed()
+    expected = f"it came back and could not be written here: the run in {run.path} is being worked on by process "
+    assert ended.reason.startswith(expected)
+    assert received(run.path, data).reason == ""
+    assert run.config.read_text() == "there"
+    assert run.completed()
+
+
+def test_who_waited_while_a_run_came_back_holds_the_one_that_came(sent):
+    """The folder that they waited for is gone, and with it the file whose lock they would have got."""
+    run, data = sent
+    seen = []
+
+    def resume():
+        with run.lock():
+            seen.append(run.completed())
+            with suppress(RunError), run.lock(0.0):
+                seen.append("another holds it, too")
+
+    with run.lock():
+        waiting = threading.Thread(target=resume)
+        waiting.start()
+        time.sleep(0.5)
+        exchange(run.path, lambda arrived: unpack(data, arrived))
+        assert seen == []
+    waiting.join()
+    assert seen == [True]
