@@ -7,6 +7,7 @@ Markdown: means over the seeds that all methods of a table have. Cells without `
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -85,12 +86,12 @@ def main() -> None:
     parser.add_argument("sweep", type=Path)
     parser.add_argument("--methods", nargs="+", help="only these")
     chosen = parser.parse_args()
-    cells = [
-        cell
-        for cell in read_sweep(chosen.sweep).cells
-        if cell.status is State.COMPLETE and (cell.directory / "predictions.parquet").exists()
-        if cell.labels["method"] in (chosen.methods or METHODS)
-    ]
+    asked = [cell for cell in read_sweep(chosen.sweep).cells if cell.labels["method"] in (chosen.methods or METHODS)]
+    complete = [cell for cell in asked if cell.status is State.COMPLETE]
+    cells = [cell for cell in complete if (cell.directory / "predictions.parquet").exists()]
+    if len(cells) < len(complete):
+        told = "complete cells have no predictions.parquet and are left out"
+        print(f"note: {len(complete) - len(cells)} {told}", file=sys.stderr)
     for setting, own in groupby(cells, key=lambda cell: cell.labels["setting"]):
         measures = [by_block, by_class] if setting.endswith("coupled") else [by_class]
         kept = list(own)

@@ -31,6 +31,8 @@ def table(
     out: OutOption = None,
 ) -> None:
     """Show the results of a sweep as Markdown: scores over seeds, differences from a baseline, costs."""
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: expected a folder for table.md, table.csv and table.tex, found a file")
     material = gather(sweep, settings or [], only or [], shown)
     found = material.compared()
     told = remarks(material)

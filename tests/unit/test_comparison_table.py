@@ -344,7 +344,8 @@ def test_what_is_no_sweep_or_has_no_result_is_one_line(tmp_path, call):
 
 def test_a_place_that_cannot_be_written_is_one_line(sweep, call, tmp_path):
     (tmp_path / "file").write_text("")
-    code, _, err = call("table", sweep, "--out", tmp_path / "file")
+    refused(call("table", sweep, "--out", tmp_path / "file"), "expected a folder for table.md, table.csv and table.tex")
+    code, _, err = call("table", sweep, "--out", tmp_path / "file" / "below")
     assert code == 2
     assert err.startswith("fedrecon: --out ")
     assert err.count("\n") == 1
