@@ -29,7 +29,7 @@ class RepeatedKeyError(yaml.MarkedYAMLError):
         self.line = int(mark.line) + 1
 
 
-def load(text: str, loader: type[StrictLoader] = StrictLoader) -> Any:
+def load(text: str, loader: Any = StrictLoader) -> Any:
     """The value of ``text``; whatever is wrong with it is a ``yaml.YAMLError``, also a date that is none, a key that is
     a list, or a nesting that has no end."""
     try:

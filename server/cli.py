@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import sys
 from pathlib import Path
@@ -31,6 +30,7 @@ from server.prepare import (
     resolve_config,
     try_out,
 )
+from server.readback import json_in
 from server.report.formats import plural
 from server.run_directory import RunDirectory
 from server.sweep import command as sweep_command
@@ -188,7 +188,7 @@ def _conclude(prepared: Prepared) -> None:
     from server.report.tables import final_table
 
     directory = prepared.directory
-    result = json.loads(directory.result.read_text(encoding="utf-8")) if directory.result.is_file() else {}
+    result = json_in(directory.result)
     if result.get("status") != "completed":
         raise RunError(f"the run in {directory.path} did not complete: {result.get('error', 'it left no result.json')}")
     console = Console()

@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple
 
 from fedrecon_core.disk import is_leftover, replace_text, sweep
 from fedrecon_core.errors import RunError, UsageError
+from server.readback import json_in
 
 LOCK_SECONDS = 10.0
 """How long a resumed run waits for the process that worked on it before: one that was just killed may be going down."""
@@ -60,10 +61,7 @@ class RunDirectory:
 
     def completed(self) -> bool:
         """Whether the run in it reached its end."""
-        try:
-            return bool(json.loads(self.result.read_text(encoding="utf-8")).get("status") == "completed")
-        except (OSError, ValueError):
-            return False
+        return bool(json_in(self.result).get("status") == "completed")
 
     def create(self, config_yaml: str) -> None:
         """Make the folder with its config; an existing run or an unwritable place is a ``UsageError``. What a crash

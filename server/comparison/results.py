@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
 from server.comparison.answers import Answers
+from server.readback import json_in, yaml_in
 from server.report.reader import entries, mapping, number
-from server.sweep.identity import LOADER
 from server.sweep.record import State, SweepRecord, ending
 
 SHOWN_DIGITS = 12
@@ -63,7 +60,7 @@ def mean(results: Sequence[Result], number_of: Callable[[Result], float | None])
 
 
 def _result(labels: Mapping[str, str], directory: Path) -> Result:
-    result, manifest = ending(directory), _manifest(directory)
+    result, manifest = ending(directory), json_in(directory / "manifest.json")
     held = [number(mapping(site).get("samples")) for site in entries(manifest.get("sites"))]
     return Result(
         labels=labels,
@@ -86,13 +83,6 @@ def _result(labels: Mapping[str, str], directory: Path) -> Result:
     )
 
 
-def _manifest(directory: Path) -> Mapping[str, Any]:
-    try:
-        return mapping(json.loads((directory / "manifest.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-
-
 def _made(manifest: Mapping[str, Any]) -> dict[str, str]:
     told = {
         "code": manifest.get("code_sha256"),
@@ -105,11 +95,7 @@ def _made(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 def _select(directory: Path) -> str:
     """Nothing where the config cannot be read."""
-    try:
-        raw = mapping(yaml.load((directory / "config.yaml").read_text(encoding="utf-8"), Loader=LOADER))
-    except (OSError, ValueError, yaml.YAMLError):
-        return ""
-    return str(mapping(raw.get("evaluate")).get("select") or "")
+    return str(mapping(yaml_in(directory / "config.yaml").get("evaluate")).get("select") or "")
 
 
 def _numbers(value: Any) -> dict[str, float]:

@@ -27,6 +27,7 @@ from fedrecon_core.errors import FedReconError, RunError, UsageError
 from server.engines import flower, processes
 from server.engines.base import ENGINES, Engine, Job
 from server.engines.submission import write_app
+from server.readback import json_in
 
 CONNECTION = "fedrecon"
 START_SECONDS = 60.0
@@ -216,11 +217,8 @@ def _told(job: Job, before: int) -> FedReconError | None:
     """The ServerApp's own words for the failure of this run, if it left any, with the exit code that it chose."""
     if _stamp(job) == before:
         return None  # no result, or the one of an earlier attempt that is being resumed
-    try:
-        result = json.loads(_result(job).read_text(encoding="utf-8"))
-        reason, code = flower.one_line(str(result.get("error") or "")), result.get("exit_code")
-    except (OSError, ValueError, AttributeError):
-        return None
+    result = json_in(_result(job))
+    reason, code = flower.one_line(str(result.get("error") or "")), result.get("exit_code")
     if not reason:
         return None
     return UsageError(reason) if code == UsageError.exit_code else RunError(reason)

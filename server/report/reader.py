@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fedrecon_core.errors import DataError
+from server.readback import json_mapping, yaml_mapping
 
 FILES = ("config.yaml", "manifest.json", "metrics.jsonl", "sites.jsonl", "result.json")
 PICTURE = "reconstructions.png"
@@ -115,25 +113,22 @@ class _Files:
     def config(self) -> tuple[Mapping[str, Any], str]:
         """``config.yaml`` as a mapping and as it stands."""
         text = self._text("config.yaml")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = None
-        if text and not isinstance(value, Mapping):
+        value = yaml_mapping(text)
+        if text and value is None:
             self.notes.append("config.yaml is damaged: expected a YAML mapping.")
-        return mapping(value), text
+        return value or {}, text
 
     def json(self, name: str) -> Mapping[str, Any]:
         """The object in a JSON file; empty if it is missing or damaged."""
         text = self._text(name)
-        value = _parsed(text)
+        value = json_mapping(text)
         if text and value is None:
             self.notes.append(f"{name} is damaged: expected a JSON object.")
-        return mapping(value)
+        return value or {}
 
     def lines(self, name: str) -> tuple[Mapping[str, Any], ...]:
         """One object per line; a crash may have cut the last one, so that the others still count."""
-        parsed = [_parsed(line) for line in self._text(name).splitlines() if line.strip()]
+        parsed = [json_mapping(line) for line in self._text(name).splitlines() if line.strip()]
         kept = tuple(value for value in parsed if value is not None)
         if len(kept) < len(parsed):
             self.notes.append(
@@ -164,11 +159,3 @@ class _Files:
         except OSError as error:
             self.notes.append(f"{name} cannot be read: {error.strerror}.")
             return b""
-
-
-def _parsed(text: str) -> Mapping[str, Any] | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, Mapping) else None

@@ -14,6 +14,7 @@ import yaml
 from fedrecon_core.config import RunConfig
 from fedrecon_core.disk import reason, replace_file
 from fedrecon_core.errors import DataError, FedReconError, RunError, UsageError, one_line, words_of
+from server.readback import json_in
 from server.report.page import REPORT
 from server.run_directory import RunDirectory, Words, held, write_text
 from server.sweep.axes import Axis, without_place
@@ -166,10 +167,7 @@ class SweepDirectory:
 
     def manifest_of(self, cell: Cell) -> dict[str, Any]:
         """What was run, on what; empty where the cell does not say so."""
-        with suppress(OSError, ValueError):
-            found = self.run_of(cell).read_json("manifest.json")
-            return found if isinstance(found, dict) else {}
-        return {}
+        return json_in(self.run_of(cell).path / "manifest.json")
 
     def root_of(self, cell: Cell) -> str | None:
         """The ``data.root`` with which the cell was made."""

@@ -8,12 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.errors import ConfigError
-
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a sweep reads back hundreds of files that it wrote itself
+from server.readback import yaml_in
 
 
 def config_sha256(config: RunConfig) -> str:
@@ -37,22 +34,16 @@ def written_sha256(path: Path) -> str | None:
     A key that did not exist when the file was written has its default, with which runs are what they were before.
     """
     try:
-        return config_sha256(parse(_without_root(_read(path))))
-    except (OSError, ValueError, TypeError, yaml.YAMLError, ConfigError):
+        return config_sha256(parse(_without_root(yaml_in(path))))
+    except (ValueError, TypeError, KeyError, ConfigError):
         return None
 
 
 def written_root(path: Path) -> str | None:
     """The ``data.root`` in the config file ``path``; None if it names none, or is no config."""
-    try:
-        root = _read(path)["data"].get("root")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
-        return None
+    data = yaml_in(path).get("data")
+    root = data.get("root") if isinstance(data, dict) else None
     return None if root is None else str(root)
-
-
-def _read(path: Path) -> Any:
-    return yaml.load(path.read_text(encoding="utf-8"), LOADER)
 
 
 def _without_root(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,6 +11,8 @@ from typing import Any
 import yaml
 
 from fedrecon_core.errors import DataError
+from fedrecon_core.strict_yaml import load
+from server.readback import json_in
 from server.sweep.axes import label_of
 
 SWEEP, CELLS, LOG, REFERENCE = "sweep.yaml", "cells", "cell.log", "reference.csv"
@@ -51,7 +52,7 @@ def read_sweep(directory: Path) -> SweepRecord:
     """Read the sweep in ``directory``; ``DataError`` where ``sweep.yaml`` is not there or damaged."""
     path = directory / SWEEP
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = load(path.read_text(encoding="utf-8"), yaml.SafeLoader)
         axes = {str(axis): [label_of(level) for level in levels] for axis, levels in raw["axes"].items()}
         cells = [_cell(directory, cell, axes) for cell in raw["cells"]]
         return SweepRecord(str(raw["name"]), axes, dict(raw["table"] or {}), cells)
@@ -81,8 +82,4 @@ def status_of(path: Path) -> State:
 
 def ending(path: Path) -> dict[str, Any]:
     """What the run in ``path`` says of its end; empty if it says nothing that can be read."""
-    try:
-        found = json.loads((path / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return json_in(path / "result.json")

@@ -324,6 +324,19 @@ def test_sites_that_keep_their_counts_are_told(sweep, call, classes):
 
 
 @pytest.mark.quick
+def test_damaged_files_of_a_cell_are_told_or_left_out(sweep, call):
+    cell = gather(sweep).results[0].directory
+    (cell / "config.yaml").write_text("a: 2020-99-99")
+    assert call("plot", sweep, "--kind", "sites")[0] == 0
+    (cell / "manifest.json").write_text("[" * 100_000)
+    told = "expected how many samples of each class each site holds"
+    refused(call("plot", sweep, "--kind", "sites"), "manifest.json", told)
+    assert call("table", sweep)[0] == 0
+    (cell / "result.json").write_text("[" * 100_000)  # a cell that is not complete
+    assert call("plot", sweep, "--kind", "sites")[0] == 0
+
+
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("level", "value"), [("0.5", 0.5), ("50%", 0.5), ("-1e-3", -0.001), ("complete", None), ("nan", None), ("%", None)]
 )

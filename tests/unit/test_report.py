@@ -141,7 +141,9 @@ def test_one_file_is_enough(tmp_path: Path, only: str) -> None:
     assert len(report(tmp_path).all("section")) == len(SECTIONS)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '{"round": [1]', "\x00\ud7ff"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "3", '{"round": [1]', "\x00\ud7ff", "a: 2020-99-99", "[" * 100_000]
+)
 def test_damaged_files_still_give_a_report(tmp_path: Path, text: str) -> None:
     for name in FILES:
         (write_run(tmp_path) / name).write_text(text, encoding="utf-8")

@@ -339,7 +339,7 @@ def test_a_directory_of_another_sweep_is_not_taken(sweep):
 def test_what_is_no_sweep_is_told_in_one_line(tmp_path):
     with pytest.raises(DataError, match=r"the directory that `fedrecon sweep` made, found no sweep\.yaml in it"):
         read_sweep(tmp_path)
-    for text in ("", "[", "name: a\n", "name: a\naxes: {}\ntable: null\ncells: [{}]\n"):
+    for text in ("", "[", "name: a\n", "name: a\naxes: {}\ntable: null\ncells: [{}]\n", "a: 2020-99-99", "[" * 100_000):
         (tmp_path / "sweep.yaml").write_text(text)
         with pytest.raises(DataError, match=r"sweep\.yaml is damaged"):
             read_sweep(tmp_path)
