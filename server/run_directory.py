@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 
 from fedrecon_core.disk import is_leftover, replace_text, sweep
 from fedrecon_core.errors import RunError, UsageError
-from server.readback import json_in
+from server.readback import json_in, json_mapping
 
 LOCK_SECONDS = 10.0
 """How long a resumed run waits for the process that worked on it before: one that was just killed may be going down."""
@@ -106,9 +106,17 @@ class RunDirectory:
         write_text(self.path / name, _json(value, indent=2) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """What the file ``name`` holds; empty if it is not there."""
+        """What the file ``name`` holds; empty if it is not there, ``RunError`` if it cannot be read or is damaged."""
         path = self.path / name
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        try:
+            found = json_mapping(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except UnicodeDecodeError:
+            found = None
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror}") from None
+        if found is None:
+            told = "put back a whole one, or remove the run directory to have the run begun anew"
+            raise RunError(f"{path} is damaged: expected a JSON object; {told}")
         return found
 
     def listen(self, listener: Callable[[str, list[Mapping[str, Any]]], None]) -> None:

@@ -39,6 +39,19 @@ def test_a_new_directory_holds_its_config(directory):
     assert directory.config.read_text() == "seed: 1\n"
 
 
+def test_a_damaged_file_that_a_resume_needs_is_one_clear_line(directory):
+    path = directory.path / "manifest.json"
+    assert directory.read_json("manifest.json") == {}
+    for content in (b"[", b"[]", b"\xff", b"[" * 100_000):
+        path.write_bytes(content)
+        with pytest.raises(RunError, match=r"manifest\.json is damaged: expected a JSON object; put back a whole one"):
+            directory.read_json("manifest.json")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RunError, match=r"^cannot read .*manifest\.json: Is a directory$"):
+        directory.read_json("manifest.json")
+
+
 def test_missing_parents_are_made(tmp_path):
     RunDirectory(tmp_path / "a" / "b" / "run").create("x: 1\n")
     assert (tmp_path / "a" / "b" / "run" / "config.yaml").is_file()
