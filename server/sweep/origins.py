@@ -10,8 +10,8 @@ from server.sweep.directory import SweepDirectory
 
 
 def origins(directory: SweepDirectory, cell: Cell) -> Iterator[str]:
-    """In words, each difference: by other code, on another device than this machine would use, with another root. What
-    a cell does not say of itself is no difference, and which PyTorch made it is told by its table."""
+    """In words, each difference: by other code, on another device than this machine would use, with another PyTorch or
+    another root. What a cell does not say of itself is no difference."""
     for change in changes(directory.manifest_of(cell), making_here(directory.device_of(cell))):
         if change.what in _WORDS:
             yield _WORDS[change.what](change)
@@ -29,4 +29,8 @@ def _on_device(change: Change) -> str:
     return f"on {change.then}, and {f'{change.now} would be used' if change.now else 'there is none'} here today"
 
 
-_WORDS = {"code": _by_code, "device": _on_device}
+def _with_torch(change: Change) -> str:
+    return f"with PyTorch {change.then}, and today's is {change.now}"
+
+
+_WORDS = {"code": _by_code, "device": _on_device, "torch": _with_torch}

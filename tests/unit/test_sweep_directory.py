@@ -220,14 +220,16 @@ def test_a_complete_cell_says_how_it_was_made_otherwise_than_today(sweep):
     _, (cell, *_), directory = sweep
     run = directory.begin(cell)
     assert list(origins(directory, cell)) == []
-    run.write_json("manifest.json", {"code_sha256": code_hash(), "device": "cpu"})
+    run.write_json("manifest.json", {"code_sha256": code_hash(), **TODAY})
     assert list(origins(directory, cell)) == []
-    run.write_json("manifest.json", {"code_sha256": "0" * 64, "device": "cuda"})
+    made = {"code_sha256": "0" * 64, "device": "cuda", "versions": {"torch": "1.13.1", "numpy": "1.0"}}
+    run.write_json("manifest.json", made)
     raw = yaml.safe_load(run.config.read_text())
     run.config.write_text(yaml.safe_dump({**raw, "data": {**raw["data"], "root": "/elsewhere"}}))
     assert list(origins(directory, cell)) == [
         f"by other code (00000000) than today's ({code_hash()[:8]}), which may not repeat them bit by bit",
         "on cuda, and cpu would be used here today",
+        f"with PyTorch 1.13.1, and today's is {version('torch')}",
         "with data.root /elsewhere, and today's is unset",
     ]
 
