@@ -109,6 +109,12 @@ def test_what_is_missing_in_effect_stands_below_levels_that_differ_in_it(sweep):
     (axes,) = drawn(lines, sweep).axes
     assert texts(axes.xaxis) == ["30%\n40%", "80%\n65%"]
     assert axes.get_xlabel() == "rate (below: effectively missing in training)"
+    for path in sweep.glob("cells/mask-80%-*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        manifest["effective_missing"]["train"] = {"a": 0.0, "b": 0.0}
+        path.write_text(json.dumps(manifest))
+    (axes,) = drawn(lines, sweep).axes  # of two methods that do not agree no rate is that of the level
+    assert (texts(axes.xaxis), axes.get_xlabel()) == (["30%", "80%"], "rate")
 
 
 @pytest.mark.quick
@@ -352,6 +358,7 @@ def test_levels_that_would_stand_upon_each_other_are_set_apart_by_a_logarithm(tm
         return drawn(lines, folder).axes[0].get_xscale()
 
     assert scale("0.1", "0.001", "0.0001") == "log"
+    assert scale("0.01", "0.03", "0.1", "0.3") == "log"
     assert scale("0.2", "0.5", "0.9") == "linear"
     assert scale("0", "0.001", "0.2") == "linear"
 

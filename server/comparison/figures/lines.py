@@ -27,10 +27,11 @@ from server.comparison.results import mean
 from server.comparison.sheets import metric_label
 from server.report.formats import percent
 
-NARROW = 0.02
-"""Neighbours nearer to each other than this share of the axis are set apart by a logarithmic one."""
+NARROW = 0.09
+"""Neighbours nearer to each other than this share of the axis, about the width of a label, are set apart by a
+logarithmic one."""
 APART = 0.01
-"""Levels whose effective missing rates differ by less have them in common, and they are not told."""
+"""Effective missing rates that differ by less are the same: levels have them in common, and they are not told."""
 
 
 @dataclass(frozen=True)
@@ -149,14 +150,18 @@ def crowded(places: Sequence[float]) -> bool:
 
 
 def _in_effect(grid: Grid, axis: str) -> tuple[dict[str, float], str]:
-    """Level -> share of all values that were absent, and in which split: the first in which the levels differ."""
+    """Level -> share of all values that were absent, and in which split: the first in which the levels differ. Where
+    methods do not agree on it (one may train on other sites than the rest) it is not told."""
+    found = {column[axis] for column in grid.columns}
     for split, name in {"train": "training", "test": "the test"}.items():
-        found = {}
-        for level in {column[axis] for column in grid.columns}:
+        known: dict[str, float] = {}
+        for level in found:
             own = [entry for (_, place), entry in grid.entries.items() if grid.columns[place][axis] == level]
-            results = [result for entry in own for result in entry.results]
-            found[level] = mean(results, lambda result, split=split: result.missing.get(split))  # type: ignore[misc]
-        known = {level: share for level, share in found.items() if share is not None}
-        if len(known) == len(found) and max(known.values()) - min(known.values()) > APART:
+            rates = [mean(entry.results, lambda result, split=split: result.missing.get(split)) for entry in own]  # type: ignore[misc]
+            told = [rate for rate in rates if rate is not None]
+            if told and len(told) == len(rates) and max(told) - min(told) < APART:
+                known[level] = sum(told) / len(told)
+        levels_differ = max(known.values(), default=0.0) - min(known.values(), default=0.0) > APART
+        if len(known) == len(found) and levels_differ:
             return known, name
     return {}, ""
