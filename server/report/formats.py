@@ -61,7 +61,8 @@ def plural(value: int, one: str, many: str = "") -> str:
 
 
 def listing(words: list[str], limit: int = 6) -> str:
-    """``a, b and c``; of a long list the first ones and how many more."""
+    """``a, b and c``, of words with commas ``a, b; c, d and e``; of a long list the first ones and how many more."""
     if len(words) > limit:
         words = [*words[: limit - 1], f"{len(words) - limit + 1} more"]
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    comma = "; " if any(", " in word for word in words) else ", "
+    return " and ".join([comma.join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -260,7 +260,7 @@ def test_cells_that_are_not_complete_are_told(tmp_path, call):
     folder = write_results(tmp_path / "sweep", AXES, lambda labels: None if labels["seed"] == "2" else said(labels))
     _, out, _ = call("table", folder)
     assert "Test scores of one seed." in out
-    told = "Left out, not complete: 4 of 8 cells: recovery=zero, rate=0.3, seed=2 (missing), "
+    told = "Left out, not complete: 4 of 8 cells: recovery=zero, rate=0.3, seed=2 (missing); "
     assert told in out
     code, paths, err = call("plot", folder)
     assert code == 0

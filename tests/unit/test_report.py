@@ -318,6 +318,7 @@ def test_numbers_are_written_as_people_read_them() -> None:
         "3 h 12 min",
     ]
     assert listing(["a", "b", "c"]) == "a, b and c" and listing(list("abcdefgh")) == "a, b, c, d, e and 3 more"
+    assert listing(["a=1, b=2", "a=2, b=3", "c"]) == "a=1, b=2; a=2, b=3 and c"
     assert [number(True), number("3"), number(math.inf), number(10**400), number(2)] == [None, None, None, None, 2.0]
 
 
