@@ -146,7 +146,8 @@ def _score(value: float | None, metric: str) -> str:
 def details(view: View) -> Markup:
     """What was asked for: ``sweep.yaml``."""
     about = paragraph(
-        *(tag("code", "fedrecon sweep"), " goes on with this directory; ", tag("code", "fedrecon report")),
+        *(tag("code", "fedrecon sweep CONFIG --out DIR"), " goes on with this directory, DIR; "),
+        tag("code", "fedrecon report DIR"),
         f" writes this page again. {SWEEP} says what each level sets; config.yaml in the folder of a cell is the whole "
         "config that ",
         *(tag("code", "fedrecon run"), " repeats it with."),
