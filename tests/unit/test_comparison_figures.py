@@ -186,7 +186,7 @@ def test_differences_stand_with_their_intervals_and_are_hollow_where_other_seeds
     assert [mark.lines[0].get_markerfacecolor() == "white" for mark in marks] == [False, True]
     assert texts(axes.yaxis) == ["80%", "30%"]
     assert axes.get_ylim() == (1.5, -0.5)  # the first column on top
-    assert figure.get_supxlabel() == "Accuracy less that of mask (points)"
+    assert figure.get_supxlabel() == "Accuracy of zero less that of mask (points)"
 
 
 @pytest.mark.quick

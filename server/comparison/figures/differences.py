@@ -52,7 +52,8 @@ def draw(grid: Grid) -> Any:
         own = {group + aside: found[row, column] for group, column in enumerate(columns) if (row, column) in found}
         handles.append(_row(axes, own, look(row), height(grid.metric)))
     _groups(axes, [levels(grid.columns[column]) for column in columns])
-    figure.supxlabel(f"{metric_title(grid.metric)} less that of {levels(grid.baseline)}{points(grid.metric)}")
+    whose = f" of {levels(grid.rows[rows[0]])}" if len(rows) == 1 else ""  # of one there is no legend
+    figure.supxlabel(f"{metric_title(grid.metric)}{whose} less that of {levels(grid.baseline)}{points(grid.metric)}")
     if grid.section:
         axes.set_title(named(grid.section))
     legend.put(figure, handles)
