@@ -79,6 +79,8 @@ def _rows(part: SiteData, name: str) -> list[np.ndarray]:
 
 
 def federation_config(config: RunConfig) -> dict[str, object]:
-    """The same run over the folders beside the file: nothing is missing but what the folders lack."""
+    """The same run over the folders beside the file: nothing is missing but what the folders lack, and sites that do
+    not train hold no training samples."""
     raw = config.model_dump(mode="json")
+    del raw["sites"]["training"]
     return {**raw, "data": {"name": "sites", "root": "."}, "missing": {"empty": config.missing.empty}}

@@ -94,7 +94,8 @@ class RunConfig(ModelConfig):
     def _nothing_simulated_in_a_deployment(self) -> None:
         """Deployed sites lack what their folders lack; a simulated absence would be silently ignored."""
         if self.sites.training is not None and not self.engine.simulated:
-            told = "found a list; leave it out, and start the sites that are to train alone"
+            names = [self.sites.training] if isinstance(self.sites.training, str) else self.sites.training
+            told = f"found {', '.join(names)}; leave it out, and start the sites that are to train alone"
             raise MisfitError("sites.training", f"expected none in a deployment, {told}")
         for split in ("train", *(() if self.evaluate.where == "server" else ("validation", "test"))):
             level = getattr(self.missing, split).level

@@ -13,7 +13,16 @@ from fedrecon_core.faults import MisfitError, shown
 from fedrecon_core.registry import METRICS, MODALITIES
 from fedrecon_core.types import Frozen
 
-SiteNames = Annotated[tuple[str, ...], Field(min_length=1)]
+
+def _some_sites(value: Any) -> Any:
+    """Names of sites, or the word for those that hold every modality."""
+    names = isinstance(value, list | tuple) and bool(value) and all(isinstance(name, str) for name in value)
+    if value is None or value == "complete" or names:
+        return value
+    raise ValueError(f"expected a list of names of sites, or complete, found {shown(value)}")
+
+
+SomeSites = Annotated[Literal["complete"] | tuple[str, ...] | None, BeforeValidator(_some_sites)]
 
 
 class Sites(Frozen):
@@ -25,7 +34,7 @@ class Sites(Frozen):
 
     count: int = Field(default=8, ge=1)
     fraction: float = Field(default=1.0, gt=0, le=1)
-    training: Literal["complete"] | SiteNames | None = None
+    training: SomeSites = None
     min: int | None = Field(default=None, ge=1, description="sites that must be connected before a round (all)")
     quorum: float = Field(default=0.5, gt=0, le=1, description="share of the sampled sites whose reply a round needs")
     timeout: float = Field(default=600.0, gt=0)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import tarfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -59,12 +61,15 @@ class OnRay(Workers):
     def __init__(self, address: str, workers: int | None = None) -> None:
         """Connect to the cluster at ``address`` (HOST:PORT); ``UsageError`` where there is none."""
         require_cluster(address, "--ray-address")
+        asked_to_end = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
             raise UsageError(
                 f"--ray-address: no Ray cluster can be used at {address}: {one_line(str(error))}"
             ) from None
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, asked_to_end)  # Ray's own handler, which it has set, ends the process at once
         self._address = address
         self._workers = workers
         self._resources = ray.cluster_resources()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -108,6 +109,23 @@ def test_a_lost_head_ends_the_sweep_in_its_own_words_with_a_verdict_on_each_cell
         reason = json.loads((directory / "result.json").read_text())["error"]
         assert reason == lost or reason.startswith("its Ray task was lost: ")
     assert (tmp_path / "runs" / "tiny" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_cells_and_says_how_to_go_on(cluster, tmp_path, number):
+    write_sweep(tmp_path, axes={"seed": [0]}, set={"rounds": 5000})
+    command = [PROGRAMS / "fedrecon", "sweep", "sweep.yaml", "--ray-address", cluster]
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert running.stdout.readline()
+        while not running.stdout.readline().startswith("started"):
+            assert running.poll() is None
+        running.send_signal(number)
+        _, err = running.communicate(timeout=120)
+    finally:
+        running.kill()
+    assert running.returncode == 130, err
+    assert err.splitlines()[-1] == "fedrecon: interrupted; 0 of 1 cells are complete; the same command goes on"
 
 
 @pytest.mark.parametrize("cluster", [("--num-gpus=1",)], indirect=True)

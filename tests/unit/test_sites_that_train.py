@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedrecon_core.config import RunConfig
+from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.errors import ConfigError, DataError
+from server.split import federation_config
 from tests.toys import runs
 from tests.toys.federation import toy_config
 
@@ -71,8 +72,26 @@ def test_complete_are_the_sites_that_hold_every_modality():
 
 @pytest.mark.quick
 def test_a_deployment_refuses_the_key():
-    with pytest.raises(ConfigError, match=r"sites.training: expected none in a deployment"):
-        config("site-0000", missing={}, data={"name": "sites"}, engine={"name": "deployment"})
+    deployed = {"missing": {}, "data": {"name": "sites"}, "engine": {"name": "deployment"}}
+    with pytest.raises(
+        ConfigError, match=r"sites.training: expected none in a deployment, found site-0000, site-0002;"
+    ):
+        config("site-0000", "site-0002", **deployed)
+    with pytest.raises(ConfigError, match=r"expected none in a deployment, found complete;"):
+        config(sites={"count": 4, "training": "complete"}, **deployed)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("value", ["site-0001", [], [1], {"site-0001": 1}])
+def test_what_is_no_list_of_names_is_refused_with_both_forms(value):
+    with pytest.raises(ConfigError, match=r"sites.training: expected a list of names of sites, or complete, found"):
+        config(sites={"count": 4, "training": value})
+
+
+@pytest.mark.quick
+def test_the_federation_of_split_sites_can_be_deployed():
+    over_folders = federation_config(config("site-0001"))
+    assert parse({**over_folders, "engine": {"name": "deployment"}}).sites.training is None
 
 
 def test_a_run_trains_the_named_site_alone(tmp_path: Path):
