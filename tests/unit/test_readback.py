@@ -6,8 +6,6 @@ from server.readback import LONGEST, json_in, json_mapping, yaml_in, yaml_mappin
 from server.run_directory import RunDirectory
 from server.sweep.identity import written_root, written_sha256
 
-pytestmark = pytest.mark.quick
-
 DEEP = 100_000
 NO_JSON = ["", "{", "[]", "null", "3", "NaN", '{"a": 1} x', "1" * 5000, '{"a":' * DEEP, "[" * DEEP, "\x00\ud7ff"]
 NO_YAML = [
@@ -28,6 +26,7 @@ NO_YAML = [
 ]
 
 
+@pytest.mark.quick
 def test_what_is_whole_is_read():
     assert json_mapping('{"a": [1, null]}') == {"a": [1, None]}
     assert yaml_mapping("a: [1, null]\nb: 2020-09-09x\n") == {"a": [1, None], "b": "2020-09-09x"}
@@ -35,6 +34,7 @@ def test_what_is_whole_is_read():
     assert yaml_mapping("".join(f"{key}: {value}\n" for key, value in long.items())) == long
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("text", NO_JSON, ids=lambda text: repr(text[:12]))
 def test_json_that_holds_no_object_is_nothing(tmp_path, text):
     assert json_mapping(text) is None
@@ -51,6 +51,7 @@ def test_yaml_that_holds_no_mapping_is_nothing(tmp_path, text):
     assert (yaml_in(path), written_root(path), written_sha256(path)) == ({}, None, None)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("read", [json_in, yaml_in])
 def test_a_file_that_is_not_there_or_none_is_nothing(tmp_path, read):
     (tmp_path / "latin").write_bytes(b'{"a": "\xe9"}')
