@@ -12,6 +12,7 @@ from fedrecon_core import seeding
 from fedrecon_core.config import ModelConfig, Params
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.modalities.base import KindParams, ModalityKind
+from fedrecon_core.recovery.dropout import DropoutParams, partly_hidden
 from fedrecon_core.recovery.fills import KEPT, NONE_KEPT, SiteFills
 from fedrecon_core.recovery.stage import Knowledge, Objective, Shelf, Stage, Workshop
 from fedrecon_core.registry import MODALITIES, RECOVERIES
@@ -102,13 +103,14 @@ class Recovery:
         return Stage("task", "task", trains, freezes, lambda shop: TaskObjective(self, shop))
 
     @property
-    def hides(self) -> bool:
-        """Whether the task stage hides some of what samples show, other modalities in every batch."""
-        return False
+    def modality_dropout(self) -> float:
+        """The probability with which the task stage hides what samples show; 0 for a recovery without that key."""
+        return self.params.modality_dropout if isinstance(self.params, DropoutParams) else 0.0
 
     def learnt_from(self, batch: Batch) -> Batch:
-        """What the task stage reads of a batch of the site's samples."""
-        return batch
+        """What the task stage reads of a batch of the site's samples; what it hides is drawn from its own stream."""
+        rate = self.modality_dropout
+        return partly_hidden(batch, self.spec.names, rate) if rate else batch
 
     # --- filling ----------------------------------------------------------------------------------------------
 
@@ -160,7 +162,7 @@ class TaskObjective(Objective):
         self.workshop = workshop
         self.model = TaskModel(workshop.groups, recovery.spec)
         self.target = target_of(recovery.spec)
-        limit = NONE_KEPT if recovery.hides else KEPT
+        limit = NONE_KEPT if recovery.modality_dropout else KEPT
         self.fills = SiteFills(lambda batch: recovery.recover_locally(batch, workshop), workshop.data, limit)
         self.items = len(workshop.data)
         self.lengths = workshop.data.lengths()

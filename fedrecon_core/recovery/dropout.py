@@ -3,6 +3,7 @@ several teach the model to do with each of them alone (Neverova et al., ModDrop,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedrecon_core.config import Params
-from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.types import Batch, Rows
 
 
@@ -22,24 +22,12 @@ class DropoutParams(Params):
     modality_dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
-class WithDropout(Recovery):
-    """A recovery whose ``Params`` are ``DropoutParams``."""
-
-    Params = DropoutParams
-
-    @property
-    def hides(self) -> bool:
-        """Whether ``learnt_from`` leaves anything out."""
-        return bool(self.params.modality_dropout)
-
-    def learnt_from(self, batch: Batch) -> Batch:
-        """The batch without what is hidden, drawn from the stage's stream."""
-        if not self.hides:
-            return batch
-        present = kept_modalities(batch.present, self.params.modality_dropout)
-        columns = dict(zip(self.spec.names, present.unbind(dim=1), strict=True))
-        inputs = {name: _kept(rows, columns[name][rows.index]) for name, rows in batch.inputs.items()}
-        return replace(batch, inputs=inputs, present=present)
+def partly_hidden(batch: Batch, names: Sequence[str], rate: float) -> Batch:
+    """The batch without what is hidden; ``names`` are the modalities in the order of its mask's columns."""
+    present = kept_modalities(batch.present, rate)
+    columns = dict(zip(names, present.unbind(dim=1), strict=True))
+    inputs = {name: _kept(rows, columns[name][rows.index]) for name, rows in batch.inputs.items()}
+    return replace(batch, inputs=inputs, present=present)
 
 
 def kept_modalities(present: Tensor, rate: float) -> Tensor:

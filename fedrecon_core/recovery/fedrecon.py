@@ -17,8 +17,8 @@ from pydantic import Field, model_validator
 from fedrecon_core.config import ModelConfig
 from fedrecon_core.faults import MisfitError
 from fedrecon_core.generators.mapping import TERMS, Mapping
-from fedrecon_core.recovery.base import Builder
-from fedrecon_core.recovery.dropout import DropoutParams, WithDropout
+from fedrecon_core.recovery.base import Builder, Recovery
+from fedrecon_core.recovery.dropout import DropoutParams
 from fedrecon_core.recovery.generation import GeneratorObjective, LatentCache, MappingObjective
 from fedrecon_core.recovery.reconstruction import Reconstructor, find_routes, share_weight
 from fedrecon_core.recovery.stage import Knowledge, Shelf, Stage, Workshop, set_frozen
@@ -97,7 +97,7 @@ class FedReconParams(DropoutParams):
 
 
 @RECOVERIES.register("fedrecon")
-class FedRecon(WithDropout):
+class FedRecon(Recovery):
     """Any number of modalities; the rules that the paper leaves open are keys of ``FedReconParams``."""
 
     Params = FedReconParams

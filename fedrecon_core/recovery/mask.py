@@ -1,6 +1,7 @@
 """``mask``: absent modalities give no token at all. The baseline that every reconstruction has to beat."""
 
-from fedrecon_core.recovery.dropout import DropoutParams, WithDropout
+from fedrecon_core.recovery.base import Recovery
+from fedrecon_core.recovery.dropout import DropoutParams
 from fedrecon_core.registry import RECOVERIES
 
 
@@ -11,7 +12,7 @@ class MaskParams(DropoutParams):
 
 
 @RECOVERIES.register("mask")
-class Mask(WithDropout):
+class Mask(Recovery):
     """Attention over present modalities only; a site trains and uploads the extractors of what it has."""
 
     Params = MaskParams
