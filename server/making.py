@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -25,7 +26,13 @@ class Change:
 
 def making_here(device: str | None) -> dict[str, Any]:
     """The fields as this process on ``device`` would write them."""
-    return {"code_sha256": code_hash(), "device": device, "versions": {name: version(name) for name in VERSIONS}}
+    return {"code_sha256": code_hash(), "device": device, "versions": dict(_versions())}
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    """Read once: a sweep asks for each of its cells."""
+    return {name: version(name) for name in VERSIONS}
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:

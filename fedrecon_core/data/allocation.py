@@ -257,7 +257,8 @@ def _those_that_train(shares: dict[str, Share], config: RunConfig) -> dict[str, 
         found, told = ", ".join(chosen) or "none that holds every modality", "name one that does, or lower the rate"
         raise DataError(f"sites.training: expected sites with training samples, found {found}; {told} of missing.train")
     nothing = Share(np.zeros(0, dtype=np.int64), next(iter(shares.values())).present[:0])
-    return {name: share if name in chosen else nothing for name, share in shares.items()}
+    trains = set(chosen)
+    return {name: share if name in trains else nothing for name, share in shares.items()}
 
 
 def _held_out_shares(dataset: Dataset, config: RunConfig, split: str, training: _Training) -> dict[str, Share]:

@@ -49,6 +49,7 @@ class Differences:
 
     def __init__(self) -> None:
         self._answers: dict[Path, Answers] = {}
+        self._refused: dict[tuple[Path, str], Refusal | None] = {}
         self._weights: dict[Clusters, NDArray[np.float64]] = {}
         self._resampled: dict[tuple[Path, str, Clusters], NDArray[np.float64]] = {}
 
@@ -88,13 +89,21 @@ class Differences:
     def _faults(self, pairs: Sequence[Pair], metric: str) -> Iterator[Refusal]:
         scored = _metric(metric)
         for result in chain.from_iterable(pairs):
-            try:
-                self._read(result).score(scored)
-                check_scores(self._read(result), {metric: result.scores[metric]}, result.directory.name)
-            except RefusedError as error:
-                yield error.refusal
-            except ValueError as error:
-                yield Refusal(f"it cannot be told from answers alone: {error}")
+            key = result.directory, metric
+            if key not in self._refused:  # the baseline stands in every comparison
+                self._refused[key] = self._fault(result, metric, scored)
+            if fault := self._refused[key]:
+                yield fault
+
+    def _fault(self, result: Result, metric: str, scored: type[Metric]) -> Refusal | None:
+        try:
+            self._read(result).score(scored)
+            check_scores(self._read(result), {metric: result.scores[metric]}, result.directory.name)
+        except RefusedError as error:
+            return error.refusal
+        except ValueError as error:
+            return Refusal(f"it cannot be told from answers alone: {error}")
+        return None
 
     def _clusters(self, pairs: Sequence[Pair]) -> Clusters:
         """Those of all seeds: where masks leave some samples of a cluster out in one seed, it is still the same one."""
