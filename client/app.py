@@ -13,13 +13,13 @@ from flwr.clientapp import ClientApp
 from client.deployed import DeployedSite
 from client.simulated import SimulatedSite
 from client.site import Site
-from fedrecon_core.data.site import SiteData
+from fedrecon_core.data.site_data import SiteData
 from fedrecon_core.errors import DataError
 from fedrecon_core.local.evaluate import Scoring
 from fedrecon_core.local.hook import LocalHook
-from fedrecon_core.local.loop import LocalJob, train_locally
+from fedrecon_core.local.local_round import LocalJob, train_locally
 from fedrecon_core.memory import keep_freed_memory
-from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import STRATEGY_GROUPS, TransferPlan, write_group
 from strategies import messages
@@ -38,7 +38,7 @@ def describe(message: Message, context: Context) -> Message:
     site = _site(message, context)
     own = site.own
     if own is not None:
-        site.shelf.require()
+        site.store.require()
     info = description(site.name, code_hash(), site.data("train"), own)
     return Message(messages.write_site(info), reply_to=message)
 
@@ -48,7 +48,7 @@ def local(message: Message, context: Context) -> Message:
     """One local round: all stages, then the trained groups."""
     started, worked = time.perf_counter(), time.process_time()  # a process answers one message at a time
     site = _site(message, context)
-    data, knowledge = _prepared(site, "train", messages.read_knowledge(message.content))
+    data, global_info = _prepared(site, "train", messages.read_knowledge(message.content))
     sent = {name: messages.unpack_group(record) for name, record in messages.read_groups(message.content).items()}
     received = {name: state for name, state in sent.items() if not name.startswith(STRATEGY_GROUPS)}
     plan = site.recovery.plan(data.modalities)
@@ -59,8 +59,8 @@ def local(message: Message, context: Context) -> Message:
         data=data,
         plan=plan,
         received=received,
-        knowledge=knowledge,
-        shelf=site.shelf,
+        global_info=global_info,
+        store=site.store,
         hook=_local_half(site),
         beside={name: state for name, state in sent.items() if name not in received},
     )
@@ -76,7 +76,7 @@ def evaluate(message: Message, context: Context) -> Message:
     """Score the received groups on this site's held-out samples, as the strategy's local half predicts with them."""
     site, split = _site(message, context), messages.read_split(message.content)
     told = messages.read_knowledge(message.content)
-    data, knowledge = _prepared(site, split, told)
+    data, global_info = _prepared(site, split, told)
     received = messages.read_groups(message.content)
     for name, record in received.items():
         write_group(site.modules[name], messages.unpack_group(record))
@@ -84,7 +84,7 @@ def evaluate(message: Message, context: Context) -> Message:
     scoring = Scoring(
         recovery=site.recovery,
         groups=groups,
-        knowledge=knowledge,
+        global_info=global_info,
         data=data,
         name=f"{split}/{site.name}",
         training=lambda: site.training(told.statistics),
@@ -111,10 +111,10 @@ def _agree(plan: TransferPlan, received: Mapping[str, object]) -> None:
 def _site(message: Message, context: Context) -> Site:
     """The node's own site, or, where its node config names none, the simulated one that the message names."""
     kind = DeployedSite if "site" in context.node_config else SimulatedSite
-    return kind(context, messages.read_order(message.content))
+    return kind(context, messages.read_instruction(message.content))
 
 
-def _prepared(site: Site, split: str, knowledge: Knowledge) -> tuple[SiteData, Knowledge]:
+def _prepared(site: Site, split: str, global_info: GlobalInfo) -> tuple[SiteData, GlobalInfo]:
     """Scaled data, and the statistics as the models see them."""
-    data = site.data(split, knowledge.statistics)
-    return data, knowledge.after_scaling(data.spec)
+    data = site.data(split, global_info.statistics)
+    return data, global_info.after_scaling(data.spec)

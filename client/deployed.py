@@ -11,8 +11,8 @@ from pathlib import Path
 
 from client.site import Site
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.folder.opening import open_folder
-from fedrecon_core.data.site import SiteData, own_samples, own_site
+from fedrecon_core.data.site_data import SiteData, own_samples, own_site
+from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.data.statistics import Statistics, scaled
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import DataError
@@ -54,12 +54,12 @@ class DeployedSite(Site):
     def folder(self) -> Path:
         """A folder of each run's own in the site's folder of state. The server names the run; a name that could lead
         elsewhere on this machine is a ``DataError``."""
-        if not RUN.fullmatch(self.order.run):
+        if not RUN.fullmatch(self.instruction.run):
             raise DataError(
-                f"the server names the run {self.order.run[:80]!r}; expected 32 digits of 0-9 and a-f (identity.txt of "
-                "its run directory); nothing was written"
+                f"the server names the run {self.instruction.run[:80]!r}; expected 32 digits of 0-9 and a-f "
+                "(identity.txt of its run directory); nothing was written"
             )
-        return self._path("state") / self.order.run
+        return self._path("state") / self.instruction.run
 
     def data(self, split: str, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
         """See ``Site.data``. On the CPU the arrays stay mapped from the disk."""
@@ -82,7 +82,7 @@ class DeployedSite(Site):
 
     @cached_property
     def _dataset(self) -> Dataset:
-        if self.order.share is not None:
+        if self.instruction.share is not None:
             raise DataError(
                 f"site {self.name} has data of its own, and engine '{self.config.engine.name}' deals out others; "
                 "run with --engine deployment (engine.name in the config)"

@@ -10,7 +10,7 @@ from pathlib import Path
 from client.site import Site
 from fedrecon_core.data.allocation import Share
 from fedrecon_core.data.dataset import load_dataset
-from fedrecon_core.data.site import SiteData, open_site
+from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.data.statistics import Statistics, scaled
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import DataError
@@ -31,7 +31,7 @@ class SimulatedSite(Site):
     @property
     def name(self) -> str:
         """See ``Site.name``."""
-        return self.order.site
+        return self.instruction.site
 
     @property
     def spec(self) -> DatasetSpec:
@@ -42,7 +42,7 @@ class SimulatedSite(Site):
     @property
     def folder(self) -> Path:
         """Below the run directory, which lies on the same machine."""
-        run = str(self.run_config.get("out") or self.order.run)
+        run = str(self.run_config.get("out") or self.instruction.run)
         return Path(run) / "sites" / self.name
 
     def data(self, split: str, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
@@ -51,9 +51,9 @@ class SimulatedSite(Site):
 
     def training(self, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
         """See ``Site.training``. They came with the message."""
-        if self.order.training is None:
+        if self.instruction.training is None:
             raise DataError("expected this site's training samples beside those that it is to score, found none")
-        return self._opened(self.order.training, statistics)
+        return self._opened(self.instruction.training, statistics)
 
     def _opened(self, share: Share, statistics: Mapping[str, Statistics] | None) -> SiteData:
         config = self.config
@@ -69,12 +69,12 @@ class SimulatedSite(Site):
         return _open[key]
 
     def _share(self) -> Share:
-        if self.order.share is None:
+        if self.instruction.share is None:
             raise DataError(
                 "this node has no site: expected site=, data= and state= in its node config (docs/site-folder.md), "
                 "found no site=; `fedrecon data split` makes site folders from a simulation"
             )
-        return self.order.share
+        return self.instruction.share
 
 
 def _digest(share: Share, statistics: Mapping[str, Statistics]) -> str:

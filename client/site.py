@@ -11,41 +11,41 @@ from pathlib import Path
 
 from flwr.app import Context
 
-from client.shelf import DiskShelf
+from client.site_store import DiskSiteStore
 from fedrecon_core.config import RunConfig, parse
-from fedrecon_core.data.site import SiteData
+from fedrecon_core.data.site_data import SiteData
 from fedrecon_core.data.statistics import Statistics
 from fedrecon_core.device import choose_device
 from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from fedrecon_core.state import Groups
 from fedrecon_core.types import DatasetSpec
-from strategies.messages import Order, OwnData
+from strategies.messages import OwnData, TrainInstruction
 
 
 class Site(ABC):
     """The site that answers one message."""
 
-    def __init__(self, context: Context, order: Order) -> None:
-        """``context.node_config`` says who the node is, ``order`` what it is to do."""
+    def __init__(self, context: Context, instruction: TrainInstruction) -> None:
+        """``context.node_config`` says who the node is, ``instruction`` what it is to do."""
         self.node_config = context.node_config
         self.run_config = context.run_config
-        self.order = order
+        self.instruction = instruction
 
     @property
     def config(self) -> RunConfig:
         """The config of the run."""
-        return config_of(self.order.config)
+        return config_of(self.instruction.config)
 
     @property
     def recovery(self) -> Recovery:
         """The recovery of the run over this site's data specification."""
-        return recovery_of(self.order.config, self.spec)
+        return recovery_of(self.instruction.config, self.spec)
 
     @property
     def modules(self) -> Groups:
         """Every group's module."""
-        return modules_of(self.order.config, self.spec)
+        return modules_of(self.instruction.config, self.spec)
 
     @property
     @abstractmethod
@@ -81,9 +81,9 @@ class Site(ABC):
         """Where it keeps its state."""
 
     @property
-    def shelf(self) -> DiskShelf:
+    def store(self) -> DiskSiteStore:
         """What it keeps from round to round."""
-        return DiskShelf(self.folder, self.order.round, self.order.accepted)
+        return DiskSiteStore(self.folder, self.instruction.round, self.instruction.accepted)
 
 
 @lru_cache(maxsize=8)

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from fedrecon_core.config import ModelConfig, parse_model
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.site import SiteData, open_site
+from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.data.statistics import Statistics, scaled
 from fedrecon_core.disk import DISK_ERRORS, reason, replace_file, replace_text, sync
 from fedrecon_core.errors import DataError, RunError
 from fedrecon_core.local.evaluate import predict
 from fedrecon_core.recovery.base import Recovery, recovery_for
-from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from fedrecon_core.state import Groups, State, flat, nested, write_group
 from fedrecon_core.task.target import target_of
@@ -36,11 +36,11 @@ SLACK = 1e-3
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Global groups with the knowledge that belongs to them."""
+    """Global groups with the global_info that belongs to them."""
 
     recovery: Recovery
     groups: Groups
-    knowledge: Knowledge
+    global_info: GlobalInfo
 
     def predict(self, inputs: Mapping[str, NDArray[np.floating]]) -> Tensor:
         """Class probabilities float32 [N, C] from arrays alone: modality -> [N, *shape], for any of the modalities.
@@ -75,9 +75,9 @@ class TrainedModel:
 
     def logits(self, data: SiteData) -> Tensor:
         """float32 [N, C] for every sample of ``data``, absent modalities recovered as in evaluation."""
-        knowledge = self.knowledge.after_scaling(data.spec)
+        global_info = self.global_info.after_scaling(data.spec)
         return predict(
-            self.recovery, self.groups, knowledge, scaled(data, self.knowledge.statistics), "inference"
+            self.recovery, self.groups, global_info, scaled(data, self.global_info.statistics), "inference"
         ).logits
 
 
@@ -114,7 +114,7 @@ def _is_in_unit_range(modality: ModalitySpec) -> bool:
     return modality.kind == "image" and modality.scale == "none"
 
 
-def save_model(folder: Path, model: Mapping[str, State], recovery: Recovery, knowledge: Knowledge) -> str:
+def save_model(folder: Path, model: Mapping[str, State], recovery: Recovery, global_info: GlobalInfo) -> str:
     """Write ``model.safetensors`` and ``model.yaml`` into ``folder`` and return the SHA-256 over both files.
 
     On return both are on the disk, each whole. A full disk or an unwritable folder is a ``RunError``.
@@ -122,7 +122,7 @@ def save_model(folder: Path, model: Mapping[str, State], recovery: Recovery, kno
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / TENSORS, lambda partial: save_file(flat(model), partial))
-        replace_text(folder / DESCRIPTION, yaml.safe_dump(_described(recovery, knowledge), sort_keys=False))
+        replace_text(folder / DESCRIPTION, yaml.safe_dump(_described(recovery, global_info), sort_keys=False))
         sync(folder.parent)
     except DISK_ERRORS as error:
         raise RunError(
@@ -131,15 +131,15 @@ def save_model(folder: Path, model: Mapping[str, State], recovery: Recovery, kno
     return folder_sha256(folder)
 
 
-def _described(recovery: Recovery, knowledge: Knowledge) -> dict[str, Any]:
+def _described(recovery: Recovery, global_info: GlobalInfo) -> dict[str, Any]:
     return {
         "spec": recovery.spec.model_dump(mode="json"),
         "config": recovery.config.model_dump(mode="json", include=set(ModelConfig.model_fields)),
-        "round": knowledge.round,
-        "trained": dict(sorted(knowledge.trained.items())),
-        "quality": dict(sorted(knowledge.quality.items())),
+        "round": global_info.round,
+        "trained": dict(sorted(global_info.trained.items())),
+        "quality": dict(sorted(global_info.quality.items())),
         "statistics": {
-            name: {"mean": s.mean.tolist(), "std": s.std.tolist()} for name, s in sorted(knowledge.statistics.items())
+            name: {"mean": s.mean.tolist(), "std": s.std.tolist()} for name, s in sorted(global_info.statistics.items())
         },
     }
 
@@ -171,9 +171,9 @@ def load_model(folder: str | Path) -> TrainedModel:
     return TrainedModel(recovery, groups, _knowledge(described))
 
 
-def _knowledge(described: dict[str, Any]) -> Knowledge:
+def _knowledge(described: dict[str, Any]) -> GlobalInfo:
     statistics = {
         name: Statistics(*(torch.tensor(values[part], dtype=torch.float64) for part in ("mean", "std")))
         for name, values in described["statistics"].items()
     }
-    return Knowledge(described["round"], described["trained"], described["quality"], statistics)
+    return GlobalInfo(described["round"], described["trained"], described["quality"], statistics)

@@ -12,14 +12,14 @@ from fedrecon_core.nearest import did_you_mean
 Class = TypeVar("Class", bound=type)
 
 CORE_PACKAGES = (
-    "fedrecon_core.data",
+    "fedrecon_core.datasets",
     "fedrecon_core.data.partitions",
     "fedrecon_core.modalities",
     "fedrecon_core.recovery",
     "fedrecon_core.task",
     "fedrecon_core.metrics",
 )
-FEATURE_PACKAGES = ("fedrecon_core.features",)
+FEATURE_PACKAGES = ("fedrecon_core.preparation.features",)
 """What turns files into arrays; only the preparation of data looks for it."""
 
 

@@ -16,20 +16,20 @@ from rich.console import Console
 from fedrecon_core.errors import FedReconError, RunError, UsageError, words_of
 from fedrecon_core.memory import keep_freed_memory
 from fedrecon_core.registry import STRATEGIES
-from server import checkpoint
-from server.checkpoint import Training
 from server.engines import flower
-from server.evaluation import evaluator_for
-from server.handshake import Call, Started, shake_hands
-from server.manifest import data_changes, earlier, joined_sites, made_otherwise, manifest
-from server.prepare import Prepared, as_it_lies, claim, prepare, refuse_another_kind
-from server.progress import PlainProgress, progress_for
-from server.report.html import write_report
-from server.report.reader import read_run
-from server.report.tables import final_table
-from server.rounds import Rounds, first_state
-from server.run_pictures import draw_reconstructions
+from server.federation.registration import Call, Started, register_sites
+from server.report.run.html import write_report
+from server.report.terminal import final_table
+from server.runs.manifest import data_changes, earlier, joined_sites, made_otherwise, manifest
+from server.runs.record import read_run
+from server.runs.setup import Prepared, as_it_lies, claim, prepare, refuse_another_kind
 from server.trackers.reporting import Trackers
+from server.training import checkpoints
+from server.training.checkpoints import Training
+from server.training.evaluation import evaluator_for
+from server.training.progress import PlainProgress, progress_for
+from server.training.reconstruction_images import draw_reconstructions
+from server.training.rounds import Rounds, first_state
 from strategies.wire import WireMeter
 
 app = ServerApp()
@@ -112,7 +112,7 @@ def _run_and_report(grid: Grid, prepared: Prepared, home: str) -> None:
     try:
         started, result = _run(grid, prepared, home, trackers)
     except BaseException as error:
-        failure = {**_failure(error), "rounds": checkpoint.newest_round(directory.checkpoints)}
+        failure = {**_failure(error), "rounds": checkpoints.newest_round(directory.checkpoints)}
         _quietly("result.json", lambda: directory.write_json("result.json", failure))
         _quietly("report.html", lambda: write_report(directory.path))
         trackers.finish(failure)
@@ -137,14 +137,14 @@ def _run(grid: Grid, prepared: Prepared, home: str, trackers: Trackers) -> tuple
     config, directory = prepared.config, prepared.directory
     began = time.perf_counter()
     trackers.choose()
-    known = checkpoint.load_newest(directory.checkpoints)
+    known = checkpoints.load_newest(directory.checkpoints)
     meter = WireMeter(known.wire_bytes if known else 0)
     progress = progress_for(Console(), config.rounds, 1 + (known.round if known else 0))
     progress.open()
     try:
         statistics = known.statistics if known else {}
         spec = directory.read_json("manifest.json").get("spec_sha256") if known else None
-        started = shake_hands(Call(grid, config, home, meter, progress.note, statistics, spec))
+        started = register_sites(Call(grid, config, home, meter, progress.note, statistics, spec))
         training = first_state(started, known)
         strategy = _strategy(started, training)
         if known is None:

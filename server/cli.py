@@ -14,13 +14,18 @@ from rich.console import Console
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.errors import FedReconError, RunError, UsageError, one_line
 from fedrecon_core.registry import discover
-from server.comparison import plot_command, table_command
-from server.data_commands import data
-from server.deploy_commands import SuperLinkOption, add_to, submit, submit_again
+from server.commands import plot as plot_command
+from server.commands import sweep as sweep_command
+from server.commands import table as table_command
+from server.commands.data import data
+from server.commands.deployment import SuperLinkOption, add_to, submit, submit_again
+from server.commands.path_kinds import Kind, expect, kind_of
 from server.engines.base import ENGINE_PACKAGES, ENGINES, Job
-from server.follow import Follower
-from server.kinds import Kind, expect, kind_of
-from server.prepare import (
+from server.engines.follow import Follower
+from server.runs.directory import RunDirectory
+from server.runs.formatting import plural
+from server.runs.readers import json_in
+from server.runs.setup import (
     Prepared,
     existing,
     load_config,
@@ -30,10 +35,6 @@ from server.prepare import (
     resolve_config,
     try_out,
 )
-from server.readback import json_in
-from server.report.formats import plural
-from server.run_directory import RunDirectory
-from server.sweep import command as sweep_command
 from server.trackers.reporting import Trackers
 
 application = typer.Typer(
@@ -184,8 +185,8 @@ def _execute(prepared: Prepared, resume: bool) -> None:
 
 def _conclude(prepared: Prepared) -> None:
     """The final table. An engine that returns without a completed result is a failed run."""
-    from server.report.reader import read_run
-    from server.report.tables import final_table
+    from server.report.terminal import final_table
+    from server.runs.record import read_run
 
     directory = prepared.directory
     result = json_in(directory.result)
@@ -209,8 +210,8 @@ def check(config: ConfigArgument = None, settings: SetOption = None) -> None:
 @application.command()
 def report(directory: Annotated[Path, typer.Argument(help="The directory of a run or of a sweep.")]) -> None:
     """Write report.html again from the files of a run or of a sweep."""
-    from server.comparison.page.html import write_sweep_report
-    from server.report.html import write_report
+    from server.report.run.html import write_report
+    from server.report.sweep.html import write_sweep_report
 
     expect(directory, Kind.RUN, Kind.SWEEP)
     write = write_sweep_report if kind_of(directory) is Kind.SWEEP else write_report
@@ -223,7 +224,7 @@ def coherence(
     sample: Annotated[bool, typer.Option("--sample", help="Draw latents instead of taking their means.")] = False,
 ) -> None:
     """Measure cross-modal coherence of a run on its test split, and write coherence.json."""
-    from server.coherence import measure, record, table
+    from server.commands.coherence import measure, record, table
 
     expect(directory, Kind.RUN)
     found = measure(directory, sample)

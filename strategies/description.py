@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedrecon_core.data.site import SiteData
+from fedrecon_core.data.site_data import SiteData
 from fedrecon_core.data.statistics import site_sums
 from strategies.messages import OwnData, SiteInfo
 

@@ -12,8 +12,8 @@ from flwr.serverapp.strategy import Strategy
 from pydantic import model_validator
 
 from fedrecon_core.config import Params, StrategyParams
+from fedrecon_core.config.faults import MisfitError
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.faults import MisfitError
 from fedrecon_core.local.evaluate import Score
 from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.recovery.stage import PHASES
@@ -107,17 +107,17 @@ class FedAvg(Strategy):
     def _message(self, name: str, server_round: int, kind: str, split: str = "train") -> Message:
         federation = self.federation
         plan = federation.plan(name, split)
-        content = messages.write_order(self.order(name, server_round, split))
-        messages.write_knowledge(content, federation.knowledge(server_round), plan.download, self._statistics())
+        content = messages.write_instruction(self.instruction(name, server_round, split))
+        messages.write_knowledge(content, federation.global_info(server_round), plan.download, self._statistics())
         for group in plan.download:
             if group not in self._bundles:
                 self._bundles[group] = messages.bundle(self._current[group])
             content[group] = self._bundles[group]
         return Message(content, dst_node_id=federation.nodes[name], message_type=kind)
 
-    def order(self, name: str, server_round: int, split: str) -> messages.Order:
+    def instruction(self, name: str, server_round: int, split: str) -> messages.TrainInstruction:
         """What the site ``name`` is to do with its samples of ``split``."""
-        return self.federation.order(name, server_round, split)
+        return self.federation.instruction(name, server_round, split)
 
     def _statistics(self) -> list[str]:
         """The modalities whose statistics a site needs: to scale its input, or to fill with them."""

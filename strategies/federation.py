@@ -10,10 +10,10 @@ from fedrecon_core import seeding
 from fedrecon_core.config import RunConfig
 from fedrecon_core.data.allocation import Share
 from fedrecon_core.data.statistics import Statistics
-from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import TransferPlan
 from fedrecon_core.types import DatasetSpec
-from strategies.messages import Accepted, Order, SiteInfo, TrainReply
+from strategies.messages import Accepted, SiteInfo, TrainInstruction, TrainReply
 
 
 def share_of(share: float, count: int) -> int:
@@ -52,11 +52,11 @@ class Federation:
         affair."""
         self.config_json = self.config_json or self.config.model_dump_json(exclude={"tracking"})
 
-    def order(self, name: str, round_: int, split: str = "train") -> Order:
+    def instruction(self, name: str, round_: int, split: str = "train") -> TrainInstruction:
         """The order for the site ``name`` in round ``round_``, over its samples of ``split``."""
         shares = self.shares if split == "train" else self.held_out.get(split, {})
-        order = Order(name, self.config_json, round_, self.run, shares.get(name))
-        return replace(order, accepted=self.accepted.get(name, order.accepted))
+        instruction = TrainInstruction(name, self.config_json, round_, self.run, shares.get(name))
+        return replace(instruction, accepted=self.accepted.get(name, instruction.accepted))
 
     def accept(self, round_: int, replies: Mapping[str, TrainReply], left_out: Set[str]) -> None:
         """Remember that ``replies`` (by site) are in the averages of ``round_``, but for the groups ``left_out``: those
@@ -71,15 +71,15 @@ class Federation:
         """The groups that the site needs for training, or for evaluation on ``split``."""
         return self.plans[name] if split == "train" else self.held_out_plans[split][name]
 
-    def knowledge(self, round_: int) -> Knowledge:
+    def global_info(self, round_: int) -> GlobalInfo:
         """What travels with the groups in round ``round_``."""
-        return Knowledge(round_, dict(self.trained), dict(self.quality), dict(self.statistics))
+        return GlobalInfo(round_, dict(self.trained), dict(self.quality), dict(self.statistics))
 
     @contextmanager
-    def as_of(self, knowledge: Knowledge) -> Iterator[None]:
-        """Inside the block, messages carry ``knowledge``: what belonged to the groups of an earlier round."""
+    def as_of(self, global_info: GlobalInfo) -> Iterator[None]:
+        """Inside the block, messages carry ``global_info``: what belonged to the groups of an earlier round."""
         now = self.trained, self.quality
-        self.trained, self.quality = dict(knowledge.trained), dict(knowledge.quality)
+        self.trained, self.quality = dict(global_info.trained), dict(global_info.quality)
         try:
             yield
         finally:

@@ -13,7 +13,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from fedrecon_core.config import OnGroups, untouched
-from fedrecon_core.faults import MisfitError
+from fedrecon_core.config.faults import MisfitError
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import State
 from strategies.fedavg import FedAvg, FedAvgParams

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedrecon_core.config import OnGroups
 from fedrecon_core.local.hook import LocalHook, Memory
-from fedrecon_core.recovery.stage import Workshop
+from fedrecon_core.recovery.stage import LocalContext
 from fedrecon_core.registry import STRATEGIES
 from strategies.fedavg import FedAvg, FedAvgParams
 
@@ -50,12 +50,12 @@ class Proximal(LocalHook):
         self._start: dict[str, Tensor] = {}
         self._reached: set[str] = set()
 
-    def begin(self, workshop: Workshop, memory: Memory) -> None:
+    def begin(self, context: LocalContext, memory: Memory) -> None:
         """Remember what was received."""
         self._reached = set()
         self._start = {
             f"{group}/{name}": parameter.detach().clone()
-            for group, module in workshop.groups.items()
+            for group, module in context.groups.items()
             if group.startswith(self.groups)
             for name, parameter in module.named_parameters()
         }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.local.hook import LocalHook, Memory
-from fedrecon_core.recovery.stage import Workshop
+from fedrecon_core.recovery.stage import LocalContext
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import HEAD_GROUP
 from fedrecon_core.types import DatasetSpec
@@ -47,11 +47,11 @@ class RestrictedSoftmax(LocalHook):
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha
 
-    def begin(self, workshop: Workshop, memory: Memory) -> None:
+    def begin(self, context: LocalContext, memory: Memory) -> None:
         """Which classes the site's training samples have: a scale [C]."""
-        classifier = cast(nn.Sequential, workshop.groups[HEAD_GROUP].classifier)
+        classifier = cast(nn.Sequential, context.groups[HEAD_GROUP].classifier)
         self._bias = cast(nn.Linear, classifier[-1]).bias
-        held = torch.bincount(workshop.data.labels, minlength=len(self._bias)) > 0
+        held = torch.bincount(context.data.labels, minlength=len(self._bias)) > 0
         self._scale = torch.where(held, 1.0, self.alpha)
 
     def logits(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -31,13 +31,13 @@ from pydantic import Field, model_validator
 
 from fedrecon_core import seeding
 from fedrecon_core.config import OnGroups, untouched
+from fedrecon_core.config.faults import MisfitError
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.faults import MisfitError
 from fedrecon_core.local.by_modality import Views
 from fedrecon_core.local.evaluate import Predictions, Scoring
-from fedrecon_core.local.hook import LocalHook, Memory, Pace
+from fedrecon_core.local.hook import LocalHook, Memory, StageStats
 from fedrecon_core.local.shapley import MOST, shapley_values
-from fedrecon_core.recovery.stage import Workshop
+from fedrecon_core.recovery.stage import LocalContext
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import State, extractor_group, group_bytes
 from fedrecon_core.task.model import TaskModel
@@ -146,16 +146,16 @@ class ModalitySelection(LocalHook):
     that the server averaged counts as sent, one that was lost or refused does not. ``fusion`` is asked what decides
     over a sample."""
 
-    _workshop: Workshop
+    _workshop: LocalContext
 
     def __init__(self, params: MmFedMCParams, fusion: TaskFusion) -> None:
         """``params`` are the strategy's."""
         self.params, self.fusion = params, fusion
         self._sent: dict[str, int] = {}
 
-    def begin(self, workshop: Workshop, memory: Memory) -> None:
+    def begin(self, context: LocalContext, memory: Memory) -> None:
         """Take up the rounds of the last uploads."""
-        self._workshop = workshop
+        self._workshop = context
         self._sent = {name: int(state[ROUND]) for name, state in _unnamed(memory.kept).items()}
 
     def loss(self, model: TaskModel, batch: Batch) -> torch.Tensor | float:
@@ -166,11 +166,11 @@ class ModalitySelection(LocalHook):
         """All but the extractors of the modalities that are not among the first ``gamma``."""
         shop = self._workshop
         first = self._first([name for name in shop.data.modalities if extractor_group(name) in groups])
-        self._sent.update(dict.fromkeys(first, shop.knowledge.round))
+        self._sent.update(dict.fromkeys(first, shop.global_info.round))
         stay = {extractor_group(name) for name in shop.data.spec.names} - set(map(extractor_group, first))
         return [group for group in groups if group not in stay]
 
-    def end(self, paces: Mapping[str, Pace]) -> tuple[dict[str, State], dict[str, State]]:
+    def end(self, stage_stats: Mapping[str, StageStats]) -> tuple[dict[str, State], dict[str, State]]:
         """Keep the rounds of the last uploads."""
         return {}, {f"{UPLOADS}.{name}": {ROUND: torch.tensor(sent)} for name, sent in sorted(self._sent.items())}
 
@@ -183,7 +183,7 @@ class ModalitySelection(LocalHook):
             return list(names)
         shop, values = self._workshop, self._impact()
         sizes = {name: float(group_bytes(shop.groups[extractor_group(name)].state_dict())) for name in names}
-        now = shop.knowledge.round  # counted from 1: with t = now - 1 this is (t - last) / (t + 1), 1 if never sent
+        now = shop.global_info.round  # counted from 1: with t = now - 1 this is (t - last) / (t + 1), 1 if never sent
         recency = {name: (now - self._sent.get(name, 0)) / now for name in names}
         impact = {name: values.get(name, 0.0) for name in names}
         ranks = priorities(impact, sizes, recency, self.params.priority)
@@ -196,7 +196,7 @@ class ModalitySelection(LocalHook):
         class; with several labels, the geometric mean of what the labels get.
         """
         shop = self._workshop
-        stream = shop.stream(f"shapley/{shop.knowledge.round}")
+        stream = shop.stream(f"shapley/{shop.global_info.round}")
         drawn = torch.randperm(len(shop.data), generator=stream)[: self.params.samples].sort().values
         batch, target = shop.data.batch(drawn.to(shop.data.device)), target_of(shop.data.spec)
         model = TaskModel(shop.groups, shop.data.spec)
@@ -256,9 +256,9 @@ class MmFedMC(FedAvg):
         first = first_places(losses, wanted, self.params.rank)
         return [reply for place, reply in enumerate(received) if place in first and group in reply.groups]
 
-    def order(self, name: str, server_round: int, split: str) -> messages.Order:
+    def instruction(self, name: str, server_round: int, split: str) -> messages.TrainInstruction:
         """Where decisions are fused at the sites, a simulated one needs its training samples beside the others."""
-        order = super().order(name, server_round, split)
+        instruction = super().instruction(name, server_round, split)
         if self.params.fusion == "local" and split != "train":
-            return replace(order, training=self.federation.shares.get(name))
-        return order
+            return replace(instruction, training=self.federation.shares.get(name))
+        return instruction

@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedrecon_core.config import OnGroups
-from fedrecon_core.faults import MisfitError
-from fedrecon_core.local.hook import LocalHook, Memory, Pace
-from fedrecon_core.recovery.stage import PHASES, Workshop
+from fedrecon_core.config.faults import MisfitError
+from fedrecon_core.local.hook import LocalHook, Memory, StageStats
+from fedrecon_core.recovery.stage import PHASES, LocalContext
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import State, read_group, strategy_group
 from strategies import messages
@@ -71,10 +71,10 @@ def variate_group(group: str) -> str:
     return strategy_group("scaffold", group)
 
 
-def gradients_in(pace: Pace) -> float:
+def gradients_in(stats: StageStats) -> float:
     """How many times a constant gradient is in the sum of the steps of SGD from zero momentum, which weighs the k-th of
     K gradients (1 - m^(K - k + 1)) / (1 - m): the steps, where there is no momentum."""
-    m, steps = pace.momentum, pace.steps
+    m, steps = stats.momentum, stats.steps
     return (steps - m * (1 - m**steps) / (1 - m)) / (1 - m)
 
 
@@ -94,16 +94,16 @@ class Correction(LocalHook):
         self._change: dict[str, State] = {}
         self._corrections: dict[str, Tensor] = {}
 
-    def begin(self, workshop: Workshop, memory: Memory) -> None:
+    def begin(self, context: LocalContext, memory: Memory) -> None:
         """Remember what was received, and compute the round's corrections."""
-        self._modules, self._kept = workshop.groups, memory.kept
-        sent = {group: memory.received.get(variate_group(group)) for group in sorted(workshop.groups)}
+        self._modules, self._kept = context.groups, memory.kept
+        sent = {group: memory.received.get(variate_group(group)) for group in sorted(context.groups)}
         self._change = {g: _minus(c, memory.kept.get(g)) for g, c in sent.items() if c is not None}
-        self._start = {group: read_group(workshop.groups[group]) for group in self._change}
+        self._start = {group: read_group(context.groups[group]) for group in self._change}
         self._corrections = {
             f"{group}/{name}": change[name].to(device=parameter.device, dtype=parameter.dtype)
             for group, change in self._change.items()
-            for name, parameter in workshop.groups[group].named_parameters()
+            for name, parameter in context.groups[group].named_parameters()
         }
 
     @torch.no_grad()
@@ -121,22 +121,22 @@ class Correction(LocalHook):
         if gradients:
             torch._foreach_add_(gradients, corrections)
 
-    def end(self, paces: Mapping[str, Pace]) -> tuple[dict[str, State], dict[str, State]]:
+    def end(self, stage_stats: Mapping[str, StageStats]) -> tuple[dict[str, State], dict[str, State]]:
         """What goes back is c + (new c_i - c_i), the c that this site alone would make: (w0 - w1) / a. A group that was
         not trained keeps its c_i, and so does one that diverged."""
         beside, kept = {}, dict(self._kept)
-        for group, pace in paces.items():
+        for group, stats in stage_stats.items():
             if group in self._change:
-                alone = self._mean_gradient(group, pace)
+                alone = self._mean_gradient(group, stats)
                 beside[variate_group(group)] = _like(alone, self._start[group])
                 own = _like(_minus(alone, self._change[group]), self._start[group])
                 if all(bool(tensor.isfinite().all()) for tensor in own.values()):
                     kept[group] = own
         return beside, kept
 
-    def _mean_gradient(self, group: str, pace: Pace) -> State:
+    def _mean_gradient(self, group: str, stats: StageStats) -> State:
         """(w0 - w1) / a, float64."""
-        weight = pace.lr * (pace.steps if self.variate == "plain" else gradients_in(pace))
+        weight = stats.lr * (stats.steps if self.variate == "plain" else gradients_in(stats))
         before, after = self._start[group], read_group(self._modules[group])
         return {name: (before[name].double() - after[name].double()) / weight for name in self._change[group]}
 
@@ -157,7 +157,7 @@ class Scaffold(FedAvg):
 
     c and the c_i fit each other, since a site goes on from the c_i that it kept beside its last accepted reply, group
     by group: a reply that is lost or refused, or a group that too few sites sent for a robust average, changes neither.
-    A site that has lost its c_i, which are in the sums, cannot begin anew with zero; ``client.shelf`` refuses it.
+    A site that has lost its c_i, which are in the sums, cannot begin anew with zero; ``client.site_store`` refuses it.
     """
 
     Params = ScaffoldParams

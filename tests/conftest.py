@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedrecon_core.registry import CORE_PACKAGES, discover
-from tests.toys.chromium import NAMES, Chromium, found
+from tests.helpers.chromium import NAMES, Chromium, found
 
 # What a shell starts in the background ignores Ctrl-C, and so would every command that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

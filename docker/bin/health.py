@@ -38,7 +38,7 @@ def open_port(address: str) -> None:
     socket.create_connection((host, int(port)), SECONDS).close()
 
 
-def shake_hands(address: str, authority: str) -> None:
+def register_sites(address: str, authority: str) -> None:
     """TLS with ``address``, whose certificate must hold and be signed by ``authority``. Raises ``OSError``."""
     host, port = address.rsplit(":", 1)
     context = ssl.create_default_context(cafile=authority)
@@ -62,7 +62,7 @@ def main() -> int:
         if given.tcp:
             open_port(given.tcp)
         if given.tls:
-            shake_hands(given.tls, given.ca)
+            register_sites(given.tls, given.ca)
     except OSError as error:
         print(f"{given.tls or given.tcp or given.address}: {error}")
         return 1

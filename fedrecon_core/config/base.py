@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
+from fedrecon_core.config.faults import MisfitError, shown
 from fedrecon_core.config.groups import OnGroups
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.faults import MisfitError, shown
 from fedrecon_core.registry import DATASETS, FEATURES, FUSIONS, PARTITIONS, RECOVERIES, STRATEGIES, Registry
 from fedrecon_core.types import DatasetSpec, Frozen
 

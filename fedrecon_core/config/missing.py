@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fedrecon_core.config.base import untouched
-from fedrecon_core.faults import MisfitError, shown
+from fedrecon_core.config.faults import MisfitError, shown
 from fedrecon_core.types import Frozen
 
 

@@ -9,11 +9,11 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from fedrecon_core.config.base import Data, Recovery, Strategy
+from fedrecon_core.config.faults import MisfitError, explain
 from fedrecon_core.config.missing import Missingness
 from fedrecon_core.config.sections import Engine, Evaluate, Kinds, Local, Sites, Task, Updates
 from fedrecon_core.config.tracking import Tracking
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.faults import MisfitError, explain
 from fedrecon_core.types import SPLITS, Frozen
 
 

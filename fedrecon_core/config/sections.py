@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 
 from fedrecon_core.config.base import Choice, Fusion, Params, untouched
+from fedrecon_core.config.faults import MisfitError, shown
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.faults import MisfitError, shown
 from fedrecon_core.registry import METRICS, MODALITIES
 from fedrecon_core.types import Frozen
 

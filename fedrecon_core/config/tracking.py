@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from fedrecon_core.faults import MisfitError, shown
+from fedrecon_core.config.faults import MisfitError, shown
 
 AUTO = "auto"
 """On where its package is installed, and off in the cells of a sweep."""

@@ -1,1 +1,1 @@
-"""Data sets, one file each; who holds which samples; what is absent. Knows no model."""
+"""What a data set is, how sites store it, who holds which samples, and what is missing. Knows no model."""

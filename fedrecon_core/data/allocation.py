@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedrecon_core.config import Missing, MissingHeldOut, MissingTest, RunConfig
-from fedrecon_core.data.by_natural import refuse_partly_hidden
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
 from fedrecon_core.data.missingness import Scheme, Traits, effective_rates, known_names, sample_masks, site_masks
+from fedrecon_core.data.natural_normalisation import refuse_partly_hidden
 from fedrecon_core.data.partitions.base import Partition
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.registry import PARTITIONS

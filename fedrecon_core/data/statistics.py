@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.site import Column, Scaling, SiteData
+from fedrecon_core.data.site_data import ModalityArray, Scaling, SiteData
 from fedrecon_core.types import ModalitySpec
 
 Sums = tuple[float, list[float], list[float]]
@@ -52,7 +52,7 @@ def site_sums(data: SiteData) -> dict[str, Sums]:
     return sums
 
 
-def _summed(modality: ModalitySpec, column: Column, rows: Tensor) -> Sums:
+def _summed(modality: ModalitySpec, column: ModalityArray, rows: Tensor) -> Sums:
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for block in rows.split(max(1, BLOCK // (4 * math.prod(modality.shape)))):
         values = column.steps(block).reshape(-1, *modality.features).flatten(1).double()
@@ -97,7 +97,7 @@ def scaled(data: SiteData, statistics: Mapping[str, Statistics]) -> SiteData:
     if not wanted:
         return data
 
-    def scale(columns: dict[str, Column]) -> dict[str, Column]:
+    def scale(columns: dict[str, ModalityArray]) -> dict[str, ModalityArray]:
         return {n: c.scaled(scaling(wanted[n], statistics[n])) if n in wanted else c for n, c in columns.items()}
 
     return replace(data, columns=scale(data.columns), sealed=None if data.sealed is None else scale(data.sealed))

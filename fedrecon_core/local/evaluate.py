@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from fedrecon_core import seeding
-from fedrecon_core.data.site import SiteData
+from fedrecon_core.data.site_data import SiteData
 from fedrecon_core.metrics.base import Counts
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.recovery.fills import chunks
-from fedrecon_core.recovery.stage import Knowledge, set_frozen
+from fedrecon_core.recovery.stage import GlobalInfo, set_frozen
 from fedrecon_core.state import EXTRACTORS, Groups
 from fedrecon_core.task.model import TaskModel
 from fedrecon_core.task.target import target_of
@@ -66,37 +66,37 @@ class Scoring:
 
     recovery: Recovery
     groups: Groups
-    knowledge: Knowledge
+    global_info: GlobalInfo
     data: SiteData
     name: str
     training: Callable[[], SiteData]
 
     def predictions(self) -> Predictions:
         """Those of the task model."""
-        return predict(self.recovery, self.groups, self.knowledge, self.data, self.name)
+        return predict(self.recovery, self.groups, self.global_info, self.data, self.name)
 
     def read(self, reader: Reader, data: SiteData, name: str) -> Tensor:
         """What ``reader`` makes of all of ``data``, [N, ...], with the model in its state of evaluation."""
-        return _read(Reading(self.recovery, self.groups, self.knowledge), data, name, reader)
+        return _read(Reading(self.recovery, self.groups, self.global_info), data, name, reader)
 
 
-def _ready(groups: Groups, knowledge: Knowledge) -> Groups:
+def _ready(groups: Groups, global_info: GlobalInfo) -> Groups:
     return {
         name: module
         for name, module in groups.items()
-        if not name.startswith(EXTRACTORS) or knowledge.trained.get(name, 0) > 0
+        if not name.startswith(EXTRACTORS) or global_info.trained.get(name, 0) > 0
     }
 
 
 def predict(
-    recovery: Recovery, groups: Groups, knowledge: Knowledge, data: SiteData, name: str, *, threads: int = 1
+    recovery: Recovery, groups: Groups, global_info: GlobalInfo, data: SiteData, name: str, *, threads: int = 1
 ) -> Predictions:
     """Class logits for all samples of ``data`` with the groups at hand; ``name`` keys the stream of random fills.
 
     A modality that no site has trained an extractor for gives no token: it would only add noise. ``threads`` batches
     are read at the same time, with the same logits to the last bit.
     """
-    return Predictions(_read(Reading(recovery, groups, knowledge, threads), data, name, TaskModel.logits))
+    return Predictions(_read(Reading(recovery, groups, global_info, threads), data, name, TaskModel.logits))
 
 
 @dataclass(frozen=True)
@@ -105,21 +105,21 @@ class Reading:
 
     recovery: Recovery
     groups: Groups
-    knowledge: Knowledge
+    global_info: GlobalInfo
     threads: int = 1
 
 
 def _read(model: Reading, data: SiteData, name: str, reader: Reader) -> Tensor:
     """What ``reader`` makes of ``data``, batch by batch; an empty set is one empty batch."""
     config = model.recovery.config
-    task = TaskModel(_ready(model.groups, model.knowledge), model.recovery.spec)
+    task = TaskModel(_ready(model.groups, model.global_info), model.recovery.spec)
     for module in model.groups.values():
         set_frozen(module, frozen=True)
 
     def read(samples: Tensor) -> Tensor:
         with torch.inference_mode():  # which holds for one thread alone
             batch = data.batch(samples)
-            return reader(task, batch, model.recovery.recover(batch, model.groups, model.knowledge))
+            return reader(task, batch, model.recovery.recover(batch, model.groups, model.global_info))
 
     with seeding.scope(config.seed, "evaluate", name):
         found = _each(read, list(chunks(len(data), data.device, config.evaluate.batch)), model.threads)

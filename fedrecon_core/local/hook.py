@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from fedrecon_core.local.evaluate import Predictions, Scoring
-from fedrecon_core.recovery.stage import Workshop
+from fedrecon_core.recovery.stage import LocalContext
 from fedrecon_core.state import State
 from fedrecon_core.task.model import TaskModel
 from fedrecon_core.types import Batch
@@ -25,7 +25,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Pace:
+class StageStats:
     """How a group was trained in this round: gradient steps, and the learning rate and momentum of their stage."""
 
     steps: int
@@ -37,7 +37,7 @@ class LocalHook:
     """Does nothing; a strategy overrides what it needs. ``gradients`` is called in every stage, ``loss`` and ``logits``
     in the task stage, ``predictions`` when a site evaluates, by an object that was in no local round."""
 
-    def begin(self, workshop: Workshop, memory: Memory) -> None:
+    def begin(self, context: LocalContext, memory: Memory) -> None:
         """Before the first stage: the groups hold what was received, nothing is trained yet."""
 
     def loss(self, model: TaskModel, batch: Batch) -> Tensor | float:
@@ -55,8 +55,8 @@ class LocalHook:
         """After the last stage: which of the trained ``groups`` go back to the server."""
         return groups
 
-    def end(self, paces: Mapping[str, Pace]) -> tuple[dict[str, State], dict[str, State]]:
-        """Last of all, with the pace of every group that goes back: groups of the strategy's own to upload beside them
+    def end(self, stage_stats: Mapping[str, StageStats]) -> tuple[dict[str, State], dict[str, State]]:
+        """Last of all, with the stats of every group that goes back: groups of the strategy's own to upload beside them
         (named by ``strategy_group``), and what to keep at the site for the next round. What is kept of a group goes by
         the group's name, so that it stays as it was where the server leaves that group out of its average."""
         return {}, {}

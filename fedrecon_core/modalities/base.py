@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from fedrecon_core.config import Params
-from fedrecon_core.faults import MisfitError, explain, shown
+from fedrecon_core.config.faults import MisfitError, explain, shown
 from fedrecon_core.types import ModalitySpec
 
 LOG_VARIANCE_RANGE = (-10.0, 5.0)

@@ -14,7 +14,7 @@ from fedrecon_core.errors import ConfigError
 from fedrecon_core.modalities.base import KindParams, ModalityKind
 from fedrecon_core.recovery.dropout import DropoutParams, partly_hidden
 from fedrecon_core.recovery.fills import KEPT, NONE_KEPT, SiteFills
-from fedrecon_core.recovery.stage import Knowledge, Objective, Shelf, Stage, Workshop
+from fedrecon_core.recovery.stage import GlobalInfo, LocalContext, Objective, SiteStore, Stage
 from fedrecon_core.registry import MODALITIES, RECOVERIES
 from fedrecon_core.state import HEAD_GROUP, Groups, TransferPlan, extractor_group
 from fedrecon_core.task.model import Head, TaskModel
@@ -88,18 +88,18 @@ class Recovery:
 
     # --- the local round --------------------------------------------------------------------------------------
 
-    def freeze(self, groups: Groups, plan: TransferPlan, knowledge: Knowledge, shelf: Shelf) -> Groups:
+    def freeze(self, groups: Groups, plan: TransferPlan, global_info: GlobalInfo, store: SiteStore) -> Groups:
         """The received groups of which the site keeps a frozen version beside the one that it trains."""
         return {}
 
-    def stages(self, workshop: Workshop) -> list[Stage]:
+    def stages(self, context: LocalContext) -> list[Stage]:
         """The stages of a local round, in order."""
-        return [self.task_stage(workshop)]
+        return [self.task_stage(context)]
 
-    def task_stage(self, workshop: Workshop) -> Stage:
+    def task_stage(self, context: LocalContext) -> Stage:
         """The last stage of every recovery: the target's loss on present and filled tokens."""
-        trains = tuple(sorted(name for name in workshop.groups if name.startswith("task.")))
-        freezes = tuple(sorted(set(workshop.groups) - set(trains)))
+        trains = tuple(sorted(name for name in context.groups if name.startswith("task.")))
+        freezes = tuple(sorted(set(context.groups) - set(trains)))
         return Stage("task", "task", trains, freezes, lambda shop: TaskObjective(self, shop))
 
     @property
@@ -114,15 +114,15 @@ class Recovery:
 
     # --- filling ----------------------------------------------------------------------------------------------
 
-    def recover(self, batch: Batch, groups: Groups, knowledge: Knowledge) -> list[Fill]:
+    def recover(self, batch: Batch, groups: Groups, global_info: GlobalInfo) -> list[Fill]:
         """Fills for the absent modalities of ``batch`` from one set of groups (at evaluation: the global ones)."""
         return []
 
-    def recover_locally(self, batch: Batch, workshop: Workshop) -> list[Fill]:
+    def recover_locally(self, batch: Batch, context: LocalContext) -> list[Fill]:
         """Fills in the task stage of a local round; a recovery with frozen and local models overrides it."""
-        return self.recover(batch, workshop.groups, workshop.knowledge)
+        return self.recover(batch, context.groups, context.global_info)
 
-    def translator(self, groups: Groups, knowledge: Knowledge) -> Reconstructor | None:
+    def translator(self, groups: Groups, global_info: GlobalInfo) -> Reconstructor | None:
         """What turns one modality into another with trained generators; None for recoveries that have none."""
         return None
 
@@ -157,26 +157,26 @@ def recovery_for(config: ModelConfig, spec: DatasetSpec) -> Recovery:
 class TaskObjective(Objective):
     """The target's loss of the task model over present rows and the site's fills."""
 
-    def __init__(self, recovery: Recovery, workshop: Workshop) -> None:
+    def __init__(self, recovery: Recovery, context: LocalContext) -> None:
         self.recovery = recovery
-        self.workshop = workshop
-        self.model = TaskModel(workshop.groups, recovery.spec)
+        self.context = context
+        self.model = TaskModel(context.groups, recovery.spec)
         self.target = target_of(recovery.spec)
         limit = NONE_KEPT if recovery.modality_dropout else KEPT
-        self.fills = SiteFills(lambda batch: recovery.recover_locally(batch, workshop), workshop.data, limit)
-        self.items = len(workshop.data)
-        self.lengths = workshop.data.lengths()
+        self.fills = SiteFills(lambda batch: recovery.recover_locally(batch, context), context.data, limit)
+        self.items = len(context.data)
+        self.lengths = context.data.lengths()
 
     def loss(self, index: Tensor) -> Tensor:
         """Cross-entropy or its binary form, mean over the batch, plus the strategy's local term."""
-        batch = self.recovery.learnt_from(self.workshop.data.batch(index))
+        batch = self.recovery.learnt_from(self.context.data.batch(index))
         logits = self.model.logits(batch, self.fills.of(index, batch))
-        logits = self.workshop.logits_hook(logits, batch.labels)
-        return self.target.loss(logits, batch.labels) + self.workshop.extra_loss(self.model, batch)
+        logits = self.context.logits_hook(logits, batch.labels)
+        return self.target.loss(logits, batch.labels) + self.context.extra_loss(self.model, batch)
 
     def counts(self) -> dict[str, int]:
         """Samples through each extractor, real or filled, and through the head; extractors without any are left out."""
-        rows = {name: self.workshop.data.columns[name].rows >= 0 for name in self.model.extractors}
+        rows = {name: self.context.data.columns[name].rows >= 0 for name in self.model.extractors}
         for name, filled in self.fills.seen.items():
             if name in rows:
                 rows[name] = rows[name] | filled
@@ -185,7 +185,7 @@ class TaskObjective(Objective):
     def real(self) -> dict[str, int]:
         """The same without fills."""
         counted = self.counts()
-        data = self.workshop.data
+        data = self.context.data
         real = {name: int((data.columns[name].rows >= 0).sum()) for name in self.model.extractors}
         return {group: count for group, count in self._named(real, keep_zero=True).items() if group in counted}
 

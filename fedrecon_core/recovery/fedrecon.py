@@ -15,13 +15,13 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from fedrecon_core.config import ModelConfig
-from fedrecon_core.faults import MisfitError
+from fedrecon_core.config.faults import MisfitError
 from fedrecon_core.generators.mapping import TERMS, Mapping
 from fedrecon_core.recovery.base import Builder, Recovery
 from fedrecon_core.recovery.dropout import DropoutParams
 from fedrecon_core.recovery.generation import GeneratorObjective, LatentCache, MappingObjective
 from fedrecon_core.recovery.reconstruction import Reconstructor, find_routes, share_weight
-from fedrecon_core.recovery.stage import Knowledge, Shelf, Stage, Workshop, set_frozen
+from fedrecon_core.recovery.stage import GlobalInfo, LocalContext, SiteStore, Stage, set_frozen
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.state import (
     HEAD_GROUP,
@@ -151,20 +151,20 @@ class FedRecon(Recovery):
 
     # --- the local round --------------------------------------------------------------------------------------
 
-    def freeze(self, groups: Groups, plan: TransferPlan, knowledge: Knowledge, shelf: Shelf) -> Groups:
+    def freeze(self, groups: Groups, plan: TransferPlan, global_info: GlobalInfo, store: SiteStore) -> Groups:
         """The trained global generators and mappings of this round or, with ``refresh: deployment``, the first ones
         that this site could use. What the site does not train itself needs no copy."""
         if not (self.active and self.params.ggfs.enabled):
             return {}
         trained = [
-            name for name in plan.download if knowledge.trained.get(name, 0) > 0 and not name.startswith("task.")
+            name for name in plan.download if global_info.trained.get(name, 0) > 0 and not name.startswith("task.")
         ]
         frozen = {n: copy.deepcopy(groups[n]) if n in plan.upload else groups[n] for n in trained}
-        if self.params.ggfs.refresh == "round" or not self._tokens(knowledge):
+        if self.params.ggfs.refresh == "round" or not self._tokens(global_info):
             return frozen
-        kept = shelf.load("frozen")
+        kept = store.load("frozen")
         if not kept:
-            shelf.save("frozen", {name: read_group(module) for name, module in frozen.items()})
+            store.save("frozen", {name: read_group(module) for name, module in frozen.items()})
             return frozen
         first = self.build(kept)
         for name, state in kept.items():
@@ -172,62 +172,62 @@ class FedRecon(Recovery):
             set_frozen(first[name], frozen=True)
         return first
 
-    def stages(self, workshop: Workshop) -> list[Stage]:
+    def stages(self, context: LocalContext) -> list[Stage]:
         """A generator stage per present modality while generators train, a mapping stage per pair, the task stage."""
         if not self.active:
-            return super().stages(workshop)
-        latents = LatentCache(workshop)
-        held = [name for name in workshop.data.modalities if encoder_group(name) in workshop.groups]
-        moving = [] if self._settled(workshop.knowledge) else held
-        generators = [self._generator_stage(name, workshop) for name in moving]
+            return super().stages(context)
+        latents = LatentCache(context)
+        held = [name for name in context.data.modalities if encoder_group(name) in context.groups]
+        moving = [] if self._settled(context.global_info) else held
+        generators = [self._generator_stage(name, context) for name in moving]
         mappings = [
-            self._mapping_stage(source, target, workshop, latents)
+            self._mapping_stage(source, target, context, latents)
             for source, target in self._pairs(held)
-            if len(workshop.data.having(source, target))
+            if len(context.data.having(source, target))
         ]
-        return [*generators, *mappings, self.task_stage(workshop)]
+        return [*generators, *mappings, self.task_stage(context)]
 
-    def _generator_stage(self, name: str, workshop: Workshop) -> Stage:
+    def _generator_stage(self, name: str, context: LocalContext) -> Stage:
         trains = (encoder_group(name), decoder_group(name))
         return Stage(
             name=f"generator.{name}",
             phase="generator",
             trains=trains,
-            freezes=tuple(sorted(set(workshop.groups) - set(trains))),
+            freezes=tuple(sorted(set(context.groups) - set(trains))),
             objective=lambda shop: GeneratorObjective(shop, name, self.likelihoods[name], self.params.beta),
         )
 
-    def _mapping_stage(self, source: str, target: str, workshop: Workshop, latents: LatentCache) -> Stage:
+    def _mapping_stage(self, source: str, target: str, context: LocalContext, latents: LatentCache) -> Stage:
         trains = (mapping_group(source, target),)
         return Stage(
             name=trains[0],
             phase="mapping",
             trains=trains,
-            freezes=tuple(sorted(set(workshop.groups) - set(trains))),
+            freezes=tuple(sorted(set(context.groups) - set(trains))),
             objective=lambda shop: MappingObjective(shop, latents, (source, target), self),
         )
 
     # --- filling ----------------------------------------------------------------------------------------------
 
-    def recover(self, batch: Batch, groups: Groups, knowledge: Knowledge) -> list[Fill]:
+    def recover(self, batch: Batch, groups: Groups, global_info: GlobalInfo) -> list[Fill]:
         """Mean reconstructions by one set of groups: the global ones, at evaluation and at inference."""
-        if not self._tokens(knowledge):
+        if not self._tokens(global_info):
             return []
         maker = self.reconstructor(
-            groups, {name for name in groups if knowledge.trained.get(name, 0) > 0}, knowledge.quality
+            groups, {name for name in groups if global_info.trained.get(name, 0) > 0}, global_info.quality
         )
         return self._weighted(self._made(maker, batch, "global"), batch)
 
-    def recover_locally(self, batch: Batch, workshop: Workshop) -> list[Fill]:
+    def recover_locally(self, batch: Batch, context: LocalContext) -> list[Fill]:
         """Reconstructions by the frozen global models and by the local ones, side by side."""
-        if not self._tokens(workshop.knowledge):
+        if not self._tokens(context.global_info):
             return []
         fills: list[Fill] = []
         if self.params.ggfs.enabled:
-            frozen = self.reconstructor(workshop.received, set(workshop.received), workshop.knowledge.quality)
+            frozen = self.reconstructor(context.received, set(context.received), context.global_info.quality)
             fills += self._made(frozen, batch, "global")
         local = self.reconstructor(
-            workshop.groups, self._local(workshop), {**workshop.knowledge.quality, **workshop.quality}
+            context.groups, self._local(context), {**context.global_info.quality, **context.quality}
         )
         return self._weighted([*fills, *self._made(local, batch, "local")], batch)
 
@@ -237,17 +237,17 @@ class FedRecon(Recovery):
         own = frozenset(n for n in self.spec.names if {encoder_group(n), decoder_group(n)} <= usable)
         return Reconstructor(self.spec, groups, self.likelihoods, routes, quality, self.params.sources, own)
 
-    def _tokens(self, knowledge: Knowledge) -> bool:
-        return self.active and knowledge.round > int(self.params.warmup_rounds)
+    def _tokens(self, global_info: GlobalInfo) -> bool:
+        return self.active and global_info.round > int(self.params.warmup_rounds)
 
-    def _settled(self, knowledge: Knowledge) -> bool:
+    def _settled(self, global_info: GlobalInfo) -> bool:
         last = self.params.generator_rounds
-        return last is not None and knowledge.round > int(last)
+        return last is not None and global_info.round > int(last)
 
-    def _local(self, workshop: Workshop) -> set[str]:
+    def _local(self, context: LocalContext) -> set[str]:
         """A local mapping counts only if it trained in this round: otherwise the encoder moved away from it."""
-        generators = {name for name in workshop.groups if name.startswith("generator.")}
-        return generators | {name for name in workshop.trained_here if name.startswith("mapping.")}
+        generators = {name for name in context.groups if name.startswith("generator.")}
+        return generators | {name for name in context.trained_here if name.startswith("mapping.")}
 
     def _made(self, maker: Reconstructor, batch: Batch, slot: str) -> list[Fill]:
         fills = maker.fills(batch, slot)
@@ -258,9 +258,9 @@ class FedRecon(Recovery):
         weight = 1.0 if self.params.weighting == "learned" else self.params.weight
         return share_weight(fills, self.spec.names, batch.size, weight)
 
-    def translator(self, groups: Groups, knowledge: Knowledge) -> Reconstructor | None:
+    def translator(self, groups: Groups, global_info: GlobalInfo) -> Reconstructor | None:
         """The global generators and mappings that were ever aggregated."""
         if not self.active:
             return None
-        usable = {name for name in groups if knowledge.trained.get(name, 0) > 0}
-        return self.reconstructor(groups, usable, knowledge.quality)
+        usable = {name for name in groups if global_info.trained.get(name, 0) > 0}
+        return self.reconstructor(groups, usable, global_info.quality)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedrecon_core.data.site import SiteData
+from fedrecon_core.data.site_data import SiteData
 from fedrecon_core.task.tokens import Fill
 from fedrecon_core.types import Batch, DatasetSpec, Rows
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedrecon_core.generators.mapping import TERMS, Mapping, Pair
 from fedrecon_core.generators.vae import Gaussian, Generator
 from fedrecon_core.recovery.fills import chunk_of, chunks
-from fedrecon_core.recovery.stage import Objective, Workshop
+from fedrecon_core.recovery.stage import LocalContext, Objective
 from fedrecon_core.state import decoder_group, encoder_group, mapping_group
 from fedrecon_core.types import Likelihood
 
@@ -25,12 +25,12 @@ FEWEST_VALIDATED = 4
 class GeneratorObjective(Objective):
     """Stage 1 for one modality: the negative ELBO (Eq. 3) over the site's present rows."""
 
-    def __init__(self, workshop: Workshop, name: str, likelihood: Likelihood, beta: float) -> None:
-        encoder, decoder = workshop.groups[encoder_group(name)], workshop.groups[decoder_group(name)]
+    def __init__(self, context: LocalContext, name: str, likelihood: Likelihood, beta: float) -> None:
+        encoder, decoder = context.groups[encoder_group(name)], context.groups[decoder_group(name)]
         self.generator = Generator(encoder, decoder, likelihood)
         self.name, self.beta = name, beta
-        self.column = workshop.data.columns[name]
-        self.samples = workshop.data.having(name)
+        self.column = context.data.columns[name]
+        self.samples = context.data.having(name)
         self.items = len(self.samples)
         lengths = self.column.lengths()
         self.lengths = None if lengths is None else lengths[self.samples]
@@ -47,8 +47,8 @@ class GeneratorObjective(Objective):
 class LatentCache:
     """q(z given x) of a site's present rows, encoded once per modality after the generators are frozen."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        self.workshop = workshop
+    def __init__(self, context: LocalContext) -> None:
+        self.context = context
         self._known: dict[str, tuple[Gaussian, Tensor]] = {}
 
     def of(self, name: str, samples: Tensor) -> Gaussian:
@@ -59,7 +59,7 @@ class LatentCache:
         return posterior[place[samples]]
 
     def _encode(self, name: str) -> tuple[Gaussian, Tensor]:
-        data, encoder = self.workshop.data, self.workshop.groups[encoder_group(name)]
+        data, encoder = self.context.data, self.context.groups[encoder_group(name)]
         samples, parts = data.having(name), []
         with torch.no_grad():
             for part in chunks(len(samples), data.device, chunk_of(data.spec)):
@@ -73,16 +73,16 @@ class LatentCache:
 class MappingObjective(Objective):
     """Stage 2 for one ordered pair (m, n): Eq. 5 or the terms of the config, over the samples that have both."""
 
-    def __init__(self, workshop: Workshop, latents: LatentCache, names: tuple[str, str], recovery: FedRecon) -> None:
+    def __init__(self, context: LocalContext, latents: LatentCache, names: tuple[str, str], recovery: FedRecon) -> None:
         source, target = names
         self.group = mapping_group(source, target)
-        self.mapping: Mapping = workshop.groups[self.group]  # type: ignore[assignment]
+        self.mapping: Mapping = context.groups[self.group]  # type: ignore[assignment]
         self.terms = recovery.params.mapping.terms()
-        decoder = workshop.groups[decoder_group(target)]
-        self.generator = Generator(workshop.groups[encoder_group(target)], decoder, recovery.likelihoods[target])
-        self.column = workshop.data.columns[target]
-        pairs = workshop.data.having(source, target)
-        order = pairs[torch.randperm(len(pairs), generator=workshop.stream(f"holdout.{self.group}"))]
+        decoder = context.groups[decoder_group(target)]
+        self.generator = Generator(context.groups[encoder_group(target)], decoder, recovery.likelihoods[target])
+        self.column = context.data.columns[target]
+        pairs = context.data.having(source, target)
+        order = pairs[torch.randperm(len(pairs), generator=context.stream(f"holdout.{self.group}"))]
         held = int(recovery.params.mapping.holdout * len(pairs))
         self.held, self.samples = order[:held], order[held:].sort().values
         self.source, self.target = latents.of(source, self.samples), latents.of(target, self.samples)

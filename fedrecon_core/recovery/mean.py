@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fedrecon_core.config import Params
 from fedrecon_core.recovery.constant import PlainFill
-from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.types import ModalitySpec
 
@@ -23,9 +23,9 @@ class Mean(PlainFill):
     Params = MeanParams
     reads_statistics = True
 
-    def values(self, modality: ModalitySpec, rows: int, knowledge: Knowledge) -> Tensor:
+    def values(self, modality: ModalitySpec, rows: int, global_info: GlobalInfo) -> Tensor:
         """[rows, *shape], every row the mean."""
-        statistics = knowledge.statistics.get(modality.name)
+        statistics = global_info.statistics.get(modality.name)
         if statistics is None:
             return torch.zeros(rows, *modality.shape)
         return spread(statistics.mean.float(), modality, rows)

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from fedrecon_core.config import Params
 from fedrecon_core.recovery.base import Recovery
-from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.state import Groups
 from fedrecon_core.task.tokens import Fill
@@ -29,7 +29,7 @@ class Oracle(Recovery):
     reads_absent = True
     fills_everything = True
 
-    def recover(self, batch: Batch, groups: Groups, knowledge: Knowledge) -> list[Fill]:
+    def recover(self, batch: Batch, groups: Groups, global_info: GlobalInfo) -> list[Fill]:
         """The sealed rows as synthetic tokens of weight w."""
         sealed = batch.sealed or {}
         return [

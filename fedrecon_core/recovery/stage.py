@@ -10,7 +10,7 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from fedrecon_core.data.site import SiteData
+from fedrecon_core.data.site_data import SiteData
 from fedrecon_core.data.statistics import Statistics, after_scaling
 from fedrecon_core.state import Groups, State
 from fedrecon_core.task.model import TaskModel
@@ -23,7 +23,7 @@ PHASES: tuple[PhaseName, ...] = get_args(PhaseName)
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class GlobalInfo:
     """What travels with the groups. ``trained``: group -> samples that trained it so far (0: never aggregated);
     ``quality``: mapping group -> validation score in [0, 1]; ``round`` counts from 1."""
 
@@ -32,13 +32,13 @@ class Knowledge:
     quality: dict[str, float] = field(default_factory=dict)
     statistics: dict[str, Statistics] = field(default_factory=dict)
 
-    def after_scaling(self, spec: DatasetSpec) -> Knowledge:
+    def after_scaling(self, spec: DatasetSpec) -> GlobalInfo:
         """The same beside scaled data: with the statistics that a model sees there."""
         return replace(self, statistics=after_scaling(spec.modalities, self.statistics))
 
 
 @dataclass
-class Workshop:
+class LocalContext:
     """What a site's local round works on: the groups of its plan, its data, and the round's frozen received groups.
 
     ``received`` holds untouched copies of the groups that a recovery asks to keep frozen beside the trained ones;
@@ -49,17 +49,17 @@ class Workshop:
 
     groups: Groups
     data: SiteData
-    knowledge: Knowledge
+    global_info: GlobalInfo
     stream: Callable[[str], torch.Generator]
     received: Groups = field(default_factory=dict)
     trained_here: dict[str, int] = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
     logits_hook: Callable[[Tensor, Tensor], Tensor] = lambda logits, labels: logits
     extra_loss: Callable[[TaskModel, Batch], Tensor | float] = lambda model, batch: 0.0
-    recover: Callable[[Batch, Workshop], Sequence[Fill]] = lambda batch, workshop: ()
+    recover: Callable[[Batch, LocalContext], Sequence[Fill]] = lambda batch, context: ()
 
 
-class Shelf(Protocol):
+class SiteStore(Protocol):
     """What a site remembers between rounds: named sets of groups, on its own disk."""
 
     def load(self, name: str) -> dict[str, State]:
@@ -109,7 +109,7 @@ class Stage:
     phase: PhaseName
     trains: tuple[str, ...]
     freezes: tuple[str, ...]
-    objective: Callable[[Workshop], Objective]
+    objective: Callable[[LocalContext], Objective]
 
 
 def set_frozen(module: nn.Module, frozen: bool) -> None:

@@ -9,7 +9,7 @@ from fedrecon_core import seeding
 from fedrecon_core.config import Params
 from fedrecon_core.recovery.constant import SampleFill
 from fedrecon_core.recovery.mean import spread
-from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.types import ModalitySpec
 
@@ -27,11 +27,11 @@ class Uniform(SampleFill):
     Params = UniformParams
     reads_statistics = True
 
-    def values_of(self, modality: ModalitySpec, ids: Tensor, knowledge: Knowledge) -> Tensor:
+    def values_of(self, modality: ModalitySpec, ids: Tensor, global_info: GlobalInfo) -> Tensor:
         """[R, *shape], from the seed of the stage (that of its seeding scope), the modality and each sample's id."""
         key = seeding.derive(torch.initial_seed(), "uniform", modality.name)
         noise = uniform_noise(key, ids.cpu(), math.prod(modality.shape)).view(len(ids), *modality.shape)
-        statistics = knowledge.statistics.get(modality.name)
+        statistics = global_info.statistics.get(modality.name)
         if statistics is None:
             return noise
         half_width = math.sqrt(3) * spread(statistics.std.float(), modality, len(ids))

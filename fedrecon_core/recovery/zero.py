@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fedrecon_core.config import Params
 from fedrecon_core.recovery.constant import PlainFill
-from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.types import ModalitySpec
 
@@ -33,6 +33,6 @@ class Zero(PlainFill):
         """0 where the fusion is not to see the zeros."""
         return float(self.params.attended)
 
-    def values(self, modality: ModalitySpec, rows: int, knowledge: Knowledge) -> Tensor:
+    def values(self, modality: ModalitySpec, rows: int, global_info: GlobalInfo) -> Tensor:
         """[rows, *shape] of zeros."""
         return torch.zeros(rows, *modality.shape)

@@ -48,7 +48,7 @@ class Deployment(Engine):
         try:
             run_id = _submit(link, job)
         except KeyboardInterrupt:
-            raise DetachedError(f"interrupted while submitting; {link.doubt()}") from None
+            raise DetachedError(f"interrupted while submitting; {link.mark_stale()}") from None
         where = "on the ServerApp's machine" if job.out.is_absolute() else "in the ServerApp's working directory"
         _say(Console(), f"submitted as run {run_id}; its run directory is {job.out}, {where}")
         follow(link, run_id, str(job.out) if job.out.is_absolute() else None)

@@ -27,7 +27,7 @@ from fedrecon_core.errors import FedReconError, RunError, UsageError
 from server.engines import flower, processes
 from server.engines.base import ENGINES, Engine, Job
 from server.engines.submission import write_app
-from server.readback import json_in
+from server.runs.readers import json_in
 
 CONNECTION = "fedrecon"
 START_SECONDS = 60.0

@@ -49,7 +49,7 @@ class SuperLink:
         except RunError as error:
             if time.monotonic() - began < DOUBT_SECONDS:
                 raise
-            raise RunError(f"{error}; {self.doubt()}") from None
+            raise RunError(f"{error}; {self.mark_stale()}") from None
 
     def runs(self, *options: str) -> list[dict[str, Any]]:
         """The runs that the SuperLink knows, newest first."""
@@ -103,7 +103,7 @@ class SuperLink:
         words = ("run", "--resume", "--out", directory or "DIR", "--engine", "deployment")
         return f"go on with: {self.command(*words)}"
 
-    def doubt(self) -> str:
+    def mark_stale(self) -> str:
         """What to do after a submission without an answer."""
         return f"the run may have been submitted: look with `{self.command('runs')}` before you submit it again"
 

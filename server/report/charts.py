@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from server.report.markup import Markup, joined, tag
-from server.report.summary import Points
+from server.runs.summary import Points
 
 WIDTH, HEIGHT = 440, 250  # user units: about the pixels of a phone's screen, so that 12 units of text can be read there
 TOP, RIGHT, BOTTOM = 14, 14, 38

@@ -9,7 +9,7 @@ UNITS = {
     **{"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12},
     **{"s": 1.0, "min": 60.0, "h": 3600.0},
 }
-"""Unit -> what one of it is, as ``server.report.formats`` writes percentages, sizes and durations."""
+"""Unit -> what one of it is, as ``server.runs.formatting`` writes percentages, sizes and durations."""
 _NUMBER = re.compile(r"([+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]?\d+)?)(?: ?(%|[kMGT]?B|s|min|h))?(?: |$)")
 
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import BeforeValidator
 
+from fedrecon_core.config.faults import MisfitError, shown
 from fedrecon_core.errors import UsageError
-from fedrecon_core.faults import MisfitError, shown
 from fedrecon_core.nearest import did_you_mean
-from server.sweep.axes import label_of
+from server.sweep.parameters import label_of
 
 
 def _choice(value: Any) -> Any:

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fedrecon_core.errors import RunError
-from server.report.formats import plural
-from server.run_directory import write_text
-from server.sweep.cells import SHOWN_DIGITS, Cell
+from server.runs.directory import write_text
+from server.runs.formatting import plural
+from server.sweep.executor import Ended, Workers
 from server.sweep.progress import clock
 from server.sweep.record import State
 from server.sweep.times import Times
-from server.sweep.workers import Ended, Workers
+from server.sweep.trials import SHOWN_DIGITS, Cell
 
 TRIED_ROUNDS = 3
 """The first is not like the others: files are opened and memory is claimed in it."""

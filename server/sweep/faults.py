@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from server.report.formats import listing
+from server.runs.formatting import listing
 from server.sweep.choices import exactly, fits, titled
 
 Labels = Mapping[str, str]

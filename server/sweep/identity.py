@@ -10,7 +10,7 @@ from typing import Any
 
 from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.errors import ConfigError
-from server.readback import yaml_in
+from server.runs.readers import yaml_in
 
 
 def config_sha256(config: RunConfig) -> str:

@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from server.sweep.cell_run import run_cell
 from server.sweep.record import LOG
+from server.sweep.trial_run import run_cell
 
 PASSING = ("checkpoints", "sites", "run.lock")
 """What a complete run leaves that nothing needs any more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedrecon_core.errors import DataError, UsageError
-from server.kinds import Kind, kind_of
+from server.commands.path_kinds import Kind, kind_of
 from server.sweep.record import CELLS, SWEEP, read_sweep
 
 OTHERWISE = "choose another, or leave it out (default runs/<name>)"

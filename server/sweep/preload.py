@@ -10,12 +10,12 @@ import contextlib
 import importlib
 
 from fedrecon_core.registry import discover
-from server.prepare import PACKAGES
+from server.runs.setup import PACKAGES
 from strategies.code_hash import code_hash
 
 MODULES = (
     "server.cli",  # the main module of every process
-    "server.sweep.cell_run",
+    "server.sweep.trial_run",
     "server.app",
     "client.app",
     "torch._dynamo",  # PyTorch imports it with the first optimiser that is made: two seconds of every cell

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fedrecon_core.errors import one_line
-from server import checkpoint
-from server.sweep.cells import Cell
 from server.sweep.times import Times
+from server.sweep.trials import Cell
+from server.training import checkpoints
 
 UNKNOWN = "?"
 
@@ -34,7 +34,7 @@ class Running:
     def round(self) -> int:
         """The last round that is complete, as far as this machine can see."""
         try:
-            return checkpoint.newest_round(self.path / "checkpoints")
+            return checkpoints.newest_round(self.path / "checkpoints")
         except (OSError, ValueError):  # a folder that cannot be read, or an odd name in it: nothing to end a sweep for
             return self.first
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
+from fedrecon_core.config.strict_yaml import load
 from fedrecon_core.errors import DataError
-from fedrecon_core.strict_yaml import load
-from server.readback import json_in
-from server.sweep.axes import label_of
+from server.runs.readers import json_in
+from server.sweep.parameters import label_of
 
 SWEEP, CELLS, LOG, REFERENCE = "sweep.yaml", "cells", "cell.log", "reference.csv"
 """Names in the directory of a sweep, and in those of its cells."""
@@ -30,7 +30,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class CellRecord:
-    """One cell: axis -> level, its run directory (``server.report.reader.read_run`` reads it), and how it stands."""
+    """One cell: axis -> level, its run directory (``server.runs.record.read_run`` reads it), and how it stands."""
 
     labels: dict[str, str]
     directory: Path

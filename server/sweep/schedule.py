@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedrecon_core.errors import one_line, words_of
-from server import checkpoint
-from server.sweep.cells import Cell
-from server.sweep.directory import SweepDirectory
+from server.sweep.executor import LostError, Workers
 from server.sweep.progress import Board, Running
 from server.sweep.record import State
+from server.sweep.store import SweepDirectory
 from server.sweep.times import Times
-from server.sweep.workers import LostError, Workers
+from server.sweep.trials import Cell
+from server.training import checkpoints
 
 LOOK_SECONDS = 0.5
 
@@ -83,7 +83,7 @@ class Schedule:
             run = self._directory.begin(cell)
             if run.completed():
                 return self._settle(running, "")
-            running = replace(running, first=checkpoint.newest_round(run.checkpoints))
+            running = replace(running, first=checkpoints.newest_round(run.checkpoints))
             self._workers.start(run.path)
         except Exception as error:  # a full disk, a fork without memory, an odd file: the other cells go on
             return self._settle(running, one_line(words_of(error)))

@@ -9,9 +9,9 @@ from typing import TypeVar
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import Dataset, forget_datasets, load_dataset
 from fedrecon_core.errors import DataError, one_line, words_of
-from server.prepare import fitting, refuse_missing_root
-from server.sweep.cells import Cell
+from server.runs.setup import fitting, refuse_missing_root
 from server.sweep.faults import Faults
+from server.sweep.trials import Cell
 
 _Key = TypeVar("_Key", str, tuple[str, ...])
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from fedrecon_core.faults import MisfitError
+from fedrecon_core.config.faults import MisfitError
 from fedrecon_core.registry import METRICS, discover
 from fedrecon_core.types import Frozen
-from server.prepare import PACKAGES
-from server.sweep.axes import SEED
+from server.runs.setup import PACKAGES
 from server.sweep.choices import Choice, Labels, check_choice, exactly, refuse_unknown
+from server.sweep.parameters import SEED
 
 LOSS = "loss"
 _NO_SEED = f"expected axes to compare, found {SEED}: fields are means over it"

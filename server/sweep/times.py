@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from server.sweep.cells import Cell
+from server.sweep.trials import Cell
 
 
 class Times:

@@ -11,7 +11,7 @@ from rich.console import Console
 from fedrecon_core.config import RunConfig
 from fedrecon_core.config.tracking import AUTO
 from fedrecon_core.errors import one_line, words_of
-from server.run_directory import RunDirectory
+from server.runs.directory import RunDirectory
 from server.trackers.base import TrackedRun, Tracker
 from server.trackers.choice import missing_of, trackers_of
 from server.trackers.numbers import numbers_of_round

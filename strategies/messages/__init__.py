@@ -28,20 +28,20 @@ from strategies.messages.groups import (
     unflatten,
     unpack_group,
 )
-from strategies.messages.kinds import DESCRIBE, DESCRIBE_TYPE, LOCAL, LOCAL_TYPE, SITE, SITE_TYPE, MetricValues
-from strategies.messages.orders import (
+from strategies.messages.instructions import (
     Accepted,
-    Order,
+    TrainInstruction,
     addressee,
+    read_instruction,
     read_knowledge,
-    read_order,
     read_split,
+    write_instruction,
     write_knowledge,
-    write_order,
     write_split,
 )
 from strategies.messages.results import TrainReply, read_numbers, read_result, write_result
 from strategies.messages.scores import read_scores, scores_of, write_scores
+from strategies.messages.value_types import DESCRIBE, DESCRIBE_TYPE, LOCAL, LOCAL_TYPE, SITE, SITE_TYPE, MetricValues
 
 __all__ = [
     "DESCRIBE",
@@ -54,9 +54,9 @@ __all__ = [
     "Holding",
     "Identity",
     "MetricValues",
-    "Order",
     "OwnData",
     "SiteInfo",
+    "TrainInstruction",
     "TrainReply",
     "addressee",
     "bundle",
@@ -67,9 +67,9 @@ __all__ = [
     "pack_group",
     "read_groups",
     "read_identity",
+    "read_instruction",
     "read_knowledge",
     "read_numbers",
-    "read_order",
     "read_result",
     "read_scores",
     "read_site",
@@ -80,8 +80,8 @@ __all__ = [
     "unflatten",
     "unpack_group",
     "write_identity",
+    "write_instruction",
     "write_knowledge",
-    "write_order",
     "write_result",
     "write_scores",
     "write_site",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from fedrecon_core.data.statistics import Sums
-from strategies.messages.kinds import MetricValues
+from strategies.messages.value_types import MetricValues
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedrecon_core.local.loop import LocalResult
+from fedrecon_core.local.local_round import LocalResult
 from strategies.messages.groups import bundle, pack_group, read_groups
-from strategies.messages.kinds import MetricValues
+from strategies.messages.value_types import MetricValues
 
 
 @dataclass(frozen=True)

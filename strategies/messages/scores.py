@@ -12,7 +12,7 @@ from fedrecon_core.metrics.base import Counts
 from fedrecon_core.metrics.histograms import dense, sparse
 from fedrecon_core.task.target import target_of
 from fedrecon_core.types import DatasetSpec
-from strategies.messages.kinds import MetricValues
+from strategies.messages.value_types import MetricValues
 
 
 def write_scores(scores: Mapping[str, Score]) -> RecordDict:

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 
 from fedrecon_core.data.allocation import SERVER, allocate
 from fedrecon_core.data.dataset import load_dataset
-from fedrecon_core.data.site import open_site
-from server.prepare import load_config
+from fedrecon_core.data.site_data import open_site
+from server.runs.setup import load_config
 from tests.benchmarks.test_uci_har_round import CONFIG, Plain
 
 SITES, BATCH, TOKENS = 10, 16, 16

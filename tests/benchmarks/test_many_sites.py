@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.toys.raw_npz import write
+from tests.helpers.raw_npz import write
 
 pytestmark = pytest.mark.benchmark
 

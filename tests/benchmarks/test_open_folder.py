@@ -4,8 +4,8 @@ import statistics
 
 import pytest
 
+from tests.helpers.large_folder import write_large_folder
 from tests.integration.test_large_folder import GB, probe
-from tests.toys.large_folder import write_large_folder
 
 pytestmark = pytest.mark.benchmark
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from server.prepare import load_config
-from server.split import write_sites
-from tests.toys.deployed import node_configs
+from server.commands.data.site_split import write_sites
+from server.runs.setup import load_config
+from tests.helpers.deployed import node_configs
 
 pytestmark = pytest.mark.benchmark
 
@@ -23,8 +23,8 @@ import torch, flwr.clientapp
 import client.app
 from flwr.app import Context, RecordDict
 from client.deployed import DeployedSite
-from strategies.messages import Order
-site = DeployedSite(Context(1, 1, {node}, RecordDict(), {{}}), Order("", {config!r}, 1, "run"))
+from strategies.messages import TrainInstruction
+site = DeployedSite(Context(1, 1, {node}, RecordDict(), {{}}), TrainInstruction("", {config!r}, 1, "run"))
 data, modules = site.data("train"), site.modules
 print(time.perf_counter() - t)
 """

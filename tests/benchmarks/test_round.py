@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.data.allocation import allocate
-from fedrecon_core.data.site import SiteData, open_site
+from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.registry import DATASETS, RECOVERIES
 from fedrecon_core.state import HEAD_GROUP, Groups, extractor_group
 

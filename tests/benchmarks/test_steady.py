@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from server.engines.inprocess import InProcess
-from server.prepare import prepare
-from server.progress import PlainProgress
-from tests.toys.federation import toy_settings
-from tests.toys.runs import job_of, write
+from server.runs.setup import prepare
+from server.training.progress import PlainProgress
+from tests.helpers.federation import toy_settings
+from tests.helpers.runs import job_of, write
 
 pytestmark = pytest.mark.slow
 

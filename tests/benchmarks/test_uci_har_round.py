@@ -34,13 +34,13 @@ from torch.utils.data import DataLoader
 
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import load_dataset
-from fedrecon_core.data.site import SiteData, open_site
+from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.local.evaluate import predict
 from fedrecon_core.memory import keep_freed_memory
 from fedrecon_core.recovery.base import recovery_for
-from fedrecon_core.recovery.stage import Knowledge
-from server.prepare import load_config
-from tests.toys.raw_uci_har import prepared
+from fedrecon_core.recovery.stage import GlobalInfo
+from server.runs.setup import load_config
+from tests.helpers.raw_uci_har import prepared
 
 PROJECT = Path(__file__).resolve().parents[2]
 WINDOWS = PROJECT.parent / "shared" / "data"
@@ -185,14 +185,14 @@ def test_evaluation_takes_less_time_than_a_plain_loop(config: Any, sites: list[S
     changed = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"batch": size})})
     recovery, model, samples = recovery_for(changed, dataset.spec), Plain(), samples_of(data)
     groups = recovery.build()
-    knowledge = Knowledge(1, trained=dict.fromkeys(groups, 1))
+    global_info = GlobalInfo(1, trained=dict.fromkeys(groups, 1))
     plain, ours = [], []
     for _ in range(TURNS):
         with threads(2):
             plain.append(plain_evaluation(model, samples))
         with threads(1):
             began = time.perf_counter()
-            predict(recovery, groups, knowledge, data, "test", threads=config.engine.workers)
+            predict(recovery, groups, global_info, data, "test", threads=config.engine.workers)
             ours.append(time.perf_counter() - began)
     ratio = median(ours) / median(plain)
     print(f"\nevaluation by {size}: {median(ours):.2f} s, plain {median(plain):.2f} s: ratio {ratio:.2f} (aim 0.33)")

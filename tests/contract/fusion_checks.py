@@ -43,7 +43,7 @@ def tokens_of(size: int = 4) -> Tokens:
 
 
 def places(tokens: Tokens, order: Tensor) -> Tokens:
-    """The places ``order`` of ``tokens``."""
+    """The places ``instruction`` of ``tokens``."""
     return Tokens(
         tokens.values[:, order],
         tokens.mask[:, order],

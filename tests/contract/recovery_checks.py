@@ -10,17 +10,17 @@ import torch
 from pydantic import ValidationError
 
 from fedrecon_core.config import RunConfig, parse
-from fedrecon_core.data.site import SiteData, open_site
+from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.data.statistics import after_scaling, combine, scaled, site_sums
 from fedrecon_core.local.evaluate import predict
 from fedrecon_core.local.hook import LocalHook
-from fedrecon_core.local.runner import run_stage
+from fedrecon_core.local.stage_runner import run_stage
 from fedrecon_core.recovery.base import Recovery
-from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.state import HEAD_GROUP, extractor_group, parameters_sha256, read_group
 from fedrecon_core.task.tokens import Fill
-from tests.toys.contract_support import (
+from tests.helpers.contract_support import (
     SITE,
     fresh,
     gaps,
@@ -36,7 +36,7 @@ from tests.toys.contract_support import (
     toys,
     workshop_of,
 )
-from tests.toys.federation import CPU, toy_config
+from tests.helpers.federation import CPU, toy_config
 
 
 def gappy(name: str, modalities: int = 3) -> tuple[Recovery, SiteData]:
@@ -160,16 +160,16 @@ def check_real_counts_are_those_of_the_presence_mask(name: str) -> None:
 
 def check_stages_change_only_what_they_train(name: str) -> None:
     recovery, data = gappy(name)
-    workshop = workshop_of(recovery, data)
-    frozen = states(workshop.received)
-    for stage in recovery.stages(workshop):
-        assert set(stage.trains) | set(stage.freezes) == set(workshop.groups)
+    context = workshop_of(recovery, data)
+    frozen = states(context.received)
+    for stage in recovery.stages(context):
+        assert set(stage.trains) | set(stage.freezes) == set(context.groups)
         assert not set(stage.trains) & set(stage.freezes)
-        before = states({g: workshop.groups[g] for g in stage.freezes})
+        before = states({g: context.groups[g] for g in stage.freezes})
         phase = getattr(recovery.config.local, stage.phase)
-        run_stage(stage, workshop, phase, LocalHook(), (0, workshop.knowledge.round, SITE))
-        assert same(states({g: workshop.groups[g] for g in stage.freezes}), before), stage.name
-    assert same(states(workshop.received), frozen), "a frozen copy moved"
+        run_stage(stage, context, phase, LocalHook(), (0, context.global_info.round, SITE))
+        assert same(states({g: context.groups[g] for g in stage.freezes}), before), stage.name
+    assert same(states(context.received), frozen), "a frozen copy moved"
 
 
 def check_two_local_rounds_give_the_same_bytes(name: str) -> None:
@@ -183,8 +183,8 @@ def check_two_local_rounds_give_the_same_bytes(name: str) -> None:
 
 def check_first_round_without_any_history_works(name: str) -> None:
     recovery, data = gappy(name)
-    for knowledge in (fresh(data), Knowledge(1)):
-        _, result, _ = local_round(recovery, data, knowledge)
+    for global_info in (fresh(data), GlobalInfo(1)):
+        _, result, _ = local_round(recovery, data, global_info)
         assert HEAD_GROUP in result.groups and np.isfinite(result.stages[-1].loss)
 
 
@@ -231,9 +231,9 @@ def _outcome(name: str, poison: bool) -> list[str]:
         raw = site_of(poisoned(dataset, present, split) if poison else dataset, present, recovery, split)
         statistics = combine([site_sums(raw)])
         seen = after_scaling(dataset.spec.modalities, statistics)
-        data, knowledge = scaled(raw, statistics), replace(seasoned(recovery, raw), statistics=seen)
-        _, result, modules = local_round(recovery, data, knowledge)
-        logits = predict(recovery, modules, knowledge, data, "test").logits
+        data, global_info = scaled(raw, statistics), replace(seasoned(recovery, raw), statistics=seen)
+        _, result, modules = local_round(recovery, data, global_info)
+        logits = predict(recovery, modules, global_info, data, "test").logits
         hashes.append(parameters_sha256({**result.groups, "logits": {"": logits}}))
     return hashes
 
@@ -245,9 +245,9 @@ def check_fills_stand_only_where_something_is_absent(name: str) -> None:
     for modalities in (2, 3, 4):
         recovery, data = gappy(name, modalities)
         batch, groups = data.batch(torch.arange(len(data))), recovery.build()
-        for knowledge in (fresh(data), seasoned(recovery, data)):
+        for global_info in (fresh(data), seasoned(recovery, data)):
             with torch.no_grad():
-                fills = recovery.recover(batch, groups, knowledge)
+                fills = recovery.recover(batch, groups, global_info)
             assert len({(fill.modality, fill.slot) for fill in fills}) == len(fills)
             for fill in fills:
                 absent = ~batch.present[:, data.spec.names.index(fill.modality)]
@@ -287,8 +287,8 @@ def check_predicts_with_any_gaps_before_and_after_training(name: str) -> None:
         nothing = np.zeros((24, modalities), dtype=bool)
         for present in (gaps(24, modalities), lonely(24, modalities), gaps(24, modalities, 0.7, empty=True), nothing):
             data = site_of(dataset, present, recovery, split=2)
-            for knowledge in (Knowledge(0), fresh(data), seasoned(recovery, data)):
-                logits = predict(recovery, groups, knowledge, data, "test").logits
+            for global_info in (GlobalInfo(0), fresh(data), seasoned(recovery, data)):
+                logits = predict(recovery, groups, global_info, data, "test").logits
                 assert logits.shape == (24, 3) and torch.isfinite(logits).all()
 
 
@@ -306,10 +306,10 @@ def check_batches_that_are_read_at_the_same_time_say_the_same(name: str) -> None
     dataset = toys()
     recovery = recovery_of(name, evaluate={"batch": 5})
     data = site_of(dataset, gaps(48, 3, 0.4, empty=True), recovery)
-    groups, knowledge = recovery.build(), seasoned(recovery, data)
-    alone = predict(recovery, groups, knowledge, data, "test").logits
+    groups, global_info = recovery.build(), seasoned(recovery, data)
+    alone = predict(recovery, groups, global_info, data, "test").logits
     for threads in (2, 3, 64):
-        assert torch.equal(predict(recovery, groups, knowledge, data, "test", threads=threads).logits, alone)
+        assert torch.equal(predict(recovery, groups, global_info, data, "test", threads=threads).logits, alone)
 
 
 def check_fills_draw_nothing_from_the_generators_that_all_threads_share(name: str) -> None:
@@ -328,10 +328,10 @@ def check_the_groups_of_the_plan_are_enough_to_predict(name: str) -> None:
     for held in list(subsets(dataset.spec.names))[1:]:
         present = gaps(24, 3, 0.3, empty=True) & np.array([m in held for m in dataset.spec.names])
         data = site_of(dataset, present, recovery, split=2)
-        knowledge = seasoned(recovery, data)
+        global_info = seasoned(recovery, data)
         sent = {group: everything[group] for group in recovery.plan(data.modalities).download}
-        at_the_site = predict(recovery, sent, knowledge, data, "test").logits
-        assert torch.equal(at_the_site, predict(recovery, everything, knowledge, data, "test").logits), held
+        at_the_site = predict(recovery, sent, global_info, data, "test").logits
+        assert torch.equal(at_the_site, predict(recovery, everything, global_info, data, "test").logits), held
 
 
 CHECKS = [check for label, check in sorted(globals().items()) if label.startswith("check_")]

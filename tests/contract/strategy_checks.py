@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from fedrecon_core.config import parse
 from fedrecon_core.data.allocation import Share, allocate
-from fedrecon_core.data.site import SiteData, open_site
+from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.data.statistics import combine, site_sums
 from fedrecon_core.local.evaluate import predict
 from fedrecon_core.local.hook import LocalHook
-from fedrecon_core.local.loop import LocalJob, train_locally
+from fedrecon_core.local.local_round import LocalJob, train_locally
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import (
@@ -32,17 +32,17 @@ from fedrecon_core.state import (
     parameters_sha256,
     write_group,
 )
-from server.checkpoint import Training, load_newest, save
 from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
 from server.engines.pool import Here
-from server.exchange import Deadline, exchange
+from server.federation.messaging import Deadline, exchange
+from server.training.checkpoints import Training, load_newest, save
 from strategies import messages
 from strategies.federation import Federation
 from strategies.messages import SiteInfo
 from strategies.wire import WireMeter
-from tests.toys.contract_support import accepted, recovery_of, same, states
-from tests.toys.federation import CPU, MemoryShelf, tiny_dataset, toy_settings
+from tests.helpers.contract_support import accepted, recovery_of, same, states
+from tests.helpers.federation import CPU, MemoryShelf, tiny_dataset, toy_settings
 
 GAPS = {"train": {"level": "site", "rate": 0.4}}
 
@@ -83,8 +83,8 @@ class Bench:
             data=self.data[name],
             plan=plan,
             received={group: state for group, state in sent.items() if not group.startswith(STRATEGY_GROUPS)},
-            knowledge=messages.read_knowledge(message.content),
-            shelf=self.shelves[name],
+            global_info=messages.read_knowledge(message.content),
+            store=self.shelves[name],
             hook=self.strategy.local_half(self.strategy.params),
             beside={group: state for group, state in sent.items() if group.startswith(STRATEGY_GROUPS)},
         )
@@ -193,9 +193,11 @@ def check_messages_carry_order_and_knowledge(name: str) -> None:
     bench.federation.trained["task.head"] = 7
     for message, site in zip(sent := bench.configure(3, bench.initial()), names_of(bench, sent), strict=True):
         assert message.metadata.message_type.startswith("train.")
-        order, share = messages.read_order(message.content), bench.federation.shares[site]
-        assert order.round == 3 and order.share is not None
-        assert np.array_equal(order.share.samples, share.samples) and np.array_equal(order.share.present, share.present)
+        instruction, share = messages.read_instruction(message.content), bench.federation.shares[site]
+        assert instruction.round == 3 and instruction.share is not None
+        assert np.array_equal(instruction.share.samples, share.samples) and np.array_equal(
+            instruction.share.present, share.present
+        )
         assert messages.read_knowledge(message.content).trained["task.head"] == 7
 
 
@@ -333,7 +335,7 @@ def held_out_accuracy(bench: Bench, groups: dict[str, State]) -> float:
         write_group(module, groups[group])
     members = dataset.members(2)
     data = open_site(dataset, members, np.ones((len(members), len(dataset.spec.names)), dtype=bool), device=CPU)
-    found = predict(bench.recovery, modules, bench.federation.knowledge(9), data, "test")
+    found = predict(bench.recovery, modules, bench.federation.global_info(9), data, "test")
     return float((found.logits.argmax(dim=1) == data.labels).double().mean())
 
 
@@ -354,7 +356,7 @@ def check_evaluation_pools_what_the_sites_count(name: str) -> None:
         for group, module in modules.items():
             write_group(module, groups[group])
         data = bench.data[site]
-        scores.append(predict(bench.recovery, modules, federation.knowledge(1), data, site).score(data))
+        scores.append(predict(bench.recovery, modules, federation.global_info(1), data, site).score(data))
     replies = [
         Message(messages.write_scores({"test": score}), reply_to=m) for score, m in zip(scores, sent, strict=True)
     ]

@@ -13,15 +13,15 @@ import pytest
 import yaml
 
 from fedrecon_core.config import RunConfig, StrategyParams, parse
+from fedrecon_core.config.faults import MisfitError
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.faults import MisfitError
 from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, STRATEGIES, discover
 from fedrecon_core.types import DatasetSpec
 from strategies.fedavg import FedAvg
 from tests.golden import runs
-from tests.toys.contract_support import restored, run_inprocess
-from tests.toys.federation import toy_settings, toy_spec
-from tests.toys.multilabel import multilabel_spec
+from tests.helpers.contract_support import restored, run_inprocess
+from tests.helpers.federation import toy_settings, toy_spec
+from tests.helpers.multilabel import multilabel_spec
 
 discover((*CORE_PACKAGES, "strategies"))
 

@@ -1,6 +1,6 @@
 """What every registered data set promises; a new file in ``fedrecon_core/data`` is tested here with no edit.
 
-A data set that reads files finds a toy of them: ``tests/toys/raw_<name>.py`` has ``root(base)``, which writes a small
+A data set that reads files finds a toy of them: ``tests/helpers/raw_<name>.py`` has ``root(base)``, which writes a small
 set in the official layout below ``base``, prepares it where that is needed, and returns its ``data.root``.
 """
 
@@ -16,13 +16,13 @@ import pytest
 
 from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.data.dataset import Dataset, forget_datasets, load_dataset
-from fedrecon_core.data.folder.check import check_folder
-from fedrecon_core.data.folder.opening import open_folder
-from fedrecon_core.data.prepared import PreparedLoader
+from fedrecon_core.data.site_folder.check import check_folder
+from fedrecon_core.data.site_folder.opening import open_folder
+from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, MODALITIES, discover
-from server.prepare import load_config
-from server.split import write_sites
-from tests.toys.folders import write_toy_folder, write_toy_sites
+from server.commands.data.site_split import write_sites
+from server.runs.setup import load_config
+from tests.helpers.folders import write_toy_folder, write_toy_sites
 
 pytestmark = pytest.mark.quick
 discover(CORE_PACKAGES)
@@ -35,7 +35,7 @@ def root_of(name: str, base: Path) -> Path | None:
     """Where the toy of the data set lies; None for one that needs no files."""
     if name in FOLDERS:
         return FOLDERS[name](base)
-    toy = f"tests.toys.raw_{name}"
+    toy = f"tests.helpers.raw_{name}"
     return importlib.import_module(toy).root(base) if importlib.util.find_spec(toy) else None
 
 

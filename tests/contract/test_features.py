@@ -1,7 +1,7 @@
-"""What every registered feature promises; a new file in ``fedrecon_core/features`` is tested here with no edit.
+"""What every registered feature promises; a new file in ``preparation/features`` is tested with no edit.
 
-It is given the contents of its medium (``tests/toys/contents.py``). A feature that has keys without a default, or
-reads files of its own, finds a toy of them: ``tests/toys/feature_<name>.py`` has ``keys(base)``, which writes them
+It is given the contents of its medium (``tests/helpers/contents.py``). A feature that has keys without a default, or
+reads files of its own, finds a toy of them: ``tests/helpers/feature_<name>.py`` has ``keys(base)``, which writes them
 below ``base`` and returns the keys.
 """
 
@@ -18,11 +18,11 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from fedrecon_core import config
-from fedrecon_core.features.base import Content, Feature, FloatArray
-from fedrecon_core.features.cache import CachedFeature
+from fedrecon_core.preparation.features.base import Content, Feature, FloatArray
+from fedrecon_core.preparation.features.cache import CachedFeature
 from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, FEATURES, MODALITIES, discover
 from fedrecon_core.types import ModalitySpec
-from tests.toys.contents import BY_MEDIUM, contents_of
+from tests.helpers.contents import BY_MEDIUM, contents_of
 
 discover((*CORE_PACKAGES, *FEATURE_PACKAGES))
 
@@ -47,7 +47,7 @@ class Case:
 
 
 def case_of(name: str, base: Path) -> Case:
-    toy, cls = f"tests.toys.feature_{name}", FEATURES.get(name)
+    toy, cls = f"tests.helpers.feature_{name}", FEATURES.get(name)
     keys = importlib.import_module(toy).keys(base) if importlib.util.find_spec(toy) else {}
     empty = Case(cls, {"name": name, **keys}, [])
     return Case(cls, empty.keys, empty.build().extract(empty.contents))

@@ -14,7 +14,7 @@ from fedrecon_core.state import (
     parameters_sha256,
 )
 from tests.contract.strategy_checks import bench_of
-from tests.toys.contract_support import (
+from tests.helpers.contract_support import (
     gaps,
     local_round,
     lonely,
@@ -24,7 +24,7 @@ from tests.toys.contract_support import (
     subsets,
     toys,
 )
-from tests.toys.federation import NAMES
+from tests.helpers.federation import NAMES
 
 W0 = {"name": "fedrecon", "weight": 0}
 
@@ -109,9 +109,9 @@ def test_oracle_fills_with_the_truth():
 def test_plain_fills_have_the_moments_they_name(name):
     recovery, dataset = recovery_of(name), toys()
     data = site_of(dataset, gaps(48, 3), recovery)
-    knowledge = seasoned(recovery, data)
-    mean, std = knowledge.statistics["features"].mean.float(), knowledge.statistics["features"].std.float()
-    drawn = recovery.values_of(dataset.spec["features"], torch.arange(20_000), knowledge)
+    global_info = seasoned(recovery, data)
+    mean, std = global_info.statistics["features"].mean.float(), global_info.statistics["features"].std.float()
+    drawn = recovery.values_of(dataset.spec["features"], torch.arange(20_000), global_info)
     nothing = torch.zeros(5)
     expected = {"mean": (mean, nothing), "uniform": (mean, std), "zero": (nothing, nothing)}[name]
     assert torch.allclose(drawn.mean(dim=0), expected[0], atol=0.05)

@@ -21,7 +21,7 @@ from tests.contract import (
     strategy_checks,
     test_datasets,
 )
-from tests.toys.contract_support import restored
+from tests.helpers.contract_support import restored
 
 RECOVERY = """
     '''``ramp``: absent modalities are filled with a ramp.'''
@@ -38,7 +38,7 @@ RECOVERY = """
     class Ramp(PlainFill):
         Params = RampParams
 
-        def values(self, modality, rows, knowledge):
+        def values(self, modality, rows, global_info):
             ramp = self.params.slope * torch.linspace(0, 1, torch.Size(modality.shape).numel())
             return ramp.repeat(rows).view(rows, *modality.shape)
 """
@@ -134,7 +134,7 @@ PARTITION = """
 DATASET = """
     from dataclasses import replace
     from fedrecon_core.registry import DATASETS
-    from tests.toys.federation import Toy, tiny_dataset
+    from tests.helpers.federation import Toy, tiny_dataset
 
     @DATASETS.register("other_toy")
     class OtherToy(Toy):
@@ -237,15 +237,15 @@ BROKEN = {
     "weights of zero": (
         "check_fills_stand_only_where_something_is_absent",
         """
-        def recover(self, batch, groups, knowledge):
+        def recover(self, batch, groups, global_info):
             from dataclasses import replace
-            return [replace(fill, weight=0 * fill.weight) for fill in super().recover(batch, groups, knowledge)]
+            return [replace(fill, weight=0 * fill.weight) for fill in super().recover(batch, groups, global_info)]
     """,
     ),
     "trains nothing": (
         "check_local_round_keeps_to_its_plan",
         """
-        def stages(self, workshop):
+        def stages(self, context):
             return []
     """,
     ),
@@ -258,10 +258,10 @@ BROKEN = {
     "remembers what it saw": (
         "check_predicts_twice_the_same_and_changes_nothing",
         """
-        def recover(self, batch, groups, knowledge):
+        def recover(self, batch, groups, global_info):
             with torch.no_grad():
                 next(groups["task.head"].parameters()).add_(1)
-            return super().recover(batch, groups, knowledge)
+            return super().recover(batch, groups, global_info)
     """,
     ),
 }

@@ -9,7 +9,7 @@ import pytest
 from fedrecon_core.registry import discover
 from server.trackers.base import TRACKER_PACKAGES, TRACKERS, TrackerParams
 from tests.contract import tracker_checks
-from tests.toys import tracked
+from tests.helpers import tracked
 
 discover(TRACKER_PACKAGES)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from server.checkpoint import newest_round
 from server.cli import application
 from server.engines.inprocess import InProcess
-from server.prepare import prepare
+from server.runs.setup import prepare
+from server.training.checkpoints import newest_round
 from tests.deployment.federation import Cable, Federation, wait_until
-from tests.toys.runs import job_of, write
+from tests.helpers.runs import job_of, write
 
 pytestmark = pytest.mark.deployment
 

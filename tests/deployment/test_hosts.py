@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from server.prepare import load_config
-from server.split import write_sites
+from server.commands.data.site_split import write_sites
+from server.runs.setup import load_config
 from tests.deployment.federation import Federation, wait_until
 from tests.deployment.hosts import Hosts, reason_against
-from tests.toys.runs import write
+from tests.helpers.runs import write
 
 pytestmark = [pytest.mark.deployment, pytest.mark.faults]
 

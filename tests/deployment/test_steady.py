@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.prepare import load_config
-from server.split import write_sites
+from server.commands.data.site_split import write_sites
+from server.runs.setup import load_config
 from tests.benchmarks.test_steady import anonymous_bytes, open_files
 from tests.deployment.federation import Federation, wait_until
-from tests.toys.runs import write
+from tests.helpers.runs import write
 
 pytestmark = [pytest.mark.deployment, pytest.mark.slow]
 

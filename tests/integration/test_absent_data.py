@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedrecon_core.data import allocation, prepared
+from fedrecon_core.data import allocation
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, load_dataset
+from fedrecon_core.datasets import prepared
 from fedrecon_core.errors import ConfigError, RunError
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, RECOVERIES, discover
-from server.prepare import load_config
+from server.runs.setup import load_config
 from tests.contract.test_datasets import PREPARED, PROTOCOLS, root_of
-from tests.toys import runs
+from tests.helpers import runs
 
 discover((*CORE_PACKAGES, "strategies"))
 CASES = [case for case in PROTOCOLS if "toy" not in case[0]]

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.folder.check import check_folder, seal_folder
-from fedrecon_core.data.folder.opening import open_folder
+from fedrecon_core.data.site_folder.check import check_folder, seal_folder
+from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.errors import DataError
-from tests.toys.corruptions import CORRUPTIONS, corrupted, write_multiclass, write_multilabel
+from tests.helpers.corruptions import CORRUPTIONS, corrupted, write_multiclass, write_multilabel
 
 CASES, SEALED = 2000, 500
 LONGEST_WAIT, LONGEST_LINE = 10.0, 400

@@ -11,18 +11,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fedrecon_core.data.folder.write import write_folder
+from fedrecon_core.data.site_folder.write import write_folder
 from fedrecon_core.errors import ConfigError, RunError
 from fedrecon_core.local import evaluate
-from server.checkpoint import newest_round
 from server.cli import application
 from server.engines.inprocess import InProcess
-from server.prepare import prepare, reopen
-from server.rounds import Rounds
-from tests.toys.deployed import deploy, node_configs
-from tests.toys.federation import tiny_dataset
-from tests.toys.folders import content, write_toy_sites
-from tests.toys.runs import job_of, settings, write
+from server.runs.setup import prepare, reopen
+from server.training.checkpoints import newest_round
+from server.training.rounds import Rounds
+from tests.helpers.deployed import deploy, node_configs
+from tests.helpers.federation import tiny_dataset
+from tests.helpers.folders import content, write_toy_sites
+from tests.helpers.runs import job_of, settings, write
 
 SITES = ("site-0000", "site-0001", "site-0002")
 
@@ -180,10 +180,10 @@ def deaf(monkeypatch, *keys: str) -> None:
     """Scoring fails where ``split/site`` is one of ``keys``, or its site."""
     original = evaluate.predict
 
-    def predict(recovery, groups, knowledge, data, name):
-        if {name, name.split("/")[1], f"{knowledge.round}"} & set(keys):
+    def predict(recovery, groups, global_info, data, name):
+        if {name, name.split("/")[1], f"{global_info.round}"} & set(keys):
             raise OSError("the [/disk] is gone")
-        return original(recovery, groups, knowledge, data, name)
+        return original(recovery, groups, global_info, data, name)
 
     monkeypatch.setattr(evaluate, "predict", predict)
 

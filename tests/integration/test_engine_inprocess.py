@@ -14,7 +14,7 @@ from server.engines.base import ENGINES, Job
 from server.engines.inprocess import InProcess, InProcessGrid
 from server.engines.pool import Here, Pool
 
-TOYS = Path(__file__).resolve().parents[1] / "toys"
+TOYS = Path(__file__).resolve().parents[1] / "helpers"
 
 
 @pytest.fixture(scope="module", autouse=True)

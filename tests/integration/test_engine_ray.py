@@ -19,7 +19,7 @@ from fedrecon_core.errors import RunError, UsageError
 from server.engines.base import ENGINES, Job
 from server.engines.ray import Ray
 from strategies.code_hash import code_hash
-from tests.toys.ray_cluster import two_nodes
+from tests.helpers.ray_cluster import two_nodes
 
 pytestmark = pytest.mark.simulation
 

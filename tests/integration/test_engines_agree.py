@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.toys import runs
+from tests.helpers import runs
 
 CONFIG: dict[str, Any] = {
     "name": "agree",

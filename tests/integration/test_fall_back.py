@@ -6,8 +6,8 @@ import pytest
 
 from fedrecon_core.errors import RunError
 from strategies.fedavg import FedAvg
+from tests.helpers import runs
 from tests.integration.test_run import Momentum, stop_in
-from tests.toys import runs
 
 pytestmark = pytest.mark.faults
 

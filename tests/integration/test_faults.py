@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 import client.app
 from fedrecon_core.errors import ConfigError, RunError
-from server.checkpoint import newest_round
 from server.cli import application
 from server.engines.base import Job
-from server.prepare import prepare
+from server.runs.setup import prepare
+from server.training.checkpoints import newest_round
 from strategies import messages
-from tests.toys.deployed import SiteGrid, deploy, node_configs
-from tests.toys.runs import settings, write
+from tests.helpers.deployed import SiteGrid, deploy, node_configs
+from tests.helpers.runs import settings, write
 
 pytestmark = pytest.mark.faults
 
@@ -83,7 +83,7 @@ def tampered(monkeypatch, change: Any) -> None:
 
     def train(job, modules):
         found = original(job, modules)
-        return change(found) if job.site == BAD and job.knowledge.round >= 2 else found
+        return change(found) if job.site == BAD and job.global_info.round >= 2 else found
 
     monkeypatch.setattr(client.app, "train_locally", train)
 
@@ -152,8 +152,12 @@ class SlowGrid(SiteGrid):
         sent = list(sent)
         ids = super().push_messages(sent)
         for key, message in zip(ids, sent, strict=True):
-            order = messages.read_order(message.content)
-            if order.site == BAD and order.round == 2 and message.metadata.message_type == messages.LOCAL_TYPE:
+            instruction = messages.read_instruction(message.content)
+            if (
+                instruction.site == BAD
+                and instruction.round == 2
+                and message.metadata.message_type == messages.LOCAL_TYPE
+            ):
                 self._held[key] = time.monotonic() + self._late
         return ids
 
@@ -170,7 +174,7 @@ class SlowGrid(SiteGrid):
 def test_a_silent_site_costs_its_deadline_once_and_its_late_answer_is_not_used(
     folders, tmp_path, capsys, monkeypatch, fault, seconds
 ):
-    monkeypatch.setattr("tests.toys.deployed.SiteGrid", lambda job, configs, _: SlowGrid(job, configs, seconds))
+    monkeypatch.setattr("tests.helpers.deployed.SiteGrid", lambda job, configs, _: SlowGrid(job, configs, seconds))
     run = prepared(folders, tmp_path / "run", f"sites.timeout={TIMEOUT}")
     grid = deploy(run, node_configs(folders, tmp_path / "state"))
     said = capsys.readouterr().out
@@ -200,9 +204,9 @@ def test_a_site_with_other_code_is_refused_before_round_1_and_one_that_changes_i
 
     def site(message, context):
         found = original(message, context)
-        order = messages.read_order(message.content)
-        changed = order.round >= 2 and message.metadata.message_type == messages.LOCAL_TYPE
-        asked.append("local" if changed else "describe" if order.round == 0 else "nothing")
+        instruction = messages.read_instruction(message.content)
+        changed = instruction.round >= 2 and message.metadata.message_type == messages.LOCAL_TYPE
+        asked.append("local" if changed else "describe" if instruction.round == 0 else "nothing")
         asked_site.append(found.name)
         return found
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from fedrecon_core.data.folder.write import write_folder
+from fedrecon_core.data.site_folder.write import write_folder
 from fedrecon_core.inference import load_model
-from tests.toys.federation import everything, save_toy_model, tiny_dataset, toy_site
-from tests.toys.folders import content
+from tests.helpers.federation import everything, save_toy_model, tiny_dataset, toy_site
+from tests.helpers.folders import content
 
 ROOT = Path(__file__).resolve().parents[2]
 PREDICT = """
@@ -47,7 +47,7 @@ def test_a_model_predicts_with_the_core_alone(tmp_path):
 def test_a_site_folder_opens_without_a_parquet_reader(tmp_path):
     write_folder(tmp_path / "north", content(tiny_dataset(12, 8)))
     done = run(
-        "import sys; from pathlib import Path; from fedrecon_core.data.folder.opening import open_folder;"
+        "import sys; from pathlib import Path; from fedrecon_core.data.site_folder.opening import open_folder;"
         "open_folder(Path(sys.argv[1])); assert not {'pyarrow', 'pandas'} & set(sys.modules)",
         tmp_path / "north",
     )

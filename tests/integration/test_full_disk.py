@@ -11,21 +11,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from client.shelf import DiskShelf
-from fedrecon_core.data.folder.check import check_folder, seal_folder
-from fedrecon_core.data.folder.write import write_folder
-from fedrecon_core.data.site import open_site
+from client.site_store import DiskSiteStore
+from fedrecon_core.data.site_data import open_site
+from fedrecon_core.data.site_folder.check import check_folder, seal_folder
+from fedrecon_core.data.site_folder.write import write_folder
 from fedrecon_core.errors import DataError, RunError
 from fedrecon_core.inference import load_model, save_model
 from fedrecon_core.local.evaluate import Predictions
-from fedrecon_core.recovery.stage import Knowledge
+from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import State, read_group
-from server.checkpoint import Training, load_newest, save
-from server.predictions import write_predictions
-from server.run_directory import RunDirectory
-from tests.toys.federation import tiny_dataset, toy_recovery
-from tests.toys.folders import content
-from tests.toys.small_disk import files_end_at
+from server.runs.directory import RunDirectory
+from server.runs.predictions import write_predictions
+from server.training.checkpoints import Training, load_newest, save
+from tests.helpers.federation import tiny_dataset, toy_recovery
+from tests.helpers.folders import content
+from tests.helpers.small_disk import files_end_at
 
 pytestmark = pytest.mark.faults
 
@@ -108,28 +108,28 @@ def test_metrics_that_find_no_room_are_told_and_half_a_line_goes_with_the_resume
 
 def test_site_state_that_finds_no_room_names_the_folder_and_keeps_the_versions(disk):
     state = disk.path / "state"
-    DiskShelf(state, 1).save("memory", {"a": {"x": torch.ones(10)}})
+    DiskSiteStore(state, 1).save("memory", {"a": {"x": torch.ones(10)}})
     with (
         disk.full(),
         pytest.raises(DataError, match=rf"state folder .* cannot be written: .*{FULL}.*; make room or mend"),
     ):
-        DiskShelf(state, 2).save("memory", {"a": {"x": torch.ones(10_000)}})
-    assert torch.equal(DiskShelf(state, 2).load("memory")["a"]["x"], torch.ones(10))
+        DiskSiteStore(state, 2).save("memory", {"a": {"x": torch.ones(10_000)}})
+    assert torch.equal(DiskSiteStore(state, 2).load("memory")["a"]["x"], torch.ones(10))
     assert names(state) == ["memory.round-000001.safetensors"]
 
 
 def test_a_model_that_finds_no_room_is_told_and_leaves_the_one_that_was_there(disk):
     recovery = toy_recovery("mask")
     model: dict[str, State] = {name: read_group(module) for name, module in recovery.build().items()}
-    trained = Knowledge(3, dict.fromkeys(model, 5))
+    trained = GlobalInfo(3, dict.fromkeys(model, 5))
     save_model(disk.path / "model", model, recovery, trained)
     with (
         disk.full(),
         pytest.raises(RunError, match=rf"cannot write the model .*/model: .*{FULL}.*; make room .*, then resume"),
     ):
-        save_model(disk.path / "model", model, recovery, Knowledge(4, dict.fromkeys(model, 9)))
+        save_model(disk.path / "model", model, recovery, GlobalInfo(4, dict.fromkeys(model, 9)))
     assert names(disk.path / "model") == ["model.safetensors", "model.yaml"]
-    assert load_model(disk.path).knowledge.round == 3
+    assert load_model(disk.path).global_info.round == 3
 
 
 def test_predictions_that_find_no_room_are_told_and_leave_those_that_were_there(disk):

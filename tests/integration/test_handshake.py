@@ -9,15 +9,15 @@ import pytest
 
 import client.app
 import client.simulated
-import server.handshake
+import server.federation.registration
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.site import SiteData
+from fedrecon_core.data.site_data import SiteData
 from fedrecon_core.data.statistics import Sums
 from fedrecon_core.errors import RunError
-from server.handshake import ASKED
-from server.rounds import Rounds
+from server.federation.registration import ASKED
+from server.training.rounds import Rounds
 from strategies.messages import SiteInfo
-from tests.toys.runs import forget, lines, outcome, resume, run, settings
+from tests.helpers.runs import forget, lines, outcome, resume, run, settings
 
 SITES = ASKED + 4
 DUMB = "site-0003"
@@ -32,13 +32,13 @@ def raw() -> dict[str, Any]:
 
 def summed_here(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Sums]]:
     """The sums that the server makes, site after site."""
-    original, made = server.handshake.site_sums, list[dict[str, Sums]]()
+    original, made = server.federation.registration.site_sums, list[dict[str, Sums]]()
 
     def site_sums(data: SiteData) -> dict[str, Sums]:
         made.append(original(data))
         return made[-1]
 
-    monkeypatch.setattr(server.handshake, "site_sums", site_sums)
+    monkeypatch.setattr(server.federation.registration, "site_sums", site_sums)
     return made
 
 
@@ -108,7 +108,7 @@ def test_how_many_are_asked_changes_no_result(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = outcome(run(tmp_path / "few", raw))
-    monkeypatch.setattr(server.handshake, "ASKED", SITES)
+    monkeypatch.setattr(server.federation.registration, "ASKED", SITES)
     every = outcome(run(tmp_path / "every", raw))
     assert every["result"].pop("wire_bytes") > few["result"].pop("wire_bytes")
     assert every == few

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.toys.runs import write
+from tests.helpers.runs import write
 
 pytestmark = pytest.mark.faults
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.toys.large_folder import SCAN, write_large_folder
+from tests.helpers.large_folder import SCAN, write_large_folder
 
 GB, MB = 1 << 30, 1 << 20
 BATCH = 16
@@ -15,8 +15,8 @@ PROBE = """
 import json, sys, threading, time
 import torch
 from pathlib import Path
-from fedrecon_core.data.folder.opening import open_folder
-from fedrecon_core.data.site import own_site
+from fedrecon_core.data.site_folder.opening import open_folder
+from fedrecon_core.data.site_data import own_site
 from fedrecon_core.data.statistics import Statistics, scaled, site_sums
 
 torch.set_num_threads(1)

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 import client.app
 from fedrecon_core.state import EXTRACTORS, HEAD_GROUP
-from server.checkpoint import load_newest
 from server.cli import application
-from server.prepare import prepare
+from server.runs.setup import prepare
+from server.training.checkpoints import load_newest
+from tests.helpers import runs
+from tests.helpers.deployed import deploy, node_configs
 from tests.integration.test_run import stop_in
-from tests.toys import runs
-from tests.toys.deployed import deploy, node_configs
 
 LOCAL = {"name": "mmfedmc", "fusion": "local", "delta": 1.0}
 
@@ -61,7 +61,7 @@ def test_a_modality_whose_reply_was_lost_counts_as_not_sent(tmp_path: Path, monk
     def train(job: Any, modules: Any) -> Any:
         result = original(job, modules)
         if job.site == "site-0001":
-            round_ = job.knowledge.round
+            round_ = job.global_info.round
             found[round_] = [group.removeprefix(EXTRACTORS) for group in result.groups if group.startswith(EXTRACTORS)]
             if round_ in (2, 3):
                 raise ConnectionError("the line is dead")

@@ -14,18 +14,18 @@ from typer.testing import CliRunner
 
 from fedrecon_core.errors import ConfigError, DataError, RunError
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, RECOVERIES, discover
-from server import run_pictures
 from server.cli import application
-from server.coherence import measure
+from server.commands.coherence import measure
 from server.engines.inprocess import InProcess
-from server.evaluation import selected
-from server.prepare import prepare
-from server.report.reader import read_run
-from server.report.tables import final_table
-from tests.toys.contract_support import restored, run_inprocess
-from tests.toys.deployed import deploy, node_configs
-from tests.toys.multilabel import CLASSES, ToyMultilabel, multilabel_settings
-from tests.toys.runs import job_of, lines, result, without_clock, write
+from server.report.terminal import final_table
+from server.runs.record import read_run
+from server.runs.setup import prepare
+from server.training import reconstruction_images as run_pictures
+from server.training.evaluation import selected
+from tests.helpers.contract_support import restored, run_inprocess
+from tests.helpers.deployed import deploy, node_configs
+from tests.helpers.multilabel import CLASSES, ToyMultilabel, multilabel_settings
+from tests.helpers.runs import job_of, lines, result, without_clock, write
 
 discover((*CORE_PACKAGES, "strategies"))
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.npz import read_npz
+from fedrecon_core.datasets.npz import read_npz
 from server.engines.inprocess import InProcess
-from server.prepare import prepare
-from tests.toys import raw_polymnist, runs
+from server.runs.setup import prepare
+from tests.helpers import raw_polymnist, runs
 
 pytestmark = pytest.mark.slow
 

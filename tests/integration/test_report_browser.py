@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.chromium import Chromium
 from tests.looks.pages import PAGES, write_pages
-from tests.toys.chromium import Chromium
 
 HEADS = "document.querySelector('#{section} table').tHead.rows[0].cells"
 COLUMN = "[...document.querySelector('#{section} table').tBodies[0].rows].map(row => row.cells[{column}].textContent)"

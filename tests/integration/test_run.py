@@ -21,19 +21,19 @@ from safetensors.torch import load_file
 import client.app
 import client.simulated
 from fedrecon_core.data.allocation import allocate
-from fedrecon_core.data.site import open_site
+from fedrecon_core.data.site_data import open_site
 from fedrecon_core.device import choose_device
 from fedrecon_core.errors import DataError, RunError, UsageError
 from fedrecon_core.inference import load_model
 from fedrecon_core.local.hook import LocalHook
-from fedrecon_core.local.loop import train_locally
+from fedrecon_core.local.local_round import train_locally
 from fedrecon_core.registry import DATASETS, RECOVERIES, STRATEGIES
 from fedrecon_core.state import group_bytes, read_group
-from server.prepare import as_it_lies, claim, load_config, prepare, reopen
-from server.rounds import Rounds
+from server.runs.setup import as_it_lies, claim, load_config, prepare, reopen
+from server.training.rounds import Rounds
 from strategies.fedavg import FedAvg
-from tests.toys import runs
-from tests.toys.command import caller
+from tests.helpers import runs
+from tests.helpers.command import caller
 
 FILES = {
     "config.yaml",
@@ -277,7 +277,7 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(
 class Momentum(LocalHook):
     """A local half whose state at the site grows with every round that is applied, and bends the training by it."""
 
-    def begin(self, workshop: Any, memory: Any) -> None:
+    def begin(self, local_context: Any, memory: Any) -> None:
         self.seen = memory.kept.get("seen", {"rounds": torch.zeros(1)})["rounds"]
 
     def gradients(self, parameters: Any) -> None:

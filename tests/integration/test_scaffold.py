@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import client.app
-from fedrecon_core.local.loop import LocalResult
-from server.checkpoint import load_newest, newest_round
+from fedrecon_core.local.local_round import LocalResult
 from server.cli import application
-from server.prepare import prepare
-from server.run_directory import RunDirectory
+from server.runs.directory import RunDirectory
+from server.runs.setup import prepare
+from server.training.checkpoints import load_newest, newest_round
 from strategies.messages import Accepted
+from tests.helpers import runs
+from tests.helpers.deployed import deploy, node_configs
 from tests.integration.test_run import stop_in
-from tests.toys import runs
-from tests.toys.deployed import deploy, node_configs
 
 BAD = "site-0001"
 TASK = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9}
@@ -101,7 +101,7 @@ def spoilt(rounds: set[int], change: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
     def train(job: Any, modules: Any) -> Any:
         found = original(job, modules)
-        return change(found) if job.site == BAD and job.knowledge.round in rounds else found
+        return change(found) if job.site == BAD and job.global_info.round in rounds else found
 
     monkeypatch.setattr(client.app, "train_locally", train)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from server.checkpoint import newest_round
 from server.engines import processes
 from server.sweep.record import read_sweep
-from tests.toys.sweeps import BASE, write_sweep
+from server.training.checkpoints import newest_round
+from tests.helpers.sweeps import BASE, write_sweep
 
 pytestmark = pytest.mark.faults
 

@@ -15,11 +15,11 @@ import torch
 import yaml
 
 from server.engines import processes
-from server.sweep.on_ray import OnRay
 from server.sweep.packed import pack, unpack
+from server.sweep.ray_executor import OnRay
 from server.sweep.record import read_sweep
-from tests.toys.ray_cluster import kill_head, two_nodes
-from tests.toys.sweeps import BASE, write_sweep
+from tests.helpers.ray_cluster import kill_head, two_nodes
+from tests.helpers.sweeps import BASE, write_sweep
 
 pytestmark = pytest.mark.simulation
 

@@ -11,19 +11,19 @@ import yaml
 from fedrecon_core.registry import discover
 from server import app
 from server.engines.inprocess import InProcess
-from server.prepare import as_it_lies, prepare, reopen
-from server.run_directory import RunDirectory
-from server.sweep.cell_run import run_cell
-from server.sweep.cells import matrix
-from server.sweep.definition import read_definition
-from server.sweep.directory import SweepDirectory
+from server.runs.directory import RunDirectory
+from server.runs.setup import as_it_lies, prepare, reopen
 from server.sweep.packed import pack, run_packed
+from server.sweep.spec import read_definition
+from server.sweep.store import SweepDirectory
+from server.sweep.trial_run import run_cell
+from server.sweep.trials import matrix
 from server.trackers.base import TRACKER_PACKAGES, TRACKERS, TrackedRun, Tracker, TrackerParams
 from server.trackers.numbers import numbers_of_result, numbers_of_round
 from server.trackers.reporting import Trackers
-from tests.toys import runs, tracked
-from tests.toys.command import caller, refused
-from tests.toys.sweeps import write_sweep
+from tests.helpers import runs, tracked
+from tests.helpers.command import caller, refused
+from tests.helpers.sweeps import write_sweep
 
 discover(TRACKER_PACKAGES)
 NONE = {"tensorboard": None}

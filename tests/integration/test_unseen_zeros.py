@@ -14,11 +14,11 @@ import torch
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.recovery.base import recovery_for
 from fedrecon_core.state import EXTRACTORS, HEAD_GROUP, State, extractor_group, read_group
-from server.checkpoint import load_newest
 from server.engines.inprocess import InProcess
-from server.prepare import Prepared, prepare
-from tests.toys import runs
-from tests.toys.raw_uci_har import root
+from server.runs.setup import Prepared, prepare
+from server.training.checkpoints import load_newest
+from tests.helpers import runs
+from tests.helpers.raw_uci_har import root
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "fedmultimodal"
 SITES, SITTING_OUT = 12, 1

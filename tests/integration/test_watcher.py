@@ -15,7 +15,7 @@ from fedrecon_core.errors import ConfigError, FedReconError, RunError
 from server.engines import deployment, flower, run_log
 from server.engines.deployment import follow
 from server.engines.superlink import SuperLink
-from tests.toys.fake_flwr import RUN, UNAVAILABLE, FakeFlwr, wait_until
+from tests.helpers.fake_flwr import RUN, UNAVAILABLE, FakeFlwr, wait_until
 
 TRACEBACK = """\
 \x1b[91mERROR \x1b[0m:     ServerApp raised an exception

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from tests.helpers.chromium import Chromium
 from tests.looks.alterations import RECOLOURED, SPOILT
 from tests.looks.pages import write_pages
 from tests.looks.pictures import TOLERANCE, Look, distance, load, look, photograph, stored
 from tests.looks.views import FONTS, VIEWS, View, in_letters
-from tests.toys.chromium import Chromium
 
 Told = tuple[str, float]
 SCALES = (1.0, 1.25, 2.0)

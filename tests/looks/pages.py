@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from server.comparison.page.html import write_sweep_report
-from server.report.html import write_report
-from tests.toys.reported_run import SITES, write_run
-from tests.toys.sweep_results import Labels, right_with, write_results
+from server.report.run.html import write_report
+from server.report.sweep.html import write_sweep_report
+from tests.helpers.reported_run import SITES, write_run
+from tests.helpers.sweep_results import Labels, right_with, write_results
 
 PAGES = ("run", "sweep")
 RATES, SEEDS = ["0.3", "0.6"], ["1", "2"]

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from tests.helpers.chromium import Chromium
 from tests.looks.pages import write_pages
 from tests.looks.views import VIEWS, View
-from tests.toys.chromium import Chromium
 
 FOLDER = Path(__file__).parent
 RENEW = "python -m tests.looks.pictures"

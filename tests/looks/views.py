@@ -10,8 +10,8 @@ from pathlib import Path
 
 import matplotlib
 
+from tests.helpers.chromium import Chromium
 from tests.looks.pages import PAGES
-from tests.toys.chromium import Chromium
 
 WIDTHS = {"phone": 390, "desktop": 1200}
 SCHEMES = ("light", "dark")

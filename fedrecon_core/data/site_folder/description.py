@@ -1,0 +1,114 @@
+"""``dataset.yaml`` of a site folder: what it may hold, and the reading of it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from fedrecon_core.config.faults import MisfitError, explain
+from fedrecon_core.config.strict_yaml import StrictLoader, load
+from fedrecon_core.data.site_folder.files import as_line, named, read_start
+from fedrecon_core.errors import DataError
+from fedrecon_core.types import DatasetSpec, Frozen
+
+FORMAT = 1
+DESCRIPTION = "dataset.yaml"
+LONGEST = 1 << 20
+"""Bytes of ``dataset.yaml``."""
+MOST_NODES = 50_000
+"""Values in ``dataset.yaml``; reading that many takes about three seconds."""
+LARGEST_ROW = 1 << 31
+"""Numbers in one row of a modality."""
+
+
+Line = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""One line of text."""
+
+
+class FileRecord(Frozen):
+    """Size and SHA-256 (hex) of one file."""
+
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Description(DatasetSpec):
+    """What ``dataset.yaml`` holds: the specification, and what ``fedrecon data seal`` writes.
+
+    ``spec_sha256`` is ``DatasetSpec.digest`` of the specification that was sealed, so that a check sees an edit.
+    ``draws`` is how often a test sample may stand in the table: ``fedrecon data split`` writes each once per draw of
+    masks. ``faults`` says in words what the protocol that the data were made by does wrong, as in ``Dataset``; where
+    there are some, groups may straddle splits.
+    """
+
+    format: int = Field(default=FORMAT, ge=FORMAT, le=FORMAT)
+    draws: int = Field(default=1, ge=1)
+    faults: tuple[Line, ...] = ()
+    spec_sha256: str | None = None
+    files: dict[str, FileRecord] = Field(default_factory=dict)
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The part on which the whole federation agrees."""
+        return DatasetSpec(name=self.name, modalities=self.modalities, classes=self.classes, target=self.target)
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Description:
+        for key, values in (("modalities", self.names), ("classes", self.classes)):
+            if not values:
+                raise MisfitError(key, "expected at least one, found none")
+            repeated = sorted({name for name in values if values.count(name) > 1})
+            if repeated:
+                raise MisfitError(key, f"expected different names, found {as_line(repr(repeated[0]))} several times")
+        for index, modality in enumerate(self.modalities):
+            if not modality.shape or min(modality.shape) < 1 or math.prod(modality.shape) > LARGEST_ROW:
+                found = as_line(str(list(modality.shape)))
+                told = f"expected sizes of 1 or more, at most {LARGEST_ROW} numbers in all, found {found}"
+                raise MisfitError(f"modalities.{index}.shape", told)
+        return self
+
+
+class _Loader(StrictLoader):
+    """An alias is refused, since a few of them make a file of terabytes."""
+
+    nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.nodes += 1
+        problem = f"expected at most {MOST_NODES} values" if self.nodes > MOST_NODES else None
+        if self.check_event(yaml.AliasEvent):
+            problem = "expected no alias (*name), write the values out"
+        if problem:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        return super().compose_node(parent, index)
+
+
+def read_description(folder: Path) -> Description:
+    """``dataset.yaml``, checked; ``DataError`` naming the file and the key at fault."""
+    path = named(folder / DESCRIPTION)
+    raw = _parsed(path, read_start(folder, DESCRIPTION, LONGEST, "the description of a site folder"))
+    if not isinstance(raw, dict):
+        raise DataError(f"{path}: expected a mapping (name, modalities, classes, files), found {type(raw).__name__}")
+    if not all(isinstance(key, str) for key in raw):
+        found = next(key for key in raw if not isinstance(key, str))
+        raise DataError(f"{path}: expected keys that are words, found {as_line(repr(found))}")
+    try:
+        return Description.model_validate(raw)
+    except ValidationError as error:
+        raise DataError(f"{path}: {as_line(explain(error, raw, Description))}") from None
+
+
+def _parsed(path: str, content: bytes) -> Any:
+    try:
+        return load(content.decode("utf-8"), _Loader)
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
+        raise DataError(f"{path}: expected text in UTF-8, found {found}; save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        words = str(error).replace('in "<unicode string>", ', "")
+        raise DataError(f"{path} is no YAML: {as_line(words)}") from None

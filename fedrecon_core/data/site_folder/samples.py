@@ -1,0 +1,149 @@
+"""The table of samples of a site folder: how it is read from Parquet, and what can be wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedrecon_core.data.dataset import IntArray
+from fedrecon_core.data.site_folder.content import SAMPLES, Samples
+from fedrecon_core.data.site_folder.files import as_line, named, open_file
+from fedrecon_core.errors import DataError
+from fedrecon_core.types import SPLITS, DatasetSpec
+
+MOST_SAMPLES = 50_000_000
+"""Rows of one table: a damaged or hostile file may promise any number of them."""
+
+
+def read_samples(folder: Path, spec: DatasetSpec) -> tuple[Samples | None, list[str]]:
+    """The table in ``samples.parquet``, or None and why it cannot be read."""
+    import pyarrow as pa
+
+    path = named(folder / SAMPLES)
+    try:
+        with open_file(folder, SAMPLES, "a Parquet table of the samples") as file:
+            samples, faults = _read(file, spec)
+    except DataError as error:
+        return None, [str(error)]
+    except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
+        found = as_line(str(error) or type(error).__name__)
+        return None, [f"{path}: expected a Parquet table of the samples, found {found}"]
+    return samples, [f"{path}: {fault}" for fault in faults]
+
+
+def _read(file: Any, spec: DatasetSpec) -> tuple[Samples | None, list[str]]:
+    import pyarrow.parquet as pq
+
+    opened = pq.ParquetFile(file)
+    schema, rows = opened.schema_arrow, opened.metadata.num_rows
+    faults = list(_column_faults(list(zip(schema.names, map(str, schema.types), strict=True)), spec))
+    if rows > MOST_SAMPLES:
+        faults.append(f"expected at most {MOST_SAMPLES} rows, found {rows}")
+    if faults:
+        return None, faults
+    table = opened.read(use_threads=False)
+    table.validate(full=True)
+    if len(table) != rows:
+        return None, [f"expected {rows} rows as its end says, found {len(table)}"]
+    return _samples(table, spec)
+
+
+def _samples(table: Any, spec: DatasetSpec) -> tuple[Samples | None, list[str]]:
+    empty = [name for name in table.column_names if table[name].null_count]
+    if empty:
+        return None, [f"column {name}: expected a value in every row, found empty ones" for name in empty]
+    splits = table["split"].to_numpy()
+    unknown = sorted(set(splits) - set(SPLITS))
+    if unknown:
+        found = ", ".join(map(repr, unknown[:5]))
+        return None, [as_line(f"column split: expected {', '.join(SPLITS)}, found {found}")]
+    labels, wrong = _labels(table["label"], spec)
+    if wrong:
+        return None, wrong
+    has = [table[f"has_{name}"].to_numpy() for name in spec.names]
+    return Samples(
+        ids=table["id"].to_numpy(),
+        labels=labels,
+        split=np.array([SPLITS.index(name) for name in splits], dtype=np.int64),
+        groups=table["group"].to_numpy(),
+        present=np.stack(has, axis=1).astype(np.bool_) if len(table) else np.zeros((0, len(has)), dtype=np.bool_),
+        naturals=table["natural"].to_numpy() if "natural" in table.column_names else None,
+    ), []
+
+
+def _labels(column: Any, spec: DatasetSpec) -> tuple[IntArray, list[str]]:
+    """int64 [N], or zeros and ones [N, C] of a multilabel set, and what is wrong with them."""
+    multilabel, classes = spec.target == "multilabel", len(spec.classes)
+    flat = column.combine_chunks().flatten() if multilabel else column
+    if flat.null_count:
+        return np.zeros(0, dtype=np.int64), [
+            "column label: expected a class in every place of a list, found empty ones"
+        ]
+    values = np.asarray(flat.to_numpy(), dtype=np.int64)
+    wrong = values[(values < 0) | (values >= classes)]
+    if len(wrong):
+        return values, [f"column label: expected 0 to {classes - 1} (the classes), found {some(wrong)}"]
+    if not multilabel:
+        return values, []
+    lengths = column.combine_chunks().value_lengths().to_numpy()
+    labels = np.zeros((len(column), classes), dtype=np.int64)
+    labels[np.repeat(np.arange(len(column)), lengths), values] = 1
+    return labels, []
+
+
+def _column_faults(found: list[tuple[str, str]], spec: DatasetSpec) -> Iterator[str]:
+    """``found``: name and type of every column."""
+    label = "int64" if spec.target == "multiclass" else "list<element: int64>"
+    expected = {"id": "int64", "label": label, "split": "string", "group": "int64"}
+    expected |= {f"has_{name}": "bool" for name in spec.names}
+    types = dict(found)
+    for name, kind in (expected | ({"natural": "int64"} if "natural" in types else {})).items():
+        if name not in types:
+            yield f"expected the column {name} ({kind}), found none"
+        elif types[name].removeprefix("large_").replace("<item:", "<element:").replace(" not null", "") != kind:
+            yield as_line(f"column {name}: expected {kind}, found {types[name]}")
+    strange = sorted({name for name, _ in found} - {*expected, "natural"})
+    if strange:
+        told = ", ".join(map(repr, strange[:5])) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
+        yield as_line(f"expected no columns but those of the sample and its modalities, found {told}")
+    if len(types) < len(found):
+        repeated = next(name for name, _ in found if [one for one, _ in found].count(name) > 1)
+        yield as_line(f"expected each column once, found {repeated!r} several times")
+
+
+def sample_faults(path: Path, samples: Samples, draws: int, declared: Sequence[str] = ()) -> Iterator[str]:
+    """What is wrong with a table that could be read: samples that stand twice (in test more than ``draws`` times),
+    groups that straddle splits, unless faults of the data are ``declared``."""
+    where = named(path)
+    for index, (split, most) in enumerate(zip(SPLITS, (1, 1, draws), strict=True)):
+        ids, counts = np.unique(samples.ids[samples.split == index], return_counts=True)
+        if (counts > most).any():
+            times = "once" if most == 1 else f"at most {most} times (draws)"
+            sample = "training sample" if split == "train" else f"{split} sample"
+            yield f"{where}: column id: expected each {sample} {times}, found {some(ids[counts > most])} more often"
+    whole = [("id", "sample", samples.ids)] + ([] if declared else [("group", "group", samples.groups)])
+    for column, told, values in whole:
+        torn = _with_several(values, samples.split)
+        if len(torn):
+            expected = f"expected each {told} in one split"
+            yield f"{where}: column {column}: {expected}, found {some(torn)} in several; that leaks"
+    labels = samples.labels if samples.labels.ndim == 1 else np.unique(samples.labels, axis=0, return_inverse=True)[1]
+    for column, values in (("label", labels), ("group", samples.groups), ("natural", samples.natural_ids)):
+        torn = _with_several(samples.ids, values)
+        if len(torn):
+            yield f"{where}: column {column}: expected one value for each id, found several for {some(torn)}"
+
+
+def _with_several(keys: IntArray, values: IntArray) -> IntArray:
+    """The ``keys`` that stand beside more than one of ``values``."""
+    pairs = np.unique(np.stack([keys, values.reshape(-1)]), axis=1)[0]
+    return np.unique(pairs)[np.unique(pairs, return_counts=True)[1] > 1]
+
+
+def some(values: IntArray) -> str:
+    """A few of ``values`` for a line."""
+    known = np.unique(values)
+    return f"{', '.join(map(str, known[:5]))}{', ...' if len(known) > 5 else ''}"

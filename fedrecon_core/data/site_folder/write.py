@@ -1,0 +1,87 @@
+"""Writes a site folder: the table, the arrays, the checksums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from fedrecon_core.data.site_folder.content import SAMPLES, Content, Samples, array_file, file_names, offsets_file
+from fedrecon_core.data.site_folder.description import DESCRIPTION, FORMAT, FileRecord
+from fedrecon_core.data.site_folder.files import digest_and_size, save_array
+from fedrecon_core.data.site_folder.samples import sample_faults
+from fedrecon_core.data.site_folder.stamp import stamp, state_of
+from fedrecon_core.disk import replace_text, sweep
+from fedrecon_core.errors import DataError
+from fedrecon_core.types import SPLITS, DatasetSpec
+
+
+def write_folder(folder: Path, content: Content) -> None:
+    """Write a checked site folder; ``DataError`` if ``folder`` holds something already, if a check would refuse the
+    samples (then nothing is written), or if it cannot be written."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        found = "files in it" if folder.is_dir() else "a file"
+        raise DataError(f"{folder}: expected a new or empty folder, found {found}; choose another one")
+    draws = _draws(content.samples)
+    for fault in sample_faults(folder / SAMPLES, content.samples, draws, content.faults):
+        raise DataError(fault)
+    try:
+        (folder / "arrays").mkdir(parents=True)
+        write_samples(folder / SAMPLES, content.spec, content.samples)
+        for name, array in content.arrays.items():
+            save_array(folder / array_file(name), np.ascontiguousarray(array, dtype=np.float32))
+        for name, borders in content.offsets.items():
+            save_array(folder / offsets_file(name), np.ascontiguousarray(borders, dtype=np.int64))
+        seal(folder, content.spec, draws, content.faults)
+        stamp(folder, content.samples)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror or error}") from None
+
+
+def _draws(samples: Samples) -> int:
+    """How often a test sample stands in the table at most."""
+    return int(np.unique(samples.ids[samples.split == 2], return_counts=True)[1].max(initial=1))
+
+
+def write_samples(path: Path, spec: DatasetSpec, samples: Samples) -> None:
+    """Write the table of samples; the classes of a multilabel sample are a list of positions."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "id": samples.ids,
+        "label": samples.labels if spec.target == "multiclass" else [np.flatnonzero(row) for row in samples.labels],
+        "split": np.array(SPLITS)[samples.split],
+        "group": samples.groups,
+        **({} if samples.naturals is None else {"natural": samples.naturals}),
+        **{f"has_{name}": samples.present[:, index] for index, name in enumerate(spec.names)},
+    }
+    pq.write_table(pa.table(columns), path)
+
+
+def seal(folder: Path, spec: DatasetSpec, draws: int = 1, faults: Sequence[str] = ()) -> None:
+    """Write ``dataset.yaml``: ``spec``, and size and SHA-256 of every file as it is now. It is replaced whole, for what
+    its owner wrote by hand must not be lost to a crash or a full disk. ``draws``: how often a test sample may stand in
+    the table, under other masks; ``faults`` as in ``Description``."""
+    there = {*state_of(folder)} & {*file_names(spec)}
+    text = yaml.safe_dump(
+        {
+            "format": FORMAT,
+            **spec.model_dump(mode="json"),
+            **({"draws": draws} if draws > 1 else {}),
+            **({"faults": [*faults]} if faults else {}),
+            "spec_sha256": spec.digest(),
+            "files": {name: record_of(folder, name).model_dump() for name in sorted(there)},
+        },
+        sort_keys=False,
+    )
+    sweep(folder)
+    replace_text(folder / DESCRIPTION, text)
+
+
+def record_of(folder: Path, name: str) -> FileRecord:
+    """Size and SHA-256 of a file, read in blocks; ``DataError`` where it is no plain file inside the folder."""
+    digest, size = digest_and_size(folder, name)
+    return FileRecord(bytes=size, sha256=digest)

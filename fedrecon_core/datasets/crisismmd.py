@@ -1,0 +1,263 @@
+"""Data set ``crisismmd``: tweets of seven natural disasters with their pictures (Alam et al. 2018), version 2.0.
+
+A sample is a picture with the text of its tweet; its class is that of the picture in the humanitarian task. A group is
+a tweet, which may hold several pictures; a natural id is a disaster.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from pydantic import Field
+
+from fedrecon_core import config
+from fedrecon_core.config import DataParams
+from fedrecon_core.data.dataset import Dataset
+from fedrecon_core.data.site_folder.content import Samples
+from fedrecon_core.datasets.prepared import PreparedLoader
+from fedrecon_core.errors import DataError
+from fedrecon_core.preparation.contents import (
+    feature_of,
+    file_content,
+    first_of,
+    states_of,
+    text_content,
+    through,
+    version_of,
+)
+from fedrecon_core.preparation.expected import Expected, inside, read_text
+from fedrecon_core.preparation.features.base import Feature
+from fedrecon_core.preparation.recipe import Recipe, column
+from fedrecon_core.registry import DATASETS
+from fedrecon_core.types import DatasetSpec, Frozen
+
+CLASSES = (
+    "affected_individuals",
+    "infrastructure_and_utility_damage",
+    "injured_or_dead_people",
+    "missing_or_found_people",
+    "not_humanitarian",
+    "other_relevant_information",
+    "rescue_volunteering_or_donation_effort",
+    "vehicle_damage",
+)
+"""As the tables of the humanitarian task write them."""
+PARTS = ("train", "dev", "test")
+TABLES = "crisismmd_datasplit_all"
+COLUMNS = ("event_name", "tweet_id", "image_id", "tweet_text", "image", "label_image")
+LINK = re.compile(r"http\S+")
+FAULT = (
+    "protocol fedmultimodal: the text of the n-th test sample is that of the n-th validation sample, as in the "
+    "benchmark, so that picture and text of a test sample belong to different tweets, and the scores are too low."
+)
+
+
+class CrisisMmdRaw(Frozen):
+    """``straddling``: what happens where the pictures of one tweet lie in several official splits; with ``leave_out``
+    those of the last of these splits stay. ``encoding`` of the tables. ``image`` and ``text``: the features that the
+    modalities hold."""
+
+    straddling: Literal["refuse", "leave_out"] = "refuse"
+    encoding: str = "utf-8"
+    image: config.Feature = Field(default="mobilenet_v2", validate_default=True)
+    text: config.Feature = Field(default="mobilebert", validate_default=True)
+
+
+class CrisisMmdParams(DataParams):
+    """``protocol: fedmultimodal`` gives the test samples the texts of validation samples, as the benchmark does."""
+
+    protocol: Literal["default", "fedmultimodal"] = "default"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A line of a table. ``part`` is the position in ``PARTS``; ``file`` is relative to the raw folder; ``place`` is
+    where the line stands, for messages."""
+
+    part: int
+    place: str
+    event: str
+    tweet: int
+    image: str
+    text: str
+    file: str
+    label: int
+
+
+@DATASETS.register("crisismmd")
+class CrisisMmd(PreparedLoader):
+    """The official splits of all pictures, whether or not text and picture were labelled alike."""
+
+    Params = CrisisMmdParams
+    Raw = CrisisMmdRaw
+    name = "crisismmd"
+    modalities = ("image", "text")
+
+    @classmethod
+    def expected(cls, keys: Any, raw: Path) -> Sequence[Expected]:
+        """The three tables of the humanitarian task, and a folder of pictures."""
+        told = f"the official table of the task (columns {', '.join(COLUMNS)}, ...), from the archive {TABLES}.zip"
+        pictures = "the pictures as <event>/<day>_<month>_<year>/<image>.jpg, from the archive CrisisMMD_v2.0.tar.gz"
+        return [*(Expected(_table(part), told) for part in PARTS), Expected("data_image/*/*/*", pictures)]
+
+    @classmethod
+    def recipe(cls, keys: Any, raw: Path, cache: Path) -> Recipe:
+        """The pictures of the tables; ``DataError`` naming a file at fault."""
+        checked = cast(CrisisMmdRaw, keys)
+        image, text = feature_of("image", checked.image), feature_of("text", checked.text)
+        listed = _listed(checked, raw)
+        kept = _whole_tweets(checked, raw, listed)
+        shown = [listed[number] for number in kept]
+        files = [inside(raw, picture.file) for picture in shown]
+        _refuse_missing(raw, files)
+        return Recipe(
+            spec=_spec(image, text),
+            samples=_samples(shown, kept),
+            rows={
+                "image": through(image, cache, lambda sample: file_content(files[sample])),
+                "text": through(text, cache, lambda sample: text_content(shown[sample].text, shown[sample].place)),
+            },
+            ragged=frozenset(name for name, feature in (("image", image), ("text", text)) if feature.ragged),
+            names=[f"{PARTS[picture.part]} {picture.image}" for picture in shown],
+            version=version_of((image, text), (*(one.text for one in shown), *states_of(raw, files))),
+        )
+
+    def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
+        """The prepared folder, its arrays mapped from the disk."""
+        dataset = self.open(root)
+        if cast(CrisisMmdParams, params).protocol == "fedmultimodal":
+            return _as_in_the_benchmark(dataset)
+        return dataset
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def _table(part: str) -> str:
+    return f"{TABLES}/task_humanitarian_text_img_{part}.tsv"
+
+
+def _listed(keys: CrisisMmdRaw, raw: Path) -> list[Picture]:
+    """All pictures of the tables, split by split in their order; each may be listed once."""
+    listed = [picture for part in range(len(PARTS)) for picture in read_table(keys, raw, part)]
+    first: dict[str, str] = {}
+    for picture in listed:
+        known = first.setdefault(picture.image, picture.place)
+        if known != picture.place:
+            found = f"{picture.image} in {known} and in {picture.place}"
+            raise DataError(f"{raw}: expected every image_id once, found {found}; take one out")
+    return listed
+
+
+def read_table(keys: CrisisMmdRaw, raw: Path, part: int) -> list[Picture]:
+    """The pictures of a table; ``DataError`` naming the first line at fault. Cells are whatever stands between tabs:
+    the official tables do not quote, and hold quotation marks of the tweets."""
+    name = _table(PARTS[part])
+    path = raw / name
+    found = []
+    for number, cells in _lines(path, read_text(path, keys.encoding)):
+        place = f"{path}: line {number}"
+        if cells["label_image"] not in CLASSES:
+            expected = f"label_image: expected one of {', '.join(CLASSES)}"
+            raise DataError(f"{place}: {expected}, found '{cells['label_image'][:60]}'")
+        found.append(
+            Picture(
+                part=part,
+                place=f"{name}: line {number}",
+                event=cells["event_name"],
+                tweet=_tweet(place, cells["tweet_id"]),
+                image=cells["image_id"],
+                text=LINK.sub("", cells["tweet_text"]).strip(),
+                file=cells["image"],
+                label=CLASSES.index(cells["label_image"]),
+            )
+        )
+    return found
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """The number of each line and its cells by column."""
+    lines = [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
+    header = lines[0].split("\t")
+    lacking = [column for column in COLUMNS if column not in header]
+    if lacking:
+        found = ", ".join(header)[:200] or "none"
+        raise DataError(f"{path}: expected a column {', '.join(lacking)}, found the columns {found}; fetch it again")
+    for number, line in enumerate(lines[1:], start=2):
+        cells = line.split("\t")
+        if line and len(cells) != len(header):
+            expected = f"expected {len(header)} cells between tabs"
+            raise DataError(f"{path}: line {number}: {expected}, found {len(cells)}; fetch it again")
+        if line:
+            yield number, dict(zip(header, cells, strict=True))
+
+
+def _tweet(place: str, cell: str) -> int:
+    if not (cell.isascii() and cell.isdigit() and len(cell) < 19):
+        told = "a spreadsheet rounds such numbers, fetch the table again"
+        raise DataError(f"{place}: tweet_id: expected a whole number below 10^18, found '{cell[:40]}'; {told}")
+    return int(cell)
+
+
+def _refuse_missing(raw: Path, files: Sequence[Path]) -> None:
+    lacking = [file.relative_to(raw) for file in files if not file.is_file()]
+    if lacking:
+        found = f"no {first_of(lacking)}"
+        told = "they belong there as the archive CrisisMMD_v2.0.tar.gz unpacks"
+        raise DataError(f"{raw}: expected the {len(files)} pictures of the tables, found {found}; {told}")
+
+
+# --- recipe ---------------------------------------------------------------------------------------------------------
+
+
+def _whole_tweets(keys: CrisisMmdRaw, raw: Path, listed: Sequence[Picture]) -> list[int]:
+    """The positions of the pictures that are taken: those of a tweet lie in one split."""
+    last: dict[int, int] = {}
+    for picture in listed:
+        last[picture.tweet] = max(picture.part, last.get(picture.tweet, 0))
+    stray = sorted({picture.tweet for picture in listed if picture.part != last[picture.tweet]})
+    if stray and keys.straddling == "refuse":
+        parts = sorted({picture.part for picture in listed if picture.tweet == stray[0]})
+        where = " and ".join(PARTS[part] for part in parts)
+        more = f" (and {len(stray) - 1} more tweets)" if len(stray) > 1 else ""
+        told = "set straddling: leave_out, and they stay in the last of these splits alone"
+        raise DataError(
+            f"{raw / TABLES}: expected the pictures of a tweet in one split, found those of {stray[0]} in {where}{more}"
+            f"; {told}"
+        )
+    return [number for number, picture in enumerate(listed) if picture.part == last[picture.tweet]]
+
+
+def _spec(image: Feature, text: Feature) -> DatasetSpec:
+    modalities = (image.modality("image"), text.modality("text"))
+    return DatasetSpec(name=CrisisMmd.name, modalities=modalities, classes=CLASSES)
+
+
+def _samples(shown: Sequence[Picture], positions: Sequence[int]) -> Samples:
+    """An id is the position of the picture in the three tables, one behind the other."""
+    events = {event: number for number, event in enumerate(sorted({picture.event for picture in shown}))}
+    return Samples(
+        ids=column(positions),
+        labels=column([picture.label for picture in shown]),
+        split=column([picture.part for picture in shown]),
+        groups=column([picture.tweet for picture in shown]),
+        present=np.ones((len(shown), 2), dtype=np.bool_),
+        naturals=column([events[picture.event] for picture in shown]),
+    )
+
+
+# --- protocol fedmultimodal -----------------------------------------------------------------------------------------
+
+
+def _as_in_the_benchmark(dataset: Dataset) -> Dataset:
+    """The texts of the test split are those of the validation split, in order; officially both are equally long, and
+    where validation is the shorter one it begins again."""
+    text = dataset.rows["text"].copy()
+    validation, test = dataset.members(1), dataset.members(2)
+    text[test] = np.resize(text[validation], len(test))
+    return replace(dataset, rows={**dataset.rows, "text": text}, faults=(*dataset.faults, FAULT))

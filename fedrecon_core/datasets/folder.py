@@ -1,0 +1,28 @@
+"""Data set ``folder``: one site folder taken as a whole data set, to be dealt out to simulated sites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedrecon_core.config import DataParams
+from fedrecon_core.data.dataset import Dataset, DatasetLoader
+from fedrecon_core.data.site_folder.opening import open_whole
+from fedrecon_core.errors import DataError
+from fedrecon_core.registry import DATASETS
+
+
+class FolderParams(DataParams):
+    """``root``: the site folder."""
+
+
+@DATASETS.register("folder")
+class Folder(DatasetLoader):
+    """What ``fedrecon data import`` and ``fedrecon data prepare`` write, of whatever name."""
+
+    Params = FolderParams
+
+    def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
+        """The folder, its arrays mapped from the disk; ``DataError`` where it is none or has not been checked."""
+        if root is None:
+            raise DataError("data.root: data set 'folder' expects a site folder here, found none")
+        return open_whole(root)

@@ -1,0 +1,280 @@
+"""Data set ``npz``: arrays in one .npz file, described by a small YAML file beside it.
+
+The YAML (``NpzDescription``) is ``data.root``. Arrays in an .npz file cannot be mapped from the disk: all that is named
+is read into memory, as float32, by the process that opens it. For data that are large against the memory prepare a
+folder once (``fedrecon data prepare npz --raw FOLDER --out DIR``, where FOLDER holds the YAML as ``npz.yaml``) and give
+that as ``data.root``: it is mapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrecon_core.config import DataParams
+from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
+from fedrecon_core.data.modality_kinds import kind_fault, shape_fault
+from fedrecon_core.data.site_folder.content import Samples
+from fedrecon_core.data.site_folder.opening import open_whole
+from fedrecon_core.datasets.prepared import PreparedLoader
+from fedrecon_core.errors import DataError
+from fedrecon_core.preparation.contents import states_of, version_of
+from fedrecon_core.preparation.expected import Expected, inside, read_text
+from fedrecon_core.preparation.raw_readers.npz_description import (
+    NpzDescription,
+    NpzModality,
+    NpzShare,
+    read_description,
+)
+from fedrecon_core.preparation.raw_readers.npz_file import NpzFile
+from fedrecon_core.preparation.recipe import FloatArray, ReadRows, Recipe
+from fedrecon_core.registry import DATASETS
+from fedrecon_core.seeding import numpy_stream
+from fedrecon_core.types import SPLITS, DatasetSpec, Frozen, ModalitySpec
+
+PADDED = ("T", "D")
+"""The axes of one sample of a modality that has lengths."""
+
+
+class NpzRaw(Frozen):
+    """``description``: the YAML file in the raw folder."""
+
+    description: str = "npz.yaml"
+
+
+class NpzParams(DataParams):
+    """``root``: the describing YAML file, or a folder prepared from one."""
+
+
+@DATASETS.register("npz")
+class Npz(PreparedLoader):
+    """Any arrays under their own names; ``NpzDescription`` says what is what."""
+
+    Params = NpzParams
+    Raw = NpzRaw
+    name = "npz"
+    opens_files = True
+
+    @classmethod
+    def expected(cls, keys: Any, raw: Path) -> Sequence[Expected]:
+        """The description; the file that it names is looked for when it is read."""
+        return [Expected(cast(NpzRaw, keys).description, "the YAML file that describes the arrays")]
+
+    @classmethod
+    def recipe(cls, keys: Any, raw: Path, cache: Path) -> Recipe:
+        """The arrays as rows of a folder, under the description's own name."""
+        path = inside(raw, cast(NpzRaw, keys).description)
+        file = inside(path.parent, read_description(path).file)
+        version = version_of((), (read_text(path), *states_of(raw, [file])))
+        dataset = read_npz(path)
+        columns = (dataset.ids, dataset.labels, dataset.split, dataset.groups)
+        samples = Samples(*columns, present=dataset.exists(), naturals=dataset.naturals)
+        rows = {name: _reader(dataset, name) for name in dataset.spec.names}
+        return Recipe(dataset.spec, samples, rows, frozenset(dataset.offsets), version=version)
+
+    def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
+        """The arrays, in memory, or the prepared folder; ``seed`` has no part in it."""
+        if root is None:
+            raise DataError("data.root: data set 'npz' expects the YAML file that describes the arrays, found none")
+        return open_whole(root) if root.is_dir() else read_npz(root)
+
+
+def _reader(dataset: Dataset, name: str) -> ReadRows:
+    array, rows, borders = np.asarray(dataset.arrays[name]), dataset.rows[name], dataset.offsets.get(name)
+    if borders is None:
+        return lambda samples: list(array[rows[samples]])
+    return lambda samples: [array[borders[row] : borders[row + 1]] for row in rows[samples].tolist()]
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def read_npz(path: Path) -> Dataset:
+    """The data set that the YAML file ``path`` describes; ``DataError`` naming the key or the array at fault."""
+    description = read_description(path)
+    file = NpzFile(inside(path.parent, description.file))
+    classes = _classes(file, description)
+    labels = _labels(file, description.label, len(classes))
+    count = len(labels)
+    groups = np.arange(count) if description.group is None else file.codes(description.group, "group", count)
+    split = _split(path, file, description, groups)
+    columns = {modality.name: _column(file, modality, count) for modality in description.modalities}
+    return Dataset(
+        spec=DatasetSpec(
+            name=description.name,
+            modalities=tuple(column.spec for column in columns.values()),
+            classes=classes,
+            target="multiclass" if labels.ndim == 1 else "multilabel",
+        ),
+        labels=labels,
+        ids=np.arange(count, dtype=np.int64),
+        split=split,
+        groups=groups,
+        naturals=None if description.natural is None else file.codes(description.natural, "natural", count),
+        arrays={name: column.values for name, column in columns.items()},
+        rows={name: column.rows for name, column in columns.items()},
+        offsets={name: column.offsets for name, column in columns.items() if column.offsets is not None},
+    )
+
+
+def _classes(file: NpzFile, description: NpzDescription) -> tuple[str, ...]:
+    named = description.classes
+    names = named if isinstance(named, tuple) else tuple(file.column(named, "classes", "U", None).tolist())
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise DataError(
+            f"{file.path}: classes: expected two or more different names, found {', '.join(names) or 'none'}"
+        )
+    return names
+
+
+def _labels(file: NpzFile, name: str, classes: int) -> IntArray:
+    """int64 [N], or zeros and ones [N, C]."""
+    labels = file.of(name, "label", "iub", None)
+    multilabel = labels.ndim == 2
+    if labels.ndim > 2 or (multilabel and labels.shape[1] != classes):
+        expected = f"[N], or [N, {classes}] of zeros and ones"
+        raise DataError(f"{file.path}: {name} (label): expected {expected}, found {list(labels.shape)}")
+    wrong = labels[(labels < 0) | (labels >= (2 if multilabel else classes))]
+    if wrong.size:
+        expected = "zeros and ones" if multilabel else f"0 to {classes - 1} (the classes)"
+        raise DataError(f"{file.path}: {name} (label): expected {expected}, found {wrong.flat[0]}")
+    return labels.astype(np.int64)
+
+
+# --- splits ---------------------------------------------------------------------------------------------------------
+
+
+def _split(path: Path, file: NpzFile, description: NpzDescription, groups: IntArray) -> IntArray:
+    """int64 [N]: 0 train, 1 validation, 2 test; none of them is empty, and no group lies in two."""
+    split = _named_split(file, description, len(groups))
+    _refuse_torn(file, split, groups)
+    for part, share in ((2, description.test), (1, description.validation)):
+        if share is not None:
+            split[np.isin(groups, _drawn(path, split, groups, share, part))] = part
+    empty = [name for part, name in enumerate(SPLITS) if not (split == part).any()]
+    if empty:
+        told = f"name its values under split.{empty[0]}" + ("" if empty[0] == "train" else f", or set {empty[0]}.share")
+        raise DataError(f"{path}: expected samples in every split, found none in {empty[0]}; {told}")
+    return split
+
+
+def _named_split(file: NpzFile, description: NpzDescription, count: int) -> IntArray:
+    if description.split is None:
+        return np.zeros(count, dtype=np.int64)
+    name = description.split.array
+    values = file.column(name, "split.array", "iuU", count)
+    split = np.full(count, -1, dtype=np.int64)
+    for part, meant in enumerate((description.split.train, description.split.validation, description.split.test)):
+        alike = [value for value in meant if isinstance(value, str) == (values.dtype.kind == "U")]
+        split[np.isin(values, alike)] = part
+    if (split < 0).any():
+        found = values[split < 0][0].item()
+        raise DataError(
+            f"{file.path}: {name}: expected each value in split.train, .validation or .test, found {found!r}"
+        )
+    return split
+
+
+def _refuse_torn(file: NpzFile, split: IntArray, groups: IntArray) -> None:
+    pairs = np.unique(np.stack([groups, split]), axis=1)[0]
+    torn, times = np.unique(pairs, return_counts=True)
+    if (times > 1).any():
+        found = f"found group {torn[times > 1][0]} in {int(times.max())} of them"
+        told = "name under group what does not straddle, or correct the split"
+        raise DataError(f"{file.path}: group: expected each group in one split, {found}; that leaks; {told}")
+
+
+def _drawn(path: Path, split: IntArray, groups: IntArray, share: NpzShare, part: int) -> IntArray:
+    """The groups that leave the training part: nearest to ``share`` of them, drawn by a stream that no seed moves."""
+    known = np.unique(groups[split == 0])
+    wanted = round(share.share * len(known))
+    if not 0 < wanted < len(known):
+        expected = f"expected a share that takes some of the {len(known)} groups of the training part and leaves some"
+        raise DataError(f"{path}: {SPLITS[part]}.share: {expected}, found {share.share}")
+    return numpy_stream(0, "npz", SPLITS[part]).permutation(known)[:wanted]
+
+
+# --- modalities -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One modality as ``Dataset`` holds it."""
+
+    spec: ModalitySpec
+    values: FloatArray
+    rows: IntArray
+    offsets: IntArray | None
+
+
+def _column(file: NpzFile, modality: NpzModality, count: int) -> _Column:
+    where = f"modalities.{modality.name}"
+    array = _chosen(file, modality, file.of(modality.array, where, "fiub", count))
+    spec = _spec(file, modality, array.shape[1:])
+    has = _present(file, modality, count)
+    rows = np.where(has, np.cumsum(has) - 1, -1).astype(np.int64)
+    kept = array if has.all() else array[has]
+    offsets = None
+    if modality.lengths is not None:
+        lengths = _lengths(file, modality, has, array.shape)
+        kept = kept[np.arange(array.shape[1])[None, :] < lengths[:, None]]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        values = np.ascontiguousarray(kept, dtype=np.float32)
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
+        sample = int(np.flatnonzero(has)[row if offsets is None else np.searchsorted(offsets, row, side="right") - 1])
+        told = "mark what is missing as absent (modalities: present)"
+        found = f"found NaN or infinity in row {sample}; {told}"
+        raise DataError(f"{file.path}: {modality.array} ({where}): expected finite numbers, {found}")
+    return _Column(spec, values, rows, offsets)
+
+
+def _chosen(file: NpzFile, modality: NpzModality, array: NDArray[Any]) -> NDArray[Any]:
+    if modality.channels is None:
+        return array
+    width = array.shape[-1] if array.ndim > 1 else 0
+    wrong = [channel for channel in modality.channels if not 0 <= channel < width]
+    if wrong:
+        expected = f"positions 0 to {width - 1} on the last axis of {modality.array}" if width else "none"
+        raise DataError(f"{file.path}: modalities.{modality.name}.channels: expected {expected}, found {wrong[0]}")
+    return array[..., list(modality.channels)]
+
+
+def _spec(file: NpzFile, modality: NpzModality, shape: tuple[int, ...]) -> ModalitySpec:
+    where = f"{file.path}: modalities.{modality.name}"
+    if (fault := kind_fault(modality.kind)) is not None:
+        raise DataError(f"{where}.kind: {fault}")
+    if (fault := shape_fault(modality.kind, shape)) is not None:
+        raise DataError(f"{where}: a sample of {modality.array}: {fault}")
+    if modality.lengths is not None and len(shape) != len(PADDED):
+        raise DataError(f"{where}.lengths: expected an array [N, T, D], found one of {1 + len(shape)} axes")
+    return ModalitySpec(
+        name=modality.name, kind=modality.kind, shape=shape, likelihood=modality.likelihood, scale=modality.scale
+    )
+
+
+def _present(file: NpzFile, modality: NpzModality, count: int) -> BoolArray:
+    if modality.present is None:
+        return np.ones(count, dtype=np.bool_)
+    key = f"modalities.{modality.name}.present"
+    has: BoolArray = file.column(modality.present, key, "b", count)
+    if not has.any():
+        raise DataError(f"{file.path}: {modality.present} ({key}): expected some sample to have it, found none")
+    return has
+
+
+def _lengths(file: NpzFile, modality: NpzModality, has: BoolArray, shape: tuple[int, ...]) -> IntArray:
+    """int64 [R]: the steps of each sample that has the modality."""
+    key, name = f"modalities.{modality.name}.lengths", str(modality.lengths)
+    lengths = file.column(name, key, "iu", len(has))[has].astype(np.int64)
+    wrong = lengths[(lengths < 1) | (lengths > shape[1])]
+    if len(wrong):
+        told = "mark what is missing as absent (present)"
+        raise DataError(f"{file.path}: {name} ({key}): expected 1 to {shape[1]} steps, found {wrong[0]}; {told}")
+    return lengths

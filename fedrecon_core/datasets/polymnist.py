@@ -1,0 +1,323 @@
+"""Data set ``polymnist``: PolyMNIST (Sutter et al. 2021), five modalities that show a digit on five backgrounds.
+
+Its raw files have one of two layouts. ``png``: the official folders ``PolyMNIST/{train,test}/m{0..4}/{i}.{digit}.png``.
+``idx``: the four files of MNIST (as they are or with .gz) and a folder ``backgrounds`` with a photograph per modality,
+from which the set is built anew: the digit is cut at half of its range, and inverts a random crop of background m.
+
+Of the official folders nobody can tell which digit of MNIST a picture shows. Their training and test part share none,
+but validation is cut from the training part, so that a digit of a validation tuple may recur, on another background and
+in another modality, in a training tuple: choose ``idx`` where validation scores must be free of that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from fedrecon_core.config import DataParams
+from fedrecon_core.data.dataset import IntArray
+from fedrecon_core.data.site_folder.content import Samples
+from fedrecon_core.datasets.prepared import PreparedLoader
+from fedrecon_core.errors import DataError
+from fedrecon_core.preparation.contents import states_of, version_of
+from fedrecon_core.preparation.expected import Expected
+from fedrecon_core.preparation.raw_readers.digit_pictures import (
+    BACKGROUNDS,
+    MOST,
+    SIDE,
+    Bytes,
+    backgrounds_of,
+    inverted,
+    mnist_part,
+    picture,
+    pixels_of,
+    places_in,
+)
+from fedrecon_core.preparation.recipe import FloatArray, Recipe
+from fedrecon_core.registry import DATASETS
+from fedrecon_core.seeding import numpy_stream
+from fedrecon_core.types import DatasetSpec, Frozen, Likelihood, ModalitySpec
+
+THRESHOLD = 128
+TEST = MOST
+"""Ids of the test part count from here, those of the training part from zero."""
+PARTS = ("train", "test")
+MNIST = {
+    "train-images-idx3-ubyte": ("MNIST's training images", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+    "train-labels-idx1-ubyte": ("MNIST's training labels", "d53e105ee54ea40749a09fcbcd1e9432"),
+    "t10k-images-idx3-ubyte": ("MNIST's test images", "9fb629c4189551a2d022fa330f9573f3"),
+    "t10k-labels-idx1-ubyte": ("MNIST's test labels", "ec29112dd5afa0611ce80d1b7f02629c"),
+}
+"""File -> what it is, and the MD5 of the .gz file as it is published."""
+RECURS = (
+    "layout png: validation is cut from the official training part, whose pictures do not say which digit they show; "
+    "that of a validation tuple may recur, on another background, in a training tuple, and the validation score may "
+    "be too high. The test part is not concerned."
+)
+stream = partial(numpy_stream, 0, "polymnist")  # fixed: every preparation gives the same set
+
+
+class PolyMNISTRaw(Frozen):
+    """``layout``: of the raw files. ``pairing``: what the modalities of a tuple share, its class or the very digit
+    (``idx`` alone; the official tuples share the class). ``modalities``: how many of the five. ``validation``: how many
+    digits of the training part are held out; ``train_tuples`` of the others (all) and ``test_tuples`` of the test part
+    (all) are used. Fewer are a part of more, in the same shares of the classes, and their samples are the same."""
+
+    layout: Literal["auto", "png", "idx"] = "auto"
+    pairing: Literal["class", "instance"] = "class"
+    modalities: int = Field(default=5, ge=2, le=5)
+    validation: int = Field(default=5000, ge=1)
+    train_tuples: int | None = Field(default=None, ge=1)
+    test_tuples: int | None = Field(default=None, ge=1)
+
+
+@DATASETS.register("polymnist")
+class PolyMNIST(PreparedLoader):
+    """Colour digits 3x28x28 in [0, 1], modalities m0 to m4, ten classes. The group of a sample is its tuple, which in
+    the layout ``idx`` is the digit that m0 shows; there no digit is in two splits in any modality."""
+
+    name = "polymnist"
+    Raw = PolyMNISTRaw
+    Params = DataParams
+    modalities = ("m0", "m1", "m2", "m3", "m4")
+
+    @classmethod
+    def expected(cls, keys: PolyMNISTRaw, raw: Path) -> Sequence[Expected]:
+        """The official folders, or the files to build the set from."""
+        layout = _layout(keys, raw)
+        if layout == "png":
+            return _expected_folders(keys, raw)
+        if layout == "idx":
+            return _expected_ingredients(keys, raw)
+        told = "the official folders PolyMNIST/{train,test}/m0 to m4 (or MNIST's four files and a folder backgrounds)"
+        return [Expected("PolyMNIST", told)]
+
+    @classmethod
+    def recipe(cls, keys: PolyMNISTRaw, raw: Path, cache: Path) -> Recipe:
+        """The tuples of either layout; ``DataError`` naming a file or key at fault."""
+        return _of_folders(keys, raw) if _layout(keys, raw) == "png" else _of_ingredients(keys, raw)
+
+
+def _layout(keys: PolyMNISTRaw, raw: Path) -> str:
+    """The layout that the keys name or the files show; empty where there is nothing of either."""
+    if keys.layout != "auto":
+        return keys.layout
+    png = any((_base(raw) / part).is_dir() for part in PARTS)
+    idx = (raw / BACKGROUNDS).is_dir() or any(raw.glob("*-ubyte*"))
+    if png and idx:
+        expected = "expected PolyMNIST's official folders or MNIST's files with a folder backgrounds"
+        raise DataError(f"--raw {raw}: {expected}, found both; set layout to png or idx")
+    return "png" if png else "idx" if idx else ""
+
+
+def _names(keys: PolyMNISTRaw) -> list[str]:
+    return [f"m{m}" for m in range(keys.modalities)]
+
+
+def _spec(keys: PolyMNISTRaw) -> DatasetSpec:
+    likelihood, shape = Likelihood(name="gaussian", std=0.1), (3, SIDE, SIDE)
+    return DatasetSpec(
+        name=PolyMNIST.name,
+        modalities=tuple(ModalitySpec(name=n, kind="image", shape=shape, likelihood=likelihood) for n in _names(keys)),
+        classes=tuple(str(digit) for digit in range(10)),
+    )
+
+
+# --- tuples ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Tuples:
+    """All that a raw set can give. Of each tuple: ``ids``, ``classes`` and, under the keys, ``split`` int64 [N];
+    ``kept`` int64 [K] are the positions of those that the prepared set holds, ascending."""
+
+    ids: IntArray
+    classes: IntArray
+    split: IntArray
+    kept: IntArray
+
+    def samples(self, modalities: int) -> Samples:
+        """The kept ones; every sample has every modality."""
+        ids = self.ids[self.kept]
+        present = np.ones((len(ids), modalities), dtype=np.bool_)
+        return Samples(ids, self.classes[self.kept], self.split[self.kept], ids, present)
+
+
+def _tuples(keys: PolyMNISTRaw, train: tuple[IntArray, IntArray], test: tuple[IntArray, IntArray]) -> _Tuples:
+    """Deal out ids and classes (int64 [n] each) of the official parts to the three splits."""
+    order, last = _dealt(train[1], "train"), _dealt(test[1], "test")
+    cut = keys.validation
+    if cut >= len(order):
+        raise DataError(f"validation: expected fewer than the {len(order)} digits of the training part, found {cut}")
+    _refuse_more("train_tuples", keys.train_tuples, len(order) - cut, "that validation leaves of the training part")
+    _refuse_more("test_tuples", keys.test_tuples, len(last), "of the test part")
+    split = np.repeat([0, 2], [len(order), len(last)])
+    split[order[:cut]] = 1
+    until = None if keys.train_tuples is None else cut + keys.train_tuples
+    kept = np.sort(np.concatenate([order[:until], len(order) + last[: keys.test_tuples]]))
+    return _Tuples(
+        ids=np.concatenate([train[0], TEST + test[0]]),
+        classes=np.concatenate([train[1], test[1]]),
+        split=split.astype(np.int64),
+        kept=kept.astype(np.int64),
+    )
+
+
+def _dealt(classes: IntArray, part: str) -> IntArray:
+    """int64 [n]: all positions in a random order whose every beginning holds the classes in their shares."""
+    place = np.empty(len(classes))
+    for label in range(10):
+        members = stream("order", part, label).permutation(np.flatnonzero(classes == label))
+        place[members] = (np.arange(len(members)) + 0.5) / max(len(members), 1)
+    return np.argsort(place, kind="stable").astype(np.int64)
+
+
+def _refuse_more(key: str, asked: int | None, there: int, whose: str) -> None:
+    if asked is not None and asked > there:
+        raise DataError(f"{key}: expected at most the {there} digits {whose}, found {asked}")
+
+
+# --- the official folders -------------------------------------------------------------------------------------------
+
+
+def _base(raw: Path) -> Path:
+    """Where ``train`` and ``test`` lie."""
+    return raw if any((raw / part).is_dir() for part in PARTS) else raw / "PolyMNIST"
+
+
+def _expected_folders(keys: PolyMNISTRaw, raw: Path) -> list[Expected]:
+    base = _base(raw).relative_to(raw)
+    what = "pictures {number}.{digit}.png (PolyMNIST's official folders)"
+    return [Expected((base / part / name / "*.png").as_posix(), what) for part in PARTS for name in _names(keys)]
+
+
+def _of_folders(keys: PolyMNISTRaw, raw: Path) -> Recipe:
+    if keys.pairing != "class":
+        raise DataError(f"pairing: expected class for PolyMNIST's official folders, found {keys.pairing}; it needs idx")
+    base = _base(raw)
+    tuples = _tuples(keys, *(_pictures(base / part, _names(keys)) for part in PARTS))
+    ids, classes = tuples.ids[tuples.kept], tuples.classes[tuples.kept]
+    files = [
+        (PARTS[int(known >= TEST)], f"{known % TEST}.{digit}.png")
+        for known, digit in zip(ids.tolist(), classes.tolist(), strict=True)
+    ]
+
+    def rows(modality: str, samples: IntArray) -> list[FloatArray]:
+        places = (files[sample] for sample in samples.tolist())
+        return [picture(base / part / modality / name) for part, name in places]
+
+    shown = (base / part / modality / name for modality in _names(keys) for part, name in files)
+    return Recipe(
+        spec=_spec(keys),
+        samples=tuples.samples(keys.modalities),
+        rows={name: partial(rows, name) for name in _names(keys)},
+        names=[f"{part}/{name}" for part, name in files],
+        version=version_of((), ("png", *states_of(raw, shown))),
+        faults=(RECURS,),
+    )
+
+
+def _pictures(folder: Path, modalities: Sequence[str]) -> tuple[IntArray, IntArray]:
+    """Numbers, ascending, and digits (int64 [n] each) of the tuples below one of the two parts."""
+    names = {path.name for path in (folder / modalities[0]).glob("*.png")}
+    for modality in modalities[1:]:
+        differing = sorted(names ^ {path.name for path in (folder / modality).glob("*.png")})
+        if differing:
+            lacking = folder / (modality if differing[0] in names else modalities[0]) / differing[0]
+            raise DataError(f"{lacking}: expected a picture of the same name in each modality, found none here")
+    matches = [re.fullmatch(r"(0|[1-9]\d{0,5})\.(\d)\.png", name) for name in sorted(names)]
+    for name, match in zip(sorted(names), matches, strict=True):
+        if match is None:
+            raise DataError(f"{folder / modalities[0] / name}: expected a name like 17.4.png (number, digit)")
+    found = sorted((int(match[1]), int(match[2])) for match in matches if match is not None)
+    numbers, digits = np.array(found, dtype=np.int64).reshape(-1, 2).T
+    if len(numbers) != len(np.unique(numbers)):
+        twice = int(numbers[1:][np.diff(numbers) == 0][0])
+        raise DataError(f"{folder / modalities[0]}: expected one picture with the number {twice}, found several")
+    return numbers, digits
+
+
+# --- built from MNIST and backgrounds -------------------------------------------------------------------------------
+
+
+def _expected_ingredients(keys: PolyMNISTRaw, raw: Path) -> list[Expected]:
+    what = f"a photograph per modality, m0 to m{keys.modalities - 1} (jpg, png, ...)"
+    return [*(_expected_file(raw, name) for name in MNIST), Expected(f"{BACKGROUNDS}/*", what, least=keys.modalities)]
+
+
+def _expected_file(raw: Path, name: str) -> Expected:
+    """The file as it is, or as it is published."""
+    what, md5 = MNIST[name]
+    if not (raw / name).exists() and (raw / f"{name}.gz").exists():
+        return Expected(f"{name}.gz", f"{what} as published", md5=md5)
+    return Expected(name, f"{what} ({name} or {name}.gz)")
+
+
+def _of_ingredients(keys: PolyMNISTRaw, raw: Path) -> Recipe:
+    parts = [mnist_part(raw, prefix) for prefix in ("train", "t10k")]
+    tuples, files = _numbered(keys, parts), backgrounds_of(raw, keys.modalities)
+    digits = np.concatenate([images for images, _ in parts])
+    sources = [_sources(keys.pairing, tuples, m) for m in range(keys.modalities)]
+    corners = [_corners(places_in(file), m, [len(part) for part, _ in parts]) for m, file in enumerate(files)]
+    background = lru_cache(maxsize=1)(pixels_of)  # the modalities are prepared one after the other
+
+    def rows(m: int, samples: IntArray) -> list[FloatArray]:
+        chosen = tuples.kept[samples]
+        shown = digits[sources[m][chosen]] > THRESHOLD
+        return [inverted(background(files[m]), *one) for one in zip(shown, corners[m][chosen].tolist(), strict=True)]
+
+    return Recipe(
+        spec=_spec(keys),
+        samples=tuples.samples(keys.modalities),
+        rows={f"m{m}": partial(rows, m) for m in range(keys.modalities)},
+        version=_version(keys, digits, files),
+    )
+
+
+def sources(keys: PolyMNISTRaw, raw: Path) -> IntArray:
+    """int64 [K, M]: the id of the digit that each sample of the layout ``idx`` shows in each modality."""
+    tuples = _numbered(keys, [mnist_part(raw, prefix) for prefix in ("train", "t10k")])
+    shown = [tuples.ids[_sources(keys.pairing, tuples, m)][tuples.kept] for m in range(keys.modalities)]
+    return np.stack(shown, axis=1)
+
+
+def _numbered(keys: PolyMNISTRaw, parts: Sequence[tuple[Bytes, IntArray]]) -> _Tuples:
+    """The tuples, one per digit of MNIST, which is the one that m0 shows."""
+    train, test = ((np.arange(len(digits)), digits) for _, digits in parts)
+    return _tuples(keys, train, test)
+
+
+def _sources(pairing: str, tuples: _Tuples, modality: int) -> IntArray:
+    """int64 [N]: the position of the digit that each tuple shows in a modality. By ``class``, every modality but the
+    first permutes the digits of each class within each split, so that no digit ever leaves its split."""
+    sources = np.arange(len(tuples.ids))
+    if pairing == "instance" or modality == 0:
+        return sources
+    for part in range(3):
+        draw = stream("pairing", part, modality)
+        for label in range(10):
+            members = np.flatnonzero((tuples.split == part) & (tuples.classes == label))
+            sources[members] = draw.permutation(members)
+    return sources
+
+
+def _corners(places: tuple[int, int], modality: int, sizes: Sequence[int]) -> IntArray:
+    """int64 [N, 2]: the top and left of the crop of each tuple; ``sizes`` are those of the official parts."""
+    drawn = [stream("crop", part, modality).integers(places, size=(n, 2)) for part, n in zip(PARTS, sizes, strict=True)]
+    return np.concatenate(drawn)
+
+
+def _version(keys: PolyMNISTRaw, digits: Bytes, files: Sequence[Path]) -> str:
+    """A digest of all that decides the pictures."""
+    sha = hashlib.sha256(f"idx {keys.pairing} {keys.validation}".encode())
+    for part in (digits.tobytes(), *(file.read_bytes() for file in files)):
+        sha.update(hashlib.sha256(part).digest())
+    return sha.hexdigest()

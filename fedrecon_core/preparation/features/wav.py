@@ -1,0 +1,115 @@
+"""WAV files: PCM of 8, 16, 24 or 32 bits, and floating point of 32 or 64 bits."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrecon_core.errors import DataError
+from fedrecon_core.preparation.features.base import Content, FloatArray
+
+PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
+UNKNOWN_SIZE = 0xFFFFFFFF
+"""What a program that writes to a pipe gives as the size of the sound: it goes on to the end of the file."""
+CODES = {(PCM, 8): "u1", (PCM, 16): "<i2", (PCM, 32): "<i4", (FLOAT, 32): "<f4", (FLOAT, 64): "<f8"}
+
+Stereo = Literal["refuse", "mean"]
+
+
+@dataclass(frozen=True)
+class _Format:
+    code: int
+    channels: int
+    rate: int
+    bits: int
+
+    @property
+    def frame(self) -> int:
+        """Bytes of one moment in all channels."""
+        return self.channels * self.bits // 8
+
+
+def read_mono(content: Content, rate: int, stereo: Stereo) -> FloatArray:
+    """float32 [N], full scale is 1. Several channels are refused or averaged (``stereo``).
+
+    ``DataError`` naming the origin of what is no WAV file, cut, empty, not finite, or of another ``rate`` (Hz).
+    """
+    told = f"convert it: ffmpeg -i IN -ac 1 -ar {rate} -c:a pcm_s16le OUT.wav"
+    try:
+        form, sound = _read(content.data)
+        if form.rate != rate:
+            raise _misfit(f"{rate} Hz", f"{form.rate} Hz")
+        if form.channels > 1 and stereo == "refuse":
+            raise _misfit("one channel (or stereo: mean)", f"{form.channels}")
+        samples = _samples(form, sound)
+        if not np.isfinite(samples).all():
+            raise _misfit("finite samples", "NaN or infinity")
+    except ValueError as fault:
+        raise DataError(f"{content.origin}: {fault}; {told}") from None
+    mono: FloatArray = samples.reshape(-1, form.channels).mean(axis=1).astype(np.float32)
+    return mono
+
+
+def _misfit(expected: str, found: str) -> ValueError:
+    return ValueError(f"expected {expected}, found {found}")
+
+
+def _read(data: bytes) -> tuple[_Format, bytes]:
+    """Format and sound of a file; ``ValueError`` where it has no such parts."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        raise _misfit("a WAV file", "other bytes" if data else "no bytes")
+    form: _Format | None = None
+    for name, size, body in _chunks(data):
+        if name == b"fmt ":
+            form = _format(body)
+        elif name == b"data" and form is not None:
+            return form, _whole(form, size, body)
+    raise _misfit("a WAV file with its format and its sound", "one without")
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+    """Name, promised size and bytes of each part of a RIFF file; of a file that was cut the last has fewer bytes."""
+    place = 12
+    while place + 8 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, place)
+        yield name, size, data[place + 8 : place + 8 + size]
+        place += 8 + size + size % 2
+
+
+def _format(body: bytes) -> _Format:
+    if len(body) < 16:
+        raise _misfit("16 bytes that describe the format", f"{len(body)}")
+    code, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", body)
+    if code == EXTENSIBLE and len(body) >= 26:
+        (code,) = struct.unpack_from("<H", body, 24)
+    if (code, bits) not in (*CODES, (PCM, 24)) or not channels:
+        raise _misfit("PCM or floating point, not compressed", f"code {code} of {bits} bits in {channels} channels")
+    return _Format(code, channels, rate, bits)
+
+
+def _whole(form: _Format, size: int, body: bytes) -> bytes:
+    """The sound, unless bytes of it are missing."""
+    if size == UNKNOWN_SIZE:
+        body = body[: len(body) // form.frame * form.frame]
+    elif len(body) < size:
+        raise _misfit(f"{size} bytes of sound", f"{len(body)} (the file was cut)")
+    if not body or len(body) % form.frame:
+        raise _misfit(f"sound in frames of {form.frame} bytes", f"{len(body)} bytes")
+    return body
+
+
+def _samples(form: _Format, sound: bytes) -> NDArray[np.float64]:
+    if (form.code, form.bits) == (PCM, 24):
+        wide = np.zeros((len(sound) // 3, 4), dtype=np.uint8)
+        wide[:, 1:] = np.frombuffer(sound, np.uint8).reshape(-1, 3)
+        sound, form = wide.tobytes(), replace(form, bits=32)
+    values: NDArray[np.float64] = np.frombuffer(sound, CODES[form.code, form.bits]).astype(np.float64)
+    if form.code == FLOAT:
+        return values
+    full = 2.0 ** (form.bits - 1)
+    return values / full - 1 if form.bits == 8 else values / full  # only 8 bits have no sign

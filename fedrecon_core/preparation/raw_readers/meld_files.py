@@ -1,0 +1,159 @@
+"""The official files of MELD: tables of utterances, and the sound of their clips as wav files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from fedrecon_core.data.dataset import BoolArray
+from fedrecon_core.errors import DataError
+from fedrecon_core.preparation.contents import first_of
+from fedrecon_core.preparation.expected import Expected, read_text
+
+Emotion = Literal["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
+EMOTIONS: tuple[str, ...] = get_args(Emotion)
+PARTS = ("train", "dev", "test")
+CLIPS = {"train": "train_splits", "dev": "dev_splits_complete", "test": "output_repeated_splits_test"}
+"""The official folders of film clips; wav files may lie in them, too, or in their ``waves``."""
+COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID", "Season")
+BROKEN = {"train": "; the official clip dia125_utt3 is broken", "dev": "; the official archive lacks dia110_utt7"}
+LEFTOVERS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
+"""Control characters that nobody writes -> what their bytes mean in windows-1252: the official tables are UTF-8, with a
+few apostrophes and dots that were once taken from that encoding byte by byte."""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A line of a table. ``part`` is the position in ``PARTS``, ``line`` that in the file, from 1."""
+
+    part: int
+    line: int
+    dialogue: int
+    number: int
+    season: int
+    speaker: str
+    emotion: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        """The official name of its clip, without an ending."""
+        return f"dia{self.dialogue}_utt{self.number}"
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for messages."""
+        return f"{table_file(PARTS[self.part])}: line {self.line}"
+
+    @property
+    def group(self) -> int:
+        """Its dialogue; dialogues are counted anew in every split."""
+        return self.part * 100_000 + self.dialogue
+
+
+def table_file(part: str) -> str:
+    """The official table of a part."""
+    return f"{part}_sent_emo.csv"
+
+
+def expected_files(raw: Path) -> list[Expected]:
+    """The three tables, and a folder of wav files for each."""
+    tables = [
+        Expected(table_file(part), f"the official table of the {part} utterances ({', '.join(COLUMNS)}, ...)")
+        for part in PARTS
+    ]
+    return [*tables, *(Expected(f"{_folder(raw, part)}/*.wav", _wanted(part)) for part in PARTS)]
+
+
+def read_table(path: Path, part: int, encoding: str) -> list[Utterance]:
+    """All utterances of an official table; ``DataError`` naming the first line at fault."""
+    text = read_text(path, encoding).removeprefix("\ufeff").translate(LEFTOVERS)
+    told = [_utterance(path, part, line, cells) for line, cells in _lines(path, text)]
+    first: dict[tuple[int, int], int] = {}
+    for one in told:
+        known = first.setdefault((one.dialogue, one.number), one.line)
+        if known != one.line:
+            found = f"Dialogue_ID {one.dialogue} with Utterance_ID {one.number} in the lines {known} and {one.line}"
+            raise DataError(f"{path}: expected every utterance once, found {found}; take one out")
+    return told
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """The number of each line and its cells by column."""
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        lacking = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        if lacking:
+            found = ", ".join(reader.fieldnames or ()) or "none"
+            raise DataError(
+                f"{path}: expected a column {', '.join(lacking)}, found the columns {found}; fetch it again"
+            )
+        for cells in reader:
+            if None in cells or None in cells.values():
+                count = len(reader.fieldnames or ())
+                raise DataError(f"{path}: line {reader.line_num}: expected {count} cells, found another number")
+            yield reader.line_num, cells
+    except csv.Error as error:
+        line = reader.reader.line_num  # the reader of rows counts only those that it could read
+        raise DataError(f"{path}: line {line}: expected a line of a CSV file, found: {error}") from None
+
+
+def _utterance(path: Path, part: int, line: int, cells: dict[str, str]) -> Utterance:
+    place = f"{path}: line {line}"
+    if cells["Emotion"] not in EMOTIONS:
+        raise DataError(f"{place}: Emotion: expected one of {', '.join(EMOTIONS)}, found '{cells['Emotion']}'")
+    dialogue, number, season = (
+        _whole(place, column, cells[column], below)
+        for column, below in (("Dialogue_ID", 100_000), ("Utterance_ID", 1000), ("Season", 1000))
+    )
+    return Utterance(part, line, dialogue, number, season, cells["Speaker"], cells["Emotion"], cells["Utterance"])
+
+
+def _whole(place: str, column: str, cell: str, below: int) -> int:
+    found = cell.strip()
+    if not (found.isascii() and found.isdigit() and int(found[:9]) < below and len(found) < 9):
+        raise DataError(f"{place}: {column}: expected a whole number below {below}, found '{cell[:40]}'")
+    return int(found)
+
+
+def _folder(raw: Path, part: str) -> str:
+    """Where the wav files of a part lie: the first of the known places that holds one."""
+    places = (part, CLIPS[part], f"{CLIPS[part]}/waves", f"{part}/waves")
+    return next((place for place in places if next((raw / place).glob("*.wav"), None) is not None), part)
+
+
+def _wanted(part: str) -> str:
+    return (
+        f"the sound of the {part} clips as dia0_utt0.wav and so on, 16 kHz mono (they may also lie in {CLIPS[part]}), "
+        f"made in the raw folder by: {_how(part)}"
+    )
+
+
+def _how(part: str) -> str:
+    """The shell line that makes the wav files of a part from its official clips."""
+    made = f'ffmpeg -i "$f" -vn -ac 1 -ar 16000 "{part}/$(basename "$f" .mp4).wav"'
+    return f"mkdir -p {part}; for f in {CLIPS[part]}/*.mp4; do {made}; done"
+
+
+def wav_files(raw: Path, told: Sequence[Utterance]) -> list[Path]:
+    """Where the wav file of each utterance is, or would be."""
+    folders = [raw / _folder(raw, part) for part in PARTS]
+    return [folders[utterance.part] / f"{utterance.name}.wav" for utterance in told]
+
+
+def refuse_unheard(told: Sequence[Utterance], files: Sequence[Path], heard: BoolArray) -> None:
+    """``DataError`` naming the first of ``files`` that ``heard`` (bool [N]) says are not there."""
+    for part, name in enumerate(PARTS):
+        of_part = [index for index, utterance in enumerate(told) if utterance.part == part]
+        lacking = [files[index] for index in of_part if not heard[index]]
+        if lacking:
+            found = f"no {first_of([file.name for file in lacking])}"
+            raise DataError(
+                f"{lacking[0].parent}: expected a wav file for each of the {len(of_part)} {name} utterances of the "
+                f"classes, found {found}{BROKEN.get(name, '')}; make them in the raw folder by: {_how(name)}; or "
+                "set missing_audio: allow, and they are samples without audio"
+            )

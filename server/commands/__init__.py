@@ -1,0 +1,1 @@
+"""The ``fedrecon`` command line, one file per command group."""

@@ -1,0 +1,86 @@
+"""A simulation's sites as site folders, so that it can be deployed one to one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from fedrecon_core.config import RunConfig
+from fedrecon_core.data.allocation import Allocation, Share, allocate
+from fedrecon_core.data.dataset import Dataset, load_dataset
+from fedrecon_core.data.site_data import SiteData, open_site
+from fedrecon_core.data.site_folder.content import Content, Samples
+from fedrecon_core.data.site_folder.write import write_folder
+from fedrecon_core.errors import ConfigError, DataError
+from fedrecon_core.registry import RECOVERIES
+from server.runs.directory import write_text
+
+
+def write_sites(config: RunConfig, out: Path) -> Iterator[Path]:
+    """Write ``out/<site>/`` for every site and ``out/federation.yaml``; yields each folder when it is there.
+
+    Held-out samples lie at the sites, as with ``evaluate.where: sites``, once per draw of masks. What is absent is not
+    written. The run over the folders has the simulation's ``parameters_sha256``.
+    """
+    if RECOVERIES.get(config.recovery.name).reads_absent:  # type: ignore[attr-defined]
+        raise ConfigError(f"recovery.name: {config.recovery.name} reads absent data, which no site folder holds")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        found = "files in it" if out.is_dir() else "a file"
+        raise DataError(f"--out {out}: expected a new or empty folder, found {found}; choose another one")
+    config = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"where": "sites"})})
+    dataset = load_dataset(config)
+    allocation = allocate(dataset, config)
+    for name in sorted(allocation.train):
+        write_folder(out / name, _content(dataset, _shares(allocation, name)))
+        yield out / name
+    write_text(out / "federation.yaml", yaml.safe_dump(federation_config(config), sort_keys=False))
+
+
+def _shares(allocation: Allocation, name: str) -> list[Share]:
+    return [allocation.train[name], allocation.validation[name], allocation.test[name]]
+
+
+def _content(dataset: Dataset, shares: list[Share]) -> Content:
+    """What the site sees of its samples, one split after the other."""
+    parts = [open_site(dataset, s.samples, s.present, device=torch.device("cpu")) for s in shares]
+    arrays, offsets = {}, {}
+    for name in dataset.spec.names:
+        pieces = [_rows(part, name) for part in parts]
+        if any(len(piece) for rows in pieces for piece in rows):
+            flat = [piece for rows in pieces for piece in rows]
+            ragged = name in dataset.offsets
+            arrays[name] = np.concatenate(flat) if ragged else np.stack(flat)
+            if ragged:
+                offsets[name] = np.concatenate([[0], np.cumsum([len(piece) for piece in flat])]).astype(np.int64)
+    samples = Samples(
+        ids=np.concatenate([part.ids.numpy() for part in parts]),
+        labels=np.concatenate([part.labels.numpy() for part in parts]),
+        split=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+        groups=np.concatenate([part.groups.numpy() for part in parts]),
+        naturals=np.concatenate([dataset.natural_ids[share.samples] for share in shares]),
+        present=np.concatenate([part.present.numpy() for part in parts]),
+    )
+    return Content(dataset.spec, samples, arrays, offsets, dataset.faults)
+
+
+def _rows(part: SiteData, name: str) -> list[np.ndarray]:
+    """The rows of the samples that have the modality, in the samples' order."""
+    column = part.columns[name]
+    rows = column.rows[column.rows >= 0].tolist()
+    values = column.values.numpy()
+    if column.offsets is None:
+        return [values[row] for row in rows]
+    borders = column.offsets.tolist()
+    return [values[borders[row] : borders[row + 1]] for row in rows]
+
+
+def federation_config(config: RunConfig) -> dict[str, object]:
+    """The same run over the folders beside the file: nothing is missing but what the folders lack, and sites that do
+    not train hold no training samples."""
+    raw = config.model_dump(mode="json")
+    del raw["sites"]["training"]
+    return {**raw, "data": {"name": "sites", "root": "."}, "missing": {"empty": config.missing.empty}}

@@ -1,0 +1,101 @@
+"""What ``prepare`` and ``import`` share: the progress that a person sees, and how an interruption goes on."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from fedrecon_core.errors import FedReconError
+from fedrecon_core.paths import user_path
+from fedrecon_core.preparation.features.cache import default_cache
+from fedrecon_core.preparation.recipe import Recipe
+from fedrecon_core.preparation.writer import prepare_sites
+from fedrecon_core.types import DatasetSpec
+from server.commands.data.folders import show_folders
+
+SECONDS = 30.0
+"""How long plain lines of one modality are apart."""
+
+
+class InterruptedPreparationError(FedReconError):
+    """Ctrl-C while a data set was being prepared or imported."""
+
+    exit_code = 130
+
+
+class _Lines:
+    """Sparse lines, for a log."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: dict[str, float] = {}
+
+    def __call__(self, modality: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done >= total or now - self._last.setdefault(modality, now) >= SECONDS:
+            self._last[modality] = now
+            self._console.print(f"{modality}: {done} of {total}", highlight=False)
+
+
+class _Bars:
+    """A bar per modality, for a terminal."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, int] = {}
+
+    def __call__(self, modality: str, done: int, total: int) -> None:
+        if modality not in self._tasks:
+            self._tasks[modality] = self._progress.add_task(modality, total=total)
+        self._progress.update(self._tasks[modality], completed=done)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[_Bars | _Lines]:
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as progress:
+        yield _Bars(progress)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Ctrl-C becomes the command to go on with."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        told = shlex.join(["fedrecon", *sys.argv[1:]])
+        raise InterruptedPreparationError(f"interrupted; the same command goes on: {told}") from None
+
+
+def write(recipes: Mapping[str, Recipe], out: Path) -> None:
+    """Write the site folders of ``recipes`` below ``out`` with progress, and show what is in them."""
+    console = Console()
+    with _shown(console) as show:
+        prepare_sites(recipes, out, show)
+    show_folders([out / name for name in recipes])
+
+
+def cache_of(cache: Path | None) -> Path:
+    """The folder of cached features: the given one, else the user's."""
+    return default_cache() if cache is None else user_path(cache, Path.cwd(), "--cache")
+
+
+def tell_run(out: Path, name: str, spec: DatasetSpec, *settings: str) -> None:
+    """Print a run on what was written: with settings, since a path in a config is relative to that. Several classes of
+    a sample have no accuracy to select by."""
+    selected = ("evaluate.select=macro_auroc",) if spec.target == "multilabel" else ()
+    chosen = (f"data.name={name}", f"data.root={out.resolve()}", *settings, *selected)
+    told = " ".join(f"--set {shlex.quote(setting)}" for setting in chosen)
+    Console().print(
+        f"run on it (a config may follow 'run'): fedrecon run {told}", highlight=False, markup=False, soft_wrap=True
+    )

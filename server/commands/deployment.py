@@ -1,0 +1,103 @@
+"""What the ``fedrecon`` command does with runs on a SuperLink, and the keys that a federation needs."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from fedrecon_core.config import RunConfig
+from fedrecon_core.errors import UsageError
+from server.engines import flower
+from server.engines.base import Job
+from server.engines.deployment import Deployment, follow
+from server.engines.superlink import SuperLink
+from server.runs.directory import RunDirectory
+from server.runs.setup import fresh, load_config, refuse_another_kind, refuse_other_settings, try_out
+
+SuperLinkOption = Annotated[
+    str | None, typer.Option("--superlink", help="A connection in Flower's config.toml (default: Flower's default).")
+]
+PIPED_WIDTH = 200
+RunArgument = Annotated[str, typer.Argument(help="The id of a run, see `fedrecon runs`.")]
+
+
+def submit(config: RunConfig, out: Path | None) -> None:
+    """Run ``config`` on a SuperLink and watch it. ``out`` is a path where the ServerApp runs; without it the run
+    directory is ``runs/<name>-<UTC time>`` in the ServerApp's working directory."""
+    try_out(config)
+    if not config.has_central_data:  # the data root is a place on this machine, and only the sites open theirs
+        config = config.model_copy(update={"data": config.data.model_copy(update={"root": None})})
+    with tempfile.TemporaryDirectory(prefix="fedrecon-") as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(config.to_yaml(), encoding="utf-8")
+        where = out.resolve() if out else fresh(config.name)
+        Deployment().run(Job(path, where, False, config.sites.count, superlink=config.engine.superlink))
+
+
+def submit_again(out: Path | None, settings: list[str]) -> None:
+    """Go on with the run in ``out``, which lies where the ServerApp runs, and need not be visible here."""
+    if out is None:
+        raise UsageError("--resume needs --out DIR, the directory of the run to go on with (where the ServerApp runs)")
+    refuse_other_settings(settings)
+    named = dict(setting.split("=", 1) for setting in settings)
+    config = out.resolve() / "config.yaml"
+    begun = load_config(config).engine if config.is_file() else None
+    if begun is not None:
+        refuse_another_kind(RunDirectory(config.parent), begun.name, "deployment")
+    superlink = named.get("engine.superlink") or (begun.superlink if begun else None)
+    others = tuple(setting for setting in settings if not setting.startswith("engine."))
+    Deployment().run(Job(config, config.parent, True, sites=0, superlink=superlink, settings=others))
+
+
+def runs(superlink: SuperLinkOption = None) -> None:
+    """List the runs that a SuperLink knows."""
+    title = f"SuperLink: {superlink or 'the default of flwr config list; --superlink NAME for another one'}"
+    whole = [Column(name, no_wrap=True) for name in ("run", "status")]
+    table = Table(*whole, "submitted", "finished", "details", title=title)
+    for run in SuperLink(superlink).runs():
+        told = [str(run.get(key, "")) for key in ("run-id", "status", "pending-at", "finished-at")]
+        reason = flower.told(str(run.get("status-details", "")))
+        table.add_row(*map(Text, [*told, reason]))  # not as markup: a site's words may hold brackets
+    console = Console()  # ids are there to be copied: elsewhere than on a terminal no line is cut
+    console.print(table, width=None if console.is_terminal else PIPED_WIDTH)
+
+
+def stop(run_id: RunArgument, superlink: SuperLinkOption = None) -> None:
+    """Stop a run on a SuperLink; its last checkpoint stays."""
+    link = SuperLink(superlink)
+    link.stop(run_id)
+    typer.echo(f"stopped run {run_id}; {link.resuming(link.directory(run_id))}")
+
+
+def watch(run_id: RunArgument, superlink: SuperLinkOption = None) -> None:
+    """Watch a run on a SuperLink until it ends."""
+    link = SuperLink(superlink)
+    link.run(run_id)
+    follow(link, run_id)
+
+
+def certificates(
+    out: Annotated[Path, typer.Option(help="Folder of keys and certificates; what is there is kept.")],
+    host: Annotated[list[str], typer.Option(help="Name or address by which sites reach the SuperLink (repeatable).")],
+    site: Annotated[list[str] | None, typer.Option(help="A site that needs a key pair (repeatable).")] = None,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="How long the server certificate is valid.")] = 825,
+) -> None:
+    """Make the authority, the SuperLink's certificate and a key pair per site."""
+    from server.commands.certificates import write_certificates
+
+    for line in write_certificates(out, host, site or [], days):
+        typer.echo(line)
+
+
+def add_to(application: typer.Typer) -> None:
+    """Add the commands to the program."""
+    application.command("runs")(runs)
+    application.command("stop")(stop)
+    application.command("follow")(watch)
+    application.command("certificates")(certificates)

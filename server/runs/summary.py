@@ -1,0 +1,163 @@
+"""What a run's files add up to: status, curves, participation, traffic. Pure functions of a `RunRecord`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from server.runs.record import RunRecord, entries, mapping, number
+
+Direction = Literal["down", "up"]
+Points = tuple[tuple[float, float], ...]
+TITLES = {"accuracy": "Accuracy", "uar": "UAR", "macro_f1": "Macro-F1", "macro_auroc": "Macro-AUROC"}
+USUAL = ("accuracy", "uar", "macro_f1")
+STAGES = {"generator_seconds": "Generators", "mapping_seconds": "Mappings", "task_seconds": "Task model"}
+OTHER = "Other"  # what no stage accounts for: reading, sending, validating mappings
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Tensor bytes sent in one direction, and what the same site-rounds would cost if every group were sent."""
+
+    sent: float | None
+    everything: float | None
+    site_rounds: int
+
+    @property
+    def saving(self) -> float | None:
+        """Share of `everything` that was not sent, or None where it cannot be known."""
+        if self.sent is None or not self.everything:
+            return None
+        return 1 - self.sent / self.everything
+
+
+def status(record: RunRecord) -> str:
+    """``completed``, ``failed``, ... as the result says; ``unfinished`` where there is no result."""
+    return str(record.result.get("status") or "unfinished")
+
+
+def error(record: RunRecord) -> str | None:
+    """Why the run failed, where it says so."""
+    found = record.result.get("error")
+    return str(found) if found else None
+
+
+def traffic(record: RunRecord, direction: Direction) -> Traffic:
+    """Bytes ``down`` or ``up`` over the run, of all sites."""
+    found = traffic_of(record, direction, record.sites)
+    return found if record.sites else replace(found, sent=number(record.result.get(f"bytes_{direction}")))
+
+
+def traffic_of(record: RunRecord, direction: Direction, lines: Sequence[Mapping[str, Any]]) -> Traffic:
+    """Bytes ``down`` or ``up`` of what ``lines`` of the record's sites tell.
+
+    A site-round that sent nothing because it failed is not compared: a failure is no saving.
+    """
+    sent = [number(line.get(f"bytes_{direction}")) or 0.0 for line in lines]
+    counted = sum(1 for line, got in zip(lines, sent, strict=True) if got > 0 or line.get("status") == "ok")
+    full = number(record.manifest.get("full_bytes"))
+    return Traffic(sum(sent) if lines else None, full * counted if full and counted else None, counted)
+
+
+def points(record: RunRecord, split: str, field: str) -> Points:
+    """(round, value) of one metric in one split, by round; of a repeated round the last."""
+    found = {}
+    for line in record.metrics:
+        turn, value = number(line.get("round")), number(line.get(field))
+        if line.get("split") == split and turn is not None and value is not None:
+            found[turn] = value
+    return tuple(sorted(found.items()))
+
+
+def diverged(record: RunRecord) -> list[str]:
+    """Names of losses that were no finite number at some point, with the first such round."""
+    found: dict[str, str] = {}
+    for line in record.metrics:
+        for key, value in line.items():
+            if key.startswith("loss") and number(value) is None:  # written as null
+                name = f"{line.get('split')} {key}"
+                found.setdefault(name, f"{name} is no finite number from round {line.get('round')} on")
+    return list(found.values())
+
+
+def final_scores(record: RunRecord) -> Mapping[str, Any]:
+    """The test scores: of the result, or of the metrics where the result is missing."""
+    written = [line for line in record.metrics if line.get("split") == "test"]
+    return mapping(record.result.get("test")) or (written[-1] if written else {})
+
+
+def scores(record: RunRecord) -> dict[str, str]:
+    """Field -> title of the scores that the run has; of one that has none yet, those of one class per sample."""
+    known = {field for line in (*record.metrics, final_scores(record)) for field in line}
+    return {field: TITLES[field] for field in TITLES if field in (known & TITLES.keys() or USUAL)}
+
+
+def best_round(record: RunRecord) -> int | None:
+    """The best-validation round, whose parameters are the model."""
+    found = number(record.result.get("best_round"))
+    return None if found is None else int(found)
+
+
+def rounds_done(record: RunRecord) -> int:
+    """Rounds that the run completed, from its result or, while it runs, from its metrics."""
+    told = number(record.result.get("rounds"))
+    return int(told if told is not None else max(_rounds(record.metrics), default=0))
+
+
+def site_rounds(record: RunRecord) -> list[int]:
+    """Every round from the first to the last in which a site has reported."""
+    seen = _rounds(record.sites)
+    return list(range(min(seen), max(seen) + 1)) if seen else []
+
+
+def _rounds(lines: Iterable[Mapping[str, Any]]) -> list[int]:
+    return [int(turn) for line in lines if (turn := number(line.get("round"))) is not None]
+
+
+def described_sites(record: RunRecord) -> list[Mapping[str, Any]]:
+    """What the manifest says of each site."""
+    return [mapping(site) for site in entries(record.manifest.get("sites")) if mapping(site).get("name") is not None]
+
+
+def site_names(record: RunRecord) -> list[str]:
+    """All sites: those of the manifest, then any other that has reported."""
+    named = [site["name"] for site in described_sites(record)] + [line.get("site") for line in record.sites]
+    return list(dict.fromkeys(str(name) for name in named if name is not None))
+
+
+def modalities(record: RunRecord) -> list[str]:
+    """The modalities' names, in the data set's order."""
+    listed = [str(name) for name in entries(record.manifest.get("modalities"))]
+    return listed or list(dict.fromkeys(m for site in described_sites(record) for m in mapping(site.get("modalities"))))
+
+
+def participation(record: RunRecord) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """Site -> round -> what it reported; of a repeated round the last."""
+    found: dict[str, dict[int, Mapping[str, Any]]] = {name: {} for name in site_names(record)}
+    for line in record.sites:
+        turn = number(line.get("round"))
+        if turn is not None and line.get("site") is not None:
+            found[str(line["site"])][int(turn)] = line
+    return found
+
+
+def failures(record: RunRecord) -> list[Mapping[str, Any]]:
+    """The lines of sites that failed in a round, repeats included."""
+    return [line for line in record.sites if line.get("status") == "failed"]
+
+
+def stage_seconds(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Stage -> seconds of what ``lines`` of a record's sites tell; `OTHER` is the rest."""
+    sums = {name: sum(number(line.get(key)) or 0.0 for line in lines) for key, name in STAGES.items()}
+    whole = sum(number(line.get("total_seconds")) or 0.0 for line in lines)
+    return {**sums, OTHER: max(0.0, whole - sum(sums.values()))}
+
+
+def group_uses(record: RunRecord, direction: Direction) -> dict[str, int]:
+    """Parameter group -> in how many site-rounds it was sent."""
+    found: dict[str, int] = {}
+    for line in record.sites:
+        for group in entries(line.get(f"groups_{direction}")):
+            found[str(group)] = found.get(str(group), 0) + 1
+    return found

@@ -1,0 +1,171 @@
+"""The axes of a sweep: what each level changes of a run's config, in the words of ``--set``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BeforeValidator
+
+from fedrecon_core.config.faults import MisfitError, shown
+from fedrecon_core.types import Frozen
+
+SEED = "seed"
+WELL_KNOWN = {"data": "data.name", "recovery": "recovery.name", "strategy": "strategy.name", SEED: SEED}
+"""Axes whose levels may be plain values -> the key of the config that each value sets."""
+_AXIS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_NO_LABEL = re.compile(r"[,=\n]|^\s|\s$|^$")
+"""``--only axis=level,level`` has to be read again."""
+
+
+class Level(Frozen):
+    """One level: its label, the settings of its cells and, where it has its own, their base config."""
+
+    label: str
+    settings: tuple[str, ...]
+    base: str | None = None
+
+
+class Axis(Frozen):
+    """The levels of one axis, in the order in which they were written."""
+
+    name: str
+    levels: tuple[Level, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The levels' labels."""
+        return tuple(level.label for level in self.levels)
+
+
+def label_of(value: Any) -> str:
+    """A plain YAML value as the text of a label: ``0.5``, ``mask``, ``true``."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def as_settings(settings: Any) -> tuple[str, ...]:
+    """A mapping of keys of a run's config, nested or dotted, as the ``key=value`` that ``--set`` takes.
+
+    A nested mapping sets the keys in it one by one; a dotted key sets its value whole, whatever stood there.
+    """
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"expected a mapping of keys of a run's config, found {shown(settings)}")
+    odd = [key for key in settings if not isinstance(key, str) or not key.strip() or "=" in key]
+    if odd:
+        raise ValueError(f"expected keys of a run's config, found {shown(odd[0])}")
+    return tuple(words for key, value in settings.items() for words in _words(key, value))
+
+
+def _words(key: str, value: Any) -> Iterator[str]:
+    inside = isinstance(value, Mapping) and value and all(isinstance(k, str) and "." not in k for k in value)
+    if inside and "." not in key:
+        for name, below in value.items():
+            yield from (f"{key}.{words}" for words in _words(name, below))
+    else:
+        yield f"{key}={as_yaml(value)}"
+
+
+def as_yaml(value: Any) -> str:
+    """``value`` as YAML in one line, as it stands behind ``--set key=``."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False)
+    return text.removesuffix("...\n").strip()
+
+
+def without_place(words: Sequence[str]) -> list[str]:
+    """``key=value`` words without what they say of ``data.root``, which is a place and no part of what a run is."""
+    kept = []
+    for word in words:
+        key, _, text = word.partition("=")
+        value = yaml.safe_load(text) if key.strip() == "data" else None
+        if isinstance(value, Mapping) and "root" in value:
+            word = f"data={as_yaml({name: item for name, item in value.items() if name != 'root'})}"
+        if key.strip() != "data.root":
+            kept.append(word)
+    return kept
+
+
+def read_axes(value: Any) -> tuple[Axis, ...]:
+    """The axes as written, but for the seed, which comes last: cells that differ in it alone stand together, and
+    nothing overrides it."""
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"expected a mapping axis -> levels, found {shown(value)}")
+    axes = [_axis(name, levels) for name, levels in value.items()]
+    return tuple(sorted(axes, key=lambda axis: axis.name == SEED))
+
+
+def _axis(name: Any, value: Any) -> Axis:
+    if not isinstance(name, str) or not _AXIS_NAME.fullmatch(name):
+        raise ValueError(f"expected names of axes (letters, digits, '_', '-'; a letter first), found {shown(name)}")
+    levels = tuple(_seeds(value) if name == SEED else _levels(name, value))
+    if not levels:
+        raise MisfitError(name, "expected at least one level, found none")
+    labels = [level.label for level in levels]
+    for label in labels:
+        if _NO_LABEL.search(label):
+            raise MisfitError(name, f"expected labels without ',' and '=', found {shown(label)}")
+        if labels.count(label) > 1:
+            raise MisfitError(name, f"the level '{label}' stands twice")
+    return Axis(name=name, levels=levels)
+
+
+def _levels(name: str, value: Any) -> Iterator[Level]:
+    if isinstance(value, Mapping):
+        for label, settings in value.items():
+            yield _labelled(name, label, settings)
+        return
+    if not isinstance(value, list):
+        raise MisfitError(name, f"expected a list of values or a mapping label -> settings, found {shown(value)}")
+    if name not in WELL_KNOWN:
+        told = f"only of {', '.join(WELL_KNOWN)} is it known which key a value sets"
+        raise MisfitError(name, f"expected a mapping label -> settings, found a list; {told}")
+    for plain in value:
+        if not isinstance(plain, str):
+            raise MisfitError(name, f"expected names, found {shown(plain)}; a mapping label -> settings takes any key")
+        yield Level(label=plain, settings=(f"{WELL_KNOWN[name]}={as_yaml(plain)}",))
+
+
+def _labelled(name: str, label: Any, settings: Any) -> Level:
+    if isinstance(label, bool) or not isinstance(label, str | int | float):
+        raise MisfitError(name, f"expected labels, found {shown(label)}; put it in quotes")
+    keys = dict(settings) if isinstance(settings, Mapping) else settings
+    base = keys.pop("base", None) if isinstance(keys, dict) else None
+    if base is not None and not (isinstance(base, str) and base):
+        raise MisfitError(f"{name}.{label}.base", f"expected the path of a run config, found {shown(base)}")
+    try:
+        return Level(label=label_of(label), settings=as_settings(keys), base=base)
+    except ValueError as error:
+        raise MisfitError(f"{name}.{label}", str(error)) from None
+
+
+def _seeds(value: Any) -> Iterator[Level]:
+    """A list of seeds, or ``{first: 1, count: 10}``. A lone number is refused: some mean that seed, others so many."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise MisfitError(
+            SEED, f"expected a list, [{value}] for this seed, or {{count: {value}}} for so many; found {value}"
+        )
+    if not isinstance(value, list | Mapping):
+        raise MisfitError(SEED, f"expected a list of seeds, or {{first: 1, count: 5}}, found {shown(value)}")
+    for seed in _counted(value) if isinstance(value, Mapping) else value:
+        yield Level(label=str(_whole(SEED, seed, 0)), settings=(f"{SEED}={seed}",))
+
+
+def _counted(value: Mapping[str, Any]) -> range:
+    for key in value:
+        if key not in ("first", "count"):
+            raise MisfitError(f"{SEED}.{key}", "unknown key. Known keys: first, count")
+    if "count" not in value:
+        raise MisfitError(f"{SEED}.count", "this key is required and was not found")
+    first = _whole(f"{SEED}.first", value.get("first", 0), 0)
+    return range(first, first + _whole(f"{SEED}.count", value["count"], 1))
+
+
+def _whole(key: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise MisfitError(key, f"expected a whole number of at least {least}, found {shown(value)}")
+    return value
+
+
+Settings = Annotated[tuple[str, ...], BeforeValidator(as_settings)]
+Axes = Annotated[tuple[Axis, ...], BeforeValidator(read_axes)]

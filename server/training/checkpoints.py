@@ -1,0 +1,130 @@
+"""Checkpoints: all that a resume needs, as safetensors and JSON in one folder per round, written atomically."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from fedrecon_core.data.statistics import Statistics
+from fedrecon_core.disk import DISK_ERRORS, reason, sync
+from fedrecon_core.errors import RunError
+from fedrecon_core.state import State, flat, nested
+from strategies.messages import Accepted
+
+KEPT = 2
+"""Checkpoints that stay; the newest complete one is enough to resume, the other is there should it be damaged. Sites
+keep their state for as long as either can be asked for (``client.site_store.KEPT``)."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best round by validation so far."""
+
+    round: int = 0
+    score: float = -1.0
+
+
+@dataclass
+class Training:
+    """What changes from round to round at the server."""
+
+    round: int
+    groups: dict[str, State]
+    best_groups: dict[str, State] = field(default_factory=dict)
+    strategy: dict[str, State] = field(default_factory=dict)
+    best: Best = field(default_factory=Best)
+    trained: dict[str, int] = field(default_factory=dict)
+    quality: dict[str, float] = field(default_factory=dict)
+    best_trained: dict[str, int] = field(default_factory=dict)
+    best_quality: dict[str, float] = field(default_factory=dict)
+    statistics: dict[str, Statistics] = field(default_factory=dict)
+    norms: dict[str, dict[str, float]] = field(default_factory=dict)
+    accepted: dict[str, Accepted] = field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    wire_bytes: int = 0
+    train_seconds: float = 0.0
+    train_processor_seconds: float | None = 0.0
+    wall_seconds: float = 0.0
+
+
+_PARTS = ("groups", "best_groups", "strategy")
+
+
+def save(folder: Path, training: Training) -> None:
+    """Write the checkpoint of ``training.round`` below ``folder`` and drop all but the last two.
+
+    A full disk or an unwritable folder is a ``RunError``; the checkpoints that were there stay.
+    """
+    final = folder / f"round-{training.round:06d}"
+    partial = folder / f".round-{training.round:06d}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _write(partial, training)
+        if final.exists():
+            shutil.rmtree(final)
+        sync(partial)
+        partial.rename(final)
+        sync(folder)
+    except DISK_ERRORS as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        told = "the last good one is kept; mend that, then go on with --resume"
+        raise RunError(f"cannot write checkpoint {final}: {reason(error)}; {told}") from None
+    for old in (*_rounds(folder)[:-KEPT], *folder.glob(".round-*.partial")):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(folder: Path, training: Training) -> None:
+    parts = {f"{part}/{group}": state for part in _PARTS for group, state in getattr(training, part).items()}
+    parts |= {f"statistics/{name}": {"mean": s.mean, "std": s.std} for name, s in training.statistics.items()}
+    # the best groups may be the current ones, and safetensors refuses tensors that share memory
+    save_file({key: tensor.clone() for key, tensor in flat(parts).items()}, folder / "state.safetensors")
+    plain = {key: value for key, value in vars(training).items() if key not in (*_PARTS, "statistics")}
+    accepted = {site: asdict(found) for site, found in training.accepted.items()}
+    text = json.dumps({**plain, "best": asdict(training.best), "accepted": accepted}, indent=1)
+    (folder / "state.json").write_text(text, encoding="utf-8")
+    for file in folder.iterdir():
+        sync(file)
+
+
+def _rounds(folder: Path) -> list[Path]:
+    return sorted(folder.glob("round-*")) if folder.is_dir() else []
+
+
+def newest_round(folder: Path) -> int:
+    """The round of the newest checkpoint; 0 without any."""
+    found = _rounds(folder)
+    return int(found[-1].name.removeprefix("round-")) if found else 0
+
+
+def load_newest(folder: Path) -> Training | None:
+    """The newest complete checkpoint, or None; a damaged one is a ``RunError`` naming it."""
+    found = _rounds(folder)
+    if not found:
+        return None
+    try:
+        plain = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+        plain["accepted"] = {site: Accepted(**known) for site, known in plain["accepted"].items()}
+        tensors = load_file(found[-1] / "state.safetensors")
+    except Exception as error:
+        where = "from the one before" if len(found) > 1 else "from the start: it is the only one"
+        raise RunError(f"checkpoint {found[-1]} cannot be read: {error}; remove it to resume {where}") from None
+    parts: dict[str, Any] = {part: {} for part in (*_PARTS, "statistics")}
+    for key, state in nested(tensors).items():
+        part, group = key.split("/", 1)
+        parts[part][group] = state
+    parts["statistics"] = {name: Statistics(**values) for name, values in parts["statistics"].items()}
+    unknown = {"train_processor_seconds": None}  # of a checkpoint from before it was measured
+    return Training(**{**unknown, **plain, "best": Best(**plain["best"])}, **parts)
+
+
+def manifest_of(model: Mapping[str, State]) -> dict[str, int]:
+    """Group -> number of parameters."""
+    return {group: sum(tensor.numel() for tensor in state.values()) for group, state in sorted(model.items())}

@@ -1,0 +1,201 @@
+"""The site folder: what is written comes back, mapped; every fault is explained; a change is seen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from fedrecon_core.data.site_data import open_site, own_site
+from fedrecon_core.data.site_folder.check import check_folder, seal_folder
+from fedrecon_core.data.site_folder.content import Content, Samples
+from fedrecon_core.data.site_folder.opening import open_folder
+from fedrecon_core.data.site_folder.write import write_folder, write_samples
+from fedrecon_core.data.statistics import combine, scaled, site_sums
+from fedrecon_core.datasets.sites import Sites, SitesParams
+from fedrecon_core.errors import DataError
+from tests.helpers.federation import tiny_dataset
+from tests.helpers.folders import content
+from tests.helpers.small_disk import files_end_at
+
+pytestmark = pytest.mark.quick
+
+CPU = torch.device("cpu")
+TOY = tiny_dataset(12, 8, scale="standard")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_folder(tmp_path / "north", content(TOY))
+    return tmp_path / "north"
+
+
+def gaps() -> np.ndarray:
+    return np.random.default_rng(0).random((len(TOY.labels), len(TOY.spec.names))) < 0.6
+
+
+def test_a_site_sees_in_its_folder_what_the_simulation_would_deal_it(tmp_path):
+    present = gaps()
+    write_folder(tmp_path / "north", content(TOY, present))
+    found = open_folder(tmp_path / "north")
+    for split, name in enumerate(("train", "validation", "test")):
+        members = TOY.members(split)
+        members = members[present[members].any(axis=1)]
+        dealt = open_site(TOY, members, present[members], device=CPU)
+        own = own_site(found, name, device=CPU, keep_empty=False)
+        assert site_sums(own) == site_sums(dealt)
+        statistics = combine([site_sums(dealt)])
+        everything = torch.arange(len(dealt))
+        ours, theirs = (scaled(data, statistics).batch(everything) for data in (own, dealt))
+        assert torch.equal(ours.present, theirs.present)
+        for modality, rows in theirs.inputs.items():
+            assert torch.equal(ours.inputs[modality].values, rows.values)
+            assert torch.equal(ours.inputs[modality].index, rows.index)
+
+
+def test_arrays_stay_on_the_disk(folder):
+    assert isinstance(open_folder(folder).arrays[TOY.spec.names[0]], np.memmap)
+
+
+def test_a_changed_folder_is_refused_until_it_is_checked_again(folder):
+    assert check_folder(folder) == []
+    array = folder / "arrays" / f"{TOY.spec.names[0]}.npy"
+    values = np.load(array)
+    np.save(array, values + 1)
+    with pytest.raises(DataError, match=r"changed since it was checked .*fedrecon data check"):
+        open_folder(folder)
+    [fault] = check_folder(folder)
+    assert "SHA-256" in fault
+    assert "fedrecon data seal" in fault
+    assert seal_folder(folder) == []
+    assert np.array_equal(open_folder(folder).arrays[TOY.spec.names[0]][:1], values[:1] + 1)
+
+
+def test_a_specification_that_was_written_by_hand_outlives_a_seal_that_breaks_off(folder):
+    path = folder / "dataset.yaml"
+    path.write_text("# by hand\n" + path.read_text())
+    written = path.read_text()
+    with files_end_at(512):
+        [fault] = seal_folder(folder)
+    assert fault == f"{folder} cannot be sealed: File too large; dataset.yaml is as it was"
+    assert path.read_text() == written
+    assert sorted(found.name for found in folder.iterdir()) == [".checked", "arrays", "dataset.yaml", "samples.parquet"]
+
+
+def test_a_check_that_breaks_off_leaves_the_folder_as_it_was(folder):
+    with files_end_at(10):
+        [fault] = check_folder(folder)
+    assert "the result of the check cannot be left there: File too large" in fault
+    assert len(open_folder(folder).labels) == len(TOY.labels)
+    assert len(list((folder / ".checked").iterdir())) == 2
+
+
+def broken_array(folder, change):
+    path = folder / "arrays" / "picture.npy"
+    np.save(path, change(np.load(path)))
+
+
+def rewritten(folder, **fields):
+    path = folder / "dataset.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **fields}))
+
+
+def with_nan(array: np.ndarray) -> np.ndarray:
+    array[3] = np.nan
+    return array
+
+
+FAULTS = {
+    "nan": (lambda f: broken_array(f, with_nan), "NaN or infinity in row 3"),
+    "rows": (lambda f: broken_array(f, lambda a: a[:-1]), "expected 28 rows"),
+    "dtype": (lambda f: broken_array(f, lambda a: a.astype(np.float64)), "expected float32"),
+    "gone": (lambda f: (f / "arrays" / "picture.npy").unlink(), "restore it"),
+    "stray": (lambda f: (f / "arrays" / "extra.npy").write_bytes(b"x"), "found none"),
+    "classes": (lambda f: rewritten(f, classes=["only"]), "column label: expected 0 to 0"),
+    "key": (lambda f: rewritten(f, colour="red"), "colour"),
+    "yaml": (lambda f: (f / "dataset.yaml").write_text("{"), "is no YAML"),
+    "table": (lambda f: (f / "samples.parquet").write_bytes(b"nothing"), "expected a Parquet table"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_is_explained(folder, name):
+    change, words = FAULTS[name]
+    change(folder)
+    faults = check_folder(folder)
+    assert any(words in fault for fault in faults), faults
+    assert all(str(folder) in fault for fault in faults)
+
+
+def test_groups_that_straddle_splits_and_repeated_ids_are_faults(tmp_path):
+    plain = content(TOY)
+    samples = plain.samples
+    same = np.zeros_like(samples.ids)
+    torn = Samples(same, samples.labels, samples.split, same, samples.present)
+    write_folder(tmp_path / "north", plain)
+    write_samples(tmp_path / "north" / "samples.parquet", plain.spec, torn)
+    faults = " ".join(check_folder(tmp_path / "north"))
+    assert "column id: expected each training sample once, found 0" in faults
+    assert "column group: expected each group in one split, found 0 in several; that leaks" in faults
+
+
+def test_a_folder_of_site_folders_is_one_data_set_with_owners(tmp_path):
+    present = gaps()
+    write_folder(tmp_path / "b", content(TOY, present))
+    write_folder(tmp_path / "a", content(TOY))
+    found = Sites().load(SitesParams(name="sites"), tmp_path, 0)
+    assert found.sites == ("a", "b")
+    assert found.owner is not None
+    count = len(TOY.labels)
+    assert found.owner.tolist() == [0] * count + [1] * count
+    whole = open_site(found, np.arange(count, 2 * count), found.exists()[count:], device=CPU)
+    alone = open_site(open_folder(tmp_path / "b"), np.arange(count), present, device=CPU)
+    for name in TOY.spec.names:
+        assert torch.equal(whole.columns[name].values, alone.columns[name].values)
+
+
+def test_an_unchecked_folder_and_an_empty_root_are_refused_in_words(folder, tmp_path):
+    (folder / ".checked" / "stamp.json").unlink()
+    with pytest.raises(DataError, match="has not been checked; run `fedrecon data check"):
+        open_folder(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"expected folders that hold a dataset\.yaml"):
+        Sites().load(SitesParams(name="sites"), tmp_path / "empty", 0)
+
+
+def straddling(faults: tuple[str, ...]) -> Content:
+    """The toy, with one group in two splits."""
+    whole = content(TOY)
+    groups = whole.samples.groups.copy()
+    groups[TOY.members(1)[0]] = groups[TOY.members(0)[0]]
+    torn = replace(whole.samples, groups=groups)
+    return replace(whole, samples=torn, faults=faults)
+
+
+def test_faults_of_a_protocol_are_declared_checked_sealed_and_opened(tmp_path):
+    folder, faults = tmp_path / "north", ("protocol x: validation straddles: its scores are too high.", "another")
+    write_folder(folder, straddling(faults))
+    assert check_folder(folder) == [] and open_folder(folder).faults == faults
+    assert yaml.safe_load((folder / "dataset.yaml").read_text())["faults"] == [*faults]
+    assert seal_folder(folder) == [] and open_folder(folder).faults == faults
+    assert open_folder(folder).spec == TOY.spec
+
+
+@pytest.mark.parametrize("faults", ['["two\\nlines"]', '[""]', "[1]"])
+def test_faults_are_lines_of_text(folder, faults):
+    path = folder / "dataset.yaml"
+    path.write_text(path.read_text() + f"faults: {faults}\n")
+    [fault] = check_folder(folder)
+    assert "dataset.yaml: faults" in fault and "\n" not in fault
+
+
+def test_groups_that_straddle_undeclared_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(DataError, match=r"column group: expected each group in one split, found .*; that leaks"):
+        write_folder(tmp_path / "north", straddling(()))
+    assert not (tmp_path / "north").exists()
+
+
+def test_a_site_folder_in_the_place_of_a_folder_of_them_is_told_apart(folder):
+    with pytest.raises(DataError, match="expected a folder of site folders, found one of them; name the folder above"):
+        Sites().load(SitesParams(name="sites"), folder, 0)

@@ -1,0 +1,174 @@
+"""A model read modality by modality, and the forest over what each says: against the model on what is really alone."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fedrecon_core.local.by_modality import Forest, Views, class_probabilities
+from fedrecon_core.local.evaluate import Scoring, predict
+from fedrecon_core.local.hook import Memory
+from fedrecon_core.recovery.stage import GlobalInfo, LocalContext
+from fedrecon_core.task.model import TaskModel
+from strategies.mmfedmc import MmFedMC, MmFedMCParams
+from tests.helpers.federation import CLASSES, NAMES, everything, tiny_dataset, toy_recovery, toy_site
+
+EVERYONE = torch.arange(48)
+
+
+def gappy(*lacking: str) -> np.ndarray:
+    present = everything(48)
+    present[::2, [name in lacking for name in NAMES]] = False
+    return present
+
+
+def only(*modalities: str, present=None) -> np.ndarray:
+    present = everything(48) if present is None else present.copy()
+    present[:, [name not in modalities for name in NAMES]] = False
+    return present
+
+
+def model_of(fusion: str = "attention"):
+    task = {"width": 8, "hidden": 8, "dropout": 0.0, "fusion": fusion}
+    recovery = toy_recovery("mask", task=task)
+    return TaskModel(recovery.build(), recovery.spec), recovery
+
+
+@pytest.mark.parametrize("fusion", ["attention", "concat"])
+@pytest.mark.parametrize("chosen", [(), ("steps",), ("picture", "steps"), NAMES])
+def test_views_are_the_model_on_samples_that_have_nothing_else(fusion, chosen):
+    model, _ = model_of(fusion)
+    present = gappy("picture", "features")
+    with torch.no_grad():
+        views = Views.of(model, toy_site(present=present).batch(EVERYONE))
+        alone = toy_site(present=only(*chosen, present=present)).batch(EVERYONE)
+        torch.testing.assert_close(views.logits(chosen), model.logits(alone))
+    for column, name in enumerate(NAMES):
+        assert torch.equal(views.seen(name), torch.from_numpy(present[:, column]))
+
+
+def test_what_a_modality_says_alone_and_that_an_absent_one_says_nothing():
+    model, _ = model_of()
+    present = gappy("picture")
+    with torch.no_grad():
+        told = class_probabilities(model, toy_site(present=present).batch(EVERYONE), ())
+        assert told.shape == (48, 3, 3)
+        for column, name in enumerate(NAMES):
+            alone = model.logits(toy_site(present=only(name)).batch(EVERYONE)).softmax(dim=1)
+            has = torch.from_numpy(present[:, column])
+            torch.testing.assert_close(told[has, column], alone[has])
+            torch.testing.assert_close(told[~has, column], torch.full((int((~has).sum()), 3), 1 / 3))
+
+
+def test_a_fill_speaks_for_the_modality_that_it_fills():
+    recovery = toy_recovery("zero")
+    groups = recovery.build()
+    model = TaskModel(groups, recovery.spec)
+    batch = toy_site(present=gappy("picture")).batch(EVERYONE)
+    with torch.no_grad():
+        told = class_probabilities(model, batch, recovery.recover(batch, groups, GlobalInfo(1)))
+    filled = told[::2, NAMES.index("picture")]
+    assert not torch.isclose(filled, torch.tensor(1 / 3)).all() and torch.allclose(filled, filled[0])
+
+
+# --- the forest -------------------------------------------------------------------------------------------------------
+
+
+def said(labels: torch.Tensor, sure: float = 0.8) -> torch.Tensor:
+    """One modality that tells the class, another that tells nothing."""
+    hot = F.one_hot(labels, 3).float()
+    return torch.stack([hot * sure + (1 - sure) / 3, torch.full_like(hot, 1 / 3)], dim=1)
+
+
+def test_the_forest_learns_whom_to_listen_to():
+    known, labels = said(torch.arange(30) % 3), torch.tensor([1, 2, 0]).repeat(10)  # the site says one class too few
+    found = Forest(10, 0).logits(known, labels, said(torch.tensor([0, 1, 2, 2])))
+    assert found.argmax(dim=1).tolist() == [1, 2, 0, 0] and found.dtype == torch.float32
+
+
+def test_its_answers_are_log_probabilities_and_no_class_is_impossible():
+    labels = torch.tensor([0, 2]).repeat(6)  # class 1 was never seen
+    found = Forest(10, 0).logits(said(labels), labels, said(torch.tensor([0, 1, 2])))
+    assert torch.isfinite(found).all()
+    torch.testing.assert_close(found.exp().sum(dim=1), torch.ones(3))
+    assert found[:, 1].exp().tolist() == pytest.approx([1 / 33] * 3)  # one tree of eleven, which does not know
+    assert found[0, 0].exp() == pytest.approx(31 / 33)
+
+
+def test_a_seed_gives_a_forest_and_one_class_or_nothing_asked_is_no_fault():
+    draw = torch.Generator().manual_seed(0)
+    known, labels = torch.rand(40, 2, 3, generator=draw), torch.randint(0, 3, (40,), generator=draw)
+    asked = torch.rand(50, 2, 3, generator=draw)
+    first, again, other = (Forest(3, seed).logits(known, labels, asked) for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    alone = Forest(3, 0).logits(known, torch.full((40,), 2), asked)
+    assert (alone.argmax(dim=1) == 2).all()
+    assert Forest(3, 0).logits(known, labels, asked[:0]).shape == (0, 3)
+
+
+# --- at the site ------------------------------------------------------------------------------------------------------
+
+LOCAL = MmFedMCParams(fusion="local")
+
+
+def scoring(recovery, training=None, present=None) -> Scoring:
+    groups = recovery.build()
+    held_out = toy_site(tiny_dataset(seed=1), present)
+    global_info = GlobalInfo(9, dict.fromkeys(groups, 10))
+    return Scoring(
+        recovery, groups, global_info, held_out, "test/a", lambda: toy_site() if training is None else training
+    )
+
+
+def test_the_site_predicts_with_a_forest_on_its_training_samples():
+    given = scoring(toy_recovery("mask"))
+    found = MmFedMC.local_half(LOCAL).predictions(given)
+    again = MmFedMC.local_half(LOCAL).predictions(given)
+    plain = MmFedMC.local_half(MmFedMCParams()).predictions(given)
+    assert torch.equal(found.logits, again.logits) and found.logits.shape == (48, 3)
+    expected = predict(given.recovery, given.groups, given.global_info, given.data, "test/a")
+    assert torch.equal(plain.logits, expected.logits)
+    accuracy = [float((p.logits.argmax(1) == given.data.labels).double().mean()) for p in (found, plain)]
+    assert accuracy[0] > 0.6 > accuracy[1], "a forest over an untrained model learns, the model alone guesses"
+
+
+def test_the_forest_of_a_modality_that_nobody_trained_sees_nothing_of_it():
+    given = scoring(toy_recovery("mask"))
+    given.global_info.trained.update({f"task.extractor.{name}": 0 for name in NAMES})
+    found = MmFedMC.local_half(LOCAL).predictions(given).logits
+    assert torch.allclose(found, found[0])
+
+
+def test_a_site_without_training_samples_falls_back_on_the_task_model():
+    nothing = toy_site(tiny_dataset(train=0))
+    given = scoring(toy_recovery("mask"), training=nothing)
+    plain = predict(given.recovery, given.groups, given.global_info, given.data, "test/a")
+    assert len(nothing) == 0 and torch.equal(MmFedMC.local_half(LOCAL).predictions(given).logits, plain.logits)
+
+
+@pytest.mark.parametrize("recovery", ["mask", "zero", "mean", "uniform", "fedrecon"])
+def test_it_predicts_whatever_fills_what_is_absent(recovery):
+    made = toy_recovery(recovery)
+    training = toy_site(present=gappy("picture"))
+    found = MmFedMC.local_half(LOCAL).predictions(scoring(made, training, only("steps")))
+    assert found.logits.shape == (48, len(CLASSES)) and torch.isfinite(found.logits).all()
+
+
+def test_each_modality_learns_on_its_own():
+    recovery = toy_recovery("mask")
+    groups = recovery.build()
+    data = toy_site(present=gappy("picture"))
+    hook, model = MmFedMC.local_half(LOCAL), TaskModel(groups, recovery.spec)
+    context = LocalContext(groups, data, GlobalInfo(1), lambda purpose: torch.Generator())
+    hook.begin(context, Memory())
+    expected = []
+    for column, name in enumerate(NAMES):
+        has = torch.nonzero(data.present[:, column]).flatten()
+        alone = toy_site(present=only(name)).batch(has)
+        expected.append(F.cross_entropy(model.logits(alone), alone.labels))
+    torch.testing.assert_close(hook.loss(model, data.batch(EVERYONE)), torch.stack(expected).mean())
+    plain = MmFedMC.local_half(MmFedMCParams())
+    plain.begin(context, Memory())
+    assert plain.loss(model, data.batch(EVERYONE)) == 0.0
+    nothing = toy_site(present=only()).batch(EVERYONE)
+    assert hook.loss(model, nothing) == 0.0

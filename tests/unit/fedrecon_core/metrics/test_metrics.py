@@ -1,0 +1,82 @@
+"""Metrics from confusion matrices against scikit-learn on the labels themselves."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
+
+from fedrecon_core.local.evaluate import Predictions
+from fedrecon_core.metrics.base import Counts, all_metrics, applicable
+from fedrecon_core.registry import METRICS
+from tests.helpers.federation import everything, toy_site
+
+pytestmark = pytest.mark.quick
+
+
+def reference(labels, guesses) -> dict[str, float]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # classes that are only predicted
+        return {
+            "accuracy": accuracy_score(labels, guesses),
+            "uar": balanced_accuracy_score(labels, guesses),
+            "macro_f1": f1_score(labels, guesses, average="macro"),
+        }
+
+
+def confusion_of(labels, guesses, classes: int) -> torch.Tensor:
+    return torch.from_numpy(confusion_matrix(labels, guesses, labels=range(classes)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("classes", [2, 7])
+def test_metrics_equal_scikit_learns(seed, classes):
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(classes, size=60)
+    guesses = np.where(draw.random(60) < 0.5, labels, draw.integers(classes, size=60))
+    found = all_metrics(Counts(confusion_of(labels, guesses, classes)))
+    assert {name: found[name] for name in ("accuracy", "uar", "macro_f1")} == pytest.approx(reference(labels, guesses))
+
+
+@pytest.mark.parametrize(
+    ("labels", "guesses"),
+    [([0, 0, 1], [0, 1, 1]), ([0, 0, 0], [1, 1, 1]), ([2, 2], [2, 2]), ([0, 1, 1, 3], [3, 3, 1, 0])],
+    ids=["class 2 and 3 absent", "all wrong", "one class alone", "some predicted only"],
+)
+def test_classes_that_do_not_occur_do_not_count(labels, guesses):
+    found = all_metrics(Counts(confusion_of(labels, guesses, 4)))
+    assert {name: found[name] for name in ("accuracy", "uar", "macro_f1")} == pytest.approx(reference(labels, guesses))
+
+
+@pytest.mark.parametrize("name", applicable("multiclass"))
+def test_an_empty_matrix_gives_zero(name):
+    assert METRICS.get(name).compute(Counts(torch.zeros(3, 3, dtype=torch.int64))) == 0.0
+
+
+def test_pooling_matrices_is_scoring_all_samples_together():
+    draw = np.random.default_rng(1)
+    labels, guesses = draw.integers(3, size=(2, 40))
+    parts = [Counts(confusion_of(labels[part], guesses[part], 3)) for part in (slice(0, 7), slice(7, 40))]
+    assert all_metrics(parts[0] + parts[1])["uar"] == pytest.approx(reference(labels, guesses)["uar"])
+
+
+def test_a_score_counts_samples_with_nothing_apart():
+    present = everything(48)
+    present[::4] = False
+    data = toy_site(present=present)
+    logits = torch.randn(48, 3, generator=torch.Generator().manual_seed(0))
+    score = Predictions(logits).score(data)
+    labels, guesses, some = data.labels.numpy(), logits.argmax(1).numpy(), present.any(axis=1)
+    assert torch.equal(score.counts.confusion, confusion_of(labels[some], guesses[some], 3))
+    assert torch.equal(score.empty.confusion, confusion_of(labels[~some], guesses[~some], 3))
+    logs = logits.double().log_softmax(1).numpy()
+    assert score.loss_sum == pytest.approx(-logs[np.arange(48), labels][some].sum())
+
+
+def test_scores_add_up():
+    data = toy_site()
+    score = Predictions(torch.randn(48, 3)).score(data)
+    double = score + score
+    assert torch.equal(double.counts.confusion, 2 * score.counts.confusion)
+    assert double.loss_sum == pytest.approx(2 * score.loss_sum)

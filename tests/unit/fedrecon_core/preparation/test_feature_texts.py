@@ -1,0 +1,193 @@
+"""mobilebert: the network of transformers on the tokens of its own tokenizer, from local files alone."""
+
+import json
+import shutil
+import socket
+
+import numpy as np
+import pytest
+import torch
+
+from fedrecon_core.errors import DataError
+from fedrecon_core.preparation.features.base import Content
+from fedrecon_core.preparation.features.mobilebert import MobileBert, MobileBertParams
+from tests.helpers.feature_mobilebert import VOCABULARY, write_model
+
+TEXTS = ("how are you doing", "fine!", "is your day fine?", "are you fine", "")
+TOKENS = (
+    ("[CLS]", "how", "are", "you", "do", "##ing", "[SEP]"),
+    ("[CLS]", "fine", "!", "[SEP]"),
+    ("[CLS]", "is", "your", "day", "fine", "?", "[SEP]"),
+    ("[CLS]", "are", "you", "fine", "[SEP]"),
+    ("[CLS]", "[SEP]"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "any name")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Nothing may be looked up, let alone fetched."""
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, lambda *_: pytest.fail("the network was asked"))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("the network was asked"))
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    """The model once more, to be damaged."""
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+def feature_of(folder, **keys) -> MobileBert:
+    return MobileBert(MobileBertParams(weights=str(folder), **keys))
+
+
+def contents(*texts: str) -> list[Content]:
+    return [Content(text.encode(), f"utterance {place}") for place, text in enumerate(texts)]
+
+
+def line(folder, data: bytes = b"fine", **keys) -> str:
+    with pytest.raises(DataError) as caught:
+        feature_of(folder, **keys).extract([Content(data, "utterance 4")])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_arrays_are_the_last_hidden_states_of_the_tokens(folder):
+    from transformers import MobileBertForPreTraining
+
+    network = MobileBertForPreTraining.from_pretrained(folder).mobilebert.eval()
+    for tokens, array in zip(TOKENS, feature_of(folder).extract(contents(*TEXTS)), strict=True):
+        ids = torch.tensor([[VOCABULARY.index(token) for token in tokens]])
+        with torch.no_grad():
+            expected = network(ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
+        assert array.shape == (len(tokens), 512) and array.dtype == np.float32
+        np.testing.assert_allclose(array, expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_an_array_hardly_depends_on_its_neighbours(folder):
+    feature = feature_of(folder)
+    many = [*TEXTS, *(" ".join(("fine", "you", "day")[: 1 + place % 3]) for place in range(40))]
+    for text, array in zip(many, feature.extract(contents(*many)), strict=True):
+        (alone,) = feature.extract(contents(text))
+        np.testing.assert_allclose(array, alone, rtol=1e-5, atol=1e-5 * np.abs(alone).max())
+
+
+def test_a_long_text_is_cut_to_its_first_tokens_and_the_last_mark(folder):
+    (array,) = feature_of(folder, longest=5).extract(contents("how are you fine ! ? fine"))
+    (short,) = feature_of(folder).extract(contents("how are you"))
+    np.testing.assert_allclose(array, short, rtol=1e-5, atol=1e-5)
+
+
+def test_the_modality_is_a_sequence_of_tokens(folder):
+    spec = feature_of(folder, longest=40).modality("text")
+    assert (spec.kind, spec.shape, spec.scale) == ("sequence", (40, 512), "standard")
+
+
+def test_extraction_leaves_random_numbers_threads_and_logging_as_they_were(folder):
+    from transformers.utils import logging
+
+    torch.manual_seed(5)
+    before, level, threads = torch.random.get_rng_state(), logging.get_verbosity(), torch.get_num_threads()
+    feature_of(folder).extract(contents("fine"))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert (logging.get_verbosity(), torch.get_num_threads()) == (level, threads)
+    assert logging.is_progress_bar_enabled() and torch.is_grad_enabled()
+
+
+def test_nothing_is_printed(folder, capfd):
+    feature_of(folder).extract(contents("fine"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_fingerprint_is_that_of_network_and_words_wherever_they_lie(folder, copy, tmp_path):
+    known = feature_of(folder).fingerprint()
+    assert feature_of(copy).fingerprint() == known
+    assert feature_of(folder, longest=7).fingerprint() != known
+    assert feature_of(write_model(tmp_path / "other", seed=1)).fingerprint() != known
+    words = (copy / "vocab.txt").read_text(encoding="utf-8")
+    (copy / "vocab.txt").write_text(words.replace("fine", "good"), encoding="utf-8")
+    assert feature_of(copy).fingerprint() != known
+
+
+def test_the_cache_of_hugging_face_is_read(folder, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    home = tmp_path / "models--google--mobilebert-uncased"
+    told = "`hf download google/mobilebert-uncased` fetches the model, and weights: FOLDER names another place"
+    with pytest.raises(DataError) as caught:
+        MobileBert(MobileBertParams()).fingerprint()
+    assert str(caught.value) == f"mobilebert: expected config.json in {home}, found none; {told}"
+    shutil.copytree(folder, home / "snapshots" / "abc123")
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("abc123")
+    (array,) = MobileBert(MobileBertParams()).extract(contents("fine"))
+    np.testing.assert_array_equal(array, feature_of(folder).extract(contents("fine"))[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("config.json", "config.json"),
+        ("model.safetensors", "model.safetensors or pytorch_model.bin"),
+        ("vocab.txt", "tokenizer.json or vocab.txt"),
+    ],
+)
+def test_a_file_that_is_not_there_is_told(name, words, copy):
+    (copy / name).unlink()
+    assert line(copy).startswith(f"mobilebert: expected {words} in {copy}, found none; `hf download ")
+
+
+def test_weights_of_the_older_form_are_read(folder, copy):
+    from safetensors.torch import load_file
+
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    (array,) = feature_of(copy).extract(contents("fine"))
+    np.testing.assert_array_equal(array, feature_of(folder).extract(contents("fine"))[0])
+
+
+def test_weights_that_lack_a_part_are_refused_since_chance_would_fill_it(copy):
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(copy / "model.safetensors")
+    lost = [name for name in state if "layer.1.attention" in name]
+    save_file({name: state[name] for name in state if name not in lost}, copy / "model.safetensors", {"format": "pt"})
+    told = line(copy)
+    assert told.startswith(f"{copy}: expected MobileBERT as Hugging Face stores it, found no weights encoder.layer.1.")
+    assert f"(and {len(lost) - 1} more) in model.safetensors" in told
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("data", [b"", b"{", b"<html>not found</html>"], ids=["empty", "cut", "another file"])
+def test_damaged_files_are_told_in_one_line(name, data, copy):
+    (copy / name).write_bytes(data)
+    assert line(copy).startswith(f"{copy}: expected MobileBERT as Hugging Face stores it, found ")
+
+
+def test_more_words_than_the_network_knows_are_refused(copy):
+    with (copy / "vocab.txt").open("a", encoding="utf-8") as file:
+        file.write("unheard\n")
+    known = len(VOCABULARY)
+    assert f"found {known + 1} words for a network that knows {known}" in line(copy)
+
+
+def test_a_network_of_another_width_is_refused(tmp_path):
+    narrow = write_model(tmp_path / "narrow", hidden_size=256)
+    assert line(narrow).endswith("found hidden states of 256 numbers, not 512")
+
+
+def test_more_tokens_than_the_network_has_places_are_refused(folder, copy):
+    places = json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    told = f"mobilebert: longest: expected at most {places}, which the weights allow, found {places + 1}"
+    assert line(copy, longest=places + 1) == told
+
+
+def test_text_in_another_encoding_is_told(folder):
+    told = "utterance 4: expected text in UTF-8, found byte 0xe9 at position 3"
+    assert line(folder, "café".encode("latin-1")) == told

@@ -1,0 +1,355 @@
+"""The driver of preparations: blocks, resumption with the same bytes, faults that name the sample."""
+
+import multiprocessing
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedrecon_core.data.site_folder.check import check_folder
+from fedrecon_core.data.site_folder.content import Samples
+from fedrecon_core.data.site_folder.opening import open_folder, open_whole
+from fedrecon_core.errors import DataError
+from fedrecon_core.preparation import writer as driver
+from fedrecon_core.preparation.recipe import Recipe
+from fedrecon_core.preparation.writer import BLOCK, WORK, prepare, prepare_sites
+from fedrecon_core.types import DatasetSpec, ModalitySpec
+from tests.helpers.recipes import contents, made_up, reading
+from tests.helpers.small_disk import files_end_at
+
+
+def silent(modality: str, done: int, total: int) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What an uninterrupted preparation writes."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    prepare(made_up(), out, silent)
+    return contents(out)
+
+
+def test_the_folder_holds_every_row_at_its_sample(tmp_path):
+    recipe = made_up(300)
+    prepare(recipe, tmp_path / "out", silent)
+    assert check_folder(tmp_path / "out") == []
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        ".checked",
+        "arrays",
+        "dataset.yaml",
+        "samples.parquet",
+    ]
+    found = open_folder(tmp_path / "out")
+    assert np.array_equal(found.exists(), recipe.samples.present)
+    for sample in range(300):
+        row, sequence = found.rows["numbers"][sample], found.rows["steps"][sample]
+        if row >= 0:
+            assert (found.arrays["numbers"][row] == sample).all()
+        if sequence >= 0:
+            start, end = found.offsets["steps"][sequence : sequence + 2]
+            assert end - start == 1 + sample % 6
+            assert (found.arrays["steps"][start:end] == sample).all()
+
+
+def test_a_reader_gets_each_sample_once_and_never_more_than_a_block(tmp_path):
+    seen: list[np.ndarray] = []
+
+    def read(chosen, rows):
+        assert len(chosen) <= BLOCK
+        seen.append(chosen)
+        return rows
+
+    recipe = reading(made_up(), "numbers", read)
+    prepare(recipe, tmp_path / "out", silent)
+    assert np.array_equal(np.concatenate(seen), np.flatnonzero(recipe.samples.present[:, 0]))
+
+
+@pytest.mark.parametrize(("most", "together"), [(16, 1), (36, 3), (1 << 20, 64)])
+def test_large_samples_are_read_in_smaller_blocks_to_the_same_bytes(tmp_path, monkeypatch, most, together):
+    """A row of ``numbers`` has 12 bytes, one of ``steps`` at most 48."""
+    prepare(made_up(200), tmp_path / "whole", silent)
+    monkeypatch.setattr(driver, "MOST_BYTES", most)
+    sizes: list[int] = []
+    recipe = reading(made_up(200), "numbers", lambda chosen, rows: sizes.append(len(chosen)) or rows)
+    prepare(recipe, tmp_path / "out", silent)
+    assert max(sizes) == together
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_file_of_rows_takes_no_second_copy_of_them(tmp_path):
+    shape, count = (256, 1024), 32  # 1 MiB each
+    spec = DatasetSpec(
+        name="large", classes=("no", "yes"), modalities=(ModalitySpec(name="map", kind="sequence", shape=shape),)
+    )
+    known = np.arange(count)
+    samples = Samples(known, known % 2, known * 0, known, np.ones((count, 1), dtype=bool))
+    recipe = Recipe(spec, samples, {"map": lambda chosen: [np.full(shape, n, dtype=np.float32) for n in chosen]})
+    tracemalloc.start()
+    try:
+        prepare(recipe, tmp_path / "out", silent)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * count * 2**20
+    assert open_folder(tmp_path / "out").arrays["map"][5][0, 0] == 5
+
+
+def test_progress_counts_up_to_the_rows_that_there_are(tmp_path):
+    told: dict[str, list[tuple[int, int]]] = {}
+    recipe = made_up(300)
+    prepare(recipe, tmp_path / "out", lambda name, *counts: told.setdefault(name, []).append(counts))
+    for column, name in enumerate(recipe.spec.names):
+        total = int(recipe.samples.present[:, column].sum())
+        assert told[name][-1] == (total, total)
+        assert all(a[0] < b[0] and b[0] - a[0] <= BLOCK for a, b in zip(told[name], told[name][1:], strict=False))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, DataError("a file at fault"), MemoryError])
+@pytest.mark.parametrize("modality", ["numbers", "steps"])
+def test_a_preparation_that_breaks_off_goes_on_to_the_same_bytes(tmp_path, whole, modality, error):
+    out, calls = tmp_path / "out", []
+
+    def broken(chosen, rows):
+        calls.append(chosen[0])
+        if len(calls) == 25:
+            raise error
+        return rows
+
+    with pytest.raises(error if isinstance(error, type) else type(error)):
+        prepare(reading(made_up(), modality, broken), out, silent)
+    with pytest.raises(DataError, match=r"dataset.yaml: expected"):
+        open_folder(out)
+    again: list[int] = []
+    told: list[int] = []
+
+    def recorded(chosen, rows):
+        again.append(chosen[0])
+        return rows
+
+    def progress(name, done, total):
+        if name == modality:
+            told.append(done)
+
+    prepare(reading(made_up(), modality, recorded), out, progress)
+    assert contents(out) == whole
+    assert again[0] > calls[0]  # what was there is not read again
+    assert told[-1] == made_up().samples.present[:, made_up().spec.names.index(modality)].sum()
+
+
+@pytest.mark.parametrize("step", ["write_samples", "seal", "stamp", "_clear", "replace_text"])
+def test_a_crash_at_any_later_step_is_made_good(tmp_path, whole, monkeypatch, step):
+    out = tmp_path / "out"
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(driver, step, crash)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(made_up(), out, silent)
+    prepare(made_up(), out, silent)
+    assert contents(out) == whole
+
+
+def test_what_a_killed_process_leaves_half_written_is_not_taken_for_done(tmp_path, whole):
+    out = tmp_path / "out"
+
+    def broken(chosen, rows):
+        if chosen[0] > 1500:
+            raise KeyboardInterrupt
+        return rows
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(reading(made_up(), "steps", broken), out, silent)
+    for name in (f"{WORK}/.steps.000001.npz.partial", "arrays/.steps.npy.partial", ".samples.parquet.partial"):
+        (out / name).write_bytes(b"half")
+    prepare(made_up(), out, silent)
+    assert contents(out) == whole
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: data[:-2000]])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_block_that_is_damaged_is_made_anew(tmp_path, whole, damage, flip):
+    out = tmp_path / "out"
+
+    def broken(chosen, rows):
+        if chosen[0] > 1500:
+            raise KeyboardInterrupt
+        return rows
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(reading(made_up(), "steps", broken), out, silent)
+    block = sorted((out / WORK).glob("steps.*.npz"))[0]
+    data = bytearray(block.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    block.write_bytes(data if flip else damage(bytes(data)))
+    prepare(made_up(), out, silent)
+    assert contents(out) == whole
+
+
+def hold(out: Path, ready, go) -> None:
+    """Prepare ``out``, and wait in the middle until told to go on."""
+
+    def waiting(chosen, rows):
+        ready.set()
+        assert go.wait(60)
+        return rows
+
+    prepare(reading(made_up(), "steps", waiting), out, silent)
+
+
+@pytest.mark.parametrize("other", [made_up(), made_up(seed=1)])
+def test_two_preparations_of_one_folder_do_not_meet(tmp_path, whole, other):
+    out, context = tmp_path / "out", multiprocessing.get_context("spawn")
+    ready, go = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(out, ready, go))
+    process.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(DataError, match=r"out: another preparation of this folder is at work; wait for it or choo"):
+            prepare(other, out, silent)
+    finally:
+        go.set()
+        process.join(60)
+    assert process.exitcode == 0
+    assert contents(out) == whole
+
+
+def test_a_removal_of_the_blocks_that_broke_off_goes_on(tmp_path, whole, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(driver, "_clear", lambda work: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prepare(made_up(), out, silent)
+    for path in (out / WORK).glob("*.joined"):
+        path.unlink()
+    prepare(made_up(), out, silent)
+    assert contents(out) == whole
+
+
+@pytest.mark.parametrize("other", [made_up(seed=1), replace(made_up(), version="2"), made_up(2400)])
+def test_another_recipe_does_not_go_on_with_it(tmp_path, other):
+    def broken(chosen, rows):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(reading(made_up(), "numbers", broken), tmp_path / "out", silent)
+    with pytest.raises(DataError, match=r"unfinished preparation of other files or with other options; choose another"):
+        prepare(other, tmp_path / "out", silent)
+
+
+@pytest.mark.parametrize(("name", "found"), [("dataset.yaml", "a prepared data set"), ("notes.txt", "files in it")])
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path, name, found):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(DataError, match=f"expected a new or empty folder, found {found}"):
+        prepare(made_up(10), tmp_path, silent)
+    assert contents(tmp_path) == {name: b"mine"}
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(DataError, match="out: expected a new or empty folder, found a file"):
+        prepare(made_up(10), tmp_path / "out", silent)
+
+
+@pytest.mark.parametrize(
+    ("modality", "row", "words"),
+    [
+        ("numbers", np.array([1.0, np.nan, 0.0]), "sample 14: numbers: expected finite numbers, found NaN or infinity"),
+        ("numbers", np.array([1.0, 1e300, 0.0]), "sample 14: numbers: expected finite numbers, found NaN or infinity"),
+        ("numbers", np.zeros(4), r"sample 14: numbers: expected \[3\], found \[4\]"),
+        ("numbers", np.array(1.0), r"sample 14: numbers: expected \[3\], found \[\]"),
+        ("steps", np.zeros((7, 2)), r"sample 14: steps: expected 1 to 6 steps of \[2\], found \[7, 2\]"),
+        ("steps", np.zeros((0, 2)), r"sample 14: steps: expected 1 to 6 steps of \[2\], found \[0, 2\]"),
+        ("steps", np.zeros((2, 3)), r"sample 14: steps: expected 1 to 6 steps of \[2\], found \[2, 3\]"),
+        ("steps", np.array(0.0), r"sample 14: steps: expected 1 to 6 steps of \[2\], found \[\]"),
+    ],
+)
+def test_a_row_that_does_not_fit_names_its_sample(tmp_path, modality, row, words):
+    recipe = made_up(30)
+    recipe.samples.present[:] = True
+
+    def read(chosen, rows):
+        return [row if sample == 7 else good for sample, good in zip(chosen, rows, strict=True)]
+
+    with pytest.raises(DataError, match=words):
+        prepare(reading(recipe, modality, read), tmp_path / "out", silent)
+
+
+def test_a_sample_is_called_by_its_own_name(tmp_path):
+    recipe = replace(made_up(30), names=[f"visit {n}" for n in range(30)])
+    broken = reading(recipe, "numbers", lambda chosen, rows: [row * np.nan for row in rows])
+    with pytest.raises(DataError, match=r"^visit \d+: numbers: expected finite numbers"):
+        prepare(broken, tmp_path / "out", silent)
+
+
+def test_a_modality_that_all_lack_is_refused_before_anything_is_written(tmp_path):
+    recipe = made_up(30)
+    recipe.samples.present[:, 1] = False
+    with pytest.raises(DataError, match="made_up: expected some sample with steps, found none in the whole set"):
+        prepare(recipe, tmp_path / "out", silent)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_specification_that_no_folder_can_have_is_refused_before_anything_is_written(tmp_path):
+    recipe = made_up(30)
+    twice = replace(recipe, spec=recipe.spec.model_copy(update={"classes": ("yes", "yes")}))
+    with pytest.raises(DataError, match=r"^made_up: classes: expected different names, found 'yes' several times$"):
+        prepare(twice, tmp_path / "out", silent)
+    assert not (tmp_path / "out").exists()
+
+
+def test_sites_may_all_lack_what_the_federation_has(tmp_path):
+    west = made_up(40)
+    west.samples.present[:, 1] = False
+    prepare_sites({".": west}, tmp_path / "out", silent)
+    assert check_folder(tmp_path / "out") == []
+    assert open_folder(tmp_path / "out").spec == west.spec
+    with pytest.raises(DataError, match="expected some sample with modality 'steps', found none in the whole set"):
+        open_whole(tmp_path / "out")
+
+
+def test_a_site_may_lack_what_another_has(tmp_path):
+    north, south = made_up(100), made_up(80, seed=1)
+    south.samples.present[:, 1] = False
+    told = []
+    prepare_sites({"north": north, "south": south}, tmp_path / "out", lambda *counts: told.append(counts))
+    assert [check_folder(tmp_path / "out" / name) for name in ("north", "south")] == [[], []]
+    assert not (tmp_path / "out" / "south" / "arrays" / "steps.npy").exists()
+    total = int(north.samples.present[:, 0].sum() + south.samples.present[:, 0].sum())
+    assert max(done for name, done, _ in told if name == "numbers") == total
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["north", "south"]
+
+
+def test_several_sites_that_break_off_go_on_to_the_same_bytes(tmp_path):
+    def sites(**changed):
+        return {"north": made_up(200), "south": made_up(150, seed=1), **changed}
+
+    def broken(chosen, rows):
+        raise KeyboardInterrupt
+
+    prepare_sites(sites(), tmp_path / "whole", silent)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_sites(sites(south=reading(made_up(150, seed=1), "steps", broken)), tmp_path / "out", silent)
+    read = []
+    north = reading(made_up(200), "numbers", lambda chosen, rows: read.append(chosen) or rows)
+    prepare_sites(sites(north=north), tmp_path / "out", silent)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert read == []  # a site that was finished is not read again
+
+
+def test_a_full_disk_is_named_and_made_good(tmp_path, whole):
+    with files_end_at(4096), pytest.raises(DataError, match="out cannot be written: File too large; mend that, then"):
+        prepare(made_up(), tmp_path / "out", silent)
+    prepare(made_up(), tmp_path / "out", silent)
+    assert contents(tmp_path / "out") == whole
+
+
+def test_a_file_of_the_source_that_went_away_is_named(tmp_path):
+    gone = tmp_path / "raw" / "a.wav"
+    recipe = reading(made_up(10), "steps", lambda chosen, rows: gone.read_bytes())
+    with pytest.raises(DataError, match=r"a\.wav cannot be read: No such file"):
+        prepare(recipe, tmp_path / "out", silent)

@@ -1,0 +1,136 @@
+"""Exchanging messages with sites: errors and silence become words under the site's name."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from server.federation import messaging as module
+from server.federation.messaging import Deadline, exchange
+
+pytestmark = pytest.mark.quick
+
+NAMES = {10: "site-0000", 11: "site-0001", 12: "site-0002"}
+
+
+def sent(node: int) -> SimpleNamespace:
+    records = {"run": {"site": NAMES[node]}}
+    return SimpleNamespace(metadata=SimpleNamespace(dst_node_id=node), content=SimpleNamespace(config_records=records))
+
+
+class Reply:
+    """As much of a Flower reply as is read: which message it answers, whom it says it is from, an error or none."""
+
+    def __init__(self, answers: str, source: int = 0, error: str | None = None) -> None:
+        self.metadata = SimpleNamespace(reply_to_message_id=answers, src_node_id=source)
+        self.error = SimpleNamespace(code=2, reason=error)
+
+    def has_error(self) -> bool:
+        return self.error.reason is not None
+
+    def has_content(self) -> bool:
+        return False
+
+
+class WeightlessMeter:
+    """The messages here carry no records to weigh."""
+
+    def add(self, content) -> None:
+        pass
+
+
+class FakeGrid:
+    """Message ids are ``to-<node>``; each pull hands out the next batch of ``script``."""
+
+    def __init__(self, *script: list[Reply]) -> None:
+        self.script = list(script)
+        self.asked: list[list[str]] = []
+
+    def push_messages(self, messages):
+        return [f"to-{message.metadata.dst_node_id}" for message in messages]
+
+    def pull_messages(self, ids):
+        self.asked.append(sorted(ids))
+        return self.script.pop(0) if self.script else []
+
+
+def run(grid: FakeGrid, *, timeout: float = 5.0, arrived=lambda name: None):
+    return exchange(grid, [sent(node) for node in NAMES], Deadline(timeout), WeightlessMeter(), arrived)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.001)
+
+
+def test_replies_are_collected_by_site_as_they_come():
+    replies, order = [Reply("to-12"), Reply("to-10"), Reply("to-11")], []
+    grid = FakeGrid([replies[0]], [], replies[1:])
+    found = run(grid, arrived=order.append)
+    assert found.messages == {"site-0002": replies[0], "site-0000": replies[1], "site-0001": replies[2]}
+    assert found.failures == {}
+    assert order == ["site-0002", "site-0000", "site-0001"]
+    assert grid.asked == [["to-10", "to-11", "to-12"], ["to-10", "to-11"], ["to-10", "to-11"]]
+
+
+def test_an_error_reply_belongs_to_the_site_whose_message_it_answers():
+    """The SuperLink answers for a node that died, under a node id of its own."""
+    found = run(FakeGrid([Reply("to-11", source=999, error="the node\n  is gone"), Reply("to-10"), Reply("to-12")]))
+    assert found.failures == {"site-0001": "the node is gone"}
+    assert set(found.messages) == {"site-0000", "site-0002"}
+
+
+def test_an_error_without_words_gives_its_code():
+    found = run(FakeGrid([Reply("to-10", error=""), Reply("to-11"), Reply("to-12")]))
+    assert found.failures == {"site-0000": "error 2"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("<class 'fedrecon_core.errors.DataError'>:<'folder it's in: \n no [stamp]'>", "folder it's in: no [stamp]"),
+        ("<class 'KeyError'>:<''a''>", "KeyError: 'a'"),
+        ("DataError: no data", "no data"),
+        ("ValueError: a: b", "ValueError: a: b"),
+        ("Error: Node Unavailable - it ended", "Error: Node Unavailable - it ended"),
+        ("", "error 2"),
+    ],
+)
+def test_a_reason_is_one_line_without_the_wrapping_of_the_engine(reason, words):
+    found = run(FakeGrid([Reply("to-10", error=reason), Reply("to-11"), Reply("to-12")]))
+    assert found.failures == {"site-0000": words}
+
+
+def test_a_message_that_the_superlink_does_not_take_has_failed_at_once():
+    """Flower gives an empty id for a node that it does not know any more, and none at all for too large a push."""
+    began = time.monotonic()
+    grid = FakeGrid([Reply("to-11")])
+    grid.push_messages = lambda sent: ["", "to-11", ""]
+    found = run(grid)
+    assert found.failures == dict.fromkeys(["site-0000", "site-0002"], module.REFUSED)
+    grid.push_messages = lambda sent: []
+    assert run(grid).failures == dict.fromkeys(NAMES.values(), module.TOO_LARGE)
+    assert time.monotonic() - began < 2
+
+
+def test_the_longer_nothing_comes_the_rarer_the_looks():
+    assert [module.pause(waited) for waited in (0.0, 10.0, 1000.0)] == [module.POLL_SECONDS, 0.5, 1.0]
+
+
+def test_silence_until_the_deadline_is_a_failure_with_words():
+    began = time.monotonic()
+    found = run(FakeGrid([Reply("to-10")]), timeout=0.05)
+    assert 0.05 <= time.monotonic() - began < 2
+    assert set(found.messages) == {"site-0000"}
+    assert found.failures == {"site-0001": "no answer in 0.05 s", "site-0002": "no answer in 0.05 s"}
+
+
+def test_no_messages_need_no_waiting():
+    grid = FakeGrid()
+    found = exchange(grid, [], Deadline(1000.0), WeightlessMeter())
+    assert (found.messages, found.failures, grid.asked) == ({}, {}, [])
+
+
+@pytest.mark.parametrize(("sites", "lanes", "seconds"), [(10, None, 2.0), (10, 1, 20.0), (10, 4, 6.0), (3, 4, 2.0)])
+def test_sites_that_take_turns_get_their_time_each(sites, lanes, seconds):
+    assert Deadline(2.0, lanes).seconds(sites) == seconds

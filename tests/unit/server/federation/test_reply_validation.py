@@ -1,0 +1,298 @@
+"""Replies that must not reach an average."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Array, MetricRecord
+
+from fedrecon_core.local.evaluate import Score
+from fedrecon_core.local.local_round import LocalResult
+from fedrecon_core.metrics.base import Counts
+from fedrecon_core.metrics.histograms import sparse
+from fedrecon_core.state import TransferPlan
+from fedrecon_core.task.target import target_of
+from fedrecon_core.types import DatasetSpec
+from server.federation.reply_validation import read_description, score_fault
+from strategies import messages
+from strategies.messages import Holding, Identity, OwnData, SiteInfo
+from tests.helpers.contract_support import fault_of
+from tests.helpers.federation import toy_spec
+
+pytestmark = pytest.mark.quick
+
+STATE = {"w": torch.ones(2, 3), "b": torch.zeros(3)}
+CURRENT = {"task.head": messages.pack_group(STATE), "task.extractor.a": messages.pack_group(STATE)}
+SITE = SiteInfo("site-0000", "code", "spec", ("a",), 5, {})
+PLAN = TransferPlan(("task.extractor.a", "task.head"), ("task.head",))
+
+
+def reply(
+    groups: dict[str, Any],
+    counts: dict[str, int] | None = None,
+    real: dict[str, int] | None = None,
+    quality: dict[str, float] | None = None,
+    identity: Identity = SITE.identity,
+) -> Any:
+    counts = dict.fromkeys(groups, 5) if counts is None else counts
+    content = messages.write_result(LocalResult(groups, counts, real or {}, quality or {}, []), 5, 0.1, 0.1)
+    messages.write_identity(content, identity)
+    return SimpleNamespace(content=content)
+
+
+def test_a_good_reply_has_no_fault() -> None:
+    good = reply({"task.head": STATE}, real={"task.head": 3}, quality={"task.head": 0.5})
+    assert fault_of(good, PLAN, CURRENT, SITE) is None
+    assert fault_of(reply({}), PLAN, CURRENT, SITE) is None  # nothing passed through any group
+
+
+@pytest.mark.parametrize(
+    ("groups", "counts", "words"),
+    [
+        ({"task.extractor.a": STATE}, None, "uploaded task.extractor.a, which its transfer plan does not hold"),
+        ({"task.unheard": STATE}, None, "uploaded task.unheard"),
+        ({"task.head": {"w": STATE["w"]}}, None, "expected the tensors"),
+        ({"task.head": {**STATE, "b": torch.zeros(4)}}, None, "b: expected float32 (3,), found float32 (4,)"),
+        ({"task.head": {**STATE, "b": torch.zeros(3).double()}}, None, "found float64"),
+        ({"task.head": {**STATE, "b": torch.tensor([0.0, float("nan"), 1.0])}}, None, "b holds NaN or infinity"),
+        ({"task.head": {**STATE, "w": torch.full((2, 3), float("inf"))}}, None, "w holds NaN or infinity"),
+        ({"task.head": STATE}, {"task.head": 0}, "expected a count above 0"),
+        ({"task.head": STATE}, {"task.head": -3}, "found -3"),
+        ({"task.head": STATE}, {"task.head": 6}, "at most the site's 5 training samples, found 6"),
+        ({"task.head": STATE}, {}, "found None"),
+        ({}, {"task.head": 3}, "expected task.head, of which it has a count, found none"),
+    ],
+)
+def test_a_bad_reply_is_named(groups: dict[str, Any], counts: dict[str, int] | None, words: str) -> None:
+    assert words in str(fault_of(reply(groups, counts), PLAN, CURRENT, SITE))
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+@pytest.mark.parametrize("name", ["total", "processor", "task"])
+def test_a_time_that_would_spoil_a_sum_is_named(name: str, seconds: float) -> None:
+    answer = reply({"task.head": STATE})
+    answer.content["seconds"][name] = seconds
+    assert f"at least 0 as its time ({name}), found {seconds}" in str(fault_of(answer, PLAN, CURRENT, SITE))
+
+
+def test_a_reply_without_its_processor_time_is_named() -> None:
+    answer = reply({"task.head": STATE})
+    del answer.content["seconds"]["processor"]
+    assert "its time (processor), found None" in str(fault_of(answer, PLAN, CURRENT, SITE))
+
+
+def test_a_reply_without_its_records_is_named() -> None:
+    answer = reply({"task.head": STATE})
+    del answer.content["quality"]
+    assert "its reply lacks 'quality'" in str(fault_of(answer, PLAN, CURRENT, SITE))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (reply({"task.head": STATE}, real={"task.head": 6}), "expected between 0 and 5 real ones"),
+        (reply({"task.head": STATE}, real={"task.head": -1}), "found -1"),
+        (reply({"task.head": STATE}, quality={"mapping.a->b": 0.5}), "a quality of mapping.a->b, which it did not"),
+        (reply({"task.head": STATE}, quality={"task.head": float("nan")}), "expected a finite quality of task.head"),
+        (
+            reply({"task.head": STATE}, identity=Identity("new", "spec")),
+            "code changed during the run: expected hash",
+        ),
+        (reply({"task.head": STATE}, identity=Identity("code", "new")), "data specification changed during the run"),
+    ],
+)
+def test_impossible_numbers_and_changed_sites_are_named(answer: Any, words: str) -> None:
+    assert words in str(fault_of(answer, PLAN, CURRENT, SITE))
+
+
+def damaged(data: bytes) -> Any:
+    """A reply whose one array holds ``data`` in place of NumPy's format."""
+    answer = reply({"task.head": STATE})
+    record = answer.content["task.head"]
+    [name] = list(record)
+    array = record[name]
+    record[name] = Array(dtype=array.dtype, shape=array.shape, stype=array.stype, data=data)
+    return answer
+
+
+def with_metrics(**metrics: float) -> Any:
+    answer = reply({"task.head": STATE})
+    answer.content["metrics"] = MetricRecord({name.replace("_", "."): value for name, value in metrics.items()})
+    return answer
+
+
+HUGE = (
+    b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000000,), }".ljust(127) + b"\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (damaged(b""), "cannot be read"),
+        (damaged(b"PK\x03\x04 no archive"), "cannot be read"),
+        (damaged(HUGE), "cannot be read"),
+        (damaged(b"\x93NUMPY"), "cannot be read"),
+        (reply({"task.head": STATE}, counts={"task.head": float("inf")}), "cannot be read"),
+        (reply({}, counts={"mapping.a->b": 0}, quality={"mapping.a->b": 0.5}), "a quality of mapping.a->b, which it"),
+        (with_metrics(task_loss=1.0), "expected the number of items beside task.loss, found 0"),
+        (with_metrics(task_loss=1.0, task_items=0.0), "found 0.0"),
+        (with_metrics(task_loss=1.0, task_items=float("nan")), "found nan"),
+    ],
+)
+def test_what_cannot_be_read_or_averaged_is_a_fault_and_no_exception(answer: Any, words: str) -> None:
+    assert words in str(fault_of(answer, PLAN, CURRENT, SITE))
+
+
+def test_data_that_have_grown_are_no_fault() -> None:
+    grown = reply({"task.head": STATE}, identity=Identity("code", "spec", "new"))
+    assert fault_of(grown, PLAN, CURRENT, SITE) is None
+
+
+# --- descriptions ----------------------------------------------------------------------------------------------------
+
+SPEC = toy_spec()
+HELD = {split: Holding(3, {"features": 2}) for split in ("train", "validation", "test")}
+
+
+def described(**changes: Any) -> Any:
+    own = OwnData(SPEC.model_dump_json(), "data", HELD)
+    info = SiteInfo("north", "code", SPEC.digest(), ("features",), 3, {}, own)
+    return SimpleNamespace(content=messages.write_site(replace(info, **changes)))
+
+
+def test_a_good_description_is_read() -> None:
+    found = read_description(described())
+    assert isinstance(found, SiteInfo)
+    assert found.own is not None and found.own.holdings == HELD
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "../north"}, "found '../north'"),
+        ({"name": "n" * 101}, "at most 100"),
+        ({"spec_hash": "0"}, "it says 0"),
+        ({"modalities": ("smell",)}, "holds smell, of which its specification knows nothing"),
+        ({"own": OwnData("{", "data", HELD)}, "its description cannot be read"),
+        ({"samples": 4}, "holds 3 training samples, it says 4"),
+        ({"sums": {"features": (3.0, [1.0] * 4, [1.0] * 5)}}, "expected 5 features, found 4 sums and 5 squares"),
+        ({"sums": {"features": (0.0, [1.0] * 5, [1.0] * 5)}}, "expected a count above 0, found 0"),
+        ({"sums": {"features": (3.0, [float("nan")] * 5, [1.0] * 5)}}, "expected finite sums"),
+        ({"sums": {"features": (3.0, [1.0] * 5, [-1.0] * 5)}}, "squares of at least 0"),
+        ({"sums": {"smell": (3.0, [1.0], [1.0])}}, "its description "),
+        ({"own": OwnData(SPEC.model_dump_json(), "data", {})}, "its description lacks 'train'"),
+        (
+            {"own": OwnData(SPEC.model_dump_json(), "data", {**HELD, "test": Holding(3, {"features": 4})})},
+            "impossible numbers of test samples",
+        ),
+    ],
+)
+def test_a_bad_description_is_named(changes: dict[str, Any], words: str) -> None:
+    assert words in str(read_description(described(**changes)))
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+TWO = DatasetSpec(name="two", modalities=(), classes=("a", "b"))
+SEVERAL = TWO.model_copy(update={"target": "multilabel"})
+
+
+def answer_of(counts: Counts, split: str = "test") -> Any:
+    score = Score(counts, Counts(torch.zeros_like(counts.confusion)), 1.5)
+    return SimpleNamespace(content=messages.write_scores({split: score}))
+
+
+def scores(confusion: list[list[int]], split: str = "test") -> Any:
+    return answer_of(Counts(torch.tensor(confusion)), split)
+
+
+def with_field(name: str, value: Any) -> Any:
+    answer = scores([[2, 0], [1, 2]])
+    answer.content["metrics"] = MetricRecord({**answer.content["metrics"], name: value})
+    return answer
+
+
+def test_good_scores_have_no_fault() -> None:
+    assert score_fault(scores([[2, 0], [1, 2]]), "test", TWO, 5) is None
+    assert score_fault(with_field("test.loss_sum", float("nan")), "test", TWO, 5) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (scores([[2, 0], [1, 3]]), "expected scores of at most its 5 samples of test, found 6"),
+        (scores([[2, -1], [1, 2]]), "found -1"),
+        (scores([[2**62, 2**62], [2**62, 2**62]]), "found 18446744073709551616"),
+        (scores([[1]]), "cannot be read"),
+        (scores([[2, 0], [1, 2]], split="validation"), "lacks 'test'"),
+        (with_field("test.more", [1, 2]), "found others in test.more"),
+        (with_field("test.histograms", [1, 2]), "found others in test.histograms"),
+        (with_field("test.confusion", [0.5, 0.5, 1.0, 2.0]), "found others in test.confusion"),
+    ],
+)
+def test_bad_scores_are_named(answer: Any, words: str) -> None:
+    assert words in str(score_fault(answer, "test", TWO, 5))
+
+
+LOGITS, LABELS = torch.tensor([[1.0, -1.0], [2.0, 3.0], [-2.0, 0.0]]), torch.tensor([[1, 0], [0, 1], [0, 0]])
+GOOD = target_of(SEVERAL).count(LOGITS, LABELS)
+
+
+def spoilt(table: str, change: Callable[[torch.Tensor], None]) -> Any:
+    """The good multilabel scores with one table changed in place."""
+    tables = {"confusion": GOOD.confusion.clone(), "histograms": GOOD.histograms.clone()}  # type: ignore[union-attr]
+    change(tables[table])
+    return answer_of(Counts(**tables))
+
+
+BINS_SENT, IN_BINS_SENT = sparse(GOOD.histograms)  # type: ignore[arg-type]
+
+
+def retold(**fields: list[Any]) -> Any:
+    """The good multilabel scores with lists of them exchanged."""
+    answer = answer_of(GOOD)
+    record = dict(answer.content["metrics"]) | {f"test.{name}": values for name, values in fields.items()}
+    return SimpleNamespace(content=SimpleNamespace(metric_records={"metrics": record}))
+
+
+def moved(table: torch.Tensor) -> None:
+    table[0, 1], table[0, 0] = table[0, 0].clone(), table[0, 1].clone()
+
+
+def test_good_scores_of_several_labels_have_no_fault() -> None:
+    assert score_fault(answer_of(GOOD), "test", SEVERAL, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (answer_of(Counts(GOOD.confusion)), "its score lacks 'test.bins'"),
+        (spoilt("confusion", lambda table: table[0].mul_(2)), "as many answers for every class, found 3 for one and 6"),
+        (spoilt("confusion", lambda table: table.mul_(2)), "at most its 3 samples of test, found 6"),
+        (spoilt("confusion", lambda table: table.sub_(1)), "found -1"),
+        (spoilt("confusion", moved), "tell of different samples"),
+        (spoilt("histograms", moved), "tell of different samples"),
+        (
+            spoilt("histograms", lambda table: table[1, 0, 7].sub_(1)),
+            "at least 1 in the bins of the histograms, found -1",
+        ),
+        (retold(bins=[-1, *BINS_SENT[1:]]), "expected ascending bins of the histograms from 0 to"),
+        (retold(bins=[*BINS_SENT[:-1], 2**40]), "expected ascending bins of the histograms from 0 to"),
+        (retold(bins=BINS_SENT[::-1]), "expected ascending bins of the histograms from 0 to"),
+        (retold(bins=[BINS_SENT[0], *BINS_SENT[:-1]]), "expected ascending bins of the histograms from 0 to"),
+        (retold(bins=BINS_SENT[1:]), "expected a count for each of 5 bins of the histograms, found 6"),
+        (retold(in_bins=[0, *IN_BINS_SENT[1:]]), "at least 1 in the bins of the histograms, found 0"),
+        (retold(in_bins=[2**70, *IN_BINS_SENT[1:]]), "cannot be read"),
+        (retold(in_bins=[1.5, *IN_BINS_SENT[1:]]), "found others in test.in_bins"),
+        (retold(in_bins=IN_BINS_SENT[1:], bins=BINS_SENT[1:]), "tell of different samples"),
+        (spoilt("histograms", lambda table: table[1, 0, 7].add_(2**62)), "found 4611686018427387904"),
+        (scores([[2, 0], [1, 0]]), "cannot be read"),
+    ],
+)
+def test_bad_scores_of_several_labels_are_named(answer: Any, words: str) -> None:
+    assert words in str(score_fault(answer, "test", SEVERAL, 3))

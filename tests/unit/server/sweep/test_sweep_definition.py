@@ -1,0 +1,171 @@
+"""The YAML of a sweep: what it means, and one clear line for each fault."""
+
+import re
+
+import pytest
+
+from fedrecon_core.errors import ConfigError
+from server.sweep.parameters import as_settings
+from server.sweep.spec import parse_definition, read_definition
+from tests.helpers.sweeps import write_sweep
+
+pytestmark = pytest.mark.quick
+
+PLAIN = {"name": "s", "base": "base.yaml", "axes": {"recovery": ["mask", "zero"], "seed": [1, 2]}}
+
+
+def test_lists_of_well_known_axes_set_their_keys_and_the_seed_comes_last():
+    axes = {"seed": {"first": 3, "count": 2}, "data": ["polydigits"], "strategy": ["fedavg", "fedopt"]}
+    found = parse_definition({**PLAIN, "axes": axes})
+    assert found.labels == {"data": ["polydigits"], "strategy": ["fedavg", "fedopt"], "seed": ["3", "4"]}
+    assert [level.settings for axis in found.axes for level in axis.levels] == [
+        ("data.name=polydigits",),
+        ("strategy.name=fedavg",),
+        ("strategy.name=fedopt",),
+        ("seed=3",),
+        ("seed=4",),
+    ]
+
+
+def test_levels_of_a_mapping_set_any_keys_and_may_have_a_base():
+    axes = {"rate": {0.5: {"missing.train.rate": 0.5, "base": "other.yaml"}, "none": {"base": "third.yaml"}}}
+    levels = parse_definition({"name": "s", "axes": axes}).axes[0].levels
+    assert [(level.label, level.base, level.settings) for level in levels] == [
+        ("0.5", "other.yaml", ("missing.train.rate=0.5",)),
+        ("none", "third.yaml", ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"a.b": {"c": 1}}, ("a.b={c: 1}",)),  # dotted: whole, as `--set` does
+        ({"a": {"b": {"c": 1, "d": [1, 2]}}}, ("a.b.c=1", "a.b.d=[1, 2]")),  # nested: key by key
+        ({"a": {"b": {1: 0.5}}}, ("a.b={1: 0.5}",)),  # no key that a dotted path could name
+        ({"a": {"b": {"x.y": 0.5}}}, ("a.b={x.y: 0.5}",)),
+        ({"a": {}}, ("a={}",)),
+        ({"a": None, "b": True, "c": "1e-3", "d": 0.00001}, ("a=null", "b=true", "c=1e-3", "d=1.0e-05")),
+    ],
+)
+def test_settings_become_the_words_of_set(settings, words):
+    assert as_settings(settings) == words
+
+
+def test_a_restriction_keeps_cells_by_their_labels():
+    only = [{"where": {"recovery": "zero"}, "keep": {"seed": 1}}, {"keep": {"seed": [1, 2]}}]
+    first, second = parse_definition({**PLAIN, "only": only}).only
+    assert first.keeps({"recovery": "zero", "seed": "1"})
+    assert not first.keeps({"recovery": "zero", "seed": "2"})
+    assert first.keeps({"recovery": "mask", "seed": "2"})
+    assert second.keeps({"recovery": "zero", "seed": "2"})
+
+
+def test_a_table_is_read():
+    table = {"rows": ["recovery"], "columns": [], "metrics": ["uar", "loss"], "baseline": {"recovery": "mask"}}
+    assert parse_definition({**PLAIN, "table": table}).table.model_dump(exclude_unset=True) == {
+        "rows": ("recovery",),
+        "columns": (),
+        "metrics": ("uar", "loss"),
+        "baseline": {"recovery": "mask"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"axs": {}}, r"axs: unknown key \(found \{\}\)\. Did you mean 'axes'\?"),
+        ({"name": "a b"}, r"name: expected a text that matches .*, found 'a b'"),
+        ({"base": None}, r"base: this key is required unless every level of one axis has its own; no level has one"),
+        (
+            {"base": None, "axes": {"data": {"a": {"base": "x"}, "b": {"rounds": 1}}}},
+            r"base: this key is required .*; level 'b' of data has none",
+        ),
+        (
+            {"axes": {"data": {"a": {"base": "x"}}, "rate": {"a": {"base": "x"}}}},
+            r"axes: only one axis can choose the base, found data and rate",
+        ),
+        ({"axes": {}}, r"axes: expected a mapping axis -> levels, found \{\}"),
+        ({"axes": {"recovery": []}}, r"axes\.recovery: expected at least one level, found none"),
+        ({"axes": {"recovery": ["mask", "mask"]}}, r"axes\.recovery: the level 'mask' stands twice"),
+        ({"axes": {"recovery": [{"name": "mask"}]}}, r"axes\.recovery: expected names, found \{'name': 'mask'\}"),
+        ({"axes": {"recovery": "mask"}}, r"axes\.recovery: expected a list of values or a mapping .*, found 'mask'"),
+        ({"axes": {"rate": [0.1, 0.5]}}, r"axes\.rate: expected a mapping label -> settings, found a list"),
+        ({"axes": {"rate": {"a": 3}}}, r"axes\.rate\.a: expected a mapping of keys of a run's config, found 3"),
+        ({"axes": {"rate": {"a,b": {}}}}, r"axes\.rate: expected labels without ',' and '=', found 'a,b'"),
+        ({"axes": {"rate": {True: {}}}}, r"axes\.rate: expected labels, found True; put it in quotes"),
+        ({"axes": {"rate": {"a": {"base": 3}}}}, r"axes\.rate\.a\.base: expected the path .*, found 3"),
+        ({"axes": {"a b": {}}}, r"axes: expected names of axes .*, found 'a b'"),
+        ({"axes": {"seed": [1, -1]}}, r"axes\.seed: expected a whole number of at least 0, found -1"),
+        ({"axes": {"seed": 3}}, r"axes\.seed: expected a list, \[3\] for this seed, or {count: 3} for"),
+        ({"axes": {"seed": "all"}}, r"axes\.seed: expected a list of seeds, or {first: 1, count: 5}, found 'all'"),
+        ({"axes": {"seed": {"frst": 1}}}, r"axes\.seed\.frst: unknown key\. Known keys: first, count"),
+        ({"axes": {"seed": {"first": 1}}}, r"axes\.seed\.count: this key is required and was not found"),
+        ({"axes": {"seed": {"count": 0}}}, r"axes\.seed\.count: expected a whole number of at least 1, found 0"),
+        ({"set": ["rounds=2"]}, r"set: expected a mapping of keys of a run's config, found \['rounds=2'\]"),
+        ({"set": {3: 2}}, r"set: expected keys of a run's config, found 3"),
+        ({"only": [{"where": {"recovery": "mask"}}]}, r"only\.0\.keep: this key is required and was not found"),
+        ({"only": [{"keep": {"recovry": "mask"}}]}, r"only\.0\.keep: unknown axis 'recovry'; .* 'recovery'\?"),
+        ({"only": [{"keep": {"recovery": "maks"}}]}, r"only\.0\.keep\.recovery: unknown level 'maks'; .* 'mask'\?"),
+        ({"base": ""}, r"base: expected a text that matches .*, found ''"),
+        ({"axes": {"data": {"a": {"base": ""}}}}, r"axes\.data\.a\.base: expected the path of a run config, found ''"),
+        ({"only": [{"keep": {}}]}, r"only\.0\.keep: expected at least one axis with the levels that stay, found \{\}"),
+        ({"table": {"metrics": ["urr"]}}, r"table\.metrics: unknown metric 'urr'; known: .*, loss\. .* 'uar'\?"),
+        ({"only": [{"keep": ["mask"]}]}, r"only\.0\.keep: expected a mapping axis -> levels, found \['mask'\]"),
+        ({"table": {"rows": ["rate"]}}, r"table\.rows: unknown axis 'rate'; known: recovery, seed"),
+        ({"table": {"columns": ["seed"]}}, r"table\.columns: expected axes to compare, found seed: "),
+        ({"table": {"bounds": {"recovery": "x"}}}, r"table\.bounds\.recovery: unknown level 'x'; known: "),
+        (
+            {"table": {"rows": "recovery", "columns": ["recovery"]}},
+            r"table\.columns: the axis 'recovery' stands twice in the table",
+        ),
+        (
+            {"table": {"baseline": {"recovery": "x"}}},
+            r"table\.baseline\.recovery: unknown level 'x'; known: mask, zero",
+        ),
+        (
+            {"table": {"baseline": {"recovery": ["mask", "zero"]}}},
+            r"table\.baseline\.recovery: expected one level, found \['mask', 'zero'\]",
+        ),
+        ({"table": {"metric": ["uar"]}}, r"table\.metric: unknown key .* 'metrics'\?"),
+    ],
+)
+def test_a_fault_is_one_line_that_names_the_key(change, words):
+    raw = {key: value for key, value in {**PLAIN, **change}.items() if value is not None}
+    with pytest.raises(ConfigError) as raised:
+        parse_definition(raw)
+    assert re.match(words, str(raised.value)), str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
+        read_definition(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            "recovery,metric,value,source\nmask,uar,50,Müller\n".encode("latin-1"),
+            "published.csv is no CSV: 'utf-8' codec",
+        ),
+        (b"recovry,metric,value\nmask,uar,50\n", "found 'recovry'. Did you mean 'recovery'?"),
+        (b"recovery,metric,value\nmask,uar,many\n", "published.csv, line 2: expected a number, found 'many'"),
+        (None, "expected a CSV of published values, relative to the sweep's file, found no file"),
+    ],
+)
+def test_published_values_that_cannot_be_read_are_told_before_anything_runs(tmp_path, content, words):
+    path = write_sweep(tmp_path, table={"reference": "published.csv"})
+    if content is not None:
+        (tmp_path / "published.csv").write_bytes(content)
+    with pytest.raises(ConfigError) as told:
+        read_definition(path)
+    assert str(told.value).startswith("table.reference: ")
+    assert words in str(told.value) and "\n" not in str(told.value)
+
+
+def test_published_values_that_can_be_read_are_named_by_where_they_lie(tmp_path):
+    path = write_sweep(tmp_path, table={"reference": "published.csv"})
+    (tmp_path / "published.csv").write_text("recovery,metric,value\nmask,uar,50\n")
+    table = read_definition(path).table
+    assert table is not None and table.reference == str(tmp_path / "published.csv")
