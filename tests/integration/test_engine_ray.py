@@ -24,7 +24,7 @@ from tests.helpers.ray_cluster import two_nodes
 pytestmark = pytest.mark.simulation
 
 ROOT = Path(__file__).resolve().parents[2]
-TOYS = ROOT / "tests" / "toys" / "engine_toys.py"
+TOYS = ROOT / "tests" / "helpers" / "engine_toys.py"
 SCRIPT = """
 import signal, sys
 from pathlib import Path
