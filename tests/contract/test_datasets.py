@@ -1,7 +1,7 @@
 """What every registered data set promises; a new file in ``fedrecon_core/datasets`` is tested here.
 
-A data set that reads files has a small sample of them: ``tests/helpers/raw_<name>.py`` has ``root(base)``, which writes a
-small set in the official layout below ``base``, prepares it where that is needed, and returns its ``data.root``.
+A data set that reads files has a small sample of them: ``tests/helpers/raw_<name>.py`` has ``root(base)``, which
+writes a small set in the official layout below ``base``, prepares it where needed, and returns its ``data.root``.
 """
 
 import importlib
