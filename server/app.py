@@ -22,7 +22,7 @@ from server.report.run.html import write_report
 from server.report.terminal import final_table
 from server.runs.manifest import data_changes, earlier, joined_sites, made_otherwise, manifest
 from server.runs.record import read_run
-from server.runs.setup import Prepared, as_it_lies, claim, prepare, refuse_another_kind
+from server.runs.setup import RunSetup, check_engine_kind, create_run, open_run, start_run
 from server.trackers.reporting import Trackers
 from server.training import checkpoints
 from server.training.checkpoints import Training
@@ -58,24 +58,24 @@ def _beside_command(context: Context) -> bool:
     return bool(out) and Path(config) == Path(out) / "config.yaml"
 
 
-def _prepared(context: Context) -> Prepared:
+def _prepared(context: Context) -> RunSetup:
     """The run that the command prepared, or a new one for those who use ``flwr run``."""
     config, out = str(context.run_config.get("config") or ""), str(context.run_config.get("out") or "")
     resume = bool(context.run_config.get("resume"))
     if resume and not out:
         raise UsageError("resume needs out, the directory of the run to go on with")
     if _beside_command(context):
-        return as_it_lies(Path(out))
+        return open_run(Path(out))
     if resume:
         return _resumed(Path(out), str(context.run_config.get("settings") or ""))
-    return prepare(_found(config) if config else None, out=Path(out) if out else None)
+    return create_run(_found(config) if config else None, out=Path(out) if out else None)
 
 
-def _resumed(out: Path, settings: str) -> Prepared:
+def _resumed(out: Path, settings: str) -> RunSetup:
     """A run that ``flwr run`` (without ``settings``) or a deployment's command goes on with."""
-    prepared = as_it_lies(out, json.loads(settings or "[]"))
+    prepared = open_run(out, json.loads(settings or "[]"))
     if settings:
-        refuse_another_kind(prepared.directory, prepared.config.engine.name, "deployment")
+        check_engine_kind(prepared.directory, prepared.config.engine.name, "deployment")
     return prepared
 
 
@@ -84,7 +84,7 @@ def _found(config: str) -> Path:
     return APP / config if (APP / config).is_file() else Path(config)
 
 
-def run(grid: Grid, prepared: Prepared, named: bool = True) -> None:
+def run(grid: Grid, prepared: RunSetup, named: bool = True) -> None:
     """Train, evaluate, report. ``named``: the run config names the run directory, so that sites know it, too.
 
     A deployment's ServerApp has no command beside it: what a person should see goes to its output, which is the run's
@@ -97,7 +97,7 @@ def run(grid: Grid, prepared: Prepared, named: bool = True) -> None:
     try:
         with directory.lock():
             if not Trackers(prepared.config, directory).hand_over():
-                taken = claim(prepared)
+                taken = start_run(prepared)
                 home = directory.identity if deployed else "" if named else str(directory.path)
                 _run_and_report(grid, taken, home)
     except FedReconError as error:
@@ -106,7 +106,7 @@ def run(grid: Grid, prepared: Prepared, named: bool = True) -> None:
     voice.print(final_table(read_run(directory.path)))
 
 
-def _run_and_report(grid: Grid, prepared: Prepared, home: str) -> None:
+def _run_and_report(grid: Grid, prepared: RunSetup, home: str) -> None:
     directory = prepared.directory
     trackers = Trackers(prepared.config, directory)
     try:
@@ -133,7 +133,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
     return {"status": "failed", "error": words_of(error), "exit_code": getattr(error, "exit_code", 1)}
 
 
-def _run(grid: Grid, prepared: Prepared, home: str, trackers: Trackers) -> tuple[Started, dict[str, Any]]:
+def _run(grid: Grid, prepared: RunSetup, home: str, trackers: Trackers) -> tuple[Started, dict[str, Any]]:
     config, directory = prepared.config, prepared.directory
     began = time.perf_counter()
     trackers.choose()
@@ -169,7 +169,7 @@ def _strategy(started: Started, training: Training) -> Any:
     return strategy
 
 
-def _take_up(prepared: Prepared, started: Started, training: Training, strategy: Any, progress: PlainProgress) -> None:
+def _take_up(prepared: RunSetup, started: Started, training: Training, strategy: Any, progress: PlainProgress) -> None:
     """Write the manifest, and see that a resumed run goes on with the data that it began with."""
     directory, groups = prepared.directory, training.groups
     now = manifest(prepared.config, started, groups, strategy.full_bytes(groups))

@@ -26,14 +26,14 @@ from server.runs.directory import RunDirectory
 from server.runs.formatting import plural
 from server.runs.readers import json_in
 from server.runs.setup import (
-    Prepared,
-    existing,
+    RunSetup,
+    check_resume_settings,
+    check_run,
+    create_run,
+    existing_run,
     load_config,
-    prepare,
-    refuse_other_settings,
-    reopen,
     resolve_config,
-    try_out,
+    resume_run,
 )
 from server.trackers.reporting import Trackers
 
@@ -93,7 +93,7 @@ def run(  # noqa: PLR0913 - a parameter per option of the command
     _refuse_superlink(chosen)
     if resume and out is not None and _handed_over(out, chosen):
         return
-    prepared = _resumed(chosen, out) if resume else prepare(config, chosen, out)
+    prepared = _resumed(chosen, out) if resume else create_run(config, chosen, out)
     _announce(prepared)
     try:
         _execute(prepared, resume)
@@ -132,10 +132,10 @@ def _refuse_superlink(settings: list[str]) -> None:
             raise UsageError(f"--superlink {setting.partition('=')[2]}: {found}; {told}")
 
 
-def _resumed(settings: list[str], out: Path | None) -> Prepared:
+def _resumed(settings: list[str], out: Path | None) -> RunSetup:
     if out is None:
         raise UsageError("--resume needs --out DIR, the directory of the run to go on with")
-    return reopen(out, settings)
+    return resume_run(out, settings)
 
 
 def _handed_over(out: Path, settings: list[str]) -> bool:
@@ -143,13 +143,13 @@ def _handed_over(out: Path, settings: list[str]) -> bool:
     and the data need not be there."""
     if not RunDirectory(out.resolve()).completed():
         return False
-    directory = existing(out)
-    refuse_other_settings(settings)
+    directory = existing_run(out)
+    check_resume_settings(settings)
     with directory.lock():
         return Trackers(resolve_config(directory.config, settings), directory).hand_over()
 
 
-def _announce(prepared: Prepared) -> None:
+def _announce(prepared: RunSetup) -> None:
     config = prepared.config
     console = Console()
     console.print(
@@ -164,7 +164,7 @@ def _announce(prepared: Prepared) -> None:
     console.print(f"run directory {prepared.directory.path}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _execute(prepared: Prepared, resume: bool) -> None:
+def _execute(prepared: RunSetup, resume: bool) -> None:
     config = prepared.config
     engine: Any = ENGINES.get(config.engine.name)
     job = Job(
@@ -183,7 +183,7 @@ def _execute(prepared: Prepared, resume: bool) -> None:
         engine().run(job)
 
 
-def _conclude(prepared: Prepared) -> None:
+def _conclude(prepared: RunSetup) -> None:
     """The final table. An engine that returns without a completed result is a failed run."""
     from server.report.terminal import final_table
     from server.runs.record import read_run
@@ -203,7 +203,7 @@ def check(config: ConfigArgument = None, settings: SetOption = None) -> None:
     if config is not None:
         expect(config, Kind.RUN_CONFIG)
     checked = load_config(config, settings or [])
-    try_out(checked)
+    check_run(checked)
     typer.echo(checked.to_yaml(), nl=False)
 
 

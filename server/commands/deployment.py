@@ -18,7 +18,7 @@ from server.engines.base import Job
 from server.engines.deployment import Deployment, follow
 from server.engines.superlink import SuperLink
 from server.runs.directory import RunDirectory
-from server.runs.setup import fresh, load_config, refuse_another_kind, refuse_other_settings, try_out
+from server.runs.setup import check_engine_kind, check_resume_settings, check_run, default_directory, load_config
 
 SuperLinkOption = Annotated[
     str | None, typer.Option("--superlink", help="A connection in Flower's config.toml (default: Flower's default).")
@@ -30,13 +30,13 @@ RunArgument = Annotated[str, typer.Argument(help="The id of a run, see `fedrecon
 def submit(config: RunConfig, out: Path | None) -> None:
     """Run ``config`` on a SuperLink and watch it. ``out`` is a path where the ServerApp runs; without it the run
     directory is ``runs/<name>-<UTC time>`` in the ServerApp's working directory."""
-    try_out(config)
+    check_run(config)
     if not config.has_central_data:  # the data root is a place on this machine, and only the sites open theirs
         config = config.model_copy(update={"data": config.data.model_copy(update={"root": None})})
     with tempfile.TemporaryDirectory(prefix="fedrecon-") as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(config.to_yaml(), encoding="utf-8")
-        where = out.resolve() if out else fresh(config.name)
+        where = out.resolve() if out else default_directory(config.name)
         Deployment().run(Job(path, where, False, config.sites.count, superlink=config.engine.superlink))
 
 
@@ -44,12 +44,12 @@ def submit_again(out: Path | None, settings: list[str]) -> None:
     """Go on with the run in ``out``, which lies where the ServerApp runs, and need not be visible here."""
     if out is None:
         raise UsageError("--resume needs --out DIR, the directory of the run to go on with (where the ServerApp runs)")
-    refuse_other_settings(settings)
+    check_resume_settings(settings)
     named = dict(setting.split("=", 1) for setting in settings)
     config = out.resolve() / "config.yaml"
     begun = load_config(config).engine if config.is_file() else None
     if begun is not None:
-        refuse_another_kind(RunDirectory(config.parent), begun.name, "deployment")
+        check_engine_kind(RunDirectory(config.parent), begun.name, "deployment")
     superlink = named.get("engine.superlink") or (begun.superlink if begun else None)
     others = tuple(setting for setting in settings if not setting.startswith("engine."))
     Deployment().run(Job(config, config.parent, True, sites=0, superlink=superlink, settings=others))

@@ -22,7 +22,7 @@ from fedrecon_core.state import TransferPlan
 from fedrecon_core.types import DatasetSpec
 from server.federation.messaging import Deadline, exchange
 from server.federation.registry import SiteRegistry
-from server.runs.setup import fitting
+from server.runs.setup import checked_recovery
 from strategies import messages
 from strategies.code_hash import code_hash
 from strategies.federation import Federation
@@ -103,7 +103,7 @@ def _deployed(call: Call, central: Central | None) -> Started:
     federation.nodes = registry.refresh(0)
     infos = registry.infos()
     federation.spec = _spec_of(infos)
-    recovery = fitting(call.config, federation.spec)
+    recovery = checked_recovery(call.config, federation.spec)
     federation.statistics = dict(call.statistics)
     _take_in(federation, recovery, infos)
     if central is None:

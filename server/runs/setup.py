@@ -32,7 +32,7 @@ RESUMABLE = ("engine.", *WAITING, "updates.limit=", "tracking.")
 
 
 @dataclass(frozen=True)
-class Prepared:
+class RunSetup:
     """A checked config and the directory that its run writes."""
 
     config: RunConfig
@@ -44,7 +44,7 @@ class Prepared:
 def load_config(path: Path | None, settings: Sequence[str] = ()) -> RunConfig:
     """As ``resolve_config``; ``ConfigError`` where nothing lies at ``data.root``."""
     config = resolve_config(path, settings)
-    refuse_missing_root(config)
+    check_root(config)
     return config
 
 
@@ -64,7 +64,7 @@ def _rooted(raw: dict[str, Any], base: Path) -> dict[str, Any]:
     return {**raw, "data": {**data, "root": str(user_path(data["root"], base, "data.root"))}}
 
 
-def refuse_missing_root(config: RunConfig) -> None:
+def check_root(config: RunConfig) -> None:
     """``ConfigError`` where ``data.root`` names something that does not exist."""
     root = config.data.root
     if root is not None and not Path(root).exists():
@@ -72,36 +72,36 @@ def refuse_missing_root(config: RunConfig) -> None:
         raise ConfigError(f"data.root: expected an existing folder or file, found no {root} ({told})")
 
 
-def prepare(path: Path | None, settings: Sequence[str] = (), out: Path | None = None) -> Prepared:
+def create_run(path: Path | None, settings: Sequence[str] = (), out: Path | None = None) -> RunSetup:
     """A new run: its config, checked against its data, in a fresh directory (default ``runs/<name>-<UTC time>``)."""
     config = load_config(path, settings)
-    try_out(config)
-    directory = RunDirectory((out or fresh(config.name)).resolve())
+    check_run(config)
+    directory = RunDirectory((out or default_directory(config.name)).resolve())
     directory.create(config.to_yaml())
-    return Prepared(config, directory)
+    return RunSetup(config, directory)
 
 
-def try_out(config: RunConfig) -> None:
+def check_run(config: RunConfig) -> None:
     """Load the data, share them out and build the models, so that a fault shows before anything is written. What only
     the sites of a deployment hold shows in the handshake."""
-    try_trackers(config)
+    check_trackers(config)
     choose_device(config.device)
     if not config.has_central_data:
         _check_owned(config)
         return
     dataset = load_dataset(config)
-    recovery = fitting(config, dataset.spec)
+    recovery = checked_recovery(config, dataset.spec)
     allocate(dataset, config)
     recovery.build()
 
 
-def try_trackers(config: RunConfig) -> None:
+def check_trackers(config: RunConfig) -> None:
     """``ConfigError`` for a tracker, or a key of one, that does not exist; and where the ServerApp runs on this
     machine, for one whose package is not installed."""
     (trackers_of if config.engine.simulated else check_keys)(config)
 
 
-def fitting(config: RunConfig, spec: DatasetSpec) -> Recovery:
+def checked_recovery(config: RunConfig, spec: DatasetSpec) -> Recovery:
     """The run's recovery for data of ``spec``; ``ConfigError`` where a key has no meaning for them."""
     check_select(config.evaluate.select, spec)
     config.strategy.agree_with_data(spec)
@@ -118,34 +118,34 @@ def _check_owned(config: RunConfig) -> None:
         )
 
 
-def fresh(name: str) -> Path:
+def default_directory(name: str) -> Path:
     """``runs/<name>-<UTC time>``, with a number behind it where two runs start in the same second."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     first = Path("runs") / f"{name}-{stamp}"
     return next(path for n in count(1) if not (path := first if n == 1 else Path(f"{first}-{n}")).exists())
 
 
-def reopen(out: Path, settings: Sequence[str] = ()) -> Prepared:
+def resume_run(out: Path, settings: Sequence[str] = ()) -> RunSetup:
     """An existing run, to be resumed: its own ``config.yaml`` counts, but for ``settings`` that are ``RESUMABLE``.
 
     The run is judged and its config changed under the lock, so that one in its last seconds ends in peace. The lock is
     free again on return: it belongs to the ServerApp, which may be another process and judges once more (``claim``).
     """
-    directory = existing(out)
-    refuse_other_settings(settings)
+    directory = existing_run(out)
+    check_resume_settings(settings)
     with directory.lock():
         _refuse_completed(directory)
         begun = load_config(directory.config).engine.name
         named = [setting.partition("=")[2] for setting in settings if setting.startswith("engine.name=")]
-        refuse_another_kind(directory, begun, [begun, *named][-1])
-        prepared = Prepared(load_config(directory.config, settings), directory)
-        try_trackers(prepared.config)
+        check_engine_kind(directory, begun, [begun, *named][-1])
+        prepared = RunSetup(load_config(directory.config, settings), directory)
+        check_trackers(prepared.config)
         if settings:
             write_text(directory.config, prepared.config.to_yaml())
     return prepared
 
 
-def refuse_other_settings(settings: Sequence[str]) -> None:
+def check_resume_settings(settings: Sequence[str]) -> None:
     """``UsageError`` for a setting that a resume cannot change: with it the run would not be the one that was begun."""
     strange = [setting for setting in settings if not setting.startswith(RESUMABLE)]
     if strange:
@@ -154,7 +154,7 @@ def refuse_other_settings(settings: Sequence[str]) -> None:
         raise UsageError(f"--resume continues the run's own config; '{strange[0]}' would change it ({told})")
 
 
-def refuse_another_kind(directory: RunDirectory, begun: str, now: str) -> None:
+def check_engine_kind(directory: RunDirectory, begun: str, now: str) -> None:
     """``UsageError`` where a simulation would go on as a deployment, or the other way round."""
     if (begun == "deployment") != (now == "deployment"):
         out = shlex.quote(str(directory.path))
@@ -163,7 +163,7 @@ def refuse_another_kind(directory: RunDirectory, begun: str, now: str) -> None:
         raise UsageError(f"{reason}; go on with: {told}")
 
 
-def existing(out: Path) -> RunDirectory:
+def existing_run(out: Path) -> RunDirectory:
     """The run directory at ``out``; ``UsageError`` if it is none."""
     directory = RunDirectory(out.resolve())
     if not directory.config.is_file():
@@ -171,19 +171,19 @@ def existing(out: Path) -> RunDirectory:
     return directory
 
 
-def as_it_lies(out: Path, settings: Sequence[str] = ()) -> Prepared:
+def open_run(out: Path, settings: Sequence[str] = ()) -> RunSetup:
     """An existing run, read without its lock: nothing is judged and nothing written before ``claim``."""
-    directory = existing(out)
-    refuse_other_settings(settings)
-    return Prepared(load_config(directory.config, settings), directory, tuple(settings))
+    directory = existing_run(out)
+    check_resume_settings(settings)
+    return RunSetup(load_config(directory.config, settings), directory, tuple(settings))
 
 
-def claim(prepared: Prepared) -> Prepared:
+def start_run(prepared: RunSetup) -> RunSetup:
     """What the process that holds the lock does first: see that the run is not complete by now, read its config as it
     is now, write down what the resume changes, and take away the result of an earlier attempt."""
     directory = prepared.directory
     _refuse_completed(directory)
-    found = as_it_lies(directory.path, prepared.settings)
+    found = open_run(directory.path, prepared.settings)
     if found.settings:
         write_text(directory.config, found.config.to_yaml())
     directory.forget_result()

@@ -9,7 +9,7 @@ from typing import TypeVar
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import Dataset, forget_datasets, load_dataset
 from fedrecon_core.errors import DataError, one_line, words_of
-from server.runs.setup import fitting, refuse_missing_root
+from server.runs.setup import check_root, checked_recovery
 from server.sweep.faults import Faults
 from server.sweep.trials import Cell
 
@@ -26,7 +26,7 @@ def check_sources(cells: Sequence[Cell], proven: Collection[tuple[str, ...]] = (
     faults = Faults()
     for own in _grouped(cells, lambda cell: cell.config.data.model_dump_json()):
         try:
-            refuse_missing_root(own[0].config)
+            check_root(own[0].config)
             dataset = load_dataset(own[0].config)
         except Exception as error:  # a user's own loader may raise anything, and so would each of the cells
             faults.add(one_line(words_of(error)), [cell.labels for cell in own])
@@ -63,7 +63,7 @@ def _misfit(family: Sequence[Cell], dataset: Dataset) -> str:
 
 def _fault(cell: Cell, dataset: Dataset) -> str:
     try:
-        fitting(cell.config, dataset.spec)
+        checked_recovery(cell.config, dataset.spec)
         allocate(dataset, cell.config)
     except Exception as error:  # as above
         return one_line(words_of(error))

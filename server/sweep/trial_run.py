@@ -13,7 +13,7 @@ from fedrecon_core.errors import words_of
 from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.runs.directory import RunDirectory
-from server.runs.setup import load_config, try_out
+from server.runs.setup import check_run, load_config
 
 
 def run_cell(path: Path, log: Path) -> bool:
@@ -32,7 +32,7 @@ def run_cell(path: Path, log: Path) -> bool:
 
 def _run(path: Path) -> None:
     config = load_config(path / "config.yaml")
-    try_out(config)
+    check_run(config)
     InProcess().run(Job(path / "config.yaml", path, True, config.sites.count, timeout=config.sites.timeout))
 
 

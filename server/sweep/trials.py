@@ -13,7 +13,7 @@ from fedrecon_core.config import RunConfig
 from fedrecon_core.config.settings import override, read_yaml
 from fedrecon_core.errors import ConfigError, UsageError
 from fedrecon_core.paths import user_path
-from server.runs.setup import resolve_config, try_trackers
+from server.runs.setup import check_trackers, resolve_config
 from server.sweep.choices import slug_of, titled
 from server.sweep.faults import Faults
 from server.sweep.identity import config_sha256
@@ -153,7 +153,7 @@ def _resolved(wanted: _Wanted, settings: Sequence[str]) -> RunConfig:
     raw = wanted.raw(settings)
     _refuse_deployment(raw)
     config = resolve_config(wanted.base, [*(f"{key}={as_yaml(value)}" for key, value in raw.items()), ENGINE])
-    try_trackers(config)
+    check_trackers(config)
     return untracked_unless_asked(config)
 
 

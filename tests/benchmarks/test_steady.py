@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from server.engines.inprocess import InProcess
-from server.runs.setup import prepare
+from server.runs.setup import create_run
 from server.training.progress import PlainProgress
 from tests.helpers.federation import toy_settings
 from tests.helpers.runs import job_of, write
@@ -37,7 +37,7 @@ def test_memory_and_files_stay_flat(tmp_path, monkeypatch):
         samples.append((anonymous_bytes(), open_files()))
 
     monkeypatch.setattr(PlainProgress, "round_done", sampled)
-    run = prepare(write(tmp_path, toy_settings(rounds=ROUNDS, evaluate={"every": 50})), out=tmp_path / "run")
+    run = create_run(write(tmp_path, toy_settings(rounds=ROUNDS, evaluate={"every": 50})), out=tmp_path / "run")
     InProcess().run(job_of(run))
     memory, files = np.array(samples[WARM:]).T
     slope = np.polyfit(np.arange(len(memory)), memory, 1)[0]

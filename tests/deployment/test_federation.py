@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from server.cli import application
 from server.engines.inprocess import InProcess
-from server.runs.setup import prepare
+from server.runs.setup import create_run
 from server.training.checkpoints import newest_round
 from tests.deployment.federation import Cable, Federation, wait_until
 from tests.helpers.runs import job_of, write
@@ -54,7 +54,7 @@ def folders(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def expected(folders, tmp_path_factory) -> str:
     """The parameters of the in-process engine over the same sites."""
-    run = prepare(folders / "federation.yaml", out=tmp_path_factory.mktemp("inprocess") / "run")
+    run = create_run(folders / "federation.yaml", out=tmp_path_factory.mktemp("inprocess") / "run")
     InProcess().run(job_of(run))
     return result(run.directory.path)["parameters_sha256"]
 

@@ -177,13 +177,13 @@ def run_inprocess(folder: Path, settings: dict[str, Any], root: Path | None = No
 
     from server.engines.base import Job
     from server.engines.inprocess import InProcess
-    from server.runs.setup import prepare
+    from server.runs.setup import create_run
 
     folder.mkdir(parents=True, exist_ok=True)
     if root is not None:
         settings = {**settings, "data": {**settings["data"], "root": str(root)}}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    prepared = prepare(folder / "config.yaml", out=folder / "run")
+    prepared = create_run(folder / "config.yaml", out=folder / "run")
     config: RunConfig = prepared.config
     path = prepared.directory.path
     InProcess().run(

@@ -13,7 +13,7 @@ import server.app
 from server.engines.base import Job
 from server.engines.inprocess import RUN_ID, SERVER_NODE, InProcessGrid
 from server.engines.pool import Here
-from server.runs.setup import Prepared
+from server.runs.setup import RunSetup
 
 
 def node_configs(folders: Path, states: Path) -> dict[str, dict[str, Any]]:
@@ -44,7 +44,7 @@ class SiteGrid(InProcessGrid):
 
 
 def deploy(
-    prepared: Prepared,
+    prepared: RunSetup,
     configs: Mapping[str, Mapping[str, Any]],
     connected: Callable[[list[str]], list[str]] = lambda names: names,
 ) -> SiteGrid:

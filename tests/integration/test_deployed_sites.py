@@ -16,7 +16,7 @@ from fedrecon_core.errors import ConfigError, RunError
 from fedrecon_core.local import evaluate
 from server.cli import application
 from server.engines.inprocess import InProcess
-from server.runs.setup import prepare, reopen
+from server.runs.setup import create_run, resume_run
 from server.training.checkpoints import newest_round
 from server.training.rounds import Rounds
 from tests.helpers.deployed import deploy, node_configs
@@ -41,7 +41,7 @@ def folders(tmp_path_factory) -> Path:
 
 def prepared(folders: Path, out: Path, *changes: str):
     changes = ("engine.name=deployment", "sites.wait=1", "sites.min=1", *changes)
-    return prepare(folders / "federation.yaml", changes, out=out)
+    return create_run(folders / "federation.yaml", changes, out=out)
 
 
 def result(directory: Path) -> dict:
@@ -70,7 +70,7 @@ def test_a_site_without_the_ragged_modality_trains_as_in_the_simulation(tmp_path
     arguments = ["data", "split", str(config), "--out", str(tmp_path / "sites")]
     done = CliRunner().invoke(application, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    simulated = prepare(config, out=tmp_path / "simulated")
+    simulated = create_run(config, out=tmp_path / "simulated")
     InProcess().run(job_of(simulated))
     deploy(prepared(tmp_path / "sites", tmp_path / "deployed"), node_configs(tmp_path / "sites", tmp_path / "state"))
     hashes = {result(tmp_path / name)["parameters_sha256"] for name in ("simulated", "deployed")}
@@ -79,9 +79,9 @@ def test_a_site_without_the_ragged_modality_trains_as_in_the_simulation(tmp_path
 
 def test_a_deployment_reaches_the_parameters_of_the_simulation_that_was_split(folders, tmp_path, capsys):
     torch.set_num_threads(1)
-    simulated = prepare(folders.parent / "config-in.yaml", out=tmp_path / "simulated")
+    simulated = create_run(folders.parent / "config-in.yaml", out=tmp_path / "simulated")
     InProcess().run(job_of(simulated))
-    over_folders = prepare(folders / "federation.yaml", out=tmp_path / "folders")
+    over_folders = create_run(folders / "federation.yaml", out=tmp_path / "folders")
     InProcess().run(job_of(over_folders))
     deployed = prepared(folders, tmp_path / "deployed")
     deploy(deployed, node_configs(folders, tmp_path / "state"))
@@ -149,7 +149,7 @@ def test_a_node_without_a_folder_for_its_state_is_refused_before_it_trains(folde
 
 
 def test_a_simulation_does_not_run_on_sites_with_their_own_data(folders, tmp_path):
-    run = prepare(folders.parent / "config-in.yaml", out=tmp_path / "run")
+    run = create_run(folders.parent / "config-in.yaml", out=tmp_path / "run")
     with pytest.raises(RunError, match=r"site site-0000 has data of its own.*--engine deployment"):
         deploy(run, node_configs(folders, tmp_path / "state"))
 
@@ -170,7 +170,7 @@ def test_a_prefix_of_no_group_ends_a_deployment_at_the_handshake(folders, tmp_pa
 
 def test_a_deployment_over_data_that_only_the_server_has_is_refused(folders, tmp_path):
     with pytest.raises(ConfigError, match=r"data.name: expected sites"):
-        prepare(write(tmp_path, settings(missing={}, engine={"name": "deployment"})), out=tmp_path / "run")
+        create_run(write(tmp_path, settings(missing={}, engine={"name": "deployment"})), out=tmp_path / "run")
 
 
 # --- evaluation at the sites -----------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def test_a_run_whose_only_scoring_failed_is_finished_by_a_resume(folders, tmp_pa
         deaf(patch, "3")
         with pytest.raises(RunError, match=r"no round could be scored .*start the sites that hold some, and resume"):
             deploy(run, node_configs(folders, tmp_path / "state"))
-    deploy(reopen(tmp_path / "run"), node_configs(folders, tmp_path / "state"))
+    deploy(resume_run(tmp_path / "run"), node_configs(folders, tmp_path / "state"))
     assert result(tmp_path / "run")["status"] == "completed"
     splits = [(line["round"], line["split"]) for line in metrics(tmp_path / "run")]
     assert splits == [(1, "train"), (2, "train"), (3, "train"), (3, "validation"), (3, "test")]
@@ -227,7 +227,7 @@ def test_a_run_that_could_never_be_tested_is_refused_before_it_trains(tmp_path):
         members = np.flatnonzero((dataset.split != 2) & (dataset.groups % 2 == number))
         write_folder(tmp_path / "sites" / name, content(dataset, None, members))
     raw = settings(data={"name": "sites", "root": "sites"}, missing={}, engine={"name": "deployment"})
-    run = prepare(write(tmp_path, raw), ["sites.min=2", "sites.wait=5"], out=tmp_path / "run")
+    run = create_run(write(tmp_path, raw), ["sites.min=2", "sites.wait=5"], out=tmp_path / "run")
     with pytest.raises(RunError, match=r"no connected site holds test samples.*evaluate\.where: server"):
         deploy(run, node_configs(tmp_path / "sites", tmp_path / "state"))
 
@@ -252,7 +252,7 @@ def test_data_that_change_in_mid_run_are_seen_told_and_used(tmp_path, capsys):
         return names
 
     raw = settings(data={"name": "sites", "root": "sites"}, missing={}, engine={"name": "deployment"}, rounds=4)
-    run = prepare(write(tmp_path, raw), ["sites.min=2", "sites.wait=5"], out=tmp_path / "run")
+    run = create_run(write(tmp_path, raw), ["sites.min=2", "sites.wait=5"], out=tmp_path / "run")
     deploy(run, node_configs(tmp_path / "sites", tmp_path / "state"), connected)
     said = capsys.readouterr().out
     assert "round 2: 1 of 2 sites answered; south: expected generator.features.encoder, " in said
@@ -274,6 +274,6 @@ def test_the_manifest_keeps_every_site_over_a_resume(folders, tmp_path, monkeypa
             deploy(run, node_configs(folders, tmp_path / "state"))
     assert result(tmp_path / "run")["status"] == "interrupted"
     assert "SuperLink ended" in result(tmp_path / "run")["error"]
-    deploy(reopen(tmp_path / "run"), node_configs(folders, tmp_path / "state"), lambda names: names[:1])
+    deploy(resume_run(tmp_path / "run"), node_configs(folders, tmp_path / "state"), lambda names: names[:1])
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert [site["name"] for site in manifest["sites"]] == list(SITES)

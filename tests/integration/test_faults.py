@@ -19,7 +19,7 @@ import client.app
 from fedrecon_core.errors import ConfigError, RunError
 from server.cli import application
 from server.engines.base import Job
-from server.runs.setup import prepare
+from server.runs.setup import create_run
 from server.training.checkpoints import newest_round
 from strategies import messages
 from tests.helpers.deployed import SiteGrid, deploy, node_configs
@@ -49,7 +49,7 @@ def folders(tmp_path_factory) -> Path:
 
 def prepared(folders: Path, out: Path, *changes: str) -> Any:
     changes = ("engine.name=deployment", "sites.wait=2", "sites.min=5", "rounds=4", *changes)
-    return prepare(folders / "federation.yaml", changes, out=out)
+    return create_run(folders / "federation.yaml", changes, out=out)
 
 
 def lines(directory: Path, name: str = "sites.jsonl") -> list[dict]:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import client.app
 from fedrecon_core.state import EXTRACTORS, HEAD_GROUP
 from server.cli import application
-from server.runs.setup import prepare
+from server.runs.setup import create_run
 from server.training.checkpoints import load_newest
 from tests.helpers import runs
 from tests.helpers.deployed import deploy, node_configs
@@ -145,7 +145,7 @@ def test_deployed_sites_score_as_simulated_ones(tmp_path: Path) -> None:
     folders = tmp_path / "sites"
     simulated = runs.run(tmp_path / "simulated", raw)
     changes = ("engine.name=deployment", "sites.wait=1", "sites.min=1")
-    there = prepare(folders / "federation.yaml", changes, out=tmp_path / "deployed")
+    there = create_run(folders / "federation.yaml", changes, out=tmp_path / "deployed")
     deploy(there, node_configs(folders, tmp_path / "states"))
     mine, theirs = (runs.result(directory) for directory in (tmp_path / "deployed", simulated))
     assert mine["parameters_sha256"] == theirs["parameters_sha256"] and mine["test"] == theirs["test"]

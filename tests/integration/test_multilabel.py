@@ -19,7 +19,7 @@ from server.commands.coherence import measure
 from server.engines.inprocess import InProcess
 from server.report.terminal import final_table
 from server.runs.record import read_run
-from server.runs.setup import prepare
+from server.runs.setup import create_run
 from server.training import reconstruction_images as run_pictures
 from server.training.evaluation import selected
 from tests.helpers.contract_support import restored, run_inprocess
@@ -192,11 +192,11 @@ def folders(tmp_path_factory) -> Path:
 
 def deployed(folders: Path, out: Path, *changes: str):
     changes = ("engine.name=deployment", "sites.wait=1", "sites.min=1", *changes)
-    return prepare(folders / "federation.yaml", changes, out=out)
+    return create_run(folders / "federation.yaml", changes, out=out)
 
 
 def test_a_deployment_over_folders_ends_where_the_simulation_over_them_does(folders, tmp_path):
-    simulated = prepare(folders / "federation.yaml", out=tmp_path / "simulated")
+    simulated = create_run(folders / "federation.yaml", out=tmp_path / "simulated")
     InProcess().run(job_of(simulated))
     prepared = deployed(folders, tmp_path / "deployed")
     deploy(prepared, node_configs(folders, tmp_path / "state"))

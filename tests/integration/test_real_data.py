@@ -14,7 +14,7 @@ import pytest
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.datasets.npz import read_npz
 from server.engines.inprocess import InProcess
-from server.runs.setup import prepare
+from server.runs.setup import create_run
 from tests.helpers import raw_polymnist, runs
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def there(name: str) -> Path:
 
 def centralised(config: str, root: Path, out: Path) -> dict[str, Any]:
     """``result.json`` of a reference, trained on the data at ``root``."""
-    prepared = prepare(CONFIGS / config, [f"data.root={root}"], out)
+    prepared = create_run(CONFIGS / config, [f"data.root={root}"], out)
     assert prepared.config.sites.count == 1 and prepared.config.engine.workers == 1
     assert prepared.config.recovery.name == "mask" and prepared.config.strategy.name == "fedavg"
     assert all(getattr(prepared.config.missing, split).level == "none" for split in ("train", "validation", "test"))

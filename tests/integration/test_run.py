@@ -29,7 +29,7 @@ from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.local.local_round import train_locally
 from fedrecon_core.registry import DATASETS, RECOVERIES, STRATEGIES
 from fedrecon_core.state import group_bytes, read_group
-from server.runs.setup import as_it_lies, claim, load_config, prepare, reopen
+from server.runs.setup import create_run, load_config, open_run, resume_run, start_run
 from server.training.rounds import Rounds
 from strategies.fedavg import FedAvg
 from tests.helpers import runs
@@ -150,45 +150,45 @@ def test_another_seed_gives_another_run(finished: Path, tmp_path: Path) -> None:
 
 def test_an_existing_run_directory_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exists already"):
-        prepare(runs.write(tmp_path, runs.settings()), out=finished)
+        create_run(runs.write(tmp_path, runs.settings()), out=finished)
 
 
 def test_resume_changes_where_the_run_goes_on_and_for_whom_it_waits_and_nothing_else(tmp_path: Path) -> None:
-    directory = prepare(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory.path
+    directory = create_run(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory.path
     with pytest.raises(UsageError, match="rounds=9"):
-        reopen(directory, ["rounds=9"])
-    assert reopen(directory, ["engine.workers=2"]).config.engine.workers == 2
+        resume_run(directory, ["rounds=9"])
+    assert resume_run(directory, ["engine.workers=2"]).config.engine.workers == 2
     assert load_config(directory / "config.yaml").engine.workers == 2
     settings = ["sites.min=2", "sites.wait=7", "sites.timeout=8", "sites.quorum=0.3", "sites.retries=0"]
-    assert reopen(directory, [*settings, "updates.limit=50"]).config.sites.min == 2
+    assert resume_run(directory, [*settings, "updates.limit=50"]).config.sites.min == 2
     kept = load_config(directory / "config.yaml")
     assert (kept.sites.wait, kept.sites.timeout, kept.sites.quorum, kept.sites.retries) == (7, 8, 0.3, 0)
     assert kept.updates.limit == 50
     for other in ("sites.count=2", "seed=3", "sites.minimum=2"):
         with pytest.raises(UsageError, match=rf"'{other}' would change it \(only these may be set: engine\.\*, sites"):
-            reopen(directory, [other])
+            resume_run(directory, [other])
     with pytest.raises(UsageError, match=r"was begun with engine inprocess, and engine deployment has other sites"):
-        reopen(directory, ["engine.name=deployment"])
+        resume_run(directory, ["engine.name=deployment"])
 
 
 def test_what_a_resumed_deployment_changes_comes_with_the_run_config_and_is_kept(tmp_path: Path) -> None:
-    directory = prepare(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory
-    claimed = claim(as_it_lies(directory.path, ["sites.wait=7"]))
+    directory = create_run(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory
+    claimed = start_run(open_run(directory.path, ["sites.wait=7"]))
     assert claimed.config.sites.wait == load_config(directory.config).sites.wait == 7
     with pytest.raises(UsageError, match="'rounds=9' would change it"):
-        as_it_lies(directory.path, ["rounds=9"])
+        open_run(directory.path, ["rounds=9"])
 
 
 def test_a_complete_run_is_not_resumed(finished: Path) -> None:
     before = runs.outcome(finished)
     with pytest.raises(UsageError, match="nothing to resume"):
-        reopen(finished)
+        resume_run(finished)
     assert runs.outcome(finished) == before
 
 
 def test_a_fault_of_the_data_shows_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"sites\.count"):
-        prepare(runs.write(tmp_path, runs.settings(sites={"count": 5000})), out=tmp_path / "run")
+        create_run(runs.write(tmp_path, runs.settings(sites={"count": 5000})), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -196,7 +196,7 @@ def test_a_fault_of_the_data_shows_before_anything_is_written(tmp_path: Path) ->
 def test_a_split_without_any_sample_is_refused(split: str, tmp_path: Path) -> None:
     missing = {"empty": "skip", split: {"level": "sample", "rate": 1.0}}
     with pytest.raises(DataError, match=rf"missing\.{split}"):
-        prepare(runs.write(tmp_path, runs.settings(missing=missing)), out=tmp_path / "run")
+        create_run(runs.write(tmp_path, runs.settings(missing=missing)), out=tmp_path / "run")
 
 
 def test_a_run_that_diverges_fails_with_words_and_strict_json(tmp_path: Path) -> None:

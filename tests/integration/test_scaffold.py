@@ -16,7 +16,7 @@ import client.app
 from fedrecon_core.local.local_round import LocalResult
 from server.cli import application
 from server.runs.directory import RunDirectory
-from server.runs.setup import prepare
+from server.runs.setup import create_run
 from server.training.checkpoints import load_newest, newest_round
 from strategies.messages import Accepted
 from tests.helpers import runs
@@ -162,7 +162,7 @@ def test_a_deployed_site_that_lost_its_state_is_refused_in_words_until_it_is_res
         return names
 
     changes = ("engine.name=deployment", "sites.wait=1", "sites.min=1")
-    prepared = prepare(tmp_path / "sites" / "federation.yaml", changes, out=out)
+    prepared = create_run(tmp_path / "sites" / "federation.yaml", changes, out=out)
     deploy(prepared, node_configs(tmp_path / "sites", tmp_path / "states"), connected)
     lines = [line for line in runs.lines(out, "sites.jsonl") if line["site"] == BAD]
     assert [line["status"] for line in lines] == ["ok", "ok", "failed", "failed", "ok"]

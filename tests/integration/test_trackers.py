@@ -12,7 +12,7 @@ from fedrecon_core.registry import discover
 from server import app
 from server.engines.inprocess import InProcess
 from server.runs.directory import RunDirectory
-from server.runs.setup import as_it_lies, prepare, reopen
+from server.runs.setup import create_run, open_run, resume_run
 from server.sweep.packed import pack, run_packed
 from server.sweep.spec import read_definition
 from server.sweep.store import SweepDirectory
@@ -84,14 +84,14 @@ def settings(tracking, **changes):
 
 def begin(folder: Path, tracking, **changes) -> Path:
     """A run that is interrupted when a round's numbers are written and its checkpoint is not."""
-    prepared = prepare(runs.write(folder, settings(tracking, **changes)), out=folder / "run")
+    prepared = create_run(runs.write(folder, settings(tracking, **changes)), out=folder / "run")
     with contextlib.suppress(KeyboardInterrupt):
         InProcess().run(runs.job_of(prepared))
     return prepared.directory.path
 
 
 def go_on(directory: Path, *changes: str) -> None:
-    InProcess().run(runs.job_of(reopen(directory, changes), resume=True))
+    InProcess().run(runs.job_of(resume_run(directory, changes), resume=True))
 
 
 def rounds_of(directory: Path) -> dict[int, dict[str, float]]:
@@ -290,7 +290,7 @@ def test_a_tracker_that_is_named_when_a_run_is_resumed_hears_of_all_rounds(name,
 
 
 def test_a_run_that_was_killed_when_it_was_complete_is_handed_over_by_a_resume(name, tmp_path, monkeypatch, capsys):
-    prepared = prepare(runs.write(tmp_path, settings({**NONE, name: True})), out=tmp_path / "run")
+    prepared = create_run(runs.write(tmp_path, settings({**NONE, name: True})), out=tmp_path / "run")
     directory, whole = prepared.directory.path, Trackers.finish
 
     def killed(self, result):
@@ -341,7 +341,7 @@ def test_what_a_tracker_missed_of_a_complete_run_is_told_without_a_site_or_data(
     directory = begin(tmp_path, {**NONE, "zz_noisy": {"at": 2}})
     assert noisy == ["start", 1, 2, "close"]
     noisy.clear()
-    app.run(None, as_it_lies(directory))  # there is no grid to speak through, and the network is still down
+    app.run(None, open_run(directory))  # there is no grid to speak through, and the network is still down
     assert noisy == ["start", 2, "close"]
     noisy.clear()
     capsys.readouterr()
@@ -379,7 +379,7 @@ def test_what_it_missed_is_told_when_the_run_is_resumed(tmp_path, noisy):
 
 
 def test_a_place_that_cannot_be_written_costs_the_tracker_alone(name, tmp_path, capsys):
-    prepared = prepare(runs.write(tmp_path, settings({**NONE, name: True})), out=tmp_path / "run")
+    prepared = create_run(runs.write(tmp_path, settings({**NONE, name: True})), out=tmp_path / "run")
     place = {"tensorboard": "tensorboard", "mlflow": "mlflow.db", "wandb": "wandb"}[name]
     blocked = prepared.directory.path / place
     blocked.mkdir() if name == "mlflow" else blocked.touch()
@@ -405,7 +405,7 @@ def test_a_server_that_is_not_there_costs_mlflow_alone(tmp_path, capsys):
 
 
 def test_a_run_that_fails_is_told_as_failed(tmp_path, noisy):
-    prepared = prepare(
+    prepared = create_run(
         runs.write(tmp_path, settings({**NONE, "zz_noisy": {"at": 9}}, evaluate={"select": "accuracy"})),
         out=tmp_path / "run",
     )

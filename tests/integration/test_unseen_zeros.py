@@ -15,7 +15,7 @@ from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.recovery.base import recovery_for
 from fedrecon_core.state import EXTRACTORS, HEAD_GROUP, State, extractor_group, read_group
 from server.engines.inprocess import InProcess
-from server.runs.setup import Prepared, prepare
+from server.runs.setup import RunSetup, create_run
 from server.training.checkpoints import load_newest
 from tests.helpers import runs
 from tests.helpers.raw_uci_har import root
@@ -36,14 +36,14 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Prepared]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunSetup]:
     """A whole run of the config of a strategy; it is prepared with settings and was run when it is returned."""
     data = root(tmp_path_factory.mktemp("uci_har"))
 
-    def run(strategy: str, *settings: str) -> Prepared:
+    def run(strategy: str, *settings: str) -> RunSetup:
         out = tmp_path_factory.mktemp(strategy) / "run"
         config = CONFIGS / f"uci_har_{strategy}.yaml"
-        prepared = prepare(config, [f"data.root={data}", *SMALL, *settings], out=out)
+        prepared = create_run(config, [f"data.root={data}", *SMALL, *settings], out=out)
         InProcess().run(runs.job_of(prepared))
         return prepared
 
@@ -56,7 +56,7 @@ def lacking(line: dict[str, Any], group: str) -> bool:
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "scaffold"])
-def test_no_honest_site_is_refused_where_most_lack_a_sensor(strategy: str, trained: Callable[..., Prepared]) -> None:
+def test_no_honest_site_is_refused_where_most_lack_a_sensor(strategy: str, trained: Callable[..., RunSetup]) -> None:
     """What weight decay alone makes of an extractor is next to nothing: with these sites as the measure
     (``updates.limit``), those that have the sensor would be refused."""
     prepared = trained(strategy, "rounds=3")
@@ -73,14 +73,14 @@ def test_no_honest_site_is_refused_where_most_lack_a_sensor(strategy: str, train
     assert runs.result(directory)["status"] == "completed"
 
 
-def state_of(prepared: Prepared) -> dict[str, State]:
+def state_of(prepared: RunSetup) -> dict[str, State]:
     """The global groups after the last round."""
     found = load_newest(prepared.directory.path / "checkpoints")
     assert found is not None
     return found.groups
 
 
-def test_unseen_zeros_leave_the_head_alone_and_hold_extractors_back(trained: Callable[..., Prepared]) -> None:
+def test_unseen_zeros_leave_the_head_alone_and_hold_extractors_back(trained: Callable[..., RunSetup]) -> None:
     """After one round the head is that of ``mask``; an extractor has gone its way by the share of the samples that
     passed through it for real."""
     prepared = trained("fedavg", "rounds=1")

@@ -14,7 +14,7 @@ from fedrecon_core.recovery.base import TaskObjective
 from fedrecon_core.recovery.stage import set_frozen
 from fedrecon_core.task.model import TaskModel
 from fedrecon_core.task.tokens import tokenise
-from server.runs.setup import try_out
+from server.runs.setup import check_run
 from strategies.fedrs import FedRS
 from tests.helpers.contract_support import assert_trained_to, local_round, same, workshop_of
 from tests.helpers.federation import CPU, everything, tiny_dataset, toy_config, toy_recovery, toy_site, toy_spec
@@ -161,7 +161,7 @@ def test_a_class_that_a_site_lacks_is_pushed_away_less_the_smaller_alpha():
 def test_several_labels_per_sample_are_refused_with_a_reason():
     toy_config("mask", "fedrs").strategy.agree_with_data(toy_spec())
     with pytest.raises(ConfigError) as error:
-        try_out(parse(multilabel_settings(strategy="fedrs")))
+        check_run(parse(multilabel_settings(strategy="fedrs")))
     assert str(error.value) == (
         "strategy.name: fedrs restricts a softmax over the classes, expected data with one class per sample, found the "
         "multilabel toy_multilabel; choose another strategy"

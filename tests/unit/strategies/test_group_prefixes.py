@@ -9,7 +9,7 @@ import pytest
 from fedrecon_core.config import OnGroups, parse
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.registry import STRATEGIES
-from server.runs.setup import try_out
+from server.runs.setup import check_run
 from strategies.robust import RULES
 from tests.helpers.federation import NAMES, toy_settings
 
@@ -29,7 +29,7 @@ def keys_of(name: str, groups: list[str]) -> tuple[str, dict[str, Any]]:
 def tried(name: str, groups: list[str], recovery: str = "fedrecon") -> str:
     """Try a config out; returns where ``groups`` stand."""
     key, strategy = keys_of(name, groups)
-    try_out(parse(toy_settings(recovery, strategy, local=SGD)))
+    check_run(parse(toy_settings(recovery, strategy, local=SGD)))
     return key
 
 
@@ -84,4 +84,4 @@ def test_a_prefix_of_some_group_is_taken(name, prefix):
 def test_the_defaults_fit_every_recovery():
     for name in ALL:
         robust = {"name": "fedavg", "robust": {"rule": name}}
-        try_out(parse(toy_settings("mask", robust if name in RULES else name, local=SGD)))
+        check_run(parse(toy_settings("mask", robust if name in RULES else name, local=SGD)))

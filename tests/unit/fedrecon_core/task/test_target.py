@@ -25,7 +25,7 @@ from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import read_group
 from fedrecon_core.task.target import TARGETS, target_of
 from server.runs.predictions import write_predictions
-from server.runs.setup import try_out
+from server.runs.setup import check_run
 from tests.helpers.contract_support import workshop_of
 from tests.helpers.federation import CPU, everything, toy_site, toy_spec
 from tests.helpers.folders import content
@@ -275,10 +275,10 @@ def test_select_names_the_metrics_that_apply():
 def test_a_run_is_tried_out_with_its_metric(select):
     config = parse(multilabel_settings(evaluate={"select": select}))
     if select == "macro_auroc":
-        try_out(config)
+        check_run(config)
         return
     with pytest.raises(ConfigError, match=r"^evaluate\.select: "):
-        try_out(config)
+        check_run(config)
 
 
 def test_coupled_needs_one_class_per_sample():

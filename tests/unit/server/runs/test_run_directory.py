@@ -12,7 +12,7 @@ import server.app
 from fedrecon_core.disk import replace_file
 from fedrecon_core.errors import RunError, UsageError
 from server.runs.directory import RunDirectory, write_text
-from server.runs.setup import Prepared, as_it_lies, claim, prepare, reopen
+from server.runs.setup import RunSetup, create_run, open_run, resume_run, start_run
 from tests.helpers.federation import toy_settings
 from tests.helpers.runs import write
 
@@ -72,7 +72,7 @@ def test_what_a_kill_left_while_the_directory_was_made_does_not_bar_the_next_run
     """The folder and half of the first file: there is no run to resume, so a new one may take the place."""
     (tmp_path / ".config.yaml.partial").write_text("na")
     with pytest.raises(UsageError, match="is no run directory"):
-        reopen(tmp_path)
+        resume_run(tmp_path)
     RunDirectory(tmp_path).create("name: x\n")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"config.yaml": "name: x\n"}
 
@@ -196,9 +196,9 @@ def test_a_second_process_cannot_work_on_a_run_until_the_first_has_died(director
 
 
 @pytest.fixture
-def failed(tmp_path) -> Prepared:
+def failed(tmp_path) -> RunSetup:
     """A run that has a result and is not complete."""
-    made = prepare(write(tmp_path, toy_settings()), out=tmp_path / "run")
+    made = create_run(write(tmp_path, toy_settings()), out=tmp_path / "run")
     made.directory.write_json("result.json", {"status": "failed"})
     return made
 
@@ -220,7 +220,7 @@ def test_a_run_that_ends_while_its_resumption_waits_for_the_lock_is_not_spoilt(f
     ending.start()
     held.wait()
     with pytest.raises(UsageError, match=r"is complete; there is nothing to resume"):
-        reopen(directory.path, ["engine.workers=2"])
+        resume_run(directory.path, ["engine.workers=2"])
     ending.join()
     assert contents(directory) == {
         "config.yaml": failed.config.to_yaml(),
@@ -239,11 +239,11 @@ def test_a_server_that_comes_too_late_leaves_a_complete_run_alone(failed):
 
 def test_the_command_leaves_the_lock_and_the_result_to_the_process_that_runs(failed):
     directory = failed.directory
-    reopened = reopen(directory.path, ["engine.workers=2"])
+    reopened = resume_run(directory.path, ["engine.workers=2"])
     assert reopened.config.engine.workers == 2
     assert directory.result.exists()
     with directory.lock(0):
-        assert claim(failed).config.engine.workers == 2  # as the config is by now
+        assert start_run(failed).config.engine.workers == 2  # as the config is by now
     assert not directory.result.exists()
 
 
@@ -255,4 +255,4 @@ def test_a_directory_that_cannot_be_written_is_one_clear_line(failed, name):
     (directory.path / name).mkdir()
     words = rf"cannot write .*/{name}: Is a directory; make room or mend the rights of the run directory, then resume"
     with pytest.raises(UsageError, match=words), directory.lock():
-        claim(as_it_lies(directory.path))
+        start_run(open_run(directory.path))

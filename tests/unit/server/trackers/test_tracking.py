@@ -13,7 +13,7 @@ from fedrecon_core.registry import discover
 from fedrecon_core.types import DatasetSpec
 from server import app
 from server.runs.directory import RunDirectory
-from server.runs.setup import as_it_lies, prepare, reopen, try_out
+from server.runs.setup import check_run, create_run, open_run, resume_run
 from server.sweep.identity import config_sha256
 from server.sweep.spec import read_definition
 from server.sweep.trials import matrix
@@ -99,7 +99,7 @@ def test_auto_is_on_where_the_package_is_and_off_with_a_line_where_it_is_not(abs
 
 def test_a_tracker_that_was_asked_for_and_is_not_installed_is_refused_with_the_line_that_installs_it(absent):
     with pytest.raises(ConfigError, match=r"tracking\.absent: expected the package .*pip install such-a-package, or"):
-        try_out(config_of({absent: {}}))
+        check_run(config_of({absent: {}}))
     check_keys(config_of({absent: {}}))  # a deployment's ServerApp runs elsewhere
 
 
@@ -163,11 +163,11 @@ def test_a_deployment_is_refused_before_it_is_submitted(monkeypatch, capsys, tmp
 
 def test_the_server_app_checks_anew_before_it_speaks_with_anybody(absent, tmp_path):
     """Where it runs in a deployment the package may be missing; there is no grid here to speak through."""
-    directory = prepare(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory
+    directory = create_run(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory
     raw = yaml.safe_load(directory.config.read_text())
     directory.config.write_text(yaml.safe_dump({**raw, "tracking": {absent: {}}}))
     with pytest.raises(ConfigError, match=r"tracking\.absent: expected the package"):
-        app.run(None, as_it_lies(directory.path))
+        app.run(None, open_run(directory.path))
     failed = json.loads(directory.result.read_text())
     assert (failed["status"], failed["exit_code"]) == ("failed", 2)
 
@@ -176,22 +176,22 @@ def test_the_server_app_checks_anew_before_it_speaks_with_anybody(absent, tmp_pa
 
 
 def test_a_resumption_may_change_it(tmp_path):
-    directory = prepare(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory
-    assert reopen(directory.path, ["tracking.tensorboard=null"]).config.tracking == OFF
+    directory = create_run(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory
+    assert resume_run(directory.path, ["tracking.tensorboard=null"]).config.tracking == OFF
     assert yaml.safe_load(directory.config.read_text())["tracking"] == OFF
     with pytest.raises(ConfigError, match=r"unknown tracker 'wanbd'"):
-        reopen(directory.path, ["tracking.wanbd=true"])
+        resume_run(directory.path, ["tracking.wanbd=true"])
     assert yaml.safe_load(directory.config.read_text())["tracking"] == OFF
     with pytest.raises(UsageError, match=r"only these may be set: engine\.\*, sites\.min, .*, tracking\.\*\)"):
-        reopen(directory.path, ["trackings=null"])
+        resume_run(directory.path, ["trackings=null"])
 
 
 def test_a_run_that_was_begun_without_the_key_is_resumed(tmp_path):
-    directory = prepare(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory
+    directory = create_run(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory
     raw = yaml.safe_load(directory.config.read_text())
     del raw["tracking"]
     directory.config.write_text(yaml.safe_dump(raw))
-    assert reopen(directory.path).config.tracking == {"tensorboard": "auto"}
+    assert resume_run(directory.path).config.tracking == {"tensorboard": "auto"}
 
 
 def test_it_is_no_part_of_what_a_run_is_and_goes_to_no_site():
