@@ -4,11 +4,13 @@ import importlib
 import pkgutil
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.nearest import did_you_mean
 
+Base = TypeVar("Base")
+"""The base class of a registry's classes."""
 Class = TypeVar("Class", bound=type)
 
 CORE_PACKAGES = (
@@ -23,13 +25,17 @@ FEATURE_PACKAGES = ("fedrecon_core.preparation.features",)
 """What turns files into arrays; only the preparation of data looks for it."""
 
 
-class Registry:
-    """The classes of one kind, for example every recovery, under the names that a config uses."""
+class Registry(Generic[Base]):
+    """The classes of one kind, for example every recovery, by the names that a config uses.
+
+    ``Base`` is their base class. The registries below are ``Registry[Any]``: the config reads them, and cannot import
+    the base classes, which stand above it.
+    """
 
     def __init__(self, kind: str) -> None:
         """``kind`` is the word that error messages use ("recovery", "strategy", ...)."""
         self.kind = kind
-        self._classes: dict[str, type] = {}
+        self._classes: dict[str, type[Base]] = {}
 
     def register(self, name: str) -> Callable[[Class], Class]:
         """Decorate a class to enter it under ``name``; a second class under the same name is a ``ValueError``.
@@ -48,7 +54,7 @@ class Registry:
 
         return enter
 
-    def get(self, name: str) -> type:
+    def get(self, name: str) -> type[Base]:
         """The class under ``name``; an unknown name raises ``ConfigError`` with the known ones and the nearest."""
         if name in self._classes:
             return self._classes[name]
@@ -59,7 +65,7 @@ class Registry:
         """The known names, sorted."""
         return sorted(self._classes)
 
-    def items(self) -> Iterator[tuple[str, type]]:
+    def items(self) -> Iterator[tuple[str, type[Base]]]:
         """(name, class) pairs in sorted order."""
         return iter(sorted(self._classes.items()))
 
@@ -68,18 +74,18 @@ class Registry:
         self._classes.pop(name, None)
 
 
-def _origin(cls: type) -> str:
+def _origin(cls: type[Any]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-DATASETS = Registry("data set")
-PARTITIONS = Registry("partition")
-MODALITIES = Registry("modality kind")
-RECOVERIES = Registry("recovery")
-FUSIONS = Registry("fusion")
-METRICS = Registry("metric")
-FEATURES = Registry("feature")
-STRATEGIES = Registry("strategy")
+DATASETS: Registry[Any] = Registry("data set")
+PARTITIONS: Registry[Any] = Registry("partition")
+MODALITIES: Registry[Any] = Registry("modality kind")
+RECOVERIES: Registry[Any] = Registry("recovery")
+FUSIONS: Registry[Any] = Registry("fusion")
+METRICS: Registry[Any] = Registry("metric")
+FEATURES: Registry[Any] = Registry("feature")
+STRATEGIES: Registry[Any] = Registry("strategy")
 
 
 def discover(packages: Iterable[str]) -> None:

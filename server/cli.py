@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -166,7 +166,7 @@ def _announce(prepared: RunSetup) -> None:
 
 def _execute(prepared: RunSetup, resume: bool) -> None:
     config = prepared.config
-    engine: Any = ENGINES.get(config.engine.name)
+    engine = ENGINES.get(config.engine.name)
     job = Job(
         config=prepared.directory.config,
         out=prepared.directory.path,

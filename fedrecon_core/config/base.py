@@ -26,7 +26,7 @@ class Params(Frozen):
 class Choice:
     """A validator that reads ``name``, finds the class and lets its own ``Params`` check the rest."""
 
-    registry: Registry
+    registry: Registry[Any]
 
     def __call__(self, value: Any) -> Any:
         return value if isinstance(value, Params) else self.params(value).model_validate(self._keys(value))
@@ -38,7 +38,7 @@ class Choice:
             kind = self.registry.kind
             raise ValueError(f"expected a {kind} name or a mapping with the key 'name', found {shown(value)}")
         try:
-            cls: Any = self.registry.get(name)
+            cls = self.registry.get(name)
         except ConfigError as error:
             raise ValueError(str(error)) from None
         chosen: type[Params] = cls.Params

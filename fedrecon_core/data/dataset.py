@@ -99,10 +99,9 @@ class Dataset:
 
 @lru_cache(maxsize=1)
 def _load(params: str, seed: int) -> Dataset:
-    loader: Any = DATASETS.get(json.loads(params)["name"])
+    loader: type[DatasetLoader] = DATASETS.get(json.loads(params)["name"])
     checked = loader.Params.model_validate_json(params)
-    dataset: Dataset = loader().load(checked, None if checked.root is None else Path(checked.root), seed)
-    return dataset
+    return loader().load(checked, None if checked.root is None else Path(checked.root), seed)
 
 
 def load_dataset(config: RunConfig) -> Dataset:

@@ -11,7 +11,7 @@ def shape_fault(kind: str, shape: tuple[int, ...]) -> str | None:
 
     Raises ``ConfigError`` for an unknown kind.
     """
-    axes: tuple[str, ...] = MODALITIES.get(kind).axes  # type: ignore[attr-defined]
+    axes: tuple[str, ...] = MODALITIES.get(kind).axes
     if 0 in shape or not shape or (axes and len(axes) != len(shape)):
         expected = f"[{', '.join(axes or ('...',))}] ({kind}), none of them 0"
         return f"expected {expected}, found [{', '.join(map(str, shape))}]"

@@ -25,7 +25,7 @@ def refuse_partly_hidden(dataset: Dataset, config: RunConfig) -> None:
             "use data.protocol: default"
         )
     partition = config.data.partition.name
-    if not PARTITIONS.get(partition).keeps_naturals:  # type: ignore[attr-defined]
+    if not PARTITIONS.get(partition).keeps_naturals:
         raise ConfigError(
             f"data.partition: expected natural with missing.train.level {level}, since {why}, those hidden at "
             f"another site too, found {partition}; set it to natural, or use data.protocol: default"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from fedrecon_core.config import Params
 from fedrecon_core.errors import ConfigError, DataError
@@ -20,12 +19,11 @@ SHOWN = 5
 
 def feature_of(medium: str, keys: Params) -> Feature:
     """The feature that ``keys`` choose; ``ConfigError`` naming the key ``medium`` where it reads something else."""
-    cls: Any = FEATURES.get(keys.name)
+    cls: type[Feature] = FEATURES.get(keys.name)
     if cls.medium != medium:
         expected = f"expected a feature of {medium}, found '{keys.name}'"
         raise ConfigError(f"{medium}: {expected}, which is one of {cls.medium}; choose another")
-    feature: Feature = cls(keys)
-    return feature
+    return cls(keys)
 
 
 def through(feature: Feature, cache: Path, content: Callable[[int], Content]) -> ReadRows:

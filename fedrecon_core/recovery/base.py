@@ -47,7 +47,7 @@ class Recovery:
         self.kinds: dict[str, ModalityKind] = {}
         _refuse_strangers(config, spec)
         for modality in spec.modalities:
-            kind: Any = MODALITIES.get(modality.kind)
+            kind: type[ModalityKind] = MODALITIES.get(modality.kind)
             self.kinds[modality.name] = kind(_keys_of(config, modality), modality)
 
     # --- models -----------------------------------------------------------------------------------------------
@@ -149,9 +149,8 @@ def _refuse_strangers(config: ModelConfig, spec: DatasetSpec) -> None:
 
 def recovery_for(config: ModelConfig, spec: DatasetSpec) -> Recovery:
     """The recovery that ``config`` names, over the data set's spec."""
-    cls: Any = RECOVERIES.get(config.recovery.name)
-    recovery: Recovery = cls(config, spec)
-    return recovery
+    cls: type[Recovery] = RECOVERIES.get(config.recovery.name)
+    return cls(config, spec)
 
 
 class TaskObjective(Objective):

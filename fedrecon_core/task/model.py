@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
 from fedrecon_core.config import Task
 from fedrecon_core.registry import FUSIONS
 from fedrecon_core.state import HEAD_GROUP, extractor_group
-from fedrecon_core.task.fusion import FusionShape
+from fedrecon_core.task.fusion import Fusion, FusionShape
 from fedrecon_core.task.tokens import Fill, Tokens, tokenise
 from fedrecon_core.types import Batch, DatasetSpec
 
@@ -20,7 +19,7 @@ class Head(nn.Module):
 
     def __init__(self, options: Task, spec: DatasetSpec, learned_weight: float | None = None) -> None:
         super().__init__()
-        fusion: Any = FUSIONS.get(options.fusion.name)
+        fusion: type[Fusion] = FUSIONS.get(options.fusion.name)
         self.fusion = fusion(options.fusion, FusionShape(options.width, len(spec.modalities), learned_weight))
         self.classifier = nn.Sequential(
             nn.Linear(self.fusion.outputs, options.hidden),

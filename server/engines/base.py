@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from fedrecon_core.registry import Registry
 
-ENGINES = Registry("engine")
+ENGINES: Registry[Engine] = Registry("engine")
 
 ENGINE_PACKAGES = ("server.engines",)
 

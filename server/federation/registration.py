@@ -93,7 +93,7 @@ def _central(config: RunConfig) -> Central:
 
 
 def _deployed(call: Call, central: Central | None) -> Started:
-    reads_absent = RECOVERIES.get(call.config.recovery.name).reads_absent  # type: ignore[attr-defined]
+    reads_absent = RECOVERIES.get(call.config.recovery.name).reads_absent
     if reads_absent:
         name = call.config.recovery.name
         raise ConfigError(f"recovery.name: {name} reads absent data, which only a simulation has; choose another one")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from fedrecon_core.registry import Registry
 from fedrecon_core.types import Frozen
 
-TRACKERS = Registry("tracker")
+TRACKERS: Registry[Tracker] = Registry("tracker")
 TRACKER_PACKAGES = ("server.trackers",)
 
 

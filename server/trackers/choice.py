@@ -60,20 +60,19 @@ def _chosen(config: RunConfig) -> dict[str, Tracker]:
     return {name: _made(name, classes[name], keys) for name, keys in config.tracking.items() if keys is not None}
 
 
-def _class(name: str) -> Any:
+def _class(name: str) -> type[Tracker]:
     try:
         return TRACKERS.get(name)
     except ConfigError as error:
         raise ConfigError(f"tracking: {error}") from None
 
 
-def _made(name: str, cls: Any, keys: Mapping[str, Any] | str) -> Tracker:
+def _made(name: str, cls: type[Tracker], keys: Mapping[str, Any] | str) -> Tracker:
     raw = keys if isinstance(keys, Mapping) else {}
     try:
-        tracker: Tracker = cls(cls.Params.model_validate(dict(raw)))
+        return cls(cls.Params.model_validate(dict(raw)))
     except ValidationError as error:
         raise ConfigError(f"tracking.{name}.{explain(error, raw, cls.Params)}") from None
-    return tracker
 
 
 def _installed(tracker: Tracker) -> bool:

@@ -26,7 +26,7 @@ def write_sites(config: RunConfig, out: Path) -> Iterator[Path]:
     Held-out samples lie at the sites, as with ``evaluate.where: sites``, once per draw of masks. What is absent is not
     written. The run over the folders has the simulation's ``parameters_sha256``.
     """
-    if RECOVERIES.get(config.recovery.name).reads_absent:  # type: ignore[attr-defined]
+    if RECOVERIES.get(config.recovery.name).reads_absent:
         raise ConfigError(f"recovery.name: {config.recovery.name} reads absent data, which no site folder holds")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         found = "files in it" if out.is_dir() else "a file"
