@@ -1,4 +1,4 @@
-"""README's table of strategies and recoveries against what a config with each pair says, in both directions."""
+"""Table in docs/configuration.md of strategies and recoveries against what a config with each pair says, in both directions."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.helpers.multilabel import multilabel_spec
 
 discover((*CORE_PACKAGES, "strategies"))
 
-README = Path(__file__).parents[2] / "README.md"
-HEADING = "### What goes with what"
+GUIDE = Path(__file__).parents[2] / "docs" / "configuration.md"
+HEADING = "### Strategies and recoveries"
 CODE, MANY = re.compile(r"`([^`]+)`"), 40
 
 
@@ -165,7 +165,7 @@ def _wide(modalities: int) -> DatasetSpec:
 
 # --- the table that stands there --------------------------------------------------------------------------------------
 
-TABLE = README.read_text(encoding="utf-8")
+TABLE = GUIDE.read_text(encoding="utf-8")
 OPTIONS = [
     (row, recovery) for row in rows_of(TABLE) if row.options for recovery, cell in row.cells.items() if cell == "yes"
 ]

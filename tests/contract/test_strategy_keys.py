@@ -1,4 +1,4 @@
-"""README's table of the strategies' own keys against the keys that they have, and their defaults."""
+"""Table in docs/configuration.md of the strategies' own keys against the keys that they have, and their defaults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedrecon_core.registry import CORE_PACKAGES, STRATEGIES, discover
 
 discover((*CORE_PACKAGES, "strategies"))
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "configuration.md"
 CODE = re.compile(r"`([^`]+)`")
 SHARED = {"weighting", "robust", "groups"}
 NO_VALUE = "1/3 each"
@@ -21,7 +21,7 @@ NO_VALUE = "1/3 each"
 
 def told() -> dict[str, dict[str, str]]:
     """Strategy -> key -> the default that the table gives, of the keys that belong to one strategy alone."""
-    after = README.read_text(encoding="utf-8").partition("| strategy | key | default | meaning |\n")[2]
+    after = GUIDE.read_text(encoding="utf-8").partition("| strategy | key | default | meaning |\n")[2]
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in after.partition("\n\n")[0].splitlines()]
     found: dict[str, dict[str, str]] = {}
     strategy = ""
