@@ -1,4 +1,4 @@
-"""Table in docs/configuration.md of strategies and recoveries against what a config with each pair says, in both directions."""
+"""The table of strategies and recoveries in docs/configuration.md against what configs accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Table in docs/configuration.md of the strategies' own keys against the keys that they have, and their defaults."""
+"""The table of strategy keys in docs/configuration.md against the keys and defaults in the code."""
 
 from __future__ import annotations
 
