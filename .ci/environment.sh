@@ -53,10 +53,10 @@ static_checks() {
     lint-imports
 }
 
-# pytest in two parallel workers. A group of tests (mark xdist_group) runs in one worker, the longest groups first.
+# Three workers for two cores: the tests that start a SuperLink or Ray mostly wait.
 run_pytest() {
     heading "pytest $*"
-    pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder "$@"
+    pytest --numprocesses 3 "$@"
 }
 
 install

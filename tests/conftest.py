@@ -9,6 +9,7 @@ import torch
 
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from tests.helpers.chromium import NAMES, Chromium, found
+from tests.helpers.scheduling import FileScheduling, rank
 
 # What a shell starts in the background ignores Ctrl-C, and so would every command that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -18,11 +19,19 @@ BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what lies in tests/benchmarks, so that plain ``pytest`` never waits for a benchmark that forgot its mark."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark all tests in tests/benchmarks, so that plain ``pytest`` never runs a benchmark that lacks its mark."""
     for item in items:
         if BENCHMARKS in item.path.parents:
             item.add_marker("benchmark")
+    if hasattr(config, "workerinput"):  # a worker of pytest-xdist
+        items.sort(key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FileScheduling:
+    """Distribute whole files, see ``tests/helpers/scheduling.py``."""
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
