@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from server.sweep.record import CellRecord, State, read_sweep
+from server.sweep.record import State, TrialRecord, read_sweep
 
 METHODS = (
     "mask",
@@ -61,9 +61,9 @@ def by_class(rows: Frame) -> dict[str, float]:
     return {f"class {label}": float(100 * share) for label, share in right.items()}
 
 
-def table(cells: list[CellRecord], measure: Measure) -> Iterator[str]:
+def table(trials: list[TrialRecord], measure: Measure) -> Iterator[str]:
     """Markdown: a row per method, over the seeds that all of them have."""
-    found = {(cell.labels["method"], cell.labels["seed"]): read(cell.directory) for cell in cells}
+    found = {(trial.labels["method"], trial.labels["seed"]): read(trial.directory) for trial in trials}
     methods = [name for name in METHODS if any(method == name for method, _ in found)]
     seeds = sorted(set.intersection(*({seed for other, seed in found if other == name} for name in methods)), key=int)
     rows = {name: pd.DataFrame([measure(found[name, seed]) for seed in seeds]).mean() for name in methods}
@@ -86,13 +86,15 @@ def main() -> None:
     parser.add_argument("sweep", type=Path)
     parser.add_argument("--methods", nargs="+", help="only these")
     chosen = parser.parse_args()
-    asked = [cell for cell in read_sweep(chosen.sweep).cells if cell.labels["method"] in (chosen.methods or METHODS)]
-    complete = [cell for cell in asked if cell.status is State.COMPLETE]
-    cells = [cell for cell in complete if (cell.directory / "predictions.parquet").exists()]
-    if len(cells) < len(complete):
+    asked = [
+        trial for trial in read_sweep(chosen.sweep).trials if trial.labels["method"] in (chosen.methods or METHODS)
+    ]
+    complete = [trial for trial in asked if trial.status is State.COMPLETE]
+    trials = [trial for trial in complete if (trial.directory / "predictions.parquet").exists()]
+    if len(trials) < len(complete):
         told = "complete cells have no predictions.parquet and are left out"
-        print(f"note: {len(complete) - len(cells)} {told}", file=sys.stderr)
-    for setting, own in groupby(cells, key=lambda cell: cell.labels["setting"]):
+        print(f"note: {len(complete) - len(trials)} {told}", file=sys.stderr)
+    for setting, own in groupby(trials, key=lambda trial: trial.labels["setting"]):
         measures = [by_block, by_class] if setting.endswith("coupled") else [by_class]
         kept = list(own)
         for measure in measures:

@@ -84,7 +84,7 @@ class Differences:
     def _check(self, pairs: Sequence[Pair], metric: str) -> None:
         """All cells with the first fault are named, not the first of them."""
         if found := merged(self._faults(pairs, metric)):
-            raise RefusedError(found[0].why, *found[0].cells)
+            raise RefusedError(found[0].why, *found[0].trials)
 
     def _faults(self, pairs: Sequence[Pair], metric: str) -> Iterator[Refusal]:
         scored = _metric(metric)

@@ -17,17 +17,17 @@ Labels = Mapping[str, str]
 
 def named(labels: Labels) -> str:
     """``alpha 0.1, strategy fedavg``."""
-    return ", ".join(f"{axis} {level}" for axis, level in labels.items())
+    return ", ".join(f"{parameter} {value}" for parameter, value in labels.items())
 
 
-def as_number(level: str) -> float | None:
+def as_number(value: str) -> float | None:
     """``0.5`` and ``50%`` are 0.5; what is no finite number is None."""
-    text, unit = (level[:-1], 100) if level.endswith("%") else (level, 1)
+    text, unit = (value[:-1], 100) if value.endswith("%") else (value, 1)
     try:
-        value = float(text) / unit
+        number = float(text) / unit
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return number if math.isfinite(number) else None
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Layout:
     """A table section with all that it leaves open decided. Each combination of levels of the axes in ``sections`` has
     tables of its own. ``axes`` maps every axis to its levels, in their order."""
 
-    axes: Mapping[str, list[str]]
+    parameters: Mapping[str, list[str]]
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     sections: tuple[str, ...]
@@ -47,37 +47,46 @@ class Layout:
     def contest(self) -> tuple[str, ...]:
         """The axes whose levels are rivals, wherever they stand: those of the baseline, else the rows. Without a
         baseline numbers are no rivals: a missing rate is what others are compared at."""
-        return tuple(self.baseline) or tuple(axis for axis in self.rows if not self.numeric(axis))
+        return tuple(self.baseline) or tuple(parameter for parameter in self.rows if not self.numeric(parameter))
 
-    def numeric(self, axis: str) -> bool:
+    def numeric(self, parameter: str) -> bool:
         """Whether all levels of ``axis`` are numbers."""
-        return None not in map(as_number, self.axes[axis])
+        return None not in map(as_number, self.parameters[parameter])
 
     def shared(self, labels: Labels) -> Labels:
         """What rivals have in common: the levels of all axes but those of the contest."""
-        return {axis: level for axis, level in labels.items() if axis not in self.contest}
+        return {parameter: value for parameter, value in labels.items() if parameter not in self.contest}
 
     def family(self, labels: Labels) -> tuple[str, ...]:
         """The same without the axes."""
         return tuple(self.shared(labels).values())
 
-    def combinations(self, axes: Iterable[str]) -> list[Labels]:
+    def combinations(self, parameters: Iterable[str]) -> list[Labels]:
         """Every combination of the levels of ``axes``, in their order; of no axes the one empty one."""
-        named = tuple(axes)
-        return [dict(zip(named, levels, strict=True)) for levels in product(*(self.axes[axis] for axis in named))]
+        named = tuple(parameters)
+        return [
+            dict(zip(named, values, strict=True))
+            for values in product(*(self.parameters[parameter] for parameter in named))
+        ]
 
     def contends(self, labels: Labels) -> bool:
         """Whether what has ``labels`` is ranked among the others: a bound is not."""
-        return not any(fits(labels, {axis: levels}) for axis, levels in self.bounds.items())
+        return not any(fits(labels, {parameter: values}) for parameter, values in self.bounds.items())
 
 
-def laid_out(table: Table, axes: Mapping[str, list[str]], metrics: tuple[str, ...]) -> Layout:
+def laid_out(table: Table, parameters: Mapping[str, list[str]], metrics: tuple[str, ...]) -> Layout:
     """``table`` of a sweep with ``axes``; ``metrics`` where it names none. Without rows the baseline's axes are taken,
     or the first that is free, then without columns the next."""
-    free = [axis for axis in axes if axis not in (SEED, *table.rows, *table.columns)]
-    rows = table.rows or tuple(axis for axis in table.baseline if axis in free) or tuple(free[:1])
-    columns = table.columns or tuple(axis for axis in free if axis not in rows)[:1]
-    sections = tuple(axis for axis in free if axis not in (*rows, *columns))
+    free = [parameter for parameter in parameters if parameter not in (SEED, *table.rows, *table.columns)]
+    rows = table.rows or tuple(parameter for parameter in table.baseline if parameter in free) or tuple(free[:1])
+    columns = table.columns or tuple(parameter for parameter in free if parameter not in rows)[:1]
+    sections = tuple(parameter for parameter in free if parameter not in (*rows, *columns))
     return Layout(
-        axes, rows, columns, sections, tuple(dict.fromkeys(table.metrics or metrics)), table.baseline, table.bounds
+        parameters,
+        rows,
+        columns,
+        sections,
+        tuple(dict.fromkeys(table.metrics or metrics)),
+        table.baseline,
+        table.bounds,
     )

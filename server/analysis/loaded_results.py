@@ -46,7 +46,7 @@ class Material:
     @cached_property
     def published(self) -> Sequence[Published]:
         """The published values; ``DataError`` where they cannot be used."""
-        return read_published(self.reference, self.record.axes) if self.reference else []
+        return read_published(self.reference, self.record.parameters) if self.reference else []
 
     def grids(self) -> list[Grid]:
         """A grid for each section and metric, ranked, with published values.
@@ -67,7 +67,7 @@ class Material:
     def compared(self) -> list[Grid]:
         """The same with differences from the baseline, which cost time."""
         baseline = exactly(self.layout.baseline)
-        if not any(fits(cell.labels, baseline) for cell in self.record.cells):
+        if not any(fits(trial.labels, baseline) for trial in self.record.trials):
             lacks = titled(self.layout.baseline)
             told = f"No differences: no cell here has {lacks}, the baseline; --only must keep it."
             return [replace(grid, notes=(told,)) for grid in self.grids()]
@@ -88,9 +88,9 @@ def load_results(
     expect(directory, Kind.SWEEP)
     record = read_sweep(directory)
     asked = _table(record, settings)
-    kept = replace(record, cells=chosen(record.cells, record.axes, only)) if only else record
+    kept = replace(record, trials=chosen(record.trials, record.parameters, only)) if only else record
     results = _complete(kept, directory)
-    layout = laid_out(asked, record.axes, _chosen_by(results))
+    layout = laid_out(asked, record.parameters, _chosen_by(results))
     if shown is None:
         return Material(directory, kept, results, layout, _reference(asked, settings, directory))
     part = read_shown(shown)  # values that are published are of all test samples
@@ -101,7 +101,7 @@ def load_results(
 def _complete(record: SweepRecord, directory: Path) -> list[Result]:
     results = read_results(record)
     if not results:
-        told = f"none of {plural(len(record.cells), 'cell')} is complete; `fedrecon sweep` goes on with them"
+        told = f"none of {plural(len(record.trials), 'cell')} is complete; `fedrecon sweep` goes on with them"
         raise DataError(f"{directory}: nothing to show: {told}")
     return results
 
@@ -111,7 +111,7 @@ def _table(record: SweepRecord, settings: Sequence[str]) -> Table:
     raw = override(dict(record.table), settings)
     try:
         found = Table.model_validate(raw)
-        found.check(record.axes)
+        found.check(record.parameters)
     except ValidationError as error:
         raise UsageError(f"table: {explain(error, raw, Table)}") from None
     except MisfitError as error:

@@ -46,7 +46,10 @@ def _line(grid: Grid, entry: Entry) -> dict[str, Any]:
     published, difference = entry.published, entry.difference
     interval = difference and difference.interval
     return {
-        **{f"axis_{axis}" if axis in COLUMNS else axis: level for axis, level in entry.labels.items()},
+        **{
+            f"axis_{parameter}" if parameter in COLUMNS else parameter: value
+            for parameter, value in entry.labels.items()
+        },
         "metric": grid.metric,
         "seeds": len(entry.scores),
         "mean": entry.mean,

@@ -15,18 +15,18 @@ class Refusal:
     found there. No path is in them, so that a sweep that is copied has the same table."""
 
     why: str
-    cells: tuple[str, ...] = ()
+    trials: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """``predictions.parquet is not there (mask-1 and mask-2)``."""
-        return f"{self.why} ({listing(list(self.cells))})" if self.cells else self.why
+        return f"{self.why} ({listing(list(self.trials))})" if self.trials else self.why
 
 
 class RefusedError(DataError):
     """Predictions cannot be used, or not for this."""
 
-    def __init__(self, why: str, *cells: str) -> None:
-        self.refusal = Refusal(why, cells)
+    def __init__(self, why: str, *trials: str) -> None:
+        self.refusal = Refusal(why, trials)
         super().__init__(str(self.refusal))
 
 
@@ -34,5 +34,5 @@ def merged(refusals: Iterable[Refusal]) -> list[Refusal]:
     """One of each fault, with all of its cells."""
     found: dict[str, dict[str, None]] = {}
     for one in refusals:
-        found.setdefault(one.why, {}).update(dict.fromkeys(one.cells))
-    return [Refusal(why, tuple(cells)) for why, cells in found.items()]
+        found.setdefault(one.why, {}).update(dict.fromkeys(one.trials))
+    return [Refusal(why, tuple(trials)) for why, trials in found.items()]

@@ -37,10 +37,10 @@ class Published:
 
     def names(self, labels: Labels) -> bool:
         """Whether it is for a field with ``labels``."""
-        return all(labels.get(axis) == level for axis, level in self.labels.items())
+        return all(labels.get(parameter) == value for parameter, value in self.labels.items())
 
 
-def read_published(path: Path, axes: Mapping[str, Sequence[str]]) -> list[Published]:
+def read_published(path: Path, parameters: Mapping[str, Sequence[str]]) -> list[Published]:
     """The values in the CSV at ``path``, for a sweep with ``axes`` and their levels. A level that the sweep does not
     have is no fault: a paper's whole table may stand beside a part of it.
 
@@ -50,7 +50,7 @@ def read_published(path: Path, axes: Mapping[str, Sequence[str]]) -> list[Publis
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:  # Excel begins a file with a byte order mark
             reader = csv.DictReader(file, strict=True)
-            _check_header(path, reader.fieldnames or (), tuple(axes))
+            _check_header(path, reader.fieldnames or (), tuple(parameters))
             found = [_read(path, reader.line_num, row) for row in reader]
     except OSError as error:
         told = "`--set reference=null` shows the results without them"
@@ -58,7 +58,7 @@ def read_published(path: Path, axes: Mapping[str, Sequence[str]]) -> list[Publis
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no CSV: {error}") from None
     _refuse_twice(path, found)
-    _refuse_ties(path, found, axes)
+    _refuse_ties(path, found, parameters)
     return found
 
 
@@ -72,13 +72,13 @@ def _refuse_twice(path: Path, found: Sequence[Published]) -> None:
         seen.append(key)
 
 
-def _refuse_ties(path: Path, found: Sequence[Published], axes: Mapping[str, Sequence[str]]) -> None:
+def _refuse_ties(path: Path, found: Sequence[Published], parameters: Mapping[str, Sequence[str]]) -> None:
     """Of two values that name equally many axes neither is the one for a field of both, unless a third names more."""
     for one, other in combinations(found, 2):
         both = {**one.labels, **other.labels}
         if one.metric != other.metric or len(one.labels) != len(other.labels) or not one.names(both):
             continue
-        for labels in _fields(both, found, axes):
+        for labels in _fields(both, found, parameters):
             nearest = find(found, labels, one.metric)
             if nearest and len(nearest.labels) == len(one.labels):
                 told = f"both are the {one.metric} of {titled(labels)}, and neither names more axes than the other"
@@ -86,12 +86,14 @@ def _refuse_ties(path: Path, found: Sequence[Published], axes: Mapping[str, Sequ
 
 
 def _fields(
-    labels: Labels, published: Iterable[Published], axes: Mapping[str, Sequence[str]]
+    labels: Labels, published: Iterable[Published], parameters: Mapping[str, Sequence[str]]
 ) -> Iterator[dict[str, str]]:
     """The fields with ``labels``, as far as published values tell them apart."""
-    named = [axis for axis in axes if any(axis in one.labels for one in published)]
-    levels = [[level for level in axes[axis] if labels.get(axis, level) == level] for axis in named]
-    return (dict(zip(named, some, strict=True)) for some in product(*levels))
+    named = [parameter for parameter in parameters if any(parameter in one.labels for one in published)]
+    values = [
+        [value for value in parameters[parameter] if labels.get(parameter, value) == value] for parameter in named
+    ]
+    return (dict(zip(named, some, strict=True)) for some in product(*values))
 
 
 def find(published: Iterable[Published], labels: Labels, metric: str) -> Published | None:
@@ -101,22 +103,24 @@ def find(published: Iterable[Published], labels: Labels, metric: str) -> Publish
 
 
 def unknown_names(
-    published: Sequence[Published], axes: Mapping[str, list[str]], metrics: Iterable[str]
+    published: Sequence[Published], parameters: Mapping[str, list[str]], metrics: Iterable[str]
 ) -> Iterator[str]:
     """The levels and metrics of ``published`` that the sweep does not have, each with the nearest that it has; those
     with one first: they may be slips, where the others may be the rest of a paper's table."""
-    known = {**axes, "metric": list(metrics)}
+    known = {**parameters, "metric": list(metrics)}
     named = dict.fromkeys(pair for one in published for pair in [*one.labels.items(), ("metric", one.metric)])
     hints = {pair: did_you_mean(pair[1], known[pair[0]]) for pair in named if pair[1] not in known[pair[0]]}
     for (what, name), hint in sorted(hints.items(), key=lambda item: not item[1]):
         yield f"{what} '{name}'{f' ({hint})' if hint else ''}"
 
 
-def _check_header(path: Path, header: Sequence[str], axes: Sequence[str]) -> None:
+def _check_header(path: Path, header: Sequence[str], parameters: Sequence[str]) -> None:
     lacking = [name for name in VALUES[:2] if name not in header]
     if lacking:
         raise DataError(f"{path}: expected the columns {' and '.join(VALUES[:2])}, found no {' and no '.join(lacking)}")
-    ours = [axis for axis in axes if axis != SEED]  # what is published is a mean over seeds, as fields are
+    ours = [
+        parameter for parameter in parameters if parameter != SEED
+    ]  # what is published is a mean over seeds, as fields are
     for name in header:
         if name not in (*ours, *VALUES):
             known = f"axes of the sweep ({', '.join(ours)}) and {', '.join(VALUES)}"
@@ -129,10 +133,10 @@ def _read(path: Path, line: int, row: dict[str, str]) -> Published:
     if None in row or None in row.values():
         raise DataError(f"{path}, line {line}: expected as many fields as the header has, found others")
     unit = 1 if row["metric"] == LOSS else 100
-    value, deviation = _number(path, line, row["value"]) / unit, row.get("deviation")
-    labels = {axis: level for axis, level in row.items() if axis not in VALUES and level}
+    mean, deviation = _number(path, line, row["value"]) / unit, row.get("deviation")
+    labels = {parameter: value for parameter, value in row.items() if parameter not in VALUES and value}
     spread = _number(path, line, deviation) / unit if deviation else None
-    return Published(labels, row["metric"], value, spread, row.get("source", ""), row["value"].strip(), line)
+    return Published(labels, row["metric"], mean, spread, row.get("source", ""), row["value"].strip(), line)
 
 
 def _number(path: Path, line: int, text: str) -> float:

@@ -73,7 +73,7 @@ def _ranked(grid: Grid, layout: Layout) -> Grid:
         elif len(rivals) > 1:
             grid = grid.changed(_placed(rivals, largest=grid.metric != LOSS))
     shown = [entry.labels for entry in grid.entries.values() if not layout.contends(entry.labels)]
-    bounds = dict.fromkeys(titled({axis: labels[axis] for axis in layout.bounds}) for labels in shown)
+    bounds = dict.fromkeys(titled({parameter: labels[parameter] for parameter in layout.bounds}) for labels in shown)
     told = [f"Bounds, which are not ranked: {listing(list(bounds))}."] if bounds else []
     if unlike:
         told.append(f"Not ranked, since the means are not over the same seeds: {listing(unlike)}.")

@@ -25,10 +25,10 @@ def remarks(material: Material) -> list[str]:
 
 def left_out(record: SweepRecord) -> Iterator[str]:
     """A sentence on the cells that are not complete."""
-    others = [cell for cell in record.cells if cell.status is not State.COMPLETE]
+    others = [trial for trial in record.trials if trial.status is not State.COMPLETE]
     if others:
-        which = listing([f"{titled(cell.labels)} ({cell.status})" for cell in others])
-        yield f"Left out, not complete: {len(others)} of {plural(len(record.cells), 'cell')}: {which}."
+        which = listing([f"{titled(trial.labels)} ({trial.status})" for trial in others])
+        yield f"Left out, not complete: {len(others)} of {plural(len(record.trials), 'cell')}: {which}."
 
 
 def refused(material: Material) -> Iterator[str]:
@@ -39,7 +39,7 @@ def refused(material: Material) -> Iterator[str]:
 
 def unknown(material: Material) -> Iterator[str]:
     """A sentence on the published values whose names are none of the sweep's."""
-    found = list(unknown_names(material.published, material.record.axes, metric_names()))
+    found = list(unknown_names(material.published, material.record.parameters, metric_names()))
     if found:
         yield f"Published values of names that this sweep does not have stand beside no field: {listing(found)}."
 

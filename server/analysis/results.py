@@ -50,7 +50,7 @@ class Result:
 
 def read_results(sweep: SweepRecord) -> list[Result]:
     """The complete cells of ``sweep``, in its order."""
-    return [_result(cell.labels, cell.directory) for cell in sweep.cells if cell.status is State.COMPLETE]
+    return [_result(trial.labels, trial.directory) for trial in sweep.trials if trial.status is State.COMPLETE]
 
 
 def mean(results: Sequence[Result], number_of: Callable[[Result], float | None]) -> float | None:

@@ -87,9 +87,9 @@ def _title(what: str, section: Labels) -> str:
 
 def _scores(grid: Grid) -> Sheet:
     most = max(len(entry.scores) for entry in grid.entries.values())
-    header = [*_axes(grid.rows), *(named(column) or metric_title(grid.metric) for column in grid.columns)]
+    header = [*_parameters(grid.rows), *(named(column) or metric_title(grid.metric) for column in grid.columns)]
     rows = [
-        [*_levels(row), *(_field(grid, (down, across), most) for across in range(len(grid.columns)))]
+        [*_values(row), *(_field(grid, (down, across), most) for across in range(len(grid.columns)))]
         for down, row in enumerate(grid.rows)
     ]
     title = _title(metric_label(grid.metric), grid.section)
@@ -110,15 +110,15 @@ def _told(grid: Grid, most: int) -> list[str]:
 
 
 def _left(grid: Grid) -> int:
-    return len(_axes(grid.rows))
+    return len(_parameters(grid.rows))
 
 
-def _axes(rows: Sequence[Labels]) -> list[str]:
+def _parameters(rows: Sequence[Labels]) -> list[str]:
     return list(rows[0]) if rows else []
 
 
-def _levels(labels: Labels) -> list[Text]:
-    return [Text(level) for level in labels.values()]
+def _values(labels: Labels) -> list[Text]:
+    return [Text(value) for value in labels.values()]
 
 
 def _field(grid: Grid, key: tuple[int, int], most: int) -> Text:
@@ -132,18 +132,18 @@ def _field(grid: Grid, key: tuple[int, int], most: int) -> Text:
 
 
 def _costs(grid: Grid) -> Sheet:
-    axes = [*_axes(grid.rows), *_axes(grid.columns)]
+    parameters = [*_parameters(grid.rows), *_parameters(grid.columns)]
     time = spent([result for entry in grid.entries.values() for result in entry.results])
     rows = [
-        [*_levels({**grid.rows[row], **grid.columns[column]}), *map(Text, _cost(entry.results, time))]
+        [*_values({**grid.rows[row], **grid.columns[column]}), *map(Text, _cost(entry.results, time))]
         for (row, column), entry in sorted(grid.entries.items())
     ]
-    header = [*axes, "Seeds", "Missing in training", "Missing in test", "Tensor bytes", "Parameters", time.head]
+    header = [*parameters, "Seeds", "Missing in training", "Missing in test", "Tensor bytes", "Parameters", time.head]
     about = [
         "Means over the seeds. Missing: the share of all values of the modalities that were absent in effect. Tensor "
         f"bytes: both ways, all sites and rounds. {time.about}"
     ]
-    return Sheet(_title("What the scores cost", grid.section), header, rows, about, len(axes))
+    return Sheet(_title("What the scores cost", grid.section), header, rows, about, len(parameters))
 
 
 def _cost(results: Sequence[Result], time: Spent) -> list[str]:
@@ -158,18 +158,18 @@ def _cost(results: Sequence[Result], time: Spent) -> list[str]:
 
 
 def _differences(grid: Grid) -> Sheet:
-    axes = [*_axes(grid.rows), *_axes(grid.columns)]
+    parameters = [*_parameters(grid.rows), *_parameters(grid.columns)]
     rows = [
-        [*_levels({**grid.rows[row], **grid.columns[column]}), *map(Text, _difference(grid, entry))]
+        [*_values({**grid.rows[row], **grid.columns[column]}), *map(Text, _difference(grid, entry))]
         for (row, column), entry in sorted(grid.entries.items(), key=lambda item: item[0][::-1])
         if entry.difference is not None
     ]
-    header = [*axes, "Difference", "95% interval", "p", "p (Holm)", "Seeds", "Test groups"]
+    header = [*parameters, "Difference", "95% interval", "p", "p (Holm)", "Seeds", "Test groups"]
     baseline = named(grid.baseline)
     sure = any(entry.difference and entry.difference.interval for entry in grid.entries.values())
     about = [f"Paired by seed.{f' {SURENESS}' if sure else ''}"] if rows else []
     title = _title(f"{metric_title(grid.metric)} less that of {baseline}{points(grid.metric)}", grid.section)
-    return Sheet(title, header, rows, [*about, *grid.notes], len(axes))
+    return Sheet(title, header, rows, [*about, *grid.notes], len(parameters))
 
 
 def points(metric: str) -> str:

@@ -17,7 +17,7 @@ from server.commands.path_kinds import Kind, expect
 from server.runs.formatting import plural
 from server.sweep.choices import chosen, exactly, fits, titled
 from server.sweep.current_provenance import device_here, device_on_ray
-from server.sweep.dry_run import cell_table, estimate, tried_rounds
+from server.sweep.dry_run import estimate, trial_table, tried_rounds
 from server.sweep.executor import LostError, Workers
 from server.sweep.local_executor import Forked
 from server.sweep.place import refuse_place
@@ -28,7 +28,7 @@ from server.sweep.schedule import Failure, Schedule, learn_from_disk
 from server.sweep.sources import check_sources
 from server.sweep.spec import Definition, read_definition
 from server.sweep.store import SweepDirectory
-from server.sweep.trials import Cell, matrix
+from server.sweep.trials import Trial, matrix
 
 PIPED_WIDTH = 200
 
@@ -54,8 +54,8 @@ class Plan:
     definition: Definition
     settings: Sequence[str]
     directory: SweepDirectory
-    cells: list[Cell]
-    states: list[tuple[Cell, State]]
+    trials: list[Trial]
+    states: list[tuple[Trial, State]]
 
     @property
     def baseline(self) -> Mapping[str, str]:
@@ -63,14 +63,14 @@ class Plan:
         return self.definition.table.baseline if self.definition.table else {}
 
     @property
-    def complete(self) -> list[Cell]:
+    def complete(self) -> list[Trial]:
         """What is there already."""
-        return [cell for cell, state in self.states if state is State.COMPLETE]
+        return [trial for trial, state in self.states if state is State.COMPLETE]
 
     @property
-    def left(self) -> list[Cell]:
+    def left(self) -> list[Trial]:
         """What is to be run."""
-        return [cell for cell, state in self.states if state is not State.COMPLETE]
+        return [trial for trial, state in self.states if state is not State.COMPLETE]
 
 
 def sweep(  # noqa: PLR0913 - a parameter per option of the command
@@ -85,16 +85,16 @@ def sweep(  # noqa: PLR0913 - a parameter per option of the command
     """Run a matrix of configs over all cores; the same command goes on later and skips what is complete."""
     expect(config, Kind.SWEEP_CONFIG)
     definition = read_definition(config)
-    cells = matrix(definition, config.resolve().parent, settings or [])
-    asked = chosen(cells, definition.labels, only or [])
+    trials = matrix(definition, config.resolve().parent, settings or [])
+    asked = chosen(trials, definition.labels, only or [])
     where = out or Path("runs") / definition.name
     expect(where, Kind.SWEEP)
     refuse_place(where)
     directory = SweepDirectory(where, definition.keep_checkpoints, device_on_ray if ray_address else device_here)
 
     def plan() -> Plan:
-        states = [(cell, directory.state(cell)) for cell in asked]
-        return Plan(definition, settings or [], directory, cells, states)
+        states = [(trial, directory.state(trial)) for trial in asked]
+        return Plan(definition, settings or [], directory, trials, states)
 
     def make() -> Workers:
         return _workers(workers, ray_address)
@@ -107,7 +107,7 @@ def sweep(  # noqa: PLR0913 - a parameter per option of the command
 
 def _checked(plan: Plan) -> Plan:
     """``plan``, once the data of all that it is to run have been seen, and whether its configs fit them."""
-    check_sources(plan.left, {cell.family for cell in plan.complete})
+    check_sources(plan.left, {trial.family for trial in plan.complete})
     return plan
 
 
@@ -136,17 +136,17 @@ def _dry_run(plan: Plan, make: Callable[[], Workers]) -> None:
     except KeyboardInterrupt:
         raise InterruptedSweepError("interrupted; nothing was written") from None
     # labels are there to be copied: elsewhere than on a terminal no line is cut
-    console.print(cell_table(plan.states, times), width=None if console.is_terminal else PIPED_WIDTH)
+    console.print(trial_table(plan.states, times), width=None if console.is_terminal else PIPED_WIDTH)
     _notes(console, plan)
     _say(console, told)
 
 
 def _run(plan: Plan, make: Callable[[], Workers]) -> None:
     console, directory = Console(), plan.directory
-    directory.record(plan.definition, plan.cells, plan.settings)
+    directory.record(plan.definition, plan.trials, plan.settings)
     complete = plan.complete
-    for cell in complete:  # the command may have been ended before it came to that
-        directory.tidy(cell)
+    for trial in complete:  # the command may have been ended before it came to that
+        directory.tidy(trial)
     _say(console, f"sweep {plan.definition.name}: {plural(len(plan.states), 'cell')}, {len(complete)} complete")
     _say(console, f"directory {directory.path}")
     _notes(console, plan)
@@ -181,7 +181,7 @@ def _so_far(tally: Tally) -> str:
 
 def _notes(console: Console, plan: Plan) -> None:
     """What a person should know of the results that are there."""
-    strangers = plan.directory.strangers(plan.cells)
+    strangers = plan.directory.strangers(plan.trials)
     if strangers:
         named = f"{', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''}"
         told = plural(len(strangers), "run directory belongs", "run directories belong")
@@ -192,7 +192,7 @@ def _notes(console: Console, plan: Plan) -> None:
     if _lacks_baseline(plan):
         told = "the table's baseline, is in no cell of this part, and none is complete: differences wait for it"
         _say(console, f"{titled(plan.baseline)}, {told}")
-    for made, count in Counter(made for cell in plan.complete for made in origins(plan.directory, cell)).items():
+    for made, count in Counter(made for trial in plan.complete for made in origins(plan.directory, trial)).items():
         told = plural(count, "complete cell was made", "complete cells were made")
         _say(console, f"{told} {made}; remove a cell's directory to have it run anew")
 
@@ -200,9 +200,9 @@ def _notes(console: Console, plan: Plan) -> None:
 def _lacks_baseline(plan: Plan) -> bool:
     """Whether this command leaves the table without what others are compared with."""
     baseline = exactly(plan.baseline)
-    rest = [cell for cell in plan.cells if fits(cell.labels, baseline)]
-    asked = {cell.sha256 for cell, _ in plan.states}
-    there = any(cell.sha256 in asked or plan.directory.run_of(cell).completed() for cell in rest)
+    rest = [trial for trial in plan.trials if fits(trial.labels, baseline)]
+    asked = {trial.sha256 for trial, _ in plan.states}
+    there = any(trial.sha256 in asked or plan.directory.run_of(trial).completed() for trial in rest)
     return bool(baseline) and not there
 
 
@@ -222,11 +222,11 @@ def _report(console: Console, path: Path) -> None:
 def _conclude(console: Console, plan: Plan, failures: list[Failure]) -> None:
     """``RunError`` if any cell failed, after a line for each."""
     for failure in failures:
-        _say(console, f"failed: {failure.cell.title}: {failure.reason}; see {plan.directory.log(failure.cell)}")
+        _say(console, f"failed: {failure.trial.title}: {failure.reason}; see {plan.directory.log(failure.trial)}")
     if failures:
         raise RunError(f"{len(failures)} of {len(plan.states)} cells failed; the same command tries them again")
-    cells = "the one cell is" if len(plan.states) == 1 else f"all {len(plan.states)} cells are"
-    _say(console, f"{cells} complete in {plan.directory.path}")
+    trials = "the one cell is" if len(plan.states) == 1 else f"all {len(plan.states)} cells are"
+    _say(console, f"{trials} complete in {plan.directory.path}")
 
 
 def _say(console: Console, text: str) -> None:

@@ -31,10 +31,10 @@ def _kept(value: Any) -> Any:
 def _labels(value: Any) -> Any:
     """Axis -> the label of one level."""
     choice = _choice(value)
-    several = [axis for axis, labels in choice.items() if len(labels) != 1]
+    several = [parameter for parameter, labels in choice.items() if len(labels) != 1]
     if several:
         raise MisfitError(several[0], f"expected one level, found {shown(value[several[0]])}")
-    return {axis: labels[0] for axis, labels in choice.items()}
+    return {parameter: labels[0] for parameter, labels in choice.items()}
 
 
 LONGEST_SLUG = 120
@@ -45,20 +45,20 @@ Labels = Annotated[dict[str, str], BeforeValidator(_labels)]
 
 def exactly(labels: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """The choice of one level on each axis of ``labels``."""
-    return {axis: (level,) for axis, level in labels.items()}
+    return {parameter: (value,) for parameter, value in labels.items()}
 
 
 def fits(labels: Mapping[str, str], choice: Mapping[str, Iterable[str]]) -> bool:
     """Whether the cell with ``labels`` has one of the chosen levels on every axis of ``choice``."""
-    return all(labels[axis] in levels for axis, levels in choice.items())
+    return all(labels[parameter] in values for parameter, values in choice.items())
 
 
 def check_choice(choice: Mapping[str, Iterable[str]], known: Mapping[str, list[str]], key: str) -> None:
     """``MisfitError`` at ``key`` for an axis, or a level, that the sweep does not have."""
-    for axis, levels in choice.items():
-        refuse_unknown(axis, known, key, "axis")
-        for level in levels:
-            refuse_unknown(level, known[axis], f"{key}.{axis}", "level")
+    for parameter, values in choice.items():
+        refuse_unknown(parameter, known, key, "axis")
+        for value in values:
+            refuse_unknown(value, known[parameter], f"{key}.{parameter}", "level")
 
 
 def refuse_unknown(name: str, known: Iterable[str], key: str, kind: str) -> None:
@@ -71,12 +71,12 @@ def refuse_unknown(name: str, known: Iterable[str], key: str, kind: str) -> None
 
 def titled(labels: Mapping[str, str]) -> str:
     """``recovery=mask, seed=3``."""
-    return ", ".join(f"{axis}={level}" for axis, level in labels.items())
+    return ", ".join(f"{parameter}={value}" for parameter, value in labels.items())
 
 
 def slug_of(labels: Mapping[str, str]) -> str:
     """Labels as a part of a file's name; one without a letter says of what it is: ``mask-rate0.5-seed3``."""
-    words = [level if re.search("[A-Za-z]", level) else axis + level for axis, level in labels.items()]
+    words = [value if re.search("[A-Za-z]", value) else parameter + value for parameter, value in labels.items()]
     return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join(words))[:LONGEST_SLUG]
 
 
@@ -91,19 +91,19 @@ class Labelled(Protocol):
 _Labelled = TypeVar("_Labelled", bound=Labelled)
 
 
-def chosen(cells: Sequence[_Labelled], known: Mapping[str, list[str]], only: Sequence[str]) -> list[_Labelled]:
+def chosen(trials: Sequence[_Labelled], known: Mapping[str, list[str]], only: Sequence[str]) -> list[_Labelled]:
     """The cells that every ``axis=level,level`` of ``only`` takes; of an axis that is named twice both lists count."""
     choice: dict[str, list[str]] = {}
     for text in only:
-        axis, separator, levels = text.partition("=")
-        if not separator or not levels.strip():
+        parameter, separator, values = text.partition("=")
+        if not separator or not values.strip():
             raise UsageError(f"--only expects axis=level,level, found '{text}'")
-        choice.setdefault(axis.strip(), []).extend(level.strip() for level in levels.split(","))
+        choice.setdefault(parameter.strip(), []).extend(value.strip() for value in values.split(","))
     try:
         check_choice(choice, known, "--only")
     except MisfitError as error:
         raise UsageError(f"{error.key}: {error}") from None
-    found = [cell for cell in cells if fits(cell.labels, choice)]
+    found = [trial for trial in trials if fits(trial.labels, choice)]
     if not found:
         raise UsageError(f"--only {' --only '.join(only)}: no cell of this sweep is left")
     return found

@@ -17,25 +17,31 @@ class Faults:
     def __init__(self) -> None:
         self._found: dict[str, list[Labels]] = {}
 
-    def add(self, words: str, cells: Sequence[Labels]) -> None:
+    def add(self, words: str, trials: Sequence[Labels]) -> None:
         """``words`` hold for ``cells``."""
-        self._found.setdefault(words, []).extend(cells)
+        self._found.setdefault(words, []).extend(trials)
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     def told(self, matrix: Sequence[Labels]) -> str:
         """All of them, each after the cells of ``matrix`` that have it, named by the levels that set them apart."""
-        return "; ".join(f"{_which(cells, matrix)}: {words}" for words, cells in self._found.items())
+        return "; ".join(f"{_which(trials, matrix)}: {words}" for words, trials in self._found.items())
 
 
-def _which(cells: Sequence[Labels], matrix: Sequence[Labels]) -> str:
-    if len(cells) == 1:
-        return f"cell {titled(cells[0])}"
-    if len(cells) == len(matrix):
-        return f"all {len(cells)} cells"
-    shared = {axis: level for axis, level in cells[0].items() if all(cell[axis] == level for cell in cells)}
-    if sum(fits(cell, exactly(shared)) for cell in matrix) == len(cells):
-        apart = {axis: level for axis, level in shared.items() if any(cell[axis] != level for cell in matrix)}
-        return f"the {len(cells)} cells with {titled(apart)}"
-    return f"{len(cells)} cells ({listing([titled(cell) for cell in cells], SHOWN)})"
+def _which(trials: Sequence[Labels], matrix: Sequence[Labels]) -> str:
+    if len(trials) == 1:
+        return f"cell {titled(trials[0])}"
+    if len(trials) == len(matrix):
+        return f"all {len(trials)} cells"
+    shared = {
+        parameter: value for parameter, value in trials[0].items() if all(trial[parameter] == value for trial in trials)
+    }
+    if sum(fits(trial, exactly(shared)) for trial in matrix) == len(trials):
+        apart = {
+            parameter: value
+            for parameter, value in shared.items()
+            if any(trial[parameter] != value for trial in matrix)
+        }
+        return f"the {len(trials)} cells with {titled(apart)}"
+    return f"{len(trials)} cells ({listing([titled(trial) for trial in trials], SHOWN)})"

@@ -77,9 +77,9 @@ def _live(path: Path) -> None:
 
     # Even if the sweep was killed: none may write on where a next sweep takes over.
     threading.Thread(target=end_with_parent, daemon=True).start()
-    from server.sweep.trial_run import run_cell
+    from server.sweep.trial_run import run_trial
 
-    raise SystemExit(0 if run_cell(path, path / LOG) else 1)
+    raise SystemExit(0 if run_trial(path, path / LOG) else 1)
 
 
 @contextmanager

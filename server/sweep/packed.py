@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from server.sweep.record import LOG
-from server.sweep.trial_run import run_cell
+from server.sweep.trial_run import run_trial
 
 PASSING = ("checkpoints", "sites", "run.lock")
 """What a complete run leaves that nothing needs any more."""
@@ -40,5 +40,5 @@ def run_packed(data: bytes) -> bytes:
     with tempfile.TemporaryDirectory(prefix="fedrecon-") as folder:
         path = Path(folder) / "run"
         unpack(data, path)
-        completed = run_cell(path, path / LOG)
+        completed = run_trial(path, path / LOG)
         return pack(path, PASSING if completed else ("run.lock",))

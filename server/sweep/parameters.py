@@ -15,12 +15,12 @@ from fedrecon_core.types import Frozen
 SEED = "seed"
 WELL_KNOWN = {"data": "data.name", "recovery": "recovery.name", "strategy": "strategy.name", SEED: SEED}
 """Axes whose levels may be plain values -> the key of the config that each value sets."""
-_AXIS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_PARAMETER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _NO_LABEL = re.compile(r"[,=\n]|^\s|\s$|^$")
 """``--only axis=level,level`` has to be read again."""
 
 
-class Level(Frozen):
+class Value(Frozen):
     """One level: its label, the settings of its cells and, where it has its own, their base config."""
 
     label: str
@@ -28,16 +28,16 @@ class Level(Frozen):
     base: str | None = None
 
 
-class Axis(Frozen):
+class Parameter(Frozen):
     """The levels of one axis, in the order in which they were written."""
 
     name: str
-    levels: tuple[Level, ...]
+    values: tuple[Value, ...]
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The levels' labels."""
-        return tuple(level.label for level in self.levels)
+        return tuple(value.label for value in self.values)
 
 
 def label_of(value: Any) -> str:
@@ -86,31 +86,31 @@ def without_place(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def read_axes(value: Any) -> tuple[Axis, ...]:
+def read_parameters(value: Any) -> tuple[Parameter, ...]:
     """The axes as written, but for the seed, which comes last: cells that differ in it alone stand together, and
     nothing overrides it."""
     if not isinstance(value, Mapping) or not value:
         raise ValueError(f"expected a mapping axis -> levels, found {shown(value)}")
-    axes = [_axis(name, levels) for name, levels in value.items()]
-    return tuple(sorted(axes, key=lambda axis: axis.name == SEED))
+    parameters = [_parameter(name, values) for name, values in value.items()]
+    return tuple(sorted(parameters, key=lambda parameter: parameter.name == SEED))
 
 
-def _axis(name: Any, value: Any) -> Axis:
-    if not isinstance(name, str) or not _AXIS_NAME.fullmatch(name):
+def _parameter(name: Any, raw: Any) -> Parameter:
+    if not isinstance(name, str) or not _PARAMETER_NAME.fullmatch(name):
         raise ValueError(f"expected names of axes (letters, digits, '_', '-'; a letter first), found {shown(name)}")
-    levels = tuple(_seeds(value) if name == SEED else _levels(name, value))
-    if not levels:
+    values = tuple(_seeds(raw) if name == SEED else _values(name, raw))
+    if not values:
         raise MisfitError(name, "expected at least one level, found none")
-    labels = [level.label for level in levels]
+    labels = [value.label for value in values]
     for label in labels:
         if _NO_LABEL.search(label):
             raise MisfitError(name, f"expected labels without ',' and '=', found {shown(label)}")
         if labels.count(label) > 1:
             raise MisfitError(name, f"the level '{label}' stands twice")
-    return Axis(name=name, levels=levels)
+    return Parameter(name=name, values=values)
 
 
-def _levels(name: str, value: Any) -> Iterator[Level]:
+def _values(name: str, value: Any) -> Iterator[Value]:
     if isinstance(value, Mapping):
         for label, settings in value.items():
             yield _labelled(name, label, settings)
@@ -123,10 +123,10 @@ def _levels(name: str, value: Any) -> Iterator[Level]:
     for plain in value:
         if not isinstance(plain, str):
             raise MisfitError(name, f"expected names, found {shown(plain)}; a mapping label -> settings takes any key")
-        yield Level(label=plain, settings=(f"{WELL_KNOWN[name]}={as_yaml(plain)}",))
+        yield Value(label=plain, settings=(f"{WELL_KNOWN[name]}={as_yaml(plain)}",))
 
 
-def _labelled(name: str, label: Any, settings: Any) -> Level:
+def _labelled(name: str, label: Any, settings: Any) -> Value:
     if isinstance(label, bool) or not isinstance(label, str | int | float):
         raise MisfitError(name, f"expected labels, found {shown(label)}; put it in quotes")
     keys = dict(settings) if isinstance(settings, Mapping) else settings
@@ -134,12 +134,12 @@ def _labelled(name: str, label: Any, settings: Any) -> Level:
     if base is not None and not (isinstance(base, str) and base):
         raise MisfitError(f"{name}.{label}.base", f"expected the path of a run config, found {shown(base)}")
     try:
-        return Level(label=label_of(label), settings=as_settings(keys), base=base)
+        return Value(label=label_of(label), settings=as_settings(keys), base=base)
     except ValueError as error:
         raise MisfitError(f"{name}.{label}", str(error)) from None
 
 
-def _seeds(value: Any) -> Iterator[Level]:
+def _seeds(value: Any) -> Iterator[Value]:
     """A list of seeds, or ``{first: 1, count: 10}``. A lone number is refused: some mean that seed, others so many."""
     if isinstance(value, int) and not isinstance(value, bool):
         raise MisfitError(
@@ -148,7 +148,7 @@ def _seeds(value: Any) -> Iterator[Level]:
     if not isinstance(value, list | Mapping):
         raise MisfitError(SEED, f"expected a list of seeds, or {{first: 1, count: 5}}, found {shown(value)}")
     for seed in _counted(value) if isinstance(value, Mapping) else value:
-        yield Level(label=str(_whole(SEED, seed, 0)), settings=(f"{SEED}={seed}",))
+        yield Value(label=str(_whole(SEED, seed, 0)), settings=(f"{SEED}={seed}",))
 
 
 def _counted(value: Mapping[str, Any]) -> range:
@@ -168,4 +168,4 @@ def _whole(key: str, value: Any, least: int) -> int:
 
 
 Settings = Annotated[tuple[str, ...], BeforeValidator(as_settings)]
-Axes = Annotated[tuple[Axis, ...], BeforeValidator(read_axes)]
+Parameters = Annotated[tuple[Parameter, ...], BeforeValidator(read_parameters)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fedrecon_core.errors import DataError, UsageError
 from server.commands.path_kinds import Kind, kind_of
-from server.sweep.record import CELLS, SWEEP, read_sweep
+from server.sweep.record import SWEEP, TRIALS, read_sweep
 
 OTHERWISE = "choose another, or leave it out (default runs/<name>)"
 
@@ -30,9 +30,9 @@ def _stranger(path: Path) -> str:
         return f"{SWEEP} in it, the config of a sweep, which the list of cells would overwrite"
     if (path / SWEEP).exists():
         return (
-            "" if (path / CELLS).is_dir() or _is_list(path) else f"a {SWEEP} in it that `fedrecon sweep` did not make"
+            "" if (path / TRIALS).is_dir() or _is_list(path) else f"a {SWEEP} in it that `fedrecon sweep` did not make"
         )
-    if any((path / CELLS).glob("*/config.yaml")):  # it has lost its list
+    if any((path / TRIALS).glob("*/config.yaml")):  # it has lost its list
         return ""
     others = sorted(one.name for one in path.iterdir() if not _is_of_a_start(one))
     return f"{others[0]} in it" if others else ""
@@ -48,5 +48,5 @@ def _is_list(path: Path) -> bool:
 
 def _is_of_a_start(path: Path) -> bool:
     """Whether it may be there before the list of cells is, or is hidden."""
-    empty = path.name == CELLS and path.is_dir() and not any(path.iterdir())
+    empty = path.name == TRIALS and path.is_dir() and not any(path.iterdir())
     return empty or path.name == "run.lock" or path.name.startswith(".")

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fedrecon_core.errors import one_line
 from server.sweep.times import Times
-from server.sweep.trials import Cell
+from server.sweep.trials import Trial
 from server.training import checkpoints
 
 UNKNOWN = "?"
@@ -25,7 +25,7 @@ UNKNOWN = "?"
 class Running:
     """A cell at work: since when (``time.monotonic``) and, where it goes on, after which round."""
 
-    cell: Cell
+    trial: Trial
     path: Path
     since: float
     first: int
@@ -42,8 +42,8 @@ class Running:
         """Seconds until its end, from its own rounds or else from other cells; None where nothing tells."""
         elapsed, done = time.monotonic() - self.since, self.round - self.first
         if done > 0:
-            return elapsed / done * (self.cell.config.rounds - self.round)
-        guess = times.guess(self.cell)
+            return elapsed / done * (self.trial.config.rounds - self.round)
+        guess = times.guess(self.trial)
         return None if guess is None else max(guess - elapsed, 0.0)
 
 
@@ -54,13 +54,13 @@ class Tally:
     total: int
     complete: int = 0
     failed: int = 0
-    waiting: Sequence[Cell] = ()
+    waiting: Sequence[Trial] = ()
     running: Sequence[Running] = ()
     capacity: int = 1
 
     def remaining(self, times: Times) -> float | None:
         """Seconds until the sweep's end if all workers stay busy; None where nothing tells."""
-        parts = [*(times.guess(cell) for cell in self.waiting), *(cell.remaining(times) for cell in self.running)]
+        parts = [*(times.guess(trial) for trial in self.waiting), *(trial.remaining(times) for trial in self.running)]
         known = [part for part in parts if part is not None]
         if len(known) < len(parts):
             return None
@@ -88,18 +88,18 @@ class Board:
     def close(self) -> None:
         """After the last one, or when the sweep was interrupted."""
 
-    def now(self, waiting: Sequence[Cell], running: Sequence[Running], capacity: int) -> None:
+    def now(self, waiting: Sequence[Trial], running: Sequence[Running], capacity: int) -> None:
         """Which cells wait and which run."""
         self.tally.waiting, self.tally.running, self.tally.capacity = tuple(waiting), tuple(running), capacity
 
     def started(self, running: Running) -> None:
         """A cell has started."""
-        self.say(f"started  {running.cell.title}{f' (after round {running.first})' if running.first else ''}")
+        self.say(f"started  {running.trial.title}{f' (after round {running.first})' if running.first else ''}")
 
     def ended(self, running: Running, reason: str, seconds: float) -> None:
         """A cell has ended: complete where there is no ``reason``."""
         self.tally.failed, self.tally.complete = self.tally.failed + bool(reason), self.tally.complete + (not reason)
-        told = f"failed   {running.cell.title}: {reason}" if reason else f"complete {running.cell.title}"
+        told = f"failed   {running.trial.title}: {reason}" if reason else f"complete {running.trial.title}"
         self.say(f"{told}  {clock(seconds)}  ({self.tally.words(self.times)})")
 
     def say(self, text: str) -> None:
@@ -125,9 +125,9 @@ class LiveBoard(Board):
     def _table(self) -> RenderableType:
         table = Table("running", "round", "time", "ETA", box=None, pad_edge=False)
         for running in self.tally.running:
-            rounds = f"{running.round}/{running.cell.config.rounds}"
+            rounds = f"{running.round}/{running.trial.config.rounds}"
             elapsed = clock(time.monotonic() - running.since)
-            table.add_row(Text(running.cell.title), rounds, elapsed, clock(running.remaining(self.times)))
+            table.add_row(Text(running.trial.title), rounds, elapsed, clock(running.remaining(self.times)))
         return Group(table, Text(self.tally.words(self.times), style="bold"))
 
 

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 
 from server.runs.provenance import Change, changes, making_here
 from server.sweep.store import SweepDirectory
-from server.sweep.trials import Cell
+from server.sweep.trials import Trial
 
 
-def origins(directory: SweepDirectory, cell: Cell) -> Iterator[str]:
+def origins(directory: SweepDirectory, trial: Trial) -> Iterator[str]:
     """In words, each difference: by other code, on another device than this machine would use, with another PyTorch or
     another root. What a cell does not say of itself is no difference."""
-    for change in changes(directory.manifest_of(cell), making_here(directory.device_of(cell))):
+    for change in changes(directory.manifest_of(trial), making_here(directory.device_of(trial))):
         if change.what in _WORDS:
             yield _WORDS[change.what](change)
-    root = directory.root_of(cell)
-    if root != cell.config.data.root:
-        yield f"with data.root {root or 'unset'}, and today's is {cell.config.data.root or 'unset'}"
+    root = directory.root_of(trial)
+    if root != trial.config.data.root:
+        yield f"with data.root {root or 'unset'}, and today's is {trial.config.data.root or 'unset'}"
 
 
 def _by_code(change: Change) -> str:

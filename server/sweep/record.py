@@ -15,7 +15,7 @@ from fedrecon_core.errors import DataError
 from server.runs.readers import json_in
 from server.sweep.parameters import label_of
 
-SWEEP, CELLS, LOG, REFERENCE = "sweep.yaml", "cells", "cell.log", "reference.csv"
+SWEEP, TRIALS, LOG, REFERENCE = "sweep.yaml", "cells", "cell.log", "reference.csv"
 """Names in the directory of a sweep, and in those of its cells."""
 
 
@@ -29,7 +29,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class CellRecord:
+class TrialRecord:
     """One cell: axis -> level, its run directory (``server.runs.record.read_run`` reads it), and how it stands."""
 
     labels: dict[str, str]
@@ -43,9 +43,9 @@ class SweepRecord:
     order, the seed's last; ``table`` is the section of that name (``server.sweep.table.Table``), else empty."""
 
     name: str
-    axes: dict[str, list[str]]
+    parameters: dict[str, list[str]]
     table: Mapping[str, Any] = field(default_factory=dict)
-    cells: list[CellRecord] = field(default_factory=list)
+    trials: list[TrialRecord] = field(default_factory=list)
 
 
 def read_sweep(directory: Path) -> SweepRecord:
@@ -53,9 +53,11 @@ def read_sweep(directory: Path) -> SweepRecord:
     path = directory / SWEEP
     try:
         raw = load(path.read_text(encoding="utf-8"), yaml.SafeLoader)
-        axes = {str(axis): [label_of(level) for level in levels] for axis, levels in raw["axes"].items()}
-        cells = [_cell(directory, cell, axes) for cell in raw["cells"]]
-        return SweepRecord(str(raw["name"]), axes, dict(raw["table"] or {}), cells)
+        parameters = {
+            str(parameter): [label_of(value) for value in values] for parameter, values in raw["axes"].items()
+        }
+        trials = [_trial(directory, trial, parameters) for trial in raw["cells"]]
+        return SweepRecord(str(raw["name"]), parameters, dict(raw["table"] or {}), trials)
     except OSError as error:
         found = f"no {SWEEP} in it ({error.strerror})" if directory.exists() else "nothing there"
         raise DataError(f"{directory}: expected the directory that `fedrecon sweep` made, found {found}") from None
@@ -64,12 +66,12 @@ def read_sweep(directory: Path) -> SweepRecord:
         raise DataError(f"{path} is damaged ({type(error).__name__}: {' '.join(str(error).split())}); {told}") from None
 
 
-def _cell(directory: Path, raw: Mapping[str, Any], axes: Mapping[str, list[str]]) -> CellRecord:
-    path = directory / CELLS / str(raw["folder"])
-    labels = {str(axis): label_of(level) for axis, level in raw["labels"].items()}
-    if set(labels) != set(axes) or any(level not in axes[axis] for axis, level in labels.items()):
+def _trial(directory: Path, raw: Mapping[str, Any], parameters: Mapping[str, list[str]]) -> TrialRecord:
+    path = directory / TRIALS / str(raw["folder"])
+    labels = {str(parameter): label_of(value) for parameter, value in raw["labels"].items()}
+    if set(labels) != set(parameters) or any(value not in parameters[parameter] for parameter, value in labels.items()):
         raise ValueError(f"the labels of {path.name} are no levels of the axes")
-    return CellRecord(labels, path, status_of(path))
+    return TrialRecord(labels, path, status_of(path))
 
 
 def status_of(path: Path) -> State:

@@ -14,7 +14,7 @@ from server.sweep.progress import Board, Running
 from server.sweep.record import State
 from server.sweep.store import SweepDirectory
 from server.sweep.times import Times
-from server.sweep.trials import Cell
+from server.sweep.trials import Trial
 from server.training import checkpoints
 
 LOOK_SECONDS = 0.5
@@ -24,7 +24,7 @@ LOOK_SECONDS = 0.5
 class Failure:
     """A cell that did not complete, and why."""
 
-    cell: Cell
+    trial: Trial
     reason: str
 
 
@@ -39,13 +39,13 @@ class Schedule:
         self._running: dict[Path, Running] = {}
         self._failures: list[Failure] = []
 
-    def run(self, cells: Sequence[Cell]) -> list[Failure]:
+    def run(self, trials: Sequence[Trial]) -> list[Failure]:
         """Run ``cells``; those that failed, in the order in which they did.
 
         Raises:
             LostError: the workers are gone. What was at work is noted as failed; what waited is as it was.
         """
-        self._waiting = list(cells)
+        self._waiting = list(trials)
         self._show()
         try:
             while self._waiting or self._running:
@@ -64,23 +64,23 @@ class Schedule:
         for ended in self._workers.ended(LOOK_SECONDS) if self._running else ():
             self._settle(self._running.pop(ended.path), ended.reason)
 
-    def _next(self) -> Cell:
+    def _next(self) -> Trial:
         """The cell that takes longest, so that the cores end together. Those of which no time is known come first, and
         of them those of a family that is not at work yet: the sooner all are known, the better the order."""
-        at_work = {running.cell.family for running in self._running.values()}
+        at_work = {running.trial.family for running in self._running.values()}
 
-        def urgency(cell: Cell) -> tuple[float, bool]:
-            known = self._times.known(cell)
-            return (math.inf, cell.family not in at_work) if known is None else (known, False)
+        def urgency(trial: Trial) -> tuple[float, bool]:
+            known = self._times.known(trial)
+            return (math.inf, trial.family not in at_work) if known is None else (known, False)
 
-        cell = max(self._waiting, key=urgency)  # the first of equals
-        self._waiting.remove(cell)
-        return cell
+        trial = max(self._waiting, key=urgency)  # the first of equals
+        self._waiting.remove(trial)
+        return trial
 
-    def _start(self, cell: Cell) -> None:
-        running = Running(cell, self._directory.run_of(cell).path, time.monotonic(), 0)
+    def _start(self, trial: Trial) -> None:
+        running = Running(trial, self._directory.run_of(trial).path, time.monotonic(), 0)
         try:
-            run = self._directory.begin(cell)
+            run = self._directory.begin(trial)
             if run.completed():
                 return self._settle(running, "")
             running = replace(running, first=checkpoints.newest_round(run.checkpoints))
@@ -94,11 +94,11 @@ class Schedule:
     def _settle(self, running: Running, reason: str) -> None:
         seconds = time.monotonic() - running.since
         if reason:
-            self._failures.append(Failure(running.cell, reason))
-            self._directory.note_failure(running.cell, reason, running.round)
+            self._failures.append(Failure(running.trial, reason))
+            self._directory.note_failure(running.trial, reason, running.round)
         else:  # of a cell that was resumed, its own clock knows the whole
-            self._times.learn(running.cell, max(seconds, self._directory.seconds_of(running.cell) or 0.0))
-            self._directory.tidy(running.cell)
+            self._times.learn(running.trial, max(seconds, self._directory.seconds_of(running.trial) or 0.0))
+            self._directory.tidy(running.trial)
         self._show()
         self._board.ended(running, reason, seconds)
 
@@ -106,11 +106,11 @@ class Schedule:
         self._board.now(self._waiting, list(self._running.values()), self._workers.capacity)
 
 
-def learn_from_disk(directory: SweepDirectory, states: Sequence[tuple[Cell, State]]) -> Times:
+def learn_from_disk(directory: SweepDirectory, states: Sequence[tuple[Trial, State]]) -> Times:
     """The times of the cells that are complete already."""
     times = Times()
-    for cell, state in states:
-        seconds = directory.seconds_of(cell) if state is State.COMPLETE else None
+    for trial, state in states:
+        seconds = directory.seconds_of(trial) if state is State.COMPLETE else None
         if seconds is not None:
-            times.learn(cell, seconds)
+            times.learn(trial, seconds)
     return times

@@ -16,7 +16,7 @@ from fedrecon_core.types import Frozen
 from server.analysis.published import read_published
 from server.commands.path_kinds import Kind, expect
 from server.sweep.choices import Choice, Kept, check_choice, fits
-from server.sweep.parameters import Axes, Settings
+from server.sweep.parameters import Parameters, Settings
 from server.sweep.table import Table
 
 
@@ -39,7 +39,7 @@ class Definition(Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     base: str | None = Field(default=None, pattern=r"\S")
     set: Settings = ()
-    axes: Axes
+    axes: Parameters
     only: tuple[Restriction, ...] = ()
     table: Table | None = None
     keep_checkpoints: bool = False
@@ -47,13 +47,15 @@ class Definition(Frozen):
     @property
     def labels(self) -> dict[str, list[str]]:
         """Axis -> the labels of its levels."""
-        return {axis.name: list(axis.labels) for axis in self.axes}
+        return {parameter.name: list(parameter.labels) for parameter in self.axes}
 
     @model_validator(mode="after")
     def _one_base(self) -> Self:
         """Every cell has a base, and no cell has two."""
-        own = {axis.name: [level.label for level in axis.levels if level.base is None] for axis in self.axes}
-        choosing = [axis.name for axis in self.axes if any(level.base for level in axis.levels)]
+        own = {
+            parameter.name: [value.label for value in parameter.values if value.base is None] for parameter in self.axes
+        }
+        choosing = [parameter.name for parameter in self.axes if any(value.base for value in parameter.values)]
         if len(choosing) > 1:
             raise MisfitError("axes", f"only one axis can choose the base, found {' and '.join(choosing)}")
         if self.base is None and (not choosing or own[choosing[0]]):
@@ -74,7 +76,7 @@ class Definition(Frozen):
 def read_definition(path: Path) -> Definition:
     """The sweep in the YAML file ``path``; whatever is wrong with it is a ``ConfigError`` of one line."""
     found = parse_definition(read_yaml(path))
-    for base in dict.fromkeys((found.base, *(level.base for axis in found.axes for level in axis.levels))):
+    for base in dict.fromkeys((found.base, *(value.base for parameter in found.axes for value in parameter.values))):
         if base is not None:
             expect(user_path(base, path.resolve().parent, "base"), Kind.RUN_CONFIG)
     if found.table is None or found.table.reference is None:

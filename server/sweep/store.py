@@ -20,12 +20,12 @@ from server.runs.readers import json_in
 from server.sweep.current_provenance import device_here, made_otherwise
 from server.sweep.folder_swap import finish_exchanges
 from server.sweep.identity import written_root, written_sha256
-from server.sweep.parameters import Axis, without_place
-from server.sweep.record import CELLS, LOG, REFERENCE, SWEEP, State, ending, read_sweep, status_of
+from server.sweep.parameters import Parameter, without_place
+from server.sweep.record import LOG, REFERENCE, SWEEP, TRIALS, State, ending, read_sweep, status_of
 from server.sweep.spec import Definition
 from server.sweep.table import Table
-from server.sweep.trials import SHOWN_DIGITS, Cell
-from server.trackers.reporting import CELL, MEMORY
+from server.sweep.trials import SHOWN_DIGITS, Trial
+from server.trackers.reporting import MEMORY, TRIAL
 
 LOCK_SECONDS = 1.0
 WORDS = Words("sweep", "give the same command again")
@@ -45,48 +45,48 @@ class SweepDirectory:
         self._runs: dict[str, RunDirectory] = {}
 
     @property
-    def cells(self) -> Path:
+    def trials(self) -> Path:
         """The folder of the run directories."""
-        return self.path / CELLS
+        return self.path / TRIALS
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the sweep for this process alone (``held``); makes its folder, and ends what an
         interruption left of runs that were coming back from another machine."""
         try:
-            self.cells.mkdir(parents=True, exist_ok=True)
+            self.trials.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--out {self.path} cannot be written: {error.strerror}") from None
         with held(self.path, WORDS, LOCK_SECONDS):
-            finish_exchanges(self.cells)
+            finish_exchanges(self.trials)
             yield
 
-    def run_of(self, cell: Cell) -> RunDirectory:
+    def run_of(self, trial: Trial) -> RunDirectory:
         """The cell's run directory: the one under its name or, made when the config had fewer keys, one under the same
         labels whose config has the same hash today."""
-        if cell.folder not in self._runs:
-            self._runs[cell.folder] = RunDirectory(self._find(cell))
-        return self._runs[cell.folder]
+        if trial.folder not in self._runs:
+            self._runs[trial.folder] = RunDirectory(self._find(trial))
+        return self._runs[trial.folder]
 
-    def _find(self, cell: Cell) -> Path:
-        named = self.cells / cell.folder
-        if named.exists() or not self.cells.is_dir():
+    def _find(self, trial: Trial) -> Path:
+        named = self.trials / trial.folder
+        if named.exists() or not self.trials.is_dir():
             return named
-        length = len(cell.slug) + 1 + SHOWN_DIGITS
-        older = (path for path in sorted(self.cells.iterdir()) if path.name.startswith(f"{cell.slug}-"))
+        length = len(trial.slug) + 1 + SHOWN_DIGITS
+        older = (path for path in sorted(self.trials.iterdir()) if path.name.startswith(f"{trial.slug}-"))
         same = (path for path in older if len(path.name) == length)
-        return next((path for path in same if written_sha256(path / "config.yaml") == cell.sha256), named)
+        return next((path for path in same if written_sha256(path / "config.yaml") == trial.sha256), named)
 
-    def state(self, cell: Cell) -> State:
+    def state(self, trial: Trial) -> State:
         """How far ``cell`` is; ``UsageError`` where its folder holds another config, whose results are not its own."""
-        run = self.run_of(cell)
+        run = self.run_of(trial)
         state = status_of(run.path)
-        if state is not State.MISSING and written_sha256(run.config) != cell.sha256:
+        if state is not State.MISSING and written_sha256(run.config) != trial.sha256:
             told = "the config of another run than its name says; move it away, and the cell is run anew"
-            raise UsageError(f"{run.config}: expected the config of the cell {cell.title}, found {told}")
+            raise UsageError(f"{run.config}: expected the config of the cell {trial.title}, found {told}")
         return state
 
-    def begin(self, cell: Cell) -> RunDirectory:
+    def begin(self, trial: Trial) -> RunDirectory:
         """The cell's run directory, ready to be worked on: with its present config (the machine that began it may have
         had another ``data.root``), without the verdict on an earlier attempt, and without rounds that were made
         otherwise than those of today would be. A cell that is complete by now, since it was copied in or gone on with
@@ -95,90 +95,90 @@ class SweepDirectory:
         Raises:
             FedReconError: another process is at work on it, it holds another config, or it cannot be written.
         """
-        run = self.run_of(cell)
+        run = self.run_of(trial)
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{run.path} cannot be written: {error.strerror}") from None
         with run.lock(LOCK_SECONDS):
-            if self.state(cell) is not State.COMPLETE:
-                self._make_ready(cell, run)
+            if self.state(trial) is not State.COMPLETE:
+                self._make_ready(trial, run)
         return run
 
-    def _make_ready(self, cell: Cell, run: RunDirectory) -> None:
-        if not run.config.is_file() or self.outdated(cell):  # of what run such rounds are, nothing tells
+    def _make_ready(self, trial: Trial, run: RunDirectory) -> None:
+        if not run.config.is_file() or self.outdated(trial):  # of what run such rounds are, nothing tells
             _forget_rounds(run)
-        write_text(run.config, cell.config.to_yaml())
-        run.write_json(CELL, {"name": cell.slug, "labels": dict(cell.labels)})  # for trackers
+        write_text(run.config, trial.config.to_yaml())
+        run.write_json(TRIAL, {"name": trial.slug, "labels": dict(trial.labels)})  # for trackers
         run.forget_result()
 
-    def outdated(self, cell: Cell) -> str:
+    def outdated(self, trial: Trial) -> str:
         """Why the cell is begun anew though it has rounds: they were made by other code than today's, on another device
         or with another PyTorch, and the numbers of two such halves are those of neither. Empty where it goes on."""
-        run = self.run_of(cell)
+        run = self.run_of(trial)
         if run.completed() or not any(run.checkpoints.glob("round-*")):
             return ""
-        return " and ".join(made_otherwise(self.manifest_of(cell), self.device_of(cell)))
+        return " and ".join(made_otherwise(self.manifest_of(trial), self.device_of(trial)))
 
-    def device_of(self, cell: Cell) -> str | None:
+    def device_of(self, trial: Trial) -> str | None:
         """The device on which the cell would be run today; None where there is none."""
-        return self._device(cell.config)
+        return self._device(trial.config)
 
-    def note_failure(self, cell: Cell, reason: str, rounds: int) -> None:
+    def note_failure(self, trial: Trial, reason: str, rounds: int) -> None:
         """Leave ``result.json`` with the ``reason`` where nothing says how the run ended: its process was killed, or
         lost with its machine, or could not start. A cell that another process holds stays as it is, as does a folder
         that holds another config; one that cannot be written is told by the sweep's own lines alone."""
-        run = self.run_of(cell)
+        run = self.run_of(trial)
         with suppress(FedReconError), run.lock(LOCK_SECONDS):
-            if self.state(cell) is State.UNFINISHED and not ending(run.path):
+            if self.state(trial) is State.UNFINISHED and not ending(run.path):
                 told = {"status": "failed", "error": reason, "exit_code": 1, "rounds": rounds}
                 run.write_json("result.json", told)
 
-    def log(self, cell: Cell) -> Path:
+    def log(self, trial: Trial) -> Path:
         """What the cell's process said."""
-        return self.run_of(cell).path / LOG
+        return self.run_of(trial).path / LOG
 
-    def tidy(self, cell: Cell) -> None:
+    def tidy(self, trial: Trial) -> None:
         """Once there is nothing to resume: write the report if its process was ended before it did, and remove what
         only a resume would need, unless it is to be kept. A report that cannot be made is told in the cell's log."""
-        run = self.run_of(cell)
+        run = self.run_of(trial)
         if not run.completed():
             return
         if not (run.path / REPORT).exists():
-            self._report(cell)
+            self._report(trial)
         if not self._keep_checkpoints:
             for folder in _rounds(run):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _report(self, cell: Cell) -> None:
+    def _report(self, trial: Trial) -> None:
         from server.report.run.html import write_report  # here: it draws, and few cells lack theirs
 
         try:
-            write_report(self.run_of(cell).path)
+            write_report(self.run_of(trial).path)
         except Exception as error:  # no verdict on the run depends on it
-            with suppress(OSError), self.log(cell).open("a", encoding="utf-8") as file:
+            with suppress(OSError), self.log(trial).open("a", encoding="utf-8") as file:
                 file.write(f"({REPORT} could not be made: {one_line(words_of(error))})\n")
 
-    def strangers(self, cells: Sequence[Cell]) -> list[str]:
+    def strangers(self, trials: Sequence[Trial]) -> list[str]:
         """The run directories that belong to no cell of the present matrix."""
-        ours = {self.run_of(cell).path.name for cell in cells}
-        found = sorted(path.name for path in self.cells.iterdir()) if self.cells.is_dir() else []
+        ours = {self.run_of(trial).path.name for trial in trials}
+        found = sorted(path.name for path in self.trials.iterdir()) if self.trials.is_dir() else []
         return [name for name in found if name not in ours and not name.startswith(".")]
 
-    def manifest_of(self, cell: Cell) -> dict[str, Any]:
+    def manifest_of(self, trial: Trial) -> dict[str, Any]:
         """What was run, on what; empty where the cell does not say so."""
-        return json_in(self.run_of(cell).path / "manifest.json")
+        return json_in(self.run_of(trial).path / "manifest.json")
 
-    def root_of(self, cell: Cell) -> str | None:
+    def root_of(self, trial: Trial) -> str | None:
         """The ``data.root`` with which the cell was made."""
-        return written_root(self.run_of(cell).config)
+        return written_root(self.run_of(trial).config)
 
-    def seconds_of(self, cell: Cell) -> float | None:
+    def seconds_of(self, trial: Trial) -> float | None:
         """The wall-clock time of a complete cell."""
-        seconds = ending(self.run_of(cell).path).get("wall_seconds")
+        seconds = ending(self.run_of(trial).path).get("wall_seconds")
         return float(seconds) if isinstance(seconds, int | float) else None
 
-    def record(self, definition: Definition, cells: Sequence[Cell], settings: Sequence[str]) -> None:
+    def record(self, definition: Definition, trials: Sequence[Trial], settings: Sequence[str]) -> None:
         """Write ``sweep.yaml``: the definition, resolved into labels and cells. ``UsageError`` where another sweep's
         stands: its cells would be in no table any more."""
         self._refuse_another(definition.name)
@@ -188,10 +188,10 @@ class SweepDirectory:
             "table": _table(definition.table),
             "base": definition.base,
             "set": without_place([*definition.set, *settings]),
-            "levels": {axis.name: _levels(axis) for axis in definition.axes},
+            "levels": {parameter.name: _values(parameter) for parameter in definition.axes},
             "cells": [
-                {"labels": dict(cell.labels), "config_sha256": cell.sha256, "folder": self.run_of(cell).path.name}
-                for cell in cells
+                {"labels": dict(trial.labels), "config_sha256": trial.sha256, "folder": self.run_of(trial).path.name}
+                for trial in trials
             ],
         }
         write_text(self.path / SWEEP, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
@@ -241,9 +241,9 @@ def _table(table: Table | None) -> dict[str, Any] | None:
     return None if table is None else table.model_dump(mode="json", exclude_unset=True)
 
 
-def _levels(axis: Axis) -> dict[str, Any]:
+def _values(parameter: Parameter) -> dict[str, Any]:
     """Label -> what it sets, in the words of ``--set``, and its base."""
     return {
-        level.label: {**({"base": level.base} if level.base else {}), "set": without_place(level.settings)}
-        for level in axis.levels
+        value.label: {**({"base": value.base} if value.base else {}), "set": without_place(value.settings)}
+        for value in parameter.values
     }

@@ -33,19 +33,22 @@ class Table(Frozen):
     bounds: Choice = Field(default_factory=dict)
     reference: str | None = Field(default=None, pattern=r"\S")
 
-    def check(self, axes: Mapping[str, list[str]], key: str = "table") -> None:
+    def check(self, parameters: Mapping[str, list[str]], key: str = "table") -> None:
         """``MisfitError`` below ``key`` for what the sweep with ``axes`` (axis -> labels of its levels) lacks."""
-        named = [*(("rows", axis) for axis in self.rows), *(("columns", axis) for axis in self.columns)]
-        for number, (place, axis) in enumerate(named):
-            refuse_unknown(axis, axes, f"{key}.{place}", "axis")
-            if axis == SEED:
+        named = [
+            *(("rows", parameter) for parameter in self.rows),
+            *(("columns", parameter) for parameter in self.columns),
+        ]
+        for number, (place, parameter) in enumerate(named):
+            refuse_unknown(parameter, parameters, f"{key}.{place}", "axis")
+            if parameter == SEED:
                 raise MisfitError(f"{key}.{place}", _NO_SEED)
-            if axis in [other for _, other in named[:number]]:
-                raise MisfitError(f"{key}.{place}", f"the axis '{axis}' stands twice in the table")
+            if parameter in [other for _, other in named[:number]]:
+                raise MisfitError(f"{key}.{place}", f"the axis '{parameter}' stands twice in the table")
         for metric in self.metrics:
             refuse_unknown(metric, metric_names(), f"{key}.metrics", "metric")
         for place, choice in (("baseline", exactly(self.baseline)), ("bounds", self.bounds)):
-            check_choice(choice, axes, f"{key}.{place}")
+            check_choice(choice, parameters, f"{key}.{place}")
             if SEED in choice:
                 raise MisfitError(f"{key}.{place}", _NO_SEED)
 

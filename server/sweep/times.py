@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from server.sweep.trials import Cell
+from server.sweep.trials import Trial
 
 
 class Times:
@@ -14,19 +14,19 @@ class Times:
         self._seconds: dict[tuple[str, ...], list[float]] = {}
         self._per_round: list[float] = []
 
-    def learn(self, cell: Cell, seconds: float) -> None:
+    def learn(self, trial: Trial, seconds: float) -> None:
         """``cell`` took ``seconds`` from its first round to its last."""
-        self._seconds.setdefault(cell.family, []).append(seconds)
-        self._per_round.append(seconds / cell.config.rounds)
+        self._seconds.setdefault(trial.family, []).append(seconds)
+        self._per_round.append(seconds / trial.config.rounds)
 
-    def known(self, cell: Cell) -> float | None:
+    def known(self, trial: Trial) -> float | None:
         """The mean of the cells that differ from ``cell`` in the seed alone; None where none has ended."""
-        found = self._seconds.get(cell.family)
+        found = self._seconds.get(trial.family)
         return fmean(found) if found else None
 
-    def guess(self, cell: Cell) -> float | None:
+    def guess(self, trial: Trial) -> float | None:
         """As ``known`` or, without any of the family, the mean of a round of all that has ended, times the rounds."""
-        known = self.known(cell)
+        known = self.known(trial)
         if known is not None or not self._per_round:
             return known
-        return fmean(self._per_round) * cell.config.rounds
+        return fmean(self._per_round) * trial.config.rounds

@@ -16,7 +16,7 @@ from server.runs.directory import RunDirectory
 from server.runs.setup import check_run, load_config
 
 
-def run_cell(path: Path, log: Path) -> bool:
+def run_trial(path: Path, log: Path) -> bool:
     """Run what is left of the run in ``path`` (a run directory with its config), in this process, with one thread.
 
     Whether it completed. Whatever it says goes to the end of ``log``. A failure of any kind leaves ``result.json`` with

@@ -17,7 +17,7 @@ from server.runs.setup import check_trackers, resolve_config
 from server.sweep.choices import slug_of, titled
 from server.sweep.faults import Faults
 from server.sweep.identity import config_sha256
-from server.sweep.parameters import SEED, Level, as_yaml
+from server.sweep.parameters import SEED, Value, as_yaml
 from server.sweep.spec import Definition
 from server.trackers.choice import untracked_unless_asked
 
@@ -27,7 +27,7 @@ SHOWN_DIGITS = 10
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One run of the matrix: axis -> level, and the config that they resolve to."""
 
     labels: Mapping[str, str]
@@ -59,7 +59,7 @@ class Cell:
         return _family(self.labels)
 
 
-def matrix(definition: Definition, folder: Path, settings: Sequence[str] = ()) -> list[Cell]:
+def matrix(definition: Definition, folder: Path, settings: Sequence[str] = ()) -> list[Trial]:
     """Every cell of ``definition``, in the order of its axes, each checked as ``fedrecon run`` checks a config. Whether
     their data are there is left to those that are run (``check_sources``).
 
@@ -77,36 +77,38 @@ def matrix(definition: Definition, folder: Path, settings: Sequence[str] = ()) -
         families.setdefault(_family(wanted.labels), []).append(wanted)
     if not families:
         raise ConfigError("only: no cell of the matrix is left; loosen a restriction")
-    faults, cells = Faults(), []
+    faults, trials = Faults(), []
     for family in families.values():  # seeds are whole numbers, and nothing else in a config depends on which
         try:
             config = _resolved(family[0], settings)
         except UsageError as error:
             faults.add(str(error), [wanted.labels for wanted in family])
         else:
-            cells += [Cell(wanted.labels, config.model_copy(update=wanted.seed)) for wanted in family]
+            trials += [Trial(wanted.labels, config.model_copy(update=wanted.seed)) for wanted in family]
     if faults:
         raise ConfigError(faults.told([wanted.labels for family in families.values() for wanted in family]))
-    _refuse_doubles(cells)
-    return cells
+    _refuse_doubles(trials)
+    return trials
 
 
 def _combinations(definition: Definition, folder: Path) -> Iterator[_Wanted]:
     """Those of all levels that no restriction leaves out, in the order of the axes."""
-    for levels in product(*(axis.levels for axis in definition.axes)):
-        labels = {axis.name: level.label for axis, level in zip(definition.axes, levels, strict=True)}
+    for values in product(*(parameter.values for parameter in definition.axes)):
+        labels = {parameter.name: value.label for parameter, value in zip(definition.axes, values, strict=True)}
         if all(restriction.keeps(labels) for restriction in definition.only):
-            yield _Wanted(definition, folder, levels, labels)
+            yield _Wanted(definition, folder, values, labels)
 
 
 def _family(labels: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(level for axis, level in labels.items() if axis != SEED)
+    return tuple(value for parameter, value in labels.items() if parameter != SEED)
 
 
 def _refuse_what_does_nothing(definition: Definition, settings: Sequence[str]) -> None:
     """Who sets the seed beside an axis of seeds, or an engine, expects an effect, and there is none to have."""
-    levels = [(f"axes.{axis.name}.{level.label}", level) for axis in definition.axes for level in axis.levels]
-    places = {"--set": settings, "set": definition.set, **{key: level.settings for key, level in levels}}
+    values = [
+        (f"axes.{parameter.name}.{value.label}", value) for parameter in definition.axes for value in parameter.values
+    ]
+    places = {"--set": settings, "set": definition.set, **{key: value.settings for key, value in values}}
     for place, words in places.items():
         keys = [word.partition("=")[0].strip() for word in words]
         if SEED in keys and SEED in definition.labels and not place.startswith(f"axes.{SEED}."):
@@ -123,7 +125,7 @@ class _Wanted:
 
     definition: Definition
     folder: Path
-    levels: Sequence[Level]
+    values: Sequence[Value]
     labels: Mapping[str, str]
 
     @property
@@ -134,7 +136,7 @@ class _Wanted:
     @property
     def base(self) -> Path:
         """The path of the run config that everything is changed of."""
-        own = next((level.base for level in self.levels if level.base), self.definition.base)
+        own = next((value.base for value in self.values if value.base), self.definition.base)
         path = user_path(str(own), self.folder, "base")
         if not path.is_file():
             raise ConfigError(f"base: expected a run config, relative to the sweep's file, found no file {path}")
@@ -144,7 +146,7 @@ class _Wanted:
         """The base with ``set``, the levels in their order and ``settings`` applied, each as a whole after the one
         before: what a later one sets counts, however the key is written."""
         raw = read_yaml(self.base)
-        for words in (self.definition.set, *(level.settings for level in self.levels), settings):
+        for words in (self.definition.set, *(value.settings for value in self.values), settings):
             raw = override(raw, words)
         return raw
 
@@ -164,16 +166,16 @@ def _refuse_deployment(raw: Mapping[str, Any]) -> None:
         raise ConfigError("engine.name: expected a simulation, found 'deployment'; a sweep runs each cell in a process")
 
 
-def _refuse_doubles(cells: Iterable[Cell]) -> None:
+def _refuse_doubles(trials: Iterable[Trial]) -> None:
     """Two cells that are the same run are a mistake in the axes, and would be one result that is counted twice. Nor can
     their results be told apart where another ``data.root`` is all that they differ in: a root is a place, which changes
     from machine to machine."""
-    seen: dict[str, Cell] = {}
-    for cell in cells:
-        same = seen.setdefault(cell.sha256, cell)
-        if same is cell:
+    seen: dict[str, Trial] = {}
+    for trial in trials:
+        same = seen.setdefault(trial.sha256, trial)
+        if same is trial:
             continue
         told = "the same config: no axis changes anything between them"
-        if same.config.data.root != cell.config.data.root:
+        if same.config.data.root != trial.config.data.root:
             told = "configs that differ in data.root alone, which is no part of what a run is: give each its own `name`"
-        raise ConfigError(f"axes: the cells {same.title} and {cell.title} have {told}")
+        raise ConfigError(f"axes: the cells {same.title} and {trial.title} have {told}")

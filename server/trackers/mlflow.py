@@ -113,8 +113,8 @@ class MLflow(Tracker):
         known = run.memory if run.memory.get("place") == place else {}
         self._id = str(known.get("run_id") or "") or self._made(run)
         self._client.update_run(self._id, status="RUNNING")
-        cell = {f"cell.{_ODD.sub('_', axis)}": level for axis, level in run.labels.items()}
-        for name, value in {**run.tags, **cell}.items():
+        trial = {f"cell.{_ODD.sub('_', parameter)}": level for parameter, level in run.labels.items()}
+        for name, value in {**run.tags, **trial}.items():
             self._client.set_tag(self._id, name, value)
         return {"place": place, "run_id": self._id}
 

@@ -16,7 +16,7 @@ from server.trackers.base import TrackedRun, Tracker
 from server.trackers.choice import missing_of, trackers_of
 from server.trackers.numbers import numbers_of_round
 
-MEMORY, CELL = "tracking.json", "cell.json"
+MEMORY, TRIAL = "tracking.json", "cell.json"
 TAGS = ("engine", "seed", "device", "code_sha256", "partition_sha256", "mask_sha256")
 """What of the manifest names a run at a tracker."""
 
@@ -70,8 +70,8 @@ class Trackers:
         manifest = self._directory.read_json("manifest.json")
         tags = {key: str(manifest[key]) for key in TAGS if manifest.get(key) is not None}
         config = self._config.model_dump(mode="json", exclude={"tracking"})
-        cell = self._directory.read_json(CELL)  # lies in a cell of a sweep alone, wherever the cell is run
-        name, labels = cell.get("name", self._config.name), cell.get("labels", {})
+        trial = self._directory.read_json(TRIAL)  # lies in a cell of a sweep alone, wherever the cell is run
+        name, labels = trial.get("name", self._config.name), trial.get("labels", {})
         return TrackedRun(self._directory.path, name, config, tags, last, memory, labels)
 
     def _past(self, last: int) -> Iterable[tuple[int, dict[str, float]]]:

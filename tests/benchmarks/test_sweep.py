@@ -78,7 +78,7 @@ class Waits:
         return sum(self._seconds.values())
 
 
-def test_forty_small_cells_keep_two_cores_busy(tmp_path: Path) -> None:
+def test_forty_small_trials_keep_two_cores_busy(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE), encoding="utf-8")
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(SWEEP), encoding="utf-8")
     adopt = ctypes.CDLL(None).prctl

@@ -39,23 +39,26 @@ def right_with(chance: float, seed: int) -> NDArray[np.int64]:
 
 
 def write_results(
-    folder: Path, axes: Mapping[str, list[str]], predictions: Callable[[Labels], NDArray[np.int64] | None], **table: Any
+    folder: Path,
+    parameters: Mapping[str, list[str]],
+    predictions: Callable[[Labels], NDArray[np.int64] | None],
+    **table: Any,
 ) -> Path:
     """A sweep with ``axes`` in ``folder``; ``predictions`` gives what each cell said, or None where it is missing.
     ``table`` is the section of that name."""
-    cells = [dict(zip(axes, levels, strict=True)) for levels in product(*axes.values())]
-    plain = [{"labels": labels, "folder": "-".join(labels.values())} for labels in cells]
+    trials = [dict(zip(parameters, values, strict=True)) for values in product(*parameters.values())]
+    plain = [{"labels": labels, "folder": "-".join(labels.values())} for labels in trials]
     folder.mkdir(parents=True)
-    raw = {"name": "toy", "axes": dict(axes), "table": table or None, "cells": plain}
+    raw = {"name": "toy", "axes": dict(parameters), "table": table or None, "cells": plain}
     (folder / "sweep.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
-    for labels, cell in zip(cells, plain, strict=True):
+    for labels, trial in zip(trials, plain, strict=True):
         said = predictions(labels)
         if said is not None:
-            write_cell(folder / "cells" / cell["folder"], said)
+            write_trial(folder / "cells" / trial["folder"], said)
     return folder
 
 
-def write_cell(path: Path, said: NDArray[np.int64]) -> None:
+def write_trial(path: Path, said: NDArray[np.int64]) -> None:
     """A complete run that gave these answers."""
     discover(CORE_PACKAGES)
     path.mkdir(parents=True)

@@ -41,13 +41,13 @@ def results(folder: Path) -> dict[str, dict]:
     """Labels of a cell -> its result and metrics without what a resume may change: wall-clock fields, and the size of
     all messages, since a resumed run asks the sites once more who they are."""
     found = {}
-    for cell in read_sweep(folder).cells:
-        lines = [json.loads(line) for line in (cell.directory / "metrics.jsonl").read_text().splitlines()]
-        result = json.loads((cell.directory / "result.json").read_text())
+    for trial in read_sweep(folder).trials:
+        lines = [json.loads(line) for line in (trial.directory / "metrics.jsonl").read_text().splitlines()]
+        result = json.loads((trial.directory / "result.json").read_text())
         plain = [
             {k: v for k, v in one.items() if not k.endswith(("_seconds", "wire_bytes"))} for one in (result, *lines)
         ]
-        found["-".join(cell.labels.values())] = plain
+        found["-".join(trial.labels.values())] = plain
     return found
 
 
@@ -69,32 +69,32 @@ def whole(tmp_path_factory):
     return folder, out
 
 
-def test_every_cell_is_the_run_with_the_same_config(whole, tmp_path):
+def test_every_trial_is_the_run_with_the_same_config(whole, tmp_path):
     folder, out = whole
-    cells = folder / "runs" / "tiny"
-    assert out.endswith(f"all 4 cells are complete in {cells}\n")
-    assert [cell.status for cell in read_sweep(cells).cells] == ["complete"] * 4
+    trials = folder / "runs" / "tiny"
+    assert out.endswith(f"all 4 cells are complete in {trials}\n")
+    assert [trial.status for trial in read_sweep(trials).trials] == ["complete"] * 4
     call(folder, "run", "base.yaml", "--set", "recovery.name=zero", "--set", "seed=1", "--out", tmp_path / "run")
     alone = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert results(cells)["zero-1"][0]["parameters_sha256"] == alone["parameters_sha256"]
-    (cell,) = cells.glob("cells/zero-seed1-*")
-    left = {path.name for path in cell.iterdir()}
+    assert results(trials)["zero-1"][0]["parameters_sha256"] == alone["parameters_sha256"]
+    (trial,) = trials.glob("cells/zero-seed1-*")
+    left = {path.name for path in trial.iterdir()}
     assert {"config.yaml", "manifest.json", "model", "predictions.parquet", "report.html", "cell.log"} <= left
     assert not left & {"checkpoints", "sites"}
-    assert "round 6/6" in (cell / "cell.log").read_text()
+    assert "round 6/6" in (trial / "cell.log").read_text()
 
 
 def test_a_table_of_what_has_run_has_differences_and_is_the_same_when_made_again(whole):
     folder, _ = whole
-    cells = folder / "runs" / "tiny"
+    trials = folder / "runs" / "tiny"
     chosen = ("--set", "baseline={recovery: mask}")
-    code, out, err = call(folder, "table", cells, *chosen)
+    code, out, err = call(folder, "table", trials, *chosen)
     assert (code, err) == (0, "")
-    scores = [result["test"]["uar"] for name, (result, *_) in results(cells).items() if name.startswith("mask-")]
+    scores = [result["test"]["uar"] for name, (result, *_) in results(trials).items() if name.startswith("mask-")]
     assert f"| mask | **{100 * sum(scores) / 2:.1f} ± " in out
     (difference,) = [line for line in out.splitlines() if line.startswith("| zero |") and " to " in line]
     assert difference.split(" | ")[-2] == "2"  # seeds; the test groups are last
-    assert call(folder, "table", cells, *chosen)[1] == out
+    assert call(folder, "table", trials, *chosen)[1] == out
 
 
 def test_the_same_command_again_has_nothing_to_do(whole):
@@ -111,16 +111,16 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(whole,
     token = uuid.uuid4().hex
     write_sweep(tmp_path, LONG)
     process = start(tmp_path, "sweep", "sweep.yaml", "--workers", 2, token=token)
-    cells = tmp_path / "runs" / "tiny"
-    wait_for(lambda: any(cells.glob("cells/*/result.json")) and begun(cells), process)
+    trials = tmp_path / "runs" / "tiny"
+    wait_for(lambda: any(trials.glob("cells/*/result.json")) and begun(trials), process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert processes.wait_until_gone(token, 10.0), processes.marked(token)
-    states = [cell.status for cell in read_sweep(cells).cells]
+    states = [trial.status for trial in read_sweep(trials).trials]
     assert "complete" in states
     assert "unfinished" in states, states
     moved = tmp_path / "moved"  # another machine: another place, and another folder of the data
-    cells.rename(moved)
+    trials.rename(moved)
     elsewhere(moved)
     code, out, err = call(tmp_path, "sweep", "sweep.yaml", "--out", "moved", "--workers", 2)
     assert (code, err) == (0, ""), (out, err)
@@ -129,15 +129,15 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(whole,
     assert results(moved) == results(whole[0] / "runs" / "tiny")
 
 
-def begun(cells: Path) -> bool:
+def begun(trials: Path) -> bool:
     """Whether some cell has few of its rounds behind it, so that no kill comes too late for it."""
-    rounds = [newest_round(path) for path in cells.glob("cells/*/checkpoints")]
+    rounds = [newest_round(path) for path in trials.glob("cells/*/checkpoints")]
     return any(0 < newest < LONG["rounds"] / 2 for newest in rounds)
 
 
-def elsewhere(cells: Path) -> None:
+def elsewhere(trials: Path) -> None:
     """Have every config name a folder of data that is not on this machine, and another engine."""
-    for path in cells.glob("cells/*/config.yaml"):
+    for path in trials.glob("cells/*/config.yaml"):
         raw = yaml.safe_load(path.read_text())
         raw["data"]["root"], raw["engine"]["workers"] = "/data/of/another/machine", 7
         path.write_text(yaml.safe_dump(raw))
@@ -157,7 +157,7 @@ def failing(tmp_path):
     return tmp_path
 
 
-def test_a_failed_cell_is_told_and_stops_no_other_and_is_tried_again(failing):
+def test_a_failed_trial_is_told_and_stops_no_other_and_is_tried_again(failing):
     code, out, err = call(failing, "sweep", "sweep.yaml", "--workers", 1)
     assert code == 1
     assert err == "fedrecon: 1 of 3 cells failed; the same command tries them again\n"
@@ -165,7 +165,7 @@ def test_a_failed_cell_is_told_and_stops_no_other_and_is_tried_again(failing):
     assert "holds NaN or infinity" in told
     log = Path(told.rpartition("; see ")[2])
     assert "holds NaN or infinity" in log.read_text()
-    states = {cell.labels["rate"]: cell.status for cell in read_sweep(failing / "runs" / "tiny").cells}
+    states = {trial.labels["rate"]: trial.status for trial in read_sweep(failing / "runs" / "tiny").trials}
     assert states == {"some": "complete", "odd": "failed", "more": "complete"}
     assert f"report {failing / 'runs' / 'tiny' / 'report.html'}\n" in out
     assert "1 cell failed" in (failing / "runs" / "tiny" / "report.html").read_text(encoding="utf-8")
@@ -177,7 +177,7 @@ def test_a_failed_cell_is_told_and_stops_no_other_and_is_tried_again(failing):
     assert out.endswith(f"all 2 cells are complete in {failing / 'runs' / 'tiny'}\n")
 
 
-def test_a_cell_whose_process_is_killed_fails_with_its_reason(tmp_path):
+def test_a_trial_whose_process_is_killed_fails_with_its_reason(tmp_path):
     write_sweep(tmp_path, {**BASE, "rounds": 500}, axes={"length": {"long": {}, "short": {"rounds": 2}}})
     token = uuid.uuid4().hex
     process = start(tmp_path, "sweep", "sweep.yaml", "--workers", 2, token=token)
@@ -190,7 +190,7 @@ def test_a_cell_whose_process_is_killed_fails_with_its_reason(tmp_path):
     assert "failed: length=long: its process was ended by signal SIGKILL" in out
     assert "1 of 2 cells failed" in err
     assert processes.wait_until_gone(token, 10.0)
-    states = {cell.labels["length"]: cell.status for cell in read_sweep(tmp_path / "runs" / "tiny").cells}
+    states = {trial.labels["length"]: trial.status for trial in read_sweep(tmp_path / "runs" / "tiny").trials}
     assert states == {"long": "failed", "short": "complete"}
     assert "its process was ended by signal SIGKILL" in (tmp_path / "runs" / "tiny" / "report.html").read_text()
 
@@ -209,10 +209,10 @@ def test_an_interrupt_ends_all_and_says_how_to_go_on(tmp_path, number):
     assert process.returncode == 130
     assert err == "fedrecon: interrupted; 0 of 4 cells are complete; the same command goes on\n"
     assert processes.wait_until_gone(token, 10.0)
-    assert {cell.status for cell in read_sweep(tmp_path / "runs" / "tiny").cells} == {"unfinished", "missing"}
+    assert {trial.status for trial in read_sweep(tmp_path / "runs" / "tiny").trials} == {"unfinished", "missing"}
 
 
-def test_a_dry_run_writes_nothing_and_estimates_from_the_first_cell(tmp_path):
+def test_a_dry_run_writes_nothing_and_estimates_from_the_first_trial(tmp_path):
     write_sweep(tmp_path)
     code, out, err = call(tmp_path, "sweep", "sweep.yaml", "--dry-run", "--workers", 2)
     assert (code, err) == (0, "")
@@ -237,9 +237,9 @@ def test_an_interrupt_of_a_dry_run_leaves_nothing(tmp_path):
 
 
 def test_a_changed_sweep_names_what_is_left_over_and_other_code(whole, tmp_path):
-    cells = tmp_path / "runs" / "tiny"
-    shutil.copytree(whole[0] / "runs" / "tiny", cells)
-    (manifest,) = cells.glob("cells/mask-seed0-*/manifest.json")
+    trials = tmp_path / "runs" / "tiny"
+    shutil.copytree(whole[0] / "runs" / "tiny", trials)
+    (manifest,) = trials.glob("cells/mask-seed0-*/manifest.json")
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "code_sha256": "0" * 64}))
     write_sweep(tmp_path, LONG, axes={"recovery": ["mask"], "seed": [0]})
     code, out, err = call(tmp_path, "sweep", "sweep.yaml", "--dry-run")
@@ -259,7 +259,7 @@ def test_a_fault_is_one_line_and_exit_code_2_before_anything_runs(tmp_path):
 
 
 @pytest.mark.parametrize("option", [(), ("--dry-run",)])
-def test_data_that_are_not_there_are_told_before_any_cell_starts(tmp_path, option):
+def test_data_that_are_not_there_are_told_before_any_trial_starts(tmp_path, option):
     axes = {"data": {"digits": {}, "har": {"data": {"name": "uci_har"}}}, "seed": [0, 1]}
     write_sweep(tmp_path, axes=axes)
     code, out, err = call(tmp_path, "sweep", "sweep.yaml", *option)

@@ -16,7 +16,7 @@ from server.runs.setup import create_run, open_run, resume_run
 from server.sweep.packed import pack, run_packed
 from server.sweep.spec import read_definition
 from server.sweep.store import SweepDirectory
-from server.sweep.trial_run import run_cell
+from server.sweep.trial_run import run_trial
 from server.sweep.trials import matrix
 from server.trackers.base import TRACKER_PACKAGES, TRACKERS, TrackedRun, Tracker, TrackerParams
 from server.trackers.numbers import numbers_of_result, numbers_of_round
@@ -194,18 +194,18 @@ def told():
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["here", "on another machine"])
-def test_the_cells_of_a_sweep_have_names_of_their_own_and_tell_their_levels(packed, tmp_path, told):
+def test_the_trials_of_a_sweep_have_names_of_their_own_and_tell_their_values(packed, tmp_path, told):
     definition = read_definition(write_sweep(tmp_path, settings({**NONE, "zz_told": True})))
-    directory, cells = SweepDirectory(tmp_path / "out"), matrix(definition, tmp_path)[:2]
-    for cell in cells:
-        path = directory.begin(cell).path
-        assert run_packed(pack(path)) if packed else run_cell(path, path / "cell.log")
-    assert [(run.name, run.labels) for run in told] == [(cell.slug, cell.labels) for cell in cells]
+    directory, trials = SweepDirectory(tmp_path / "out"), matrix(definition, tmp_path)[:2]
+    for trial in trials:
+        path = directory.begin(trial).path
+        assert run_packed(pack(path)) if packed else run_trial(path, path / "cell.log")
+    assert [(run.name, run.labels) for run in told] == [(trial.slug, trial.labels) for trial in trials]
     assert len({run.name for run in told}) == 2
 
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"], indirect=True)
-def test_the_name_and_the_levels_of_a_cell_can_be_read_there(name, tmp_path):
+def test_the_name_and_the_values_of_a_trial_can_be_read_there(name, tmp_path):
     tracker = TRACKERS.get(name)(TRACKERS.get(name).Params())
     tracker.start(TrackedRun(tmp_path, "mask-30_", {"rounds": 3}, labels={"recovery": "mask", "rate (all)": "30%"}))
     tracker.close()

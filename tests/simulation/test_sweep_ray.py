@@ -26,7 +26,7 @@ pytestmark = pytest.mark.simulation
 PROGRAMS = Path(sys.executable).parent
 WITHOUT_RAY = 45.0
 """Seconds in which a sweep has said its own words about a lost head: after 60, Ray ends the process."""
-AXES = {"rate": {"some": {}, "odd": {"local.task.lr": 1e30}}, "seed": [0, 1]}
+PARAMETERS = {"rate": {"some": {}, "odd": {"local.task.lr": 1e30}}, "seed": [0, 1]}
 
 
 @pytest.fixture
@@ -46,14 +46,14 @@ def sweep(folder, *arguments):
 
 def results(folder):
     found = {}
-    for cell in read_sweep(folder).cells:
-        result = json.loads((cell.directory / "result.json").read_text())
-        found["-".join(cell.labels.values())] = result.get("parameters_sha256") or result["error"]
+    for trial in read_sweep(folder).trials:
+        result = json.loads((trial.directory / "result.json").read_text())
+        found["-".join(trial.labels.values())] = result.get("parameters_sha256") or result["error"]
     return found
 
 
-def test_cells_are_tasks_of_a_cluster_and_come_back_as_they_are_made_here(cluster, tmp_path):
-    write_sweep(tmp_path, axes=AXES)
+def test_trials_are_tasks_of_a_cluster_and_come_back_as_they_are_made_here(cluster, tmp_path):
+    write_sweep(tmp_path, axes=PARAMETERS)
     code, out, err = sweep(tmp_path, "--ray-address", cluster)
     assert code == 1, (out, err)
     assert "2 of 4 cells failed" in err
@@ -62,11 +62,11 @@ def test_cells_are_tasks_of_a_cluster_and_come_back_as_they_are_made_here(cluste
     code, out, _ = sweep(tmp_path, "--out", "here")
     assert code == 1, out
     assert results(away) == results(tmp_path / "here")
-    (cell,) = away.glob("cells/some-seed0-*")
-    left = {path.name for path in cell.iterdir()}
+    (trial,) = away.glob("cells/some-seed0-*")
+    left = {path.name for path in trial.iterdir()}
     assert {"config.yaml", "manifest.json", "metrics.jsonl", "model", "report.html", "cell.log"} <= left
     assert not left & {"checkpoints", "sites", "run.lock"}
-    assert "round 2/2" in (cell / "cell.log").read_text()
+    assert "round 2/2" in (trial / "cell.log").read_text()
     code, out, _ = sweep(
         tmp_path, "--ray-address", cluster, "--only", "rate=some"
     )  # the cluster is there, and all is done
@@ -80,7 +80,7 @@ def test_cells_are_tasks_of_a_cluster_and_come_back_as_they_are_made_here(cluste
 
 
 @pytest.mark.faults
-def test_a_lost_head_ends_the_sweep_in_its_own_words_with_a_verdict_on_each_cell_at_work(tmp_path):
+def test_a_lost_head_ends_the_sweep_in_its_own_words_with_a_verdict_on_each_trial_at_work(tmp_path):
     home = Path("/tmp") / f"sw{uuid.uuid4().hex[:6]}"
     write_sweep(tmp_path, axes={"seed": [0, 1, 2]}, set={"rounds": 5000})
     with two_nodes(home, lambda: processes.marked(home.name)) as address:
@@ -103,7 +103,7 @@ def test_a_lost_head_ends_the_sweep_in_its_own_words_with_a_verdict_on_each_cell
     assert time.monotonic() - began < WITHOUT_RAY
     assert running.returncode == 1, (out, err)
     assert err.splitlines()[-1] == f"fedrecon: {lost}; 0 of 3 cells are complete; the same command goes on"
-    states = [(cell.status.value, cell.directory) for cell in read_sweep(tmp_path / "runs" / "tiny").cells]
+    states = [(trial.status.value, trial.directory) for trial in read_sweep(tmp_path / "runs" / "tiny").trials]
     assert [state for state, _ in states] == ["failed", "failed", "missing"]
     for _, directory in states[:2]:
         reason = json.loads((directory / "result.json").read_text())["error"]
@@ -112,7 +112,7 @@ def test_a_lost_head_ends_the_sweep_in_its_own_words_with_a_verdict_on_each_cell
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_cells_and_says_how_to_go_on(cluster, tmp_path, number):
+def test_an_interrupt_ends_the_trials_and_says_how_to_go_on(cluster, tmp_path, number):
     write_sweep(tmp_path, axes={"seed": [0]}, set={"rounds": 5000})
     command = [PROGRAMS / "fedrecon", "sweep", "sweep.yaml", "--ray-address", cluster]
     running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -129,7 +129,7 @@ def test_an_interrupt_ends_the_cells_and_says_how_to_go_on(cluster, tmp_path, nu
 
 
 @pytest.mark.parametrize("cluster", [("--num-gpus=1",)], indirect=True)
-def test_only_a_cell_on_cuda_is_shown_a_gpu(cluster, tmp_path):
+def test_only_a_trial_on_cuda_is_shown_a_gpu(cluster, tmp_path):
     """Ray believes what it is told of GPUs; what it would show to PyTorch is in the task's environment."""
 
     def told(data):

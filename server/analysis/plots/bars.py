@@ -20,8 +20,8 @@ from server.analysis.plots.style import (
     PUBLISHED,
     Legend,
     height,
-    levels,
     look,
+    value_names,
 )
 from server.analysis.tables import metric_label
 
@@ -43,9 +43,9 @@ def draw(grid: Grid) -> Any:
 
     width = COLUMN if len(grid.columns) * (len(grid.rows) + 1) * NARROWEST < COLUMN - 0.6 else PAGE
     published = any(entry.published for entry in grid.entries.values())
-    rows = [levels(row) or metric_label(grid.metric) for row in grid.rows]
+    rows = [value_names(row) or metric_label(grid.metric) for row in grid.rows]
     legend = Legend([*rows, *[PUBLISHED] * published], list(grid.rows[0]), width)
-    groups = [levels(column) for column in grid.columns]
+    groups = [value_names(column) for column in grid.columns]
     turned = _turned(groups, width - 0.6)
     below = LETTER * max(map(len, groups)) * (turned.get("rotation", 0) / 90)
     figure = Figure(figsize=(width, 2.3 + legend.height + below))

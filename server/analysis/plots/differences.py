@@ -11,7 +11,7 @@ from server.analysis.grids import Entry, Grid
 from server.analysis.layout import named
 from server.analysis.loaded_results import Material
 from server.analysis.plots.drawing import Drawing, drawing_name
-from server.analysis.plots.style import COLUMN, GREY, LINE, Legend, Look, height, levels, look
+from server.analysis.plots.style import COLUMN, GREY, LINE, Legend, Look, height, look, value_names
 from server.analysis.tables import metric_title, points
 
 GROUP = 0.7
@@ -41,7 +41,7 @@ def draw(grid: Grid) -> Any:
     found = _compared(grid)
     rows = sorted({row for row, _ in found})
     columns = sorted({column for _, column in found})
-    legend = Legend([levels(grid.rows[row]) for row in rows], list(grid.rows[0]), COLUMN)
+    legend = Legend([value_names(grid.rows[row]) for row in rows], list(grid.rows[0]), COLUMN)
     most = max(sum(column == own for _, column in found) for own in columns)
     figure = Figure(figsize=(COLUMN, 0.7 + legend.height + LINE * len(columns) * max(1.5, most)))
     axes = figure.subplots()
@@ -51,9 +51,11 @@ def draw(grid: Grid) -> Any:
         aside = (place - (len(rows) - 1) / 2) * GROUP / len(rows)
         own = {group + aside: found[row, column] for group, column in enumerate(columns) if (row, column) in found}
         handles.append(_row(axes, own, look(row), height(grid.metric)))
-    _groups(axes, [levels(grid.columns[column]) for column in columns])
-    whose = f" of {levels(grid.rows[rows[0]])}" if len(rows) == 1 else ""  # of one there is no legend
-    figure.supxlabel(f"{metric_title(grid.metric)}{whose} less that of {levels(grid.baseline)}{points(grid.metric)}")
+    _groups(axes, [value_names(grid.columns[column]) for column in columns])
+    whose = f" of {value_names(grid.rows[rows[0]])}" if len(rows) == 1 else ""  # of one there is no legend
+    figure.supxlabel(
+        f"{metric_title(grid.metric)}{whose} less that of {value_names(grid.baseline)}{points(grid.metric)}"
+    )
     if grid.section:
         axes.set_title(named(grid.section))
     legend.put(figure, handles)

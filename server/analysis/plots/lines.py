@@ -20,8 +20,8 @@ from server.analysis.plots.style import (
     PUBLISHED,
     Legend,
     height,
-    levels,
     look,
+    value_names,
 )
 from server.analysis.results import mean
 from server.analysis.tables import metric_label
@@ -50,11 +50,11 @@ def lines(material: Material) -> list[Drawing]:
     """
     if not material.layout.columns:
         raise UsageError("table.columns: expected an axis whose levels are numbers for lines, found no axis")
-    axis = material.layout.columns[0]
+    parameter = material.layout.columns[0]
     found = material.grids()
     for grid in found:
-        _check_numbers(axis, [column[axis] for column in grid.columns])
-    return [Drawing(drawing_name("lines", grid), partial(draw, grid, axis)) for grid in found]
+        _check_numbers(parameter, [column[parameter] for column in grid.columns])
+    return [Drawing(drawing_name("lines", grid), partial(draw, grid, parameter)) for grid in found]
 
 
 def fits_lines(layout: Layout) -> bool:
@@ -62,38 +62,38 @@ def fits_lines(layout: Layout) -> bool:
     return bool(layout.columns) and layout.numeric(layout.columns[0])
 
 
-def _check_numbers(axis: str, found: Sequence[str]) -> None:
-    for level in found:
-        if as_number(level) is None:
+def _check_numbers(parameter: str, found: Sequence[str]) -> None:
+    for value in found:
+        if as_number(value) is None:
             told = "--kind bars takes any, and --set columns=[AXIS] or --only another choice"
-            raise UsageError(f"expected numbers as levels of '{axis}' for lines, found '{level}'; {told}")
+            raise UsageError(f"expected numbers as levels of '{parameter}' for lines, found '{value}'; {told}")
 
 
-def series_of(grid: Grid, axis: str) -> list[Series]:
+def series_of(grid: Grid, parameter: str) -> list[Series]:
     """A line for each row and, where there are more axes in the columns, for each combination of their levels."""
     found: dict[str, dict[str, Entry]] = {}
     for (row, column), entry in sorted(grid.entries.items()):
-        others = {other: level for other, level in grid.columns[column].items() if other != axis}
-        name = levels({**grid.rows[row], **others}) or metric_label(grid.metric)
-        found.setdefault(name, {})[grid.columns[column][axis]] = entry
+        others = {other: value for other, value in grid.columns[column].items() if other != parameter}
+        name = value_names({**grid.rows[row], **others}) or metric_label(grid.metric)
+        found.setdefault(name, {})[grid.columns[column][parameter]] = entry
     return [Series(name, fields) for name, fields in found.items()]
 
 
-def draw(grid: Grid, axis: str) -> Any:
+def draw(grid: Grid, parameter: str) -> Any:
     """The figure (``matplotlib.figure.Figure``): means over the seeds, with bars of one standard deviation to each
     side; published values are hollow."""
     from matplotlib.figure import Figure
 
-    series = series_of(grid, axis)
+    series = series_of(grid, parameter)
     published = any(entry.published for entry in grid.entries.values())
     names = [*(one.name for one in series), *[PUBLISHED] * published]
-    legend = Legend(names, [other for other in (*grid.rows[0], *grid.columns[0]) if other != axis], COLUMN)
+    legend = Legend(names, [other for other in (*grid.rows[0], *grid.columns[0]) if other != parameter], COLUMN)
     figure = Figure(figsize=(COLUMN, 2.3 + legend.height))
     axes = figure.subplots()
     handles = [_line(axes, one, place, grid.metric) for place, one in enumerate(series)]
     if published:
         handles += axes.plot([], [], "o", markerfacecolor="none", markeredgecolor=GREY)
-    _across(axes, grid, axis)
+    _across(axes, grid, parameter)
     axes.set_ylabel(metric_label(grid.metric))
     if grid.section:
         axes.set_title(named(grid.section))
@@ -105,7 +105,7 @@ def _line(axes: Any, series: Series, place: int, metric: str) -> Any:
     """Draw it; the part of it that stands in a legend."""
     ordered = sorted(series.fields.items(), key=lambda item: _place(item[0]))
     own, unit = look(place), height(metric)
-    across = [_place(level) for level, _ in ordered]
+    across = [_place(value) for value, _ in ordered]
     spread = [math.nan if entry.deviation is None else unit * entry.deviation for _, entry in ordered]
     line = axes.errorbar(
         across,
@@ -117,30 +117,30 @@ def _line(axes: Any, series: Series, place: int, metric: str) -> Any:
         elinewidth=0.8,
         label=series.name,
     )
-    printed = [(_place(level), unit * entry.published.value) for level, entry in ordered if entry.published]
+    printed = [(_place(value), unit * entry.published.value) for value, entry in ordered if entry.published]
     if printed:
         style = {"marker": own.marker, "linestyle": "none", "markersize": 6, "label": f"{series.name} ({PUBLISHED})"}
         axes.plot(*zip(*printed, strict=True), markerfacecolor="none", markeredgecolor=own.colour, **style)
     return line.lines[0]
 
 
-def _place(level: str) -> float:
-    value = as_number(level)
-    assert value is not None, level
-    return value
+def _place(value: str) -> float:
+    number = as_number(value)
+    assert number is not None, value
+    return number
 
 
-def _across(axes: Any, grid: Grid, axis: str) -> None:
+def _across(axes: Any, grid: Grid, parameter: str) -> None:
     """The levels as they are written, with what was missing in effect below where that goes with them."""
-    found = sorted({column[axis] for column in grid.columns}, key=_place)
-    places = [_place(level) for level in found]
+    found = sorted({column[parameter] for column in grid.columns}, key=_place)
+    places = [_place(value) for value in found]
     if crowded(places):
         axes.set_xscale("log")
         axes.minorticks_off()
-    missing, split = _in_effect(grid, axis)
-    ticks = [f"{level}\n{percent(missing[level], 0)}" if missing else level for level in found]
+    missing, split = _in_effect(grid, parameter)
+    ticks = [f"{value}\n{percent(missing[value], 0)}" if missing else value for value in found]
     axes.set_xticks(places, ticks)
-    axes.set_xlabel(f"{axis} (below: effectively missing in {split})" if missing else axis)
+    axes.set_xlabel(f"{parameter} (below: effectively missing in {split})" if missing else parameter)
 
 
 def crowded(places: Sequence[float]) -> bool:
@@ -149,19 +149,19 @@ def crowded(places: Sequence[float]) -> bool:
     return bool(gaps) and places[0] > 0 and min(gaps) < NARROW * (places[-1] - places[0])
 
 
-def _in_effect(grid: Grid, axis: str) -> tuple[dict[str, float], str]:
+def _in_effect(grid: Grid, parameter: str) -> tuple[dict[str, float], str]:
     """Level -> share of all values that were absent, and in which split: the first in which the levels differ. Where
     methods do not agree on it (one may train on other sites than the rest) it is not told."""
-    found = {column[axis] for column in grid.columns}
+    found = {column[parameter] for column in grid.columns}
     for split, name in {"train": "training", "test": "the test"}.items():
         known: dict[str, float] = {}
-        for level in found:
-            own = [entry for (_, place), entry in grid.entries.items() if grid.columns[place][axis] == level]
+        for value in found:
+            own = [entry for (_, place), entry in grid.entries.items() if grid.columns[place][parameter] == value]
             rates = [mean(entry.results, lambda result, split=split: result.missing.get(split)) for entry in own]  # type: ignore[misc]
             told = [rate for rate in rates if rate is not None]
             if told and len(told) == len(rates) and max(told) - min(told) < APART:
-                known[level] = sum(told) / len(told)
-        levels_differ = max(known.values(), default=0.0) - min(known.values(), default=0.0) > APART
-        if len(known) == len(found) and levels_differ:
+                known[value] = sum(told) / len(told)
+        values_differ = max(known.values(), default=0.0) - min(known.values(), default=0.0) > APART
+        if len(known) == len(found) and values_differ:
             return known, name
     return {}, ""

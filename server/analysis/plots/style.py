@@ -106,7 +106,7 @@ def height(metric: str) -> float:
     return 1.0 if metric == LOSS else 100.0
 
 
-def levels(labels: Labels) -> str:
+def value_names(labels: Labels) -> str:
     """``mask, fedavg``: the levels alone, where their axes are told elsewhere."""
     return ", ".join(labels.values())
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from server.analysis.grids import Entry, Grid
 from server.analysis.layout import Labels, as_number, named
 from server.analysis.plots.lines import crowded, fits_lines, series_of
-from server.analysis.plots.style import levels
+from server.analysis.plots.style import value_names
 from server.analysis.tables import metric_title, score
 from server.report.charts import Across, Series, line_chart
 from server.report.markup import NOTHING, Markup, joined, paragraph, table, tag, unfold
@@ -20,44 +20,44 @@ from server.runs.summary import Points, points
 from server.sweep.table import LOSS
 
 
-def by_level(view: View) -> Markup:
+def by_value(view: View) -> Markup:
     """Every metric over the first axis of the columns, if its levels are numbers: a line for each method."""
     if view.layout is None or not fits_lines(view.layout):
         return NOTHING
-    axis = view.layout.columns[0]
-    drawn = [_over(grid, axis) for grid in view.grids if len({column[axis] for column in grid.columns}) > 1]
+    parameter = view.layout.columns[0]
+    drawn = [_over(grid, parameter) for grid in view.grids if len({column[parameter] for column in grid.columns}) > 1]
     if not drawn:
         return NOTHING
     about = (
-        f"Test scores over {axis}: means over the seeds, with a bar of one standard deviation to each side. The tables "
-        "above hold the numbers; point at a mark to read one."
+        f"Test scores over {parameter}: means over the seeds, with a bar of one standard deviation to each side. The "
+        "tables above hold the numbers; point at a mark to read one."
     )
     return joined([paragraph(about), tag("div", *drawn, class_="charts")])
 
 
-def _over(grid: Grid, axis: str) -> Markup:
-    place = _places(sorted({column[axis] for column in grid.columns}, key=_number))
+def _over(grid: Grid, parameter: str) -> Markup:
+    place = _places(sorted({column[parameter] for column in grid.columns}, key=_number))
     drawn = []
-    for line in series_of(grid, axis):
-        fields = {place[level]: entry for level, entry in line.fields.items()}
+    for line in series_of(grid, parameter):
+        fields = {place[value]: entry for value, entry in line.fields.items()}
         means = tuple(sorted((at, entry.mean) for at, entry in fields.items()))
         spreads = {at: entry.deviation for at, entry in fields.items() if entry.deviation is not None}
         notes = {at: _note(entry, grid.metric) for at, entry in fields.items()}
         drawn.append(Series(line.name, means, spreads, notes))
-    across = Across(axis, {at: level for level, at in place.items()})
+    across = Across(parameter, {at: value for value, at in place.items()})
     return line_chart(_title(grid, {}), drawn, _written(grid.metric), across=across)
 
 
 def _places(ordered: Sequence[str]) -> dict[str, float]:
     """Level -> its place: its number, or the logarithm where some would run together."""
-    numbers = [_number(level) for level in ordered]
+    numbers = [_number(value) for value in ordered]
     return dict(zip(ordered, map(math.log10, numbers) if crowded(numbers) else numbers, strict=True))
 
 
-def _number(level: str) -> float:
-    value = as_number(level)
-    assert value is not None, level
-    return value
+def _number(value: str) -> float:
+    number = as_number(value)
+    assert number is not None, value
+    return number
 
 
 def _note(entry: Entry, metric: str) -> str:
@@ -88,7 +88,7 @@ def learning(view: View) -> Markup:
 def _charts(grid: Grid, mean_of: Callable[[Entry, str], Points]) -> Iterator[Markup]:
     for place, column in enumerate(grid.columns):
         own = {row: mean_of(entry, grid.metric) for (row, _), entry in grid.column(place).items()}
-        names = [levels(row) or metric_title(grid.metric) for row in grid.rows]
+        names = [value_names(row) or metric_title(grid.metric) for row in grid.rows]
         drawn = [Series(name, own.get(row, ())) for row, name in enumerate(names)]
         chart = line_chart(_title(grid, column), drawn, _written(grid.metric))
         if chart:

@@ -29,7 +29,7 @@ SECTIONS = (
     Section(
         "curves",
         "Scores by level",
-        curves.by_level,
+        curves.by_value,
         "There is no curve to draw: that takes complete cells at two levels at least of a first axis of the table's "
         "columns, and numbers as its levels (table.columns).",
     ),
@@ -41,6 +41,6 @@ SECTIONS = (
     ),
     Section("costs", "Traffic and time", sections.costs, "No complete cell tells its bytes or its training time."),
     Section("failures", "What failed and why", sections.failures, "No cell has failed."),
-    Section("cells", "Cells", sections.cells, "The sweep has no cells."),
+    Section("cells", "Cells", sections.trials, "The sweep has no cells."),
     Section("details", "Reproduce", sections.details, ""),
 )

@@ -32,23 +32,27 @@ def _status(view: View) -> tuple[str, str]:
     """A word and its CSS class."""
     if view.having(State.FAILED):
         return "failed cells", "failed"
-    whole = len(view.having(State.COMPLETE)) == len(view.record.cells)
+    whole = len(view.having(State.COMPLETE)) == len(view.record.trials)
     return ("complete", "completed") if whole else ("unfinished", "unfinished")
 
 
 def _story(view: View) -> Iterator[str | Markup]:
-    yield f"{plural(len(view.record.cells), 'run')} of one config, changed along "
-    axes = [axis for axis in view.record.axes if axis != SEED]
-    for place, axis in enumerate(axes):
-        yield from (", " if place else "", tag("b", axis), f" ({listing(list(view.record.axes[axis]))})")
-    if SEED in view.record.axes:
-        yield f"{', each with' if axes else ''} up to {plural(len(view.record.axes[SEED]), 'seed')}"
+    yield f"{plural(len(view.record.trials), 'run')} of one config, changed along "
+    parameters = [parameter for parameter in view.record.parameters if parameter != SEED]
+    for place, parameter in enumerate(parameters):
+        yield from (
+            ", " if place else "",
+            tag("b", parameter),
+            f" ({listing(list(view.record.parameters[parameter]))})",
+        )
+    if SEED in view.record.parameters:
+        yield f"{', each with' if parameters else ''} up to {plural(len(view.record.parameters[SEED]), 'seed')}"
     yield "."
 
 
 def tiles(view: View) -> Markup:
     """How many cells stand how, and what those that are complete cost together."""
-    every = len(view.record.cells)
+    every = len(view.record.trials)
     shown = [tile(state.capitalize(), count(len(view.having(state))), _MEANINGS[state]) for state in State]
     shown[0] = tile("Complete", f"{len(view.having(State.COMPLETE))} of {every}", _MEANINGS[State.COMPLETE])
     told = "of the complete cells, one after the other"
@@ -64,14 +68,14 @@ def _wall(result: Result) -> float | None:
 
 def notices(view: View) -> Markup:
     """What is left out, and what could not be compared."""
-    failed, others = view.having(State.FAILED), len(view.record.cells) - len(view.having(State.COMPLETE))
+    failed, others = view.having(State.FAILED), len(view.record.trials) - len(view.having(State.COMPLETE))
     parts = []
     if failed:
         told = tag("b", f"{plural(len(failed), 'cell')} failed"), "; the reasons stand under "
         link = tag("a", "What failed and why", href="#failures")
         parts.append(_notice("notice bad", "Failures", *told, link, "."))
     if others and view.results:
-        told_of = f"{others} of {plural(len(view.record.cells), 'cell')} {'is' if others == 1 else 'are'} not complete"
+        told_of = f"{others} of {plural(len(view.record.trials), 'cell')} {'is' if others == 1 else 'are'} not complete"
         parts.append(_notice("notice", "What is left out", f"{told_of} and left out of all scores."))
     parts += [_notice("notice", "What to know of the cells", told) for told in view.told]
     if view.fault:

@@ -17,7 +17,7 @@ from server.report.order import sort_key
 from server.report.page import REPORT
 from server.report.sweep.view import View, entries_of, link
 from server.runs.formatting import DASH, percent, plural, size
-from server.sweep.record import CELLS, LOG, SWEEP, CellRecord, State, ending
+from server.sweep.record import LOG, SWEEP, TRIALS, State, TrialRecord, ending
 from server.sweep.table import LOSS
 
 _MARKS = {1: "b", 2: "u"}
@@ -72,16 +72,23 @@ def _costs(grid: Grid, scales: Sequence[Scale], time: str) -> Iterator[Markup]:
     title = named(grid.section)
     if title:
         yield tag("h3", title)
-    rows = [[*_levels(labels), *_bars(labels, entry, scales)] for labels, entry in entries_of(grid)]
-    axes = [*grid.rows[0], *grid.columns[0]]
-    head = [*(axes[:1] or ["Method"]), *map(left, axes[1:]), left("Traffic"), "Bytes", left("Training"), time]
+    rows = [[*_values(labels), *_bars(labels, entry, scales)] for labels, entry in entries_of(grid)]
+    parameters = [*grid.rows[0], *grid.columns[0]]
+    head = [
+        *(parameters[:1] or ["Method"]),
+        *map(left, parameters[1:]),
+        left("Traffic"),
+        "Bytes",
+        left("Training"),
+        time,
+    ]
     yield table(f"Traffic and training time{f': {title}' if title else ''}", head, rows)
 
 
-def _levels(labels: Labels) -> list[Child]:
+def _values(labels: Labels) -> list[Child]:
     """The first as a row's head."""
     first, *others = labels.values() or ("all",)
-    return [first, *(tag("td", level, class_="text") for level in others)]
+    return [first, *(tag("td", value, class_="text") for value in others)]
 
 
 def _bars(labels: Labels, entry: Entry, scales: Sequence[Scale]) -> Iterator[Child]:
@@ -97,7 +104,7 @@ def failures(view: View) -> Markup:
     failed = view.having(State.FAILED)
     if not failed:
         return NOTHING
-    rows = [[named(cell.labels), tag("td", *_reason(cell), class_="text"), _log(view, cell)] for cell in failed]
+    rows = [[named(trial.labels), tag("td", *_reason(trial), class_="text"), _log(view, trial)] for trial in failed]
     about = paragraph(
         *("The same ", tag("code", "fedrecon sweep"), " tries them again."),
         " The log of a cell holds all that its process said.",
@@ -105,36 +112,36 @@ def failures(view: View) -> Markup:
     return joined([about, table("Failed cells", ["Cell", left("Reason"), left("Log")], rows, "reasons")])
 
 
-def _reason(cell: CellRecord) -> tuple[str, Markup | None]:
-    return abridged("Whole error", str(ending(cell.directory).get("error") or "it did not say why"))
+def _reason(trial: TrialRecord) -> tuple[str, Markup | None]:
+    return abridged("Whole error", str(ending(trial.directory).get("error") or "it did not say why"))
 
 
-def _log(view: View, cell: CellRecord) -> Markup:
-    path = cell.directory / LOG
-    words = f"{CELLS}/{cell.directory.name}/{LOG}"
+def _log(view: View, trial: TrialRecord) -> Markup:
+    path = trial.directory / LOG
+    words = f"{TRIALS}/{trial.directory.name}/{LOG}"
     return tag("td", link(view, path, words) or f"{words} (not there)", class_="text")
 
 
-def cells(view: View) -> Markup:
+def trials(view: View) -> Markup:
     """Every cell: its levels, how it stands, its scores, and its own report."""
-    if not view.record.cells:
+    if not view.record.trials:
         return NOTHING
-    axes, metrics = list(view.record.axes), list(dict.fromkeys(grid.metric for grid in view.grids))
+    parameters, metrics = list(view.record.parameters), list(dict.fromkeys(grid.metric for grid in view.grids))
     found, time = {result.directory: result for result in view.results}, spent(view.results)
     rows = []
-    for cell in view.record.cells:
-        result = found.get(cell.directory)
+    for trial in view.record.trials:
+        result = found.get(trial.directory)
         own = [result.scores.get(metric) if result else None for metric in metrics]
         worked = time.written(time.of(result)) if result else DASH
-        last = tag("td", link(view, cell.directory / REPORT, "report") or DASH, class_="text")
-        rows.append([*_levels(cell.labels), _state(cell), *map(_score, own, metrics), worked, last])
+        last = tag("td", link(view, trial.directory / REPORT, "report") or DASH, class_="text")
+        rows.append([*_values(trial.labels), _state(trial), *map(_score, own, metrics), worked, last])
     titles = [f"Test {metric_title(metric)}" for metric in metrics]
-    head = [*axes[:1], *map(left, axes[1:]), left("State"), *titles, time.head, left("Report")]
+    head = [*parameters[:1], *map(left, parameters[1:]), left("State"), *titles, time.head, left("Report")]
     return table(f"The cells of the sweep ({plural(len(rows), 'cell')})", head, rows)
 
 
-def _state(cell: CellRecord) -> Markup:
-    return tag("td", cell.status, class_=f"text state-{cell.status}")
+def _state(trial: TrialRecord) -> Markup:
+    return tag("td", trial.status, class_=f"text state-{trial.status}")
 
 
 def _score(value: float | None, metric: str) -> str:
@@ -153,5 +160,5 @@ def details(view: View) -> Markup:
         *(tag("code", "fedrecon run"), " repeats it with."),
     )
     first = [result.directory for result in view.results][:1]
-    again = [part for cell in first for part in command(f"{CELLS}/{cell.name}/config.yaml", "repeated")]
+    again = [part for trial in first for part in command(f"{TRIALS}/{trial.name}/config.yaml", "repeated")]
     return joined([about, *again, unfold_text(f"The sweep ({SWEEP})", view.text)])

@@ -14,7 +14,7 @@ from server.analysis.loaded_results import load_results
 from server.analysis.remarks import mixed, unknown
 from server.analysis.results import Result, read_results
 from server.report.markup import Markup, tag
-from server.sweep.record import SWEEP, CellRecord, State, SweepRecord, read_sweep
+from server.sweep.record import SWEEP, State, SweepRecord, TrialRecord, read_sweep
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class View:
     told: Sequence[str] = ()
     """What a reader has to know of the cells and of the published values."""
 
-    def having(self, state: State) -> list[CellRecord]:
+    def having(self, state: State) -> list[TrialRecord]:
         """The cells that stand so."""
-        return [cell for cell in self.record.cells if cell.status is state]
+        return [trial for trial in self.record.trials if trial.status is state]
 
     @property
     def sections(self) -> list[Grid]:

@@ -42,7 +42,8 @@ def at_one_rate(path: Path) -> Definition:
     """The sweep at its first missing rate: a setting that one rate takes all take."""
     found = read_definition(path)
     axes = [
-        axis.model_copy(update={"levels": axis.levels[: 1 if axis.name == "rate" else None]}) for axis in found.axes
+        parameter.model_copy(update={"values": parameter.values[: 1 if parameter.name == "rate" else None]})
+        for parameter in found.axes
     ]
     return found.model_copy(update={"axes": tuple(axes)})
 

@@ -24,7 +24,7 @@ from server.analysis.plots.style import Legend, applied, look, short
 from tests.helpers.command import caller, refused
 from tests.helpers.sweep_results import asked, right_with, write_results
 
-AXES = {"recovery": ["zero", "mask"], "rate": ["80%", "30%"], "seed": ["1", "2", "3"]}
+PARAMETERS = {"recovery": ["zero", "mask"], "rate": ["80%", "30%"], "seed": ["1", "2", "3"]}
 TABLE = {"rows": ["recovery"], "columns": ["rate"], "metrics": ["accuracy"]}
 ABSENT = {"recovery": "mask", "rate": "80%", "seed": "3"}
 LONE = {"recovery": "zero", "rate": "30%"}
@@ -39,8 +39,8 @@ def said(labels):
 
 def scores(recovery, rate):
     """Accuracies of the cells that are there, in per cent."""
-    cells = [{"recovery": recovery, "rate": rate, "seed": seed} for seed in AXES["seed"]]
-    return [100 * float(np.mean(said(cell) == asked()["label"])) for cell in cells if said(cell) is not None]
+    trials = [{"recovery": recovery, "rate": rate, "seed": seed} for seed in PARAMETERS["seed"]]
+    return [100 * float(np.mean(said(trial) == asked()["label"])) for trial in trials if said(trial) is not None]
 
 
 def ends(values):
@@ -74,7 +74,7 @@ def call(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    return write_results(tmp_path_factory.mktemp("written") / "sweep", AXES, said, **TABLE)
+    return write_results(tmp_path_factory.mktemp("written") / "sweep", PARAMETERS, said, **TABLE)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def sweep(written, tmp_path):
 def test_lines_are_means_over_seeds_with_one_standard_deviation_to_each_side(sweep):
     figure = drawn(lines, sweep)
     (axes,) = figure.axes
-    for container, recovery in zip(axes.containers, AXES["recovery"], strict=True):
+    for container, recovery in zip(axes.containers, PARAMETERS["recovery"], strict=True):
         line, _, (bars_of_error,) = container.lines
         own = [scores(recovery, rate) for rate in ("30%", "80%")]
         assert container.get_label() == recovery
@@ -101,7 +101,7 @@ def test_lines_are_means_over_seeds_with_one_standard_deviation_to_each_side(swe
 
 
 @pytest.mark.quick
-def test_what_is_missing_in_effect_stands_below_levels_that_differ_in_it(sweep):
+def test_what_is_missing_in_effect_stands_below_values_that_differ_in_it(sweep):
     for path in sweep.glob("cells/*-80%-*/manifest.json"):
         manifest = json.loads(path.read_text())
         manifest["effective_missing"]["train"] = {"a": 0.7, "b": 0.6}
@@ -132,9 +132,9 @@ def test_published_values_are_hollow_marks(sweep, tmp_path):
 
 
 @pytest.mark.quick
-def test_axes_of_the_columns_beside_the_numbers_make_lines_of_their_own(sweep):
+def test_parameters_of_the_columns_beside_the_numbers_make_lines_of_their_own(sweep):
     (axes,) = drawn(lines, sweep, "rows=[]", "columns=[rate, recovery]").axes
-    assert [container.get_label() for container in axes.containers] == AXES["recovery"]
+    assert [container.get_label() for container in axes.containers] == PARAMETERS["recovery"]
 
 
 @pytest.mark.quick
@@ -142,15 +142,15 @@ def test_bars_are_means_from_zero_in_a_group_for_each_column(sweep):
     figure = drawn(bars, sweep)
     (axes,) = figure.axes
     rows = [container for container in axes.containers if hasattr(container, "patches")]
-    for place, (row, recovery) in enumerate(zip(rows, AXES["recovery"], strict=True)):
-        own = [scores(recovery, rate) for rate in AXES["rate"]]
+    for place, (row, recovery) in enumerate(zip(rows, PARAMETERS["recovery"], strict=True)):
+        own = [scores(recovery, rate) for rate in PARAMETERS["rate"]]
         assert [bar.get_height() for bar in row.patches] == pytest.approx([fmean(values) for values in own])
         assert [bar.get_y() for bar in row.patches] == [0, 0]
         middles = [bar.get_x() + bar.get_width() / 2 for bar in row.patches]
         assert middles == pytest.approx([column - 0.2 + 0.4 * place for column in (0, 1)])
         found = segments(row.errorbar.lines[2][0])
         assert found == [pytest.approx(ends(values)) for values in own if len(values) > 1]
-    assert texts(axes.xaxis) == AXES["rate"]
+    assert texts(axes.xaxis) == PARAMETERS["rate"]
     assert len({bar.patches[0].get_hatch() for bar in rows}) == len(rows)
 
 
@@ -218,7 +218,7 @@ def test_dots_have_the_area_of_the_counts_and_another_colour_where_a_modality_la
 
 
 @pytest.mark.quick
-def test_the_cell_whose_sites_are_shown_is_chosen_and_a_strip_is_there_only_for_what_lacks(sweep):
+def test_the_trial_whose_sites_are_shown_is_chosen_and_a_strip_is_there_only_for_what_lacks(sweep):
     site = {"name": "clinic", "samples": 3, "modalities": {"a": 0.2, "b": 1.0}, "classes": [1, 2, 0]}
     change_manifest(sweep, sites=[site])
     figure = drawn(sites, sweep, only=["recovery=mask", "seed=2"])
@@ -314,7 +314,7 @@ def test_what_does_not_fit_is_one_line(sweep, call, arguments, words):
 @pytest.mark.quick
 def test_sweeps_with_nothing_to_show_say_so(tmp_path, call):
     refused(call("plot", tmp_path / "nowhere"), "expected the directory that `fedrecon sweep` made, found nothing")
-    empty = write_results(tmp_path / "empty", AXES, lambda labels: None)
+    empty = write_results(tmp_path / "empty", PARAMETERS, lambda labels: None)
     refused(call("plot", empty), "nothing to show: none of 12 cells is complete; `fedrecon sweep` goes on with them")
     lone = write_results(tmp_path / "lone", {"recovery": ["mask"]}, lambda labels: right_with(0.5, 1))
     refused(call("plot", lone, "--kind", "lines"), "expected an axis whose levels are numbers for lines, found no axis")
@@ -330,15 +330,15 @@ def test_sites_that_keep_their_counts_are_told(sweep, call, classes):
 
 
 @pytest.mark.quick
-def test_damaged_files_of_a_cell_are_told_or_left_out(sweep, call):
-    cell = load_results(sweep).results[0].directory
-    (cell / "config.yaml").write_text("a: 2020-99-99")
+def test_damaged_files_of_a_trial_are_told_or_left_out(sweep, call):
+    trial = load_results(sweep).results[0].directory
+    (trial / "config.yaml").write_text("a: 2020-99-99")
     assert call("plot", sweep, "--kind", "sites")[0] == 0
-    (cell / "manifest.json").write_text("[" * 100_000)
+    (trial / "manifest.json").write_text("[" * 100_000)
     told = "expected how many samples of each class each site holds"
     refused(call("plot", sweep, "--kind", "sites"), "manifest.json", told)
     assert call("table", sweep)[0] == 0
-    (cell / "result.json").write_text("[" * 100_000)  # a cell that is not complete
+    (trial / "result.json").write_text("[" * 100_000)  # a cell that is not complete
     assert call("plot", sweep, "--kind", "sites")[0] == 0
 
 
@@ -346,12 +346,12 @@ def test_damaged_files_of_a_cell_are_told_or_left_out(sweep, call):
 @pytest.mark.parametrize(
     ("level", "value"), [("0.5", 0.5), ("50%", 0.5), ("-1e-3", -0.001), ("complete", None), ("nan", None), ("%", None)]
 )
-def test_levels_that_are_numbers(level, value):
+def test_values_that_are_numbers(level, value):
     assert as_number(level) == (None if value is None else pytest.approx(value))
 
 
 @pytest.mark.quick
-def test_levels_that_would_stand_upon_each_other_are_set_apart_by_a_logarithm(tmp_path):
+def test_values_that_would_stand_upon_each_other_are_set_apart_by_a_logarithm(tmp_path):
     def scale(*levels):
         axes = {"recovery": ["mask"], "lr": list(levels)}
         folder = write_results(tmp_path / levels[0], axes, lambda labels: right_with(0.5, 1))
@@ -373,7 +373,7 @@ def test_methods_are_told_apart_by_more_than_colour():
 
 
 @pytest.mark.quick
-def test_a_legend_says_what_its_names_are_levels_of_unless_they_tell_it():
+def test_a_legend_says_what_its_names_are_values_of_unless_they_tell_it():
     assert Legend(["mask", "zero"], ["recovery"], 3.4).title is None
     told = Legend(["on, off", "off, off"], ["filling", "frozen"], 3.4)
     assert told.title == "filling, frozen"

@@ -17,8 +17,8 @@ from server.sweep.record import read_sweep
 from server.sweep.table import Table
 from tests.helpers.sweep_results import asked, right_with, write_results
 
-AXES = {"recovery": ["zero", "mask", "oracle"], "rate": ["0.3", "0.6"], "seed": ["1", "2", "3"]}
-SMALL = {**AXES, "rate": ["0.3"]}
+PARAMETERS = {"recovery": ["zero", "mask", "oracle"], "rate": ["0.3", "0.6"], "seed": ["1", "2", "3"]}
+SMALL = {**PARAMETERS, "rate": ["0.3"]}
 CHANCE = {"zero": 0.2, "mask": 0.5, "oracle": 0.9}
 
 
@@ -31,9 +31,9 @@ def grids(layout, results, published):
     return with_differences(layout, judged(layout, results, published), results)
 
 
-def made(folder, predictions=said, axes=AXES, **table):
+def made(folder, predictions=said, axes=PARAMETERS, **table):
     record = read_sweep(write_results(folder / "sweep", axes, predictions))
-    return grids(laid_out(Table(**table), record.axes, ("accuracy",)), read_results(record), [])
+    return grids(laid_out(Table(**table), record.parameters, ("accuracy",)), read_results(record), [])
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def made(folder, predictions=said, axes=AXES, **table):
         ({"rows": ["data", "recovery"], "columns": "rate"}, (("data", "recovery"), ("rate",), ())),
     ],
 )
-def test_axes_take_the_places_that_are_left(table, places):
-    axes = {**AXES, "data": ["hapt"]}
+def test_parameters_take_the_places_that_are_left(table, places):
+    axes = {**PARAMETERS, "data": ["hapt"]}
     found = laid_out(Table(**table), {k: axes[k] for k in ("recovery", "rate", "data", "seed")}, ("uar",))
     assert (found.rows, found.columns, found.sections) == places
 
@@ -85,10 +85,10 @@ def test_equals_share_a_place(tmp_path):
 
 @pytest.mark.parametrize("table", [{"rows": "recovery"}, {"rows": "rate", "columns": "recovery"}, {}])
 def test_rivals_are_rivals_wherever_they_stand(tmp_path, table):
-    axes = {"rate": AXES["rate"], "recovery": AXES["recovery"], "seed": AXES["seed"]}
+    axes = {"rate": PARAMETERS["rate"], "recovery": PARAMETERS["recovery"], "seed": PARAMETERS["seed"]}
     (grid,) = made(tmp_path, axes=axes, baseline={"recovery": "zero"}, **table)
     places = {tuple(sorted(entry.labels.items())): entry.place for entry in grid.entries.values()}
-    assert {level: places[("rate", "0.6"), ("recovery", level)] for level in AXES["recovery"]} == {
+    assert {level: places[("rate", "0.6"), ("recovery", level)] for level in PARAMETERS["recovery"]} == {
         "zero": 0, "mask": 2, "oracle": 1,
     }  # fmt: skip
     found = {
@@ -119,7 +119,7 @@ def test_a_p_value_of_one_seed_is_none_and_moves_no_other(tmp_path):
 
 
 def test_one_alone_is_not_ranked(tmp_path):
-    (grid,) = made(tmp_path, axes={**AXES, "recovery": ["mask"]})
+    (grid,) = made(tmp_path, axes={**PARAMETERS, "recovery": ["mask"]})
     assert [entry.place for entry in grid.entries.values()] == [0, 0]
 
 
@@ -133,7 +133,7 @@ def test_what_has_no_result_leaves_no_row_and_no_column(tmp_path):
 
 
 def test_each_section_has_a_grid_of_its_own(tmp_path):
-    axes = {"data": ["a", "b"], **AXES}
+    axes = {"data": ["a", "b"], **PARAMETERS}
     found = made(tmp_path, axes=axes, rows="recovery", columns="rate", metrics=["uar", "accuracy"])
     assert [(grid.section["data"], grid.metric) for grid in found] == [
         ("a", "uar"), ("a", "accuracy"), ("b", "uar"), ("b", "accuracy"),
@@ -189,10 +189,10 @@ def test_seeds_are_paired_as_far_as_both_have_them(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda cells: (cells / "zero-0.3-1" / "predictions.parquet").unlink(), "predictions.parquet is not there"),
+        (lambda trials: (trials / "zero-0.3-1" / "predictions.parquet").unlink(), "predictions.parquet is not there"),
         (
-            lambda cells: (cells / "zero-0.3-1" / "predictions.parquet").write_bytes(
-                (cells / "oracle-0.3-1" / "predictions.parquet").read_bytes()
+            lambda trials: (trials / "zero-0.3-1" / "predictions.parquet").write_bytes(
+                (trials / "oracle-0.3-1" / "predictions.parquet").read_bytes()
             ),
             r"the predictions score otherwise than the result says \(zero-0\.3-1: accuracy 0\.\d+ instead of 0",
         ),
@@ -201,7 +201,7 @@ def test_seeds_are_paired_as_far_as_both_have_them(tmp_path):
 def test_where_predictions_do_not_allow_an_interval_the_difference_stands_with_the_reason(tmp_path, spoil, words):
     record = read_sweep(write_results(tmp_path / "sweep", SMALL, said))
     spoil(tmp_path / "sweep" / "cells")
-    layout = laid_out(Table(baseline={"recovery": "mask"}), record.axes, ("accuracy",))
+    layout = laid_out(Table(baseline={"recovery": "mask"}), record.parameters, ("accuracy",))
     (grid,) = grids(layout, read_results(record), [])
     (note,) = grid.notes
     assert note.startswith("No interval for recovery=zero, rate=0.3: ")
@@ -212,19 +212,19 @@ def test_where_predictions_do_not_allow_an_interval_the_difference_stands_with_t
     assert oracle.difference.adjusted == oracle.difference.p  # a family of one
 
 
-def test_cells_with_the_same_fault_are_one_note_without_a_path(tmp_path):
+def test_trials_with_the_same_fault_are_one_note_without_a_path(tmp_path):
     """A sweep that lies elsewhere has the same table."""
     (tmp_path / "there").mkdir()
     notes = []
     for folder in (tmp_path, tmp_path / "there"):
-        record = read_sweep(write_results(folder / "sweep", AXES, said))
-        cells = folder / "sweep" / "cells"
+        record = read_sweep(write_results(folder / "sweep", PARAMETERS, said))
+        trials = folder / "sweep" / "cells"
         for spoiled in ("zero-0.3-2", "zero-0.3-3", "oracle-0.6-1"):
-            (cells / spoiled / "predictions.parquet").write_bytes(
-                (cells / "mask-0.6-2" / "predictions.parquet").read_bytes()
+            (trials / spoiled / "predictions.parquet").write_bytes(
+                (trials / "mask-0.6-2" / "predictions.parquet").read_bytes()
             )
-        (cells / "zero-0.6-1" / "predictions.parquet").write_bytes(b"PAR1 no")
-        layout = laid_out(Table(baseline={"recovery": "mask"}), record.axes, ("accuracy",))
+        (trials / "zero-0.6-1" / "predictions.parquet").write_bytes(b"PAR1 no")
+        layout = laid_out(Table(baseline={"recovery": "mask"}), record.parameters, ("accuracy",))
         notes.append(grids(layout, read_results(record), [])[0].notes)
     assert notes[0] == notes[1]
     copied, damaged = notes[0]
@@ -237,12 +237,12 @@ def test_cells_with_the_same_fault_are_one_note_without_a_path(tmp_path):
 
 def test_what_was_asked_of_two_runs_is_compared_seed_by_seed(tmp_path):
     path = write_results(tmp_path / "sweep", SMALL, said)
-    for cell in ("zero-0.3-1", "zero-0.3-3"):
-        file = path / "cells" / cell / "predictions.parquet"
+    for trial in ("zero-0.3-1", "zero-0.3-3"):
+        file = path / "cells" / trial / "predictions.parquet"
         rows = pd.read_parquet(file)
         rows.assign(id=rows["id"] + 1).to_parquet(file)
     record = read_sweep(path)
-    layout = laid_out(Table(baseline={"recovery": "mask"}), record.axes, ("accuracy",))
+    layout = laid_out(Table(baseline={"recovery": "mask"}), record.parameters, ("accuracy",))
     (grid,) = grids(layout, read_results(record), [])
     told = "zero-0.3-1 beside mask-0.3-1 and zero-0.3-3 beside mask-0.3-3"
     assert grid.notes == (
@@ -257,7 +257,7 @@ def test_samples_that_show_nothing_are_in_no_score(tmp_path):
         unseen = rows.iloc[:7].assign(id=1000 + rows["id"], predicted=0, has_a=False, has_b=False)
         pd.concat([rows, unseen]).to_parquet(file)
     record = read_sweep(path)
-    layout = laid_out(Table(baseline={"recovery": "mask"}), record.axes, ("accuracy",))
+    layout = laid_out(Table(baseline={"recovery": "mask"}), record.parameters, ("accuracy",))
     (grid,) = grids(layout, read_results(record), [])
     assert grid.notes == ()
     assert grid.entries[0, 0].difference.interval is not None
@@ -268,12 +268,12 @@ def test_a_cluster_that_one_seed_lacks_is_the_same_cluster_in_the_others(tmp_pat
     same = {"recovery": ["zero", "mask"], "seed": [str(seed) for seed in range(12)]}
     whole = write_results(tmp_path / "whole", same, lambda labels: said({**labels, "seed": "1", "rate": "0.3"}))
     lacking = write_results(tmp_path / "lacking", same, lambda labels: said({**labels, "seed": "1", "rate": "0.3"}))
-    for cell in lacking.glob("cells/*"):
-        leave_out(cell, int(cell.name.split("-")[1]))
+    for trial in lacking.glob("cells/*"):
+        leave_out(trial, int(trial.name.split("-")[1]))
     widths = []
     for path in (whole, lacking):
         record = read_sweep(path)
-        layout = laid_out(Table(baseline={"recovery": "mask"}), record.axes, ("accuracy",))
+        layout = laid_out(Table(baseline={"recovery": "mask"}), record.parameters, ("accuracy",))
         (grid,) = grids(layout, read_results(record), [])
         found = grid.entries[0, 0].difference
         assert (found.seeds, found.interval.clusters) == (12, 10)
@@ -281,14 +281,14 @@ def test_a_cluster_that_one_seed_lacks_is_the_same_cluster_in_the_others(tmp_pat
     assert widths[1] > 0.85 * widths[0]
 
 
-def leave_out(cell, seed):
+def leave_out(trial, seed):
     """Have the run be one that was not asked the samples of one group."""
-    rows = pd.read_parquet(cell / "predictions.parquet")
+    rows = pd.read_parquet(trial / "predictions.parquet")
     rows = rows[rows["group"] != seed % 10]
-    rows.to_parquet(cell / "predictions.parquet")
-    result = json.loads((cell / "result.json").read_text())
+    rows.to_parquet(trial / "predictions.parquet")
+    result = json.loads((trial / "result.json").read_text())
     result["test"]["accuracy"] = float((rows["label"] == rows["predicted"]).mean())
-    (cell / "result.json").write_text(json.dumps(result))
+    (trial / "result.json").write_text(json.dumps(result))
 
 
 def test_a_score_that_is_none_of_answers_has_no_interval(tmp_path):
@@ -308,9 +308,9 @@ def test_published_values_stand_beside_the_fields_of_their_labels(tmp_path):
     text = "recovery,rate,metric,value,deviation,source\nmask,0.3,accuracy,50.5,1.5,Table 1\nzero,,uar,20,,\n"
     text += "maks,,uar,2,,\n"
     path = write_csv(tmp_path, text)
-    record = read_sweep(write_results(tmp_path / "sweep", AXES, said))
-    layout = laid_out(Table(metrics=["accuracy", "uar"]), record.axes, ())
-    accuracy, uar = grids(layout, read_results(record), read_published(path, record.axes))
+    record = read_sweep(write_results(tmp_path / "sweep", PARAMETERS, said))
+    layout = laid_out(Table(metrics=["accuracy", "uar"]), record.parameters, ())
+    accuracy, uar = grids(layout, read_results(record), read_published(path, record.parameters))
     assert [grid.remarks for grid in (accuracy, uar)] == [
         (), ("1 of 2 published values of this metric stand beside no field.",)
     ]  # fmt: skip
@@ -327,8 +327,8 @@ SECTIONED = {"recovery": ["mask"], "rate": ["0.3"], "alpha": ["1", "5"], "seed":
 def beside(folder, text, axes):
     """The grids of a sweep beside the published values of ``text``."""
     record = read_sweep(write_results(folder / "sweep", axes, lambda labels: right_with(0.5, 1)))
-    layout = laid_out(Table(rows="recovery", columns="rate", metrics=["uar", "accuracy"]), record.axes, ())
-    return grids(layout, read_results(record), read_published(write_csv(folder, text), record.axes))
+    layout = laid_out(Table(rows="recovery", columns="rate", metrics=["uar", "accuracy"]), record.parameters, ())
+    return grids(layout, read_results(record), read_published(write_csv(folder, text), record.parameters))
 
 
 def test_a_published_value_that_stands_in_another_section_stands_beside_a_field(tmp_path):
@@ -345,9 +345,9 @@ def test_a_published_value_that_stands_in_no_section_is_told_once(tmp_path):
 
 
 @pytest.mark.parametrize("turn", [1, -1], ids=["general first", "specific first"])
-def test_of_published_values_the_one_that_names_most_axes_stands(tmp_path, turn):
+def test_of_published_values_the_one_that_names_most_parameters_stands(tmp_path, turn):
     rows = [",,uar,40", "mask,,uar,50", "mask,0.3,uar,60", "zero,,uar,20"][::turn]
-    found = beside(tmp_path, "\n".join(["recovery,rate,metric,value", *rows]), AXES)[0]
+    found = beside(tmp_path, "\n".join(["recovery,rate,metric,value", *rows]), PARAMETERS)[0]
     assert {key: entry.published.printed for key, entry in found.entries.items()} == {
         (0, 0): "20", (0, 1): "20", (1, 0): "60", (1, 1): "50", (2, 0): "40", (2, 1): "40",
     }  # fmt: skip
@@ -357,7 +357,7 @@ def test_two_published_values_that_name_as_much_of_a_field_are_refused(tmp_path)
     rows = ["recovery,rate,metric,value", "oracle,,uar,1", "mask,,uar,50", ",0.3,accuracy,7", ",0.3,uar,60"]
     found = r"published.csv, lines 2 and 5: both are the uar of recovery=oracle, rate=0.3, and neither names more axes"
     with pytest.raises(DataError, match=found):
-        read_published(write_csv(tmp_path, "\n".join(rows)), AXES)
+        read_published(write_csv(tmp_path, "\n".join(rows)), PARAMETERS)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_two_published_values_that_name_as_much_of_a_field_are_refused(tmp_path)
 )
 def test_published_values_of_which_no_field_is_left_to_two_are_no_fault(tmp_path, rows):
     path = write_csv(tmp_path, "\n".join(["recovery,rate,metric,value", *rows]))
-    assert len(read_published(path, AXES)) == len(rows)
+    assert len(read_published(path, PARAMETERS)) == len(rows)
 
 
 @pytest.mark.parametrize(
@@ -390,9 +390,9 @@ def test_published_values_of_which_no_field_is_left_to_two_are_no_fault(tmp_path
 )
 def test_published_values_that_cannot_be_used_are_told(tmp_path, text, words):
     with pytest.raises(DataError, match=words):
-        read_published(write_csv(tmp_path, text), AXES)
+        read_published(write_csv(tmp_path, text), PARAMETERS)
 
 
 def test_no_file_of_published_values_is_told(tmp_path):
     with pytest.raises(DataError, match="the published values cannot be read: No such file"):
-        read_published(tmp_path / "none.csv", AXES)
+        read_published(tmp_path / "none.csv", PARAMETERS)

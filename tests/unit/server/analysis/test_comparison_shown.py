@@ -13,7 +13,7 @@ from tests.helpers.command import caller, refused
 from tests.helpers.sweep_results import right_with, write_results
 
 pytestmark = pytest.mark.quick
-AXES = {"recovery": ["zero", "mask"], "seed": ["1", "2", "3"]}
+PARAMETERS = {"recovery": ["zero", "mask"], "seed": ["1", "2", "3"]}
 TABLE = {"rows": ["recovery"], "metrics": ["uar", "accuracy"], "baseline": {"recovery": "zero"}}
 
 
@@ -24,7 +24,7 @@ def said(labels):
 @pytest.fixture
 def sweep(tmp_path):
     """Of 60 samples 20 show `a` alone, 20 `b` alone, and 20 both."""
-    folder = write_results(tmp_path / "sweep", AXES, said, **TABLE)
+    folder = write_results(tmp_path / "sweep", PARAMETERS, said, **TABLE)
     for path in folder.glob("cells/*/predictions.parquet"):
         rows = pd.read_parquet(path)
         rows.assign(has_a=rows["id"] % 3 != 1, has_b=rows["id"] % 3 != 0).to_parquet(path)
@@ -40,11 +40,11 @@ def call(monkeypatch, capsys):
 def test_scores_and_differences_are_those_of_the_samples_that_show_it(sweep, shown, kept):
     uar, accuracy = load_results(sweep, shown=shown).compared()
     expected = {}
-    for recovery in AXES["recovery"]:
+    for recovery in PARAMETERS["recovery"]:
         rows = [pd.read_parquet(sweep / "cells" / f"{recovery}-{seed}" / "predictions.parquet") for seed in "123"]
         own = [one[(one["id"] % 3).isin(kept)] for one in rows]
         expected[recovery] = [balanced_accuracy_score(one["label"], one["predicted"]) for one in own]
-        place = AXES["recovery"].index(recovery), 0
+        place = PARAMETERS["recovery"].index(recovery), 0
         assert uar.entries[place].scores == pytest.approx(expected[recovery])
         assert accuracy.entries[place].scores == pytest.approx(
             [accuracy_score(one["label"], one["predicted"]) for one in own]
@@ -64,17 +64,17 @@ def test_the_table_says_what_it_is_of_and_shows_nothing_published(sweep, call, t
     assert "[51.25]" not in out
 
 
-def test_a_cell_without_predictions_has_no_such_score(sweep, call):
+def test_a_trial_without_predictions_has_no_such_score(sweep, call):
     (sweep / "cells" / "mask-2" / "predictions.parquet").unlink()
     assert "Complete, and without this score: mask-2." in call("table", sweep, "--shown", "1")[1]
 
 
-def test_predictions_of_another_run_have_no_such_score_and_the_cells_are_named(sweep, call):
+def test_predictions_of_another_run_have_no_such_score_and_the_trials_are_named(sweep, call):
     """Of a part no result says what it scores, so that all of the rows have to answer for it."""
-    cells = sweep / "cells"
+    trials = sweep / "cells"
     for seed in "12":
-        copied = (cells / f"mask-{seed}" / "predictions.parquet").read_bytes()
-        (cells / f"zero-{seed}" / "predictions.parquet").write_bytes(copied)
+        copied = (trials / f"mask-{seed}" / "predictions.parquet").read_bytes()
+        (trials / f"zero-{seed}" / "predictions.parquet").write_bytes(copied)
     (uar, _) = load_results(sweep, shown="1").compared()
     assert [result.labels["seed"] for result in uar.entries[0, 0].results] == ["3"]
     code, out, _ = call("table", sweep, "--shown", "1")
@@ -97,7 +97,7 @@ def test_predictions_of_no_class_have_no_such_score(sweep, call):
     assert f"Not scored: {told}" in out
 
 
-def test_why_no_cell_has_such_predictions_is_told(sweep, call):
+def test_why_no_trial_has_such_predictions_is_told(sweep, call):
     for path in sweep.glob("cells/*/predictions.parquet"):
         path.unlink()
     words = "that show 1 modality; predictions.parquet is not there (zero-1, zero-2, zero-3, mask-1, mask-2 and mask-3)"

@@ -13,7 +13,7 @@ from server.analysis.tables import Sheet, Text, gain, score
 from tests.helpers.command import caller, refused
 from tests.helpers.sweep_results import right_with, write_results
 
-AXES = {"recovery": ["zero", "mask"], "rate": ["0.3", "0.6"], "seed": ["1", "2"]}
+PARAMETERS = {"recovery": ["zero", "mask"], "rate": ["0.3", "0.6"], "seed": ["1", "2"]}
 TABLE = {"rows": ["recovery"], "columns": ["rate"], "metrics": ["accuracy"], "baseline": {"recovery": "mask"}}
 
 
@@ -29,11 +29,11 @@ def call(monkeypatch, capsys):
 
 @pytest.fixture
 def sweep(tmp_path):
-    return write_results(tmp_path / "sweep", AXES, said, **TABLE)
+    return write_results(tmp_path / "sweep", PARAMETERS, said, **TABLE)
 
 
-def cells_of(line):
-    return [cell.strip() for cell in line.strip("|").split("|")]
+def trials_of(line):
+    return [trial.strip() for trial in line.strip("|").split("|")]
 
 
 def test_the_table_is_markdown_with_scores_differences_and_costs(sweep, call):
@@ -44,7 +44,7 @@ def test_the_table_is_markdown_with_scores_differences_and_costs(sweep, call):
         "### Accuracy less that of recovery mask (points)",
         "### What the scores cost",
     ]
-    lines = [cells_of(line) for line in out.splitlines() if line.startswith("|")]
+    lines = [trials_of(line) for line in out.splitlines() if line.startswith("|")]
     right = [(said({"recovery": "mask", "seed": seed}) == right_with(1.1, 0)).mean() for seed in "12"]
     mean = f"{100 * sum(right) / 2:.1f}"
     assert lines[0] == ["recovery", "rate 0.3", "rate 0.6"]
@@ -73,7 +73,7 @@ def test_the_three_files_hold_the_same_table_and_are_the_same_when_made_again(sw
 
 def test_only_columns_of_time_differ_between_two_runs_of_a_sweep(call, tmp_path):
     for turn, seconds in (("first", 3.0), ("second", 99.0)):
-        folder = write_results(tmp_path / turn, AXES, said, **TABLE)
+        folder = write_results(tmp_path / turn, PARAMETERS, said, **TABLE)
         for path in folder.glob("cells/*/result.json"):
             change(path, train_seconds=seconds, train_processor_seconds=seconds / 2)
         call("table", folder, "--out", tmp_path / turn / "out")
@@ -86,7 +86,7 @@ def test_only_columns_of_time_differ_between_two_runs_of_a_sweep(call, tmp_path)
     assert len({page.replace("49.5 |", "1.5 |") for page in pages}) == 1
 
 
-def test_processor_time_is_shown_where_every_cell_has_it_and_else_the_clock_with_a_word_on_it(sweep, call):
+def test_processor_time_is_shown_where_every_trial_has_it_and_else_the_clock_with_a_word_on_it(sweep, call):
     results = list(sweep.glob("cells/*/result.json"))
     for path in results[1:]:
         change(path, train_processor_seconds=1.25)
@@ -98,7 +98,7 @@ def test_processor_time_is_shown_where_every_cell_has_it_and_else_the_clock_with
     assert "| CPU s |" in processor and "| 1.25 |" in processor and "wall clock" not in processor
 
 
-def test_of_cells_on_a_gpu_the_clock_is_shown_since_the_processor_waits_there(sweep, call):
+def test_of_trials_on_a_gpu_the_clock_is_shown_since_the_processor_waits_there(sweep, call):
     for path in sweep.glob("cells/*/result.json"):
         change(path, train_processor_seconds=1.25)
         change(path.with_name("manifest.json"), device="cpu")
@@ -108,7 +108,7 @@ def test_of_cells_on_a_gpu_the_clock_is_shown_since_the_processor_waits_there(sw
     assert "Training time (wall clock) |" in told and "1 of 8 cells did not measure the processor's, or" in told
 
 
-def test_cells_that_were_not_made_alike_are_told_wherever_they_are_compared(sweep, call, tmp_path):
+def test_trials_that_were_not_made_alike_are_told_wherever_they_are_compared(sweep, call, tmp_path):
     manifests = sorted(sweep.glob("cells/*/manifest.json"))
     for path in manifests:
         change(path, code_sha256="a" * 64, device="cpu", engine="inprocess", versions={"torch": "2.13.0"})
@@ -148,10 +148,10 @@ def test_the_long_csv_has_every_number_as_it_is(sweep, call, tmp_path):
 
 def test_the_long_csv_tells_rounds_sites_and_faults_as_means_over_the_seeds(sweep, call, tmp_path):
     for seed, best in (("1", 1), ("2", 2)):
-        cell = sweep / "cells" / f"mask-0.3-{seed}"
-        change(cell / "result.json", best_round=best)
+        trial = sweep / "cells" / f"mask-0.3-{seed}"
+        change(trial / "result.json", best_round=best)
         sites = [{"name": f"site-000{place}", "samples": place} for place in range(4)]
-        change(cell / "manifest.json", sites=sites, protocol_faults=["It leaks.", "It drifts."])
+        change(trial / "manifest.json", sites=sites, protocol_faults=["It leaks.", "It drifts."])
     (sweep / "cells" / "zero-0.6-1" / "manifest.json").unlink()
     call("table", sweep, "--out", tmp_path / "out")
     told = ("bytes_per_site", "sites", "sites_out", "best_round", "rounds", "protocol_faults")
@@ -173,8 +173,8 @@ def test_a_command_may_lay_the_table_out_otherwise(sweep, call):
     assert "loss cannot be told from predictions" in out
 
 
-def test_without_a_section_axes_take_their_places_and_the_selected_metric_is_shown(tmp_path, call):
-    code, out, _ = call("table", write_results(tmp_path / "sweep", AXES, said))
+def test_without_a_section_parameters_take_their_places_and_the_selected_metric_is_shown(tmp_path, call):
+    code, out, _ = call("table", write_results(tmp_path / "sweep", PARAMETERS, said))
     assert code == 0
     assert out.startswith("### UAR (%)\n\n| recovery | rate 0.3 | rate 0.6 |")
     assert "less that of" not in out
@@ -184,7 +184,7 @@ def test_of_a_loss_the_difference_is_told_without_an_interval(sweep, call):
     code, out, _ = call("table", sweep, "--set", "metrics=loss")
     assert code == 0
     sheet = out.split("less that of recovery mask")[1].split("###")[0]
-    fields = [cells_of(line) for line in sheet.splitlines() if line.startswith("| zero")]
+    fields = [trials_of(line) for line in sheet.splitlines() if line.startswith("| zero")]
     assert [found[2:] for found in fields] == 2 * [["+0.167", "–", "–", "–", "2", "–"]]
     assert re.search(
         r"\nPaired by seed\.\n\nNo interval for recovery=zero, .*: loss cannot be told from predictions\.", out
@@ -230,7 +230,7 @@ def test_a_part_without_the_baseline_says_that_it_has_no_differences_and_why(swe
     assert out.count("No differences: no cell here has recovery=mask, the baseline; --only must keep it.") == 1
     assert "No interval" not in out
     raw = yaml.safe_load((sweep / "sweep.yaml").read_text())
-    kept = [cell for cell in raw["cells"] if cell["labels"]["recovery"] != "mask"]
+    kept = [trial for trial in raw["cells"] if trial["labels"]["recovery"] != "mask"]
     (sweep / "sweep.yaml").write_text(yaml.safe_dump({**raw, "cells": kept}))  # its `only` may leave it out as well
     assert "No differences: no cell here has recovery=mask, the baseline" in call("table", sweep)[1]
     (sweep / "sweep.yaml").write_text(yaml.safe_dump(raw))
@@ -256,8 +256,10 @@ def test_published_values_of_unknown_names_are_named_with_the_nearest_known_and_
     assert told + names in page
 
 
-def test_cells_that_are_not_complete_are_told(tmp_path, call):
-    folder = write_results(tmp_path / "sweep", AXES, lambda labels: None if labels["seed"] == "2" else said(labels))
+def test_trials_that_are_not_complete_are_told(tmp_path, call):
+    folder = write_results(
+        tmp_path / "sweep", PARAMETERS, lambda labels: None if labels["seed"] == "2" else said(labels)
+    )
     _, out, _ = call("table", folder)
     assert "Test scores of one seed." in out
     told = "Left out, not complete: 4 of 8 cells: recovery=zero, rate=0.3, seed=2 (missing); "
@@ -270,12 +272,12 @@ def test_cells_that_are_not_complete_are_told(tmp_path, call):
 def test_fewer_seeds_than_others_are_told_in_the_field(tmp_path, call):
     lacking = {"zero", "0.3", "2"}
     folder = write_results(
-        tmp_path / "sweep", AXES, lambda labels: None if lacking <= {*labels.values()} else said(labels)
+        tmp_path / "sweep", PARAMETERS, lambda labels: None if lacking <= {*labels.values()} else said(labels)
     )
     _, out, _ = call("table", folder)
     (line,) = [line for line in out.splitlines() if line.startswith("| zero |") and "n = 1" in line]
-    assert "(n = 1)" in cells_of(line)[1]
-    assert "n =" not in cells_of(line)[2]
+    assert "(n = 1)" in trials_of(line)[1]
+    assert "n =" not in trials_of(line)[2]
 
 
 def test_only_means_over_the_same_seeds_are_ranked(sweep, call, tmp_path):
@@ -285,7 +287,7 @@ def test_only_means_over_the_same_seeds_are_ranked(sweep, call, tmp_path):
     _, out, _ = call("table", sweep, "--out", tmp_path / "out")
     told = "Not ranked, since the means are not over the same seeds: rate=0.3."
     assert out.count(told) == 1
-    mask = next(cells_of(line) for line in out.splitlines() if line.startswith("| mask |"))
+    mask = next(trials_of(line) for line in out.splitlines() if line.startswith("| mask |"))
     assert "**" not in mask[1] and mask[2].startswith("**")
     places = {
         (line["recovery"], line["rate"]): line["place"]
@@ -297,7 +299,7 @@ def test_only_means_over_the_same_seeds_are_ranked(sweep, call, tmp_path):
 
 
 def test_a_reference_of_the_command_is_the_callers_whatever_its_name(tmp_path, call, monkeypatch):
-    folder = write_results(tmp_path / "sweep", AXES, said, reference="reference.csv")
+    folder = write_results(tmp_path / "sweep", PARAMETERS, said, reference="reference.csv")
     for place, value in ((folder, 11), (tmp_path, 99)):
         (place / "reference.csv").write_text(f"recovery,rate,metric,value\nmask,0.3,uar,{value}\n")
     monkeypatch.chdir(tmp_path)
@@ -338,7 +340,7 @@ def test_a_fault_of_the_layout_is_one_line(sweep, call, settings, words):
 
 def test_what_is_no_sweep_or_has_no_result_is_one_line(tmp_path, call):
     refused(call("table", tmp_path), "expected the directory that `fedrecon sweep` made, found no sweep.yaml in it")
-    folder = write_results(tmp_path / "sweep", AXES, lambda labels: None)
+    folder = write_results(tmp_path / "sweep", PARAMETERS, lambda labels: None)
     refused(call("table", folder), "none of 8 cells is complete; `fedrecon sweep` goes on with them")
 
 
@@ -371,7 +373,7 @@ def test_latex_of_odd_characters():
     assert r"    q` & \underline{--} \\" in text
 
 
-def test_an_axis_with_the_name_of_a_column_keeps_a_column_of_its_own(call, tmp_path):
+def test_a_parameter_with_the_name_of_a_column_keeps_a_column_of_its_own(call, tmp_path):
     axes = {"mean": ["zero", "mask"], "metric": ["0.3"], "seed": ["1", "2"]}
     folder = write_results(tmp_path / "sweep", axes, lambda labels: said({"recovery": labels["mean"], **labels}))
     assert call("table", folder, "--out", tmp_path / "out")[0] == 0
@@ -386,11 +388,11 @@ def change(path, **keys):
     path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
 
 
-def test_what_is_wrong_with_a_cells_files_is_told_and_costs_its_own_fields_alone(sweep, call):
-    cells = sweep / "cells"
-    change(cells / "mask-0.3-1" / "result.json", test={"accuracy": None})
-    change(cells / "zero-0.3-2" / "manifest.json", classes=[])
-    (cells / "zero-0.6-1" / "config.yaml").write_text("[")
+def test_what_is_wrong_with_a_trials_files_is_told_and_costs_its_own_fields_alone(sweep, call):
+    trials = sweep / "cells"
+    change(trials / "mask-0.3-1" / "result.json", test={"accuracy": None})
+    change(trials / "zero-0.3-2" / "manifest.json", classes=[])
+    (trials / "zero-0.6-1" / "config.yaml").write_text("[")
     code, out, err = call("table", sweep)
     assert (code, err) == (0, "")
     assert "Complete, and without this score: mask-0.3-1." in out
@@ -426,12 +428,12 @@ def test_a_sweep_that_was_written_by_hand_and_wrongly_is_told_in_one_line(sweep,
     refused(call("table", sweep), "sweep.yaml is damaged", "run the sweep again to have it written anew")
 
 
-def test_levels_that_yaml_takes_for_numbers_are_the_same_levels(sweep, call):
+def test_values_that_yaml_takes_for_numbers_are_the_same_values(sweep, call):
     path = sweep / "sweep.yaml"
     before = call("table", sweep)
     raw = yaml.safe_load(path.read_text())
     raw["axes"]["rate"] = [0.3, 0.6]
-    for cell in raw["cells"]:
-        cell["labels"]["rate"] = float(cell["labels"]["rate"])
+    for trial in raw["cells"]:
+        trial["labels"]["rate"] = float(trial["labels"]["rate"])
     path.write_text(yaml.safe_dump(raw, sort_keys=False))
     assert call("table", sweep) == before

@@ -22,7 +22,7 @@ from tests.helpers.pages import Page
 from tests.helpers.sweep_results import right_with, write_results
 from tests.helpers.sweeps import write_sweep
 
-AXES = {"recovery": ["zero", "mask"], "rate": ["0.3", "0.6"], "seed": ["1", "2"]}
+PARAMETERS = {"recovery": ["zero", "mask"], "rate": ["0.3", "0.6"], "seed": ["1", "2"]}
 TABLE = {"rows": ["recovery"], "columns": ["rate"], "metrics": ["accuracy"], "baseline": {"recovery": "mask"}}
 
 
@@ -31,13 +31,13 @@ def said(labels):
     return right_with(chance, int(labels["seed"]))
 
 
-def cell_of(folder: Path, *levels: str) -> Path:
+def trial_of(folder: Path, *levels: str) -> Path:
     return folder / "cells" / "-".join(levels)
 
 
-def write_metrics(cell: Path, scores: list[float]) -> None:
+def write_metrics(trial: Path, scores: list[float]) -> None:
     lines = [{"round": turn, "split": "validation", "accuracy": score} for turn, score in enumerate(scores, 1)]
-    (cell / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (trial / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def report(folder: Path) -> Page:
@@ -50,7 +50,7 @@ def empty_sections(page: Page) -> set[str]:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    return write_results(tmp_path / "sweep", AXES, said, **TABLE)
+    return write_results(tmp_path / "sweep", PARAMETERS, said, **TABLE)
 
 
 def test_a_whole_sweep_has_the_tables_of_the_command_and_its_curves(sweep):
@@ -77,9 +77,9 @@ def test_ids_are_unique_captions_are_there_and_nothing_is_fetched(sweep):
 
 
 def test_learning_curves_are_means_over_the_seeds_that_have_them(sweep):
-    write_metrics(cell_of(sweep, "zero", "0.3", "1"), [0.1, 0.2, 0.4])
-    write_metrics(cell_of(sweep, "zero", "0.3", "2"), [0.3, 0.4])
-    write_metrics(cell_of(sweep, "mask", "0.3", "2"), [0.5, 0.6])
+    write_metrics(trial_of(sweep, "zero", "0.3", "1"), [0.1, 0.2, 0.4])
+    write_metrics(trial_of(sweep, "zero", "0.3", "2"), [0.3, 0.4])
+    write_metrics(trial_of(sweep, "mask", "0.3", "2"), [0.5, 0.6])
     page = report(sweep)
     assert empty_sections(page) == {"failures"}
     for words in ("zero, round 1: 20.0%", "zero, round 2: 30.0%", "mask, round 2: 60.0%", "Accuracy: rate 0.3"):
@@ -88,12 +88,15 @@ def test_learning_curves_are_means_over_the_seeds_that_have_them(sweep):
     assert "Accuracy: rate 0.6" not in page.words
 
 
-def test_every_state_of_a_cell_is_told(tmp_path):
+def test_every_state_of_a_trial_is_told(tmp_path):
     lacking = ("2", "0.6")
     folder = write_results(
-        tmp_path / "sweep", AXES, lambda cell: None if (cell["seed"], cell["rate"]) == lacking else said(cell), **TABLE
+        tmp_path / "sweep",
+        PARAMETERS,
+        lambda trial: None if (trial["seed"], trial["rate"]) == lacking else said(trial),
+        **TABLE,
     )
-    failed, begun = cell_of(folder, "mask", "0.3", "1"), cell_of(folder, "zero", "0.3", "1")
+    failed, begun = trial_of(folder, "mask", "0.3", "1"), trial_of(folder, "zero", "0.3", "1")
     told = "round 3: 1 of 4 sites replied, quorum 0.5 needs 2\nTraceback: <lost>"
     (failed / "result.json").write_text(json.dumps({"status": "failed", "error": told}))
     (failed / "cell.log").write_text("it said this")
@@ -107,25 +110,25 @@ def test_every_state_of_a_cell_is_told(tmp_path):
     links = {unquote(link["href"] or "") for link in page.all("a")}
     assert {"cells/mask-0.3-1/cell.log", "cells/mask-0.3-1/report.html"} <= links
     assert all((folder / link).is_file() for link in links if not link.startswith("#"))
-    states = [(cell.get("class") or "").rpartition("state-")[2] for cell in page.all("td")]
+    states = [(trial.get("class") or "").rpartition("state-")[2] for trial in page.all("td")]
     counted = {state: states.count(state) for state in ("complete", "failed", "unfinished", "missing")}
     assert counted == {"complete": 4, "failed": 1, "unfinished": 1, "missing": 2}
 
 
 def test_a_failure_without_a_log_names_where_it_would_be(sweep):
-    (cell_of(sweep, "zero", "0.3", "1") / "result.json").write_text('{"status": "failed"}')
+    (trial_of(sweep, "zero", "0.3", "1") / "result.json").write_text('{"status": "failed"}')
     page = report(sweep)
     assert "1 of 8 cells is not complete" in page.words
     assert "it did not say why" in page.words and "cells/zero-0.3-1/cell.log (not there)" in page.words
 
 
-def test_a_sweep_without_a_complete_cell_still_has_a_report(tmp_path):
-    page = report(write_results(tmp_path / "sweep", AXES, lambda labels: None, **TABLE))
+def test_a_sweep_without_a_complete_trial_still_has_a_report(tmp_path):
+    page = report(write_results(tmp_path / "sweep", PARAMETERS, lambda labels: None, **TABLE))
     assert empty_sections(page) == {"scores", "curves", "learning", "costs", "failures"}
     assert "0 of 8" in page.words and len(page.all("tr")) == 9
 
 
-def test_results_that_do_not_fit_are_told_and_the_cells_shown(sweep):
+def test_results_that_do_not_fit_are_told_and_the_trials_shown(sweep):
     raw = yaml.safe_load((sweep / "sweep.yaml").read_text())
     raw["table"]["reference"] = "published.csv"
     (sweep / "sweep.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
@@ -134,7 +137,7 @@ def test_results_that_do_not_fit_are_told_and_the_cells_shown(sweep):
     assert "8 of 8" in page.words and len(page.all("tr")) == 9
 
 
-def test_levels_that_are_no_numbers_have_no_curve_over_them(tmp_path):
+def test_values_that_are_no_numbers_have_no_curve_over_them(tmp_path):
     axes = {"recovery": ["zero", "mask"], "kind": ["site", "sample"], "seed": ["1"]}
     page = report(write_results(tmp_path / "sweep", axes, said))
     assert "curves" in empty_sections(page) and not page.all("polyline")
@@ -143,7 +146,7 @@ def test_levels_that_are_no_numbers_have_no_curve_over_them(tmp_path):
 
 def test_a_mark_tells_its_spread_its_seeds_and_what_is_published(tmp_path):
     (tmp_path / "published.csv").write_text("recovery,rate,metric,value\nzero,0.3,accuracy,61.5\n")
-    folder = write_results(tmp_path / "sweep", AXES, said, **TABLE, reference="published.csv")
+    folder = write_results(tmp_path / "sweep", PARAMETERS, said, **TABLE, reference="published.csv")
     shutil.copy(tmp_path / "published.csv", folder)
     (grid,) = load_results(folder).grids()
     entry = grid.entries[0, 0]
@@ -155,7 +158,7 @@ def test_a_mark_tells_its_spread_its_seeds_and_what_is_published(tmp_path):
     assert len(spreads) == sum(bool(entry.deviation) for entry in grid.entries.values()) > 0
 
 
-def test_levels_that_would_run_together_stand_apart(tmp_path):
+def test_values_that_would_run_together_stand_apart(tmp_path):
     axes = {"recovery": ["mask"], "alpha": ["0.1", "1", "10", "100"], "seed": ["1"]}
     page = report(write_results(tmp_path / "sweep", axes, said))
     places = [float(mark["cx"] or "nan") for mark in page.all("circle")]
@@ -165,16 +168,16 @@ def test_levels_that_would_run_together_stand_apart(tmp_path):
 
 
 def test_a_method_has_one_colour_in_all_charts(sweep):
-    write_metrics(cell_of(sweep, "zero", "0.3", "1"), [0.1, 0.2])
+    write_metrics(trial_of(sweep, "zero", "0.3", "1"), [0.1, 0.2])
     for rate in ("0.3", "0.6"):
-        write_metrics(cell_of(sweep, "mask", rate, "1"), [0.5, 0.6])
+        write_metrics(trial_of(sweep, "mask", rate, "1"), [0.5, 0.6])
     page = report(sweep)
     lines = [group["class"] for group in page.all("g") if (group.get("class") or "").startswith("line")]
     assert lines == ["line c1", "line c2", "line c1", "line c2", "line c2"]  # by level, at 0.3, at 0.6 without `zero`
 
 
-def test_a_legend_tells_what_a_line_came_to_over_rounds_and_no_score_of_one_level_among_others(sweep):
-    write_metrics(cell_of(sweep, "mask", "0.3", "1"), [0.5, 0.6])
+def test_a_legend_tells_what_a_line_came_to_over_rounds_and_no_score_of_one_value_among_others(sweep):
+    write_metrics(trial_of(sweep, "mask", "0.3", "1"), [0.5, 0.6])
     _, *sections = write_sweep_report(sweep).read_text().split('<section id="')
     legends = {one.partition('"')[0]: re.findall(r'<ul class="legend">.*?</ul>', one) for one in sections}
     assert [Page(one).words for one in legends["curves"]] == ["zero mask"]
@@ -182,7 +185,7 @@ def test_a_legend_tells_what_a_line_came_to_over_rounds_and_no_score_of_one_leve
 
 
 def test_a_sweep_of_seeds_alone_has_a_report(tmp_path):
-    page = report(write_results(tmp_path / "sweep", {"seed": ["1", "2"]}, lambda cell: right_with(0.5, 1)))
+    page = report(write_results(tmp_path / "sweep", {"seed": ["1", "2"]}, lambda trial: right_with(0.5, 1)))
     assert "scores" not in empty_sections(page) and "costs" not in empty_sections(page)
 
 
@@ -192,10 +195,10 @@ def test_hostile_names_stay_text(tmp_path):
     folder = write_results(tmp_path / "sweep", {**axes, "recovery": ["zero", "other"]}, said)
     raw = yaml.safe_load((folder / "sweep.yaml").read_text())
     raw.update(name="</title><script>1</script>", axes=axes)
-    for cell in raw["cells"]:
-        cell["labels"]["recovery"] = cell["labels"]["recovery"].replace("other", evil)
+    for trial in raw["cells"]:
+        trial["labels"]["recovery"] = trial["labels"]["recovery"].replace("other", evil)
     (folder / "sweep.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
-    failed = cell_of(folder, "zero", "0.3", "1")
+    failed = trial_of(folder, "zero", "0.3", "1")
     (failed / "result.json").write_text(json.dumps({"status": "failed", "error": evil}))
     page = report(folder)
     assert page.all("script") == [{}]
@@ -219,15 +222,15 @@ def call(monkeypatch, capsys):
 def test_the_command_tells_a_sweep_from_a_run(sweep, call, tmp_path):
     assert call("report", sweep) == (0, f"{sweep / 'report.html'}\n", "")
     assert "FedRecon sweep" in (sweep / "report.html").read_text()
-    cell = cell_of(sweep, "zero", "0.3", "1")
-    assert call("report", cell)[0] == 0
-    assert "FedRecon run" in (cell / "report.html").read_text()
+    trial = trial_of(sweep, "zero", "0.3", "1")
+    assert call("report", trial)[0] == 0
+    assert "FedRecon run" in (trial / "report.html").read_text()
     refused(call("report", tmp_path), f"found a folder of runs or sweeps, {tmp_path}: name one: {sweep}")
     (tmp_path / "empty").mkdir()
     refused(call("report", tmp_path / "empty"), "expected a run directory")
 
 
-def test_a_command_that_repeats_a_cell_can_be_copied(sweep):
+def test_a_command_that_repeats_a_trial_can_be_copied(sweep):
     words = report(sweep).words
     (folder,) = re.findall(r"fedrecon run cells/(\S+)/config\.yaml --out repeated", words)
     assert (sweep / "cells" / folder / "config.yaml").is_file()
@@ -244,10 +247,10 @@ def test_what_is_no_sweep_is_one_clear_line(tmp_path):
 def completed(folder: Path) -> tuple[Path, Path]:
     """The YAML of a sweep, and its directory, in which every cell is complete."""
     config, out = write_sweep(folder), folder / "out"
-    for place, cell in enumerate(matrix(read_definition(config), folder)):
-        path = SweepDirectory(out).run_of(cell).path
+    for place, trial in enumerate(matrix(read_definition(config), folder)):
+        path = SweepDirectory(out).run_of(trial).path
         path.mkdir(parents=True)
-        (path / "config.yaml").write_text(cell.config.to_yaml())
+        (path / "config.yaml").write_text(trial.config.to_yaml())
         test = {"uar": 0.5 + place / 100, "loss": 1.0}
         (path / "result.json").write_text(json.dumps({"status": "completed", "rounds": 2, "test": test}))
     return config, out

@@ -36,7 +36,7 @@ def definition_of(path):
 
 
 @cache
-def cells_of(path):
+def trials_of(path):
     return matrix(definition_of(path), PAPER)
 
 
@@ -62,7 +62,7 @@ def test_every_sweep_has_a_small_twin():
 
 
 @pytest.mark.parametrize(
-    ("name", "cells"),
+    ("name", "trials"),
     [
         ("ablation_meld", 189),
         ("ablation_meld_small", 28),
@@ -74,14 +74,14 @@ def test_every_sweep_has_a_small_twin():
         ("table1_2_small", 42),
     ],
 )
-def test_every_cell_is_a_run_that_can_be_started(name, cells):
+def test_every_trial_is_a_run_that_can_be_started(name, trials):
     path = PAPER / f"{name}.yaml"
-    assert len(cells_of(path)) == cells
+    assert len(trials_of(path)) == trials
     assert definition_of(path).name == name
 
 
 @pytest.mark.parametrize("path", BIG, ids=name_of)
-def test_the_twin_has_the_same_axes_and_rows(path):
+def test_the_twin_has_the_same_parameters_and_rows(path):
     big, small = definition_of(path), definition_of(PAPER / f"{path.stem}_small.yaml")
     assert list(small.labels) == list(big.labels)
     rows = big.table.rows
@@ -98,16 +98,16 @@ def test_the_header_tells_the_command(path):
     text = path.read_text(encoding="utf-8")
     for told in (f"fedrecon sweep configs/paper/{path.name} ", "fedrecon data prepare ", f"runs/{path.stem}\n"):
         assert told in text
-    assert f"{len(cells_of(path))} cells" in text
+    assert f"{len(trials_of(path))} cells" in text
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=name_of)
 def test_training_validation_and_test_miss_the_same_share(path):
-    for cell in cells_of(path):
-        missing = cell.config.missing
+    for trial in trials_of(path):
+        missing = trial.config.missing
         assert [missing.train.level, missing.validation.level, missing.test.level] == ["site", "sample", "sample"]
         rates = [str(split.rate) for split in (missing.train, missing.validation, missing.test)]
-        assert rates == [cell.labels["rate"]] * 3
+        assert rates == [trial.labels["rate"]] * 3
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_training_validation_and_test_miss_the_same_share(path):
 )
 def test_a_method_is_what_its_label_says(path, home):
     found = {}
-    for cell in cells_of(PAPER / f"{path}.yaml"):
-        found.setdefault(cell.labels["method"], cell.config)
+    for trial in trials_of(PAPER / f"{path}.yaml"):
+        found.setdefault(trial.labels["method"], trial.config)
     for method, strategy in (("FedAvg", "fedavg"), ("FedProx", "fedprox"), ("FedRS", "fedrs"), ("mmFedMC", "mmfedmc")):
         assert (found[method].strategy.name, found[method].recovery.name) == (strategy, "zero")
     assert [found[method].strategy.name for method in ("SCAFFOLD", "FedOpt")] == ["scaffold", "fedopt"]
@@ -132,8 +132,8 @@ def test_a_method_is_what_its_label_says(path, home):
 @pytest.mark.parametrize("name", ["figure8", "figure8_small", "ablation_meld", "ablation_meld_small"])
 def test_a_variant_is_what_its_label_says(name):
     found = {}
-    for cell in cells_of(PAPER / f"{name}.yaml"):
-        found.setdefault(cell.labels["variant"], cell.config)
+    for trial in trials_of(PAPER / f"{name}.yaml"):
+        found.setdefault(trial.labels["variant"], trial.config)
     assert [variant for variant, config in found.items() if config.task.fusion.name == "concat"] == [
         "without fusion",
         "baseline without fusion",
@@ -149,7 +149,7 @@ def test_a_variant_is_what_its_label_says(name):
 
 
 @pytest.mark.parametrize("path", BIG, ids=name_of)
-def test_published_values_fit_the_axes(path):
+def test_published_values_fit_the_parameters(path):
     definition = definition_of(path)
     published = read_published(Path(definition.table.reference), definition.labels)
     assert published

@@ -18,20 +18,20 @@ pytestmark = pytest.mark.quick
 TOY = toy_settings(recovery={"name": "fedrecon", "weight": 0.5}, engine={"name": "inprocess", "workers": 2})
 
 
-def cells_of(folder, settings=(), **keys):
+def trials_of(folder, settings=(), **keys):
     path = write_sweep(folder, TOY, **keys)
     return matrix(read_definition(path), folder, settings)
 
 
-def test_cells_stand_in_the_order_of_the_axes_with_the_seed_last(tmp_path):
-    cells = cells_of(tmp_path, axes={"seed": [2, 1], "recovery": ["zero", "mask"]})
-    assert [cell.title for cell in cells] == [
+def test_trials_stand_in_the_order_of_the_parameters_with_the_seed_last(tmp_path):
+    trials = trials_of(tmp_path, axes={"seed": [2, 1], "recovery": ["zero", "mask"]})
+    assert [trial.title for trial in trials] == [
         "recovery=zero, seed=2",
         "recovery=zero, seed=1",
         "recovery=mask, seed=2",
         "recovery=mask, seed=1",
     ]
-    assert [(cell.config.recovery.name, cell.config.seed) for cell in cells] == [
+    assert [(trial.config.recovery.name, trial.config.seed) for trial in trials] == [
         ("zero", 2),
         ("zero", 1),
         ("mask", 2),
@@ -39,43 +39,45 @@ def test_cells_stand_in_the_order_of_the_axes_with_the_seed_last(tmp_path):
     ]
 
 
-def test_a_later_axis_counts_over_an_earlier_one_over_set_over_the_base(tmp_path):
+def test_a_later_parameter_counts_over_an_earlier_one_over_set_over_the_base(tmp_path):
     axes = {
         "first": {"a": {"rounds": 5, "sites.count": 5}, "b": {"sites": {"count": 6}}},
         "second": {"x": {"sites.count": 7}, "y": {}},
     }
-    cells = cells_of(tmp_path, set={"rounds": 4, "sites": {"count": 4}, "local.task": {"lr": 0.5}}, axes=axes)
-    assert [(cell.config.rounds, cell.config.sites.count) for cell in cells] == [(5, 7), (5, 5), (4, 7), (4, 6)]
-    assert {cell.config.local.task.lr for cell in cells} == {0.5}
-    assert {cell.config.local.task.batch for cell in cells} == {64}  # a dotted key sets its value whole
+    trials = trials_of(tmp_path, set={"rounds": 4, "sites": {"count": 4}, "local.task": {"lr": 0.5}}, axes=axes)
+    assert [(trial.config.rounds, trial.config.sites.count) for trial in trials] == [(5, 7), (5, 5), (4, 7), (4, 6)]
+    assert {trial.config.local.task.lr for trial in trials} == {0.5}
+    assert {trial.config.local.task.batch for trial in trials} == {64}  # a dotted key sets its value whole
 
 
-def test_a_section_that_a_later_axis_sets_whole_drops_what_set_put_into_it(tmp_path):
+def test_a_section_that_a_later_parameter_sets_whole_drops_what_set_put_into_it(tmp_path):
     axes = {"level": {"none": {"missing.train": {"level": "none"}}}}
-    (cell,) = cells_of(tmp_path, set={"missing.train.level": "sample", "missing.train.rate": 0.5}, axes=axes)
-    assert (cell.config.missing.train.level, cell.config.missing.train.rate) == ("none", 0.0)
+    (trial,) = trials_of(tmp_path, set={"missing.train.level": "sample", "missing.train.rate": 0.5}, axes=axes)
+    assert (trial.config.missing.train.level, trial.config.missing.train.rate) == ("none", 0.0)
 
 
-def test_settings_of_the_command_count_over_all_axes(tmp_path):
-    cells = cells_of(tmp_path, settings=["rounds=9"], axes={"length": {"a": {"rounds": 5, "sites.count": 3}, "b": {}}})
-    assert [cell.config.rounds for cell in cells] == [9, 9]
+def test_settings_of_the_command_count_over_all_parameters(tmp_path):
+    trials = trials_of(
+        tmp_path, settings=["rounds=9"], axes={"length": {"a": {"rounds": 5, "sites.count": 3}, "b": {}}}
+    )
+    assert [trial.config.rounds for trial in trials] == [9, 9]
 
 
-def test_a_cell_has_the_config_of_the_run_with_the_same_settings(tmp_path):
-    cells = cells_of(tmp_path, axes={"recovery": ["mask"], "seed": [3]})
+def test_a_trial_has_the_config_of_the_run_with_the_same_settings(tmp_path):
+    trials = trials_of(tmp_path, axes={"recovery": ["mask"], "seed": [3]})
     config = load_config(tmp_path / "base.yaml", ["recovery.name=mask", "seed=3", "engine={name: inprocess}"])
-    assert cells[0].config == untracked_unless_asked(config)
+    assert trials[0].config == untracked_unless_asked(config)
 
 
-def test_each_level_of_one_axis_may_have_a_base_with_a_root_of_its_own(tmp_path):
+def test_each_value_of_one_parameter_may_have_a_base_with_a_root_of_its_own(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name / "data").mkdir(parents=True)
         raw = {**TOY, "name": name, "data": {"name": "toy", "root": "data"}}
         (tmp_path / name / "run.yaml").write_text(yaml.safe_dump(raw))
     axes = {"data": {"a": {"base": "a/run.yaml"}, "b": {"base": "b/run.yaml"}}}
-    cells = cells_of(tmp_path, base=None, axes=axes)
-    assert [cell.config.name for cell in cells] == ["a", "b"]
-    assert [cell.config.data.root for cell in cells] == [str(tmp_path / name / "data") for name in ("a", "b")]
+    trials = trials_of(tmp_path, base=None, axes=axes)
+    assert [trial.config.name for trial in trials] == ["a", "b"]
+    assert [trial.config.data.root for trial in trials] == [str(tmp_path / name / "data") for name in ("a", "b")]
 
 
 def test_restrictions_thin_the_matrix(tmp_path):
@@ -83,15 +85,15 @@ def test_restrictions_thin_the_matrix(tmp_path):
         {"where": {"recovery": "zero"}, "keep": {"seed": [0]}},
         {"where": {"seed": 2}, "keep": {"recovery": "mask"}},
     ]
-    cells = cells_of(tmp_path, axes={"recovery": ["mask", "zero"], "seed": [0, 1, 2]}, only=only)
-    assert [cell.slug for cell in cells] == ["mask-seed0", "mask-seed1", "mask-seed2", "zero-seed0"]
+    trials = trials_of(tmp_path, axes={"recovery": ["mask", "zero"], "seed": [0, 1, 2]}, only=only)
+    assert [trial.slug for trial in trials] == ["mask-seed0", "mask-seed1", "mask-seed2", "zero-seed0"]
 
 
-def test_a_part_of_the_cells_can_be_chosen(tmp_path):
-    cells = cells_of(tmp_path, axes={"recovery": ["mask", "zero"], "seed": [0, 1, 2]})
+def test_a_part_of_the_trials_can_be_chosen(tmp_path):
+    trials = trials_of(tmp_path, axes={"recovery": ["mask", "zero"], "seed": [0, 1, 2]})
     known = {"recovery": ["mask", "zero"], "seed": ["0", "1", "2"]}
-    found = chosen(cells, known, ["seed=0,2", "recovery=zero", "seed=1"])
-    assert [cell.slug for cell in found] == ["zero-seed0", "zero-seed1", "zero-seed2"]
+    found = chosen(trials, known, ["seed=0,2", "recovery=zero", "seed=1"])
+    assert [trial.slug for trial in found] == ["zero-seed0", "zero-seed1", "zero-seed2"]
     for text, words in (
         ("seed", "--only expects axis=level,level, found 'seed'"),
         ("seed=", "--only expects axis=level,level, found 'seed='"),
@@ -99,10 +101,10 @@ def test_a_part_of_the_cells_can_be_chosen(tmp_path):
         ("seed=7", "--only.seed: unknown level '7'; known: 0, 1, 2."),
     ):
         with pytest.raises(UsageError) as raised:
-            chosen(cells, known, [text])
+            chosen(trials, known, [text])
         assert str(raised.value) == words
     with pytest.raises(UsageError, match="no cell of this sweep is left"):
-        chosen(cells[:1], known, ["recovery=zero"])
+        chosen(trials[:1], known, ["recovery=zero"])
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_a_part_of_the_cells_can_be_chosen(tmp_path):
 )
 def test_a_fault_is_one_line_before_anything_runs(tmp_path, keys, settings, words):
     with pytest.raises(ConfigError, match=words) as raised:
-        cells_of(tmp_path, settings=settings, **keys)
+        trials_of(tmp_path, settings=settings, **keys)
     assert "\n" not in str(raised.value)
 
 
@@ -181,19 +183,19 @@ def test_a_config_that_was_written_is_known_again(tmp_path):
     assert written_sha256(tmp_path / "nothing.yaml") is None
 
 
-def test_cells_that_differ_in_the_root_of_the_data_alone_are_refused(tmp_path):
+def test_trials_that_differ_in_the_root_of_the_data_alone_are_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     axes = {"data": {name: {"data.root": name} for name in ("a", "b")}}
     with pytest.raises(ConfigError, match=r"^axes: the cells data=a and data=b have configs that differ in data\.root"):
-        cells_of(tmp_path, axes=axes)
+        trials_of(tmp_path, axes=axes)
     named = {"data": {name: {"data.root": name, "name": name} for name in ("a", "b")}}
-    assert [cell.config.data.root for cell in cells_of(tmp_path, axes=named)] == [str(tmp_path / n) for n in "ab"]
+    assert [trial.config.data.root for trial in trials_of(tmp_path, axes=named)] == [str(tmp_path / n) for n in "ab"]
 
 
 def test_the_engine_of_the_base_is_left_to_single_runs_but_a_deployment_is_refused(tmp_path):
     path = write_sweep(tmp_path, {**TOY, "engine": {"name": "ray"}})
-    assert {cell.config.engine.name for cell in matrix(read_definition(path), tmp_path)} == {"inprocess"}
+    assert {trial.config.engine.name for trial in matrix(read_definition(path), tmp_path)} == {"inprocess"}
     path = write_sweep(tmp_path, {**TOY, "engine": "deployment"})
     with pytest.raises(ConfigError, match=r"engine\.name: expected a simulation, found 'deployment'"):
         matrix(read_definition(path), tmp_path)

@@ -9,11 +9,11 @@ from server.sweep.trials import matrix
 
 pytestmark = pytest.mark.quick
 CONFIGS = Path(__file__).resolve().parents[4] / "configs"
-CELLS = {"results/recoveries": 395, "results/pairs": 48, "polydigits/recoveries": 80}
+TRIALS = {"results/recoveries": 395, "results/pairs": 48, "polydigits/recoveries": 80}
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_it_has_the_cells_that_its_header_tells(name):
+@pytest.mark.parametrize("name", TRIALS)
+def test_it_has_the_trials_that_its_header_tells(name):
     path = CONFIGS / f"{name}.yaml"
-    assert len(matrix(read_definition(path), path.parent)) == CELLS[name]
-    assert f"# {CELLS[name]} cells" in path.read_text(encoding="utf-8")
+    assert len(matrix(read_definition(path), path.parent)) == TRIALS[name]
+    assert f"# {TRIALS[name]} cells" in path.read_text(encoding="utf-8")

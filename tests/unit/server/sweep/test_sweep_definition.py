@@ -14,11 +14,11 @@ pytestmark = pytest.mark.quick
 PLAIN = {"name": "s", "base": "base.yaml", "axes": {"recovery": ["mask", "zero"], "seed": [1, 2]}}
 
 
-def test_lists_of_well_known_axes_set_their_keys_and_the_seed_comes_last():
+def test_lists_of_well_known_parameters_set_their_keys_and_the_seed_comes_last():
     axes = {"seed": {"first": 3, "count": 2}, "data": ["polydigits"], "strategy": ["fedavg", "fedopt"]}
     found = parse_definition({**PLAIN, "axes": axes})
     assert found.labels == {"data": ["polydigits"], "strategy": ["fedavg", "fedopt"], "seed": ["3", "4"]}
-    assert [level.settings for axis in found.axes for level in axis.levels] == [
+    assert [value.settings for parameter in found.axes for value in parameter.values] == [
         ("data.name=polydigits",),
         ("strategy.name=fedavg",),
         ("strategy.name=fedopt",),
@@ -27,10 +27,10 @@ def test_lists_of_well_known_axes_set_their_keys_and_the_seed_comes_last():
     ]
 
 
-def test_levels_of_a_mapping_set_any_keys_and_may_have_a_base():
+def test_values_of_a_mapping_set_any_keys_and_may_have_a_base():
     axes = {"rate": {0.5: {"missing.train.rate": 0.5, "base": "other.yaml"}, "none": {"base": "third.yaml"}}}
-    levels = parse_definition({"name": "s", "axes": axes}).axes[0].levels
-    assert [(level.label, level.base, level.settings) for level in levels] == [
+    values = parse_definition({"name": "s", "axes": axes}).axes[0].values
+    assert [(value.label, value.base, value.settings) for value in values] == [
         ("0.5", "other.yaml", ("missing.train.rate=0.5",)),
         ("none", "third.yaml", ()),
     ]
@@ -51,7 +51,7 @@ def test_settings_become_the_words_of_set(settings, words):
     assert as_settings(settings) == words
 
 
-def test_a_restriction_keeps_cells_by_their_labels():
+def test_a_restriction_keeps_trials_by_their_labels():
     only = [{"where": {"recovery": "zero"}, "keep": {"seed": 1}}, {"keep": {"seed": [1, 2]}}]
     first, second = parse_definition({**PLAIN, "only": only}).only
     assert first.keeps({"recovery": "zero", "seed": "1"})

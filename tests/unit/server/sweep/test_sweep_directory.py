@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fedrecon_core.errors import DataError, RunError, UsageError
 from server.commands.sweep import Plan, _cores, _notes
-from server.sweep.dry_run import cell_table, estimate, try_first
+from server.sweep.dry_run import estimate, trial_table, try_first
 from server.sweep.executor import Ended, LostError, Workers
 from server.sweep.progress import Board, LiveBoard, Running, Tally, board_for
 from server.sweep.provenance_changes import origins
@@ -22,7 +22,7 @@ from server.sweep.schedule import Schedule, learn_from_disk
 from server.sweep.spec import read_definition
 from server.sweep.store import SweepDirectory
 from server.sweep.times import Times
-from server.sweep.trial_run import run_cell
+from server.sweep.trial_run import run_trial
 from server.sweep.trials import matrix
 from strategies.code_hash import code_hash
 from tests.helpers.federation import toy_settings
@@ -45,101 +45,101 @@ def end(run, status="completed", seconds=4.0):
     run.write_json("result.json", {"status": status, "error": "it broke", "wall_seconds": seconds})
 
 
-def test_a_cell_is_missing_then_unfinished_then_failed_then_complete(sweep):
-    _, (cell, *_), directory = sweep
-    assert directory.state(cell) is State.MISSING
-    run = directory.begin(cell)
-    assert directory.state(cell) is State.UNFINISHED
+def test_a_trial_is_missing_then_unfinished_then_failed_then_complete(sweep):
+    _, (trial, *_), directory = sweep
+    assert directory.state(trial) is State.MISSING
+    run = directory.begin(trial)
+    assert directory.state(trial) is State.UNFINISHED
     end(run, "interrupted")
-    assert directory.state(cell) is State.UNFINISHED
+    assert directory.state(trial) is State.UNFINISHED
     end(run, "failed")
-    assert directory.state(cell) is State.FAILED
+    assert directory.state(trial) is State.FAILED
     end(run)
-    assert directory.state(cell) is State.COMPLETE
+    assert directory.state(trial) is State.COMPLETE
     run.result.write_text("{")
-    assert directory.state(cell) is State.UNFINISHED
+    assert directory.state(trial) is State.UNFINISHED
 
 
-def test_beginning_a_cell_again_takes_the_present_root_and_forgets_the_verdict(sweep):
-    _, (cell, *_), directory = sweep
-    run = directory.begin(cell)
+def test_beginning_a_trial_again_takes_the_present_root_and_forgets_the_verdict(sweep):
+    _, (trial, *_), directory = sweep
+    run = directory.begin(trial)
     raw = yaml.safe_load(run.config.read_text())
     run.config.write_text(yaml.safe_dump({**raw, "data": {**raw["data"], "root": "/elsewhere"}}))
     end(run, "failed")
-    assert directory.state(cell) is State.FAILED
-    directory.begin(cell)
+    assert directory.state(trial) is State.FAILED
+    directory.begin(trial)
     assert yaml.safe_load(run.config.read_text())["data"]["root"] is None
     assert not run.result.exists()
 
 
-def test_a_folder_that_holds_another_config_is_not_taken_for_the_cell(sweep):
-    _, (cell, other, *_), directory = sweep
-    run = directory.begin(cell)
+def test_a_folder_that_holds_another_config_is_not_taken_for_the_trial(sweep):
+    _, (trial, other, *_), directory = sweep
+    run = directory.begin(trial)
     run.config.write_text(other.config.to_yaml())
     with pytest.raises(
         UsageError, match=r"expected the config of the cell recovery=mask, seed=0, found the config of an"
     ):
-        directory.state(cell)
+        directory.state(trial)
 
 
 def test_a_run_of_a_time_with_fewer_keys_is_found_by_its_labels(sweep):
-    _, (cell, *_), directory = sweep
-    run = directory.begin(cell)
+    _, (trial, *_), directory = sweep
+    run = directory.begin(trial)
     end(run)
     raw = yaml.safe_load(run.config.read_text())
     del raw["updates"]
     run.config.write_text(yaml.safe_dump(raw))
-    run.path.rename(run.path.with_name(f"{cell.slug}-0123456789"))
+    run.path.rename(run.path.with_name(f"{trial.slug}-0123456789"))
     again = SweepDirectory(directory.path)
-    assert again.state(cell) is State.COMPLETE
-    assert again.run_of(cell).path.name == "mask-seed0-0123456789"
-    assert again.strangers([cell]) == []
+    assert again.state(trial) is State.COMPLETE
+    assert again.run_of(trial).path.name == "mask-seed0-0123456789"
+    assert again.strangers([trial]) == []
 
 
-def test_what_belongs_to_no_cell_is_named_and_stays(sweep):
+def test_what_belongs_to_no_trial_is_named_and_stays(sweep):
     _, (first, *others), directory = sweep
-    for cell in (first, *others):
-        directory.begin(cell)
+    for trial in (first, *others):
+        directory.begin(trial)
     assert directory.strangers(others) == [first.folder]
     assert directory.strangers([first, *others]) == []
 
 
 @pytest.mark.parametrize(("keep", "left"), [(False, False), (True, True)])
-def test_checkpoints_of_complete_cells_go_unless_they_are_kept(sweep, keep, left):
-    _, (cell, *_), directory = sweep
+def test_checkpoints_of_complete_trials_go_unless_they_are_kept(sweep, keep, left):
+    _, (trial, *_), directory = sweep
     directory = SweepDirectory(directory.path, keep)
-    run = directory.begin(cell)
+    run = directory.begin(trial)
     (run.checkpoints / "round-000001").mkdir(parents=True)
     run.model.mkdir()
-    directory.tidy(cell)
+    directory.tidy(trial)
     assert run.checkpoints.exists()  # there is something to resume
     end(run)
-    directory.tidy(cell)
+    directory.tidy(trial)
     assert (run.checkpoints.exists(), run.model.exists()) == (left, True)
 
 
 def test_checkpoints_of_a_folder_without_a_config_are_nobodys_and_go(sweep):
-    _, (cell, *_), directory = sweep
-    run = directory.begin(cell)
+    _, (trial, *_), directory = sweep
+    run = directory.begin(trial)
     (run.checkpoints / "round-000001").mkdir(parents=True)
     run.config.unlink()
-    assert directory.state(cell) is State.MISSING
-    directory.begin(cell)
+    assert directory.state(trial) is State.MISSING
+    directory.begin(trial)
     assert not run.checkpoints.exists()
 
 
-def test_a_cell_whose_return_was_interrupted_is_back_when_the_sweep_goes_on(sweep):
-    _, (cell, *_), directory = sweep
-    run = directory.begin(cell)
+def test_a_trial_whose_return_was_interrupted_is_back_when_the_sweep_goes_on(sweep):
+    _, (trial, *_), directory = sweep
+    run = directory.begin(trial)
     run.path.rename(run.path.with_name(f".{run.path.name}.old"))
-    assert directory.state(cell) is State.MISSING
+    assert directory.state(trial) is State.MISSING
     with directory.lock():
-        assert directory.state(cell) is State.UNFINISHED
+        assert directory.state(trial) is State.UNFINISHED
 
 
-def begun(directory, cell, code, **manifest):
+def begun(directory, trial, code, **manifest):
     """The cell after one round by ``code``."""
-    run = directory.begin(cell)
+    run = directory.begin(trial)
     (run.checkpoints / "round-000001").mkdir(parents=True)
     run.write_json("manifest.json", {"code_sha256": code, **manifest})
     return run
@@ -150,9 +150,9 @@ def test_rounds_of_other_code_are_not_gone_on_from(sweep):
     old, today = begun(directory, first, "0" * 64), begun(directory, second, code_hash())
     for run in (old, today):
         run.write_json("tracking.json", {"mlflow": {"round": 1, "memory": {"run_id": "ab"}}})
-    assert [directory.outdated(cell) for cell in (first, second)] == ["of other code than today's", ""]
-    for cell in (first, second):
-        directory.begin(cell)
+    assert [directory.outdated(trial) for trial in (first, second)] == ["of other code than today's", ""]
+    for trial in (first, second):
+        directory.begin(trial)
     assert (old.checkpoints.exists(), today.checkpoints.exists()) == (False, True)
     assert (old.read_json("tracking.json"), bool(today.read_json("tracking.json"))) == ({}, True)
     begun(directory, first, "0" * 64)
@@ -160,14 +160,14 @@ def test_rounds_of_other_code_are_not_gone_on_from(sweep):
     assert not directory.outdated(first)  # complete: its numbers are those of one code
 
 
-def test_a_cell_whose_old_rounds_cannot_be_removed_is_not_begun_and_stops_no_other(sweep, tmp_path):
+def test_a_trial_whose_old_rounds_cannot_be_removed_is_not_begun_and_stops_no_other(sweep, tmp_path):
     """Gone on from, they would give a run of two codes. No system removes a folder through a link to it."""
     _, (first, *_), directory = sweep
     run = begun(directory, first, "0" * 64)
     run.checkpoints.rename(tmp_path / "elsewhere")
     run.checkpoints.symlink_to(tmp_path / "elsewhere")
     failures, tally = run_all(sweep, Clockwork(2, {"mask": 1.0, "zero": 1.0}))
-    assert [failure.cell for failure in failures] == [first]
+    assert [failure.trial for failure in failures] == [first]
     told = "the cell is begun anew, and may not go on from it; remove it by hand"
     assert failures[0].reason == f"cannot remove {run.checkpoints}: Cannot call rmtree on a symbolic link; {told}"
     assert (tally.complete, tally.failed) == (3, 1)
@@ -189,44 +189,44 @@ MADE = {
 @pytest.mark.parametrize("made", MADE)
 def test_rounds_of_another_device_or_pytorch_are_told_and_not_gone_on_from(tmp_path, capsys, made):
     definition = read_definition(write_sweep(tmp_path, toy_settings("mask"), set={"device": "cpu"}))
-    cells, directory = matrix(definition, tmp_path), SweepDirectory(tmp_path / "out")
+    trials, directory = matrix(definition, tmp_path), SweepDirectory(tmp_path / "out")
     manifest, words = MADE[made]
-    run = begun(directory, cells[0], code_hash(), **manifest)
-    assert directory.outdated(cells[0]) == words
-    _notes(Console(), Plan(definition, (), directory, cells, [(cells[0], State.UNFINISHED)]))
+    run = begun(directory, trials[0], code_hash(), **manifest)
+    assert directory.outdated(trials[0]) == words
+    _notes(Console(), Plan(definition, (), directory, trials, [(trials[0], State.UNFINISHED)]))
     told = f"unfinished cells with rounds {words}: 1, begun anew: rounds that were made in two ways would be numbers of"
     assert (told in capsys.readouterr().out) == bool(words)
-    directory.begin(cells[0])
+    directory.begin(trials[0])
     assert run.checkpoints.exists() == (not words)
 
 
 def test_rounds_wait_for_the_device_that_they_were_made_on(sweep):
     """Where none is found that the config asks for, nothing can be run, and nothing is thrown away."""
-    _, (cell, *_), directory = sweep
-    begun(directory, cell, code_hash(), device="cuda")
+    _, (trial, *_), directory = sweep
+    begun(directory, trial, code_hash(), device="cuda")
     for device, outdated in ((None, False), ("cuda", False), ("cpu", True)):
         there = SweepDirectory(directory.path, device=lambda _, found=device: found)
-        assert bool(there.outdated(cell)) == outdated
+        assert bool(there.outdated(trial)) == outdated
 
 
-def test_a_cell_that_was_completed_meanwhile_is_not_begun(sweep):
-    _, (cell, *_), directory = sweep
-    run = directory.begin(cell)
+def test_a_trial_that_was_completed_meanwhile_is_not_begun(sweep):
+    _, (trial, *_), directory = sweep
+    run = directory.begin(trial)
     end(run)
-    assert directory.begin(cell).completed()
+    assert directory.begin(trial).completed()
 
 
-def test_a_complete_cell_says_how_it_was_made_otherwise_than_today(sweep):
-    _, (cell, *_), directory = sweep
-    run = directory.begin(cell)
-    assert list(origins(directory, cell)) == []
+def test_a_complete_trial_says_how_it_was_made_otherwise_than_today(sweep):
+    _, (trial, *_), directory = sweep
+    run = directory.begin(trial)
+    assert list(origins(directory, trial)) == []
     run.write_json("manifest.json", {"code_sha256": code_hash(), **TODAY})
-    assert list(origins(directory, cell)) == []
+    assert list(origins(directory, trial)) == []
     made = {"code_sha256": "0" * 64, "device": "cuda", "versions": {"torch": "1.13.1", "numpy": "1.0"}}
     run.write_json("manifest.json", made)
     raw = yaml.safe_load(run.config.read_text())
     run.config.write_text(yaml.safe_dump({**raw, "data": {**raw["data"], "root": "/elsewhere"}}))
-    assert list(origins(directory, cell)) == [
+    assert list(origins(directory, trial)) == [
         f"by other code (00000000) than today's ({code_hash()[:8]}), which may not repeat them bit by bit",
         "on cuda, and cpu would be used here today",
         f"with PyTorch 1.13.1, and today's is {version('torch')}",
@@ -234,17 +234,17 @@ def test_a_complete_cell_says_how_it_was_made_otherwise_than_today(sweep):
     ]
 
 
-def test_a_complete_cell_without_a_report_gets_one(sweep):
-    _, (cell, other, *_), directory = sweep
-    run = directory.begin(cell)
-    directory.tidy(cell)
+def test_a_complete_trial_without_a_report_gets_one(sweep):
+    _, (trial, other, *_), directory = sweep
+    run = directory.begin(trial)
+    directory.tidy(trial)
     assert not (run.path / "report.html").exists()  # it is not complete
     end(run)
-    directory.tidy(cell)
+    directory.tidy(trial)
     report = run.path / "report.html"
     assert "<html" in report.read_text()
     report.write_text("mine")
-    directory.tidy(cell)
+    directory.tidy(trial)
     assert report.read_text() == "mine"
     bare = directory.run_of(other)
     end(bare)
@@ -261,7 +261,7 @@ def test_what_is_recorded_does_not_say_where_the_data_lie(tmp_path):
     definition = read_definition(write_sweep(tmp_path, toy_settings("mask"), axes=axes, set={"data.root": root}))
     settings = [f"data={{name: toy, root: {root}}}", f"data.root={root}", "rounds=3"]
     directory = SweepDirectory(tmp_path / "out")
-    directory.cells.mkdir(parents=True)
+    directory.trials.mkdir(parents=True)
     directory.record(definition, matrix(definition, tmp_path), settings)
     written = (directory.path / "sweep.yaml").read_text()
     assert str(tmp_path) not in written
@@ -304,37 +304,37 @@ def test_a_sweep_that_cannot_be_written_is_one_clear_line(sweep):
 
 
 def test_a_sweep_is_read_back_wherever_it_lies(sweep, tmp_path):
-    definition, cells, directory = sweep
-    for cell, status in zip(cells, ("completed", "failed", None), strict=False):
-        run = directory.begin(cell)
+    definition, trials, directory = sweep
+    for trial, status in zip(trials, ("completed", "failed", None), strict=False):
+        run = directory.begin(trial)
         if status:
             end(run, status)
-    directory.record(definition, cells, ["rounds=3"])
+    directory.record(definition, trials, ["rounds=3"])
     first = (directory.path / "sweep.yaml").read_bytes()
-    directory.record(definition, cells, ["rounds=3"])
+    directory.record(definition, trials, ["rounds=3"])
     assert (directory.path / "sweep.yaml").read_bytes() == first
     assert str(tmp_path) not in first.decode()
     copy = tmp_path / "copy"
     shutil.copytree(directory.path, copy)
     found = read_sweep(copy)
-    assert (found.name, found.axes) == ("tiny", {"recovery": ["mask", "zero"], "seed": ["0", "1"]})
+    assert (found.name, found.parameters) == ("tiny", {"recovery": ["mask", "zero"], "seed": ["0", "1"]})
     assert found.table == {"rows": ["recovery"], "metrics": ["uar"]}
-    assert [cell.status for cell in found.cells] == ["complete", "failed", "unfinished", "missing"]
-    assert found.cells[1].labels == {"recovery": "mask", "seed": "1"}
-    assert [cell.directory for cell in found.cells] == [copy / "cells" / cell.folder for cell in cells]
+    assert [trial.status for trial in found.trials] == ["complete", "failed", "unfinished", "missing"]
+    assert found.trials[1].labels == {"recovery": "mask", "seed": "1"}
+    assert [trial.directory for trial in found.trials] == [copy / "cells" / trial.folder for trial in trials]
 
 
 def test_a_directory_of_another_sweep_is_not_taken(sweep):
-    definition, cells, directory = sweep
-    directory.begin(cells[0])
-    directory.record(definition, cells, [])
+    definition, trials, directory = sweep
+    directory.begin(trials[0])
+    directory.record(definition, trials, [])
     before = (directory.path / "sweep.yaml").read_bytes()
     other = definition.model_copy(update={"name": "other"})
     with pytest.raises(UsageError, match=r"--out .* holds the sweep 'tiny', and this one is 'other'; choose another"):
-        directory.record(other, cells, [])
+        directory.record(other, trials, [])
     assert (directory.path / "sweep.yaml").read_bytes() == before
     (directory.path / "sweep.yaml").write_text("[")
-    directory.record(other, cells, [])
+    directory.record(other, trials, [])
     assert read_sweep(directory.path).name == "other"
 
 
@@ -378,12 +378,12 @@ class Clockwork(Workers):
 
 
 def run_all(sweep, workers, times=None):
-    _, cells, directory = sweep
-    board = Board(Console(quiet=True), Tally(len(cells)), times or Times())
-    return Schedule(directory, workers, board).run(cells), board.tally
+    _, trials, directory = sweep
+    board = Board(Console(quiet=True), Tally(len(trials)), times or Times())
+    return Schedule(directory, workers, board).run(trials), board.tally
 
 
-def test_unknown_families_come_first_then_the_longest_cells(tmp_path):
+def test_unknown_families_come_first_then_the_longest_trials(tmp_path):
     axes = {"recovery": ["mask", "zero", "mean"], "seed": [0, 1, 2]}
     definition = read_definition(write_sweep(tmp_path, toy_settings("mask"), axes=axes))
     sweep = definition, matrix(definition, tmp_path), SweepDirectory(tmp_path / "out")
@@ -402,71 +402,71 @@ def test_unknown_families_come_first_then_the_longest_cells(tmp_path):
     assert (tally.complete, tally.failed) == (9, 0)
 
 
-def test_a_failed_cell_stops_no_other(sweep):
+def test_a_failed_trial_stops_no_other(sweep):
     workers = Clockwork(1, {"mask": 1.0, "zero": 1.0}, failing=("mask-seed1",))
     failures, tally = run_all(sweep, workers)
-    assert [(failure.cell.slug, failure.reason) for failure in failures] == [("mask-seed1", "it broke")]
+    assert [(failure.trial.slug, failure.reason) for failure in failures] == [("mask-seed1", "it broke")]
     assert (tally.complete, tally.failed) == (3, 1)
     assert len(workers.instruction) == 4
 
 
-def test_a_cell_that_died_without_a_word_is_recorded_as_failed_until_it_is_tried_again(sweep):
-    _, cells, directory = sweep
+def test_a_trial_that_died_without_a_word_is_recorded_as_failed_until_it_is_tried_again(sweep):
+    _, trials, directory = sweep
     failures, _ = run_all(sweep, Clockwork(1, {"mask": 1.0, "zero": 1.0}, failing=("mask-seed1",)))
     assert [failure.reason for failure in failures] == ["it broke"]
-    assert directory.state(cells[1]) is State.FAILED
-    assert directory.run_of(cells[1]).read_json("result.json") == {
+    assert directory.state(trials[1]) is State.FAILED
+    assert directory.run_of(trials[1]).read_json("result.json") == {
         "status": "failed",
         "error": "it broke",
         "exit_code": 1,
         "rounds": 0,
     }
     failures, _ = run_all(sweep, Clockwork(1, {"mask": 1.0, "zero": 1.0}))
-    assert (failures, directory.state(cells[1])) == ([], State.COMPLETE)
+    assert (failures, directory.state(trials[1])) == ([], State.COMPLETE)
 
 
-def test_what_a_cell_says_of_its_own_end_is_not_overwritten(sweep):
-    _, (cell, other, *_), directory = sweep
-    own = directory.begin(cell)
+def test_what_a_trial_says_of_its_own_end_is_not_overwritten(sweep):
+    _, (trial, other, *_), directory = sweep
+    own = directory.begin(trial)
     end(own, "failed")
-    directory.note_failure(cell, "it was lost", 0)
+    directory.note_failure(trial, "it was lost", 0)
     assert own.read_json("result.json")["error"] == "it broke"
     strange = directory.begin(other)
-    strange.config.write_text(cell.config.to_yaml())
+    strange.config.write_text(trial.config.to_yaml())
     directory.note_failure(other, "it holds another config", 0)
     assert not strange.result.exists()
 
 
-def test_a_cell_that_another_process_works_on_is_left_to_it_and_stops_no_other(sweep):
-    _, cells, directory = sweep
-    taken = directory.begin(cells[2])
+def test_a_trial_that_another_process_works_on_is_left_to_it_and_stops_no_other(sweep):
+    _, trials, directory = sweep
+    taken = directory.begin(trials[2])
     before = taken.config.stat().st_mtime_ns
     with taken.lock():
         failures, tally = run_all(sweep, Clockwork(2, {"mask": 1.0, "zero": 1.0}))
-    assert [failure.cell.slug for failure in failures] == ["zero-seed0"]
+    assert [failure.trial.slug for failure in failures] == ["zero-seed0"]
     assert "is being worked on by process" in failures[0].reason
     assert (tally.complete, tally.failed) == (3, 1)
     assert (taken.config.stat().st_mtime_ns, taken.result.exists()) == (before, False)
 
 
-def test_a_cell_that_was_completed_since_the_sweep_began_is_settled_without_a_run(sweep):
-    _, cells, directory = sweep
+def test_a_trial_that_was_completed_since_the_sweep_began_is_settled_without_a_run(sweep):
+    _, trials, directory = sweep
 
     class Beside(Clockwork):
         def start(self, path):
             super().start(path)
-            end(directory.begin(cells[3]), seconds=7.0)
+            end(directory.begin(trials[3]), seconds=7.0)
 
     workers = Beside(1, {"mask": 1.0, "zero": 1.0})
     failures, tally = run_all(sweep, workers)
     assert (failures, tally.complete, len(workers.instruction)) == ([], 4, 3)
-    assert directory.seconds_of(cells[3]) == 7.0
+    assert directory.seconds_of(trials[3]) == 7.0
 
 
-def test_whatever_keeps_a_cell_from_starting_is_its_failure_alone(sweep):
-    _, cells, directory = sweep
-    (directory.begin(cells[1]).checkpoints / "round-old").mkdir(parents=True)
-    directory.run_of(cells[1]).write_json("manifest.json", {"code_sha256": code_hash()})
+def test_whatever_keeps_a_trial_from_starting_is_its_failure_alone(sweep):
+    _, trials, directory = sweep
+    (directory.begin(trials[1]).checkpoints / "round-old").mkdir(parents=True)
+    directory.run_of(trials[1]).write_json("manifest.json", {"code_sha256": code_hash()})
 
     class Poor(Clockwork):
         def start(self, path):
@@ -475,16 +475,16 @@ def test_whatever_keeps_a_cell_from_starting_is_its_failure_alone(sweep):
             super().start(path)
 
     failures, tally = run_all(sweep, Poor(2, {"mask": 1.0, "zero": 1.0}))
-    assert sorted((failure.cell.slug, failure.reason) for failure in failures) == [
+    assert sorted((failure.trial.slug, failure.reason) for failure in failures) == [
         ("mask-seed1", "ValueError: invalid literal for int() with base 10: 'old'"),
         ("zero-seed1", "OSError: [Errno 12] Cannot allocate memory"),
     ]
     assert (tally.complete, tally.failed) == (2, 2)
-    assert [directory.state(cell).value for cell in cells] == ["complete", "failed", "complete", "failed"]
+    assert [directory.state(trial).value for trial in trials] == ["complete", "failed", "complete", "failed"]
 
 
-def test_cells_at_work_when_the_workers_are_lost_have_failed_and_those_that_waited_are_as_they_were(sweep):
-    _, cells, directory = sweep
+def test_trials_at_work_when_the_workers_are_lost_have_failed_and_those_that_waited_are_as_they_were(sweep):
+    _, trials, directory = sweep
 
     class Lost(Clockwork):
         def ended(self, seconds):
@@ -494,15 +494,15 @@ def test_cells_at_work_when_the_workers_are_lost_have_failed_and_those_that_wait
 
     board = Board(Console(quiet=True), Tally(4), Times())
     with pytest.raises(LostError, match=r"^the machine is gone$"):
-        Schedule(directory, Lost(2, {"mask": 1.0, "zero": 1.0}), board).run(cells)
-    states = {cell.slug: directory.state(cell).value for cell in cells}
+        Schedule(directory, Lost(2, {"mask": 1.0, "zero": 1.0}), board).run(trials)
+    states = {trial.slug: directory.state(trial).value for trial in trials}
     assert sorted(states.values()) == ["complete", "failed", "failed", "missing"]
     assert (board.tally.complete, board.tally.failed) == (1, 2)
-    told = {ending(directory.run_of(cell).path).get("error") for cell in cells if states[cell.slug] == "failed"}
+    told = {ending(directory.run_of(trial).path).get("error") for trial in trials if states[trial.slug] == "failed"}
     assert told == {"the machine is gone"}
 
 
-def test_an_odd_folder_among_the_checkpoints_of_a_running_cell_ends_no_sweep(sweep):
+def test_an_odd_folder_among_the_checkpoints_of_a_running_trial_ends_no_sweep(sweep):
     class Odd(Clockwork):
         def start(self, path):
             super().start(path)
@@ -515,70 +515,72 @@ def test_an_odd_folder_among_the_checkpoints_of_a_running_cell_ends_no_sweep(swe
 def test_a_part_without_the_baseline_of_the_table_is_told_until_the_baseline_is_complete(tmp_path, capsys):
     path = write_sweep(tmp_path, toy_settings("mask"), table={"baseline": {"recovery": "mask"}})
     definition, directory = read_definition(path), SweepDirectory(tmp_path / "out")
-    cells = matrix(definition, tmp_path)
+    trials = matrix(definition, tmp_path)
 
     def told(asked):
-        _notes(Console(), Plan(definition, (), directory, cells, [(cell, directory.state(cell)) for cell in asked]))
+        _notes(Console(), Plan(definition, (), directory, trials, [(trial, directory.state(trial)) for trial in asked]))
         return capsys.readouterr().out
 
-    assert told(cells[2:]).startswith("recovery=mask, the table's baseline, is in no cell of this part, and none is")
-    assert told(cells) == told(cells[1:]) == ""
-    end(directory.begin(cells[0]))
-    assert "baseline" not in told(cells[2:])
+    assert told(trials[2:]).startswith("recovery=mask, the table's baseline, is in no cell of this part, and none is")
+    assert told(trials) == told(trials[1:]) == ""
+    end(directory.begin(trials[0]))
+    assert "baseline" not in told(trials[2:])
 
 
 def test_a_folder_of_another_config_hinders_no_part_that_does_not_need_it(tmp_path):
     path = write_sweep(tmp_path, toy_settings("mask"), table={"baseline": {"recovery": "mask"}})
     definition, directory = read_definition(path), SweepDirectory(tmp_path / "out")
-    cells = matrix(definition, tmp_path)
-    directory.begin(cells[0]).config.write_text(cells[1].config.to_yaml())
-    _notes(Console(), Plan(definition, (), directory, cells, [(cell, directory.state(cell)) for cell in cells[2:]]))
+    trials = matrix(definition, tmp_path)
+    directory.begin(trials[0]).config.write_text(trials[1].config.to_yaml())
+    _notes(
+        Console(), Plan(definition, (), directory, trials, [(trial, directory.state(trial)) for trial in trials[2:]])
+    )
 
 
-def test_without_a_word_as_many_cells_run_as_there_are_cores_to_use(monkeypatch):
+def test_without_a_word_as_many_trials_run_as_there_are_cores_to_use(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
     assert _cores() == 3
     monkeypatch.delattr("os.sched_getaffinity")  # macOS has none
     assert _cores() == os.cpu_count()
 
 
-def test_times_are_learnt_from_cells_that_differ_in_the_seed_alone(sweep):
-    _, cells, directory = sweep
-    end(directory.begin(cells[0]), seconds=10.0)
-    states = [(cell, directory.state(cell)) for cell in cells]
+def test_times_are_learnt_from_trials_that_differ_in_the_seed_alone(sweep):
+    _, trials, directory = sweep
+    end(directory.begin(trials[0]), seconds=10.0)
+    states = [(trial, directory.state(trial)) for trial in trials]
     times = learn_from_disk(directory, states)
-    assert [times.known(cell) for cell in cells] == [10.0, 10.0, None, None]
-    assert [times.guess(cell) for cell in cells] == [10.0, 10.0, 10.0, 10.0]  # as long a round, as many rounds
-    assert Times().guess(cells[0]) is None
+    assert [times.known(trial) for trial in trials] == [10.0, 10.0, None, None]
+    assert [times.guess(trial) for trial in trials] == [10.0, 10.0, 10.0, 10.0]  # as long a round, as many rounds
+    assert Times().guess(trials[0]) is None
 
 
-def test_the_table_of_cells_lists_labels_hash_state_and_time(sweep):
-    _, cells, directory = sweep
-    end(directory.begin(cells[0]), seconds=10.0)
-    states = [(cell, directory.state(cell)) for cell in cells]
+def test_the_table_of_trials_lists_labels_hash_state_and_time(sweep):
+    _, trials, directory = sweep
+    end(directory.begin(trials[0]), seconds=10.0)
+    states = [(trial, directory.state(trial)) for trial in trials]
     console = Console(record=True, width=120, file=io.StringIO())
-    console.print(cell_table(states, learn_from_disk(directory, states)))
+    console.print(trial_table(states, learn_from_disk(directory, states)))
     text = console.export_text()
-    assert [word in text for word in ("recovery", "seed", cells[0].sha256[:10], "complete", "missing", "0:00:10")] == (
+    assert [word in text for word in ("recovery", "seed", trials[0].sha256[:10], "complete", "missing", "0:00:10")] == (
         [True] * 6
     )
 
 
 @pytest.mark.parametrize(("workers", "clock"), [(1, "0:00:30"), (2, "0:00:15"), (8, "0:00:10")])
-def test_no_number_of_workers_makes_what_is_left_shorter_than_one_cell(sweep, workers, clock):
-    _, cells, directory = sweep
-    end(directory.begin(cells[0]), seconds=10.0)
-    states = [(cell, directory.state(cell)) for cell in cells]
+def test_no_number_of_workers_makes_what_is_left_shorter_than_one_trial(sweep, workers, clock):
+    _, trials, directory = sweep
+    end(directory.begin(trials[0]), seconds=10.0)
+    states = [(trial, directory.state(trial)) for trial in trials]
     told = estimate(states, learn_from_disk(directory, states), lambda: Clockwork(workers, {}))
     assert told.startswith(f"3 cells left, about {clock} with {workers} at a time; estimated from the 1 complete cell")
 
 
 def test_a_terminal_gets_a_live_table_and_a_pipe_gets_lines(sweep, capsys):
-    _, cells, directory = sweep
+    _, trials, directory = sweep
     assert isinstance(board_for(Console(force_terminal=True), Tally(1), Times()), LiveBoard)
     board = board_for(Console(), Tally(4), Times())
     assert type(board) is Board
-    Schedule(directory, Clockwork(1, {"mask": 1.0, "zero": 1.0}, failing=("zero-seed1",)), board).run(cells)
+    Schedule(directory, Clockwork(1, {"mask": 1.0, "zero": 1.0}, failing=("zero-seed1",)), board).run(trials)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 8
     assert lines[0] == "started  recovery=mask, seed=0"
@@ -589,15 +591,15 @@ def test_a_terminal_gets_a_live_table_and_a_pipe_gets_lines(sweep, capsys):
 
 
 def test_what_a_reason_quotes_takes_one_line_and_no_terminal_obeys_it(sweep, capsys):
-    _, (cell, *_), directory = sweep
+    _, (trial, *_), directory = sweep
     board = board_for(Console(), Tally(1), Times())
-    board.ended(Running(cell, directory.path, 0.0, 0), "it broke:\nfolder \x1b[31mred", 1.0)
+    board.ended(Running(trial, directory.path, 0.0, 0), "it broke:\nfolder \x1b[31mred", 1.0)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("failed   recovery=mask, seed=0: it broke: folder ?[31mred  0:00:01")
 
 
 def test_the_live_table_shows_round_and_time_of_what_runs(sweep):
-    _, cells, directory = sweep
+    _, trials, directory = sweep
     console = Console(force_terminal=True, record=True, width=120, file=io.StringIO())
     board = board_for(console, Tally(4), Times())
 
@@ -609,7 +611,7 @@ def test_the_live_table_shows_round_and_time_of_what_runs(sweep):
             return super().ended(seconds)
 
     board.open()
-    Schedule(directory, Watched(1, {"mask": 1.0, "zero": 1.0}), board).run(cells)
+    Schedule(directory, Watched(1, {"mask": 1.0, "zero": 1.0}), board).run(trials)
     board.close()
     text = console.export_text()
     assert "recovery=zero, seed=1" in text
@@ -620,24 +622,24 @@ def test_the_live_table_shows_round_and_time_of_what_runs(sweep):
 def test_the_rounds_that_a_dry_run_tries_are_told_to_no_tracker(tmp_path):
     """A tracker may be a server that others look at."""
     definition = read_definition(write_sweep(tmp_path, toy_settings("mask"), table=TABLE))
-    cell = matrix(definition, tmp_path, ["rounds=1", "tracking.tensorboard=true"])[0]
+    trial = matrix(definition, tmp_path, ["rounds=1", "tracking.tensorboard=true"])[0]
     left = []
 
     class Here(Clockwork):
         def start(self, path):
-            assert run_cell(path, path / "cell.log")
+            assert run_trial(path, path / "cell.log")
             left.extend(one.name for one in path.iterdir())
             self.running[path] = 1.0
 
         def ended(self, seconds):
             return [Ended(path) for path in self.running]
 
-    assert try_first(cell, Here(1, {})) > 0
+    assert try_first(trial, Here(1, {})) > 0
     assert "metrics.jsonl" in left and not {"tensorboard", "tracking.json"} & set(left)
 
 
-def test_an_interrupt_of_a_dry_run_ends_the_cell_before_its_folder_goes(sweep):
-    _, (cell, *_), _ = sweep
+def test_an_interrupt_of_a_dry_run_ends_the_trial_before_its_folder_goes(sweep):
+    _, (trial, *_), _ = sweep
 
     class Interrupted(Clockwork):
         left = None
@@ -653,5 +655,5 @@ def test_an_interrupt_of_a_dry_run_ends_the_cell_before_its_folder_goes(sweep):
 
     workers = Interrupted(1, {})
     with pytest.raises(KeyboardInterrupt):
-        try_first(cell, workers)
+        try_first(trial, workers)
     assert workers.left == [True]

@@ -20,7 +20,7 @@ def content(folder):
 
 @pytest.mark.parametrize("option", [(), ("--dry-run",)])
 @pytest.mark.parametrize("out", ["exp", "exp/."])
-def test_the_config_of_a_sweep_is_not_overwritten_by_its_list_of_cells(tmp_path, monkeypatch, capsys, out, option):
+def test_the_config_of_a_sweep_is_not_overwritten_by_its_list_of_trials(tmp_path, monkeypatch, capsys, out, option):
     monkeypatch.chdir(tmp_path)
     write_sweep(tmp_path / "exp")
     (tmp_path / "exp" / "cells").mkdir()  # as an earlier version left it
@@ -65,9 +65,9 @@ def test_new_places_and_those_of_an_interrupted_start_are_taken(tmp_path):
 
 def test_a_sweep_goes_on_in_its_own_directory_whatever_became_of_its_list(tmp_path):
     definition = read_definition(write_sweep(tmp_path / "exp"))
-    directory, cells = SweepDirectory(tmp_path / "out"), matrix(definition, tmp_path / "exp")
-    directory.begin(cells[0])
-    directory.record(definition, cells, [])
+    directory, trials = SweepDirectory(tmp_path / "out"), matrix(definition, tmp_path / "exp")
+    directory.begin(trials[0])
+    directory.record(definition, trials, [])
     (directory.path / "report.html").write_text("")
     refuse_place(directory.path)
     (directory.path / "sweep.yaml").write_text("[")
@@ -76,7 +76,7 @@ def test_a_sweep_goes_on_in_its_own_directory_whatever_became_of_its_list(tmp_pa
     refuse_place(directory.path)
 
 
-def test_a_list_that_was_copied_without_its_cells_is_gone_on_with(tmp_path):
+def test_a_list_that_was_copied_without_its_trials_is_gone_on_with(tmp_path):
     definition = read_definition(write_sweep(tmp_path / "exp"))
     directory = SweepDirectory(tmp_path / "out")
     directory.path.mkdir()

@@ -15,16 +15,16 @@ from tests.helpers.sweeps import write_sweep
 pytestmark = pytest.mark.quick
 
 
-def cells_of(folder: Path, **axes):
+def trials_of(folder: Path, **axes):
     path = write_sweep(folder, axes={"recovery": ["mask", "zero"], **axes, "seed": [0, 1]})
     return matrix(read_definition(path), folder)
 
 
-def test_a_source_that_cannot_be_opened_is_told_once_with_the_cells_that_need_it(tmp_path):
+def test_a_source_that_cannot_be_opened_is_told_once_with_the_trials_that_need_it(tmp_path):
     (tmp_path / "raw").mkdir()
     levels = {"digits": {}, "har": {"data": {"name": "uci_har"}}, "meld": {"data": {"name": "meld", "root": "raw"}}}
     with pytest.raises(DataError) as raised:
-        check_sources(cells_of(tmp_path, data=levels))
+        check_sources(trials_of(tmp_path, data=levels))
     told = str(raised.value)
     assert told.startswith("the 4 cells with data=har: data.root: expected a folder prepared for 'uci_har', found none")
     assert f"; the 4 cells with data=meld: data.root: expected a folder prepared for 'meld', found {tmp_path}" in told
@@ -32,17 +32,17 @@ def test_a_source_that_cannot_be_opened_is_told_once_with_the_cells_that_need_it
     assert told.endswith("No cell was started; --only axis=level runs those without a fault")
 
 
-def test_a_root_that_does_not_exist_is_told_of_every_cell_to_run_and_matters_to_no_other(tmp_path):
+def test_a_root_that_does_not_exist_is_told_of_every_trial_to_run_and_matters_to_no_other(tmp_path):
     levels = {name: {"data": {"name": "folder", "root": name}, "name": name} for name in ("there", "far")}
-    cells = cells_of(tmp_path, data={"here": {}, **levels})
+    trials = trials_of(tmp_path, data={"here": {}, **levels})
     with pytest.raises(DataError) as raised:
-        check_sources(cells)
+        check_sources(trials)
     words = [
         f"the 4 cells with data={name}: data.root: expected an existing folder or file, found no {tmp_path / name} ("
         for name in levels
     ]
     assert all(word in str(raised.value) for word in words)
-    check_sources([cell for cell in cells if cell.labels["data"] == "here"])
+    check_sources([trial for trial in trials if trial.labels["data"] == "here"])
 
 
 def test_each_source_is_opened_once_and_none_is_kept(tmp_path):
@@ -55,10 +55,10 @@ def test_each_source_is_opened_once_and_none_is_kept(tmp_path):
         opened.append(params.modalities)
         return load(self, params, root, seed)
 
-    cells = cells_of(tmp_path, data={"two": {}, "three": {"data.modalities": 3}})
+    trials = trials_of(tmp_path, data={"two": {}, "three": {"data.modalities": 3}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader, "load", counted)
-        check_sources(cells)
+        check_sources(trials)
     assert sorted(opened) == [2, 3]
     assert dataset._load.cache_info().currsize == 0
 
@@ -72,30 +72,30 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("key", FAULTS)
-def test_a_config_that_does_not_fit_its_data_is_told_with_the_cells_that_have_it(tmp_path, key):
+def test_a_config_that_does_not_fit_its_data_is_told_with_the_trials_that_have_it(tmp_path, key):
     value, words = FAULTS[key]
-    cells = cells_of(tmp_path, kind={"good": {}, "odd": {key: value}})
+    trials = trials_of(tmp_path, kind={"good": {}, "odd": {key: value}})
     with pytest.raises(DataError) as raised:
-        check_sources(cells)
+        check_sources(trials)
     assert str(raised.value).startswith(f"the 4 cells with kind=odd: {words}")
     assert str(raised.value).count(words) == 1 and "kind=good" not in str(raised.value)
-    check_sources(cells, {cell.family for cell in cells if cell.labels["kind"] == "odd"})
+    check_sources(trials, {trial.family for trial in trials if trial.labels["kind"] == "odd"})
 
 
-def test_what_only_some_seeds_draw_is_left_to_their_cells(tmp_path):
+def test_what_only_some_seeds_draw_is_left_to_their_trials(tmp_path):
     """Two sites that lose each modality with a chance of 0.9: under some seeds no training sample is left."""
     keys = {"missing.empty": "skip", "missing.train": {"level": "site", "rate": 0.9}}
     axes = {"lossy": {"lossy": keys}, "seed": list(range(6))}
-    cells = matrix(read_definition(write_sweep(tmp_path, axes=axes)), tmp_path)
-    told = [_fault(cell, dataset.load_dataset(cell.config)) for cell in cells]
+    trials = matrix(read_definition(write_sweep(tmp_path, axes=axes)), tmp_path)
+    told = [_fault(trial, dataset.load_dataset(trial.config)) for trial in trials]
     assert any(told) and not all(told)
     assert all("found none at any site" in words for words in told if words)
-    check_sources(cells)
+    check_sources(trials)
     with pytest.raises(DataError, match="found none at any site"):
-        check_sources([cell for cell, words in zip(cells, told, strict=True) if words])
+        check_sources([trial for trial, words in zip(trials, told, strict=True) if words])
 
 
-def test_cells_are_named_by_what_sets_them_apart():
+def test_trials_are_named_by_what_sets_them_apart():
     every = [{"a": a, "b": b, "seed": seed} for a in "xy" for b in "pq" for seed in "01"]
     for kept, words in (
         (every, "all 8 cells"),

@@ -203,10 +203,10 @@ def test_it_is_no_part_of_what_a_run_is_and_goes_to_no_site():
     assert "tracking" not in json.loads(sent[0])
 
 
-def test_cells_of_a_sweep_are_untracked_unless_they_are_asked_for(tmp_path, absent):
+def test_trials_of_a_sweep_are_untracked_unless_they_are_asked_for(tmp_path, absent):
     def tracking(*settings):
         definition = read_definition(write_sweep(tmp_path, toy_settings()))
-        return [cell.config.tracking for cell in matrix(definition, tmp_path, settings)]
+        return [trial.config.tracking for trial in matrix(definition, tmp_path, settings)]
 
     assert tracking() == [OFF] * 4
     assert tracking("tracking.tensorboard=true") == [{"tensorboard": {}}] * 4
