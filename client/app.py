@@ -18,9 +18,9 @@ from fedrecon_core.errors import DataError
 from fedrecon_core.local.evaluate import Scoring
 from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.local.local_round import LocalJob, train_locally
-from fedrecon_core.memory import keep_freed_memory
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import STRATEGIES
+from fedrecon_core.runtime import keep_freed_memory
 from fedrecon_core.state import STRATEGY_GROUPS, TransferPlan, write_group
 from strategies import messages
 from strategies.code_hash import code_hash

@@ -14,8 +14,8 @@ from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.site_data import SiteData, own_samples, own_site
 from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.data.statistics import Statistics, scaled
-from fedrecon_core.device import choose_device
 from fedrecon_core.errors import DataError
+from fedrecon_core.runtime import choose_device
 from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS, SPLITS, DatasetSpec
 from strategies.messages import Holding, OwnData
 

@@ -12,8 +12,8 @@ from fedrecon_core.data.allocation import Share
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.data.statistics import Statistics, scaled
-from fedrecon_core.device import choose_device
 from fedrecon_core.errors import DataError
+from fedrecon_core.runtime import choose_device
 from fedrecon_core.state import tensor_bytes
 from fedrecon_core.types import DatasetSpec
 

@@ -15,9 +15,9 @@ from client.site_store import DiskSiteStore
 from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.data.site_data import SiteData
 from fedrecon_core.data.statistics import Statistics
-from fedrecon_core.device import choose_device
 from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.registry import CORE_PACKAGES, discover
+from fedrecon_core.runtime import choose_device
 from fedrecon_core.state import Groups
 from fedrecon_core.types import DatasetSpec
 from strategies.messages import OwnData, TrainInstruction

@@ -9,8 +9,8 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from fedrecon_core.disk import DISK_ERRORS, reason, replace_file
 from fedrecon_core.errors import DataError
+from fedrecon_core.files import DISK_ERRORS, reason, replace_file
 from fedrecon_core.state import State, flat, nested
 from strategies.messages import Accepted
 

@@ -1,11 +1,7 @@
-"""Errors that a user can act on: each names the thing, what was expected, what was found, and what to do."""
+"""Errors that a user can act on: each names the subject, what was expected, what was found, and what to do."""
 
-
-def one_line(text: str) -> str:
-    """``text`` as one line: what it quotes from a table or a path may hold line breaks, or characters that a terminal
-    would obey."""
-    lines = " ".join(part for line in text.replace("\t", " ").splitlines() if (part := line.strip()))
-    return "".join(c if c.isprintable() else "?" for c in lines)
+import difflib
+from collections.abc import Iterable
 
 
 class FedReconError(Exception):
@@ -32,6 +28,23 @@ class RunError(FedReconError):
     """A run that had started could not reach its last round."""
 
 
-def words_of(error: BaseException) -> str:
-    """Why something failed: the project's own errors speak for themselves, any other is named with its type."""
+def describe_error(error: BaseException) -> str:
+    """Why something failed: the message of one of the project's errors, else the error's type and message."""
     return str(error) if isinstance(error, FedReconError) else f"{type(error).__name__}: {error}"
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` as one printable line: quoted tables and paths may hold line breaks or control characters."""
+    lines = " ".join(part for line in text.replace("\t", " ").splitlines() if (part := line.strip()))
+    return "".join(c if c.isprintable() else "?" for c in lines)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Suggest the name in ``known`` that is closest to ``name``, as in ``Did you mean 'mask'?``; empty if none is.
+
+    Where no spelling is close, the only name with ``name`` as a part is suggested (``macro_f1`` for ``f1``).
+    """
+    names = list(known)
+    with_part = [one for one in names if name in one.split("_")]
+    near = difflib.get_close_matches(name, names, n=1) or (with_part if len(with_part) == 1 else [])
+    return f"Did you mean '{near[0]}'?" if near else ""

@@ -19,8 +19,8 @@ from fedrecon_core.config import ModelConfig, parse_model
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.data.statistics import Statistics, scaled
-from fedrecon_core.disk import DISK_ERRORS, reason, replace_file, replace_text, sync
 from fedrecon_core.errors import DataError, RunError
+from fedrecon_core.files import DISK_ERRORS, reason, replace_file, replace_text, sync
 from fedrecon_core.local.evaluate import predict
 from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.recovery.stage import GlobalInfo

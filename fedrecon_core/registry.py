@@ -6,8 +6,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from fedrecon_core.errors import ConfigError
-from fedrecon_core.nearest import did_you_mean
+from fedrecon_core.errors import ConfigError, did_you_mean
 
 Base = TypeVar("Base")
 """The base class of a registry's classes."""

@@ -13,9 +13,9 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
-from fedrecon_core.errors import FedReconError, RunError, UsageError, words_of
-from fedrecon_core.memory import keep_freed_memory
+from fedrecon_core.errors import FedReconError, RunError, UsageError, describe_error
 from fedrecon_core.registry import STRATEGIES
+from fedrecon_core.runtime import keep_freed_memory
 from server.engines import flower
 from server.federation.registration import Call, Started, register_sites
 from server.report.run.html import write_report
@@ -130,7 +130,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
     if not isinstance(error, Exception):  # Flower ends its ServerApp with SystemExit, or with a kind of its own
         told = "stopped from outside, or the SuperLink ended; `fedrecon run --resume` goes on"
         return {"status": "interrupted", "error": told, "exit_code": 1}
-    return {"status": "failed", "error": words_of(error), "exit_code": getattr(error, "exit_code", 1)}
+    return {"status": "failed", "error": describe_error(error), "exit_code": getattr(error, "exit_code", 1)}
 
 
 def _run(grid: Grid, prepared: RunSetup, home: str, trackers: Trackers) -> tuple[Started, dict[str, Any]]:

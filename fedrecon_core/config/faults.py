@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from fedrecon_core.nearest import did_you_mean
+from fedrecon_core.errors import did_you_mean
 
 
 class MisfitError(ValueError):

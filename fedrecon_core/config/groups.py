@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from fedrecon_core.nearest import did_you_mean
+from fedrecon_core.errors import did_you_mean
 from fedrecon_core.types import Frozen
 
 

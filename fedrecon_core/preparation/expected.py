@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedrecon_core.disk import reason
 from fedrecon_core.errors import DataError
+from fedrecon_core.files import reason
 
 CHECKSUMS = "SHA256SUMS"
 """A list of checksums in the raw folder, as ``sha256sum`` writes it; where there is one, it is held to."""

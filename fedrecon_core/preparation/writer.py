@@ -25,8 +25,8 @@ from fedrecon_core.data.site_folder.description import DESCRIPTION, Description
 from fedrecon_core.data.site_folder.files import save_array
 from fedrecon_core.data.site_folder.stamp import stamp
 from fedrecon_core.data.site_folder.write import seal, write_samples
-from fedrecon_core.disk import reason, replace_file, replace_text, sweep
 from fedrecon_core.errors import DataError
+from fedrecon_core.files import reason, remove_leftovers, replace_file, replace_text
 from fedrecon_core.preparation.recipe import FloatArray, Recipe
 
 WORK = ".preparing"
@@ -233,7 +233,7 @@ def _write(recipe: Recipe, folder: Path, work: Path, tally: _Tally) -> None:
     work.mkdir(parents=True, exist_ok=True)
     (folder / "arrays").mkdir(parents=True, exist_ok=True)
     for place in (work, folder, folder / "arrays"):
-        sweep(place)
+        remove_leftovers(place)
     for modality in recipe.spec.names:
         _Blocks(recipe, modality, work).write(folder, tally)
     replace_file(folder / SAMPLES, lambda partial: write_samples(partial, recipe.spec, recipe.samples))

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
 
-from fedrecon_core.errors import DataError
-from fedrecon_core.nearest import did_you_mean
+from fedrecon_core.errors import DataError, did_you_mean
 from server.analysis.layout import Labels
 from server.sweep.choices import titled
 from server.sweep.parameters import SEED

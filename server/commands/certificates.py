@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fedrecon_core.disk import replace_file
 from fedrecon_core.errors import UsageError
+from fedrecon_core.files import replace_file
 from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS
 
 AUTHORITY_DAYS = 3650

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedrecon_core.errors import FedReconError, RunError, one_line, words_of
+from fedrecon_core.errors import FedReconError, RunError, describe_error, one_line
 from server.commands.path_kinds import Kind, expect
 from server.runs.formatting import plural
 from server.sweep.choices import chosen, exactly, fits, titled
@@ -216,7 +216,7 @@ def _report(console: Console, path: Path) -> None:
     except KeyboardInterrupt:
         raise InterruptedSweepError("interrupted; `fedrecon report` writes the report.html of the sweep") from None
     except Exception as error:
-        _say(console, f"note: report.html could not be made: {words_of(error)}")
+        _say(console, f"note: report.html could not be made: {describe_error(error)}")
 
 
 def _conclude(console: Console, plan: Plan, failures: list[Failure]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fedrecon_core.disk import reason, replace_file
 from fedrecon_core.errors import RunError
+from fedrecon_core.files import reason, replace_file
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from fedrecon_core.disk import is_leftover, replace_text, sweep
 from fedrecon_core.errors import RunError, UsageError
+from fedrecon_core.files import is_leftover, remove_leftovers, replace_text
 from server.runs.readers import json_in, json_mapping
 
 LOCK_SECONDS = 10.0
@@ -74,7 +74,7 @@ class RunDirectory:
                     f"--out {self.path} exists already; choose another directory, or add --resume to go on"
                 )
             self.path.mkdir(parents=True, exist_ok=True)
-            sweep(self.path)
+            remove_leftovers(self.path)
             replace_text(self.config, config_yaml)
         except OSError as error:
             raise UsageError(f"--out {self.path} cannot be written: {error.strerror}") from None
@@ -163,7 +163,7 @@ def held(folder: Path, words: Words, seconds: float) -> Iterator[None]:
         raise _unwritable(path, error, words) from None
     with file:
         try:
-            sweep(folder)
+            remove_leftovers(folder)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()

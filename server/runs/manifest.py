@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedrecon_core.config import RunConfig
-from fedrecon_core.device import choose_device
+from fedrecon_core.runtime import choose_device
 from fedrecon_core.state import State
 from server.federation.registration import Central, Started
 from server.runs.provenance import MAKING, changes, making_here

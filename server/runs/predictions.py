@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from fedrecon_core.data.site_data import SiteData
-from fedrecon_core.disk import DISK_ERRORS, reason, replace_file
 from fedrecon_core.errors import RunError
+from fedrecon_core.files import DISK_ERRORS, reason, replace_file
 from fedrecon_core.local.evaluate import Predictions
 from fedrecon_core.task.target import target_of
 

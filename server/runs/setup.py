@@ -14,12 +14,12 @@ from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.config.settings import override, read_yaml
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import load_dataset
-from fedrecon_core.device import choose_device
 from fedrecon_core.errors import ConfigError, UsageError
+from fedrecon_core.files import user_path
 from fedrecon_core.metrics.base import check_select
-from fedrecon_core.paths import user_path
 from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.registry import CORE_PACKAGES, discover
+from fedrecon_core.runtime import choose_device
 from fedrecon_core.types import DatasetSpec
 from server.runs.directory import RunDirectory, write_text
 from server.trackers.choice import check_keys, trackers_of

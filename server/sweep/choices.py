@@ -9,8 +9,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 from pydantic import BeforeValidator
 
 from fedrecon_core.config.faults import MisfitError, shown
-from fedrecon_core.errors import UsageError
-from fedrecon_core.nearest import did_you_mean
+from fedrecon_core.errors import UsageError, did_you_mean
 from server.sweep.parameters import label_of
 
 

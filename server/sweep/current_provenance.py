@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedrecon_core.config import RunConfig
-from fedrecon_core.device import choose_device
 from fedrecon_core.errors import ConfigError
+from fedrecon_core.runtime import choose_device
 from server.runs.provenance import changes, making_here
 
 

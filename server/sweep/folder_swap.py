@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from fedrecon_core.disk import sync
+from fedrecon_core.files import sync
 
 
 def exchange(path: Path, fill: Callable[[Path], object]) -> None:

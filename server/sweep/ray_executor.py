@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from fedrecon_core.errors import FedReconError, UsageError, one_line, words_of
+from fedrecon_core.errors import FedReconError, UsageError, describe_error, one_line
 from server.engines.ray import require_cluster
 from server.runs.directory import RunDirectory
 from server.runs.setup import resolve_config
@@ -50,7 +50,7 @@ def received(path: Path, data: bytes) -> Ended:
         with RunDirectory(path).lock(LOCK_SECONDS):
             exchange(path, lambda arrived: unpack(data, arrived))
     except (FedReconError, OSError, tarfile.TarError) as error:
-        return Ended(path, f"it came back and could not be written here: {one_line(words_of(error))}")
+        return Ended(path, f"it came back and could not be written here: {one_line(describe_error(error))}")
     return Ended.of(path, "its Ray task ended without a result")
 
 

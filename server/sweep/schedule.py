@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedrecon_core.errors import one_line, words_of
+from fedrecon_core.errors import describe_error, one_line
 from server.sweep.executor import LostError, Workers
 from server.sweep.progress import Board, Running
 from server.sweep.record import State
@@ -86,7 +86,7 @@ class Schedule:
             running = replace(running, first=checkpoints.newest_round(run.checkpoints))
             self._workers.start(run.path)
         except Exception as error:  # a full disk, a fork without memory, an odd file: the other cells go on
-            return self._settle(running, one_line(words_of(error)))
+            return self._settle(running, one_line(describe_error(error)))
         # Only now: the first start of all waits until the workers have imported what they need.
         self._running[run.path] = replace(running, since=time.monotonic())
         self._board.started(running)

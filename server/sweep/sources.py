@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import Dataset, forget_datasets, load_dataset
-from fedrecon_core.errors import DataError, one_line, words_of
+from fedrecon_core.errors import DataError, describe_error, one_line
 from server.runs.setup import check_root, checked_recovery
 from server.sweep.faults import Faults
 from server.sweep.trials import Trial
@@ -29,7 +29,7 @@ def check_sources(trials: Sequence[Trial], proven: Collection[tuple[str, ...]] =
             check_root(own[0].config)
             dataset = load_dataset(own[0].config)
         except Exception as error:  # a user's own loader may raise anything, and so would each of the cells
-            faults.add(one_line(words_of(error)), [trial.labels for trial in own])
+            faults.add(one_line(describe_error(error)), [trial.labels for trial in own])
             continue
         for family in _grouped([trial for trial in own if trial.family not in proven], lambda trial: trial.family):
             told = _misfit(family, dataset)
@@ -66,5 +66,5 @@ def _fault(trial: Trial, dataset: Dataset) -> str:
         checked_recovery(trial.config, dataset.spec)
         allocate(dataset, trial.config)
     except Exception as error:  # as above
-        return one_line(words_of(error))
+        return one_line(describe_error(error))
     return ""

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from fedrecon_core.config.faults import MisfitError, explain
 from fedrecon_core.config.settings import read_yaml
 from fedrecon_core.errors import ConfigError, DataError
-from fedrecon_core.paths import user_path
+from fedrecon_core.files import user_path
 from fedrecon_core.types import Frozen
 from server.analysis.published import read_published
 from server.commands.path_kinds import Kind, expect

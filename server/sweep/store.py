@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from fedrecon_core.config import RunConfig
-from fedrecon_core.disk import reason, replace_file
-from fedrecon_core.errors import DataError, FedReconError, RunError, UsageError, one_line, words_of
+from fedrecon_core.errors import DataError, FedReconError, RunError, UsageError, describe_error, one_line
+from fedrecon_core.files import reason, replace_file
 from server.report.page import REPORT
 from server.runs.directory import RunDirectory, Words, held, write_text
 from server.runs.readers import json_in
@@ -157,7 +157,7 @@ class SweepDirectory:
             write_report(self.run_of(trial).path)
         except Exception as error:  # no verdict on the run depends on it
             with suppress(OSError), self.log(trial).open("a", encoding="utf-8") as file:
-                file.write(f"({REPORT} could not be made: {one_line(words_of(error))})\n")
+                file.write(f"({REPORT} could not be made: {one_line(describe_error(error))})\n")
 
     def strangers(self, trials: Sequence[Trial]) -> list[str]:
         """The run directories that belong to no cell of the present matrix."""

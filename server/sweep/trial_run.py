@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedrecon_core.errors import words_of
+from fedrecon_core.errors import describe_error
 from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.runs.directory import RunDirectory
@@ -40,7 +40,7 @@ def _note_failure(directory: RunDirectory, error: Exception) -> None:
     traceback.print_exception(error)
     if not directory.result.exists():  # the ServerApp leaves its own
         code = getattr(error, "exit_code", 1)
-        told = {"status": "failed", "error": words_of(error), "exit_code": code, "rounds": 0}
+        told = {"status": "failed", "error": describe_error(error), "exit_code": code, "rounds": 0}
         directory.write_json("result.json", told)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from fedrecon_core.config import RunConfig
 from fedrecon_core.config.settings import override, read_yaml
 from fedrecon_core.errors import ConfigError, UsageError
-from fedrecon_core.paths import user_path
+from fedrecon_core.files import user_path
 from server.runs.setup import check_trackers, resolve_config
 from server.sweep.choices import slug_of, titled
 from server.sweep.faults import Faults

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fedrecon_core.config import RunConfig
 from fedrecon_core.config.tracking import AUTO
-from fedrecon_core.errors import one_line, words_of
+from fedrecon_core.errors import describe_error, one_line
 from server.runs.directory import RunDirectory
 from server.trackers.base import TrackedRun, Tracker
 from server.trackers.choice import missing_of, trackers_of
@@ -55,7 +55,7 @@ class Trackers:
             found = self._directory.read_json(MEMORY).items()
             return {name: _entry(known["round"], known["memory"], known.get("ended") is True) for name, known in found}
         except Exception as error:  # whatever stands in a file that a person may have edited
-            _tell(f"{MEMORY} cannot be read, and trackers begin anew: {words_of(error)}")
+            _tell(f"{MEMORY} cannot be read, and trackers begin anew: {describe_error(error)}")
             return {}
 
     def _begin(self, name: str, tracker: Tracker, last: int) -> None:
@@ -147,7 +147,7 @@ class Trackers:
         try:
             action(*arguments)
         except Exception as error:
-            _tell(f"tracking.{name} failed and is left out from here on: {words_of(error)}")
+            _tell(f"tracking.{name} failed and is left out from here on: {describe_error(error)}")
             try:
                 self._all.pop(name).close()
             except Exception:  # what it could not hand over was told

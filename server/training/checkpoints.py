@@ -12,8 +12,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from fedrecon_core.data.statistics import Statistics
-from fedrecon_core.disk import DISK_ERRORS, reason, sync
 from fedrecon_core.errors import RunError
+from fedrecon_core.files import DISK_ERRORS, reason, sync
 from fedrecon_core.state import State, flat, nested
 from strategies.messages import Accepted
 

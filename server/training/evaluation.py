@@ -16,12 +16,12 @@ from fedrecon_core.config import Engine
 from fedrecon_core.data.allocation import SERVER
 from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.data.statistics import scaled
-from fedrecon_core.device import choose_device
 from fedrecon_core.errors import RunError
 from fedrecon_core.local.evaluate import Predictions, Score, predict
 from fedrecon_core.metrics.accuracy import Accuracy
 from fedrecon_core.metrics.base import all_metrics
 from fedrecon_core.recovery.stage import GlobalInfo
+from fedrecon_core.runtime import choose_device
 from fedrecon_core.state import State, write_group
 from fedrecon_core.task.target import target_of
 from server.federation.messaging import Replies, exchange, needed

@@ -36,9 +36,9 @@ from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.local.evaluate import predict
-from fedrecon_core.memory import keep_freed_memory
 from fedrecon_core.recovery.base import recovery_for
 from fedrecon_core.recovery.stage import GlobalInfo
+from fedrecon_core.runtime import keep_freed_memory
 from server.runs.setup import load_config
 from tests.helpers.raw_uci_har import prepared
 

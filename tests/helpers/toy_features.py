@@ -75,10 +75,10 @@ class ToyText(Feature):
         return ModalitySpec(name=name, kind="sequence", shape=(WORDS, 4))
 
     def extract(self, contents: Sequence[Content]) -> list[FloatArray]:
-        return [words_of(content.data.decode("utf-8")) for content in contents]
+        return [describe_error(content.data.decode("utf-8")) for content in contents]
 
 
-def words_of(text: str) -> FloatArray:
+def describe_error(text: str) -> FloatArray:
     """What ``toy_text`` makes of a text."""
     words = [list(hashlib.sha256(word.encode()).digest()[:4]) for word in text.split()[:WORDS]]
     return np.array(words or [[0] * 4], dtype=np.float32) / 255

@@ -22,12 +22,12 @@ import client.app
 import client.simulated
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.site_data import open_site
-from fedrecon_core.device import choose_device
 from fedrecon_core.errors import DataError, RunError, UsageError
 from fedrecon_core.inference import load_model
 from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.local.local_round import train_locally
 from fedrecon_core.registry import DATASETS, RECOVERIES, STRATEGIES
+from fedrecon_core.runtime import choose_device
 from fedrecon_core.state import group_bytes, read_group
 from server.runs.setup import create_run, load_config, open_run, resume_run, start_run
 from server.training.rounds import Rounds

@@ -14,8 +14,8 @@ from fedrecon_core.data.site_folder.files import as_line, named, names_in
 from fedrecon_core.data.site_folder.samples import read_samples, sample_faults
 from fedrecon_core.data.site_folder.stamp import State, stamp, state_of
 from fedrecon_core.data.site_folder.write import record_of, seal
-from fedrecon_core.disk import reason
 from fedrecon_core.errors import DataError
+from fedrecon_core.files import reason
 from fedrecon_core.registry import discover
 from fedrecon_core.types import DatasetSpec
 

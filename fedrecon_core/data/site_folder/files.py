@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fedrecon_core.disk import reason
 from fedrecon_core.errors import DataError
+from fedrecon_core.files import reason
 
 BLOCK = 1 << 20
 """Bytes that are read together."""

@@ -14,8 +14,8 @@ from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.data.site_folder.content import ARRAYS, SAMPLES, Samples, rows_of
 from fedrecon_core.data.site_folder.description import DESCRIPTION, LONGEST
 from fedrecon_core.data.site_folder.files import map_array, named, names_in, read_start, save_array, size_and_time
-from fedrecon_core.disk import replace_file, replace_text, sweep
 from fedrecon_core.errors import DataError
+from fedrecon_core.files import remove_leftovers, replace_file, replace_text
 from fedrecon_core.types import DatasetSpec
 
 CHECKED = ".checked"
@@ -38,7 +38,7 @@ def stamp(folder: Path, samples: Samples, state: State | None = None) -> None:
     if checked.is_symlink() or (checked.exists() and not checked.is_dir()):
         checked.unlink()
     checked.mkdir(exist_ok=True)
-    sweep(checked)
+    remove_leftovers(checked)
     if not _holds(folder, table):  # a check that breaks off leaves a folder that opens as it was
         replace_file(folder / TABLE, lambda partial: save_array(partial, table))
     replace_text(folder / STAMP, json.dumps(_seen(folder, state_of(folder) if state is None else state), indent=1))

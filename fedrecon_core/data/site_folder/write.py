@@ -13,8 +13,8 @@ from fedrecon_core.data.site_folder.description import DESCRIPTION, FORMAT, File
 from fedrecon_core.data.site_folder.files import digest_and_size, save_array
 from fedrecon_core.data.site_folder.samples import sample_faults
 from fedrecon_core.data.site_folder.stamp import stamp, state_of
-from fedrecon_core.disk import replace_text, sweep
 from fedrecon_core.errors import DataError
+from fedrecon_core.files import remove_leftovers, replace_text
 from fedrecon_core.types import SPLITS, DatasetSpec
 
 
@@ -77,7 +77,7 @@ def seal(folder: Path, spec: DatasetSpec, draws: int = 1, faults: Sequence[str] 
         },
         sort_keys=False,
     )
-    sweep(folder)
+    remove_leftovers(folder)
     replace_text(folder / DESCRIPTION, text)
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedrecon_core.disk import reason, replace_file
 from fedrecon_core.errors import DataError
+from fedrecon_core.files import reason, replace_file
 from fedrecon_core.preparation.features.base import Content, Feature, FloatArray
 
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from fedrecon_core.data.dataset import BoolArray
-from fedrecon_core.disk import reason
 from fedrecon_core.errors import ConfigError, DataError
-from fedrecon_core.paths import user_path
+from fedrecon_core.files import reason, user_path
 from fedrecon_core.preparation.contents import file_content, text_content, through, version_of
 from fedrecon_core.preparation.expected import inside, read_text
 from fedrecon_core.preparation.features.base import Content, Feature

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.errors import DataError
-from fedrecon_core.nearest import did_you_mean
+from fedrecon_core.errors import DataError, did_you_mean
 from fedrecon_core.preparation.expected import read_text
 
 MAGIC = {b"PAR1": "parquet", b"PK\x03\x04": "workbook"}

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.errors import DataError
-from fedrecon_core.nearest import did_you_mean
+from fedrecon_core.errors import DataError, did_you_mean
 
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 """What NumPy raises on an archive that is cut, altered or encrypted."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fedrecon_core.errors import UsageError
-from fedrecon_core.nearest import did_you_mean
+from fedrecon_core.errors import UsageError, did_you_mean
 from server.analysis.loaded_results import Material
 from server.analysis.plots.bars import bars
 from server.analysis.plots.differences import differences

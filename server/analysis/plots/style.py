@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedrecon_core.disk import replace_file
+from fedrecon_core.files import replace_file
 from server.analysis.layout import Labels
 from server.sweep.table import LOSS
 

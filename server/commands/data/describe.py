@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedrecon_core.disk import reason
 from fedrecon_core.errors import DataError, UsageError
+from fedrecon_core.files import reason
 from fedrecon_core.registry import discover
 from server.commands.data.description import view_of
 from server.commands.data.description_picture import save_picture

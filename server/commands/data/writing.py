@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fedrecon_core.errors import FedReconError
-from fedrecon_core.paths import user_path
+from fedrecon_core.files import user_path
 from fedrecon_core.preparation.features.cache import default_cache
 from fedrecon_core.preparation.recipe import Recipe
 from fedrecon_core.preparation.writer import prepare_sites

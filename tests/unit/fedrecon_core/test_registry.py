@@ -4,8 +4,7 @@ import sys
 
 import pytest
 
-from fedrecon_core.errors import ConfigError
-from fedrecon_core.nearest import did_you_mean
+from fedrecon_core.errors import ConfigError, did_you_mean
 from fedrecon_core.registry import Registry, discover
 
 pytestmark = pytest.mark.quick

@@ -6,7 +6,7 @@ import yaml
 from fedrecon_core.config.settings import override, read_yaml
 from fedrecon_core.config.strict_yaml import load
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.paths import user_path
+from fedrecon_core.files import user_path
 
 pytestmark = pytest.mark.quick
 

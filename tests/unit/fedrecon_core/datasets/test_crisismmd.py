@@ -21,7 +21,7 @@ from fedrecon_core.registry import CORE_PACKAGES, discover
 from server.runs.setup import load_config
 from tests.helpers import raw_crisismmd
 from tests.helpers.raw_crisismmd import CLASSES, EVENTS, PARTS
-from tests.helpers.toy_features import ToyImage, ToyImageParams, toy_features, words_of
+from tests.helpers.toy_features import ToyImage, ToyImageParams, describe_error, toy_features
 
 discover((*CORE_PACKAGES, "strategies"))
 
@@ -51,7 +51,7 @@ def listed() -> list[dict[str, Any]]:
 
 def words(line: dict[str, Any]) -> np.ndarray:
     """The row of a line's text without its links."""
-    return words_of(" ".join(word for word in line["tweet_text"].split() if not word.startswith("http")))
+    return describe_error(" ".join(word for word in line["tweet_text"].split() if not word.startswith("http")))
 
 
 def text_of(dataset: Dataset, sample: int) -> np.ndarray:
@@ -117,13 +117,13 @@ def test_quotation_marks_of_a_tweet_are_text(broken, raw):
     found = recipe(broken)
     assert len(found.samples.ids) == sum(COUNTS)
     first, fourth = found.rows["text"](np.array([0, 3]))
-    assert np.array_equal(first, words_of('"unbalanced'))
-    assert np.array_equal(fourth, words_of('a "middle" one'))
+    assert np.array_equal(first, describe_error('"unbalanced'))
+    assert np.array_equal(fourth, describe_error('a "middle" one'))
 
 
 def test_a_tweet_of_nothing_but_a_link_keeps_its_place(broken):
     rewrite(broken, "dev", lambda lines: lines[2].update(tweet_text="https://t.co/abc"))
-    assert np.array_equal(recipe(broken).rows["text"](np.array([COUNTS[0] + 2]))[0], words_of(""))
+    assert np.array_equal(recipe(broken).rows["text"](np.array([COUNTS[0] + 2]))[0], describe_error(""))
 
 
 def test_windows_line_ends_and_a_byte_order_mark_change_nothing(broken):

@@ -23,7 +23,7 @@ from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, discover
 from server.commands.data.prepare import keys_of
 from server.runs.setup import load_config
 from tests.helpers import raw_meld
-from tests.helpers.toy_features import ToyAudio, ToyAudioParams, toy_features, words_of
+from tests.helpers.toy_features import ToyAudio, ToyAudioParams, describe_error, toy_features
 
 discover((*CORE_PACKAGES, "strategies"))
 
@@ -107,7 +107,7 @@ def test_rows_are_the_words_and_the_wav_of_the_very_utterance(raw, root):
     hear = ToyAudio(ToyAudioParams())
     for sample in range(len(told)):
         line = told.iloc[sample]
-        assert np.array_equal(frames(dataset, "text", sample), words_of(line["Utterance"]))
+        assert np.array_equal(frames(dataset, "text", sample), describe_error(line["Utterance"]))
         if dataset.rows["audio"][sample] >= 0:
             path = raw / PARTS[line["split"]] / f"dia{line['Dialogue_ID']}_utt{line['Utterance_ID']}.wav"
             expected = hear.extract([Content(path.read_bytes(), "")])[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from fedrecon_core import disk
+from fedrecon_core import files
 from fedrecon_core.config import Params
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.features import weights
@@ -184,7 +184,7 @@ def test_an_interruption_while_writing_leaves_nothing_that_is_taken(tmp_path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(disk, "sync", interrupted)
+        patch.setattr(files, "sync", interrupted)
         Cached(tmp_path).extract(a="one")
     assert entries(tmp_path) == []
     cached = Cached(tmp_path)

@@ -9,8 +9,8 @@ import time
 import pytest
 
 import server.app
-from fedrecon_core.disk import replace_file
 from fedrecon_core.errors import RunError, UsageError
+from fedrecon_core.files import replace_file
 from server.runs.directory import RunDirectory, write_text
 from server.runs.setup import RunSetup, create_run, open_run, resume_run, start_run
 from tests.helpers.federation import toy_settings

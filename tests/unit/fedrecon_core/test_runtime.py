@@ -1,4 +1,4 @@
-"""Freed memory stays with the process: the kernel is asked for few new pages once a step has run."""
+"""Freed memory stays with the process: after one step, the kernel is asked for few new pages."""
 
 import platform
 import subprocess
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from fedrecon_core import memory
+from fedrecon_core import runtime
 
 PROJECT = Path(__file__).resolve().parents[3]
 STEPS = """
 import resource, sys
 import torch
-from fedrecon_core.memory import keep_freed_memory
+from fedrecon_core.runtime import keep_freed_memory
 
 def step():
     return len([torch.ones(1 << 20) for _ in range(8)])
@@ -29,13 +29,13 @@ print(faults(), keep_freed_memory(), faults())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than the GNU one")
-def test_a_step_takes_the_memory_that_the_one_before_has_freed():
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not the GNU C library")
+def test_a_step_reuses_the_memory_freed_by_the_step_before():
     ran = subprocess.run([sys.executable, "-c", STEPS], cwd=PROJECT, capture_output=True, text=True, check=True)
     before, asked, after = ran.stdout.split()
     assert asked == "True" and int(after) < 100 < int(before)
 
 
-def test_elsewhere_nothing_changes(monkeypatch):
+def test_nothing_changes_on_other_platforms(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert memory.keep_freed_memory() is False
+    assert runtime.keep_freed_memory() is False

@@ -1,18 +1,18 @@
-"""Files that are replaced whole, also by several processes at once."""
+"""Atomic writes, also by several processes at once."""
 
 import pytest
 
-from fedrecon_core.disk import is_leftover, replace_file, replace_text, sweep
+from fedrecon_core.files import is_leftover, remove_leftovers, replace_file, replace_text
 
 pytestmark = pytest.mark.quick
 
 
-def test_two_that_write_one_file_at_once_each_write_it_whole(tmp_path):
+def test_two_writers_of_one_file_each_write_it_whole(tmp_path):
     path = tmp_path / "a.txt"
 
     def slowly(partial):
         partial.write_text("sl")
-        replace_text(path, "fast")  # another one comes in between
+        replace_text(path, "fast")  # a second writer comes in between
         assert path.read_text() == "fast"
         with partial.open("a") as file:
             file.write("ow")
@@ -22,13 +22,13 @@ def test_two_that_write_one_file_at_once_each_write_it_whole(tmp_path):
     assert [found.name for found in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_what_a_crash_leaves_is_known_and_swept_and_nothing_else_is(tmp_path):
+def test_only_leftovers_of_a_crash_are_removed(tmp_path):
     seen = []
     replace_file(tmp_path / "a.txt", lambda partial: seen.append(partial) or partial.write_text("x"))
     seen[0].write_text("half")
     (tmp_path / ".a.txt").write_text("mine")
     assert is_leftover(seen[0]) and not is_leftover(tmp_path / "a.txt")
-    sweep(tmp_path)
+    remove_leftovers(tmp_path)
     assert sorted(found.name for found in tmp_path.iterdir()) == [".a.txt", "a.txt"]
 
 

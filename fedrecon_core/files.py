@@ -1,0 +1,85 @@
+"""Files and paths: writes that survive a crash, and paths as users type them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from fedrecon_core.errors import ConfigError
+
+DISK_ERRORS = (OSError, SafetensorError)
+"""What reading or writing a file of tensors may raise."""
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder has reached the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write ``path`` atomically: a crash or a full disk leaves the old file or the new one, never a part of it.
+
+    ``write`` fills a temporary file in the same folder, which is then synced and renamed. The temporary name is unique,
+    so several processes may write ``path`` at once. The permissions of an existing file are kept.
+
+    Raises what ``write`` and the disk raise (``DISK_ERRORS``). Only a crash leaves the temporary file behind
+    (``remove_leftovers``).
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        write(partial)
+        if path.exists():
+            shutil.copymode(path, partial)
+        sync(partial)
+        partial.replace(path)
+        sync(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write ``text`` in UTF-8 with ``replace_file``."""
+    replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether ``path`` is the temporary file of a write that crashed."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of crashed writes. No other process may be writing into ``folder``."""
+    for path in folder.iterdir():
+        if is_leftover(path):
+            path.unlink()
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read or written: the system's message where there is one."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def user_path(text: str | Path, base: Path, key: str) -> Path:
+    """Resolve a path as a user typed it: ``~`` is expanded, a relative path starts at ``base``.
+
+    Raises ``ConfigError`` naming ``key`` for an unknown user or a name that the system does not allow.
+    """
+    try:
+        path = (base / Path(text).expanduser()).resolve()
+        path.exists()
+    except (RuntimeError, OSError, ValueError) as error:
+        found = "".join(c if c.isprintable() else "?" for c in str(text))[:80]
+        raise ConfigError(f"{key}: expected a path, found '{found}': {reason(error)}") from None
+    return path
