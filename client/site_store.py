@@ -25,7 +25,7 @@ BEFORE = "before"
 """The key under which every version names the rounds whose versions were the accepted ones when it was made. If it is
 accepted and the server goes back to the checkpoint before that, these are what it asks for."""
 NOTHING = Accepted()
-RESTORE = "restore it from a backup; until then the run goes on without this site (docs/deploy.md, 'A lost state')"
+RESTORE = "restore it from a backup; until then the run goes on without this site (docs/deploy.md, 'Lost state')"
 
 
 class DiskSiteStore:
