@@ -18,7 +18,7 @@ from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.runtime import keep_freed_memory
 from server.engines import flower
 from server.federation.registration import Call, Started, register_sites
-from server.report.run.html import write_report
+from server.report.run.report import write_report
 from server.report.terminal import final_table
 from server.runs.manifest import data_changes, earlier, joined_sites, made_otherwise, manifest
 from server.runs.record import read_run

@@ -210,8 +210,8 @@ def check(config: ConfigArgument = None, settings: SetOption = None) -> None:
 @application.command()
 def report(directory: Annotated[Path, typer.Argument(help="The directory of a run or of a sweep.")]) -> None:
     """Write report.html again from the files of a run or of a sweep."""
-    from server.report.run.html import write_report
-    from server.report.sweep.html import write_sweep_report
+    from server.report.run.report import write_report
+    from server.report.sweep.report import write_sweep_report
 
     expect(directory, Kind.RUN, Kind.SWEEP)
     write = write_sweep_report if kind_of(directory) is Kind.SWEEP else write_report

@@ -14,6 +14,7 @@ PACKAGES = ("client", "fedrecon_core", "server", "strategies")
 def code_hash() -> str:
     """SHA-256 (hex) over the sorted relative paths and the bytes of the ``.py`` files of the four packages.
 
+    The templates of the reports are not part of it: they change how results are shown, never the results.
     A package that is not there adds nothing. Read once per process, so that it stays the hash of the code that runs
     when a file changes meanwhile.
     """

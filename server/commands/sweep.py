@@ -208,7 +208,7 @@ def _lacks_baseline(plan: Plan) -> bool:
 
 def _report(console: Console, path: Path) -> None:
     """Write the report of the whole; no verdict depends on it."""
-    from server.report.sweep.html import write_sweep_report  # here: it compares, and a dry run does not
+    from server.report.sweep.report import write_sweep_report  # here: it compares, and a dry run does not
 
     _say(console, "comparing what is complete ...")  # of hundreds of cells that takes half a minute
     try:

@@ -47,7 +47,7 @@ def write_app(folder: Path, components: tuple[str, str], extra: Sequence[Path] =
     Raises:
         RunError: the app is larger than Flower takes.
     """
-    files = {**sources(".py", ".yaml"), **_configs()}
+    files = {**sources(".py", ".yaml", ".md"), **_configs()}  # .md: the templates of the reports
     for path in extra:
         files |= {path.name: path} if path.is_file() else _below(path)
     total = sum(path.stat().st_size for path in files.values())

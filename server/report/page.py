@@ -1,68 +1,108 @@
-"""What all reports are made of: one HTML file with its style and its script in it, and nothing from the net."""
+"""The frame of both reports: one self-contained HTML file, rendered from ``templates/`` and ``static/``.
+
+Templates, style and script end in ``.md`` because Flower's app bundle, in which a ServerApp writes its report, drops
+``.html``, ``.css`` and ``.js`` files.
+"""
 
 from __future__ import annotations
 
+import base64
+import functools
+import hashlib
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from server.report.charts import shade
 from server.report.files import write_whole
-from server.report.markup import Child, Markup, paragraph, tag
-from server.report.script import SCRIPT, source_hash
-from server.report.style import CSS
+from server.report.order import sort_key
+from server.runs import formatting
 
 REPORT = "report.html"
-POLICY = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {source_hash()}"
-Told = TypeVar("Told")
+FOLDER = Path(__file__).parent
+BRIEF = 300
+"""Number of characters of a long text, such as an error, that are shown without unfolding it."""
+Source = TypeVar("Source")
 
 
 @dataclass(frozen=True)
-class Section(Generic[Told]):
-    """One part of the page: its anchor, its title, its content (nothing: ``empty`` says why) and what to say then."""
+class Section(Generic[Source]):
+    """One section of a report.
+
+    The block named ``anchor`` of the report's template draws what ``content`` returns, under the variable of the same
+    name. If there is nothing to show, ``content`` returns None, and the section consists of the sentence ``empty``.
+    """
 
     anchor: str
     title: str
-    content: Callable[[Told], Markup]
+    content: Callable[[Source], Any]
     empty: str
 
 
-def document(told: Told, name: str, top: Sequence[Child], sections: Sequence[Section[Told]], closing: str) -> str:
-    """The whole page on what is ``told``: ``top``, links to the sections, the sections, and a last line."""
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("title", f"{name} · FedRecon"),
-        tag("style", Markup(CSS)),
+@dataclass(frozen=True)
+class Tile:
+    """One of the key numbers at the top of a page."""
+
+    name: str
+    figure: str
+    hint: str
+
+
+def brief(text: str) -> str:
+    """Return the beginning of a text: its first line, at most ``BRIEF`` characters."""
+    return text.partition("\n")[0][:BRIEF]
+
+
+@functools.cache
+def environment() -> Environment:
+    """Return the Jinja environment of the templates, with the number formats as filters."""
+    found = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    main = tag("main", *top, _navigation(sections), *(_section(one, told) for one in sections), id="content")
-    skip = tag("a", "Skip to the content", href="#content", class_="skip")
-    body = tag("body", skip, main, tag("footer", closing), tag("script", Markup(SCRIPT)))
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+    names = ("count", "decimal", "listing", "percent", "plural", "seconds", "size")
+    found.filters.update(
+        {name: getattr(formatting, name) for name in names},
+        brief=brief,
+        shade=shade,
+        quote=shlex.quote,
+        sort_key=sort_key,
+    )
+    script = (FOLDER / "static" / "sort.js.md").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    found.globals.update(
+        style=Markup((FOLDER / "static" / "style.css.md").read_text(encoding="utf-8")),
+        script=Markup(script),
+        # The browser runs this script, byte for byte, and no other.
+        policy=f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'",
+    )
+    return found
+
+
+def render(template: str, source: Source, sections: Sequence[Section[Source]], **context: Any) -> str:
+    """Render a template of the folder ``templates`` that extends ``page.html.md``.
+
+    Its variables are ``context``, which needs ``name`` and ``closing`` (the last line of the page), and the content
+    of each section.
+    """
+    content = {section.anchor: section.content(source) for section in sections}
+    return environment().get_template(template).render(sections=sections, content=content, **content, **context)
 
 
 def write_page(directory: Path, text: str) -> Path:
-    """Write ``report.html`` into ``directory`` (``write_whole``), and return its path."""
+    """Write ``report.html`` into ``directory``, whole or not at all, and return its path.
+
+    Raises:
+        RunError: the file cannot be written; an older one is unchanged.
+    """
     path = directory / REPORT
     write_whole(path, lambda part: part.write_bytes(text.encode("utf-8", errors="replace")))
     return path
-
-
-def tile(name: str, figure: str, hint: str) -> Markup:
-    """One of the numbers at the top of a page, in a ``dl`` of the class ``tiles``."""
-    below = tag("dd", hint, class_="hint") if hint else None
-    return tag("div", tag("dt", name), tag("dd", figure, class_="figure"), below)
-
-
-def _navigation(sections: Sequence[Section[Told]]) -> Markup:
-    links = (tag("li", tag("a", section.title, href=f"#{section.anchor}")) for section in sections)
-    return tag("nav", tag("ul", *links), aria_label="Sections")
-
-
-def _section(section: Section[Told], told: Told) -> Markup:
-    content = section.content(told) or paragraph(section.empty, class_="hint")
-    heading = tag("h2", section.title, id=f"{section.anchor}-title")
-    return tag("section", heading, content, id=section.anchor, aria_labelledby=f"{section.anchor}-title")

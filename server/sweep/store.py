@@ -151,7 +151,7 @@ class SweepDirectory:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _report(self, trial: Trial) -> None:
-        from server.report.run.html import write_report  # here: it draws, and few cells lack theirs
+        from server.report.run.report import write_report  # here: it draws, and few cells lack theirs
 
         try:
             write_report(self.run_of(trial).path)

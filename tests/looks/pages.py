@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from server.report.run.html import write_report
-from server.report.sweep.html import write_sweep_report
+from server.report.run.report import write_report
+from server.report.sweep.report import write_sweep_report
 from tests.helpers.reported_run import SITES, write_run
 from tests.helpers.sweep_results import Labels, right_with, write_results
 

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from server.report.charts import heat
-from server.report.markup import table
-from server.report.page import Section, document
+from server.report.page import environment
 from tests.helpers.chromium import Chromium
 from tests.looks.alterations import RECOLOURED, SPOILT
 from tests.looks.pages import PAGES, write_pages
@@ -22,6 +20,22 @@ from tests.looks.questions import CROWDED_TEXTS, FOCUSED, MARKS, PALE_TEXTS, SCR
 from tests.looks.views import FONTS, VIEWS, View, in_letters
 
 LONG = "a_name_that_is_longer_than_a_phone_is_wide_and_has_no_place_to_break"
+SHADES = """
+{% extends "page.html.md" %}
+{% import "components.html.md" as ui %}
+{% block notices %}
+<section>
+{% call ui.table("Shades", ["Row"] + range(10)|list, class="heats") %}
+<tbody>
+{% for row in range(0, 300, 10) %}
+<tr><th scope="row">row {{ row }}</th>
+{%- for column in range(10) %}{{ ui.heat((row + column) / 300, "10", "") }}{% endfor %}</tr>
+{% endfor %}
+</tbody>
+{% endcall %}
+</section>
+{% endblock %}
+"""
 TAB = 9
 NEAR = 24
 """How far a colour of a pixel may lie from that of the mark which is painted there, of 255."""
@@ -114,9 +128,8 @@ def test_names_that_are_longer_than_a_phone_is_wide_are_broken(browser, tmp_path
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_number_can_be_read_on_every_shade(browser, tmp_path, scheme):
-    rows = [[f"row {k}", *(heat((k + j) / 300, "10", "") for j in range(10))] for k in range(0, 300, 10)]
-    shades = Section("shades", "Shades", lambda _: table("Shades", ["Row", *map(str, range(10))], rows, "heats"), "")
-    (tmp_path / "shades.html").write_text(document(None, "shades", [], [shades], ""))
+    page = environment().from_string(SHADES).render(name="shades", sections=[], content={}, tiles=[], closing="")
+    (tmp_path / "shades.html").write_text(page)
     browser.open(tmp_path / "shades.html", scheme=scheme)
     told = browser.ask(PALE_TEXTS)
     assert told["read"] > 300 and told["pale"] == []

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from html import escape
 from itertools import product
 from pathlib import Path
 
 import matplotlib
+from markupsafe import escape
 
 from tests.helpers.chromium import Chromium
 from tests.looks.pages import PAGES

@@ -1,108 +1,82 @@
-"""The sections on who holds what: which modalities each site lacks, and which classes it has seen."""
+"""Contexts of the sections on the sites' data: which modalities each site lacks, and which classes it has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
-from server.report.charts import heat
-from server.report.markup import Markup, joined, left, paragraph, table, tag
-from server.report.run.rows import shown_sites, unshown
-from server.runs.formatting import count, decimal, percent
+from server.report.run.sections import SiteRows
+from server.runs.formatting import decimal
 from server.runs.record import RunRecord, entries, mapping, number
 from server.runs.summary import modalities
 
 SPLITS = ("train", "validation", "test")
+OWN_RATES = {"sites": "some sites their own", "classes": "some classes their own", "independent": "independent masks"}
+"""Key of a split's missingness -> what the report adds if it is set."""
 
 
-def missing(record: RunRecord) -> Markup:
-    """The missingness grid of the training sites, and asked and effective rates of the three splits."""
-    grid, rates = _grid(record), _rates(record)
-    if not grid and not rates:
-        return Markup("")
-    about = (
-        "The share of a site's training samples that have each modality. A hatched field is a modality that the site "
-        "lacks altogether."
-    )
-    return joined([paragraph(about, _left_out(record)), unshown(record), tag("div", grid, rates, class_="pair")])
+@dataclass(frozen=True)
+class Missing:
+    """``presence``: by site, the share of its training samples that have each of the ``modalities``; ``rates``: by
+    split, the configured missingness and the effective rate of each modality; ``left_out``: by split, the samples
+    without any modality."""
+
+    shown: SiteRows
+    modalities: list[str]
+    presence: dict[str, list[float | None]]
+    rates: dict[str, tuple[str, list[float | None]]]
+    left_out: dict[str, float]
 
 
-def _left_out(record: RunRecord) -> str:
-    """A sentence on samples that no one held, because they show nothing."""
-    found = mapping(record.manifest.get("left_out"))
-    told = [f"{count:.0f} of {split}" for split in SPLITS if (count := number(found.get(split)))]
-    return f" Left out, since they show no modality: {', '.join(told)} (missing.empty)." if told else ""
+def missing(record: RunRecord) -> Missing | None:
+    """Show the presence of each modality at the training sites, and configured and effective rates of the splits."""
+    shown, effective = SiteRows.of(record), mapping(record.manifest.get("effective_missing"))
+    rates = {split: mapping(effective.get(split)) for split in SPLITS}
+    named = modalities(record)
+    presence = {
+        name: [number(mapping(site.get("modalities")).get(modality)) for modality in named]
+        for name, site in shown.described(record).items()
+        if named
+    }
+    named = named or list(dict.fromkeys(modality for split in SPLITS for modality in rates[split]))
+    table = {split: (_configured(record, split), [number(rates[split].get(m)) for m in named]) for split in SPLITS}
+    if not presence and not any(rates.values()):
+        return None
+    skipped = mapping(record.manifest.get("left_out"))
+    left_out = {split: count for split in SPLITS if (count := number(skipped.get(split)))}
+    return Missing(shown, named, presence, table if any(rates.values()) else {}, left_out)
 
 
-def _grid(record: RunRecord) -> Markup:
-    named, described = modalities(record), shown_sites(record)
-    if not named or not described:
-        return Markup("")
-    rows = [[str(site["name"]), *(_presence(site, m) for m in named)] for site in described]
-    grid = table("Share of samples that have each modality, by site", ["Site", *named], rows, "heats")
-    return tag("div", tag("h3", "Presence in training"), grid)
-
-
-def _presence(site: Mapping[str, Any], modality: str) -> Markup:
-    share = number(mapping(site.get("modalities")).get(modality))
-    return heat(share, percent(share, 0), f"{site['name']}, {modality}: {percent(share)} of its samples have it")
-
-
-def _rates(record: RunRecord) -> Markup:
-    effective = mapping(record.manifest.get("effective_missing"))
-    named = modalities(record) or list(dict.fromkeys(m for split in SPLITS for m in mapping(effective.get(split))))
-    if not any(mapping(effective.get(split)) for split in SPLITS):
-        return Markup("")
-    rows = [
-        [
-            split.capitalize(),
-            tag("td", _asked(record, split), class_="text"),
-            *_shares(mapping(effective.get(split)), named),
-        ]
-        for split in SPLITS
-    ]
-    head = ["Split", left("Configured"), *named]
-    shown = table("Missing rates by split and modality: configured and effective", head, rows)
-    return tag("div", tag("h3", "Effective missing rates"), shown)
-
-
-def _shares(rates: Mapping[str, Any], named: list[str]) -> list[str]:
-    return [percent(number(rates.get(modality)), 0) for modality in named]
-
-
-def _asked(record: RunRecord, split: str) -> str:
-    """The configured level and rate, as ``site 0.5``."""
-    level, rate = record.setting(f"missing.{split}.level"), record.setting(f"missing.{split}.rate")
+def _configured(record: RunRecord, split: str) -> str:
+    """Return the configured level and rate of a split, such as ``site 0.5``."""
+    level, rate = record.setting(f"missing.{split}.level"), number(record.setting(f"missing.{split}.rate"))
     if level in (None, "none"):
         return "none"
     if level in ("profile", "coupled"):
         return str(level)
-    own = [word for key, word in _OWN_RATES.items() if record.setting(f"missing.{split}.{key}")]
-    return ", ".join([f"{level} {decimal(number(rate)) if number(rate) is not None else 'by modality'}", *own])
+    own = [text for key, text in OWN_RATES.items() if record.setting(f"missing.{split}.{key}")]
+    return ", ".join([f"{level} {decimal(rate) if rate is not None else 'by modality'}", *own])
 
 
-_OWN_RATES = {"sites": "some sites their own", "classes": "some classes their own", "independent": "independent masks"}
-"""Key of a split's missingness -> what the report says where it is set."""
+@dataclass(frozen=True)
+class Classes:
+    """By site, the number of training samples of each class; ``most``: the largest of them."""
+
+    shown: SiteRows
+    names: list[str]
+    counts: dict[str, list[float | None]]
+    most: float
 
 
-def classes(record: RunRecord) -> Markup:
-    """How many samples of each class each site holds."""
-    described = shown_sites(record)
-    counts = [[number(value) for value in entries(site.get("classes"))] for site in described]
-    most = max((value or 0.0 for row in counts for value in row), default=0.0)
+def classes(record: RunRecord) -> Classes | None:
+    """Show how many samples of each class each site has."""
+    shown = SiteRows.of(record)
+    counts = {
+        name: [number(value) for value in entries(site.get("classes"))]
+        for name, site in shown.described(record).items()
+    }
+    most = max((value or 0.0 for row in counts.values() for value in row), default=0.0)
     if most <= 0:
-        return Markup("")
-    wide = max(map(len, counts))
-    named = [str(name) for name in entries(record.manifest.get("classes"))]
-    named += [str(place) for place in range(len(named), wide)]
-    rows = [
-        [str(site["name"]), *(_held(str(site["name"]), named[place], value, most) for place, value in enumerate(row))]
-        for site, row in zip(described, counts, strict=True)
-    ]
-    return joined(
-        [unshown(record), table("Training samples of each class, by site", ["Site", *named[:wide]], rows, "heats")]
-    )
-
-
-def _held(site: str, name: str, value: float | None, most: float) -> Markup:
-    return heat(None if value is None else value / most, count(value), f"{site}, class {name}: {count(value)} samples")
+        return None
+    wide = max(map(len, counts.values()))
+    names = [str(name) for name in entries(record.manifest.get("classes"))][:wide]
+    return Classes(shown, names + [str(place) for place in range(len(names), wide)], counts, most)

@@ -1,133 +1,122 @@
-"""The sections of the report, one function each: a `RunRecord` in, the section's content out, or nothing to show."""
+"""Contexts of the sections on training: curves, pictures, sites, traffic, time. None: there is nothing to show."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from server.report.charts import Mark, Series, bar, line_chart, strip
-from server.report.markup import NOTHING, Markup, joined, left, paragraph, table, tag, unfold
-from server.report.run.rows import lines_by_site, shown_names, unshown
-from server.runs.formatting import DASH, count, decimal, percent, plural, seconds, size
+from server.report.charts import Chart, Column, Mark, RoundsTable, Series, StripCell, line_chart, rounds_table, strip
+from server.runs import summary
+from server.runs.formatting import decimal, percent
 from server.runs.record import RunRecord, mapping, number
-from server.runs.summary import (
-    OTHER,
-    STAGES,
-    Direction,
-    best_round,
-    described_sites,
-    failures,
-    group_uses,
-    participation,
-    points,
-    scores,
-    site_rounds,
-    stage_seconds,
-    traffic,
-    traffic_of,
-)
+from server.runs.summary import points
 
-LIKELIHOODS = (
-    "The losses of generators and mappings are negative log-likelihoods in nats, so they may fall below zero. The"
-    " mappings' loss can rise from round to round: the latents that they predict come to say more."
-)
+MOST_ROWS = 200
+"""Most sites that a table shows one by one: a page of thousands is slow to write and to open, and of no use."""
+STATES = (("cell-ok", "trained"), ("cell-failed", "failed"), ("cell-off", "not asked"))
+"""CSS class and name of what a site did in a round."""
 
 
-def curves(record: RunRecord) -> Markup:
-    """Scores and losses over the rounds, with the numbers behind them as a table."""
-    best = best_round(record)
+@dataclass(frozen=True)
+class SiteRows:
+    """The sites with a row of their own in a table: all, or ``MOST_ROWS`` of ``total``, those that reported first."""
+
+    names: list[str]
+    total: int
+
+    @classmethod
+    def of(cls, record: RunRecord) -> SiteRows:
+        """Choose the sites to show."""
+        names, reported = summary.site_names(record), {str(line.get("site")) for line in record.sites}
+        chosen = set(sorted(names, key=lambda name: name not in reported)[:MOST_ROWS])
+        return cls([name for name in names if name in chosen], len(names))
+
+    def described(self, record: RunRecord) -> dict[str, Mapping[str, Any]]:
+        """Return the entry of each site in the manifest, if it has one."""
+        found = {str(site["name"]): site for site in summary.described_sites(record)}
+        return {name: site for name, site in found.items() if name in set(self.names)}
+
+    def lines(self, record: RunRecord) -> dict[str, list[Mapping[str, Any]]]:
+        """Return the lines of ``sites.jsonl`` of each site."""
+        found: dict[str, list[Mapping[str, Any]]] = {name: [] for name in self.names}
+        for line in record.sites:
+            if str(line.get("site")) in found:
+                found[str(line["site"])].append(line)
+        return found
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Scores and losses over the rounds. ``mappings``: whether mapping models were trained."""
+
+    charts: list[Chart]
+    mappings: bool
+    rounds: RoundsTable
+
+
+def curves(record: RunRecord) -> Curves | None:
+    """Draw scores and losses over the rounds, with the numbers behind them."""
+    best = summary.best_round(record)
     mark = Mark(best, f"best: round {best}") if best is not None else None
-    drawn_scores = [Series(name, points(record, "validation", field)) for field, name in scores(record).items()]
+    scores = [Series(name, points(record, "validation", key)) for key, name in summary.scores(record).items()]
     losses = [
         Series("training", points(record, "train", "loss")),
         Series("validation", points(record, "validation", "loss")),
     ]
-    drawn = [
-        line_chart("Validation scores", drawn_scores, percent, mark),
+    mappings = points(record, "train", "loss_mapping")
+    charts = [
+        line_chart("Validation scores", scores, percent, mark),
         line_chart("Loss of the task model", losses, decimal, mark),
         line_chart("Loss of the generators", [Series("training", points(record, "train", "loss_generator"))], decimal),
-        line_chart("Loss of the mappings", [Series("training", points(record, "train", "loss_mapping"))], decimal),
+        line_chart("Loss of the mappings", [Series("training", mappings)], decimal),
     ]
-    if not any(drawn):
-        return NOTHING
-    told = tag("p", LIKELIHOODS) if points(record, "train", "loss_mapping") else ""
-    return joined([tag("div", *drawn, class_="charts"), told, _rounds(record)])
-
-
-def _rounds(record: RunRecord) -> Markup:
-    fields = [("train", "loss", "Training loss"), ("validation", "loss", "Validation loss")]
-    columns = [dict(points(record, split, field)) for split, field, _ in fields]
-    titles = scores(record)
-    shares = [dict(points(record, "validation", field)) for field in titles]
-    rounds = sorted({turn for column in [*columns, *shares] for turn in column})
-    rows = [
-        [count(turn), *(decimal(c.get(turn)) for c in columns), *(percent(c.get(turn)) for c in shares)]
-        for turn in rounds
+    drawn = [chart for chart in charts if chart]
+    columns: list[Column] = [
+        *((f"{one.name.capitalize()} loss", one.points, decimal) for one in losses),
+        *((f"Validation {one.name}", one.points, percent) for one in scores),
     ]
-    head = ["Round", *(name for _, _, name in fields), *(f"Validation {name}" for name in titles.values())]
-    return unfold("The numbers behind the curves", table("Losses and scores by round", head, rows))
+    return Curves(drawn, bool(mappings), rounds_table("Losses and scores by round", columns)) if drawn else None
 
 
-def reconstructions(record: RunRecord) -> Markup:
-    """The picture grid, if the run drew one."""
-    if record.picture is None:
-        return NOTHING
-    about = (
-        "Each row starts with one real sample of one modality. Every further column shows what the trained model makes "
-        "of it in that modality: the source is encoded, a mapping model carries its latent over, and the target's "
-        "decoder draws the mean. Only what the modalities share can be right; the rest is the target's average. A grey "
-        "field: no trained path leads there."
-    )
-    source = "data:image/png;base64," + base64.b64encode(record.picture).decode("ascii")
-    alt = "Grid of pictures: a source sample per row, its reconstructions in the target modalities beside it."
-    picture = tag("img", src=source, alt=alt, class_="picture")
-    return joined(
-        [
-            paragraph(about),
-            tag(
-                "figure",
-                tag("div", picture, class_="scroll whole", tabindex=0, role="region", aria_label="Reconstruction grid"),
-            ),
-        ]
-    )
+def pictures(record: RunRecord) -> str | None:
+    """Return the grid of reconstructions as a PNG in base64, if the run drew one."""
+    return base64.b64encode(record.picture).decode("ascii") if record.picture else None
 
 
-def sites(record: RunRecord) -> Markup:
-    """Who took part in which round, and why a site did not."""
-    names, rounds, reports = shown_names(record), site_rounds(record), participation(record)
-    if not names:
-        return NOTHING
-    described = {str(site["name"]): site for site in described_sites(record)}
-    rows = [_site_row(name, described.get(name, {}), rounds, reports[name]) for name in names]
-    span = f"Rounds {rounds[0]} to {rounds[-1]}" if rounds else "Rounds"
-    head = ["Site", "Samples", left(span), "Trained", "Failed", "Not asked"]
-    key = tag("ul", *(_key(*state) for state in KEY), class_="legend")
-    shown = table("Participation of the sites by round", head, rows)
-    return joined([key, unshown(record), shown, _reasons(record)])
+@dataclass(frozen=True)
+class SiteRow:
+    """One site: its samples, its rounds as a strip, and how many rounds it was in each of ``STATES``."""
+
+    name: str
+    samples: float | None
+    strip: list[StripCell]
+    counts: list[int]
 
 
-KEY = (("cell-ok", "trained"), ("cell-failed", "failed"), ("cell-off", "not asked"))
+def sites(record: RunRecord) -> dict[str, Any] | None:
+    """List who took part in which round, and why a site did not."""
+    shown, rounds = SiteRows.of(record), summary.site_rounds(record)
+    if not shown.names:
+        return None
+    described, reports = shown.described(record), summary.participation(record)
+    rows = []
+    for name in shown.names:
+        states = [(turn, *_state(reports[name].get(turn))) for turn in rounds]
+        samples = number(described.get(name, {}).get("samples"))
+        if samples is None:
+            samples = max((number(line.get("samples")) or 0.0 for line in reports[name].values()), default=None)
+        counts = [sum(state == css for _, state, _ in states) for css, _ in STATES]
+        rows.append(SiteRow(name, samples, strip(name, states), counts))
+    failed = [
+        (str(line.get("site")), number(line.get("round")), line.get("reason")) for line in summary.failures(record)
+    ]
+    return {"shown": shown, "rounds": rounds, "rows": rows, "failures": failed, "states": STATES}
 
 
-def _key(class_: str, word: str) -> Markup:
-    return tag("li", _swatch(class_), word)
-
-
-def _swatch(class_: str) -> Markup:
-    return tag("svg", tag("rect", width=14, height=14, class_=class_), viewBox="0 0 14 14", class_="swatch")
-
-
-def _site_row(name: str, described: Any, rounds: list[int], reports: Any) -> list[Any]:
-    states = [(turn, *_state(reports.get(turn))) for turn in rounds]
-    tally = [sum(state[1] == class_ for state in states) for class_, _ in KEY]
-    samples = number(described.get("samples"))
-    if samples is None:
-        samples = max((number(line.get("samples")) or 0.0 for line in reports.values()), default=None)
-    return [name, count(samples), tag("td", strip(name, states), class_="wide", data_sort=tally[0]), *tally]
-
-
-def _state(report: Any) -> tuple[str, str]:
-    """CSS class and hover text of one site in one round."""
+def _state(report: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Return the CSS class and the tooltip of one site in one round."""
     if report is None:
         return "cell-off", "not asked"
     if report.get("status") == "ok":
@@ -135,86 +124,30 @@ def _state(report: Any) -> tuple[str, str]:
     return "cell-failed", f"failed: {report.get('reason') or 'no reason given'}"
 
 
-def _reasons(record: RunRecord) -> Markup | None:
-    failed = failures(record)
-    if not failed:
+def traffic(record: RunRecord) -> dict[str, Any] | None:
+    """Compare the bytes with sending everything: as a whole, by site, by parameter group."""
+    whole = {"Download": summary.traffic(record, "down"), "Upload": summary.traffic(record, "up")}
+    if all(one.sent is None for one in whole.values()):
         return None
-    rows = [
-        [
-            str(line.get("site")),
-            count(number(line.get("round"))),
-            tag("td", str(line.get("reason") or DASH), class_="text"),
-        ]
-        for line in failed
+    shown = SiteRows.of(record)
+    lines = shown.lines(record) if record.sites else {}
+    by_site = [
+        (name, summary.traffic_of(record, "down", own), summary.traffic_of(record, "up", own))
+        for name, own in lines.items()
     ]
-    head = ["Site", "Round", left("Reason")]
-    return joined([tag("h3", "What failed and why"), table("Failures", head, rows, "reasons")])
-
-
-def traffic_section(record: RunRecord) -> Markup:
-    """Bytes against sending everything: as a whole, by site, by parameter group."""
-    whole = [traffic(record, "down"), traffic(record, "up")]
-    if all(one.sent is None for one in whole):
-        return NOTHING
-    about = (
-        "A site downloads only the parameter groups that its modalities need and uploads only those that it trained. "
-        "The comparison is with sending every group, and what the strategy sends beside it, to and from every site in "
-        "every round."
-    )
-    rows = [
-        [name, size(one.sent), size(one.everything), tag("td", tag("b", percent(one.saving)), data_sort=one.saving)]
-        for name, one in zip(("Download", "Upload"), whole, strict=True)
-    ]
-    head = ["Direction", "Sent", "If everything were sent", "Saved"]
-    return joined([paragraph(about), table("Traffic of the run", head, rows), _by_site(record), _by_group(record)])
-
-
-def _by_site(record: RunRecord) -> Markup | None:
-    if not record.sites:
-        return None
-    rows = [
-        [name, *_site_traffic(record, name, lines, "down"), *_site_traffic(record, name, lines, "up")]
-        for name, lines in lines_by_site(record).items()
-    ]
-    head = ["Site", left("Download"), "Sent", left("Upload"), "Sent"]
-    about = paragraph("A full bar is what the site would send if everything were sent.", class_="hint")
-    return joined([tag("h3", "By site"), about, unshown(record), table("Traffic by site", head, rows)])
-
-
-def _site_traffic(record: RunRecord, name: str, lines: Any, direction: Direction) -> list[Markup | str]:
-    found = traffic_of(record, direction, lines)
-    whole = found.everything or found.sent or 0.0
-    hover = f"{name}, {direction}: {size(found.sent)} of {size(found.everything)}"
-    shown = bar([(hover, found.sent or 0.0)], whole)
-    return [tag("td", shown, class_="wide", data_sort=(found.sent or 0.0) / (whole or 1.0)), size(found.sent)]
-
-
-def _by_group(record: RunRecord) -> Markup | None:
-    known, down, up = mapping(record.manifest.get("parameters")), group_uses(record, "down"), group_uses(record, "up")
-    groups = list(dict.fromkeys([*known, *down, *up]))
-    if not groups:
-        return None
-    rows = [[g, count(number(known.get(g))), count(down.get(g, 0)), count(up.get(g, 0))] for g in groups]
-    head = ["Parameter group", "Parameters", "Downloads", "Uploads"]
+    known = mapping(record.manifest.get("parameters"))
+    down, up = summary.group_uses(record, "down"), summary.group_uses(record, "up")
+    groups = [(name, number(known.get(name)), down.get(name, 0), up.get(name, 0)) for name in {**known, **down, **up}]
     total = sum(number(value) or 0.0 for value in known.values())
-    title = f"By parameter group ({plural(len(groups), 'group')}, {count(total)} parameters)"
-    return unfold(title, table("Downloads and uploads of each parameter group, in site-rounds", head, rows))
+    return {"whole": whole, "shown": shown, "sites": by_site, "groups": groups, "parameters": total}
 
 
-def time(record: RunRecord) -> Markup:
-    """Seconds per stage of the local loop, by site."""
-    spent = {name: stage_seconds(lines) for name, lines in lines_by_site(record).items()}
-    longest = max((sum(stages.values()) for stages in spent.values()), default=0.0)
+def time(record: RunRecord) -> dict[str, Any] | None:
+    """List the seconds of each stage of the local loop, by site."""
+    shown = SiteRows.of(record)
+    rows = {name: summary.stage_seconds(lines) for name, lines in shown.lines(record).items()}
+    longest = max((sum(stages.values()) for stages in rows.values()), default=0.0)
     if longest <= 0:
-        return NOTHING
-    rows = []
-    for name, stages in spent.items():
-        parts = [(f"{name}, {stage}: {seconds(value)}", value) for stage, value in stages.items()]
-        whole = tag("td", bar(parts, longest), class_="wide", data_sort=sum(stages.values()))
-        rows.append([name, whole, *map(seconds, stages.values())])
-    names = [*STAGES.values(), OTHER]
-    key = tag("ul", *(_key(f"fill c{place}", stage) for place, stage in enumerate(names, 1)), class_="legend")
-    sums = [tag("td", tag("b", seconds(value))) for value in stage_seconds(record.sites).values()]
-    head = ["Site", left("Over all rounds"), *names]
-    shown = table("Seconds per stage by site", head, rows, last=["All sites", tag("td", class_="wide"), *sums])
-    return joined([key, unshown(record), shown])
+        return None
+    sums = summary.stage_seconds(record.sites)
+    return {"shown": shown, "rows": rows, "longest": longest, "sums": sums, "stages": list(sums)}

@@ -1,164 +1,139 @@
-"""The sections of a sweep's report but for its curves: a `View` in, the section's content out, or nothing to show."""
+"""Contexts of the sections of a sweep's report but its curves. None: there is nothing to show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from server.analysis.compute_cost import spent
-from server.analysis.grids import Entry, Grid
-from server.analysis.layout import Labels, named
-from server.analysis.results import Result, mean
-from server.analysis.tables import Sheet, Text, metric_title, score, sheets
-from server.report.again import command
-from server.report.charts import bar
-from server.report.markup import NOTHING, Child, Markup, abridged, joined, left, paragraph, table, tag, unfold_text
-from server.report.order import sort_key
+from server.analysis.compute_cost import Spent, spent
+from server.analysis.grids import Grid
+from server.analysis.layout import named
+from server.analysis.results import mean
+from server.analysis.tables import Sheet, metric_title, score, sheets
 from server.report.page import REPORT
-from server.report.sweep.view import View, entries_of, link
-from server.runs.formatting import DASH, percent, plural, size
-from server.sweep.record import LOG, SWEEP, TRIALS, State, TrialRecord, ending
+from server.report.sweep.view import View, entries_of
+from server.runs.formatting import percent
+from server.sweep.record import LOG, SWEEP, TRIALS, State, ending
 from server.sweep.table import LOSS
 
-_MARKS = {1: "b", 2: "u"}
 
-
-def scores(view: View) -> Markup:
-    """The tables of ``fedrecon table``: scores, what sets them apart, and what they cost."""
-    return joined(part for sheet in sheets(view.grids) for part in _sheet(sheet))
-
-
-def _sheet(sheet: Sheet) -> Iterator[Markup]:
-    yield tag("h3", sheet.title)
-    if sheet.rows:
-        head = [*sheet.header[:1], *map(left, sheet.header[1 : sheet.left]), *sheet.header[sheet.left :]]
-        yield table(sheet.title, head, [list(_fields(sheet, row)) for row in sheet.rows])
-    yield from (paragraph(sentence, class_="hint") for sentence in sheet.about)
-
-
-def _fields(sheet: Sheet, row: Sequence[Text]) -> Iterator[Child]:
-    for place, text in enumerate(row):
-        words = tag(_MARKS[text.place], text.words) if text.place else text.words
-        if place == 0:
-            yield words
-        else:
-            name = "text" if place < sheet.left else None
-            yield tag("td", words, class_=name, data_sort=sort_key(text.words))
+def scores(view: View) -> list[Sheet] | None:
+    """Return the tables of ``fedrecon table``: scores, differences, and costs."""
+    return list(sheets(view.grids)) or None
 
 
 @dataclass(frozen=True)
-class Scale:
-    """What bars show: a number ``of`` a result, the ``most`` that any row has, and how it is ``written``."""
+class Cost:
+    """Means over the complete cells of one row; ``time`` is in seconds."""
 
-    of: Callable[[Result], float | None]
-    most: float
-    written: Callable[[float | None], str]
+    levels: list[str]
+    name: str
+    bytes: float | None
+    time: float | None
+    time_text: str
 
 
-def costs(view: View) -> Markup:
-    """Bytes and training time of each method, as bars: means over its complete cells."""
+@dataclass(frozen=True)
+class Costs:
+    """Bytes and training time of each method, in one table per section of the sweep.
+
+    ``most_bytes`` and ``most_time`` are the largest of all rows.
+    """
+
+    tables: list[tuple[str, list[str], list[Cost]]]
+    time: Spent
+    most_bytes: float
+    most_time: float
+
+
+def costs(view: View) -> Costs | None:
+    """Compare the bytes and the training time of the methods: means over the seeds."""
     time = spent(view.results)
-    measures = [(lambda result: result.bytes, size), (time.of, time.written)]
-    every = [entry.results for grid in view.sections for _, entry in entries_of(grid)]
-    scales = [Scale(of, max((mean(own, of) or 0.0 for own in every), default=0.0), as_text) for of, as_text in measures]
-    if not any(scale.most for scale in scales):
-        return NOTHING
-    about = f"Means over the seeds of a row's complete cells. A full bar is the most that any row has. {time.about}"
-    parts = [part for grid in view.sections for part in _costs(grid, scales, time.head)]
-    return joined([paragraph(about), *parts])
+    tables = [(named(grid.section), _axes(grid), _costs(grid, time)) for grid in view.sections]
+    rows = [row for _, _, own in tables for row in own]
+    most_bytes = max((row.bytes or 0.0 for row in rows), default=0.0)
+    most_time = max((row.time or 0.0 for row in rows), default=0.0)
+    return Costs(tables, time, most_bytes, most_time) if most_bytes or most_time else None
 
 
-def _costs(grid: Grid, scales: Sequence[Scale], time: str) -> Iterator[Markup]:
-    title = named(grid.section)
-    if title:
-        yield tag("h3", title)
-    rows = [[*_values(labels), *_bars(labels, entry, scales)] for labels, entry in entries_of(grid)]
-    parameters = [*grid.rows[0], *grid.columns[0]]
-    head = [
-        *(parameters[:1] or ["Method"]),
-        *map(left, parameters[1:]),
-        left("Traffic"),
-        "Bytes",
-        left("Training"),
-        time,
+def _axes(grid: Grid) -> list[str]:
+    return [*grid.rows[0], *grid.columns[0]] or ["Method"]
+
+
+def _costs(grid: Grid, time: Spent) -> list[Cost]:
+    found = []
+    for labels, entry in entries_of(grid):
+        sent, worked = mean(entry.results, lambda result: result.bytes), mean(entry.results, time.of)
+        found.append(Cost(list(labels.values()) or ["all"], named(labels), sent, worked, time.written(worked)))
+    return found
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed cell: its levels, its error, and its log (``href``: only if it can be linked)."""
+
+    name: str
+    error: str
+    log: str
+    href: str | None
+
+
+def failures(view: View) -> list[Failure] | None:
+    """List the cells that failed, each with its reason and the path of its log."""
+    found = [
+        Failure(
+            named(trial.labels),
+            str(ending(trial.directory).get("error") or "no reason was given"),
+            f"{TRIALS}/{trial.directory.name}/{LOG}",
+            view.href(trial.directory / LOG),
+        )
+        for trial in view.having(State.FAILED)
     ]
-    yield table(f"Traffic and training time{f': {title}' if title else ''}", head, rows)
+    return found or None
 
 
-def _values(labels: Labels) -> list[Child]:
-    """The first as a row's head."""
-    first, *others = labels.values() or ("all",)
-    return [first, *(tag("td", value, class_="text") for value in others)]
+@dataclass(frozen=True)
+class TrialRow:
+    """One cell of the sweep; ``scores`` and ``time`` as (text, value); ``report``: a link, if there is a report."""
+
+    levels: list[str]
+    state: str
+    scores: list[tuple[str, float | None]]
+    time: tuple[str, float | None]
+    report: str | None
 
 
-def _bars(labels: Labels, entry: Entry, scales: Sequence[Scale]) -> Iterator[Child]:
-    for scale in scales:
-        value = mean(entry.results, scale.of)
-        shown = bar([(f"{named(labels)}: {scale.written(value)}", value or 0.0)], scale.most)
-        yield tag("td", shown, class_="wide", data_sort=DASH if value is None else f"{value:.12g}")
-        yield scale.written(value)
-
-
-def failures(view: View) -> Markup:
-    """The cells that failed, each with its reason and the path of its log."""
-    failed = view.having(State.FAILED)
-    if not failed:
-        return NOTHING
-    rows = [[named(trial.labels), tag("td", *_reason(trial), class_="text"), _log(view, trial)] for trial in failed]
-    about = paragraph(
-        *("The same ", tag("code", "fedrecon sweep"), " tries them again."),
-        " The log of a cell holds all that its process said.",
-    )
-    return joined([about, table("Failed cells", ["Cell", left("Reason"), left("Log")], rows, "reasons")])
-
-
-def _reason(trial: TrialRecord) -> tuple[str, Markup | None]:
-    return abridged("Whole error", str(ending(trial.directory).get("error") or "it did not say why"))
-
-
-def _log(view: View, trial: TrialRecord) -> Markup:
-    path = trial.directory / LOG
-    words = f"{TRIALS}/{trial.directory.name}/{LOG}"
-    return tag("td", link(view, path, words) or f"{words} (not there)", class_="text")
-
-
-def trials(view: View) -> Markup:
-    """Every cell: its levels, how it stands, its scores, and its own report."""
+def trials(view: View) -> dict[str, Any] | None:
+    """List every cell: its levels, its state, its scores, and its own report."""
     if not view.record.trials:
-        return NOTHING
-    parameters, metrics = list(view.record.parameters), list(dict.fromkeys(grid.metric for grid in view.grids))
+        return None
+    metrics = list(dict.fromkeys(grid.metric for grid in view.grids))
     found, time = {result.directory: result for result in view.results}, spent(view.results)
     rows = []
     for trial in view.record.trials:
         result = found.get(trial.directory)
         own = [result.scores.get(metric) if result else None for metric in metrics]
-        worked = time.written(time.of(result)) if result else DASH
-        last = tag("td", link(view, trial.directory / REPORT, "report") or DASH, class_="text")
-        rows.append([*_values(trial.labels), _state(trial), *map(_score, own, metrics), worked, last])
+        texts = [_score(value, metric) for value, metric in zip(own, metrics, strict=True)]
+        worked = time.of(result) if result else None
+        rows.append(
+            TrialRow(
+                list(trial.labels.values()) or ["all"],
+                trial.status,
+                list(zip(texts, own, strict=True)),
+                (time.written(worked), worked),
+                view.href(trial.directory / REPORT),
+            )
+        )
     titles = [f"Test {metric_title(metric)}" for metric in metrics]
-    head = [*parameters[:1], *map(left, parameters[1:]), left("State"), *titles, time.head, left("Report")]
-    return table(f"The cells of the sweep ({plural(len(rows), 'cell')})", head, rows)
-
-
-def _state(trial: TrialRecord) -> Markup:
-    return tag("td", trial.status, class_=f"text state-{trial.status}")
+    return {"axes": list(view.record.parameters), "titles": titles, "time": time.head, "rows": rows}
 
 
 def _score(value: float | None, metric: str) -> str:
-    if value is None:
-        return DASH
-    return score(value, metric) if metric == LOSS else percent(value)
+    return score(value, metric) if metric == LOSS and value is not None else percent(value)
 
 
-def details(view: View) -> Markup:
-    """What was asked for: ``sweep.yaml``."""
-    about = paragraph(
-        *(tag("code", "fedrecon sweep CONFIG --out DIR"), " goes on with this directory, DIR; "),
-        tag("code", "fedrecon report DIR"),
-        f" writes this page again. {SWEEP} says what each level sets; config.yaml in the folder of a cell is the whole "
-        "config that ",
-        *(tag("code", "fedrecon run"), " repeats it with."),
-    )
-    first = [result.directory for result in view.results][:1]
-    again = [part for trial in first for part in command(f"{TRIALS}/{trial.name}/config.yaml", "repeated")]
-    return joined([about, *again, unfold_text(f"The sweep ({SWEEP})", view.text)])
+def details(view: View) -> dict[str, Any]:
+    """Return ``sweep.yaml`` and the config of a complete cell, if there is one, to repeat."""
+    first: Sequence[str] = [f"{TRIALS}/{result.directory.name}/config.yaml" for result in view.results[:1]]
+    return {"file": SWEEP, "text": view.text, "config": next(iter(first), None)}

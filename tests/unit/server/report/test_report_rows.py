@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from server.report.run.html import write_report
-from server.report.run.rows import MOST_ROWS
+from server.report.run.report import write_report
+from server.report.run.sections import MOST_ROWS
 
 pytestmark = pytest.mark.quick
 
@@ -42,7 +42,7 @@ def test_sites_that_took_part_come_before_others_and_the_rest_is_told(tmp_path: 
 def test_up_to_the_limit_every_site_has_its_row(tmp_path: Path) -> None:
     found = page(tmp_path, MOST_ROWS)
     assert all(name(site) in found for site in range(MOST_ROWS))
-    assert " sites, before others" not in found
+    assert " sites, those that took part first" not in found
 
 
 def test_the_whole_is_summed_over_all_sites_that_reported(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import yaml
 from fedrecon_core.errors import DataError
 from server.analysis.loaded_results import load_results
 from server.analysis.tables import sheets
-from server.report.sweep.html import SECTIONS, write_sweep_report
+from server.report.sweep.report import SECTIONS, write_sweep_report
 from server.sweep.spec import read_definition
 from server.sweep.store import SweepDirectory
 from server.sweep.trials import matrix
@@ -119,7 +119,7 @@ def test_a_failure_without_a_log_names_where_it_would_be(sweep):
     (trial_of(sweep, "zero", "0.3", "1") / "result.json").write_text('{"status": "failed"}')
     page = report(sweep)
     assert "1 of 8 cells is not complete" in page.words
-    assert "it did not say why" in page.words and "cells/zero-0.3-1/cell.log (not there)" in page.words
+    assert "no reason was given" in page.words and "cells/zero-0.3-1/cell.log (missing)" in page.words
 
 
 def test_a_sweep_without_a_complete_trial_still_has_a_report(tmp_path):
@@ -179,7 +179,7 @@ def test_a_method_has_one_colour_in_all_charts(sweep):
 def test_a_legend_tells_what_a_line_came_to_over_rounds_and_no_score_of_one_value_among_others(sweep):
     write_metrics(trial_of(sweep, "mask", "0.3", "1"), [0.5, 0.6])
     _, *sections = write_sweep_report(sweep).read_text().split('<section id="')
-    legends = {one.partition('"')[0]: re.findall(r'<ul class="legend">.*?</ul>', one) for one in sections}
+    legends = {one.partition('"')[0]: re.findall(r'<ul class="legend">.*?</ul>', one, re.DOTALL) for one in sections}
     assert [Page(one).words for one in legends["curves"]] == ["zero mask"]
     assert [Page(one).words for one in legends["learning"]] == ["mask 60.0%"]
 

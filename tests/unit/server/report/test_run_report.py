@@ -14,7 +14,7 @@ from rich.console import Console
 from fedrecon_core.errors import FedReconError, RunError
 from server.report.charts import nice_ticks, round_ticks
 from server.report.page import write_page
-from server.report.run.html import SECTIONS, write_report
+from server.report.run.report import SECTIONS, write_report
 from server.report.terminal import final_table
 from server.runs.directory import RunDirectory
 from server.runs.formatting import listing, percent, seconds, size
@@ -263,8 +263,8 @@ def test_a_run_with_several_labels_shows_its_own_scores(tmp_path: Path) -> None:
     (directory / "result.json").write_text(json.dumps({**told, "test": {**scores, "n": 24}}))
     page = report(directory)
     for words in (
-        "Test Macro-AUROC 81.2% ± 0.04% mean area under the ROC curve; chance is 50%; ± is the most by which",
-        "Test Accuracy 90.0% share of right answers, yes or no, over all classes",
+        "Test Macro-AUROC 81.2% ± 0.04% mean area under the ROC curve; chance is 50%; ± bounds the error due to the",
+        "Test Accuracy 90.0% share of correct yes-or-no answers, over all classes",
         "Test loss 0.3 binary cross-entropy, mean over the classes, over 24 samples",
         "Validation Macro-AUROC",
     ):

@@ -1,0 +1,92 @@
+"""The report of a sweep, finished or not: the comparison of its complete cells, and the state of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from server.analysis.results import total
+from server.report.page import Section, Tile, render, write_page
+from server.report.sweep import curves, sections
+from server.report.sweep.view import View, read_view
+from server.runs.formatting import count, seconds, size
+from server.runs.record import number
+from server.sweep.parameters import SEED
+from server.sweep.record import State, ending
+
+MEANINGS = {
+    State.COMPLETE: "ran to the end",
+    State.FAILED: "ended with an error",
+    State.UNFINISHED: "started, but not finished",
+    State.MISSING: "not started",
+}
+BADGES = {"complete": "completed", "failed cells": "failed", "unfinished": "unfinished"}
+"""State of the sweep -> CSS class."""
+
+
+def write_sweep_report(directory: Path) -> Path:
+    """Write ``report.html`` into the directory of a sweep, whole or not at all, and return its path.
+
+    Raises:
+        DataError: ``directory`` is not the directory of a sweep.
+        RunError: the page cannot be written.
+    """
+    return write_page(directory, render_sweep(read_view(directory)))
+
+
+def render_sweep(view: View) -> str:
+    """Return the whole page as HTML."""
+    top = {"name": view.record.name, "closing": "Written by FedRecon.", "sweep": overview(view)}
+    return render("sweep.html.md", view, SECTIONS, tiles=list(tiles(view)), **top)
+
+
+def overview(view: View) -> dict[str, Any]:
+    """Collect the context of heading and notices: parameters with their values, counts of cells, and remarks."""
+    complete, failed = len(view.having(State.COMPLETE)), len(view.having(State.FAILED))
+    cells = len(view.record.trials)
+    state = "failed cells" if failed else "complete" if complete == cells else "unfinished"
+    return {
+        "state": state,
+        "badge": BADGES[state],
+        "cells": cells,
+        "axes": {axis: levels for axis, levels in view.record.parameters.items() if axis != SEED},
+        "seeds": len(view.record.parameters.get(SEED, ())),
+        "failed": failed,
+        "left_out": cells - complete if view.results else 0,
+        "remarks": view.remarks,
+        "fault": view.fault,
+    }
+
+
+def tiles(view: View) -> Iterator[Tile]:
+    """Yield the number of cells in each state, and the total cost of the complete ones."""
+    for state, meaning in MEANINGS.items():
+        found = count(len(view.having(state)))
+        whole = f" of {len(view.record.trials)}" if state is State.COMPLETE else ""
+        yield Tile(state.capitalize(), f"{found}{whole}", meaning)
+    wall = total([number(ending(result.directory).get("wall_seconds")) for result in view.results])
+    yield Tile("Total time", seconds(wall), "of the complete cells, one after the other")
+    yield Tile("Tensor bytes", size(total([result.bytes for result in view.results])), "both ways, all complete cells")
+
+
+SECTIONS = (
+    Section("scores", "Scores", sections.scores, "No cell is complete, so there is nothing to compare."),
+    Section(
+        "curves",
+        "Scores by level",
+        curves.by_value,
+        "There is no curve to draw. A curve needs complete cells at two or more levels of the first axis of the "
+        "table's columns (table.columns), and these levels must be numbers.",
+    ),
+    Section(
+        "learning",
+        "Learning curves",
+        curves.learning,
+        "No complete cell has scores by round (metrics.jsonl).",
+    ),
+    Section("costs", "Traffic and time", sections.costs, "No complete cell reports its bytes or its training time."),
+    Section("failures", "What failed and why", sections.failures, "No cell has failed."),
+    Section("cells", "Cells", sections.trials, "The sweep has no cells."),
+    Section("details", "Reproduce", sections.details, ""),
+)
