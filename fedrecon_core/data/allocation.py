@@ -11,7 +11,6 @@ import numpy as np
 from fedrecon_core.config import Missing, MissingHeldOut, MissingTest, RunConfig
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
 from fedrecon_core.data.missingness import Scheme, Traits, effective_rates, known_names, sample_masks, site_masks
-from fedrecon_core.data.natural_normalisation import refuse_partly_hidden
 from fedrecon_core.data.partitions.base import Partition
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.registry import PARTITIONS
@@ -19,6 +18,8 @@ from fedrecon_core.seeding import derive, numpy_stream
 from fedrecon_core.types import SPLITS
 
 SERVER = "server"
+WHOLE = ("site", "profile")
+"""Levels at which a site lacks a modality for all of its samples."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,27 @@ def allocate(dataset: Dataset, config: RunConfig) -> Allocation:
     )
 
 
+def refuse_partly_hidden(dataset: Dataset, config: RunConfig) -> None:
+    """``ConfigError`` where absent values would reach a model through those that are shown: where a mask may hide some
+    of a natural id's training values in ``dataset.normalised_by_natural_id`` and show others."""
+    level = config.missing.train.level
+    if not dataset.normalised_by_natural_id or level == "none":
+        return
+    names = " and ".join(dataset.normalised_by_natural_id)
+    why = f"each {names} value of {dataset.spec.name} is normalised by all training values of its natural id"
+    if level not in WHOLE:
+        raise ConfigError(
+            f"missing.train.level: expected none or {' or '.join(WHOLE)}, since {why}, hidden ones too, found {level}; "
+            "use data.protocol: default"
+        )
+    partition = config.data.partition.name
+    if not PARTITIONS.get(partition).keeps_natural_ids:
+        raise ConfigError(
+            f"data.partition: expected natural with missing.train.level {level}, since {why}, those hidden at "
+            f"another site too, found {partition}; set it to natural, or use data.protocol: default"
+        )
+
+
 def _left_out(dataset: Dataset, config: RunConfig, split: str, places: Mapping[str, Share]) -> int:
     draws = config.missing.test.draws if split == "test" else 1
     return draws * len(dataset.members(SPLITS.index(split))) - sum(len(share.samples) for share in places.values())
@@ -133,9 +155,9 @@ def _partition(config: RunConfig) -> Partition:
 def _assign(dataset: Dataset, config: RunConfig, members: IntArray, sites: int, kind: str) -> IntArray:
     """int64 [n]: the config's partition of ``members`` over ``sites``; ``kind`` names the part in seed and message."""
     seed = derive(config.seed, "partition", kind)
-    labels, naturals = dataset.strata()[members], dataset.natural_ids[members]
+    labels, natural_ids = dataset.strata()[members], dataset.natural_ids[members]
     try:
-        return _partition(config).assign(config.data.partition, labels, naturals, sites, seed)
+        return _partition(config).assign(config.data.partition, labels, natural_ids, sites, seed)
     except DataError as error:
         raise DataError(f"{error} (sites of kind {kind})" if kind else str(error)) from None
 
@@ -329,7 +351,7 @@ def _spread(dataset: Dataset, config: RunConfig, split: str, training: _Training
     if dataset.owner is not None:
         return dataset.owner[members]
     draw, partition = numpy_stream(config.seed, "spread", split), _partition(config)
-    if not (partition.keeps_naturals or partition.follows_naturals):
+    if not (partition.keeps_natural_ids or partition.follows_natural_ids):
         return draw.permutation(len(members)) % sites
     known, seats = _seats(dataset, split, sites, draw)
     if split == "test":  # an id that is new in validation too sits where it sits there
@@ -342,7 +364,7 @@ def _spread(dataset: Dataset, config: RunConfig, split: str, training: _Training
     position = np.minimum(np.searchsorted(trained, known), len(trained) - 1)[inverse]
     seen = trained[position] == known[inverse]
     chosen = (np.cumsum(counts) - counts)[position]
-    if partition.follows_naturals:
+    if partition.follows_natural_ids:
         chosen = chosen + (draw.random(len(members)) * counts[position]).astype(np.int64)
     return np.asarray(np.where(seen, by_id[chosen], seats[inverse]))
 

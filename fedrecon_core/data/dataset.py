@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,7 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 
-class Stored(Protocol):
+class StoredArray(Protocol):
     """Rows in memory or on the disk: an array, or what reads like one. float32 [N, *shape]."""
 
     @property
@@ -42,41 +42,83 @@ class Stored(Protocol):
         """All of it."""
 
 
+class LazyArray(ABC):
+    """Base of such an array [N, *shape]. Indexed by int64 [K] or by a slice it gives an array of its own;
+    ``np.asarray`` gives all of it."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any = np.float32) -> None:
+        self.shape = shape
+        self.dtype: Any = np.dtype(dtype)
+
+    @abstractmethod
+    def _take(self, rows: IntArray) -> NDArray[np.float32]:
+        """[K, *shape]: the rows at the positions ``rows`` (int64 [K])."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: IntArray | slice) -> NDArray[np.float32]:
+        return self._take(np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float32]:
+        return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
+
+
+class Stack(LazyArray):
+    """Arrays [N_i, *shape], which may be mapped from the disk, one behind the other along their first axis."""
+
+    def __init__(self, parts: Sequence[StoredArray]) -> None:
+        """``parts`` are at least one and have one shape behind the first axis."""
+        self._parts = [part for part in parts if len(part)] or list(parts[:1])
+        self._starts = np.concatenate([[0], np.cumsum([len(part) for part in self._parts])])
+        super().__init__((int(self._starts[-1]), *self._parts[0].shape[1:]), self._parts[0].dtype)
+
+    def _take(self, rows: IntArray) -> NDArray[np.float32]:
+        taken: NDArray[np.float32] = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        part = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(part):
+            chosen = part == number
+            taken[chosen] = self._parts[number][rows[chosen] - self._starts[number]]
+        return taken
+
+
 @dataclass(frozen=True)
 class Dataset:
     """All samples of a data set.
 
-    ``labels`` int64 [N], of a multilabel set zeros and ones [N, C]; ``ids`` int64 [N], unique and stable; ``split``
-    int64 [N] with 0 train, 1 validation, 2 test; ``groups`` int64 [N], the unit that never straddles two splits and
-    that a bootstrap draws (source digit, subject, dialogue); ``naturals`` int64 [N], whom or what a sample comes from,
-    for a partition by nature, where that is another unit (the speaker of an utterance);
-    ``arrays[m]`` float32 [N_m, *shape], memory-mappable; ``rows[m]`` int64 [N], the row of each sample in
-    ``arrays[m]`` or -1 where the sample really lacks m; for a modality of variable length ``arrays[m]`` is
-    concatenated in time and ``offsets[m]`` int64 [N_m + 1] holds the borders. Where the data come from sites,
-    ``sites`` names them and ``owner`` int64 [N] is the position of each sample's site. ``faults`` says in words what
-    is known to be wrong: what a protocol that is reproduced with its faults does, or what the raw files leave open;
-    it is empty for every default protocol. ``by_natural`` names the modalities whose training values each depend on
-    all training values of the same natural id, so that a mask may hide all of these or none.
+    ``labels``: int64 [N], for a multilabel set zeros and ones [N, C]. ``ids``: int64 [N], unique and stable. ``split``:
+    int64 [N] with 0 train, 1 validation, 2 test. ``cluster_ids``: int64 [N], the unit that lies in one split only and
+    that a bootstrap draws (source digit, subject, dialogue). ``natural_ids``: int64 [N], the source of a sample by
+    which a natural partition divides; it defaults to ``cluster_ids`` and differs where the source is another unit (the
+    speaker of an utterance).
+
+    ``arrays[m]``: float32 [N_m, *shape], may be memory-mapped. ``rows[m]``: int64 [N], the row of each sample in
+    ``arrays[m]``, or -1 where the sample lacks m. For a modality of variable length ``arrays[m]`` is concatenated in
+    time, and ``offsets[m]``, int64 [N_m + 1], are the borders.
+
+    ``sites`` and ``owner`` (int64 [N], the position of each sample's site) are set where the data come from existing
+    sites. ``faults``: known faults of the data, one sentence each, such as those of a benchmark protocol that is
+    reproduced; empty for every default protocol. ``normalised_by_natural_id``: the modalities whose training values
+    depend on all training values of the same natural id, so that a mask must hide all of them or none.
     """
 
     spec: DatasetSpec
     labels: IntArray
     ids: IntArray
     split: IntArray
-    groups: IntArray
-    arrays: Mapping[str, Stored]
+    cluster_ids: IntArray
+    arrays: Mapping[str, StoredArray]
     rows: Mapping[str, IntArray]
     offsets: Mapping[str, IntArray] = field(default_factory=dict)
     sites: tuple[str, ...] = ()
     owner: IntArray | None = None
-    naturals: IntArray | None = None
+    natural_ids: IntArray = None  # type: ignore[assignment]  # taken from cluster_ids where it is left out
     faults: tuple[str, ...] = ()
-    by_natural: tuple[str, ...] = ()
+    normalised_by_natural_id: tuple[str, ...] = ()
 
-    @property
-    def natural_ids(self) -> IntArray:
-        """int64 [N]: ``naturals``, where there are none ``groups``."""
-        return self.groups if self.naturals is None else self.naturals
+    def __post_init__(self) -> None:
+        if vars(self)["natural_ids"] is None:
+            object.__setattr__(self, "natural_ids", self.cluster_ids)
 
     def strata(self) -> IntArray:
         """int64 [N]: one class per sample, by which a partition deals. Of several labels it is the one that is rarest

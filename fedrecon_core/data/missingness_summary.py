@@ -34,33 +34,34 @@ class MissingnessSummary:
     of_class: IntArray
     by_class: IntArray
 
+    @classmethod
+    def of(
+        cls,
+        spec: DatasetSpec,
+        labels: IntArray,
+        present: BoolArray,
+        owner: IntArray | None = None,
+        sites: tuple[str, ...] = (),
+    ) -> MissingnessSummary:
+        """The pattern of ``present`` (bool [N, M]) for samples with ``labels`` (int64 [N], or zeros and ones [N, C]).
 
-def pattern(
-    spec: DatasetSpec,
-    labels: IntArray,
-    present: BoolArray,
-    owner: IntArray | None = None,
-    sites: tuple[str, ...] = (),
-) -> MissingnessSummary:
-    """The pattern of ``present`` (bool [N, M]) for samples with ``labels`` (int64 [N], or zeros and ones [N, C]).
-
-    ``owner`` int64 [N] is the position of each sample's site in ``sites``; without it nothing is counted by site.
-    """
-    known = () if owner is None else sites
-    place = np.zeros(len(present), dtype=np.int64) if owner is None else owner
-    sample, label = (np.arange(len(labels)), labels) if labels.ndim == 1 else np.nonzero(labels)
-    return MissingnessSummary(
-        names=spec.names,
-        sites=known,
-        classes=spec.classes,
-        samples=len(present),
-        combinations=_combinations(present, spec.names),
-        by_modality=present.sum(axis=0, dtype=np.int64),
-        of_site=np.bincount(place, minlength=len(known))[: len(known)],
-        by_site=_by(place, present, len(known)),
-        of_class=np.bincount(label, minlength=len(spec.classes)),
-        by_class=_by(label, present[sample], len(spec.classes)),
-    )
+        ``owner`` int64 [N] is the position of each sample's site in ``sites``; without it nothing is counted by site.
+        """
+        known = () if owner is None else sites
+        place = np.zeros(len(present), dtype=np.int64) if owner is None else owner
+        sample, label = (np.arange(len(labels)), labels) if labels.ndim == 1 else np.nonzero(labels)
+        return cls(
+            names=spec.names,
+            sites=known,
+            classes=spec.classes,
+            samples=len(present),
+            combinations=_combinations(present, spec.names),
+            by_modality=present.sum(axis=0, dtype=np.int64),
+            of_site=np.bincount(place, minlength=len(known))[: len(known)],
+            by_site=_by(place, present, len(known)),
+            of_class=np.bincount(label, minlength=len(spec.classes)),
+            by_class=_by(label, present[sample], len(spec.classes)),
+        )
 
 
 def _by(place: IntArray, present: BoolArray, places: int) -> IntArray:
@@ -69,17 +70,19 @@ def _by(place: IntArray, present: BoolArray, places: int) -> IntArray:
     return np.stack(columns, axis=1).astype(np.int64)
 
 
-def dataset_summaries(dataset: Dataset) -> dict[str, MissingnessSummary]:
+def summarise_dataset(dataset: Dataset) -> dict[str, MissingnessSummary]:
     """Split -> pattern of what the data set really has, before any simulated missingness."""
     exists, found = dataset.exists(), {}
     for number, split in enumerate(SPLITS):
         members = dataset.members(number)
         owner = None if dataset.owner is None else dataset.owner[members]
-        found[split] = pattern(dataset.spec, dataset.labels[members], exists[members], owner, dataset.sites)
+        found[split] = MissingnessSummary.of(
+            dataset.spec, dataset.labels[members], exists[members], owner, dataset.sites
+        )
     return found
 
 
-def allocation_summaries(dataset: Dataset, allocation: Allocation) -> dict[str, MissingnessSummary]:
+def summarise_allocation(dataset: Dataset, allocation: Allocation) -> dict[str, MissingnessSummary]:
     """Split -> pattern of what the places of a run show of ``dataset``; a sample that comes under several draws of
     masks counts once for each, and the only site of a split that the server scores is ``server``."""
     return {split: _shared(dataset, getattr(allocation, split)) for split in SPLITS}
@@ -89,7 +92,7 @@ def _shared(dataset: Dataset, shares: dict[str, Share]) -> MissingnessSummary:
     samples = np.concatenate([share.samples for share in shares.values()])
     present = np.concatenate([share.present for share in shares.values()])
     owner = np.repeat(np.arange(len(shares)), [len(share.samples) for share in shares.values()])
-    return pattern(dataset.spec, dataset.labels[samples], present, owner, tuple(shares))
+    return MissingnessSummary.of(dataset.spec, dataset.labels[samples], present, owner, tuple(shares))
 
 
 def _combinations(present: BoolArray, names: tuple[str, ...]) -> dict[tuple[str, ...], int]:

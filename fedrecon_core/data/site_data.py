@@ -101,8 +101,8 @@ class ModalityArray:
 
 @dataclass(frozen=True)
 class SiteData:
-    """Samples with their presence mask. ``present`` bool [N, M]; ``labels``, ``ids``, ``groups`` int64 [N] (multilabel:
-    ``labels`` [N, C]).
+    """Samples with their presence mask. ``present`` bool [N, M]; ``labels``, ``ids``, ``cluster_ids`` int64 [N]
+    (multilabel: ``labels`` [N, C]).
 
     ``sealed`` is a second set of columns with the true absent rows. It exists only when it was asked for, which only
     the bound ``oracle`` does; no other object leads to an absent value.
@@ -111,9 +111,9 @@ class SiteData:
     spec: DatasetSpec
     labels: Tensor
     ids: Tensor
-    groups: Tensor
+    cluster_ids: Tensor
     present: Tensor
-    columns: dict[str, ModalityArray]
+    arrays: dict[str, ModalityArray]
     sealed: dict[str, ModalityArray] | None = None
 
     def __len__(self) -> int:
@@ -123,7 +123,7 @@ class SiteData:
     @property
     def modalities(self) -> tuple[str, ...]:
         """The modalities that some sample has, in the spec's order."""
-        return tuple(name for name in self.spec.names if bool((self.columns[name].rows >= 0).any()))
+        return tuple(name for name in self.spec.names if bool((self.arrays[name].rows >= 0).any()))
 
     @property
     def device(self) -> torch.device:
@@ -134,19 +134,19 @@ class SiteData:
         """int64: the samples that have all of ``modalities``, ascending."""
         mask = torch.ones(len(self), dtype=torch.bool, device=self.device)
         for name in modalities:
-            mask &= self.columns[name].rows >= 0
+            mask &= self.arrays[name].rows >= 0
         return torch.nonzero(mask).flatten()
 
     def lengths(self) -> Tensor | None:
         """int64 [N]: the steps of all of a sample's sequences together; None where no modality's lengths differ. It
         follows from the samples alone, so that a site's batches are the same wherever its data come from."""
-        known = [lengths for column in self.columns.values() if (lengths := column.lengths()) is not None]
+        known = [lengths for column in self.arrays.values() if (lengths := column.lengths()) is not None]
         return torch.stack(known).sum(dim=0) if known else None
 
     def batch(self, samples: Tensor) -> Batch:
         """The batch of ``samples`` (int64 [B])."""
         return Batch(
-            inputs={name: column.take(samples) for name, column in self.columns.items()},
+            inputs={name: column.take(samples) for name, column in self.arrays.items()},
             present=self.present[samples],
             labels=self.labels[samples],
             ids=self.ids[samples],
@@ -169,9 +169,9 @@ def open_site(
         spec=dataset.spec,
         labels=_tensor(dataset.labels[samples], device),
         ids=_tensor(dataset.ids[samples], device),
-        groups=_tensor(dataset.groups[samples], device),
+        cluster_ids=_tensor(dataset.cluster_ids[samples], device),
         present=_tensor(np.stack([_numpy(visible[m].rows) >= 0 for m in dataset.spec.names], axis=1), device),
-        columns=visible,
+        arrays=visible,
         sealed=hidden,
     )
 
@@ -193,9 +193,9 @@ def own_site(dataset: Dataset, split: str, *, device: torch.device, keep_empty: 
         spec=dataset.spec,
         labels=_tensor(dataset.labels[kept], device),
         ids=_tensor(dataset.ids[kept], device),
-        groups=_tensor(dataset.groups[kept], device),
+        cluster_ids=_tensor(dataset.cluster_ids[kept], device),
         present=_tensor(exists[kept], device),
-        columns={m: _whole_column(dataset, m, kept) for m in dataset.spec.names},
+        arrays={m: _whole_column(dataset, m, kept) for m in dataset.spec.names},
     )
 
 

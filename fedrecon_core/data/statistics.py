@@ -45,7 +45,7 @@ def site_sums(data: SiteData) -> dict[str, Sums]:
     memory at a time."""
     sums = {}
     for modality in data.spec.modalities:
-        column = data.columns[modality.name]
+        column = data.arrays[modality.name]
         rows = column.used()
         if len(rows):
             sums[modality.name] = _summed(modality, column, rows)
@@ -100,7 +100,7 @@ def scaled(data: SiteData, statistics: Mapping[str, Statistics]) -> SiteData:
     def scale(columns: dict[str, ModalityArray]) -> dict[str, ModalityArray]:
         return {n: c.scaled(scaling(wanted[n], statistics[n])) if n in wanted else c for n, c in columns.items()}
 
-    return replace(data, columns=scale(data.columns), sealed=None if data.sealed is None else scale(data.sealed))
+    return replace(data, arrays=scale(data.arrays), sealed=None if data.sealed is None else scale(data.sealed))
 
 
 def scaled_dataset(dataset: Dataset, statistics: Mapping[str, Statistics]) -> Dataset:

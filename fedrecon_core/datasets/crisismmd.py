@@ -18,21 +18,21 @@ from pydantic import Field
 from fedrecon_core import config
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.site_folder.content import Samples
+from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.contents import (
-    feature_of,
-    file_content,
-    first_of,
-    states_of,
-    text_content,
-    through,
-    version_of,
+from fedrecon_core.preparation.expected_files import ExpectedFile, inside, read_text
+from fedrecon_core.preparation.feature_rows import (
+    file_item,
+    file_states,
+    first_few,
+    make_feature,
+    rows_through,
+    rows_version,
+    text_item,
 )
-from fedrecon_core.preparation.expected import Expected, inside, read_text
 from fedrecon_core.preparation.features.base import Feature
-from fedrecon_core.preparation.recipe import Recipe, column
+from fedrecon_core.preparation.raw_dataset import RawDataset, column
 from fedrecon_core.registry import DATASETS
 from fedrecon_core.types import DatasetSpec, Frozen
 
@@ -99,32 +99,32 @@ class CrisisMmd(PreparedLoader):
     modalities = ("image", "text")
 
     @classmethod
-    def expected(cls, keys: Any, raw: Path) -> Sequence[Expected]:
+    def expected_files(cls, keys: Any, raw: Path) -> Sequence[ExpectedFile]:
         """The three tables of the humanitarian task, and a folder of pictures."""
         told = f"the official table of the task (columns {', '.join(COLUMNS)}, ...), from the archive {TABLES}.zip"
         pictures = "the pictures as <event>/<day>_<month>_<year>/<image>.jpg, from the archive CrisisMMD_v2.0.tar.gz"
-        return [*(Expected(_table(part), told) for part in PARTS), Expected("data_image/*/*/*", pictures)]
+        return [*(ExpectedFile(_table(part), told) for part in PARTS), ExpectedFile("data_image/*/*/*", pictures)]
 
     @classmethod
-    def recipe(cls, keys: Any, raw: Path, cache: Path) -> Recipe:
+    def read_raw(cls, keys: Any, raw: Path, cache: Path) -> RawDataset:
         """The pictures of the tables; ``DataError`` naming a file at fault."""
         checked = cast(CrisisMmdRaw, keys)
-        image, text = feature_of("image", checked.image), feature_of("text", checked.text)
+        image, text = make_feature("image", checked.image), make_feature("text", checked.text)
         listed = _listed(checked, raw)
         kept = _whole_tweets(checked, raw, listed)
         shown = [listed[number] for number in kept]
         files = [inside(raw, picture.file) for picture in shown]
         _refuse_missing(raw, files)
-        return Recipe(
+        return RawDataset(
             spec=_spec(image, text),
             samples=_samples(shown, kept),
             rows={
-                "image": through(image, cache, lambda sample: file_content(files[sample])),
-                "text": through(text, cache, lambda sample: text_content(shown[sample].text, shown[sample].place)),
+                "image": rows_through(image, cache, lambda sample: file_item(files[sample])),
+                "text": rows_through(text, cache, lambda sample: text_item(shown[sample].text, shown[sample].place)),
             },
             ragged=frozenset(name for name, feature in (("image", image), ("text", text)) if feature.ragged),
             names=[f"{PARTS[picture.part]} {picture.image}" for picture in shown],
-            version=version_of((image, text), (*(one.text for one in shown), *states_of(raw, files))),
+            version=rows_version((image, text), (*(one.text for one in shown), *file_states(raw, files))),
         )
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
@@ -207,7 +207,7 @@ def _tweet(place: str, cell: str) -> int:
 def _refuse_missing(raw: Path, files: Sequence[Path]) -> None:
     lacking = [file.relative_to(raw) for file in files if not file.is_file()]
     if lacking:
-        found = f"no {first_of(lacking)}"
+        found = f"no {first_few(lacking)}"
         told = "they belong there as the archive CrisisMMD_v2.0.tar.gz unpacks"
         raise DataError(f"{raw}: expected the {len(files)} pictures of the tables, found {found}; {told}")
 
@@ -245,9 +245,9 @@ def _samples(shown: Sequence[Picture], positions: Sequence[int]) -> Samples:
         ids=column(positions),
         labels=column([picture.label for picture in shown]),
         split=column([picture.part for picture in shown]),
-        groups=column([picture.tweet for picture in shown]),
+        cluster_ids=column([picture.tweet for picture in shown]),
         present=np.ones((len(shown), 2), dtype=np.bool_),
-        naturals=column([events[picture.event] for picture in shown]),
+        natural_ids=column([events[picture.event] for picture in shown]),
     )
 
 

@@ -21,22 +21,22 @@ from fedrecon_core import config
 from fedrecon_core.config import DataParams
 from fedrecon_core.config.base import untouched
 from fedrecon_core.config.faults import MisfitError
-from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, Stored
-from fedrecon_core.data.lazy_arrays import View
-from fedrecon_core.data.site_folder.content import Samples
+from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, LazyArray, StoredArray
+from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.contents import (
-    feature_of,
-    file_content,
-    states_of,
-    text_content,
-    through,
-    version_of,
+from fedrecon_core.preparation.expected_files import ExpectedFile
+from fedrecon_core.preparation.feature_rows import (
+    file_item,
+    file_states,
+    make_feature,
+    rows_through,
+    rows_version,
+    text_item,
 )
-from fedrecon_core.preparation.expected import Expected
 from fedrecon_core.preparation.features.base import Feature
 from fedrecon_core.preparation.features.spectral import SoundParams
+from fedrecon_core.preparation.raw_dataset import RawDataset, column
 from fedrecon_core.preparation.raw_readers.meld_files import (
     PARTS,
     Emotion,
@@ -47,7 +47,6 @@ from fedrecon_core.preparation.raw_readers.meld_files import (
     table_file,
     wav_files,
 )
-from fedrecon_core.preparation.recipe import Recipe, column
 from fedrecon_core.registry import DATASETS, FEATURES
 from fedrecon_core.types import DatasetSpec, Frozen
 
@@ -95,7 +94,7 @@ class MeldParams(DataParams):
     """``min_utterances``: the fewest training utterances of a speaker (in a season) who is trained on; 11 gives the 86
     speakers of the benchmark. ``protocol: fedmultimodal`` takes only utterances with audio, in every split of speakers
     with more than 10 there, and z-normalises as ``FAULTS`` says, instead of ``scale: standard`` over all sites; what is
-    missing in training must then be missing for whole speakers (``by_natural``).
+    missing in training must then be missing for whole speakers (``normalised_by_natural_id``).
 
     The benchmark's code normalises held-out utterances of the very same words together; here each is one by itself.
     """
@@ -120,30 +119,30 @@ class Meld(PreparedLoader):
     modalities = ("audio", "text")
 
     @classmethod
-    def expected(cls, keys: Any, raw: Path) -> Sequence[Expected]:
+    def expected_files(cls, keys: Any, raw: Path) -> Sequence[ExpectedFile]:
         """The three tables, and a folder of wav files for each."""
         return expected_files(raw)
 
     @classmethod
-    def recipe(cls, keys: Any, raw: Path, cache: Path) -> Recipe:
+    def read_raw(cls, keys: Any, raw: Path, cache: Path) -> RawDataset:
         """The utterances of the classes; ``DataError`` naming a file at fault."""
         checked = cast(MeldRaw, keys)
-        audio, text = feature_of("audio", checked.audio), feature_of("text", checked.text)
+        audio, text = make_feature("audio", checked.audio), make_feature("text", checked.text)
         told = _told(checked, raw)
         files = wav_files(raw, told)
         heard = np.array([file.is_file() for file in files], dtype=np.bool_)
         if checked.missing_audio == "refuse":
             refuse_unheard(told, files, heard)
-        return Recipe(
+        return RawDataset(
             spec=_spec(checked, audio, text),
             samples=_samples(checked, told, heard),
             rows={
-                "audio": through(audio, cache, lambda sample: file_content(files[sample])),
-                "text": through(text, cache, lambda sample: text_content(told[sample].text, told[sample].place)),
+                "audio": rows_through(audio, cache, lambda sample: file_item(files[sample])),
+                "text": rows_through(text, cache, lambda sample: text_item(told[sample].text, told[sample].place)),
             },
             ragged=frozenset(name for name, feature in (("audio", audio), ("text", text)) if feature.ragged),
             names=[f"{PARTS[utterance.part]} {utterance.name}" for utterance in told],
-            version=version_of((audio, text), (*(one.text for one in told), *states_of(raw, files))),
+            version=rows_version((audio, text), (*(one.text for one in told), *file_states(raw, files))),
         )
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
@@ -175,9 +174,9 @@ def _samples(keys: MeldRaw, told: Sequence[Utterance], heard: BoolArray) -> Samp
         ids=column([u.group * 1000 + u.number for u in told]),
         labels=column([keys.classes.index(cast(Emotion, u.emotion)) for u in told]),
         split=column([u.part for u in told]),
-        groups=column([u.group for u in told]),
+        cluster_ids=column([u.group for u in told]),
         present=np.stack([heard, np.ones_like(heard)], axis=1),
-        naturals=column([people[u.season, u.speaker] for u in told]),
+        natural_ids=column([people[u.season, u.speaker] for u in told]),
     )
 
 
@@ -188,11 +187,9 @@ def _taken(dataset: Dataset, kept: BoolArray) -> Dataset:
     """The samples ``kept`` (bool [N]); arrays and borders stay as they are."""
     if kept.all():
         return dataset
-    naturals = dataset.natural_ids[kept]
-    columns = {name: getattr(dataset, name)[kept] for name in ("labels", "ids", "split", "groups")}
-    return replace(
-        dataset, rows={name: rows[kept] for name, rows in dataset.rows.items()}, naturals=naturals, **columns
-    )
+    columns = ("labels", "ids", "split", "cluster_ids", "natural_ids")
+    rows = {name: rows[kept] for name, rows in dataset.rows.items()}
+    return replace(dataset, rows=rows, **{name: getattr(dataset, name)[kept] for name in columns})
 
 
 def _utterances_of_speaker(dataset: Dataset, counted: BoolArray) -> IntArray:
@@ -219,11 +216,11 @@ def benchmark_samples(dataset: Dataset) -> BoolArray:
     return np.asarray(heard & (_utterances_of_speaker(dataset, heard) > RARE))
 
 
-class NormedFrames(View):
+class NormedFrames(LazyArray):
     """Frames [F, D] of sequences, each brought to mean 0 and deviation 1 within its sequence's unit. A unit is measured
     when one of its frames is read for the first time."""
 
-    def __init__(self, frames: Stored, borders: IntArray, unit: IntArray) -> None:
+    def __init__(self, frames: StoredArray, borders: IntArray, unit: IntArray) -> None:
         """``unit`` int64 [number of sequences] numbers the units; the frames of a sequence in unit -1 are as they are
         stored."""
         super().__init__(frames.shape)
@@ -267,5 +264,5 @@ def _as_in_the_benchmark(dataset: Dataset) -> Dataset:
         spec=taken.spec.model_copy(update={"modalities": tuple(plain)}),
         arrays={**taken.arrays, "audio": audio},
         faults=(*taken.faults, *FAULTS),
-        by_natural=("audio",),
+        normalised_by_natural_id=("audio",),
     )

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
-from fedrecon_core.data.modality_kinds import kind_fault, shape_fault
-from fedrecon_core.data.site_folder.content import Samples
+from fedrecon_core.data.site_folder.check import kind_fault, shape_fault
 from fedrecon_core.data.site_folder.opening import open_whole
+from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.contents import states_of, version_of
-from fedrecon_core.preparation.expected import Expected, inside, read_text
+from fedrecon_core.preparation.expected_files import ExpectedFile, inside, read_text
+from fedrecon_core.preparation.feature_rows import file_states, rows_version
+from fedrecon_core.preparation.raw_dataset import FloatArray, RawDataset, RowReader
 from fedrecon_core.preparation.raw_readers.npz_description import (
     NpzDescription,
     NpzModality,
@@ -32,7 +33,6 @@ from fedrecon_core.preparation.raw_readers.npz_description import (
     read_description,
 )
 from fedrecon_core.preparation.raw_readers.npz_file import NpzFile
-from fedrecon_core.preparation.recipe import FloatArray, ReadRows, Recipe
 from fedrecon_core.registry import DATASETS
 from fedrecon_core.seeding import numpy_stream
 from fedrecon_core.types import SPLITS, DatasetSpec, Frozen, ModalitySpec
@@ -61,21 +61,21 @@ class Npz(PreparedLoader):
     opens_files = True
 
     @classmethod
-    def expected(cls, keys: Any, raw: Path) -> Sequence[Expected]:
+    def expected_files(cls, keys: Any, raw: Path) -> Sequence[ExpectedFile]:
         """The description; the file that it names is looked for when it is read."""
-        return [Expected(cast(NpzRaw, keys).description, "the YAML file that describes the arrays")]
+        return [ExpectedFile(cast(NpzRaw, keys).description, "the YAML file that describes the arrays")]
 
     @classmethod
-    def recipe(cls, keys: Any, raw: Path, cache: Path) -> Recipe:
+    def read_raw(cls, keys: Any, raw: Path, cache: Path) -> RawDataset:
         """The arrays as rows of a folder, under the description's own name."""
         path = inside(raw, cast(NpzRaw, keys).description)
         file = inside(path.parent, read_description(path).file)
-        version = version_of((), (read_text(path), *states_of(raw, [file])))
+        version = rows_version((), (read_text(path), *file_states(raw, [file])))
         dataset = read_npz(path)
-        columns = (dataset.ids, dataset.labels, dataset.split, dataset.groups)
-        samples = Samples(*columns, present=dataset.exists(), naturals=dataset.naturals)
+        columns = (dataset.ids, dataset.labels, dataset.split, dataset.cluster_ids)
+        samples = Samples(*columns, present=dataset.exists(), natural_ids=dataset.natural_ids)
         rows = {name: _reader(dataset, name) for name in dataset.spec.names}
-        return Recipe(dataset.spec, samples, rows, frozenset(dataset.offsets), version=version)
+        return RawDataset(dataset.spec, samples, rows, frozenset(dataset.offsets), version=version)
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
         """The arrays, in memory, or the prepared folder; ``seed`` has no part in it."""
@@ -84,7 +84,7 @@ class Npz(PreparedLoader):
         return open_whole(root) if root.is_dir() else read_npz(root)
 
 
-def _reader(dataset: Dataset, name: str) -> ReadRows:
+def _reader(dataset: Dataset, name: str) -> RowReader:
     array, rows, borders = np.asarray(dataset.arrays[name]), dataset.rows[name], dataset.offsets.get(name)
     if borders is None:
         return lambda samples: list(array[rows[samples]])
@@ -114,8 +114,8 @@ def read_npz(path: Path) -> Dataset:
         labels=labels,
         ids=np.arange(count, dtype=np.int64),
         split=split,
-        groups=groups,
-        naturals=None if description.natural is None else file.codes(description.natural, "natural", count),
+        cluster_ids=groups,
+        natural_ids=groups if description.natural is None else file.codes(description.natural, "natural", count),
         arrays={name: column.values for name, column in columns.items()},
         rows={name: column.rows for name, column in columns.items()},
         offsets={name: column.offsets for name, column in columns.items() if column.offsets is not None},

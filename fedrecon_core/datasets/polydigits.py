@@ -61,7 +61,7 @@ class PolyDigits(DatasetLoader):
             labels=classes[sources[:, 0]],
             ids=copy * SOURCES + sources[:, 0],
             split=split,
-            groups=sources[:, 0].copy(),
+            cluster_ids=sources[:, 0].copy(),
             arrays=arrays,
             rows={name: np.arange(count, dtype=np.int64) for name in arrays},
         )

@@ -24,11 +24,12 @@ from pydantic import Field
 
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.site_folder.content import Samples
+from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.contents import states_of, version_of
-from fedrecon_core.preparation.expected import Expected
+from fedrecon_core.preparation.expected_files import ExpectedFile
+from fedrecon_core.preparation.feature_rows import file_states, rows_version
+from fedrecon_core.preparation.raw_dataset import FloatArray, RawDataset
 from fedrecon_core.preparation.raw_readers.digit_pictures import (
     BACKGROUNDS,
     MOST,
@@ -41,7 +42,6 @@ from fedrecon_core.preparation.raw_readers.digit_pictures import (
     pixels_of,
     places_in,
 )
-from fedrecon_core.preparation.recipe import FloatArray, Recipe
 from fedrecon_core.registry import DATASETS
 from fedrecon_core.seeding import numpy_stream
 from fedrecon_core.types import DatasetSpec, Frozen, Likelihood, ModalitySpec
@@ -90,7 +90,7 @@ class PolyMNIST(PreparedLoader):
     modalities = ("m0", "m1", "m2", "m3", "m4")
 
     @classmethod
-    def expected(cls, keys: PolyMNISTRaw, raw: Path) -> Sequence[Expected]:
+    def expected_files(cls, keys: PolyMNISTRaw, raw: Path) -> Sequence[ExpectedFile]:
         """The official folders, or the files to build the set from."""
         layout = _layout(keys, raw)
         if layout == "png":
@@ -98,10 +98,10 @@ class PolyMNIST(PreparedLoader):
         if layout == "idx":
             return _expected_ingredients(keys, raw)
         told = "the official folders PolyMNIST/{train,test}/m0 to m4 (or MNIST's four files and a folder backgrounds)"
-        return [Expected("PolyMNIST", told)]
+        return [ExpectedFile("PolyMNIST", told)]
 
     @classmethod
-    def recipe(cls, keys: PolyMNISTRaw, raw: Path, cache: Path) -> Recipe:
+    def read_raw(cls, keys: PolyMNISTRaw, raw: Path, cache: Path) -> RawDataset:
         """The tuples of either layout; ``DataError`` naming a file or key at fault."""
         return _of_folders(keys, raw) if _layout(keys, raw) == "png" else _of_ingredients(keys, raw)
 
@@ -193,13 +193,13 @@ def _base(raw: Path) -> Path:
     return raw if any((raw / part).is_dir() for part in PARTS) else raw / "PolyMNIST"
 
 
-def _expected_folders(keys: PolyMNISTRaw, raw: Path) -> list[Expected]:
+def _expected_folders(keys: PolyMNISTRaw, raw: Path) -> list[ExpectedFile]:
     base = _base(raw).relative_to(raw)
     what = "pictures {number}.{digit}.png (PolyMNIST's official folders)"
-    return [Expected((base / part / name / "*.png").as_posix(), what) for part in PARTS for name in _names(keys)]
+    return [ExpectedFile((base / part / name / "*.png").as_posix(), what) for part in PARTS for name in _names(keys)]
 
 
-def _of_folders(keys: PolyMNISTRaw, raw: Path) -> Recipe:
+def _of_folders(keys: PolyMNISTRaw, raw: Path) -> RawDataset:
     if keys.pairing != "class":
         raise DataError(f"pairing: expected class for PolyMNIST's official folders, found {keys.pairing}; it needs idx")
     base = _base(raw)
@@ -215,12 +215,12 @@ def _of_folders(keys: PolyMNISTRaw, raw: Path) -> Recipe:
         return [picture(base / part / modality / name) for part, name in places]
 
     shown = (base / part / modality / name for modality in _names(keys) for part, name in files)
-    return Recipe(
+    return RawDataset(
         spec=_spec(keys),
         samples=tuples.samples(keys.modalities),
         rows={name: partial(rows, name) for name in _names(keys)},
         names=[f"{part}/{name}" for part, name in files],
-        version=version_of((), ("png", *states_of(raw, shown))),
+        version=rows_version((), ("png", *file_states(raw, shown))),
         faults=(RECURS,),
     )
 
@@ -248,20 +248,23 @@ def _pictures(folder: Path, modalities: Sequence[str]) -> tuple[IntArray, IntArr
 # --- built from MNIST and backgrounds -------------------------------------------------------------------------------
 
 
-def _expected_ingredients(keys: PolyMNISTRaw, raw: Path) -> list[Expected]:
+def _expected_ingredients(keys: PolyMNISTRaw, raw: Path) -> list[ExpectedFile]:
     what = f"a photograph per modality, m0 to m{keys.modalities - 1} (jpg, png, ...)"
-    return [*(_expected_file(raw, name) for name in MNIST), Expected(f"{BACKGROUNDS}/*", what, least=keys.modalities)]
+    return [
+        *(_expected_file(raw, name) for name in MNIST),
+        ExpectedFile(f"{BACKGROUNDS}/*", what, least=keys.modalities),
+    ]
 
 
-def _expected_file(raw: Path, name: str) -> Expected:
+def _expected_file(raw: Path, name: str) -> ExpectedFile:
     """The file as it is, or as it is published."""
     what, md5 = MNIST[name]
     if not (raw / name).exists() and (raw / f"{name}.gz").exists():
-        return Expected(f"{name}.gz", f"{what} as published", md5=md5)
-    return Expected(name, f"{what} ({name} or {name}.gz)")
+        return ExpectedFile(f"{name}.gz", f"{what} as published", md5=md5)
+    return ExpectedFile(name, f"{what} ({name} or {name}.gz)")
 
 
-def _of_ingredients(keys: PolyMNISTRaw, raw: Path) -> Recipe:
+def _of_ingredients(keys: PolyMNISTRaw, raw: Path) -> RawDataset:
     parts = [mnist_part(raw, prefix) for prefix in ("train", "t10k")]
     tuples, files = _numbered(keys, parts), backgrounds_of(raw, keys.modalities)
     digits = np.concatenate([images for images, _ in parts])
@@ -274,7 +277,7 @@ def _of_ingredients(keys: PolyMNISTRaw, raw: Path) -> Recipe:
         shown = digits[sources[m][chosen]] > THRESHOLD
         return [inverted(background(files[m]), *one) for one in zip(shown, corners[m][chosen].tolist(), strict=True)]
 
-    return Recipe(
+    return RawDataset(
         spec=_spec(keys),
         samples=tuples.samples(keys.modalities),
         rows={f"m{m}": partial(rows, m) for m in range(keys.modalities)},

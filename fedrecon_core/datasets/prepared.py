@@ -12,8 +12,8 @@ from fedrecon_core.data.dataset import Dataset, DatasetLoader
 from fedrecon_core.data.site_folder.description import DESCRIPTION
 from fedrecon_core.data.site_folder.opening import open_whole
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected import Expected
-from fedrecon_core.preparation.recipe import Recipe
+from fedrecon_core.preparation.expected_files import ExpectedFile
+from fedrecon_core.preparation.raw_dataset import RawDataset
 from fedrecon_core.types import Frozen
 
 
@@ -30,12 +30,12 @@ class PreparedLoader(DatasetLoader):
 
     @classmethod
     @abstractmethod
-    def expected(cls, keys: Any, raw: Path) -> Sequence[Expected]:
+    def expected_files(cls, keys: Any, raw: Path) -> Sequence[ExpectedFile]:
         """The files that must be below ``raw`` in the official layout, under the keys ``Raw``."""
 
     @classmethod
     @abstractmethod
-    def recipe(cls, keys: Any, raw: Path, cache: Path) -> Recipe:
+    def read_raw(cls, keys: Any, raw: Path, cache: Path) -> RawDataset:
         """The samples of the files below ``raw`` and how to read their rows; ``DataError`` naming a file at fault.
 
         ``cache`` is the folder of a ``CachedFeature``; it decides nothing about the rows.

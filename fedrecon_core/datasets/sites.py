@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 
 from fedrecon_core.config import DataParams
-from fedrecon_core.data.dataset import Dataset, DatasetLoader, IntArray
-from fedrecon_core.data.lazy_arrays import Stack
-from fedrecon_core.data.site_folder.content import SAMPLES
-from fedrecon_core.data.site_folder.description import DESCRIPTION
+from fedrecon_core.data.dataset import Dataset, DatasetLoader, IntArray, Stack
+from fedrecon_core.data.site_folder.description import DESCRIPTION, SAMPLES
 from fedrecon_core.data.site_folder.files import told
 from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.data.site_folder.stamp import CHECKED
@@ -108,13 +106,13 @@ def joined(opened: dict[str, Dataset]) -> Dataset:
         labels=column("labels"),
         ids=column("ids"),
         split=column("split"),
-        groups=numbered("groups"),
+        cluster_ids=numbered("cluster_ids"),
         arrays={m: Stack([part.arrays[m] for part in parts]) for m in spec.names},
         rows={m: _rows(parts, m) for m in spec.names},
         offsets={m: _offsets(parts, m) for m in parts[0].offsets},
         sites=tuple(sorted(opened)),
         owner=np.repeat(np.arange(len(parts)), [len(part.labels) for part in parts]),
-        naturals=numbered("natural_ids"),
+        natural_ids=numbered("natural_ids"),
         faults=faults,
     )
 
@@ -137,7 +135,7 @@ def _renumbered(parts: list[IntArray]) -> IntArray:
 
 def _refuse_torn(names: list[str], parts: list[Dataset]) -> None:
     """``DataError`` where a group lies in one split at one site and in another one at another site."""
-    found = [np.unique(np.stack([part.groups, part.split]), axis=1) for part in parts]
+    found = [np.unique(np.stack([part.cluster_ids, part.split]), axis=1) for part in parts]
     site = np.repeat(np.arange(len(parts)), [pairs.shape[1] for pairs in found])
     groups, split = np.concatenate(found, axis=1)
     order = np.lexsort((site, groups))

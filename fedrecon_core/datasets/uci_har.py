@@ -16,15 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.config import DataParams
-from fedrecon_core.data.dataset import Dataset, IntArray, Stored
-from fedrecon_core.data.lazy_arrays import View
-from fedrecon_core.data.site_folder.content import Samples
+from fedrecon_core.data.dataset import Dataset, IntArray, LazyArray, StoredArray
+from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.contents import states_of, version_of
-from fedrecon_core.preparation.expected import Expected, read_text
+from fedrecon_core.preparation.expected_files import ExpectedFile, read_text
+from fedrecon_core.preparation.feature_rows import file_states, rows_version
+from fedrecon_core.preparation.raw_dataset import RawDataset, RowReader
 from fedrecon_core.preparation.raw_readers import hapt, uci_inertial, windows_npz
-from fedrecon_core.preparation.recipe import ReadRows, Recipe
 from fedrecon_core.registry import DATASETS
 from fedrecon_core.seeding import numpy_stream
 from fedrecon_core.types import DatasetSpec, Frozen, Likelihood, ModalitySpec
@@ -74,25 +73,25 @@ class UciHar(PreparedLoader):
     modalities = ("acc", "gyro")
 
     @classmethod
-    def expected(cls, keys: Any, raw: Path) -> Sequence[Expected]:
+    def expected_files(cls, keys: Any, raw: Path) -> Sequence[ExpectedFile]:
         """The files of the layout that is there."""
         if not raw.is_dir():
-            return []  # `faults_of` says so
+            return []  # `file_faults` says so
         checked = cast(UciHarRaw, keys)
         return _EXPECTED[_layout(checked, raw)](checked, raw)
 
     @classmethod
-    def recipe(cls, keys: Any, raw: Path, cache: Path) -> Recipe:
+    def read_raw(cls, keys: Any, raw: Path, cache: Path) -> RawDataset:
         """The windows of the layout that is there; ``DataError`` naming a file at fault."""
         checked = cast(UciHarRaw, keys)
         layout = _layout(checked, raw)
-        files = [raw / one.path for one in cls.expected(checked, raw)]
-        version = version_of((), (layout, checked.total, *states_of(raw, files)))
+        files = [raw / one.path for one in cls.expected_files(checked, raw)]
+        version = rows_version((), (layout, checked.total, *file_states(raw, files)))
         samples, rows, names = _OF[layout](checked, raw)
         count = len(samples.ids)
         found = f"layout {layout}: {_HOLDS[layout]}, {count:,} windows"
-        recipe = Recipe(_spec(checked.total), samples, rows, names=names, version=version)
-        return replace(recipe, faults=_rebuilt(layout, count), found=found)
+        raw_data = RawDataset(_spec(checked.total), samples, rows, names=names, version=version)
+        return replace(raw_data, faults=_rebuilt(layout, count), found=found)
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
         """The prepared folder; ``seed`` draws validation windows under protocol ``fedmultimodal`` alone."""
@@ -158,7 +157,7 @@ def _refuse_other_classes(path: Path) -> None:
             raise DataError(f"{path}: expected '{number} {name}', found '{found}'; fetch it again")
 
 
-Found = tuple[Samples, dict[str, ReadRows], list[str]]
+Found = tuple[Samples, dict[str, RowReader], list[str]]
 
 
 def _of_uci(keys: UciHarRaw, raw: Path) -> Found:
@@ -201,7 +200,7 @@ def _of_npz(keys: UciHarRaw, raw: Path) -> Found:
 
 
 _OF = {"uci": _of_uci, "hapt": _of_hapt, "npz": _of_npz}
-_EXPECTED: dict[str, Callable[[UciHarRaw, Path], list[Expected]]] = {
+_EXPECTED: dict[str, Callable[[UciHarRaw, Path], list[ExpectedFile]]] = {
     "uci": lambda keys, raw: uci_inertial.expected_files(keys.total),
     "hapt": lambda keys, raw: hapt.expected_files(raw),
     "npz": lambda keys, raw: windows_npz.expected_files(),
@@ -226,11 +225,11 @@ def _samples(ids: IntArray, labels: IntArray, split: IntArray, subjects: IntArra
 # --- protocol fedmultimodal -----------------------------------------------------------------------------------------
 
 
-class OwnNorm(View):
+class OwnNorm(LazyArray):
     """Windows [N, T, D] seen through: the first three channels, each brought to mean 0 and deviation 1 within its own
     window."""
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: StoredArray) -> None:
         super().__init__((*stored.shape[:2], AXES))
         self._stored = stored
 
@@ -257,8 +256,8 @@ def _drawn(dataset: Dataset, seed: int) -> IntArray:
     split = dataset.split.copy()
     trained = split < 2
     split[trained] = 0
-    for subject in np.unique(dataset.groups[trained]).tolist():
-        members = np.flatnonzero(trained & (dataset.groups == subject))
+    for subject in np.unique(dataset.cluster_ids[trained]).tolist():
+        members = np.flatnonzero(trained & (dataset.cluster_ids == subject))
         drawn = numpy_stream(seed, "uci_har", "validation", subject).permutation(members)
         split[drawn[: len(members) // 5]] = 1
     return split

@@ -1,4 +1,4 @@
-"""Writes the site folders of recipes in blocks, so that memory stays small and an interruption costs one block."""
+"""Writes the site folders of sites in blocks, so that memory stays small and an interruption costs one block."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pydantic import ValidationError
 
 from fedrecon_core.config.faults import explain
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.site_folder.content import SAMPLES, array_file, offsets_file
-from fedrecon_core.data.site_folder.description import DESCRIPTION, Description
+from fedrecon_core.data.site_folder.description import DESCRIPTION, SAMPLES, Description, array_file, offsets_file
 from fedrecon_core.data.site_folder.files import save_array
+from fedrecon_core.data.site_folder.samples import write_samples
 from fedrecon_core.data.site_folder.stamp import stamp
-from fedrecon_core.data.site_folder.write import seal, write_samples
+from fedrecon_core.data.site_folder.write import seal
 from fedrecon_core.errors import DataError
 from fedrecon_core.files import reason, remove_leftovers, replace_file, replace_text
-from fedrecon_core.preparation.recipe import FloatArray, Recipe
+from fedrecon_core.preparation.raw_dataset import FloatArray, RawDataset
 
 WORK = ".preparing"
 """Where finished blocks wait for the others, inside the folder that is being made."""
@@ -60,20 +60,20 @@ class _Tally:
 class _Blocks:
     """The rows of one modality, which wait as files in ``work`` until they are all there."""
 
-    recipe: Recipe
+    raw_data: RawDataset
     modality: str
     work: Path
 
     @property
     def samples(self) -> IntArray:
         """int64 [R]: the samples that have the modality, in order."""
-        column = self.recipe.spec.names.index(self.modality)
-        return np.flatnonzero(self.recipe.samples.present[:, column]).astype(np.int64)
+        column = self.raw_data.spec.names.index(self.modality)
+        return np.flatnonzero(self.raw_data.samples.present[:, column]).astype(np.int64)
 
     @property
     def ragged(self) -> bool:
         """Whether the rows have lengths of their own."""
-        return self.modality in self.recipe.ragged
+        return self.modality in self.raw_data.ragged
 
     @property
     def together(self) -> int:
@@ -82,7 +82,7 @@ class _Blocks:
 
     @property
     def _row_bytes(self) -> int:
-        return 4 * prod(self.recipe.spec[self.modality].shape)
+        return 4 * prod(self.raw_data.spec[self.modality].shape)
 
     @property
     def per_file(self) -> int:
@@ -118,8 +118,8 @@ class _Blocks:
         rows: list[FloatArray] = []
         for start in range(0, len(samples), self.together):
             chosen = samples[start : start + self.together]
-            for sample, row in zip(chosen.tolist(), self.recipe.rows[self.modality](chosen), strict=True):
-                rows.append(_fitting(self.recipe, self.modality, sample, row))
+            for sample, row in zip(chosen.tolist(), self.raw_data.rows[self.modality](chosen), strict=True):
+                rows.append(_fitting(self.raw_data, self.modality, sample, row))
             tally.add(self.modality, len(chosen))
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         replace_file(file, lambda partial: _save_block(partial, rows, self._shape(lengths), lengths))
@@ -134,7 +134,7 @@ class _Blocks:
 
     def _shape(self, lengths: IntArray) -> tuple[int, ...]:
         """Of the array of so many rows."""
-        shape = self.recipe.spec[self.modality].shape
+        shape = self.raw_data.spec[self.modality].shape
         return (int(lengths.sum()), *shape[1:]) if self.ragged else (len(lengths), *shape)
 
     def _fill(self, path: Path, shape: tuple[int, ...]) -> None:
@@ -176,69 +176,69 @@ def _load_block(path: Path, key: str) -> FloatArray | IntArray:
         return found
 
 
-def _fitting(recipe: Recipe, modality: str, sample: int, row: FloatArray) -> FloatArray:
+def _fitting(raw_data: RawDataset, modality: str, sample: int, row: FloatArray) -> FloatArray:
     """The row in float32; ``DataError`` where it is none of the modality."""
-    shape, ragged = recipe.spec[modality].shape, modality in recipe.ragged
+    shape, ragged = raw_data.spec[modality].shape, modality in raw_data.ragged
     steps = 1 <= row.shape[0] <= shape[0] if ragged and row.ndim else row.shape[:1] == shape[:1]
     if not steps or row.shape[1:] != shape[1:]:
         expected = f"1 to {shape[0]} steps of {list(shape[1:])}" if ragged else f"{list(shape)}"
-        raise DataError(f"{recipe.name_of(sample)}: {modality}: expected {expected}, found {list(row.shape)}")
+        raise DataError(f"{raw_data.name_of(sample)}: {modality}: expected {expected}, found {list(row.shape)}")
     with np.errstate(over="ignore"):
         row = row.astype(np.float32, copy=False)
     if not np.isfinite(row).all():
         raise DataError(
-            f"{recipe.name_of(sample)}: {modality}: expected finite numbers, found NaN or infinity; leave the file out "
-            "where the modality is missing"
+            f"{raw_data.name_of(sample)}: {modality}: expected finite numbers, found NaN or infinity; leave the file "
+            "out where the modality is missing"
         )
     return row
 
 
-def prepare(recipe: Recipe, out: Path, progress: Progress) -> None:
-    """Write ``out``, a checked site folder, from ``recipe``; an interrupted preparation of the same recipe goes on.
+def prepare(raw_data: RawDataset, out: Path, progress: Progress) -> None:
+    """Write ``out``, a checked site folder, from ``raw_data``; an interrupted preparation of the same raw_data goes on.
 
     Raises ``DataError`` where no sample has a modality, ``out`` holds something else, a row does not fit, or the disk
     is full.
     """
-    refuse_lacking(recipe)
-    prepare_sites({".": recipe}, out, progress)
+    refuse_lacking(raw_data)
+    prepare_sites({".": raw_data}, out, progress)
 
 
-def prepare_sites(recipes: Mapping[str, Recipe], out: Path, progress: Progress) -> None:
-    """As ``prepare``, a site folder ``out/<name>`` per recipe; sites may lack a modality, even all of them: then
+def prepare_sites(sites: Mapping[str, RawDataset], out: Path, progress: Progress) -> None:
+    """As ``prepare``, a site folder ``out/<name>`` per raw_data; sites may lack a modality, even all of them: then
     another one of the federation has it."""
-    for recipe in recipes.values():
-        _refuse_unsound(recipe)
-    tally = _Tally(progress, _totals(recipes.values()))
+    for raw_data in sites.values():
+        _refuse_unsound(raw_data)
+    tally = _Tally(progress, _totals(sites.values()))
     try:
         work = _room(out)
         with _alone(work, out):
-            _begin(recipes, out, work)
-            for name, recipe in recipes.items():
-                _write(recipe, out / name, work / name, tally)
+            _begin(sites, out, work)
+            for name, raw_data in sites.items():
+                _write(raw_data, out / name, work / name, tally)
             _clear(work)
     except OSError as error:
         raise _failed(error, out) from None
 
 
-def _refuse_unsound(recipe: Recipe) -> None:
+def _refuse_unsound(raw_data: RawDataset) -> None:
     """``DataError`` where the specification is one that no folder can be opened with."""
-    raw = {**recipe.spec.model_dump(mode="json"), "faults": [*recipe.faults]}
+    raw = {**raw_data.spec.model_dump(mode="json"), "faults": [*raw_data.faults]}
     try:
         Description.model_validate(raw)
     except ValidationError as error:
-        raise DataError(f"{recipe.spec.name}: {explain(error, raw, Description)}") from None
+        raise DataError(f"{raw_data.spec.name}: {explain(error, raw, Description)}") from None
 
 
-def _write(recipe: Recipe, folder: Path, work: Path, tally: _Tally) -> None:
+def _write(raw_data: RawDataset, folder: Path, work: Path, tally: _Tally) -> None:
     work.mkdir(parents=True, exist_ok=True)
     (folder / "arrays").mkdir(parents=True, exist_ok=True)
     for place in (work, folder, folder / "arrays"):
         remove_leftovers(place)
-    for modality in recipe.spec.names:
-        _Blocks(recipe, modality, work).write(folder, tally)
-    replace_file(folder / SAMPLES, lambda partial: write_samples(partial, recipe.spec, recipe.samples))
-    seal(folder, recipe.spec, 1, recipe.faults)
-    stamp(folder, recipe.samples)
+    for modality in raw_data.spec.names:
+        _Blocks(raw_data, modality, work).write(folder, tally)
+    replace_file(folder / SAMPLES, lambda partial: write_samples(partial, raw_data.spec, raw_data.samples))
+    seal(folder, raw_data.spec, 1, raw_data.faults)
+    stamp(folder, raw_data.samples)
 
 
 def _failed(error: OSError, out: Path) -> DataError:
@@ -249,25 +249,25 @@ def _failed(error: OSError, out: Path) -> DataError:
     return DataError(f"{path} cannot be read: {reason(error)}; mend that, then prepare again: it goes on")
 
 
-def _totals(recipes: Iterable[Recipe]) -> dict[str, int]:
+def _totals(sites: Iterable[RawDataset]) -> dict[str, int]:
     """Modality -> rows of all sites."""
     totals: dict[str, int] = {}
-    for recipe in recipes:
-        for name, present in zip(recipe.spec.names, recipe.samples.present.T, strict=True):
+    for raw_data in sites:
+        for name, present in zip(raw_data.spec.names, raw_data.samples.present.T, strict=True):
             totals[name] = totals.get(name, 0) + int(present.sum())
     return totals
 
 
-def lacking(recipes: Iterable[Recipe]) -> list[str]:
-    """The modalities that no sample of any recipe has."""
-    return [name for name, total in _totals(recipes).items() if not total]
+def lacking(sites: Iterable[RawDataset]) -> list[str]:
+    """The modalities that no sample of any raw_data has."""
+    return [name for name, total in _totals(sites).items() if not total]
 
 
-def refuse_lacking(recipe: Recipe) -> None:
+def refuse_lacking(raw_data: RawDataset) -> None:
     """``DataError`` where no sample has a modality: of a whole data set that is a fault of its files."""
-    if names := lacking([recipe]):
+    if names := lacking([raw_data]):
         found = f"expected some sample with {', '.join(names)}, found none in the whole set"
-        raise DataError(f"{recipe.spec.name}: {found}")
+        raise DataError(f"{raw_data.spec.name}: {found}")
 
 
 def _room(out: Path) -> Path:
@@ -305,10 +305,10 @@ def _alone(work: Path, out: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _begin(recipes: Mapping[str, Recipe], out: Path, work: Path) -> None:
-    """Claim the folder of blocks for these recipes; what an interrupted preparation of others left is not mixed with
+def _begin(sites: Mapping[str, RawDataset], out: Path, work: Path) -> None:
+    """Claim the folder of blocks for these sites; what an interrupted preparation of others left is not mixed with
     them."""
-    parts = "\n".join(f"{name} {recipe.digest()}" for name, recipe in recipes.items())
+    parts = "\n".join(f"{name} {raw_data.digest()}" for name, raw_data in sites.items())
     digest = hashlib.sha256(parts.encode()).hexdigest()
     known = (work / "recipe").read_bytes() if (work / "recipe").is_file() else None
     if known is None:

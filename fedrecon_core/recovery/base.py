@@ -175,7 +175,7 @@ class TaskObjective(Objective):
 
     def counts(self) -> dict[str, int]:
         """Samples through each extractor, real or filled, and through the head; extractors without any are left out."""
-        rows = {name: self.context.data.columns[name].rows >= 0 for name in self.model.extractors}
+        rows = {name: self.context.data.arrays[name].rows >= 0 for name in self.model.extractors}
         for name, filled in self.fills.seen.items():
             if name in rows:
                 rows[name] = rows[name] | filled
@@ -185,7 +185,7 @@ class TaskObjective(Objective):
         """The same without fills."""
         counted = self.counts()
         data = self.context.data
-        real = {name: int((data.columns[name].rows >= 0).sum()) for name in self.model.extractors}
+        real = {name: int((data.arrays[name].rows >= 0).sum()) for name in self.model.extractors}
         return {group: count for group, count in self._named(real, keep_zero=True).items() if group in counted}
 
     def _named(self, counts: dict[str, int], keep_zero: bool = False) -> dict[str, int]:

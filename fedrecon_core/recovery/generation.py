@@ -29,7 +29,7 @@ class GeneratorObjective(Objective):
         encoder, decoder = context.groups[encoder_group(name)], context.groups[decoder_group(name)]
         self.generator = Generator(encoder, decoder, likelihood)
         self.name, self.beta = name, beta
-        self.column = context.data.columns[name]
+        self.column = context.data.arrays[name]
         self.samples = context.data.having(name)
         self.items = len(self.samples)
         lengths = self.column.lengths()
@@ -63,7 +63,7 @@ class LatentCache:
         samples, parts = data.having(name), []
         with torch.no_grad():
             for part in chunks(len(samples), data.device, chunk_of(data.spec)):
-                rows = data.columns[name].take(samples[part])
+                rows = data.arrays[name].take(samples[part])
                 parts.append(encoder(rows.values, rows.lengths))
         place = torch.full((len(data),), -1, dtype=torch.long, device=data.device)
         place[samples] = torch.arange(len(samples), device=data.device)
@@ -80,7 +80,7 @@ class MappingObjective(Objective):
         self.terms = recovery.params.mapping.terms()
         decoder = context.groups[decoder_group(target)]
         self.generator = Generator(context.groups[encoder_group(target)], decoder, recovery.likelihoods[target])
-        self.column = context.data.columns[target]
+        self.column = context.data.arrays[target]
         pairs = context.data.having(source, target)
         order = pairs[torch.randperm(len(pairs), generator=context.stream(f"holdout.{self.group}"))]
         held = int(recovery.params.mapping.holdout * len(pairs))

@@ -23,7 +23,7 @@ def write_predictions(path: Path, data: SiteData, predictions: Predictions) -> N
     ``RunError``."""
     columns = {
         "id": data.ids,
-        "group": data.groups,
+        "group": data.cluster_ids,
         **target_of(data.spec).columns(predictions.logits, data.labels, data.spec.classes),
         **{f"has_{name}": data.present[:, column] for column, name in enumerate(data.spec.names)},
     }

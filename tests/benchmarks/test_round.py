@@ -53,7 +53,7 @@ def bare_round(groups: Groups, sites: list[SiteData], config: RunConfig) -> floa
     names = sites[0].spec.names
     extractors, head = [groups[extractor_group(name)] for name in names], groups[HEAD_GROUP]
     parameters = [p for group in groups.values() for p in group.parameters()]
-    tensors = [([site.columns[name].values for name in names], site.labels) for site in sites]
+    tensors = [([site.arrays[name].values for name in names], site.labels) for site in sites]
     began = time.perf_counter()
     for inputs, labels in tensors:
         optimizer = torch.optim.Adam(parameters, lr=config.local.task.lr)

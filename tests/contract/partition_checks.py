@@ -23,10 +23,12 @@ def counts(name: str, *wanted: int) -> tuple[int, ...]:
     return (fixed[0],) if fixed else wanted
 
 
-def assign(name: str, sites: int, seed: int = 0, labels: IntArray = LABELS, naturals: IntArray = NATURALS) -> IntArray:
+def assign(
+    name: str, sites: int, seed: int = 0, labels: IntArray = LABELS, natural_ids: IntArray = NATURALS
+) -> IntArray:
     """The site of each sample under default keys."""
     cls: Any = PARTITIONS.get(name)
-    owner: IntArray = cls().assign(cls.Params(name=name), labels, naturals, sites, seed)
+    owner: IntArray = cls().assign(cls.Params(name=name), labels, natural_ids, sites, seed)
     return owner
 
 
@@ -52,13 +54,13 @@ def check_draws_depend_on_the_seed_alone(name: str) -> None:
 
 
 def check_leaves_its_arguments_alone(name: str) -> None:
-    labels, naturals = LABELS.copy(), NATURALS.copy()
-    assign(name, *counts(name, 5), labels=labels, naturals=naturals)
-    assert np.array_equal(labels, LABELS) and np.array_equal(naturals, NATURALS)
+    labels, natural_ids = LABELS.copy(), NATURALS.copy()
+    assign(name, *counts(name, 5), labels=labels, natural_ids=natural_ids)
+    assert np.array_equal(labels, LABELS) and np.array_equal(natural_ids, NATURALS)
 
 
 def check_natural_ids_stay_together_where_it_says_so(name: str) -> None:
-    if PARTITIONS.get(name).keeps_naturals:  # type: ignore[attr-defined]
+    if PARTITIONS.get(name).keeps_natural_ids:
         owner = assign(name, *counts(name, 7))
         assert all(len(set(owner[natural == NATURALS])) == 1 for natural in np.unique(NATURALS))
 

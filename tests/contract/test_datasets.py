@@ -91,7 +91,7 @@ def again(twice) -> Dataset:
 
 def test_columns_have_one_entry_per_sample(dataset):
     count = len(dataset.ids)
-    for column in (dataset.ids, dataset.split, dataset.groups, dataset.natural_ids, *dataset.rows.values()):
+    for column in (dataset.ids, dataset.split, dataset.cluster_ids, dataset.natural_ids, *dataset.rows.values()):
         assert column.shape == (count,)
         assert column.dtype == np.int64
     assert dataset.labels.dtype == np.int64
@@ -143,7 +143,7 @@ def test_every_split_shows_every_class(dataset):
 def test_no_group_lies_in_two_splits_but_by_a_declared_fault(dataset):
     if dataset.faults:
         return
-    groups = [set(dataset.groups[dataset.members(part)].tolist()) for part in range(3)]
+    groups = [set(dataset.cluster_ids[dataset.members(part)].tolist()) for part in range(3)]
     assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
 
 
@@ -161,7 +161,7 @@ def test_no_row_is_shared_between_splits_but_by_a_declared_fault(dataset):
 
 def test_loading_twice_gives_the_same_bytes(dataset, again):
     assert again.spec.digest() == dataset.spec.digest()
-    for name in ("labels", "ids", "split", "groups"):
+    for name in ("labels", "ids", "split", "cluster_ids"):
         assert getattr(again, name).tobytes() == getattr(dataset, name).tobytes()
     for name in dataset.spec.names:
         assert np.asarray(again.arrays[name]).tobytes() == np.asarray(dataset.arrays[name]).tobytes()

@@ -18,7 +18,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from fedrecon_core import config
-from fedrecon_core.preparation.features.base import Content, Feature, FloatArray
+from fedrecon_core.preparation.features.base import Feature, FloatArray, RawItem
 from fedrecon_core.preparation.features.cache import CachedFeature
 from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, FEATURES, MODALITIES, discover
 from fedrecon_core.types import ModalitySpec
@@ -42,7 +42,7 @@ class Case:
         return feature
 
     @property
-    def contents(self) -> list[Content]:
+    def contents(self) -> list[RawItem]:
         return contents_of(self.cls.medium)
 
 
@@ -105,7 +105,7 @@ def check_no_contents_give_no_arrays(case: Case) -> None:
 
 def check_the_origin_has_no_part_in_the_arrays(case: Case) -> None:
     content = case.contents[0]
-    (renamed,) = case.build().extract([Content(content.data, "elsewhere")])
+    (renamed,) = case.build().extract([RawItem(content.data, "elsewhere")])
     np.testing.assert_array_equal(renamed, case.build().extract([content])[0])
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from fedrecon_core.preparation.features.base import Content
+from fedrecon_core.preparation.features.base import RawItem
 from fedrecon_core.preparation.features.cache import FloatArray
 
 RATE = 16_000
@@ -90,6 +90,6 @@ BY_MEDIUM: dict[str, Callable[[], list[bytes]]] = {
 }
 
 
-def contents_of(medium: str) -> list[Content]:
+def contents_of(medium: str) -> list[RawItem]:
     """Contents of different lengths or sizes; those of a series have three columns."""
-    return [Content(data, f"{medium} {place}") for place, data in enumerate(BY_MEDIUM[medium]())]
+    return [RawItem(data, f"{medium} {place}") for place, data in enumerate(BY_MEDIUM[medium]())]

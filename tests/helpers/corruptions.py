@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from fedrecon_core.data.site_folder.content import Content, Samples
-from fedrecon_core.data.site_folder.write import write_folder
+from fedrecon_core.data.site_folder.samples import Samples
+from fedrecon_core.data.site_folder.write import FolderContent, write_folder
 from fedrecon_core.types import DatasetSpec, ModalitySpec
 from tests.helpers.federation import tiny_dataset
 from tests.helpers.folders import content
@@ -64,14 +64,14 @@ def write_multilabel(folder: Path) -> Path:
         ids=ids,
         labels=draw.integers(0, 2, size=(8, 3))[ids],
         split=np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2]),
-        groups=ids // 2,
+        cluster_ids=ids // 2,
         present=present,
-        naturals=ids % 3,
+        natural_ids=ids % 3,
     )
     pieces = [steps[row] for row in ids[present[:, 1]]]
     arrays = {"vector": vectors[ids[present[:, 0]]], "steps": np.concatenate(pieces)}
     offsets = {"steps": np.cumsum([0, *map(len, pieces)])}
-    write_folder(folder, Content(spec, samples, arrays, offsets))
+    write_folder(folder, FolderContent(spec, samples, arrays, offsets))
     return folder
 
 

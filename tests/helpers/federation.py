@@ -65,7 +65,7 @@ def tiny_dataset(train: int = 48, held_out: int = 24, *, seed: int = 0, scale: s
         labels=labels,
         ids=np.arange(count, dtype=np.int64) + 1000,
         split=np.repeat(np.arange(3), [train, held_out, held_out]).astype(np.int64),
-        groups=np.arange(count, dtype=np.int64) // 4,
+        cluster_ids=np.arange(count, dtype=np.int64) // 4,
         arrays={name: array.astype(np.float32) for name, array in arrays.items()},
         rows={name: np.arange(count, dtype=np.int64) for name in NAMES},
         offsets={"steps": offsets},

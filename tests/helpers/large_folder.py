@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fedrecon_core.data.site_folder.content import Samples, array_file, offsets_file
+from fedrecon_core.data.site_folder.description import array_file, offsets_file
 from fedrecon_core.data.site_folder.files import save_array
+from fedrecon_core.data.site_folder.samples import Samples, write_samples
 from fedrecon_core.data.site_folder.stamp import stamp
-from fedrecon_core.data.site_folder.write import write_samples
 from fedrecon_core.types import DatasetSpec, ModalitySpec
 
 SPEC = DatasetSpec(

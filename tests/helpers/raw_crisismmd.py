@@ -92,7 +92,7 @@ def prepared(raw: Path, out: Path, cache: Path, **keys: Any) -> Path:
     """``out``, prepared from the raw folder with toy features."""
     with toy_features():
         checked = CrisisMmd.Raw(**{"image": "toy_image", "text": "toy_text", **keys})
-        prepare(CrisisMmd.recipe(checked, raw, cache), out, lambda *_: None)
+        prepare(CrisisMmd.read_raw(checked, raw, cache), out, lambda *_: None)
     return out
 
 

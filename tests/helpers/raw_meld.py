@@ -81,7 +81,7 @@ def prepared(raw: Path, out: Path, cache: Path, **keys: Any) -> Path:
     """``out``, prepared from the raw folder with toy features."""
     with toy_features():
         checked = Meld.Raw(**{"missing_audio": "allow", "audio": "toy_audio", "text": "toy_text", **keys})
-        prepare(Meld.recipe(checked, raw, cache), out, lambda *_: None)
+        prepare(Meld.read_raw(checked, raw, cache), out, lambda *_: None)
     return out
 
 

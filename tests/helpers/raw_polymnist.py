@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from fedrecon_core.datasets.polymnist import PolyMNIST, PolyMNISTRaw
-from fedrecon_core.preparation.expected import faults_of
+from fedrecon_core.preparation.expected_files import file_faults
 from fedrecon_core.preparation.writer import prepare
 
 TRAIN, TEST = 50, 20
@@ -34,8 +34,8 @@ def keys(**changes: Any) -> PolyMNISTRaw:
 def prepared(raw: Path, out: Path, **changes: Any) -> Path:
     """Check and prepare ``raw``, as the command does."""
     chosen = keys(**changes)
-    assert faults_of(raw, PolyMNIST.expected(chosen, raw)) == []
-    prepare(PolyMNIST.recipe(chosen, raw, raw), out, lambda modality, done, total: None)
+    assert file_faults(raw, PolyMNIST.expected_files(chosen, raw)) == []
+    prepare(PolyMNIST.read_raw(chosen, raw, raw), out, lambda modality, done, total: None)
     return out
 
 

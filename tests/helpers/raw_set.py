@@ -11,13 +11,13 @@ import numpy as np
 from pydantic import Field
 
 from fedrecon_core.config import Params
-from fedrecon_core.data.site_folder.content import Samples
+from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.contents import file_content, through, version_of
-from fedrecon_core.preparation.expected import Expected, read_text
-from fedrecon_core.preparation.features.base import Content, Feature
-from fedrecon_core.preparation.recipe import Recipe
+from fedrecon_core.preparation.expected_files import ExpectedFile, read_text
+from fedrecon_core.preparation.feature_rows import file_item, rows_through, rows_version
+from fedrecon_core.preparation.features.base import Feature, RawItem
+from fedrecon_core.preparation.raw_dataset import RawDataset
 from fedrecon_core.registry import DATASETS, FEATURES
 from fedrecon_core.types import DatasetSpec, Frozen, ModalitySpec
 
@@ -48,10 +48,10 @@ class Letters(Feature):
     def modality(self, name: str) -> ModalitySpec:
         return ModalitySpec(name=name, kind="sequence", shape=(self.params.longest, 1))
 
-    def extract(self, contents: Sequence[Content]) -> list[np.ndarray]:
+    def extract(self, contents: Sequence[RawItem]) -> list[np.ndarray]:
         return [self._row(content) for content in contents]
 
-    def _row(self, content: Content) -> np.ndarray:
+    def _row(self, content: RawItem) -> np.ndarray:
         self.read.append(content.origin)
         text = content.data.decode()
         if not text.strip():
@@ -75,12 +75,15 @@ class RawSet(PreparedLoader):
     modalities = ("words",)
 
     @classmethod
-    def expected(cls, keys: Any, raw: Path) -> Sequence[Expected]:
+    def expected_files(cls, keys: Any, raw: Path) -> Sequence[ExpectedFile]:
         folder = "texts" if keys.layout == "flat" else "deep/texts"
-        return [Expected("table.txt", "a label per line"), Expected(f"{folder}/*.txt", "a text per line", least=4)]
+        return [
+            ExpectedFile("table.txt", "a label per line"),
+            ExpectedFile(f"{folder}/*.txt", "a text per line", least=4),
+        ]
 
     @classmethod
-    def recipe(cls, keys: Any, raw: Path, cache: Path) -> Recipe:
+    def read_raw(cls, keys: Any, raw: Path, cache: Path) -> RawDataset:
         labels = np.array([int(line) for line in read_text(raw / "table.txt").split()], dtype=np.int64)
         paths = sorted((raw / ("texts" if keys.layout == "flat" else "deep/texts")).glob("*.txt"))
         feature = Letters(LettersParams(factor=keys.factor))
@@ -89,9 +92,9 @@ class RawSet(PreparedLoader):
             np.arange(count), labels, np.arange(count) % 3, np.arange(count), np.ones((count, 1), dtype=bool)
         )
         spec = DatasetSpec(name=cls.name, classes=("a", "b"), modalities=(feature.modality("words"),))
-        read = through(feature, cache, lambda sample: file_content(paths[sample]))
+        read = rows_through(feature, cache, lambda sample: file_item(paths[sample]))
         names = [path.stem for path in paths]
-        return Recipe(spec, samples, {"words": read}, frozenset({"words"}), names, version_of([feature], []))
+        return RawDataset(spec, samples, {"words": read}, frozenset({"words"}), names, rows_version([feature], []))
 
 
 @contextmanager

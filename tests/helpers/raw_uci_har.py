@@ -25,7 +25,7 @@ def root(base: Path) -> Path:
 
 def prepared(raw: Path, out: Path, **keys: object) -> Path:
     """``raw`` as a folder in the site format."""
-    prepare(UciHar.recipe(UciHar.Raw(**keys), raw, out.parent / "cache"), out, lambda *_: None)
+    prepare(UciHar.read_raw(UciHar.Raw(**keys), raw, out.parent / "cache"), out, lambda *_: None)
     return out
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from fedrecon_core.config import Params
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.features.base import Content, Feature, FloatArray
+from fedrecon_core.preparation.features.base import Feature, FloatArray, RawItem
 from fedrecon_core.registry import FEATURES
 from fedrecon_core.types import ModalitySpec
 
@@ -41,10 +41,10 @@ class ToyAudio(Feature):
     def modality(self, name: str) -> ModalitySpec:
         return ModalitySpec(name=name, kind="sequence", shape=(FRAMES, 3))
 
-    def extract(self, contents: Sequence[Content]) -> list[FloatArray]:
+    def extract(self, contents: Sequence[RawItem]) -> list[FloatArray]:
         return [self._frames(content) for content in contents]
 
-    def _frames(self, content: Content) -> FloatArray:
+    def _frames(self, content: RawItem) -> FloatArray:
         try:
             with wave.open(io.BytesIO(content.data)) as sound:
                 rate, values = sound.getframerate(), sound.readframes(sound.getnframes())
@@ -74,11 +74,11 @@ class ToyText(Feature):
     def modality(self, name: str) -> ModalitySpec:
         return ModalitySpec(name=name, kind="sequence", shape=(WORDS, 4))
 
-    def extract(self, contents: Sequence[Content]) -> list[FloatArray]:
-        return [describe_error(content.data.decode("utf-8")) for content in contents]
+    def extract(self, contents: Sequence[RawItem]) -> list[FloatArray]:
+        return [text_row(content.data.decode("utf-8")) for content in contents]
 
 
-def describe_error(text: str) -> FloatArray:
+def text_row(text: str) -> FloatArray:
     """What ``toy_text`` makes of a text."""
     words = [list(hashlib.sha256(word.encode()).digest()[:4]) for word in text.split()[:WORDS]]
     return np.array(words or [[0] * 4], dtype=np.float32) / 255
@@ -100,10 +100,10 @@ class ToyImage(Feature):
     def modality(self, name: str) -> ModalitySpec:
         return ModalitySpec(name=name, kind="vector", shape=(6,))
 
-    def extract(self, contents: Sequence[Content]) -> list[FloatArray]:
+    def extract(self, contents: Sequence[RawItem]) -> list[FloatArray]:
         return [self._colours(content) for content in contents]
 
-    def _colours(self, content: Content) -> FloatArray:
+    def _colours(self, content: RawItem) -> FloatArray:
         from PIL import Image, UnidentifiedImageError
 
         try:

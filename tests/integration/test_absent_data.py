@@ -54,7 +54,7 @@ def settings(
     keys = KEYS.get(name, {}) | ({} if protocol == "default" else {"protocol": protocol})
     dataset = loader().load(loader.Params(name=name, root=str(root), **keys), root, 0)
     train = level
-    if dataset.by_natural:
+    if dataset.normalised_by_natural_id:
         keys |= {"partition": "natural"}
         train = by_site(dataset) if level.get("rate") else level
     return runs.settings(
@@ -78,7 +78,7 @@ def settings(
 
 def by_site(dataset: Dataset) -> dict[str, Any]:
     """Masks of two sites, of which one lacks what is made of all values of a natural id."""
-    rest = [name for name in dataset.spec.names if name not in dataset.by_natural]
+    rest = [name for name in dataset.spec.names if name not in dataset.normalised_by_natural_id]
     return {"level": "profile", "profile": [{"sites": 1, "modalities": m} for m in (list(dataset.spec.names), rest)]}
 
 
@@ -91,7 +91,9 @@ def shown_in(dataset: Dataset, config: Any) -> BoolArray:
             np.logical_or.at(shown, share.samples, share.present)
     hidden = dataset.exists() & ~shown
     assert hidden.any()
-    assert all(hidden[dataset.members(0), dataset.spec.names.index(name)].any() for name in dataset.by_natural)
+    assert all(
+        hidden[dataset.members(0), dataset.spec.names.index(name)].any() for name in dataset.normalised_by_natural_id
+    )
     return shown
 
 

@@ -76,7 +76,7 @@ def classes(found: Dataset) -> list[list[int]]:
 def same(found: Dataset, known: Dataset) -> bool:
     """Whether both give the same samples and the same rows, whatever the classes are called; some that no sample has
     may have come or gone."""
-    columns = ("ids", "split", "groups", "natural_ids")
+    columns = ("ids", "split", "cluster_ids", "natural_ids")
     if set(found.spec.names) != set(known.spec.names) or classes(found) != classes(known):
         return False
     return all(np.array_equal(getattr(found, name), getattr(known, name)) for name in columns) and all(

@@ -224,7 +224,7 @@ def test_a_run_whose_only_scoring_failed_is_finished_by_a_resume(folders, tmp_pa
 def test_a_run_that_could_never_be_tested_is_refused_before_it_trains(tmp_path):
     dataset = tiny_dataset(24, 12)
     for number, name in enumerate(("north", "south")):
-        members = np.flatnonzero((dataset.split != 2) & (dataset.groups % 2 == number))
+        members = np.flatnonzero((dataset.split != 2) & (dataset.cluster_ids % 2 == number))
         write_folder(tmp_path / "sites" / name, content(dataset, None, members))
     raw = settings(data={"name": "sites", "root": "sites"}, missing={}, engine={"name": "deployment"})
     run = create_run(write(tmp_path, raw), ["sites.min=2", "sites.wait=5"], out=tmp_path / "run")
@@ -248,7 +248,7 @@ def test_data_that_change_in_mid_run_are_seen_told_and_used(tmp_path, capsys):
     def connected(names):
         if newest_round(tmp_path / "run" / "checkpoints") == 1 and before == south_hash():
             shutil.rmtree(south)
-            write_folder(south, content(dataset, None, np.flatnonzero(dataset.groups % 2 == 1)))
+            write_folder(south, content(dataset, None, np.flatnonzero(dataset.cluster_ids % 2 == 1)))
         return names
 
     raw = settings(data={"name": "sites", "root": "sites"}, missing={}, engine={"name": "deployment"}, rounds=4)

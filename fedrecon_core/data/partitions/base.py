@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 class Partition(ABC):
     """Base of a registered partition scheme: which site holds which training sample. ``Params`` are its keys.
 
-    ``keeps_naturals`` says that all samples of a natural id (a subject, a source) lie at one site, so that samples
-    of a later split follow their id. ``follows_naturals`` says that they follow it where it lies at several: each to
+    ``keeps_natural_ids`` says that all samples of a natural id (a subject, a source) lie at one site, so that samples
+    of a later split follow their id. ``follows_natural_ids`` says that they follow it where it lies at several: each to
     one of the sites that train on its id, in proportion to what these hold of it.
     """
 
     Params: ClassVar[type[config.Params]] = config.Params
-    keeps_naturals: ClassVar[bool] = False
-    follows_naturals: ClassVar[bool] = False
+    keeps_natural_ids: ClassVar[bool] = False
+    follows_natural_ids: ClassVar[bool] = False
 
     def assign(
-        self, params: config.Params, labels: IntArray, naturals: IntArray, sites: int, rng_seed: int
+        self, params: config.Params, labels: IntArray, natural_ids: IntArray, sites: int, rng_seed: int
     ) -> IntArray:
         """int64 [N]: the site, 0 to ``sites - 1``, of each sample; the same for the same arguments.
 
-        ``labels`` and ``naturals`` (natural ids) are int64 [N]; ``rng_seed`` is the seed of the draw. A site may stay
-        empty where the scheme allows it. Raises ``DataError`` if there are fewer samples than sites, or if the scheme
-        has a number of sites of its own and this is another.
+        ``labels`` and ``natural_ids`` are int64 [N]; ``rng_seed`` is the seed of the draw. A site may stay empty where
+        the scheme allows it. Raises ``DataError`` if there are fewer samples than sites, or if the scheme has a number
+        of its own and this is another.
         """
-        fixed = self.fixed_sites(params, naturals)
+        fixed = self.fixed_sites(params, natural_ids)
         if fixed and sites != fixed[0]:
             count, reason = fixed
             raise DataError(
@@ -57,16 +57,16 @@ class Partition(ABC):
             )
         if sites == 1:
             return np.zeros(len(labels), dtype=np.int64)
-        return self._share_out(params, labels, naturals, sites, rng_seed)
+        return self._share_out(params, labels, natural_ids, sites, rng_seed)
 
-    def fixed_sites(self, params: config.Params, naturals: IntArray) -> tuple[int, str] | None:
-        """The only number of sites that samples with these ``naturals`` (int64 [N]) can be dealt to, and why; None
+    def fixed_sites(self, params: config.Params, natural_ids: IntArray) -> tuple[int, str] | None:
+        """The only number of sites that samples with these ``natural_ids`` (int64 [N]) can be dealt to, and why; None
         where the scheme deals to any number."""
         return None
 
     @abstractmethod
     def _share_out(
-        self, params: config.Params, labels: IntArray, naturals: IntArray, sites: int, rng_seed: int
+        self, params: config.Params, labels: IntArray, natural_ids: IntArray, sites: int, rng_seed: int
     ) -> IntArray:
         """``assign`` for two or more sites and, unless the scheme fixes their number, at least as many samples."""
 

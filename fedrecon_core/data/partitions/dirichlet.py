@@ -27,7 +27,7 @@ class Dirichlet(Partition):
     Params = DirichletParams
 
     def _share_out(
-        self, params: config.Params, labels: IntArray, naturals: IntArray, sites: int, rng_seed: int
+        self, params: config.Params, labels: IntArray, natural_ids: IntArray, sites: int, rng_seed: int
     ) -> IntArray:
         from flwr_datasets.partitioner import DirichletPartitioner
 

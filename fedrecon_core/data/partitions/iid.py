@@ -15,7 +15,7 @@ class Iid(Partition):
     """Equal shares of the shuffled samples. The library's partitioner cuts in order, so the order is drawn here."""
 
     def _share_out(
-        self, params: config.Params, labels: IntArray, naturals: IntArray, sites: int, rng_seed: int
+        self, params: config.Params, labels: IntArray, natural_ids: IntArray, sites: int, rng_seed: int
     ) -> IntArray:
         from flwr_datasets.partitioner import IidPartitioner
 

@@ -15,20 +15,20 @@ from fedrecon_core.registry import PARTITIONS
 class Natural(Partition):
     """Shuffled natural ids, dealt in turn, so that sites hold equally many of them (they differ by at most one)."""
 
-    keeps_naturals = True
+    keeps_natural_ids = True
 
     def _share_out(
-        self, params: config.Params, labels: IntArray, naturals: IntArray, sites: int, rng_seed: int
+        self, params: config.Params, labels: IntArray, natural_ids: IntArray, sites: int, rng_seed: int
     ) -> IntArray:
         from flwr_datasets.partitioner import NaturalIdPartitioner
 
-        known = len(np.unique(naturals))
+        known = len(np.unique(natural_ids))
         if known < sites:
             raise DataError(
                 f"sites.count: expected at most {known}, the number of natural ids, found {sites}; "
                 "lower sites.count or choose another data.partition"
             )
-        number = owners(lambda: NaturalIdPartitioner(partition_by="value"), naturals, np.arange(len(naturals)))
+        number = owners(lambda: NaturalIdPartitioner(partition_by="value"), natural_ids, np.arange(len(natural_ids)))
         seat = np.random.default_rng(rng_seed).permutation(known)
         dealt: IntArray = (seat % sites)[number].astype(np.int64)
         return dealt

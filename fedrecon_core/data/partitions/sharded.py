@@ -30,25 +30,25 @@ class ShardedParams(config.Params):
 @PARTITIONS.register("sharded")
 class Sharded(Partition):
     """Label skew within each natural id. Site ``i * shards + s`` is shard s of the i-th natural id in ascending order,
-    so that ``sites.count`` is naturals x shards. With ``least: 0`` a shard may stay empty.
+    so that ``sites.count`` is natural_ids x shards. With ``least: 0`` a shard may stay empty.
 
     A natural id lies at several sites. Held-out samples of an id that trains go to its shards, in proportion to what
     they hold; those of another id stay together.
     """
 
     Params = ShardedParams
-    follows_naturals = True
+    follows_natural_ids = True
 
-    def fixed_sites(self, params: config.Params, naturals: IntArray) -> tuple[int, str]:
+    def fixed_sites(self, params: config.Params, natural_ids: IntArray) -> tuple[int, str]:
         """Naturals x shards."""
-        shards, known = cast(ShardedParams, params).shards, len(np.unique(naturals))
+        shards, known = cast(ShardedParams, params).shards, len(np.unique(natural_ids))
         return known * shards, f"{known} natural ids in {shards} shards each"
 
     def _share_out(
-        self, params: config.Params, labels: IntArray, naturals: IntArray, sites: int, rng_seed: int
+        self, params: config.Params, labels: IntArray, natural_ids: IntArray, sites: int, rng_seed: int
     ) -> IntArray:
         keys, owner = cast(ShardedParams, params), np.empty(len(labels), dtype=np.int64)
-        known, position = np.unique(naturals, return_inverse=True)
+        known, position = np.unique(natural_ids, return_inverse=True)
         order = np.argsort(position, kind="stable")
         borders = np.searchsorted(position[order], np.arange(1, len(known)))
         for number, members in enumerate(np.split(order, borders)):

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.site_folder.content import SAMPLES, array_file, offsets_file
+from fedrecon_core.data.site_folder.description import SAMPLES, array_file, offsets_file
 from fedrecon_core.data.site_folder.files import Layout, dims, layout_of, named, open_file, read_rows, told
 from fedrecon_core.data.site_folder.samples import some
 from fedrecon_core.errors import DataError

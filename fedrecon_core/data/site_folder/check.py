@@ -6,17 +6,22 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedrecon_core.data.modality_kinds import kind_fault, shape_fault
 from fedrecon_core.data.site_folder.arrays import array_faults
-from fedrecon_core.data.site_folder.content import ARRAYS, SAMPLES, Samples, file_names, rows_of
-from fedrecon_core.data.site_folder.description import DESCRIPTION, Description, read_description
+from fedrecon_core.data.site_folder.description import (
+    ARRAYS,
+    DESCRIPTION,
+    SAMPLES,
+    Description,
+    file_names,
+    read_description,
+)
 from fedrecon_core.data.site_folder.files import as_line, named, names_in
-from fedrecon_core.data.site_folder.samples import read_samples, sample_faults
+from fedrecon_core.data.site_folder.samples import Samples, read_samples, rows_of, sample_faults
 from fedrecon_core.data.site_folder.stamp import State, stamp, state_of
 from fedrecon_core.data.site_folder.write import record_of, seal
-from fedrecon_core.errors import DataError
+from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.files import reason
-from fedrecon_core.registry import discover
+from fedrecon_core.registry import MODALITIES, discover
 from fedrecon_core.types import DatasetSpec
 
 RESTORE = "restore it, or take all files as they are with `fedrecon data seal`"
@@ -135,3 +140,24 @@ def _strays(folder: Path, spec: DatasetSpec) -> Iterator[str]:
         yield f"{named(folder / name)}: expected only arrays of modalities, found none so called ({known}); remove it"
     if strange[10:]:
         yield f"{named(folder / ARRAYS)}: expected only arrays of modalities, found {len(strange) - 10} more files"
+
+
+def shape_fault(kind: str, shape: tuple[int, ...]) -> str | None:
+    """What is wrong with ``shape``, one sample's, for a modality of ``kind``; None if it fits.
+
+    Raises ``ConfigError`` for an unknown kind.
+    """
+    axes: tuple[str, ...] = MODALITIES.get(kind).axes
+    if 0 in shape or not shape or (axes and len(axes) != len(shape)):
+        expected = f"[{', '.join(axes or ('...',))}] ({kind}), none of them 0"
+        return f"expected {expected}, found [{', '.join(map(str, shape))}]"
+    return None
+
+
+def kind_fault(kind: str) -> str | None:
+    """What is wrong with the name of a kind; None if there is such a kind."""
+    try:
+        MODALITIES.get(kind)
+    except ConfigError as error:
+        return str(error)
+    return None

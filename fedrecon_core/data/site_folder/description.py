@@ -16,13 +16,28 @@ from fedrecon_core.errors import DataError
 from fedrecon_core.types import DatasetSpec, Frozen
 
 FORMAT = 1
-DESCRIPTION = "dataset.yaml"
+DESCRIPTION, SAMPLES, ARRAYS = "dataset.yaml", "samples.parquet", "arrays"
 LONGEST = 1 << 20
 """Bytes of ``dataset.yaml``."""
 MOST_NODES = 50_000
 """Values in ``dataset.yaml``; reading that many takes about three seconds."""
 LARGEST_ROW = 1 << 31
 """Numbers in one row of a modality."""
+
+
+def array_file(modality: str) -> str:
+    """Where the rows of a modality lie, relative to the folder."""
+    return f"arrays/{modality}.npy"
+
+
+def offsets_file(modality: str) -> str:
+    """Where the borders of sequences of different lengths lie, relative to the folder."""
+    return f"arrays/{modality}.offsets.npy"
+
+
+def file_names(spec: DatasetSpec) -> list[str]:
+    """The data files that a folder may hold, relative to it."""
+    return [SAMPLES, *(of(name) for name in spec.names for of in (array_file, offsets_file))]
 
 
 Line = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedrecon_core.data.dataset import Dataset, IntArray, Stored
-from fedrecon_core.data.site_folder.content import array_file, offsets_file
-from fedrecon_core.data.site_folder.description import read_description
+from fedrecon_core.data.dataset import Dataset, IntArray, StoredArray
+from fedrecon_core.data.site_folder.description import array_file, offsets_file, read_description
 from fedrecon_core.data.site_folder.files import map_array, named
 from fedrecon_core.data.site_folder.stamp import State, stamped, state_of
 from fedrecon_core.errors import DataError
@@ -32,8 +31,8 @@ def open_folder(folder: Path) -> Dataset:
         labels=table[border] if spec.target == "multiclass" else table[border:].reshape(-1, len(spec.classes)),
         ids=table[0],
         split=table[1],
-        groups=table[2],
-        naturals=table[3],
+        cluster_ids=table[2],
+        natural_ids=table[3],
         arrays={name: array for name, (array, _) in opened.items()},
         rows=rows,
         offsets={name: borders for name, (_, borders) in opened.items() if borders is not None},
@@ -50,7 +49,7 @@ def open_whole(folder: Path) -> Dataset:
     return dataset
 
 
-def _mapped(folder: Path, modality: ModalitySpec, rows: IntArray, state: State) -> tuple[Stored, IntArray | None]:
+def _mapped(folder: Path, modality: ModalitySpec, rows: IntArray, state: State) -> tuple[StoredArray, IntArray | None]:
     """A modality's array, mapped, and its borders: as long as ``rows`` says."""
     name, count = modality.name, int(rows.max(initial=-1)) + 1
     if array_file(name) not in state:

@@ -3,19 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.site_folder.content import SAMPLES, Samples
+from fedrecon_core.data.dataset import BoolArray, IntArray
+from fedrecon_core.data.site_folder.description import SAMPLES
 from fedrecon_core.data.site_folder.files import as_line, named, open_file
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import SPLITS, DatasetSpec
 
 MOST_SAMPLES = 50_000_000
 """Rows of one table: a damaged or hostile file may promise any number of them."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The table of samples. ``ids``, ``labels`` (multilabel: zeros and ones [N, C]), ``split`` (0 train, 1 validation,
+    2 test) and ``cluster_ids``: int64 [N]. ``present``: bool [N, M] in the order of the spec's modalities.
+    ``natural_ids``: int64 [N] as in ``Dataset``; they default to ``cluster_ids``."""
+
+    ids: IntArray
+    labels: IntArray
+    split: IntArray
+    cluster_ids: IntArray
+    present: BoolArray
+    natural_ids: IntArray = None  # type: ignore[assignment]  # taken from cluster_ids where it is left out
+
+    def __post_init__(self) -> None:
+        if vars(self)["natural_ids"] is None:
+            object.__setattr__(self, "natural_ids", self.cluster_ids)
+
+
+def rows_of(present: BoolArray) -> list[IntArray]:
+    """Per modality (column of ``present``) int64 [N]: the row of each sample in the modality's array, or -1."""
+    return [np.where(has, np.cumsum(has) - 1, -1) for has in present.T]
+
+
+def write_samples(path: Path, spec: DatasetSpec, samples: Samples) -> None:
+    """Write the table of samples; the classes of a multilabel sample are a list of positions."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "id": samples.ids,
+        "label": samples.labels if spec.target == "multiclass" else [np.flatnonzero(row) for row in samples.labels],
+        "split": np.array(SPLITS)[samples.split],
+        "group": samples.cluster_ids,
+        **({} if np.array_equal(samples.natural_ids, samples.cluster_ids) else {"natural": samples.natural_ids}),
+        **{f"has_{name}": samples.present[:, index] for index, name in enumerate(spec.names)},
+    }
+    pq.write_table(pa.table(columns), path)
 
 
 def read_samples(folder: Path, spec: DatasetSpec) -> tuple[Samples | None, list[str]]:
@@ -68,9 +108,9 @@ def _samples(table: Any, spec: DatasetSpec) -> tuple[Samples | None, list[str]]:
         ids=table["id"].to_numpy(),
         labels=labels,
         split=np.array([SPLITS.index(name) for name in splits], dtype=np.int64),
-        groups=table["group"].to_numpy(),
+        cluster_ids=table["group"].to_numpy(),
         present=np.stack(has, axis=1).astype(np.bool_) if len(table) else np.zeros((0, len(has)), dtype=np.bool_),
-        naturals=table["natural"].to_numpy() if "natural" in table.column_names else None,
+        natural_ids=table["natural" if "natural" in table.column_names else "group"].to_numpy(),
     ), []
 
 
@@ -124,14 +164,14 @@ def sample_faults(path: Path, samples: Samples, draws: int, declared: Sequence[s
             times = "once" if most == 1 else f"at most {most} times (draws)"
             sample = "training sample" if split == "train" else f"{split} sample"
             yield f"{where}: column id: expected each {sample} {times}, found {some(ids[counts > most])} more often"
-    whole = [("id", "sample", samples.ids)] + ([] if declared else [("group", "group", samples.groups)])
+    whole = [("id", "sample", samples.ids)] + ([] if declared else [("group", "group", samples.cluster_ids)])
     for column, told, values in whole:
         torn = _with_several(values, samples.split)
         if len(torn):
             expected = f"expected each {told} in one split"
             yield f"{where}: column {column}: {expected}, found {some(torn)} in several; that leaks"
     labels = samples.labels if samples.labels.ndim == 1 else np.unique(samples.labels, axis=0, return_inverse=True)[1]
-    for column, values in (("label", labels), ("group", samples.groups), ("natural", samples.natural_ids)):
+    for column, values in (("label", labels), ("group", samples.cluster_ids), ("natural", samples.natural_ids)):
         torn = _with_several(samples.ids, values)
         if len(torn):
             yield f"{where}: column {column}: expected one value for each id, found several for {some(torn)}"

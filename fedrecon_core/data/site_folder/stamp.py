@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.site_folder.content import ARRAYS, SAMPLES, Samples, rows_of
-from fedrecon_core.data.site_folder.description import DESCRIPTION, LONGEST
+from fedrecon_core.data.site_folder.description import ARRAYS, DESCRIPTION, LONGEST, SAMPLES
 from fedrecon_core.data.site_folder.files import map_array, named, names_in, read_start, save_array, size_and_time
+from fedrecon_core.data.site_folder.samples import Samples, rows_of
 from fedrecon_core.errors import DataError
 from fedrecon_core.files import remove_leftovers, replace_file, replace_text
 from fedrecon_core.types import DatasetSpec
@@ -63,7 +63,7 @@ def _stacked(samples: Samples) -> IntArray:
     """int64 [4 + M + 1 (multilabel: C), N]: a row per column of the table. A modality's holds the sample's row in its
     array or -1; the labels of a multilabel set fill theirs sample by sample, so that they are mapped as they are used.
     """
-    singles = (samples.ids, samples.split, samples.groups, samples.natural_ids)
+    singles = (samples.ids, samples.split, samples.cluster_ids, samples.natural_ids)
     across = samples.labels.shape[1:] or (1,)
     labels = np.ascontiguousarray(samples.labels).reshape(*across, len(samples.ids))
     return np.concatenate([np.stack([*singles, *rows_of(samples.present)]), labels])

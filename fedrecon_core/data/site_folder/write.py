@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from fedrecon_core.data.site_folder.content import SAMPLES, Content, Samples, array_file, file_names, offsets_file
-from fedrecon_core.data.site_folder.description import DESCRIPTION, FORMAT, FileRecord
+from fedrecon_core.data.dataset import IntArray
+from fedrecon_core.data.site_folder.description import (
+    DESCRIPTION,
+    FORMAT,
+    SAMPLES,
+    FileRecord,
+    array_file,
+    file_names,
+    offsets_file,
+)
 from fedrecon_core.data.site_folder.files import digest_and_size, save_array
-from fedrecon_core.data.site_folder.samples import sample_faults
+from fedrecon_core.data.site_folder.samples import Samples, sample_faults, write_samples
 from fedrecon_core.data.site_folder.stamp import stamp, state_of
 from fedrecon_core.errors import DataError
 from fedrecon_core.files import remove_leftovers, replace_text
-from fedrecon_core.types import SPLITS, DatasetSpec
+from fedrecon_core.types import DatasetSpec
 
 
-def write_folder(folder: Path, content: Content) -> None:
+@dataclass(frozen=True)
+class FolderContent:
+    """All that a folder holds. ``arrays[m]`` float32 as in ``Dataset``, only for modalities that some sample has;
+    ``faults`` as in ``Dataset``."""
+
+    spec: DatasetSpec
+    samples: Samples
+    arrays: Mapping[str, NDArray[np.float32]]
+    offsets: Mapping[str, IntArray] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
+
+
+def write_folder(folder: Path, content: FolderContent) -> None:
     """Write a checked site folder; ``DataError`` if ``folder`` holds something already, if a check would refuse the
     samples (then nothing is written), or if it cannot be written."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -43,22 +65,6 @@ def write_folder(folder: Path, content: Content) -> None:
 def _draws(samples: Samples) -> int:
     """How often a test sample stands in the table at most."""
     return int(np.unique(samples.ids[samples.split == 2], return_counts=True)[1].max(initial=1))
-
-
-def write_samples(path: Path, spec: DatasetSpec, samples: Samples) -> None:
-    """Write the table of samples; the classes of a multilabel sample are a list of positions."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = {
-        "id": samples.ids,
-        "label": samples.labels if spec.target == "multiclass" else [np.flatnonzero(row) for row in samples.labels],
-        "split": np.array(SPLITS)[samples.split],
-        "group": samples.groups,
-        **({} if samples.naturals is None else {"natural": samples.naturals}),
-        **{f"has_{name}": samples.present[:, index] for index, name in enumerate(spec.names)},
-    }
-    pq.write_table(pa.table(columns), path)
 
 
 def seal(folder: Path, spec: DatasetSpec, draws: int = 1, faults: Sequence[str] = ()) -> None:

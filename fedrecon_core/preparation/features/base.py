@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.config import Params
-from fedrecon_core.preparation.features.extra import needed
+from fedrecon_core.preparation.features.extra import require_library
 from fedrecon_core.types import ModalitySpec
 
 FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Content:
+class RawItem:
     """What a feature is made of. ``data``: the bytes of a file, or a text in UTF-8; ``origin``: what messages call it
     (its path, its sample)."""
 
@@ -67,10 +67,10 @@ class Feature(ABC):
         """Before thousands of files are read: ``DataError`` where a library cannot be imported or weights are not
         there."""
         for module in self.libraries.values():
-            needed(self.params.name, module)
+            require_library(self.params.name, module)
 
     @abstractmethod
-    def extract(self, contents: Sequence[Content]) -> list[FloatArray]:
+    def extract(self, contents: Sequence[RawItem]) -> list[FloatArray]:
         """float32 [*shape] (ragged: [T_i, D]) per content, in order. ``DataError`` naming an origin that is not what
         the feature reads."""
 

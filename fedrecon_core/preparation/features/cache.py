@@ -18,7 +18,7 @@ import numpy as np
 
 from fedrecon_core.errors import DataError
 from fedrecon_core.files import reason, replace_file
-from fedrecon_core.preparation.features.base import Content, Feature, FloatArray
+from fedrecon_core.preparation.features.base import Feature, FloatArray, RawItem
 
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 
@@ -36,7 +36,7 @@ class CachedFeature:
     feature: Feature
     folder: Path
 
-    def extract(self, contents: Sequence[Content]) -> list[FloatArray]:
+    def extract(self, contents: Sequence[RawItem]) -> list[FloatArray]:
         """As the feature's own; only contents that are new go through it, all of them in one batch. ``DataError`` where
         the folder cannot be written."""
         if not self.feature.costly:
@@ -50,7 +50,7 @@ class CachedFeature:
             self._keep(file, known[file])
         return [known[file] for file in files]
 
-    def _file(self, content: Content) -> Path:
+    def _file(self, content: RawItem) -> Path:
         digest = hashlib.sha256(self.feature.fingerprint().encode() + b"\0" + content.data).hexdigest()
         return self.folder / str(self.feature.params.name) / digest[:2] / f"{digest[2:]}.feature"
 

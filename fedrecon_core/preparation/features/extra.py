@@ -12,7 +12,7 @@ INSTALL = 'python -m pip install -c constraints.txt -e ".[features]"'
 SAME_INDEX = "python -m pip install --force-reinstall --no-deps -c constraints.txt torch torchvision --index-url"
 
 
-def needed(feature: str, library: str, name: str | None = None) -> Any:
+def require_library(feature: str, library: str, name: str | None = None) -> Any:
     """The module ``library``, or ``name`` in it; ``DataError`` telling how to install what ``feature`` lacks."""
     package = library.partition(".")[0]
     try:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from fedrecon_core.config.faults import MisfitError
 from fedrecon_core.preparation.features.base import FloatArray
-from fedrecon_core.preparation.features.extra import needed
+from fedrecon_core.preparation.features.extra import require_library
 from fedrecon_core.preparation.features.spectral import SoundParams, SpectralFeature
 from fedrecon_core.registry import FEATURES
 
@@ -40,6 +40,6 @@ class Mfcc(SpectralFeature):
 
     def row(self, bands: FloatArray) -> FloatArray:
         """[windows, bins] -> [windows, coefficients]."""
-        librosa = needed("mfcc", "librosa")
+        librosa = require_library("mfcc", "librosa")
         coefficients: FloatArray = librosa.feature.mfcc(S=bands.T, n_mfcc=self.width, dct_type=2, norm="ortho").T
         return coefficients

@@ -16,8 +16,8 @@ from pydantic import Field
 
 from fedrecon_core.config import Params
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.features.base import Content, FloatArray
-from fedrecon_core.preparation.features.extra import needed
+from fedrecon_core.preparation.features.base import FloatArray, RawItem
+from fedrecon_core.preparation.features.extra import require_library
 from fedrecon_core.preparation.features.weights import WeightedFeature
 from fedrecon_core.registry import FEATURES
 from fedrecon_core.types import ModalitySpec
@@ -89,7 +89,7 @@ class MobileBert(WeightedFeature):
         return [*(path for path in chosen if path is not None), *further]
 
     @torch.inference_mode()
-    def extract(self, contents: Sequence[Content]) -> list[FloatArray]:
+    def extract(self, contents: Sequence[RawItem]) -> list[FloatArray]:
         """float32 [tokens, 512] per text."""
         texts = [_text(content) for content in contents]
         tokens = [self._model.tokens(text, self.params.longest) for text in texts]
@@ -102,7 +102,7 @@ class MobileBert(WeightedFeature):
     @cached_property
     def _model(self) -> _Model:
         folder = self.files[0].parent
-        tokenizers, networks = (needed("mobilebert", "transformers", name) for name in _CLASSES)
+        tokenizers, networks = (require_library("mobilebert", "transformers", name) for name in _CLASSES)
         try:
             with _silence(), torch.random.fork_rng(devices=[]):
                 tokenizer = tokenizers.from_pretrained(folder, local_files_only=True)
@@ -121,7 +121,7 @@ _NEEDED = ((CONFIG,), NETWORK, WORDS)
 
 def _cached_folder() -> Path:
     """The version of the model that Hugging Face's cache holds, or the folder where it would be."""
-    hub = needed("mobilebert", "huggingface_hub")
+    hub = require_library("mobilebert", "huggingface_hub")
     found = hub.try_to_load_from_cache(REPOSITORY, CONFIG)
     if isinstance(found, str):
         return Path(found).parent
@@ -150,7 +150,7 @@ def _refuse_other(folder: Path, config: Any, lacking: Sequence[str], words: int,
         raise DataError(f"mobilebert: longest: expected at most {places}, which the weights allow, found {longest}")
 
 
-def _text(content: Content) -> str:
+def _text(content: RawItem) -> str:
     try:
         return content.data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -170,7 +170,7 @@ def _of_one_length(tokens: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
 @contextmanager
 def _silence() -> Iterator[None]:
     """Without transformers' bars and its words about the parts of a checkpoint that nobody uses."""
-    logging = needed("mobilebert", "transformers.utils.logging")
+    logging = require_library("mobilebert", "transformers.utils.logging")
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()

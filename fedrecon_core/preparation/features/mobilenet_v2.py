@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fedrecon_core.config import Params
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.features.base import Content, FloatArray
-from fedrecon_core.preparation.features.extra import needed
+from fedrecon_core.preparation.features.base import FloatArray, RawItem
+from fedrecon_core.preparation.features.extra import require_library
 from fedrecon_core.preparation.features.pictures import open_picture, unit_pixels
 from fedrecon_core.preparation.features.weights import WeightedFeature
 from fedrecon_core.registry import FEATURES
@@ -76,7 +76,7 @@ class MobileNetV2(WeightedFeature):
         return (path,)
 
     @torch.inference_mode()
-    def extract(self, contents: Sequence[Content]) -> list[FloatArray]:
+    def extract(self, contents: Sequence[RawItem]) -> list[FloatArray]:
         """float32 [1280] per image."""
         return [self._row(network_input(content)) for content in contents]
 
@@ -87,7 +87,7 @@ class MobileNetV2(WeightedFeature):
     @cached_property
     def _network(self) -> Any:
         (path,) = self.files
-        cls = needed("mobilenet_v2", "torchvision.models.mobilenetv2", "MobileNetV2")
+        cls = require_library("mobilenet_v2", "torchvision.models.mobilenetv2", "MobileNetV2")
         with torch.random.fork_rng(devices=[]):  # it starts with random weights
             network = cls().features
         try:
@@ -99,12 +99,12 @@ class MobileNetV2(WeightedFeature):
         return network.float().eval()
 
 
-def network_input(content: Content) -> FloatArray:
+def network_input(content: RawItem) -> FloatArray:
     """float32 (3, 224, 224): the shorter side resized to 256, the middle cut out, standardised as in training."""
     return (unit_pixels(_middle(content, open_picture(content, "RGB"))) - MEAN) / STD
 
 
-def _middle(content: Content, image: Image) -> Image:
+def _middle(content: RawItem, image: Image) -> Image:
     from PIL import Image as Pillow
 
     short, long = sorted(image.size)

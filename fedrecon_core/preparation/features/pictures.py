@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.features.base import Content, FloatArray
+from fedrecon_core.preparation.features.base import FloatArray, RawItem
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,7 +24,7 @@ TIFF_BITS = 258
 """The tag of bits per channel."""
 
 
-def open_picture(content: Content, mode: Mode) -> Image:
+def open_picture(content: RawItem, mode: Mode) -> Image:
     """The whole image (of an animation the first one) as grey (``L``) or ``RGB``, without transparency, turned as its
     EXIF data say. ``DataError`` naming the origin of what is no image, or cut, or has more than 8 bits per channel."""
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -60,5 +60,5 @@ def unit_pixels(image: Image) -> FloatArray:
     return np.ascontiguousarray(values[None] if values.ndim == 2 else values.transpose(2, 0, 1))
 
 
-def _misfit(content: Content, found: str) -> DataError:
+def _misfit(content: RawItem, found: str) -> DataError:
     return DataError(f"{content.origin}: expected an image that Pillow reads (PNG, JPEG, ...), found {found}")

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from fedrecon_core.config import Params
-from fedrecon_core.preparation.features.base import Content, Feature, FloatArray
+from fedrecon_core.preparation.features.base import Feature, FloatArray, RawItem
 from fedrecon_core.preparation.features.pictures import Mode, open_picture, unit_pixels
 from fedrecon_core.registry import FEATURES
 from fedrecon_core.types import Likelihood, ModalitySpec
@@ -45,11 +45,11 @@ class Pixels(Feature):
         shape = (len(self.params.mode), *self.params.size)
         return ModalitySpec(name=name, kind="image", shape=shape, likelihood=Likelihood(name="gaussian", std=0.1))
 
-    def extract(self, contents: Sequence[Content]) -> list[FloatArray]:
+    def extract(self, contents: Sequence[RawItem]) -> list[FloatArray]:
         """float32 (C, H, W) per image."""
         return [self._row(content) for content in contents]
 
-    def _row(self, content: Content) -> FloatArray:
+    def _row(self, content: RawItem) -> FloatArray:
         from PIL import Image
 
         image = open_picture(content, self.params.mode)

@@ -14,7 +14,7 @@ from pydantic import Field, StringConstraints, model_validator
 from fedrecon_core.config import Params
 from fedrecon_core.config.faults import MisfitError
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.features.base import Content, Feature, FloatArray
+from fedrecon_core.preparation.features.base import Feature, FloatArray, RawItem
 from fedrecon_core.registry import FEATURES
 from fedrecon_core.types import ModalitySpec
 
@@ -82,11 +82,11 @@ class Series(Feature):
         kind, shape = ("vector", (width,)) if longest is None else ("sequence", (longest, width))
         return ModalitySpec(name=name, kind=kind, shape=shape, scale="standard")
 
-    def extract(self, contents: Sequence[Content]) -> list[FloatArray]:
+    def extract(self, contents: Sequence[RawItem]) -> list[FloatArray]:
         """float32 [T, width] or [width] per content."""
         return [self._row(content) for content in contents]
 
-    def _row(self, content: Content) -> FloatArray:
+    def _row(self, content: RawItem) -> FloatArray:
         try:
             values = self._shaped(_array(content.data) if content.data.startswith(MAGIC) else self._table(content.data))
             if not np.isfinite(values).all():

@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 from fedrecon_core.config import Params
 from fedrecon_core.config.faults import MisfitError
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.features.base import Content, Feature, FloatArray
-from fedrecon_core.preparation.features.extra import needed
+from fedrecon_core.preparation.features.base import Feature, FloatArray, RawItem
+from fedrecon_core.preparation.features.extra import require_library
 from fedrecon_core.preparation.features.wav import Stereo, read_mono
 from fedrecon_core.types import ModalitySpec
 
@@ -88,11 +88,11 @@ class SpectralFeature(Feature):
         """A sequence of windows."""
         return ModalitySpec(name=name, kind="sequence", shape=(self.params.longest, self.width), scale="standard")
 
-    def extract(self, contents: Sequence[Content]) -> list[FloatArray]:
+    def extract(self, contents: Sequence[RawItem]) -> list[FloatArray]:
         """[windows, width] per WAV file."""
         return [self._row(content) for content in contents]
 
-    def _row(self, content: Content) -> FloatArray:
+    def _row(self, content: RawItem) -> FloatArray:
         signal = read_mono(content, self.params.rate, self.params.stereo)
         if self.params.longer == "refuse" and len(signal) >= self.params.samples + self.params.hop:
             raise _too_long(content, len(signal), self.params)
@@ -110,7 +110,7 @@ def log_mel(signal: FloatArray, params: SoundParams) -> FloatArray:
     is zeros. Each is weighted by a periodic Hann window and transformed over ``fourier`` points; the squared magnitudes
     are summed with the triangles of ``_triangles``. Mean and emphasis of the signal stay as they are.
     """
-    librosa = needed(params.name, "librosa")
+    librosa = require_library(params.name, "librosa")
     signal = signal[: params.samples]
     margin = params.fourier - params.window  # librosa puts the window into the middle of the points
     lacking = max(params.window - len(signal), 0)
@@ -122,7 +122,7 @@ def log_mel(signal: FloatArray, params: SoundParams) -> FloatArray:
     return logarithm
 
 
-def _too_long(content: Content, samples: int, params: SoundParams) -> DataError:
+def _too_long(content: RawItem, samples: int, params: SoundParams) -> DataError:
     windows = 1 + (samples - params.window) // params.hop
     found = f"{windows} ({samples / params.rate:.2f} s)"
     expected = f"expected at most longest ({params.longest}) windows, which are {params.samples / params.rate:.2f} s"
@@ -132,7 +132,7 @@ def _too_long(content: Content, samples: int, params: SoundParams) -> DataError:
 @cache
 def _triangles(params: SoundParams) -> Any:
     """float32 [bins, fourier / 2 + 1]: triangles of height 1, at equal distances on the mel scale of HTK."""
-    librosa = needed(params.name, "librosa")
+    librosa = require_library(params.name, "librosa")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said below in our own words
         keys = {"sr": params.rate, "n_fft": params.fourier, "n_mels": params.bins, "fmin": LOWEST}

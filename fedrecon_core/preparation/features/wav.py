@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.features.base import Content, FloatArray
+from fedrecon_core.preparation.features.base import FloatArray, RawItem
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 UNKNOWN_SIZE = 0xFFFFFFFF
@@ -34,7 +34,7 @@ class _Format:
         return self.channels * self.bits // 8
 
 
-def read_mono(content: Content, rate: int, stereo: Stereo) -> FloatArray:
+def read_mono(content: RawItem, rate: int, stereo: Stereo) -> FloatArray:
     """float32 [N], full scale is 1. Several channels are refused or averaged (``stereo``).
 
     ``DataError`` naming the origin of what is no WAV file, cut, empty, not finite, or of another ``rate`` (Hz).

@@ -14,12 +14,12 @@ import numpy as np
 from fedrecon_core.data.dataset import BoolArray
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.files import reason, user_path
-from fedrecon_core.preparation.contents import file_content, text_content, through, version_of
-from fedrecon_core.preparation.expected import inside, read_text
-from fedrecon_core.preparation.features.base import Content, Feature
+from fedrecon_core.preparation.expected_files import inside, read_text
+from fedrecon_core.preparation.feature_rows import file_item, rows_through, rows_version, text_item
+from fedrecon_core.preparation.features.base import Feature, RawItem
 from fedrecon_core.preparation.importing.mapping import COLUMN, Files, Mapping, Modality, Vector, Words
 from fedrecon_core.preparation.importing.table import Table
-from fedrecon_core.preparation.recipe import ReadRows
+from fedrecon_core.preparation.raw_dataset import RowReader
 from fedrecon_core.registry import FEATURES
 from fedrecon_core.types import ModalitySpec
 
@@ -30,7 +30,7 @@ class Column:
 
     spec: ModalitySpec
     present: BoolArray
-    read: ReadRows
+    read: RowReader
     ragged: bool = False
     version: str = ""
 
@@ -68,7 +68,7 @@ def _words(source: Source, name: str, keys: Words) -> Column:
     return _featured(
         _Contents(source, name, keys, present),
         feature,
-        lambda row: text_content(texts[row], f"{table.path}: {table.place(row)}, column '{keys.text}'"),
+        lambda row: text_item(texts[row], f"{table.path}: {table.place(row)}, column '{keys.text}'"),
     )
 
 
@@ -123,11 +123,11 @@ def _feature(keys: Any) -> Feature:
     return feature
 
 
-def _reader(feature: Feature, encoding: str) -> Callable[[Path], Content]:
+def _reader(feature: Feature, encoding: str) -> Callable[[Path], RawItem]:
     """How a file becomes a content; a text may have another encoding than a content's."""
     if feature.medium != "text":
-        return file_content
-    return lambda path: text_content(read_text(path, encoding), str(path))
+        return file_item
+    return lambda path: text_item(read_text(path, encoding), str(path))
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,10 @@ class _Contents:
     known: Iterable[str] = field(default=())
 
 
-def _featured(contents: _Contents, feature: Feature, content: Callable[[int], Content]) -> Column:
+def _featured(contents: _Contents, feature: Feature, content: Callable[[int], RawItem]) -> Column:
     spec = feature.modality(contents.name).model_copy(update=contents.keys.given)
-    read = through(feature, contents.source.cache, content)
-    return Column(spec, contents.present, read, feature.ragged, version_of([feature], contents.known))
+    read = rows_through(feature, contents.source.cache, content)
+    return Column(spec, contents.present, read, feature.ragged, rows_version([feature], contents.known))
 
 
 _READERS: dict[type[Modality], Callable[[Source, str, Any], Column]] = {Vector: _vector, Files: _files, Words: _words}

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.errors import DataError
+from fedrecon_core.preparation.raw_dataset import FloatArray
 from fedrecon_core.preparation.raw_readers.idx import read_idx
-from fedrecon_core.preparation.recipe import FloatArray
 
 Bytes = NDArray[np.uint8]
 SIDE = 28

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected import Expected
+from fedrecon_core.preparation.expected_files import ExpectedFile
+from fedrecon_core.preparation.raw_dataset import FloatArray, RowReader
 from fedrecon_core.preparation.raw_readers.number_tables import read_integers, read_numbers
 from fedrecon_core.preparation.raw_readers.uci_inertial import WINDOW
-from fedrecon_core.preparation.recipe import FloatArray, ReadRows
 
 RATE = 50.0
 """Hz."""
@@ -86,17 +86,17 @@ def recording(kind: str, experiment: int, user: int) -> str:
     return f"RawData/{kind}_exp{experiment:02d}_user{user:02d}.txt"
 
 
-def expected_files(raw: Path) -> list[Expected]:
+def expected_files(raw: Path) -> list[ExpectedFile]:
     """The files of the layout: which recordings there must be, ``labels.txt`` says."""
     labels = [
-        Expected("activity_labels.txt", "the names of HAPT's activities"),
-        Expected(LABELS, "the segments of HAPT (experiment, user, activity, first and last row)"),
+        ExpectedFile("activity_labels.txt", "the names of HAPT's activities"),
+        ExpectedFile(LABELS, "the segments of HAPT (experiment, user, activity, first and last row)"),
     ]
     if not (raw / LABELS).is_file():
         all_of = ((kind, f"the recordings of {sensor}") for kind, sensor in SENSORS.items())
-        return labels + [Expected(f"RawData/{kind}_exp*_user*.txt", what) for kind, what in all_of]
+        return labels + [ExpectedFile(f"RawData/{kind}_exp*_user*.txt", what) for kind, what in all_of]
     return labels + [
-        Expected(recording(kind, experiment, user), f"{sensor} of experiment {experiment}, which {LABELS} names")
+        ExpectedFile(recording(kind, experiment, user), f"{sensor} of experiment {experiment}, which {LABELS} names")
         for experiment, user in np.unique(_segments(raw)[:, :2], axis=0).tolist()
         for kind, sensor in SENSORS.items()
     ]
@@ -140,7 +140,7 @@ def _refuse(path: Path, segments: IntArray, wrong: NDArray[np.bool_], expected: 
         raise DataError(f"{path}: row {row + 1}: expected {expected}, found {found}")
 
 
-def readers(raw: Path, windows: Windows, total: bool) -> dict[str, ReadRows]:
+def readers(raw: Path, windows: Windows, total: bool) -> dict[str, RowReader]:
     """Modality -> what reads its windows; the recording that was filtered last is kept. ``total`` puts the total
     acceleration behind the body's."""
 
@@ -153,7 +153,7 @@ def readers(raw: Path, windows: Windows, total: bool) -> dict[str, ReadRows]:
     def rotation(experiment: int, user: int) -> Signal:
         return without_noise(_recorded(raw / recording("gyro", experiment, user)))
 
-    def reader(kind: str, of: Callable[[int, int], Signal]) -> ReadRows:
+    def reader(kind: str, of: Callable[[int, int], Signal]) -> RowReader:
         return lambda samples: [_cut(raw, kind, of, windows, sample) for sample in samples.tolist()]
 
     return {"acc": reader("acc", acceleration), "gyro": reader("gyro", rotation)}

@@ -11,8 +11,8 @@ from typing import Literal, get_args
 
 from fedrecon_core.data.dataset import BoolArray
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.contents import first_of
-from fedrecon_core.preparation.expected import Expected, read_text
+from fedrecon_core.preparation.expected_files import ExpectedFile, read_text
+from fedrecon_core.preparation.feature_rows import first_few
 
 Emotion = Literal["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
 EMOTIONS: tuple[str, ...] = get_args(Emotion)
@@ -60,13 +60,13 @@ def table_file(part: str) -> str:
     return f"{part}_sent_emo.csv"
 
 
-def expected_files(raw: Path) -> list[Expected]:
+def expected_files(raw: Path) -> list[ExpectedFile]:
     """The three tables, and a folder of wav files for each."""
     tables = [
-        Expected(table_file(part), f"the official table of the {part} utterances ({', '.join(COLUMNS)}, ...)")
+        ExpectedFile(table_file(part), f"the official table of the {part} utterances ({', '.join(COLUMNS)}, ...)")
         for part in PARTS
     ]
-    return [*tables, *(Expected(f"{_folder(raw, part)}/*.wav", _wanted(part)) for part in PARTS)]
+    return [*tables, *(ExpectedFile(f"{_folder(raw, part)}/*.wav", _wanted(part)) for part in PARTS)]
 
 
 def read_table(path: Path, part: int, encoding: str) -> list[Utterance]:
@@ -151,7 +151,7 @@ def refuse_unheard(told: Sequence[Utterance], files: Sequence[Path], heard: Bool
         of_part = [index for index, utterance in enumerate(told) if utterance.part == part]
         lacking = [files[index] for index in of_part if not heard[index]]
         if lacking:
-            found = f"no {first_of([file.name for file in lacking])}"
+            found = f"no {first_few([file.name for file in lacking])}"
             raise DataError(
                 f"{lacking[0].parent}: expected a wav file for each of the {len(of_part)} {name} utterances of the "
                 f"classes, found {found}{BROKEN.get(name, '')}; make them in the raw folder by: {_how(name)}; or "

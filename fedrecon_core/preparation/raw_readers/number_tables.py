@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected import read_text
+from fedrecon_core.preparation.expected_files import read_text
 
 
 def read_numbers(path: Path, columns: int) -> NDArray[np.float64]:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected import Expected
+from fedrecon_core.preparation.expected_files import ExpectedFile
+from fedrecon_core.preparation.raw_dataset import RowReader
 from fedrecon_core.preparation.raw_readers.number_tables import read_integers, read_numbers
-from fedrecon_core.preparation.recipe import ReadRows
 
 WINDOW = 128
 """Values of a window, at 50 Hz."""
@@ -28,15 +28,15 @@ def signals_of(modality: str, total: bool) -> tuple[str, ...]:
     return (*SIGNALS[modality], TOTAL) if total and modality == "acc" else SIGNALS[modality]
 
 
-def expected_files(total: bool) -> list[Expected]:
+def expected_files(total: bool) -> list[ExpectedFile]:
     """The files of the layout."""
-    listed = [Expected("activity_labels.txt", "the names of UCI-HAR's activities")]
+    listed = [ExpectedFile("activity_labels.txt", "the names of UCI-HAR's activities")]
     for part in PARTS:
-        listed.append(Expected(f"{part}/y_{part}.txt", "the activity of each window, 1 to 6"))
-        listed.append(Expected(f"{part}/subject_{part}.txt", "the subject of each window"))
+        listed.append(ExpectedFile(f"{part}/y_{part}.txt", "the activity of each window, 1 to 6"))
+        listed.append(ExpectedFile(f"{part}/subject_{part}.txt", "the subject of each window"))
         for signal in dict.fromkeys(name for m in SIGNALS for name in signals_of(m, total)):
             listed += [
-                Expected(_path(signal, axis, part), f"{signal}, axis {axis}, a window per row") for axis in "xyz"
+                ExpectedFile(_path(signal, axis, part), f"{signal}, axis {axis}, a window per row") for axis in "xyz"
             ]
     return listed
 
@@ -73,7 +73,7 @@ def read_windows(raw: Path) -> Windows:
     return Windows(np.concatenate(activities), np.concatenate(subjects), np.repeat(np.arange(2), counts), row)
 
 
-def readers(raw: Path, windows: Windows, total: bool) -> dict[str, ReadRows]:
+def readers(raw: Path, windows: Windows, total: bool) -> dict[str, RowReader]:
     """Modality -> what reads its windows; the files of one part and modality are in memory together."""
 
     @lru_cache(maxsize=1)
@@ -87,7 +87,7 @@ def readers(raw: Path, windows: Windows, total: bool) -> dict[str, ReadRows]:
                 _refuse_other_length(path, len(columns[-1]), wanted, name)
         return np.stack(columns, axis=2)
 
-    def reader(modality: str) -> ReadRows:
+    def reader(modality: str) -> RowReader:
         return lambda samples: [
             channels(modality, int(windows.part[sample]))[windows.row[sample]] for sample in samples.tolist()
         ]

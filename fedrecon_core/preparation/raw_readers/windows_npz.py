@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected import Expected
+from fedrecon_core.preparation.expected_files import ExpectedFile
+from fedrecon_core.preparation.raw_dataset import RowReader
 from fedrecon_core.preparation.raw_readers.npz_file import NpzFile
 from fedrecon_core.preparation.raw_readers.uci_inertial import WINDOW
-from fedrecon_core.preparation.recipe import ReadRows
 
 FILE = "hapt_ucihar.npz"
 AXES = 3
 SPLITS = (0, 2)
 
 
-def expected_files() -> list[Expected]:
+def expected_files() -> list[ExpectedFile]:
     """The one file."""
-    return [Expected(FILE, "windows of acc and gyro with label, subject and split")]
+    return [ExpectedFile(FILE, "windows of acc and gyro with label, subject and split")]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_windows(raw: Path, classes: tuple[str, ...]) -> Windows:
     return Windows(found["label"], found["subject"], found["split"])
 
 
-def readers(raw: Path, count: int, total: bool) -> dict[str, ReadRows]:
+def readers(raw: Path, count: int, total: bool) -> dict[str, RowReader]:
     """Modality -> what reads its windows."""
     file = NpzFile(raw / FILE)
     return {
@@ -62,7 +62,7 @@ def readers(raw: Path, count: int, total: bool) -> dict[str, ReadRows]:
     }
 
 
-def _reader(file: NpzFile, name: str, count: int, channels: int) -> ReadRows:
+def _reader(file: NpzFile, name: str, count: int, channels: int) -> RowReader:
     windows: NDArray[np.floating] = file.of(name, name, "f", count)
     if windows.shape[1:2] != (WINDOW,) or windows.ndim != 3 or windows.shape[2] < channels:
         expected = f"[{count}, {WINDOW}, {channels} or more]"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedrecon_core.config import RunConfig
 from fedrecon_core.data.allocation import SERVER, Allocation, allocate
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, load_dataset
-from fedrecon_core.data.missingness_summary import MissingnessSummary, allocation_summaries, dataset_summaries
+from fedrecon_core.data.missingness_summary import MissingnessSummary, summarise_allocation, summarise_dataset
 from fedrecon_core.data.site_folder.description import DESCRIPTION
 from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.datasets.sites import Sites, SitesParams
@@ -68,7 +68,7 @@ def folder_view(path: Path) -> View:
     exists = dataset.exists()
     members = {split: dataset.members(number) for number, split in enumerate(SPLITS)}
     shown = {split: (samples, exists[samples]) for split, samples in members.items()}
-    return _view(dataset, dataset_summaries(dataset), shown)
+    return _view(dataset, summarise_dataset(dataset), shown)
 
 
 def config_view(config: RunConfig) -> View:
@@ -81,7 +81,7 @@ def config_view(config: RunConfig) -> View:
         notes += ("validation and test samples lie at the server",)
     left = ", ".join(f"{count} of {split}" for split, count in allocation.left_out.items() if count)
     notes += (f"left out, since they show no modality: {left} (missing.empty: allow keeps them)",) if left else ()
-    return _view(dataset, allocation_summaries(dataset, allocation), _shares(allocation), notes)
+    return _view(dataset, summarise_allocation(dataset, allocation), _shares(allocation), notes)
 
 
 def _shares(allocation: Allocation) -> Shown:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedrecon_core.preparation.importing.mapping import read_mapping
-from fedrecon_core.preparation.importing.recipes import recipes_of
+from fedrecon_core.preparation.importing.sites import read_sites
 from fedrecon_core.preparation.writer import lacking
 from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, discover
 from server.commands.data.writing import cache_of, resumable, tell_run, write
@@ -23,14 +23,14 @@ def import_(
     """Make a site folder, or one per site, from a table; run again after an interruption, it goes on."""
     discover((*CORE_PACKAGES, *FEATURE_PACKAGES))
     with resumable():
-        recipes = recipes_of(file, read_mapping(mapping), cache_of(cache))
-        write(recipes, out)
-    if names := lacking(recipes.values()):
+        sites = read_sites(file, read_mapping(mapping), cache_of(cache))
+        write(sites, out)
+    if names := lacking(sites.values()):
         told = "the folder can be a site of a deployment in which another one has it, but no run of its own"
         typer.echo(f"no sample has {', '.join(names)}: {told}")
         return
-    spec = next(iter(recipes.values())).spec
-    if list(recipes) == ["."]:
+    spec = next(iter(sites.values())).spec
+    if list(sites) == ["."]:
         tell_run(out, "folder", spec, "data.partition=iid")
     else:
-        tell_run(out, "sites", spec, "data.partition=iid", f"sites.count={len(recipes)}")
+        tell_run(out, "sites", spec, "data.partition=iid", f"sites.count={len(sites)}")

@@ -20,8 +20,8 @@ from fedrecon_core.config.faults import explain
 from fedrecon_core.config.settings import override
 from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.errors import ConfigError, DataError, UsageError
-from fedrecon_core.preparation.expected import CHECKSUMS, Expected, faults_of
-from fedrecon_core.preparation.recipe import Recipe
+from fedrecon_core.preparation.expected_files import CHECKSUMS, ExpectedFile, file_faults
+from fedrecon_core.preparation.raw_dataset import RawDataset
 from fedrecon_core.preparation.writer import refuse_lacking
 from fedrecon_core.registry import DATASETS, FEATURE_PACKAGES, discover
 from server.commands.data.folders import refuse
@@ -50,18 +50,18 @@ def prepare(
         raise UsageError(f"{lacking} is needed to prepare '{name}'; --layout shows which files belong into --raw")
     with resumable():
         told = f", nothing was written; `fedrecon data prepare {name} --layout` shows what is expected"
-        refuse(faults_of(raw, loader.expected(keys, raw)), told)
-        recipe = loader.recipe(keys, raw, cache_of(cache))
-        refuse_lacking(recipe)
-        _tell_found(recipe)
-        write({".": recipe}, out)
-    tell_run(out, name, recipe.spec)
+        refuse(file_faults(raw, loader.expected_files(keys, raw)), told)
+        raw_data = loader.read_raw(keys, raw, cache_of(cache))
+        refuse_lacking(raw_data)
+        _tell_found(raw_data)
+        write({".": raw_data}, out)
+    tell_run(out, name, raw_data.spec)
 
 
-def _tell_found(recipe: Recipe) -> None:
+def _tell_found(raw_data: RawDataset) -> None:
     """Before the long work: which layout it is, and what is known to be wrong with it."""
-    lines = [f"found {recipe.found}"] if recipe.found else []
-    for line in (*lines, *(f"known fault: {fault}" for fault in recipe.faults)):
+    lines = [f"found {raw_data.found}"] if raw_data.found else []
+    for line in (*lines, *(f"known fault: {fault}" for fault in raw_data.faults)):
         Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -114,15 +114,15 @@ def _show_layout(loader: type[PreparedLoader], keys: Any, raw: Path) -> None:
     console.print(" ".join(about.split()), highlight=False, markup=False)
 
 
-def _layouts(loader: type[PreparedLoader], keys: Any, raw: Path) -> dict[str, Sequence[Expected]]:
+def _layouts(loader: type[PreparedLoader], keys: Any, raw: Path) -> dict[str, Sequence[ExpectedFile]]:
     """What is expected under ``keys`` and, where a key of few values decides it, under each of them."""
-    found: dict[str, Sequence[Expected]] = {}
+    found: dict[str, Sequence[ExpectedFile]] = {}
     choices = {
         f" with --set {key}={value}": {key: value} for key in loader.Raw.model_fields for value in _choices(loader, key)
     }
     for told, chosen in {"": {}, **choices}.items():
         with suppress(DataError):  # a layout that is told by what is there is told by nothing yet
-            files = loader.expected(keys.model_copy(update=chosen), raw)
+            files = loader.expected_files(keys.model_copy(update=chosen), raw)
             if [*files] not in [[*known] for known in found.values()]:
                 found[told] = files
     return found
@@ -133,7 +133,7 @@ def _choices(loader: type[PreparedLoader], key: str) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
-def _more(one: Expected) -> str:
+def _more(one: ExpectedFile) -> str:
     return "".join([f" (at least {one.least} files)" * (one.least > 1), f", MD5 {one.md5}" * (one.md5 is not None)])
 
 

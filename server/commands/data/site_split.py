@@ -13,8 +13,8 @@ from fedrecon_core.config import RunConfig
 from fedrecon_core.data.allocation import Allocation, Share, allocate
 from fedrecon_core.data.dataset import Dataset, load_dataset
 from fedrecon_core.data.site_data import SiteData, open_site
-from fedrecon_core.data.site_folder.content import Content, Samples
-from fedrecon_core.data.site_folder.write import write_folder
+from fedrecon_core.data.site_folder.samples import Samples
+from fedrecon_core.data.site_folder.write import FolderContent, write_folder
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.registry import RECOVERIES
 from server.runs.directory import write_text
@@ -44,7 +44,7 @@ def _shares(allocation: Allocation, name: str) -> list[Share]:
     return [allocation.train[name], allocation.validation[name], allocation.test[name]]
 
 
-def _content(dataset: Dataset, shares: list[Share]) -> Content:
+def _content(dataset: Dataset, shares: list[Share]) -> FolderContent:
     """What the site sees of its samples, one split after the other."""
     parts = [open_site(dataset, s.samples, s.present, device=torch.device("cpu")) for s in shares]
     arrays, offsets = {}, {}
@@ -60,16 +60,16 @@ def _content(dataset: Dataset, shares: list[Share]) -> Content:
         ids=np.concatenate([part.ids.numpy() for part in parts]),
         labels=np.concatenate([part.labels.numpy() for part in parts]),
         split=np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
-        groups=np.concatenate([part.groups.numpy() for part in parts]),
-        naturals=np.concatenate([dataset.natural_ids[share.samples] for share in shares]),
+        cluster_ids=np.concatenate([part.cluster_ids.numpy() for part in parts]),
+        natural_ids=np.concatenate([dataset.natural_ids[share.samples] for share in shares]),
         present=np.concatenate([part.present.numpy() for part in parts]),
     )
-    return Content(dataset.spec, samples, arrays, offsets, dataset.faults)
+    return FolderContent(dataset.spec, samples, arrays, offsets, dataset.faults)
 
 
 def _rows(part: SiteData, name: str) -> list[np.ndarray]:
     """The rows of the samples that have the modality, in the samples' order."""
-    column = part.columns[name]
+    column = part.arrays[name]
     rows = column.rows[column.rows >= 0].tolist()
     values = column.values.numpy()
     if column.offsets is None:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fedrecon_core.errors import FedReconError
 from fedrecon_core.files import user_path
 from fedrecon_core.preparation.features.cache import default_cache
-from fedrecon_core.preparation.recipe import Recipe
+from fedrecon_core.preparation.raw_dataset import RawDataset
 from fedrecon_core.preparation.writer import prepare_sites
 from fedrecon_core.types import DatasetSpec
 from server.commands.data.folders import show_folders
@@ -77,12 +77,12 @@ def resumable() -> Iterator[None]:
         raise InterruptedPreparationError(f"interrupted; the same command goes on: {told}") from None
 
 
-def write(recipes: Mapping[str, Recipe], out: Path) -> None:
-    """Write the site folders of ``recipes`` below ``out`` with progress, and show what is in them."""
+def write(sites: Mapping[str, RawDataset], out: Path) -> None:
+    """Write the site folders of ``sites`` below ``out`` with progress, and show what is in them."""
     console = Console()
     with _shown(console) as show:
-        prepare_sites(recipes, out, show)
-    show_folders([out / name for name in recipes])
+        prepare_sites(sites, out, show)
+    show_folders([out / name for name in sites])
 
 
 def cache_of(cache: Path | None) -> Path:

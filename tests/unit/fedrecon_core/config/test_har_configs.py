@@ -38,9 +38,11 @@ def test_every_training_subject_is_a_site(name, file, sites, tmp_path):
     config = load_config(CONFIGS / "har" / f"{name}.yaml", [f"data.root={tmp_path / f'{name}_npz.yaml'}"])
     dataset = load_dataset(config)
     shares = allocate(dataset, config).train
-    subjects = [np.unique(dataset.groups[share.samples]).tolist() for share in shares.values() if len(share.samples)]
+    subjects = [
+        np.unique(dataset.cluster_ids[share.samples]).tolist() for share in shares.values() if len(share.samples)
+    ]
     assert len(shares) == len(subjects) == sites
-    assert sorted(subjects) == [[subject] for subject in np.unique(dataset.groups[dataset.split == 0])]
+    assert sorted(subjects) == [[subject] for subject in np.unique(dataset.cluster_ids[dataset.split == 0])]
 
 
 def test_the_benchmarks_numbers(tmp_path):
@@ -60,6 +62,7 @@ def test_the_benchmarks_numbers(tmp_path):
     assert int(full.sites.fraction * full.sites.count + 1e-9) == 10
     dataset = load_dataset(config)
     shares = allocate(dataset, config).train
-    assert all(len(np.unique(dataset.groups[share.samples])) == 1 for share in shares.values() if len(share.samples))
+    subjects = [np.unique(dataset.cluster_ids[share.samples]) for share in shares.values() if len(share.samples)]
+    assert all(len(found) == 1 for found in subjects)
     assert len(dataset.faults) == 1
     recovery_for(config, dataset.spec).build()

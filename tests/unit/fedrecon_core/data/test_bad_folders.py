@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from fedrecon_core.data.site_folder import arrays, check, description, samples
 from fedrecon_core.data.site_folder.check import check_folder, seal_folder
-from fedrecon_core.data.site_folder.content import Content, Samples
 from fedrecon_core.data.site_folder.opening import open_folder
-from fedrecon_core.data.site_folder.write import write_folder
+from fedrecon_core.data.site_folder.samples import Samples
+from fedrecon_core.data.site_folder.write import FolderContent, write_folder
 from fedrecon_core.datasets.sites import Sites, SitesParams
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import DatasetSpec, ModalitySpec
@@ -50,7 +50,7 @@ def folder(tmp_path, sound) -> Path:
     return tmp_path / "north"
 
 
-def faults_of(folder: Path, do: Callable[[Path], list[str]] = check_folder) -> list[str]:
+def file_faults(folder: Path, do: Callable[[Path], list[str]] = check_folder) -> list[str]:
     """What is said, all of it fit to be read."""
     faults = do(folder)
     for fault in faults:
@@ -69,7 +69,7 @@ def assert_told(faults: list[str], file: str, *words: str) -> None:
 def is_refused(folder: Path, words: str) -> None:
     with pytest.raises(DataError, match=words) as caught:
         open_folder(folder)
-    faults_of(folder, lambda _: [str(caught.value)])
+    file_faults(folder, lambda _: [str(caught.value)])
 
 
 def picture(folder: Path) -> Path:
@@ -194,9 +194,9 @@ def test_an_array_that_is_none_of_its_modality_is_found_by_a_seal_too(folder, na
     change, file, words = ARRAYS[name]
     change(folder)
     written = (folder / "dataset.yaml").read_text()
-    assert_told(faults_of(folder, seal_folder), file, *words)
+    assert_told(file_faults(folder, seal_folder), file, *words)
     assert (folder / "dataset.yaml").read_text() == written
-    assert_told(faults_of(folder), file, *words)
+    assert_told(file_faults(folder), file, *words)
     is_refused(folder, "changed since it was checked")
 
 
@@ -209,9 +209,9 @@ def test_no_pickle_is_ever_opened(folder, tmp_path):
             np.save(picture(folder), payload, allow_pickle=True)
         else:
             picture(folder).write_bytes(content_)
-        assert_told(faults_of(folder, seal_folder), "picture.npy", "expected")
+        assert_told(file_faults(folder, seal_folder), "picture.npy", "expected")
         is_refused(folder, "changed")
-    assert_told(faults_of(folder), "picture.npy", "found object [28]")
+    assert_told(file_faults(folder), "picture.npy", "found object [28]")
     assert not trace.exists()
 
 
@@ -271,14 +271,14 @@ SAMPLES = {
 def test_a_table_that_does_not_fit_is_found_by_a_seal_too(folder, name):
     change, words = SAMPLES[name]
     change(folder)
-    assert_told(faults_of(folder, seal_folder), "samples.parquet", *words)
-    assert_told(faults_of(folder), "samples.parquet", *words)
+    assert_told(file_faults(folder, seal_folder), "samples.parquet", *words)
+    assert_told(file_faults(folder), "samples.parquet", *words)
     is_refused(folder, "changed since it was checked")
 
 
 def test_a_table_that_promises_too_many_rows_is_not_read(folder, monkeypatch):
     monkeypatch.setattr(samples, "MOST_SAMPLES", 27)
-    assert_told(faults_of(folder), "samples.parquet", "expected at most 27 rows, found 28")
+    assert_told(file_faults(folder), "samples.parquet", "expected at most 27 rows, found 28")
 
 
 MULTILABEL = {
@@ -292,7 +292,7 @@ def test_labels_in_lists_are_looked_at_one_by_one(tmp_path, name):
     value, words = MULTILABEL[name]
     folder = write_multilabel(tmp_path / "north")
     in_row(0, label=value)(folder)
-    assert_told(faults_of(folder, seal_folder), "samples.parquet", f"column label: {words}")
+    assert_told(file_faults(folder, seal_folder), "samples.parquet", f"column label: {words}")
 
 
 # --- samples that stand once per draw of masks ----------------------------------------------------------------------
@@ -301,15 +301,15 @@ def test_labels_in_lists_are_looked_at_one_by_one(tmp_path, name):
 def test_a_test_sample_may_stand_once_per_draw_that_was_sealed(tmp_path):
     folder = write_multilabel(tmp_path / "north")
     assert yaml.safe_load((folder / "dataset.yaml").read_text())["draws"] == 2
-    assert faults_of(folder) == []
+    assert file_faults(folder) == []
     rewritten(folder, draws=1)
-    assert_told(faults_of(folder), "samples.parquet", "expected each test sample once, found 6, 7")
+    assert_told(file_faults(folder), "samples.parquet", "expected each test sample once, found 6, 7")
 
 
 def test_more_repeats_than_draws_and_other_labels_of_one_id_are_faults(tmp_path):
     folder = write_multilabel(tmp_path / "north")
     in_row(9, id=6)(folder)
-    faults = faults_of(folder, seal_folder)
+    faults = file_faults(folder, seal_folder)
     assert_told(faults, "samples.parquet", "expected each test sample at most 2 times (draws), found 6")
     assert_told(faults, "samples.parquet", "column natural: expected one value for each id, found several for 6")
 
@@ -318,7 +318,7 @@ def test_a_repeated_sample_shows_the_same_numbers_each_time(tmp_path):
     folder = write_multilabel(tmp_path / "north")
     values = np.load(folder / "arrays" / "steps.npy")
     np.save(folder / "arrays" / "steps.npy", put(values, -1, 7))
-    assert_told(faults_of(folder, seal_folder), "steps.npy", "the same numbers wherever an id stands again", "for 7")
+    assert_told(file_faults(folder, seal_folder), "steps.npy", "the same numbers wherever an id stands again", "for 7")
 
 
 # --- dataset.yaml ---------------------------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ def test_a_description_that_is_none_is_explained_and_opens_nothing(folder, name)
     change, words = TEXTS[name]
     change(folder)
     for do in (check_folder, seal_folder):
-        [fault] = faults_of(folder, do)
+        [fault] = file_faults(folder, do)
         assert_told([fault], "dataset.yaml", *words)
     is_refused(folder, "dataset.yaml")
 
@@ -381,7 +381,7 @@ def test_a_description_of_more_values_than_any_data_set_has_is_not_read_on(folde
     """Each costs time: a megabyte of them takes half a minute."""
     monkeypatch.setattr(description, "MOST_NODES", 100)
     as_text("[" + "1," * 101 + "]")(folder)
-    assert_told(faults_of(folder), "dataset.yaml", "expected at most 100 values")
+    assert_told(file_faults(folder), "dataset.yaml", "expected at most 100 values")
 
 
 def modality(**changes: object) -> Callable[[Path], object]:
@@ -413,15 +413,15 @@ EDITS = {
 def test_a_specification_that_does_not_fit_the_files_is_found_whatever_was_sealed(folder, name):
     change, file, words = EDITS[name]
     change(folder)
-    assert_told(faults_of(folder), file, words)
-    assert_told(faults_of(folder, seal_folder), file, words)
+    assert_told(file_faults(folder), file, words)
+    assert_told(file_faults(folder, seal_folder), file, words)
     is_refused(folder, r"dataset\.yaml")
 
 
 def test_an_edit_that_fits_the_files_has_to_be_sealed(folder):
     rewritten(folder, classes=["low", "middle", "top"])
-    assert_told(faults_of(folder), "dataset.yaml", "is not the one that was sealed", "fedrecon data seal")
-    assert faults_of(folder, seal_folder) == []
+    assert_told(file_faults(folder), "dataset.yaml", "is not the one that was sealed", "fedrecon data seal")
+    assert file_faults(folder, seal_folder) == []
     assert open_folder(folder).spec.classes == ("low", "middle", "top")
 
 
@@ -432,7 +432,7 @@ def test_an_edit_that_fits_the_files_has_to_be_sealed(folder):
 def test_a_name_under_files_never_leads_elsewhere(folder, name):
     raw = yaml.safe_load((folder / "dataset.yaml").read_text())
     rewritten(folder, files={**raw["files"], name: RECORD})
-    [fault] = faults_of(folder)
+    [fault] = file_faults(folder)
     assert_told([fault], "dataset.yaml", "files: expected samples.parquet and arrays of the modalities in this folder")
 
 
@@ -445,7 +445,7 @@ def test_a_link_that_leads_out_is_refused(folder, tmp_path, name):
     path.rename(outside)
     path.symlink_to(outside)
     for do in (check_folder, seal_folder):
-        assert_told(faults_of(folder, do), name, "a link that leads out of")
+        assert_told(file_faults(folder, do), name, "a link that leads out of")
     is_refused(folder, "a link that leads out of|changed since")
 
 
@@ -455,14 +455,14 @@ def test_a_link_to_what_is_no_file_is_refused(folder, name, target):
     path = folder / name
     path.rename(folder / "aside")
     path.symlink_to(path if target == "itself" else target)
-    assert_told(faults_of(folder), name, "expected")
+    assert_told(file_faults(folder), name, "expected")
     is_refused(folder, "found|changed since")
 
 
 def test_a_link_inside_the_folder_is_as_good_as_a_file(folder):
     picture(folder).rename(folder / "elsewhere.npy")
     picture(folder).symlink_to("../elsewhere.npy")
-    assert faults_of(folder) == []
+    assert file_faults(folder) == []
     assert len(open_folder(folder).arrays["picture"]) == ROWS
 
 
@@ -474,7 +474,7 @@ def test_a_check_never_writes_through_a_link(folder, tmp_path, place):
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
     path.symlink_to(outside)
-    assert faults_of(folder) == []
+    assert file_faults(folder) == []
     assert outside.read_text() == "mine" if outside.is_file() else not any(outside.iterdir())
     assert len(open_folder(folder).labels) == ROWS
 
@@ -502,7 +502,7 @@ def test_what_is_no_plain_file_is_named_and_never_waited_for(folder, name, kind)
     (folder / name).unlink()
     KINDS[kind](folder / name)
     for do in (check_folder, seal_folder):
-        assert_told(faults_of(folder, do), name, f"found {kind}")
+        assert_told(file_faults(folder, do), name, f"found {kind}")
     is_refused(folder, "found|changed since")
 
 
@@ -511,7 +511,7 @@ def test_a_pipe_in_place_of_a_stamp_is_never_waited_for(folder, name):
     (folder / name).unlink()
     os.mkfifo(folder / name)
     is_refused(folder, "has not been checked")
-    assert faults_of(folder) == []
+    assert file_faults(folder) == []
     assert len(open_folder(folder).labels) == ROWS
 
 
@@ -536,7 +536,7 @@ def test_what_may_not_be_read_is_named(folder, name):
         shutil.copytree(folder, copy)
         (copy / name).chmod(0)
         with an_ordinary_user():
-            assert_told(faults_of(copy), name if name != "." else "north", "Permission denied")
+            assert_told(file_faults(copy), name if name != "." else "north", "Permission denied")
             if name != "samples.parquet":  # a training reads the table that the check left
                 is_refused(copy, "Permission denied|changed since")
                 with pytest.raises(DataError, match=r"Permission denied|changed since"):
@@ -554,7 +554,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_told(tmp_path, monkeypatch):
         return layout
 
     monkeypatch.setattr(arrays, "layout_of", shrinking)
-    assert_told(faults_of(folder), "picture.npy", "became shorter while it was read")
+    assert_told(file_faults(folder), "picture.npy", "became shorter while it was read")
 
 
 @pytest.mark.parametrize("do", [check_folder, seal_folder])
@@ -568,7 +568,7 @@ def test_files_that_change_or_vanish_during_a_check_get_no_stamp(folder, monkeyp
         return faults
 
     monkeypatch.setattr(check, "array_faults", changing)
-    [fault] = faults_of(folder, do)
+    [fault] = file_faults(folder, do)
     assert "changed while it was read; check it again" in fault
     is_refused(folder, "changed since it was checked")
 
@@ -618,7 +618,7 @@ STAMPS = {
 def test_a_damaged_stamp_is_none(folder, name):
     STAMPS[name](folder)
     is_refused(folder, r"north has not been checked.*; run `fedrecon data check .*north`")
-    assert faults_of(folder) == []
+    assert file_faults(folder) == []
     assert len(open_folder(folder).labels) == ROWS
 
 
@@ -639,7 +639,7 @@ def test_numbers_that_change_under_the_same_size_and_time_are_seen_by_a_check_al
     """The one thing that opening does not see, since it reads no array."""
     in_place(picture(folder), lambda raw: raw[:-4] + np.float32(0.25).tobytes())
     assert np.asarray(open_folder(folder).arrays["picture"])[-1, 0, 5, 5] == 0.25
-    assert_told(faults_of(folder), "picture.npy", "SHA-256")
+    assert_told(file_faults(folder), "picture.npy", "SHA-256")
 
 
 @pytest.mark.parametrize("text", [("28, 1", "14, 2"), ("<f4", "<i4"), ("False", "True "), ("{", "(")])
@@ -687,8 +687,8 @@ def test_sequences_that_are_equally_long_at_one_site_join_those_of_others(tmp_pa
     order = np.arange(2)
     samples = Samples(order, order, np.array([0, 2]), order, np.ones((2, 1), dtype=bool))
     equal = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
-    write_folder(tmp_path / "equal", Content(spec, samples, {"m": equal}))
-    write_folder(tmp_path / "ragged", Content(spec, samples, {"m": equal[0]}, {"m": np.array([0, 1, 3])}))
+    write_folder(tmp_path / "equal", FolderContent(spec, samples, {"m": equal}))
+    write_folder(tmp_path / "ragged", FolderContent(spec, samples, {"m": equal[0]}, {"m": np.array([0, 1, 3])}))
     found = load_sites(tmp_path)
     assert found.offsets["m"].tolist() == [0, 3, 6, 7, 9]
     assert np.array_equal(np.asarray(found.arrays["m"])[:6], equal.reshape(6, 2))

@@ -47,7 +47,7 @@ def toy_set(train: int = 600, lacking: str | None = None) -> Dataset:
         labels=np.arange(count) % 6,
         ids=np.arange(count) + 1000,
         split=np.repeat([0, 1, 2], [train, 100, 100]),
-        groups=np.arange(count) // 4,
+        cluster_ids=np.arange(count) // 4,
         arrays={name: np.zeros((count, 1), dtype=np.float32) for name in NAMES},
         rows=rows,
     )

@@ -7,7 +7,7 @@ import pytest
 
 from fedrecon_core.data.allocation import Allocation, Share
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.missingness_summary import allocation_summaries, dataset_summaries, pattern
+from fedrecon_core.data.missingness_summary import MissingnessSummary, summarise_allocation, summarise_dataset
 from fedrecon_core.types import DatasetSpec, ModalitySpec
 
 pytestmark = pytest.mark.quick
@@ -28,14 +28,14 @@ def toy_set() -> Dataset:
         labels=LABELS,
         ids=np.arange(5),
         split=np.array([0, 0, 0, 0, 2]),
-        groups=np.arange(5),
+        cluster_ids=np.arange(5),
         arrays={name: np.zeros((int(PRESENT[:, at].sum()), 1), dtype=np.float32) for at, name in enumerate(NAMES)},
         rows=rows,
     )
 
 
 def test_combinations_come_in_order_of_their_frequency():
-    found = pattern(SPEC, LABELS, PRESENT)
+    found = MissingnessSummary.of(SPEC, LABELS, PRESENT)
     assert found.combinations == {("m0", "m2"): 3, ("m1",): 1, (): 1}
     assert next(iter(found.combinations)) == ("m0", "m2")
     assert found.samples == 5 == sum(found.combinations.values())
@@ -43,7 +43,7 @@ def test_combinations_come_in_order_of_their_frequency():
 
 
 def test_classes_and_sites_are_counted_in_their_order():
-    found = pattern(SPEC, LABELS, PRESENT, np.array([1, 1, 0, 0, 1]), ("x", "y", "z"))
+    found = MissingnessSummary.of(SPEC, LABELS, PRESENT, np.array([1, 1, 0, 0, 1]), ("x", "y", "z"))
     assert found.of_class.tolist() == [3, 2]
     assert found.by_class.tolist() == [[2, 0, 2], [1, 1, 1]]
     assert found.sites == ("x", "y", "z")
@@ -52,32 +52,32 @@ def test_classes_and_sites_are_counted_in_their_order():
 
 
 def test_without_sites_nothing_is_counted_by_site():
-    found = pattern(SPEC, LABELS, PRESENT)
+    found = MissingnessSummary.of(SPEC, LABELS, PRESENT)
     assert (found.sites, found.of_site.shape, found.by_site.shape) == ((), (0,), (0, 3))
 
 
 def test_a_multilabel_sample_counts_in_each_of_its_classes():
     spec = SPEC.model_copy(update={"target": "multilabel"})
     labels = np.array([[1, 1], [0, 1], [0, 0], [1, 0], [0, 0]])
-    found = pattern(spec, labels, PRESENT)
+    found = MissingnessSummary.of(spec, labels, PRESENT)
     assert found.samples == 5
     assert found.of_class.tolist() == [2, 2]
     assert found.by_class.tolist() == [[1, 0, 1], [2, 0, 2]]
 
 
 def test_no_samples_give_a_pattern_of_zeros():
-    found = pattern(SPEC, LABELS[:0], PRESENT[:0], LABELS[:0], ("x",))
+    found = MissingnessSummary.of(SPEC, LABELS[:0], PRESENT[:0], LABELS[:0], ("x",))
     assert (found.samples, found.combinations) == (0, {})
     assert found.by_site.tolist() == [[0, 0, 0]] and found.of_class.tolist() == [0, 0]
 
 
 def test_a_data_set_is_counted_split_by_split_as_it_really_is():
-    found = dataset_summaries(toy_set())
+    found = summarise_dataset(toy_set())
     assert list(found) == ["train", "validation", "test"]
     assert found["train"].combinations == {("m0", "m2"): 2, ("m1",): 1, (): 1}
     assert found["validation"].samples == 0
     assert found["test"].combinations == {("m0", "m2"): 1}
-    owned = dataset_summaries(replace(toy_set(), sites=("x", "y"), owner=np.array([0, 1, 1, 1, 0])))
+    owned = summarise_dataset(replace(toy_set(), sites=("x", "y"), owner=np.array([0, 1, 1, 1, 0])))
     assert owned["train"].by_site.tolist() == [[1, 0, 1], [1, 1, 1]]
 
 
@@ -87,7 +87,7 @@ def test_an_allocation_is_counted_as_its_masks_show_it_once_per_draw():
     twice = Share(np.array([4, 4]), np.array([[True, False, False], [False, False, True]]))
     empty = Share(np.arange(0), PRESENT[:0])
     allocation = Allocation({"x": share, "y": hidden}, {"server": empty}, {"server": twice}, {}, "", "")
-    found = allocation_summaries(toy_set(), allocation)
+    found = summarise_allocation(toy_set(), allocation)
     assert found["train"].combinations == {(): 1, ("m1",): 1, ("m0", "m2"): 1}
     assert found["train"].sites == ("x", "y") and found["train"].of_site.tolist() == [2, 1]
     assert found["test"].combinations == {("m2",): 1, ("m0",): 1}

@@ -33,9 +33,9 @@ def toys():
         registry.forget("toy")
 
 
-def assign(name: str, sites: int = 8, seed: int = 2**62 + 1, labels=LABELS, naturals=NATURALS, **keys) -> np.ndarray:
+def assign(name: str, sites: int = 8, seed: int = 2**62 + 1, labels=LABELS, natural_ids=NATURALS, **keys) -> np.ndarray:
     cls = PARTITIONS.get(name)
-    return cls().assign(cls.Params(name=name, **keys), labels, naturals, sites, seed)
+    return cls().assign(cls.Params(name=name, **keys), labels, natural_ids, sites, seed)
 
 
 def count_of(name: str) -> int:
@@ -57,7 +57,7 @@ def toy_set(train: int = 600) -> Dataset:
         labels=np.random.default_rng(2).permutation(count) % 6,
         ids=np.arange(count) + 1000,
         split=split,
-        groups=np.where(split == 0, np.arange(count) % 40, 100 + np.arange(count) % 20),
+        cluster_ids=np.where(split == 0, np.arange(count) % 40, 100 + np.arange(count) % 20),
         arrays={name: np.zeros((count, 1), dtype=np.float32) for name in NAMES},
         rows={name: np.arange(count) for name in NAMES},
     )
@@ -99,7 +99,7 @@ def test_every_scheme_gives_a_single_site_everything(name):
 @pytest.mark.parametrize("name", FREE)
 def test_every_scheme_refuses_more_sites_than_samples(name):
     with pytest.raises(DataError, match=r"sites\.count: expected at most 20, .*found 21"):
-        assign(name, sites=21, labels=LABELS[:20], naturals=NATURALS[:20])
+        assign(name, sites=21, labels=LABELS[:20], natural_ids=NATURALS[:20])
 
 
 @pytest.mark.parametrize("name", PARTITIONS.names())
@@ -157,7 +157,7 @@ def test_natural_ids_of_very_unequal_sizes_stay_whole_each():
     events = np.random.default_rng(3).permutation(np.repeat(np.arange(7), [1, 2, 5, 12, 80, 300, 500]))
     labels = np.arange(900) % 4
     for sites in (3, 7):
-        owner = assign("natural", sites, labels=labels, naturals=events)
+        owner = assign("natural", sites, labels=labels, natural_ids=events)
         places = [np.unique(owner[events == event]) for event in range(7)]
         assert all(len(place) == 1 for place in places)
         held = np.bincount(np.concatenate(places), minlength=sites)
@@ -180,11 +180,11 @@ def test_sharded_tells_the_right_number_of_sites(keys, right):
 
 
 def test_sharded_skews_classes_within_an_id_the_more_the_smaller_alpha():
-    labels, naturals = np.arange(6000) % 6, np.arange(6000) // 6 % 10
+    labels, natural_ids = np.arange(6000) % 6, np.arange(6000) // 6 % 10
 
     def skew(alpha: float) -> float:
         table = np.zeros((50, 6))
-        np.add.at(table, (assign("sharded", 50, labels=labels, naturals=naturals, alpha=alpha), labels), 1)
+        np.add.at(table, (assign("sharded", 50, labels=labels, natural_ids=natural_ids, alpha=alpha), labels), 1)
         held = table.sum(axis=1)
         return float((table.max(axis=1)[held > 0] / held[held > 0]).mean())
 
@@ -205,38 +205,38 @@ def test_sharded_deals_as_the_balanced_dirichlet_partitioner_does(alpha, seed):
 
 
 def test_sharded_draws_again_until_each_shard_holds_the_least():
-    labels, naturals = np.arange(2800) % 6, np.arange(2800) // 280
-    keys = {"labels": labels, "naturals": naturals, "alpha": 0.1}
+    labels, natural_ids = np.arange(2800) % 6, np.arange(2800) // 280
+    keys = {"labels": labels, "natural_ids": natural_ids, "alpha": 0.1}
     assert np.bincount(assign("sharded", 50, **keys), minlength=50).min() < 5
     assert np.bincount(assign("sharded", 50, least=5, **keys), minlength=50).min() >= 5
 
 
 @pytest.mark.parametrize(("alpha", "least"), [(1.0, 4), (1e-6, 2)])
 def test_sharded_says_which_id_cannot_fill_its_shards(alpha, least):
-    labels, naturals = np.zeros(35, dtype=np.int64), np.repeat([4, 9], [20, 15])
+    labels, natural_ids = np.zeros(35, dtype=np.int64), np.repeat([4, 9], [20, 15])
     words = rf"expected 5 shards of at least {least} samples .* for id [49] with its (15|20) samples"
     with pytest.raises(DataError, match=rf"data\.partition\.least: {words}"):
-        assign("sharded", 10, labels=labels, naturals=naturals, alpha=alpha, least=least)
+        assign("sharded", 10, labels=labels, natural_ids=natural_ids, alpha=alpha, least=least)
 
 
 @pytest.mark.parametrize("alpha", [1e-6, 1e6])
 def test_sharded_loses_no_sample_at_extreme_alpha_or_with_fewer_samples_than_shards(alpha):
-    naturals = np.repeat(np.arange(4), [1, 3, 6, 90])
-    owner = assign("sharded", 20, labels=np.arange(100) % 7, naturals=naturals, alpha=alpha)
-    assert np.array_equal(owner // 5, naturals)
+    natural_ids = np.repeat(np.arange(4), [1, 3, 6, 90])
+    owner = assign("sharded", 20, labels=np.arange(100) % 7, natural_ids=natural_ids, alpha=alpha)
+    assert np.array_equal(owner // 5, natural_ids)
 
 
 def test_an_id_more_leaves_the_shards_of_the_others():
     few, all_ids = NATURALS < 300, assign("sharded", 300)
     ids = len(np.unique(NATURALS[few]))
-    assert np.array_equal(assign("sharded", ids * 5, labels=LABELS[few], naturals=NATURALS[few]), all_ids[few])
+    assert np.array_equal(assign("sharded", ids * 5, labels=LABELS[few], natural_ids=NATURALS[few]), all_ids[few])
 
 
 def test_held_out_samples_lie_at_a_shard_of_their_id_in_proportion():
     dataset = toy_set(train=1000)
     test = dataset.members(2)
-    dataset.groups[:1000] = np.arange(1000) // 500
-    dataset.groups[test[:80]] = 1  # a subject of training; the others are not
+    dataset.cluster_ids[:1000] = np.arange(1000) // 500
+    dataset.cluster_ids[test[:80]] = 1  # a subject of training; the others are not
     run = config(count=8, where="sites", partition={"name": "sharded", "shards": 4, "alpha": 0.3})
     allocation = allocate(dataset, run)
     sizes = np.array([len(share.samples) for share in allocation.train.values()])
@@ -244,8 +244,8 @@ def test_held_out_samples_lie_at_a_shard_of_their_id_in_proportion():
     known = np.bincount([placed[int(sample)] for sample in test[:80]], minlength=8)
     assert known[:4].sum() == 0 and known[sizes == 0].sum() == 0
     assert np.abs(known[4:] / 80 - sizes[4:] / 500).max() < 4 * np.sqrt(0.25 / 80)
-    for group in np.unique(dataset.groups[test[80:]]):
-        assert len({placed[int(sample)] for sample in test[80:] if dataset.groups[sample] == group}) == 1
+    for group in np.unique(dataset.cluster_ids[test[80:]]):
+        assert len({placed[int(sample)] for sample in test[80:] if dataset.cluster_ids[sample] == group}) == 1
 
 
 def test_sharded_and_coupled_do_not_go_together():
@@ -280,12 +280,12 @@ def test_evaluation_at_the_sites_spreads_the_held_out_samples():
 
 def test_held_out_samples_follow_their_natural_id_and_new_ids_stay_whole():
     dataset = toy_set()
-    dataset.groups[dataset.members(2)[:50]] = 7  # a subject that is also in training
+    dataset.cluster_ids[dataset.members(2)[:50]] = 7  # a subject that is also in training
     allocation = allocate(dataset, config(where="sites", partition="natural"))
-    site = {int(g): name for name, share in allocation.train.items() for g in dataset.groups[share.samples]}
+    site = {int(g): name for name, share in allocation.train.items() for g in dataset.cluster_ids[share.samples]}
     places: dict[int, set[str]] = {}
     for name, share in allocation.test.items():
-        for group in dataset.groups[share.samples].tolist():
+        for group in dataset.cluster_ids[share.samples].tolist():
             places.setdefault(group, set()).add(name)
     assert places[7] == {site[7]}
     assert all(len(names) == 1 for names in places.values())
@@ -295,14 +295,14 @@ def test_held_out_samples_follow_their_natural_id_and_new_ids_stay_whole():
 def test_a_new_id_that_validation_and_test_share_lies_at_one_site():
     dataset = toy_set()
     held_out = np.concatenate([dataset.members(1), dataset.members(2)])
-    naturals = dataset.groups.copy()
-    naturals[held_out] = 10_000 + np.arange(len(held_out)) % 40  # speakers whom training does not know
-    dataset = replace(dataset, naturals=naturals)
+    natural_ids = dataset.cluster_ids.copy()
+    natural_ids[held_out] = 10_000 + np.arange(len(held_out)) % 40  # speakers whom training does not know
+    dataset = replace(dataset, natural_ids=natural_ids)
     allocation = allocate(dataset, config(where="sites", partition="natural"))
     places: dict[int, set[str]] = {}
     for shares in (allocation.validation, allocation.test):
         for name, share in shares.items():
-            for natural in naturals[share.samples].tolist():
+            for natural in natural_ids[share.samples].tolist():
                 places.setdefault(natural, set()).add(name)
     assert len(places) == 40 and all(len(names) == 1 for names in places.values())
     assert len(set().union(*places.values())) == 10

@@ -44,7 +44,7 @@ def test_labels_ids_and_groups_follow_the_samples():
     assert len(site) == 3
     assert site.labels.tolist() == dataset.labels[samples].tolist()
     assert site.ids.tolist() == [1005, 1002, 1040]
-    assert site.groups.tolist() == dataset.groups[samples].tolist()
+    assert site.cluster_ids.tolist() == dataset.cluster_ids[samples].tolist()
 
 
 def test_absent_rows_are_not_in_the_columns():
@@ -57,10 +57,10 @@ def test_absent_rows_are_not_in_the_columns():
         sequence(dataset, sample)[:] = np.nan
     site = open_site(dataset, dataset.members(0), present, device=CPU)
     for column, name in enumerate(NAMES):
-        assert torch.isfinite(site.columns[name].values).all()
+        assert torch.isfinite(site.arrays[name].values).all()
         shown = present[:, column]
         expected = sum(len(sequence(dataset, s)) for s in np.flatnonzero(shown)) if name == "steps" else shown.sum()
-        assert len(site.columns[name].values) == expected
+        assert len(site.arrays[name].values) == expected
 
 
 def test_the_sealed_copy_is_made_only_on_request_and_holds_just_the_hidden_rows():
@@ -78,9 +78,9 @@ def test_the_sealed_copy_is_made_only_on_request_and_holds_just_the_hidden_rows(
 def test_the_data_set_is_copied_not_shared():
     dataset = tiny_dataset()
     site = open_site(dataset, dataset.members(0), everything(48), device=CPU)
-    before = site.columns["features"].values.clone()
+    before = site.arrays["features"].values.clone()
     dataset.arrays["features"][:] = 99
-    assert torch.equal(site.columns["features"].values, before)
+    assert torch.equal(site.arrays["features"].values, before)
 
 
 def test_a_sample_that_really_lacks_a_modality_stays_without_it_whatever_the_mask_says():
@@ -97,7 +97,7 @@ def test_a_sample_may_come_twice():
     present = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
     site = open_site(dataset, samples, present, device=CPU)
     batch = site.batch(torch.arange(3))
-    assert len(site.columns["picture"].values) == 2
+    assert len(site.arrays["picture"].values) == 2
     assert torch.equal(batch.inputs["picture"].values[0], batch.inputs["picture"].values[1])
     assert batch.inputs["features"].index.tolist() == [0, 2]
 

@@ -9,9 +9,9 @@ import yaml
 
 from fedrecon_core.data.site_data import open_site, own_site
 from fedrecon_core.data.site_folder.check import check_folder, seal_folder
-from fedrecon_core.data.site_folder.content import Content, Samples
 from fedrecon_core.data.site_folder.opening import open_folder
-from fedrecon_core.data.site_folder.write import write_folder, write_samples
+from fedrecon_core.data.site_folder.samples import Samples, write_samples
+from fedrecon_core.data.site_folder.write import FolderContent, write_folder
 from fedrecon_core.data.statistics import combine, scaled, site_sums
 from fedrecon_core.datasets.sites import Sites, SitesParams
 from fedrecon_core.errors import DataError
@@ -152,7 +152,7 @@ def test_a_folder_of_site_folders_is_one_data_set_with_owners(tmp_path):
     whole = open_site(found, np.arange(count, 2 * count), found.exists()[count:], device=CPU)
     alone = open_site(open_folder(tmp_path / "b"), np.arange(count), present, device=CPU)
     for name in TOY.spec.names:
-        assert torch.equal(whole.columns[name].values, alone.columns[name].values)
+        assert torch.equal(whole.arrays[name].values, alone.arrays[name].values)
 
 
 def test_an_unchecked_folder_and_an_empty_root_are_refused_in_words(folder, tmp_path):
@@ -164,12 +164,12 @@ def test_an_unchecked_folder_and_an_empty_root_are_refused_in_words(folder, tmp_
         Sites().load(SitesParams(name="sites"), tmp_path / "empty", 0)
 
 
-def straddling(faults: tuple[str, ...]) -> Content:
+def straddling(faults: tuple[str, ...]) -> FolderContent:
     """The toy, with one group in two splits."""
     whole = content(TOY)
-    groups = whole.samples.groups.copy()
+    groups = whole.samples.cluster_ids.copy()
     groups[TOY.members(1)[0]] = groups[TOY.members(0)[0]]
-    torn = replace(whole.samples, groups=groups)
+    torn = replace(whole.samples, cluster_ids=groups)
     return replace(whole, samples=torn, faults=faults)
 
 

@@ -50,19 +50,19 @@ def test_a_modality_that_no_site_has_has_no_statistics():
 def test_scaling_gives_present_rows_mean_0_and_deviation_1_and_leaves_other_modalities():
     site = toy_site(tiny_dataset(scale="standard"))
     after = scaled(site, combine([site_sums(site)]))
-    values = after.columns["features"].values
+    values = after.arrays["features"].values
     assert values.dtype == torch.float32
     torch.testing.assert_close(values.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
     torch.testing.assert_close(values.std(0, correction=0), torch.ones(5), atol=1e-5, rtol=0)
-    assert after.columns["picture"] is site.columns["picture"]
-    assert after.columns["steps"] is site.columns["steps"]
+    assert after.arrays["picture"] is site.arrays["picture"]
+    assert after.arrays["steps"] is site.arrays["steps"]
 
 
 def test_a_constant_feature_is_centred_and_not_stretched():
     dataset = tiny_dataset(scale="standard")
     dataset.arrays["features"][:, 2] = 7.0
     site = toy_site(dataset)
-    values = scaled(site, combine([site_sums(site)])).columns["features"].values
+    values = scaled(site, combine([site_sums(site)])).arrays["features"].values
     assert values[:, 2].abs().max() < 1e-5
 
 
@@ -127,10 +127,10 @@ def test_what_is_scaled_as_it_is_taken_is_what_is_scaled_at_once(tmp_path, monke
     known = combine([site_sums(dealt)])
     index = torch.tensor([5, 0, 17, 3])
     at_once = scaled(dealt, known)
-    assert all(column.scaling is None for column in at_once.columns.values())
+    assert all(column.scaling is None for column in at_once.arrays.values())
     monkeypatch.setattr(site, "SCALED_AT_ONCE", 0)
     for data in (scaled(dealt, known), scaled(own, known)):
-        assert all(column.scaling is not None for column in data.columns.values())
+        assert all(column.scaling is not None for column in data.arrays.values())
         for name, rows in at_once.batch(index).inputs.items():
             found = data.batch(index).inputs[name]
             assert torch.equal(found.values, rows.values)

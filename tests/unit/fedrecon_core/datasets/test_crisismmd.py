@@ -15,13 +15,13 @@ from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.datasets.crisismmd import CrisisMmd, CrisisMmdParams
 from fedrecon_core.errors import ConfigError, DataError
-from fedrecon_core.preparation.expected import faults_of
-from fedrecon_core.preparation.features.base import Content
+from fedrecon_core.preparation.expected_files import file_faults
+from fedrecon_core.preparation.features.base import RawItem
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from server.runs.setup import load_config
 from tests.helpers import raw_crisismmd
 from tests.helpers.raw_crisismmd import CLASSES, EVENTS, PARTS
-from tests.helpers.toy_features import ToyImage, ToyImageParams, describe_error, toy_features
+from tests.helpers.toy_features import ToyImage, ToyImageParams, text_row, toy_features
 
 discover((*CORE_PACKAGES, "strategies"))
 
@@ -33,11 +33,11 @@ def load(root: Path, **keys: Any) -> Dataset:
     return CrisisMmd().load(CrisisMmdParams(name="crisismmd", **keys), root, 0)
 
 
-def recipe(raw: Path, **keys: Any) -> Any:
-    """The recipe under toy features."""
+def read_raw(raw: Path, **keys: Any) -> Any:
+    """The raw data under toy features."""
     with toy_features():
         checked = CrisisMmd.Raw(**{"image": "toy_image", "text": "toy_text", **keys})
-        return CrisisMmd.recipe(checked, raw, raw.parent / "cache")
+        return CrisisMmd.read_raw(checked, raw, raw.parent / "cache")
 
 
 def listed() -> list[dict[str, Any]]:
@@ -51,7 +51,7 @@ def listed() -> list[dict[str, Any]]:
 
 def words(line: dict[str, Any]) -> np.ndarray:
     """The row of a line's text without its links."""
-    return describe_error(" ".join(word for word in line["tweet_text"].split() if not word.startswith("http")))
+    return text_row(" ".join(word for word in line["tweet_text"].split() if not word.startswith("http")))
 
 
 def text_of(dataset: Dataset, sample: int) -> np.ndarray:
@@ -94,8 +94,8 @@ def test_samples_are_the_pictures_with_the_label_of_the_picture(root):
 
 def test_a_group_is_a_tweet_and_a_natural_id_is_one_of_seven_events(root):
     dataset, lines = load(root), listed()
-    assert dataset.groups.tolist() == [line["tweet_id"] for line in lines]
-    assert len(np.unique(dataset.groups)) < len(lines)
+    assert dataset.cluster_ids.tolist() == [line["tweet_id"] for line in lines]
+    assert len(np.unique(dataset.cluster_ids)) < len(lines)
     assert [EVENTS[number] for number in dataset.natural_ids.tolist()] == [line["event_name"] for line in lines]
     assert len(np.unique(dataset.natural_ids)) == 7
 
@@ -103,7 +103,7 @@ def test_a_group_is_a_tweet_and_a_natural_id_is_one_of_seven_events(root):
 def test_rows_are_the_very_picture_and_its_tweet_without_links(raw, root):
     dataset, look = load(root), ToyImage(ToyImageParams())
     for sample, line in enumerate(listed()):
-        picture = look.extract([Content((raw / line["image"]).read_bytes(), "")])[0]
+        picture = look.extract([RawItem((raw / line["image"]).read_bytes(), "")])[0]
         assert np.array_equal(dataset.arrays["image"][dataset.rows["image"][sample]], picture)
         assert np.array_equal(text_of(dataset, sample), words(line))
 
@@ -114,44 +114,44 @@ def test_quotation_marks_of_a_tweet_are_text(broken, raw):
         lines[3]["tweet_text"] = 'a "middle" one'
 
     rewrite(broken, "train", quote)
-    found = recipe(broken)
+    found = read_raw(broken)
     assert len(found.samples.ids) == sum(COUNTS)
     first, fourth = found.rows["text"](np.array([0, 3]))
-    assert np.array_equal(first, describe_error('"unbalanced'))
-    assert np.array_equal(fourth, describe_error('a "middle" one'))
+    assert np.array_equal(first, text_row('"unbalanced'))
+    assert np.array_equal(fourth, text_row('a "middle" one'))
 
 
 def test_a_tweet_of_nothing_but_a_link_keeps_its_place(broken):
     rewrite(broken, "dev", lambda lines: lines[2].update(tweet_text="https://t.co/abc"))
-    assert np.array_equal(recipe(broken).rows["text"](np.array([COUNTS[0] + 2]))[0], describe_error(""))
+    assert np.array_equal(read_raw(broken).rows["text"](np.array([COUNTS[0] + 2]))[0], text_row(""))
 
 
 def test_windows_line_ends_and_a_byte_order_mark_change_nothing(broken):
-    clean = recipe(broken)
+    clean = read_raw(broken)
     for part in PARTS:
         path = raw_crisismmd.table(broken, part)
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
-    assert recipe(broken).version == clean.version
-    assert recipe(broken).digest() == clean.digest()
+    assert read_raw(broken).version == clean.version
+    assert read_raw(broken).digest() == clean.digest()
 
 
 def test_another_encoding_may_be_named(broken):
-    clean = recipe(broken)
+    clean = read_raw(broken)
     for part in PARTS:
         path = raw_crisismmd.table(broken, part)
         path.write_bytes(path.read_text(encoding="utf-8").encode("cp1252"))
     with pytest.raises(DataError, match=r"img_train.tsv: expected text in utf-8, found byte 0xc2 .*cp1252"):
-        recipe(broken)
-    assert recipe(broken, encoding="cp1252").version == clean.version
+        read_raw(broken)
+    assert read_raw(broken, encoding="cp1252").version == clean.version
 
 
 def test_an_unfinished_preparation_knows_other_texts_and_other_pictures(broken):
-    first = recipe(broken).digest()
+    first = read_raw(broken).digest()
     raw_crisismmd.write_picture(broken / listed()[0]["image"], 3)
     (broken / listed()[0]["image"]).write_bytes((broken / listed()[0]["image"]).read_bytes() + b"\0")
-    second = recipe(broken).digest()
+    second = read_raw(broken).digest()
     rewrite(broken, "test", lambda lines: lines[0].update(tweet_text="other"))
-    assert len({first, second, recipe(broken).digest()}) == 3
+    assert len({first, second, read_raw(broken).digest()}) == 3
 
 
 # --- splits, partitions, the protocol -------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def stray(raw: Path) -> int:
 def test_a_tweet_in_two_splits_is_a_fault_in_words(broken):
     tweet = stray(broken)
     with pytest.raises(DataError) as caught:
-        recipe(broken)
+        read_raw(broken)
     line = str(caught.value)
     assert f"expected the pictures of a tweet in one split, found those of {tweet} in train and test;" in line
     assert "set straddling: leave_out" in line and "\n" not in line
@@ -176,7 +176,7 @@ def test_a_tweet_in_two_splits_is_a_fault_in_words(broken):
 def test_a_tweet_in_two_splits_may_stay_in_the_last_alone(broken, tmp_path):
     tweet = stray(broken)
     left = load(raw_crisismmd.prepared(broken, tmp_path / "out", tmp_path / "cache", straddling="leave_out"))
-    assert left.split[left.groups == tweet].tolist() == [2]
+    assert left.split[left.cluster_ids == tweet].tolist() == [2]
     assert left.ids.tolist() == list(range(1, sum(COUNTS)))
     lines = listed()
     assert np.array_equal(text_of(left, 5), words(lines[6]))
@@ -206,7 +206,7 @@ def test_the_protocol_begins_again_where_validation_is_shorter(tmp_path):
 @pytest.mark.parametrize("protocol", ["default", "fedmultimodal"])
 def test_no_tweet_lies_in_two_splits(root, protocol):
     dataset = load(root, protocol=protocol)
-    parts = [set(dataset.groups[dataset.members(split)].tolist()) for split in range(3)]
+    parts = [set(dataset.cluster_ids[dataset.members(split)].tolist()) for split in range(3)]
     assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
 
 
@@ -232,7 +232,7 @@ def test_by_dirichlet_every_training_picture_lies_at_one_of_the_sites(root, alph
 
 
 def test_an_empty_folder_is_told_all_that_belongs_there(tmp_path):
-    faults = faults_of(tmp_path, CrisisMmd.expected(CrisisMmd.Raw.model_construct(), tmp_path))
+    faults = file_faults(tmp_path, CrisisMmd.expected_files(CrisisMmd.Raw.model_construct(), tmp_path))
     wanted = [raw_crisismmd.table(tmp_path, part) for part in PARTS] + [tmp_path / "data_image/*/*/*"]
     assert [fault.split(": expected")[0] for fault in faults] == [str(path) for path in wanted]
     assert all(fault.endswith("found none") for fault in faults)
@@ -240,7 +240,7 @@ def test_an_empty_folder_is_told_all_that_belongs_there(tmp_path):
 
 
 def test_a_complete_folder_has_no_faults(raw):
-    assert faults_of(raw, CrisisMmd.expected(CrisisMmd.Raw.model_construct(), raw)) == []
+    assert file_faults(raw, CrisisMmd.expected_files(CrisisMmd.Raw.model_construct(), raw)) == []
 
 
 def test_missing_pictures_are_named(broken):
@@ -248,7 +248,7 @@ def test_missing_pictures_are_named(broken):
     for path in gone:
         (broken / path).unlink()
     with pytest.raises(DataError) as caught:
-        recipe(broken)
+        read_raw(broken)
     line = str(caught.value)
     assert f"expected the {sum(COUNTS)} pictures of the tables, found no {', '.join(gone[:5])} and 2 more" in line
 
@@ -264,7 +264,7 @@ def test_missing_pictures_are_named(broken):
 def test_a_wrong_cell_is_one_line_that_names_table_and_line(broken, cells, expected):
     rewrite(broken, "test", lambda lines: lines[2].update(cells))
     with pytest.raises(DataError, match=rf"img_test.tsv: {expected}"):
-        recipe(broken)
+        read_raw(broken)
 
 
 @pytest.mark.parametrize("way", ["../../etc/passwd", "/etc/passwd", "data_image/out.jpg"])
@@ -272,13 +272,13 @@ def test_a_picture_outside_the_folder_is_refused(broken, way):
     (broken / "data_image/out.jpg").symlink_to("/etc/passwd")
     rewrite(broken, "train", lambda lines: lines[5].update(image=way))
     with pytest.raises(DataError, match=f"expected a path inside this folder, found '{way}', which leads out of it"):
-        recipe(broken)
+        read_raw(broken)
 
 
 def test_a_picture_that_is_listed_twice_is_a_fault(broken):
     rewrite(broken, "test", lambda lines: lines[2].update(image_id=listed()[0]["image_id"]))
     with pytest.raises(DataError, match=r"expected every image_id once, found \d+_0 in .*_train.tsv: line 2 and in .*"):
-        recipe(broken)
+        read_raw(broken)
 
 
 def test_missing_columns_are_named_with_those_found(broken):
@@ -289,7 +289,7 @@ def test_missing_columns_are_named_with_those_found(broken):
     rewrite(broken, "dev", drop)
     expected = "img_dev.tsv: expected a column tweet_id, label_image, found the columns event_name, image_id"
     with pytest.raises(DataError, match=expected):
-        recipe(broken)
+        read_raw(broken)
 
 
 def test_an_image_that_is_none_is_named(broken, tmp_path):
@@ -302,7 +302,7 @@ def test_an_image_that_is_none_is_named(broken, tmp_path):
 
 def test_a_feature_of_another_medium_is_refused(raw):
     with pytest.raises(ConfigError, match="image: expected a feature of image, found 'toy_text', which is one of text"):
-        recipe(raw, image="toy_text")
+        read_raw(raw, image="toy_text")
 
 
 # --- the configs, and the official files ----------------------------------------------------------------------------
@@ -340,7 +340,7 @@ def test_official_files_give_the_published_counts():
     place = os.environ.get("FEDRECON_CRISISMMD")
     if not place:
         pytest.skip("FEDRECON_CRISISMMD does not name a folder with crisismmd_datasplit_all and data_image")
-    samples = recipe(Path(place)).samples
+    samples = read_raw(Path(place)).samples
     assert np.bincount(samples.split).tolist() == [13608, 2237, 2237]
     assert len(np.unique(samples.natural_ids)) == 7
     assert len(np.unique(samples.labels)) == 8

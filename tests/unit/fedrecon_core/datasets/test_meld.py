@@ -17,13 +17,13 @@ from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.datasets.meld import Meld, MeldParams, NormedFrames, benchmark_samples
 from fedrecon_core.errors import ConfigError, DataError
-from fedrecon_core.preparation.expected import faults_of
-from fedrecon_core.preparation.features.base import Content
+from fedrecon_core.preparation.expected_files import file_faults
+from fedrecon_core.preparation.features.base import RawItem
 from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, discover
 from server.commands.data.prepare import keys_of
 from server.runs.setup import load_config
 from tests.helpers import raw_meld
-from tests.helpers.toy_features import ToyAudio, ToyAudioParams, describe_error, toy_features
+from tests.helpers.toy_features import ToyAudio, ToyAudioParams, text_row, toy_features
 
 discover((*CORE_PACKAGES, "strategies"))
 
@@ -36,11 +36,11 @@ def load(root: Path, **keys: Any) -> Dataset:
     return Meld().load(MeldParams(name="meld", **keys), root, 0)
 
 
-def recipe(raw: Path, **keys: Any) -> Any:
-    """The recipe under toy features."""
+def read_raw(raw: Path, **keys: Any) -> Any:
+    """The raw data under toy features."""
     with toy_features():
         checked = Meld.Raw(**{"audio": "toy_audio", "text": "toy_text", "missing_audio": "allow", **keys})
-        return Meld.recipe(checked, raw, raw.parent / "cache")
+        return Meld.read_raw(checked, raw, raw.parent / "cache")
 
 
 def tables(raw: Path) -> pd.DataFrame:
@@ -93,7 +93,11 @@ def test_samples_are_the_utterances_of_the_four_classes_in_the_order_of_the_tabl
 def test_a_group_is_a_dialogue_and_dialogues_of_different_splits_are_different(raw, root):
     dataset, told = load(root), tables(raw)
     names = told["split"].astype(str) + "-" + told["Dialogue_ID"].astype(str)
-    assert len({*zip(names, dataset.groups.tolist(), strict=True)}) == names.nunique() == len(np.unique(dataset.groups))
+    assert (
+        len({*zip(names, dataset.cluster_ids.tolist(), strict=True)})
+        == names.nunique()
+        == len(np.unique(dataset.cluster_ids))
+    )
 
 
 def test_a_natural_id_is_a_speaker_in_a_season(raw, root):
@@ -107,10 +111,10 @@ def test_rows_are_the_words_and_the_wav_of_the_very_utterance(raw, root):
     hear = ToyAudio(ToyAudioParams())
     for sample in range(len(told)):
         line = told.iloc[sample]
-        assert np.array_equal(frames(dataset, "text", sample), describe_error(line["Utterance"]))
+        assert np.array_equal(frames(dataset, "text", sample), text_row(line["Utterance"]))
         if dataset.rows["audio"][sample] >= 0:
             path = raw / PARTS[line["split"]] / f"dia{line['Dialogue_ID']}_utt{line['Utterance_ID']}.wav"
-            expected = hear.extract([Content(path.read_bytes(), "")])[0]
+            expected = hear.extract([RawItem(path.read_bytes(), "")])[0]
             assert np.array_equal(frames(dataset, "audio", sample), expected)
 
 
@@ -148,46 +152,46 @@ def test_wavs_are_found_in_the_official_folders_of_the_clips(broken, places):
             (broken / part).rename(broken / "moved")
             (broken / place).parent.mkdir(parents=True, exist_ok=True)
             (broken / "moved").rename(broken / place)
-    found = recipe(broken)
-    assert faults_of(broken, Meld.expected(Meld.Raw.model_construct(), broken)) == []
+    found = read_raw(broken)
+    assert file_faults(broken, Meld.expected_files(Meld.Raw.model_construct(), broken)) == []
     assert (~found.samples.present[:, 0]).sum() == 1
 
 
 def test_leftovers_of_another_encoding_are_read_as_what_they_meant(broken):
     path = broken / "train_sent_emo.csv"
-    clean = recipe(broken)
+    clean = read_raw(broken)
     text = path.read_text(encoding="utf-8")
     assert "Oh “great”" in text and "I’m sorry" in text
     path.write_text(text.replace("’", "\x92").replace("“", "\x93").replace("”", "\x94"), encoding="utf-8")
-    assert recipe(broken).version == clean.version
+    assert read_raw(broken).version == clean.version
 
 
 def test_another_encoding_may_be_named(broken):
-    clean = recipe(broken)
+    clean = read_raw(broken)
     for part in PARTS:
         path = broken / f"{part}_sent_emo.csv"
         path.write_text(path.read_text(encoding="utf-8"), encoding="cp1252")
     with pytest.raises(DataError, match=r"train_sent_emo.csv: expected text in utf-8, found byte 0x9\d .*cp1252"):
-        recipe(broken)
-    assert recipe(broken, encoding="cp1252").version == clean.version
+        read_raw(broken)
+    assert read_raw(broken, encoding="cp1252").version == clean.version
 
 
 def test_a_byte_order_mark_is_no_part_of_a_column(broken):
-    clean = recipe(broken)
+    clean = read_raw(broken)
     path = broken / "dev_sent_emo.csv"
     lines = raw_meld.rows("dev", 3)
     first = [{"Speaker": line.pop("Speaker"), **line} for line in lines]
     raw_meld.write_table(path, first, "utf-8-sig")
-    assert recipe(broken).version == clean.version
+    assert read_raw(broken).version == clean.version
 
 
 def test_an_unfinished_preparation_knows_other_texts_and_other_sounds(broken):
-    digest = recipe(broken).digest()
+    digest = read_raw(broken).digest()
     raw_meld.write_wav(broken / "test/dia0_utt0.wav", 0.5, 8)
-    sound = recipe(broken).digest()
+    sound = read_raw(broken).digest()
     path = broken / "test_sent_emo.csv"
     path.write_text(path.read_text(encoding="utf-8").replace("Okay", "Well"), encoding="utf-8")
-    assert len({digest, sound, recipe(broken).digest()}) == 3
+    assert len({digest, sound, read_raw(broken).digest()}) == 3
 
 
 # --- speakers and the protocol --------------------------------------------------------------------------------------
@@ -262,7 +266,7 @@ def test_normed_frames_read_alike_by_slice_by_position_and_as_a_whole(large):
 
 def test_the_protocol_leaves_no_dialogue_in_two_splits(large):
     dataset = load(large[1], protocol="fedmultimodal")
-    parts = [set(dataset.groups[dataset.members(split)].tolist()) for split in range(3)]
+    parts = [set(dataset.cluster_ids[dataset.members(split)].tolist()) for split in range(3)]
     assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
 
 
@@ -350,7 +354,7 @@ def test_a_speaker_is_measured_when_one_of_the_frames_is_read():
 
 
 def test_an_empty_folder_is_told_all_that_belongs_there(tmp_path):
-    faults = faults_of(tmp_path, Meld.expected(Meld.Raw.model_construct(), tmp_path))
+    faults = file_faults(tmp_path, Meld.expected_files(Meld.Raw.model_construct(), tmp_path))
     assert [Path(fault.split(": expected")[0]).name for fault in faults[:3]] == [f"{p}_sent_emo.csv" for p in PARTS]
     assert len(faults) == 6
     clips = ("train_splits", "dev_splits_complete", "output_repeated_splits_test")
@@ -364,7 +368,7 @@ def test_missing_wavs_are_named(broken):
         for utterance in range(4):
             (broken / f"dev/dia{number}_utt{utterance}.wav").unlink(missing_ok=True)
     with pytest.raises(DataError) as caught:
-        recipe(broken, missing_audio="refuse")
+        read_raw(broken, missing_audio="refuse")
     line = str(caught.value)
     assert line.startswith(f"{broken / 'dev'}: expected a wav file for each of the 15 dev utterances of the classes")
     assert "no dia0_utt0.wav, dia0_utt1.wav, dia0_utt2.wav" in line and "and 8 more" in line
@@ -375,7 +379,7 @@ def test_a_wav_is_only_needed_for_an_utterance_of_the_classes(broken):
     told = pd.read_csv(broken / "train_sent_emo.csv")
     other = told[told["Emotion"] == "surprise"].iloc[0]
     (broken / f"train/dia{other['Dialogue_ID']}_utt{other['Utterance_ID']}.wav").unlink()
-    assert recipe(broken).samples.present[:, 0].sum() == len(tables(broken)) - 1
+    assert read_raw(broken).samples.present[:, 0].sum() == len(tables(broken)) - 1
 
 
 def changed(path: Path, line: int, **cells: Any) -> None:
@@ -403,7 +407,7 @@ def changed(path: Path, line: int, **cells: Any) -> None:
 def test_a_wrong_cell_is_one_line_that_names_table_and_line(broken, cells, expected):
     changed(broken / "test_sent_emo.csv", 2, **cells)
     with pytest.raises(DataError, match=rf"test_sent_emo.csv: {expected}"):
-        recipe(broken)
+        read_raw(broken)
 
 
 def test_missing_columns_are_named_with_those_found(broken):
@@ -412,7 +416,7 @@ def test_missing_columns_are_named_with_those_found(broken):
     with pytest.raises(
         DataError, match=r"dev_sent_emo.csv: expected a column Speaker, Season, found the columns Sr No"
     ):
-        recipe(broken)
+        read_raw(broken)
 
 
 def test_a_line_with_a_cell_too_few_and_a_line_that_is_no_csv_are_named(broken):
@@ -420,10 +424,10 @@ def test_a_line_with_a_cell_too_few_and_a_line_that_is_no_csv_are_named(broken):
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*lines[:5], "6,only this", *lines[6:]]), encoding="utf-8")
     with pytest.raises(DataError, match=r"dev_sent_emo.csv: line 6: expected 11 cells"):
-        recipe(broken)
+        read_raw(broken)
     path.write_text("\n".join([*lines[:5], "7," + "x" * 200_000, *lines[6:]]), encoding="utf-8")
     with pytest.raises(DataError, match=r"dev_sent_emo.csv: line 6: expected a line of a CSV file"):
-        recipe(broken)
+        read_raw(broken)
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(44100, "expected a wav of 16000 Hz, found 44100"), (None, "wav file")])
@@ -443,7 +447,7 @@ def test_classes_are_several_different_emotions(classes):
 
 def test_a_feature_of_another_medium_is_refused(raw):
     with pytest.raises(ConfigError, match="audio: expected a feature of audio, found 'toy_text', which is one of text"):
-        recipe(raw, audio="toy_text")
+        read_raw(raw, audio="toy_text")
 
 
 # --- the configs, and the official files ----------------------------------------------------------------------------
@@ -483,12 +487,12 @@ def test_official_files_give_the_published_counts():
     place = os.environ.get("FEDRECON_MELD")
     if not place:
         pytest.skip("FEDRECON_MELD does not name a folder with train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv")
-    found = recipe(Path(place))
+    found = read_raw(Path(place))
     samples = found.samples
     heard = samples.present[:, 0]
     if not heard.any():
         heard = np.array([name not in ("train dia125_utt3", "dev dia110_utt7") for name in found.names])
-    columns = {name: getattr(samples, name) for name in ("labels", "ids", "split", "groups", "naturals")}
+    columns = {name: getattr(samples, name) for name in ("labels", "ids", "split", "cluster_ids", "natural_ids")}
     dataset = Dataset(found.spec, arrays={}, rows={"audio": np.where(heard, 0, -1)}, **columns)
     kept = benchmark_samples(dataset)
     assert [int((kept & (dataset.split == split)).sum()) for split in range(3)] == [7318, 628, 1774]

@@ -10,7 +10,7 @@ import pytest
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.datasets.npz import Npz, read_npz
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected import faults_of
+from fedrecon_core.preparation.expected_files import file_faults
 from fedrecon_core.preparation.writer import prepare
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from tests.helpers.raw_npz import arrays, description, root, write
@@ -85,7 +85,7 @@ def test_the_specification_is_what_the_description_says(toy, tmp_path):
 def test_validation_is_drawn_from_whole_training_groups_and_is_the_same_for_every_seed(toy, tmp_path):
     held = arrays()
     assert np.array_equal(toy.split == 2, held["part"] == 2)
-    groups = [set(toy.groups[toy.members(part)].tolist()) for part in range(3)]
+    groups = [set(toy.cluster_ids[toy.members(part)].tolist()) for part in range(3)]
     assert [len(part) for part in groups] == [6, 2, 2]
     assert not groups[0] & groups[1]
     for seed in (1, 2):
@@ -99,7 +99,7 @@ def test_a_split_may_be_named_by_texts_and_a_test_part_may_be_drawn(tmp_path):
     named = read_npz(changed(tmp_path / "named", {"split": split, "validation": None}, {"part": part}))
     assert np.bincount(named.split).tolist() == [42, 6, 12]
     drawn = read_npz(changed(tmp_path / "drawn", {"split": None, "test": {"share": 0.3}}))
-    parts = [set(drawn.groups[drawn.members(part)].tolist()) for part in range(3)]
+    parts = [set(drawn.cluster_ids[drawn.members(part)].tolist()) for part in range(3)]
     assert [len(found) for found in parts] == [5, 2, 3] and not parts[1] & parts[2]
 
 
@@ -107,9 +107,9 @@ def test_groups_and_natural_ids_may_be_texts_and_may_differ(tmp_path):
     names = np.array([f"user {number % 3}" for number in range(60)])
     dataset = read_npz(changed(tmp_path, {"natural": "who"}, {"who": names}))
     assert np.array_equal(dataset.natural_ids, np.arange(60) % 3)
-    assert np.array_equal(dataset.groups, arrays()["subject"])
+    assert np.array_equal(dataset.cluster_ids, arrays()["subject"])
     alone = read_npz(changed(tmp_path / "alone", {"group": None}))
-    assert np.array_equal(alone.groups, np.arange(60)) and np.array_equal(alone.natural_ids, alone.groups)
+    assert np.array_equal(alone.cluster_ids, np.arange(60)) and np.array_equal(alone.natural_ids, alone.cluster_ids)
 
 
 def test_several_labels_per_sample(tmp_path):
@@ -121,12 +121,12 @@ def test_several_labels_per_sample(tmp_path):
 
 def test_it_can_be_prepared_into_a_folder_that_holds_the_same(toy, tmp_path):
     raw = root(tmp_path / "raw").parent
-    assert faults_of(raw, Npz.expected(Npz.Raw(), raw)) == []
-    prepare(Npz.recipe(Npz.Raw(), raw, tmp_path / "cache"), tmp_path / "out", lambda *_: None)
+    assert file_faults(raw, Npz.expected_files(Npz.Raw(), raw)) == []
+    prepare(Npz.read_raw(Npz.Raw(), raw, tmp_path / "cache"), tmp_path / "out", lambda *_: None)
     folder = Npz().load(Npz.Params(name="npz"), tmp_path / "out", 0)
     assert isinstance(folder.arrays["motion"], np.memmap)
     assert folder.spec == toy.spec
-    for column in ("labels", "ids", "split", "groups", "natural_ids"):
+    for column in ("labels", "ids", "split", "cluster_ids", "natural_ids"):
         assert np.array_equal(getattr(folder, column), getattr(toy, column))
     for name in toy.spec.names:
         assert np.asarray(folder.arrays[name]).tobytes() == np.asarray(toy.arrays[name]).tobytes()
@@ -289,7 +289,7 @@ def test_a_damaged_file_is_one_line_and_never_passes_in_silence(tmp_path):
             continue
         for name in whole.spec.names:  # a byte that carries nothing, such as a date
             assert np.asarray(found.arrays[name]).tobytes() == np.asarray(whole.arrays[name]).tobytes()
-        for column in ("labels", "split", "groups"):
+        for column in ("labels", "split", "cluster_ids"):
             assert np.array_equal(getattr(found, column), getattr(whole, column))
 
 
@@ -317,9 +317,9 @@ def test_hapt_has_its_published_windows(tmp_path):
     assert (int((~held_out).sum()), int(held_out.sum())) == (7415, 2996)
     assert np.bincount(dataset.labels[~held_out]).tolist() == HAPT_TRAIN
     assert np.bincount(dataset.labels[held_out]).tolist() == HAPT_TEST
-    assert set(dataset.groups[held_out].tolist()) == {2, 4, 9, 10, 12, 13, 18, 20, 24}
-    assert len(np.unique(dataset.groups[dataset.members(0)])) == 17
-    assert len(np.unique(dataset.groups[dataset.members(1)])) == 4
+    assert set(dataset.cluster_ids[held_out].tolist()) == {2, 4, 9, 10, 12, 13, 18, 20, 24}
+    assert len(np.unique(dataset.cluster_ids[dataset.members(0)])) == 17
+    assert len(np.unique(dataset.cluster_ids[dataset.members(1)])) == 4
     assert dataset.spec.classes[0] == "WALKING" and dataset.spec.classes[5] == "LAYING"
     assert {m.name: m.shape for m in dataset.spec.modalities} == {"acc": (128, 3), "gyro": (128, 3)}
     parts = [overlapping_halves(np.asarray(dataset.arrays["gyro"])[dataset.members(part)]) for part in range(3)]
@@ -336,5 +336,5 @@ def test_spsw_has_its_windows(tmp_path):
     held_out = dataset.split == 2
     assert np.bincount(dataset.labels[~held_out]).tolist() == SPSW_TRAIN
     assert np.bincount(dataset.labels[held_out]).tolist() == SPSW_TEST
-    assert [len(np.unique(dataset.groups[dataset.members(part)])) for part in range(3)] == [13, 3, 7]
+    assert [len(np.unique(dataset.cluster_ids[dataset.members(part)])) for part in range(3)] == [13, 3, 7]
     assert {m.name: m.shape for m in dataset.spec.modalities} == {"phone": (64, 6), "watch": (64, 6)}

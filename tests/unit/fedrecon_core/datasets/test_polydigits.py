@@ -48,13 +48,13 @@ def test_split_has_the_stated_sizes_and_every_class_in_its_share(dataset):
 
 def test_only_training_sources_come_in_several_tuples(dataset):
     for part, tuples in ((0, 3), (1, 1), (2, 1)):
-        _, counts = np.unique(dataset.groups[dataset.members(part)], return_counts=True)
+        _, counts = np.unique(dataset.cluster_ids[dataset.members(part)], return_counts=True)
         assert (counts == tuples).all()
 
 
 def test_class_pairing_shares_the_class_and_not_the_digit(dataset):
     drawn = sources(params())
-    label = dict(zip(dataset.groups.tolist(), dataset.labels.tolist(), strict=True))
+    label = dict(zip(dataset.cluster_ids.tolist(), dataset.labels.tolist(), strict=True))
     for column in drawn.T:
         assert [label[source] for source in column.tolist()] == dataset.labels.tolist()
     for other in range(1, 5):
@@ -73,7 +73,7 @@ def test_class_pairing_uses_every_source_once_per_tuple_and_in_one_split_only(da
 
 def test_tuples_of_one_source_differ(dataset):
     drawn = sources(params())
-    one = drawn[dataset.groups == dataset.groups[dataset.members(0)[0]]]
+    one = drawn[dataset.cluster_ids == dataset.cluster_ids[dataset.members(0)[0]]]
     assert len(one) == 3 and len(np.unique(one, axis=0)) == 3
 
 

@@ -9,11 +9,11 @@ from PIL import Image
 from pydantic import ValidationError
 
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.site_folder.content import Content, Samples
-from fedrecon_core.data.site_folder.write import write_folder
+from fedrecon_core.data.site_folder.samples import Samples
+from fedrecon_core.data.site_folder.write import FolderContent, write_folder
 from fedrecon_core.datasets.polymnist import MNIST, PolyMNIST, PolyMNISTRaw, sources
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected import faults_of
+from fedrecon_core.preparation.expected_files import file_faults
 from fedrecon_core.preparation.writer import prepare
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from tests.helpers import raw_polymnist as toy
@@ -57,14 +57,14 @@ def opened(folder: Path) -> Dataset:
 
 def faults(raw: Path, **keys) -> list[str]:
     chosen = toy.keys(**keys)
-    return faults_of(raw, PolyMNIST.expected(chosen, raw))
+    return file_faults(raw, PolyMNIST.expected_files(chosen, raw))
 
 
 def refusal(raw: Path, out: Path, **keys) -> str:
     """The one line with which the preparation of ``raw`` ends."""
     chosen = toy.keys(**keys)
     with pytest.raises(DataError) as error:
-        prepare(PolyMNIST.recipe(chosen, raw, raw), out, lambda modality, done, total: None)
+        prepare(PolyMNIST.read_raw(chosen, raw, raw), out, lambda modality, done, total: None)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -116,12 +116,12 @@ def test_no_digit_is_in_two_splits_in_any_modality(dataset, raw):
 
 def opened_or_made(dataset: Dataset, raw: Path, keys: dict[str, int]) -> np.ndarray:
     """The split of the samples under ``keys``."""
-    return PolyMNIST.recipe(toy.keys(**keys), raw, raw).samples.split if keys else dataset.split
+    return PolyMNIST.read_raw(toy.keys(**keys), raw, raw).samples.split if keys else dataset.split
 
 
 def test_the_group_is_the_digit_of_m0_and_splits_hold_the_classes_in_their_shares(dataset, raw):
-    assert np.array_equal(dataset.groups, sources(toy.keys(), raw)[:, 0])
-    assert np.array_equal(dataset.ids, dataset.groups)
+    assert np.array_equal(dataset.cluster_ids, sources(toy.keys(), raw)[:, 0])
+    assert np.array_equal(dataset.ids, dataset.cluster_ids)
     for part, size in enumerate((toy.TRAIN - toy.VALIDATION, toy.VALIDATION, toy.TEST)):
         assert np.bincount(dataset.labels[dataset.split == part]).tolist() == [size // 10] * 10
 
@@ -142,7 +142,7 @@ def test_published_files_are_read_compressed_and_held_to_their_checksum(dataset,
     toy.write_backgrounds(tmp_path, toy.photographs())
     found = faults(tmp_path)
     assert len(found) == 4 and all("expected the MD5" in line and "fetch it again" in line for line in found)
-    again = PolyMNIST.recipe(toy.keys(), tmp_path, tmp_path)
+    again = PolyMNIST.read_raw(toy.keys(), tmp_path, tmp_path)
     assert np.array_equal(again.rows["m3"](np.arange(5)), dataset.arrays["m3"][:5])
 
 
@@ -152,19 +152,19 @@ def test_photographs_go_by_their_names_else_in_order(raw, tmp_path):
         toy.write_mnist(folder, toy.digits(toy.TRAIN, 0), toy.digits(toy.TEST, 1))
         toy.write_backgrounds(folder, toy.photographs(), names)
         (folder / "backgrounds" / ".hidden").write_text("no photograph")
-        recipe = PolyMNIST.recipe(toy.keys(), folder, folder)
-        return [rows(np.arange(3)) for rows in recipe.rows.values()]
+        raw_data = PolyMNIST.read_raw(toy.keys(), folder, folder)
+        return [rows(np.arange(3)) for rows in raw_data.rows.values()]
 
-    known = [rows(np.arange(3)) for rows in PolyMNIST.recipe(toy.keys(), raw, raw).rows.values()]
+    known = [rows(np.arange(3)) for rows in PolyMNIST.read_raw(toy.keys(), raw, raw).rows.values()]
     for names in (["a.png", "b.png", "c.png", "d.png", "e.png"], [f"m{m}.bmp" for m in range(5)]):
         assert np.array_equal(first(names), known)
 
 
 def test_an_interrupted_preparation_goes_on_with_the_same_photographs_alone(own):
-    before = PolyMNIST.recipe(toy.keys(), own, own).digest()
-    assert PolyMNIST.recipe(toy.keys(), own, own).digest() == before
+    before = PolyMNIST.read_raw(toy.keys(), own, own).digest()
+    assert PolyMNIST.read_raw(toy.keys(), own, own).digest() == before
     Image.fromarray(toy.photographs()[0][::-1]).save(own / "backgrounds" / "m0.png")
-    assert PolyMNIST.recipe(toy.keys(), own, own).digest() != before
+    assert PolyMNIST.read_raw(toy.keys(), own, own).digest() != before
 
 
 # --- the official folders ---------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def test_official_folders_are_read_as_they_lie(given, folders, tmp_path):
         assert np.allclose(middle * 255, 20 * found.labels)
     assert np.array_equal(found.split == 2, part == 1)
     assert np.bincount(found.split).tolist() == [toy.TRAIN - toy.VALIDATION, toy.VALIDATION, toy.TEST]
-    assert np.array_equal(found.groups, found.ids)
+    assert np.array_equal(found.cluster_ids, found.ids)
 
 
 def test_fewer_official_tuples_are_a_part_of_all(folders, tmp_path):
@@ -348,8 +348,8 @@ def test_a_folder_of_another_data_set_is_refused(tmp_path):
 def test_a_prepared_folder_without_one_of_its_modalities_is_refused(dataset, tmp_path):
     present = np.ones((len(dataset.ids), 5), dtype=bool)
     present[:, 3] = False
-    samples = Samples(dataset.ids, dataset.labels, dataset.split, dataset.groups, present)
+    samples = Samples(dataset.ids, dataset.labels, dataset.split, dataset.cluster_ids, present)
     arrays = {name: array for name, array in dataset.arrays.items() if name != "m3"}
-    write_folder(tmp_path / "set", Content(dataset.spec, samples, arrays))
+    write_folder(tmp_path / "set", FolderContent(dataset.spec, samples, arrays))
     with pytest.raises(DataError, match="expected some sample with modality 'm3', found none in the whole set"):
         opened(tmp_path / "set")

@@ -11,7 +11,7 @@ from scipy import signal as reference
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.datasets.uci_har import OVERLAP, TEST, VALIDATION, OwnNorm, UciHar
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected import faults_of
+from fedrecon_core.preparation.expected_files import file_faults
 from fedrecon_core.preparation.raw_readers import hapt
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from tests.helpers.raw_uci_har import TRAIN, motion, prepared, write_hapt, write_uci
@@ -150,7 +150,7 @@ def test_uci_windows_are_the_files_rows_in_order(folders):
     for column, (modality, shift) in enumerate((("acc", 0), ("gyro", 100))):
         window = motion(3 + shift, 2, 192)[64 : 128 + 64]
         sample = 12 + 2 * 2 + 1  # the second subject's third activity, its second window
-        assert dataset.groups[sample] == 3 and dataset.labels[sample] == 2, column
+        assert dataset.cluster_ids[sample] == 3 and dataset.labels[sample] == 2, column
         assert dataset.arrays[modality][sample][:, :3] == pytest.approx(window, abs=1e-6)
     assert dataset.arrays["acc"][17][:, 3:] == pytest.approx(motion(203, 2, 192)[64:192], abs=1e-6)
 
@@ -160,7 +160,7 @@ def test_hapt_windows_are_cut_from_the_filtered_recording(raws, folders):
     recording = np.loadtxt(raws["hapt"] / "RawData" / "acc_exp02_user02.txt")
     body, total = hapt.body_and_total(recording)
     sample = int(np.flatnonzero(dataset.ids == 2_000_000 + 1 * 232 + 40 + 64)[0])
-    assert dataset.groups[sample] == 2 and dataset.labels[sample] == 1
+    assert dataset.cluster_ids[sample] == 2 and dataset.labels[sample] == 1
     window = slice(232 + 40 + 64, 232 + 40 + 64 + 128)
     assert dataset.arrays["acc"][sample] == pytest.approx(np.concatenate([body, total], axis=1)[window], abs=1e-6)
     rotation = hapt.without_noise(np.loadtxt(raws["hapt"] / "RawData" / "gyro_exp02_user02.txt"))
@@ -177,9 +177,9 @@ def test_specification_and_splits(layout, raws, folders, tmp_path):
         ("acc", "sequence", (128, 6), "standard"),
         ("gyro", "sequence", (128, 3), "standard"),
     ]
-    subjects = [set(dataset.groups[dataset.members(part)].tolist()) for part in range(3)]
+    subjects = [set(dataset.cluster_ids[dataset.members(part)].tolist()) for part in range(3)]
     assert subjects == [{1, 3}, {7, 16, 23, 29}, {2, 4}]
-    assert np.array_equal(dataset.natural_ids, dataset.groups)
+    assert np.array_equal(dataset.natural_ids, dataset.cluster_ids)
     plain = load(prepared(raws[layout], tmp_path / "plain"))
     assert plain.spec["acc"].shape == (128, 3)
     assert np.asarray(plain.arrays["acc"]).tobytes() == np.asarray(dataset.arrays["acc"])[..., :3].tobytes()
@@ -188,26 +188,26 @@ def test_specification_and_splits(layout, raws, folders, tmp_path):
 def test_both_layouts_are_told_apart_and_may_be_named(raws, tmp_path):
     for layout, raw in raws.items():
         for keys in ({}, {"layout": layout}):
-            assert faults_of(raw, UciHar.expected(UciHar.Raw(**keys), raw)) == []
+            assert file_faults(raw, UciHar.expected_files(UciHar.Raw(**keys), raw)) == []
     both = tmp_path / "both"
     write_hapt(write_uci(both))
     with pytest.raises(DataError, match="found uci and hapt; set layout to one of them"):
-        UciHar.expected(UciHar.Raw(), both)
-    assert faults_of(both, UciHar.expected(UciHar.Raw(layout="hapt"), both)) == []
+        UciHar.expected_files(UciHar.Raw(), both)
+    assert file_faults(both, UciHar.expected_files(UciHar.Raw(layout="hapt"), both)) == []
     with pytest.raises(DataError, match="found none of them"):
-        UciHar.expected(UciHar.Raw(), tmp_path)
+        UciHar.expected_files(UciHar.Raw(), tmp_path)
     assert (
         "expected a folder, found nothing"
-        in faults_of(tmp_path / "no", UciHar.expected(UciHar.Raw(), tmp_path / "no"))[0]
+        in file_faults(tmp_path / "no", UciHar.expected_files(UciHar.Raw(), tmp_path / "no"))[0]
     )
 
 
 @pytest.mark.parametrize("layout", WRITERS)
 def test_the_layout_is_found_and_rebuilt_windows_stay_a_known_fault_of_the_folder(layout, raws, folders):
-    recipe = UciHar.recipe(UciHar.Raw(), raws[layout], raws[layout].parent)
+    raw_data = UciHar.read_raw(UciHar.Raw(), raws[layout], raws[layout].parent)
     what = {"uci": "the files of UCI-HAR", "hapt": "the recordings of HAPT"}[layout]
-    assert recipe.found == f"layout {layout}: {what}, 96 windows"
-    assert recipe.faults == load(folders[layout]).faults == REMARKS[layout]
+    assert raw_data.found == f"layout {layout}: {what}, 96 windows"
+    assert raw_data.faults == load(folders[layout]).faults == REMARKS[layout]
 
 
 def test_rebuilt_windows_have_the_specification_of_the_official_ones(folders):
@@ -246,7 +246,9 @@ def test_by_default_subjects_are_whole_and_windows_of_two_splits_do_not_overlap(
     dataset = load(folders[layout])
     parts = [halves(dataset, part) for part in range(3)]
     assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
-    assert all(len(np.unique(dataset.split[dataset.groups == subject])) == 1 for subject in np.unique(dataset.groups))
+    assert all(
+        len(np.unique(dataset.split[dataset.cluster_ids == subject])) == 1 for subject in np.unique(dataset.cluster_ids)
+    )
     assert len(parts[0]) == 3 * len(dataset.members(0)) / 2  # windows that follow each other do share a half
     assert OVERLAP not in dataset.faults
 
@@ -255,9 +257,9 @@ def test_by_default_subjects_are_whole_and_windows_of_two_splits_do_not_overlap(
 def test_fedmultimodal_draws_a_fifth_of_each_training_subject_and_says_that_windows_straddle(layout, folders):
     dataset = load(folders[layout], "fedmultimodal", seed=1)
     for subject in TRAIN:
-        split = dataset.split[dataset.groups == subject]
+        split = dataset.split[dataset.cluster_ids == subject]
         assert (len(split), int((split == 1).sum()), int((split == 0).sum())) == (12, 2, 10)
-    assert set(dataset.groups[dataset.members(2)].tolist()) == {2, 4}
+    assert set(dataset.cluster_ids[dataset.members(2)].tolist()) == {2, 4}
     assert halves(dataset, 0) & halves(dataset, 1)
     assert not halves(dataset, 2) & (halves(dataset, 0) | halves(dataset, 1))
     assert dataset.faults == (*REMARKS[layout], OVERLAP)
@@ -340,7 +342,7 @@ def test_faults_of_hapts_recordings(tmp_path):
     path = raw / "RawData" / "gyro_exp03_user03.txt"
     good = path.read_text()
     path.unlink()
-    faults = faults_of(raw, UciHar.expected(UciHar.Raw(), raw))
+    faults = file_faults(raw, UciHar.expected_files(UciHar.Raw(), raw))
     assert faults == [
         f"{path}: expected the gyroscope of experiment 3, which RawData/labels.txt names, found none",
     ]
@@ -354,7 +356,7 @@ def test_faults_of_hapts_recordings(tmp_path):
 
 def test_recordings_are_named_before_the_labels_are_there(tmp_path):
     (tmp_path / "RawData").mkdir()
-    faults = faults_of(tmp_path, UciHar.expected(UciHar.Raw(), tmp_path))
+    faults = file_faults(tmp_path, UciHar.expected_files(UciHar.Raw(), tmp_path))
     for name in ("activity_labels.txt", "labels.txt", "acc_exp*_user*.txt", "gyro_exp*_user*.txt"):
         assert sum(f"/{name}: expected" in fault for fault in faults) == 1
     assert len(faults) == 4
@@ -369,12 +371,12 @@ def test_faults_of_uci_files(tmp_path):
     inertial.write_text("".join([*good[:-1], "1 2 3\n"]))
     assert "body_acc_y_train.txt: line 72: expected 128 finite numbers, found 3" in refused(raw)
     inertial.unlink()
-    [fault] = faults_of(raw, UciHar.expected(UciHar.Raw(), raw))
+    [fault] = file_faults(raw, UciHar.expected_files(UciHar.Raw(), raw))
     assert fault == f"{inertial}: expected body_acc, axis y, a window per row, found none"
     inertial.write_text("".join(good))
     (raw / "train" / "Inertial Signals" / "total_acc_x_train.txt").unlink()
-    assert faults_of(raw, UciHar.expected(UciHar.Raw(), raw)) == []
-    assert len(faults_of(raw, UciHar.expected(UciHar.Raw(total=True), raw))) == 1
+    assert file_faults(raw, UciHar.expected_files(UciHar.Raw(), raw)) == []
+    assert len(file_faults(raw, UciHar.expected_files(UciHar.Raw(total=True), raw))) == 1
 
 
 def test_faults_of_uci_labels_and_subjects(tmp_path):
@@ -404,7 +406,7 @@ def test_another_order_of_the_activities_is_refused(tmp_path):
 )
 def test_validation_subjects_are_training_subjects(validation, found, raws):
     with pytest.raises(DataError, match=f"validation: expected some of the training subjects .* found {found}$"):
-        UciHar.recipe(UciHar.Raw(validation=validation), raws["uci"], Path())
+        UciHar.read_raw(UciHar.Raw(validation=validation), raws["uci"], Path())
 
 
 def test_a_folder_of_another_data_set_is_refused(tmp_path):

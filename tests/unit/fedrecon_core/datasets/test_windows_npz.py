@@ -41,7 +41,7 @@ def test_windows_of_an_npz_file_become_a_prepared_folder(tmp_path):
     known = arrays_of_windows()
     assert np.array_equal(np.asarray(dataset.arrays["acc"]), known["acc"][..., :3].astype(np.float32))
     assert np.array_equal(np.asarray(dataset.arrays["gyro"]), known["gyro"].astype(np.float32))
-    assert np.array_equal(dataset.labels, known["label"]) and np.array_equal(dataset.groups, known["subject"])
+    assert np.array_equal(dataset.labels, known["label"]) and np.array_equal(dataset.cluster_ids, known["subject"])
     assert np.array_equal(dataset.split, np.where(known["subject"] == 7, 1, known["split"]))
 
 

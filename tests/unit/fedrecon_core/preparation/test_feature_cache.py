@@ -11,7 +11,7 @@ from fedrecon_core import files
 from fedrecon_core.config import Params
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.features import weights
-from fedrecon_core.preparation.features.base import Content, Feature
+from fedrecon_core.preparation.features.base import Feature, RawItem
 from fedrecon_core.preparation.features.cache import CachedFeature, default_cache
 from fedrecon_core.types import ModalitySpec
 
@@ -54,7 +54,7 @@ class Cached:
         self.feature = Count(CountParams(**self.keys))
 
     def extract(self, **texts: str):
-        given = [Content(text.encode(), origin) for origin, text in texts.items()]
+        given = [RawItem(text.encode(), origin) for origin, text in texts.items()]
         return CachedFeature(self.feature, self.folder).extract(given)
 
 

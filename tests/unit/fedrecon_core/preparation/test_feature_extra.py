@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.contents import through
+from fedrecon_core.preparation.feature_rows import rows_through
 from fedrecon_core.preparation.features import base
-from fedrecon_core.preparation.features.base import Content
-from fedrecon_core.preparation.features.extra import needed
+from fedrecon_core.preparation.features.base import RawItem
+from fedrecon_core.preparation.features.extra import require_library
 from fedrecon_core.preparation.features.log_mel import LogMel, LogMelParams
 from fedrecon_core.preparation.features.mfcc import Mfcc, MfccParams
 from fedrecon_core.preparation.features.mobilebert import MobileBert, MobileBertParams
@@ -40,7 +40,7 @@ def library(tmp_path, monkeypatch):
 
 def line(*given: str) -> str:
     with pytest.raises(DataError) as caught:
-        needed("toy", *given)
+        require_library("toy", *given)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -52,8 +52,8 @@ def weights(tmp_path, *names: str) -> str:
 
 
 def test_a_library_is_imported_and_a_name_of_it_is_given():
-    assert needed("toy", "json") is sys.modules["json"]
-    assert needed("toy", "json.decoder", "JSONDecoder") is sys.modules["json"].JSONDecoder
+    assert require_library("toy", "json") is sys.modules["json"]
+    assert require_library("toy", "json.decoder", "JSONDecoder") is sys.modules["json"].JSONDecoder
 
 
 def test_a_library_that_is_not_there_is_told_with_the_line_that_installs_it():
@@ -120,7 +120,7 @@ def test_a_name_that_a_library_lacks_is_told(library):
 def test_pixels_and_sound_of_the_same_content_are_told_apart():
     """A feature that is given another medium says what it expected."""
     with pytest.raises(DataError, match=r"^clip: expected a WAV file, found other bytes; "):
-        LogMel(LogMelParams()).extract([Content(contents_of("image")[0].data, "clip")])
+        LogMel(LogMelParams()).extract([RawItem(contents_of("image")[0].data, "clip")])
 
 
 def test_a_library_or_weights_that_are_absent_are_told_before_any_content_is_read(monkeypatch, tmp_path):
@@ -129,12 +129,12 @@ def test_a_library_or_weights_that_are_absent_are_told_before_any_content_is_rea
 
     monkeypatch.setattr(LogMel, "libraries", {"no_such_library": "no_such_library"})
     with pytest.raises(DataError) as caught:
-        through(LogMel(LogMelParams()), tmp_path, opened)
+        rows_through(LogMel(LogMelParams()), tmp_path, opened)
     assert str(caught.value).startswith("log_mel: expected the library no_such_library, found none; ")
     monkeypatch.setattr(MobileNetV2, "libraries", {})
     absent = str(tmp_path / "absent.pth")
     with pytest.raises(DataError, match=r"^mobilenet_v2: expected the file of its weights .*absent\.pth, found none; "):
-        through(MobileNetV2(MobileNetV2Params(weights=absent)), tmp_path, opened)
+        rows_through(MobileNetV2(MobileNetV2Params(weights=absent)), tmp_path, opened)
 
 
 def test_another_version_of_a_library_is_another_feature_and_none_is_imported(monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.features.base import Content
+from fedrecon_core.preparation.features.base import RawItem
 from fedrecon_core.preparation.features.mobilenet_v2 import FILE, MobileNetV2, MobileNetV2Params, network_input
 from fedrecon_core.preparation.features.pixels import Pixels, PixelsParams
 from tests.helpers.contents import image_bytes, picture
@@ -18,8 +18,8 @@ from tests.helpers.feature_mobilenet_v2 import network, write_weights
 from tests.helpers.vision import use_torchvision
 
 
-def content(image: Image.Image, form: str = "PNG") -> Content:
-    return Content(image_bytes(image, form), "post 12")
+def content(image: Image.Image, form: str = "PNG") -> RawItem:
+    return RawItem(image_bytes(image, form), "post 12")
 
 
 def pixels_of(image: Image.Image, **keys) -> np.ndarray:
@@ -29,7 +29,7 @@ def pixels_of(image: Image.Image, **keys) -> np.ndarray:
 
 def line(feature, data: bytes) -> str:
     with pytest.raises(DataError) as caught:
-        feature.extract([Content(data, "post 12")])
+        feature.extract([RawItem(data, "post 12")])
     return str(caught.value)
 
 
@@ -160,7 +160,7 @@ def test_an_image_is_turned_as_its_exif_data_say(form):
     exif[0x0112] = 6  # to be turned clockwise by a quarter
     buffer = io.BytesIO()
     Image.fromarray(upright).rotate(90, expand=True).save(buffer, form, exif=exif)
-    (array,) = Pixels(PixelsParams(size=(8, 16))).extract([Content(buffer.getvalue(), "post 12")])
+    (array,) = Pixels(PixelsParams(size=(8, 16))).extract([RawItem(buffer.getvalue(), "post 12")])
     np.testing.assert_allclose(array, upright.transpose(2, 0, 1) / 255, atol=0.02)
 
 

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.features.base import Content
+from fedrecon_core.preparation.features.base import RawItem
 from fedrecon_core.preparation.features.series import Series, SeriesParams
 from tests.helpers.contents import npy_bytes
 
@@ -16,7 +16,7 @@ TABLE = b"time,acc x,acc y\n1,2,3\n4,5,6.5\n"
 
 
 def read(data: bytes, **keys) -> np.ndarray:
-    (array,) = Series(SeriesParams(**keys)).extract([Content(data, "ward 3")])
+    (array,) = Series(SeriesParams(**keys)).extract([RawItem(data, "ward 3")])
     assert array.dtype == np.float32
     return array
 

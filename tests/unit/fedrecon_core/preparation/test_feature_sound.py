@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from scipy.fft import dct
 
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.features.base import Content
+from fedrecon_core.preparation.features.base import RawItem
 from fedrecon_core.preparation.features.log_mel import LogMel, LogMelParams
 from fedrecon_core.preparation.features.mfcc import Mfcc, MfccParams
 from tests.helpers.contents import RATE, float_wav_bytes, tone, wav_bytes
@@ -43,7 +43,7 @@ def noise(samples: int) -> np.ndarray:
 
 
 def extracted(cls, signal, **keys) -> np.ndarray:
-    (array,) = cls(cls.Params(**keys)).extract([Content(float_wav_bytes(signal), "clip")])
+    (array,) = cls(cls.Params(**keys)).extract([RawItem(float_wav_bytes(signal), "clip")])
     return array
 
 
@@ -104,7 +104,7 @@ def test_the_modality_has_the_longest_length_and_is_standardised():
 
 def test_sixteen_bits_are_enough():
     signal = tone(0.3)
-    (array,) = LogMel(LogMelParams()).extract([Content(wav_bytes(signal), "clip")])
+    (array,) = LogMel(LogMelParams()).extract([RawItem(wav_bytes(signal), "clip")])
     loud = defined(signal) > 0
     np.testing.assert_allclose(array[loud], defined(signal)[loud], atol=1e-2)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.features.base import Content
+from fedrecon_core.preparation.features.base import RawItem
 from fedrecon_core.preparation.features.mobilebert import MobileBert, MobileBertParams
 from tests.helpers.feature_mobilebert import VOCABULARY, write_model
 
@@ -42,17 +42,17 @@ def copy(folder, tmp_path):
     return shutil.copytree(folder, tmp_path / "copy")
 
 
-def feature_of(folder, **keys) -> MobileBert:
+def make_feature(folder, **keys) -> MobileBert:
     return MobileBert(MobileBertParams(weights=str(folder), **keys))
 
 
-def contents(*texts: str) -> list[Content]:
-    return [Content(text.encode(), f"utterance {place}") for place, text in enumerate(texts)]
+def contents(*texts: str) -> list[RawItem]:
+    return [RawItem(text.encode(), f"utterance {place}") for place, text in enumerate(texts)]
 
 
 def line(folder, data: bytes = b"fine", **keys) -> str:
     with pytest.raises(DataError) as caught:
-        feature_of(folder, **keys).extract([Content(data, "utterance 4")])
+        make_feature(folder, **keys).extract([RawItem(data, "utterance 4")])
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -61,7 +61,7 @@ def test_arrays_are_the_last_hidden_states_of_the_tokens(folder):
     from transformers import MobileBertForPreTraining
 
     network = MobileBertForPreTraining.from_pretrained(folder).mobilebert.eval()
-    for tokens, array in zip(TOKENS, feature_of(folder).extract(contents(*TEXTS)), strict=True):
+    for tokens, array in zip(TOKENS, make_feature(folder).extract(contents(*TEXTS)), strict=True):
         ids = torch.tensor([[VOCABULARY.index(token) for token in tokens]])
         with torch.no_grad():
             expected = network(ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
@@ -70,7 +70,7 @@ def test_arrays_are_the_last_hidden_states_of_the_tokens(folder):
 
 
 def test_an_array_hardly_depends_on_its_neighbours(folder):
-    feature = feature_of(folder)
+    feature = make_feature(folder)
     many = [*TEXTS, *(" ".join(("fine", "you", "day")[: 1 + place % 3]) for place in range(40))]
     for text, array in zip(many, feature.extract(contents(*many)), strict=True):
         (alone,) = feature.extract(contents(text))
@@ -78,13 +78,13 @@ def test_an_array_hardly_depends_on_its_neighbours(folder):
 
 
 def test_a_long_text_is_cut_to_its_first_tokens_and_the_last_mark(folder):
-    (array,) = feature_of(folder, longest=5).extract(contents("how are you fine ! ? fine"))
-    (short,) = feature_of(folder).extract(contents("how are you"))
+    (array,) = make_feature(folder, longest=5).extract(contents("how are you fine ! ? fine"))
+    (short,) = make_feature(folder).extract(contents("how are you"))
     np.testing.assert_allclose(array, short, rtol=1e-5, atol=1e-5)
 
 
 def test_the_modality_is_a_sequence_of_tokens(folder):
-    spec = feature_of(folder, longest=40).modality("text")
+    spec = make_feature(folder, longest=40).modality("text")
     assert (spec.kind, spec.shape, spec.scale) == ("sequence", (40, 512), "standard")
 
 
@@ -93,25 +93,25 @@ def test_extraction_leaves_random_numbers_threads_and_logging_as_they_were(folde
 
     torch.manual_seed(5)
     before, level, threads = torch.random.get_rng_state(), logging.get_verbosity(), torch.get_num_threads()
-    feature_of(folder).extract(contents("fine"))
+    make_feature(folder).extract(contents("fine"))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert (logging.get_verbosity(), torch.get_num_threads()) == (level, threads)
     assert logging.is_progress_bar_enabled() and torch.is_grad_enabled()
 
 
 def test_nothing_is_printed(folder, capfd):
-    feature_of(folder).extract(contents("fine"))
+    make_feature(folder).extract(contents("fine"))
     assert capfd.readouterr() == ("", "")
 
 
 def test_the_fingerprint_is_that_of_network_and_words_wherever_they_lie(folder, copy, tmp_path):
-    known = feature_of(folder).fingerprint()
-    assert feature_of(copy).fingerprint() == known
-    assert feature_of(folder, longest=7).fingerprint() != known
-    assert feature_of(write_model(tmp_path / "other", seed=1)).fingerprint() != known
+    known = make_feature(folder).fingerprint()
+    assert make_feature(copy).fingerprint() == known
+    assert make_feature(folder, longest=7).fingerprint() != known
+    assert make_feature(write_model(tmp_path / "other", seed=1)).fingerprint() != known
     words = (copy / "vocab.txt").read_text(encoding="utf-8")
     (copy / "vocab.txt").write_text(words.replace("fine", "good"), encoding="utf-8")
-    assert feature_of(copy).fingerprint() != known
+    assert make_feature(copy).fingerprint() != known
 
 
 def test_the_cache_of_hugging_face_is_read(folder, tmp_path, monkeypatch):
@@ -127,7 +127,7 @@ def test_the_cache_of_hugging_face_is_read(folder, tmp_path, monkeypatch):
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text("abc123")
     (array,) = MobileBert(MobileBertParams()).extract(contents("fine"))
-    np.testing.assert_array_equal(array, feature_of(folder).extract(contents("fine"))[0])
+    np.testing.assert_array_equal(array, make_feature(folder).extract(contents("fine"))[0])
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_weights_of_the_older_form_are_read(folder, copy):
 
     torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
-    (array,) = feature_of(copy).extract(contents("fine"))
-    np.testing.assert_array_equal(array, feature_of(folder).extract(contents("fine"))[0])
+    (array,) = make_feature(copy).extract(contents("fine"))
+    np.testing.assert_array_equal(array, make_feature(folder).extract(contents("fine"))[0])
 
 
 def test_weights_that_lack_a_part_are_refused_since_chance_would_fill_it(copy):

@@ -13,8 +13,8 @@ from PIL import Image
 from fedrecon_core.data.site_folder.check import check_folder
 from fedrecon_core.data.site_folder.opening import open_folder
 from tests.helpers.command import caller, refused
+from tests.helpers.raw_datasets import contents
 from tests.helpers.raw_set import Letters, registered
-from tests.helpers.recipes import contents
 
 HEADER = ["visit", "patient", "clinic", "part", "age", "pressure", "note", "picture", "found"]
 COUNT = 24
@@ -107,7 +107,7 @@ def test_a_table_becomes_a_checked_folder(command, tmp_path):
     assert found.spec.classes == ("healthy", "ill")
     assert found.labels.tolist() == [1, 0] * 12
     assert found.ids.tolist() == list(range(COUNT))
-    assert found.groups.tolist() == [number // 3 for number in range(COUNT)]
+    assert found.cluster_ids.tolist() == [number // 3 for number in range(COUNT)]
     assert found.natural_ids.tolist() == [number // 3 % 2 for number in range(COUNT)]
     assert np.bincount(found.split).tolist() == [12, 6, 6]
     assert found.spec["bedside"].scale == "standard"
@@ -160,7 +160,7 @@ def test_every_site_gets_a_folder_with_the_same_specification(command, tmp_path)
     assert north.spec == mary.spec
     assert not (north.rows["bedside"] >= 0).any()  # North really lacks it
     assert sorted([*north.ids, *mary.ids]) == list(range(COUNT))
-    assert not set(north.groups.tolist()) & set(mary.groups.tolist())
+    assert not set(north.cluster_ids.tolist()) & set(mary.cluster_ids.tolist())
     code, out, _ = command("data", "describe", tmp_path / "out")
     assert code == 0 and "2 sites" in out
 

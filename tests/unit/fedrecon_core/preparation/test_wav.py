@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.features.base import Content
+from fedrecon_core.preparation.features.base import RawItem
 from fedrecon_core.preparation.features.wav import read_mono
 from tests.helpers.contents import RATE, float_wav_bytes, tone, wav_bytes
 
@@ -18,7 +18,7 @@ FORMAT = 20
 
 
 def read(data: bytes, stereo="refuse"):
-    return read_mono(Content(data, "clip 7"), RATE, stereo)
+    return read_mono(RawItem(data, "clip 7"), RATE, stereo)
 
 
 def line(data: bytes) -> str:

@@ -81,7 +81,7 @@ def test_fills_that_do_not_fit_are_made_anew_and_are_the_same(site):
     assert kept.seen.keys() == anew.seen.keys() == set(NAMES)
     for name in NAMES:
         assert torch.equal(kept.seen[name], anew.seen[name])
-        assert torch.equal(kept.seen[name], site.data.columns[name].rows < 0)
+        assert torch.equal(kept.seen[name], site.data.arrays[name].rows < 0)
     index = torch.tensor([40, 3, 7, 21])
     batch, before = site.data.batch(index), site.calls
     stored, made = kept.of(index, batch), anew.of(index, batch)

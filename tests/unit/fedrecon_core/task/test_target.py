@@ -336,7 +336,9 @@ def test_predictions_name_lists_of_classes_and_a_probability_of_each(tmp_path):
 
 def test_no_samples_still_make_a_table_of_lists(tmp_path):
     data = toy_site(tiny_multilabel())
-    empty = replace(data, labels=data.labels[:0], ids=data.ids[:0], groups=data.groups[:0], present=data.present[:0])
+    empty = replace(
+        data, labels=data.labels[:0], ids=data.ids[:0], cluster_ids=data.cluster_ids[:0], present=data.present[:0]
+    )
     write_predictions(tmp_path / "predictions.parquet", empty, Predictions(torch.zeros(0, 3)))
     assert str(pq.read_table(tmp_path / "predictions.parquet").schema.field("label").type).startswith("list<")
 

@@ -12,8 +12,8 @@ from fedrecon_core.preparation import writer as driver
 from tests.helpers.command import caller, refused
 from tests.helpers.federation import tiny_dataset, toy_settings
 from tests.helpers.folders import content, write_toy_sites
+from tests.helpers.raw_datasets import contents
 from tests.helpers.raw_set import NAME, Letters, RawSet, registered, write_raw
-from tests.helpers.recipes import contents
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fedrecon_core.data.site_folder.content import Content, Samples
-from fedrecon_core.data.site_folder.write import write_folder
+from fedrecon_core.data.site_folder.samples import Samples
+from fedrecon_core.data.site_folder.write import FolderContent, write_folder
 from fedrecon_core.errors import DataError
 from server.commands.data.site_split import write_sites
 from tests.helpers.federation import toy_config, toy_spec
@@ -12,9 +12,9 @@ from tests.helpers.federation import toy_config, toy_spec
 pytestmark = pytest.mark.quick
 
 
-def content() -> Content:
+def content() -> FolderContent:
     none = np.zeros(0, dtype=np.int64)
-    return Content(toy_spec(), Samples(none, none, none, none, np.zeros((0, 3), dtype=np.bool_)), {}, {})
+    return FolderContent(toy_spec(), Samples(none, none, none, none, np.zeros((0, 3), dtype=np.bool_)), {}, {})
 
 
 WRITERS = {

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import IntArray
-from fedrecon_core.data.site_folder.content import Samples
+from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.types import DatasetSpec
 
 FloatArray = NDArray[np.float32]
-ReadRows = Callable[[IntArray], Sequence[FloatArray]]
+RowReader = Callable[[IntArray], Sequence[FloatArray]]
 """Sample positions int64 [K], all of which have the modality -> their K rows."""
 
 
@@ -24,7 +24,7 @@ def column(values: Sequence[int]) -> IntArray:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RawDataset:
     """All that is known before the large files are read.
 
     ``samples.present`` says which sample has which modality; ``rows[m]`` reads rows of modality m, float32
@@ -37,7 +37,7 @@ class Recipe:
 
     spec: DatasetSpec
     samples: Samples
-    rows: Mapping[str, ReadRows]
+    rows: Mapping[str, RowReader]
     ragged: frozenset[str] = frozenset()
     names: Sequence[str] = field(default=())
     version: str = ""
@@ -52,6 +52,13 @@ class Recipe:
         """SHA-256 over specification, samples and version."""
         sha = hashlib.sha256(f"{self.spec.digest()}\n{self.version}\n{sorted(self.ragged)}".encode())
         samples = self.samples
-        for part in (samples.ids, samples.labels, samples.split, samples.groups, samples.natural_ids, samples.present):
+        for part in (
+            samples.ids,
+            samples.labels,
+            samples.split,
+            samples.cluster_ids,
+            samples.natural_ids,
+            samples.present,
+        ):
             sha.update(np.ascontiguousarray(part).tobytes())
         return sha.hexdigest()

@@ -1,4 +1,4 @@
-"""A recipe of made-up rows: a vector and sequences of different lengths, each missing here and there."""
+"""A raw_data of made-up rows: a vector and sequences of different lengths, each missing here and there."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedrecon_core.data.site_folder.content import Samples
-from fedrecon_core.preparation.recipe import Recipe
+from fedrecon_core.data.site_folder.samples import Samples
+from fedrecon_core.preparation.raw_dataset import RawDataset
 from fedrecon_core.types import DatasetSpec, ModalitySpec
 
 SPEC = DatasetSpec(
@@ -22,14 +22,14 @@ SPEC = DatasetSpec(
 )
 
 
-def made_up(count: int = 2500, seed: int = 0) -> Recipe:
+def made_up(count: int = 2500, seed: int = 0) -> RawDataset:
     """So many samples; a row tells its sample in every number. ``seed`` decides what is missing."""
     present = np.random.default_rng(seed).random((count, 2)) < 0.8
     samples = Samples(
         ids=np.arange(count) + 7,
         labels=np.arange(count) % 2,
         split=np.arange(count) % 3,
-        groups=np.arange(count),
+        cluster_ids=np.arange(count),
         present=present,
     )
 
@@ -39,13 +39,13 @@ def made_up(count: int = 2500, seed: int = 0) -> Recipe:
     def steps(chosen: np.ndarray) -> list[np.ndarray]:
         return [np.full((1 + sample % 6, 2), sample, dtype=np.float32) for sample in chosen]
 
-    return Recipe(SPEC, samples, {"numbers": numbers, "steps": steps}, frozenset({"steps"}))
+    return RawDataset(SPEC, samples, {"numbers": numbers, "steps": steps}, frozenset({"steps"}))
 
 
-def reading(recipe: Recipe, modality: str, read: Callable) -> Recipe:
-    """The recipe with another reader: ``read(chosen, rows)`` gets what the first one gives."""
-    first = recipe.rows[modality]
-    return replace(recipe, rows={**recipe.rows, modality: lambda chosen: read(chosen, first(chosen))})
+def reading(raw_data: RawDataset, modality: str, read: Callable) -> RawDataset:
+    """The raw_data with another reader: ``read(chosen, rows)`` gets what the first one gives."""
+    first = raw_data.rows[modality]
+    return replace(raw_data, rows={**raw_data.rows, modality: lambda chosen: read(chosen, first(chosen))})
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fedrecon_core.preparation.expected import CHECKSUMS, Expected, faults_of
+from fedrecon_core.preparation.expected_files import CHECKSUMS, ExpectedFile, file_faults
 
 pytestmark = pytest.mark.quick
 MD5 = hashlib.md5(b"right").hexdigest()
-ARCHIVE = Expected("letters.gz", "the letters as published", md5=MD5)
+ARCHIVE = ExpectedFile("letters.gz", "the letters as published", md5=MD5)
 
 
 def a_folder(path: Path) -> None:
@@ -27,7 +27,7 @@ def nothing(path: Path) -> None:
 def test_the_right_file_has_no_fault(tmp_path):
     (tmp_path / "letters.gz").write_bytes(b"right")
     (tmp_path / CHECKSUMS).write_text(f"{hashlib.sha256(b'right').hexdigest()}  letters.gz\n")
-    assert faults_of(tmp_path, [ARCHIVE]) == []
+    assert file_faults(tmp_path, [ARCHIVE]) == []
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_the_right_file_has_no_fault(tmp_path):
 )
 def test_a_file_with_a_checksum_is_named_with_what_is_there(tmp_path, make, words):
     make(tmp_path / "letters.gz")
-    (fault,) = faults_of(tmp_path, [ARCHIVE])
+    (fault,) = file_faults(tmp_path, [ARCHIVE])
     assert words in fault
 
 
@@ -55,5 +55,5 @@ def test_a_file_with_a_checksum_is_named_with_what_is_there(tmp_path, make, word
 def test_a_listed_file_is_named_with_what_is_there(tmp_path, make, words):
     make(tmp_path / "letters.gz")
     (tmp_path / CHECKSUMS).write_text(f"{'0' * 64}  letters.gz\n")
-    (fault,) = faults_of(tmp_path, [])
+    (fault,) = file_faults(tmp_path, [])
     assert words in fault

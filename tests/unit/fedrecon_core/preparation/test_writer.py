@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from fedrecon_core.data.site_folder.check import check_folder
-from fedrecon_core.data.site_folder.content import Samples
 from fedrecon_core.data.site_folder.opening import open_folder, open_whole
+from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation import writer as driver
-from fedrecon_core.preparation.recipe import Recipe
+from fedrecon_core.preparation.raw_dataset import RawDataset
 from fedrecon_core.preparation.writer import BLOCK, WORK, prepare, prepare_sites
 from fedrecon_core.types import DatasetSpec, ModalitySpec
-from tests.helpers.recipes import contents, made_up, reading
+from tests.helpers.raw_datasets import contents, made_up, reading
 from tests.helpers.small_disk import files_end_at
 
 
@@ -33,8 +33,8 @@ def whole(tmp_path_factory):
 
 
 def test_the_folder_holds_every_row_at_its_sample(tmp_path):
-    recipe = made_up(300)
-    prepare(recipe, tmp_path / "out", silent)
+    raw_data = made_up(300)
+    prepare(raw_data, tmp_path / "out", silent)
     assert check_folder(tmp_path / "out") == []
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         ".checked",
@@ -43,7 +43,7 @@ def test_the_folder_holds_every_row_at_its_sample(tmp_path):
         "samples.parquet",
     ]
     found = open_folder(tmp_path / "out")
-    assert np.array_equal(found.exists(), recipe.samples.present)
+    assert np.array_equal(found.exists(), raw_data.samples.present)
     for sample in range(300):
         row, sequence = found.rows["numbers"][sample], found.rows["steps"][sample]
         if row >= 0:
@@ -62,9 +62,9 @@ def test_a_reader_gets_each_sample_once_and_never_more_than_a_block(tmp_path):
         seen.append(chosen)
         return rows
 
-    recipe = reading(made_up(), "numbers", read)
-    prepare(recipe, tmp_path / "out", silent)
-    assert np.array_equal(np.concatenate(seen), np.flatnonzero(recipe.samples.present[:, 0]))
+    raw_data = reading(made_up(), "numbers", read)
+    prepare(raw_data, tmp_path / "out", silent)
+    assert np.array_equal(np.concatenate(seen), np.flatnonzero(raw_data.samples.present[:, 0]))
 
 
 @pytest.mark.parametrize(("most", "together"), [(16, 1), (36, 3), (1 << 20, 64)])
@@ -73,8 +73,8 @@ def test_large_samples_are_read_in_smaller_blocks_to_the_same_bytes(tmp_path, mo
     prepare(made_up(200), tmp_path / "whole", silent)
     monkeypatch.setattr(driver, "MOST_BYTES", most)
     sizes: list[int] = []
-    recipe = reading(made_up(200), "numbers", lambda chosen, rows: sizes.append(len(chosen)) or rows)
-    prepare(recipe, tmp_path / "out", silent)
+    raw_data = reading(made_up(200), "numbers", lambda chosen, rows: sizes.append(len(chosen)) or rows)
+    prepare(raw_data, tmp_path / "out", silent)
     assert max(sizes) == together
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
@@ -86,10 +86,10 @@ def test_a_file_of_rows_takes_no_second_copy_of_them(tmp_path):
     )
     known = np.arange(count)
     samples = Samples(known, known % 2, known * 0, known, np.ones((count, 1), dtype=bool))
-    recipe = Recipe(spec, samples, {"map": lambda chosen: [np.full(shape, n, dtype=np.float32) for n in chosen]})
+    raw_data = RawDataset(spec, samples, {"map": lambda chosen: [np.full(shape, n, dtype=np.float32) for n in chosen]})
     tracemalloc.start()
     try:
-        prepare(recipe, tmp_path / "out", silent)
+        prepare(raw_data, tmp_path / "out", silent)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -99,10 +99,10 @@ def test_a_file_of_rows_takes_no_second_copy_of_them(tmp_path):
 
 def test_progress_counts_up_to_the_rows_that_there_are(tmp_path):
     told: dict[str, list[tuple[int, int]]] = {}
-    recipe = made_up(300)
-    prepare(recipe, tmp_path / "out", lambda name, *counts: told.setdefault(name, []).append(counts))
-    for column, name in enumerate(recipe.spec.names):
-        total = int(recipe.samples.present[:, column].sum())
+    raw_data = made_up(300)
+    prepare(raw_data, tmp_path / "out", lambda name, *counts: told.setdefault(name, []).append(counts))
+    for column, name in enumerate(raw_data.spec.names):
+        total = int(raw_data.samples.present[:, column].sum())
         assert told[name][-1] == (total, total)
         assert all(a[0] < b[0] and b[0] - a[0] <= BLOCK for a, b in zip(told[name], told[name][1:], strict=False))
 
@@ -269,34 +269,34 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     ],
 )
 def test_a_row_that_does_not_fit_names_its_sample(tmp_path, modality, row, words):
-    recipe = made_up(30)
-    recipe.samples.present[:] = True
+    raw_data = made_up(30)
+    raw_data.samples.present[:] = True
 
     def read(chosen, rows):
         return [row if sample == 7 else good for sample, good in zip(chosen, rows, strict=True)]
 
     with pytest.raises(DataError, match=words):
-        prepare(reading(recipe, modality, read), tmp_path / "out", silent)
+        prepare(reading(raw_data, modality, read), tmp_path / "out", silent)
 
 
 def test_a_sample_is_called_by_its_own_name(tmp_path):
-    recipe = replace(made_up(30), names=[f"visit {n}" for n in range(30)])
-    broken = reading(recipe, "numbers", lambda chosen, rows: [row * np.nan for row in rows])
+    raw_data = replace(made_up(30), names=[f"visit {n}" for n in range(30)])
+    broken = reading(raw_data, "numbers", lambda chosen, rows: [row * np.nan for row in rows])
     with pytest.raises(DataError, match=r"^visit \d+: numbers: expected finite numbers"):
         prepare(broken, tmp_path / "out", silent)
 
 
 def test_a_modality_that_all_lack_is_refused_before_anything_is_written(tmp_path):
-    recipe = made_up(30)
-    recipe.samples.present[:, 1] = False
+    raw_data = made_up(30)
+    raw_data.samples.present[:, 1] = False
     with pytest.raises(DataError, match="made_up: expected some sample with steps, found none in the whole set"):
-        prepare(recipe, tmp_path / "out", silent)
+        prepare(raw_data, tmp_path / "out", silent)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_specification_that_no_folder_can_have_is_refused_before_anything_is_written(tmp_path):
-    recipe = made_up(30)
-    twice = replace(recipe, spec=recipe.spec.model_copy(update={"classes": ("yes", "yes")}))
+    raw_data = made_up(30)
+    twice = replace(raw_data, spec=raw_data.spec.model_copy(update={"classes": ("yes", "yes")}))
     with pytest.raises(DataError, match=r"^made_up: classes: expected different names, found 'yes' several times$"):
         prepare(twice, tmp_path / "out", silent)
     assert not (tmp_path / "out").exists()
@@ -350,6 +350,6 @@ def test_a_full_disk_is_named_and_made_good(tmp_path, whole):
 
 def test_a_file_of_the_source_that_went_away_is_named(tmp_path):
     gone = tmp_path / "raw" / "a.wav"
-    recipe = reading(made_up(10), "steps", lambda chosen, rows: gone.read_bytes())
+    raw_data = reading(made_up(10), "steps", lambda chosen, rows: gone.read_bytes())
     with pytest.raises(DataError, match=r"a\.wav cannot be read: No such file"):
-        prepare(recipe, tmp_path / "out", silent)
+        prepare(raw_data, tmp_path / "out", silent)

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from fedrecon_core.config import Params
 from fedrecon_core.errors import ConfigError, DataError
-from fedrecon_core.preparation.features.base import Content, Feature
+from fedrecon_core.preparation.features.base import Feature, RawItem
 from fedrecon_core.preparation.features.cache import CachedFeature
-from fedrecon_core.preparation.recipe import ReadRows
+from fedrecon_core.preparation.raw_dataset import RowReader
 from fedrecon_core.registry import FEATURES
 
 SHOWN = 5
 """Files that a line names before it only counts."""
 
 
-def feature_of(medium: str, keys: Params) -> Feature:
+def make_feature(medium: str, keys: Params) -> Feature:
     """The feature that ``keys`` choose; ``ConfigError`` naming the key ``medium`` where it reads something else."""
     cls: type[Feature] = FEATURES.get(keys.name)
     if cls.medium != medium:
@@ -26,7 +26,7 @@ def feature_of(medium: str, keys: Params) -> Feature:
     return cls(keys)
 
 
-def through(feature: Feature, cache: Path, content: Callable[[int], Content]) -> ReadRows:
+def rows_through(feature: Feature, cache: Path, content: Callable[[int], RawItem]) -> RowReader:
     """Reads rows by ``feature``, kept in the folder ``cache``; ``content`` gives that of a sample by its position.
     ``DataError`` now, before any content is read, where a library or weights of the feature are not there."""
     feature.require()
@@ -34,20 +34,20 @@ def through(feature: Feature, cache: Path, content: Callable[[int], Content]) ->
     return lambda samples: cached.extract([content(sample) for sample in samples.tolist()])
 
 
-def file_content(path: Path) -> Content:
+def file_item(path: Path) -> RawItem:
     """The bytes of a file under its path; ``DataError`` where it cannot be read."""
     try:
-        return Content(path.read_bytes(), str(path))
+        return RawItem(path.read_bytes(), str(path))
     except OSError as error:
         raise DataError(f"{path}: expected a file that can be read, found {error.strerror}") from None
 
 
-def text_content(text: str, place: str) -> Content:
+def text_item(text: str, place: str) -> RawItem:
     """A text in UTF-8; ``place`` is where it stands, for messages."""
-    return Content(text.encode("utf-8"), place)
+    return RawItem(text.encode("utf-8"), place)
 
 
-def states_of(raw: Path, files: Iterable[Path]) -> Iterator[str]:
+def file_states(raw: Path, files: Iterable[Path]) -> Iterator[str]:
     """Of each of ``files`` below ``raw`` a line by which a change is seen: relative path, size in bytes and time of the
     last change in nanoseconds; "none" for one that is not there."""
     for file in files:
@@ -59,14 +59,14 @@ def states_of(raw: Path, files: Iterable[Path]) -> Iterator[str]:
             yield f"{file.relative_to(raw)} {state.st_size} {state.st_mtime_ns}"
 
 
-def first_of(names: Sequence[object]) -> str:
+def first_few(names: Sequence[object]) -> str:
     """The first few of ``names`` for a line, and how many more there are."""
     return ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def version_of(features: Iterable[Feature], contents: Iterable[object]) -> str:
+def rows_version(features: Iterable[Feature], contents: Iterable[object]) -> str:
     """SHA-256 over what decides rows beside the samples: the features with their keys and weights, and ``contents``
-    (options, texts, ``states_of`` the files that are read for rows)."""
+    (options, texts, ``file_states`` the files that are read for rows)."""
     sha = hashlib.sha256()
     for part in (*(feature.fingerprint() for feature in features), *contents):
         sha.update(f"{part}\0".encode())

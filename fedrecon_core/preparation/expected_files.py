@@ -21,7 +21,7 @@ _NAMES: dict[str, tuple[str, Callable[[str], str]]] = {
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedFile:
     """One file (or, with a wildcard, at least ``least`` files) below the raw folder.
 
     ``what`` says what it is and where it comes from, for the line that misses it. ``md5`` is the checksum that its
@@ -34,14 +34,14 @@ class Expected:
     md5: str | None = None
 
 
-def faults_of(raw: Path, expected: Iterable[Expected]) -> list[str]:
+def file_faults(raw: Path, expected: Iterable[ExpectedFile]) -> list[str]:
     """Every file of ``expected`` that is not below ``raw``, and every one whose checksum is another."""
     if not raw.is_dir():
         return [f"--raw {raw}: expected a folder, found {'a file' if raw.exists() else 'nothing'}"]
     return [*(fault for one in expected for fault in _faults(raw, one)), *_listed(raw)]
 
 
-def _faults(raw: Path, one: Expected) -> Iterator[str]:
+def _faults(raw: Path, one: ExpectedFile) -> Iterator[str]:
     found = sorted(raw.glob(one.path)) if "*" in one.path else [path for path in (raw / one.path,) if path.exists()]
     if len(found) < one.least:
         count = "none" if not found else f"{len(found)} of at least {one.least}"

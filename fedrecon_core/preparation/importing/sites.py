@@ -1,4 +1,4 @@
-"""The recipes of a table and a mapping: one site folder, or one per value of the mapping's ``site`` column."""
+"""The sites of a table and a mapping: one site folder, or one per value of the mapping's ``site`` column."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from fedrecon_core.data.dataset import BoolArray, IntArray
-from fedrecon_core.data.site_folder.content import Samples
+from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected import digest_of
+from fedrecon_core.preparation.expected_files import digest_of
 from fedrecon_core.preparation.importing.labels import labels_of
 from fedrecon_core.preparation.importing.mapping import Mapping, Shares
 from fedrecon_core.preparation.importing.modalities import Column, Source, column_of
 from fedrecon_core.preparation.importing.table import Form, Table, codes, read_table
-from fedrecon_core.preparation.recipe import ReadRows, Recipe
+from fedrecon_core.preparation.raw_dataset import RawDataset, RowReader
 from fedrecon_core.seeding import derive
 from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS, SPLITS, DatasetSpec
 
 
-def recipes_of(path: Path, mapping: Mapping, cache: Path) -> dict[str, Recipe]:
-    """Site -> recipe of the table at ``path``; without a ``site`` column the only one is called ``.``.
+def read_sites(path: Path, mapping: Mapping, cache: Path) -> dict[str, RawDataset]:
+    """Site -> raw_data of the table at ``path``; without a ``site`` column the only one is called ``.``.
 
     Raises ``DataError`` or ``ConfigError`` naming line and column of a fault. Files are looked for but not read.
     """
@@ -37,7 +37,7 @@ def recipes_of(path: Path, mapping: Mapping, cache: Path) -> dict[str, Recipe]:
         classes=classes,
         target="multiclass" if labels.ndim == 1 else "multilabel",
     )
-    whole = Recipe(
+    whole = RawDataset(
         spec=spec,
         samples=_samples(table, mapping, labels, np.stack([column.present for column in columns], axis=1)),
         rows={column.spec.name: column.read for column in columns},
@@ -69,9 +69,9 @@ def _samples(table: Table, mapping: Mapping, labels: IntArray, present: BoolArra
         ids=_ids(table, mapping.id) if mapping.id else np.arange(len(table)),
         labels=labels,
         split=_split(table, mapping, groups),
-        groups=groups,
+        cluster_ids=groups,
         present=present,
-        naturals=codes(table.filled(mapping.natural, "a value")) if mapping.natural else None,
+        natural_ids=codes(table.filled(mapping.natural, "a value")) if mapping.natural else groups,
     )
 
 
@@ -152,10 +152,10 @@ def _refuse_alike(table: Table, column: str, rows: dict[str, list[int]]) -> None
             raise table.fault(row, column, f"expected names of sites that differ in more than case, {found}")
 
 
-def _part(whole: Recipe, rows: IntArray) -> Recipe:
-    """The recipe of some of its rows."""
+def _part(whole: RawDataset, rows: IntArray) -> RawDataset:
+    """The raw_data of some of its rows."""
 
-    def reader(read: ReadRows) -> ReadRows:
+    def reader(read: RowReader) -> RowReader:
         return lambda samples: read(rows[samples])
 
     taken = whole.samples
@@ -165,9 +165,9 @@ def _part(whole: Recipe, rows: IntArray) -> Recipe:
             ids=taken.ids[rows],
             labels=taken.labels[rows],
             split=taken.split[rows],
-            groups=taken.groups[rows],
+            cluster_ids=taken.cluster_ids[rows],
             present=taken.present[rows],
-            naturals=None if taken.naturals is None else taken.naturals[rows],
+            natural_ids=taken.natural_ids[rows],
         ),
         rows={name: reader(read) for name, read in whole.rows.items()},
         names=[whole.names[row] for row in rows.tolist()],
