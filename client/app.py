@@ -15,9 +15,9 @@ from client.simulated import SimulatedSite
 from client.site import Site
 from fedrecon_core.data.site_data import SiteData
 from fedrecon_core.errors import DataError
-from fedrecon_core.local.evaluate import Scoring
+from fedrecon_core.local.evaluate import EvaluationContext
 from fedrecon_core.local.hook import LocalHook
-from fedrecon_core.local.local_round import LocalJob, train_locally
+from fedrecon_core.local.local_round import TrainRequest, train_locally
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.runtime import keep_freed_memory
@@ -53,7 +53,7 @@ def local(message: Message, context: Context) -> Message:
     received = {name: state for name, state in sent.items() if not name.startswith(STRATEGY_GROUPS)}
     plan = site.recovery.plan(data.modalities)
     _agree(plan, received)
-    job = LocalJob(
+    request = TrainRequest(
         site=site.name,
         recovery=site.recovery,
         data=data,
@@ -62,9 +62,9 @@ def local(message: Message, context: Context) -> Message:
         global_info=global_info,
         store=site.store,
         hook=_local_half(site),
-        beside={name: state for name, state in sent.items() if name not in received},
+        strategy_groups={name: state for name, state in sent.items() if name not in received},
     )
-    result = train_locally(job, {name: site.modules[name] for name in received})
+    result = train_locally(request, {name: site.modules[name] for name in received})
     seconds, processor = time.perf_counter() - started, time.process_time() - worked
     content = messages.write_result(result, len(data), seconds, processor)
     messages.write_identity(content, Identity(code_hash(), data.spec.digest(), site.data_hash))
@@ -81,7 +81,7 @@ def evaluate(message: Message, context: Context) -> Message:
     for name, record in received.items():
         write_group(site.modules[name], messages.unpack_group(record))
     groups = {name: site.modules[name] for name in received}
-    scoring = Scoring(
+    scoring = EvaluationContext(
         recovery=site.recovery,
         groups=groups,
         global_info=global_info,

@@ -16,7 +16,7 @@ from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.data.statistics import Statistics, scaled
 from fedrecon_core.errors import DataError
 from fedrecon_core.runtime import choose_device
-from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS, SPLITS, DatasetSpec
+from fedrecon_core.types import SITE_NAME, SITE_NAME_RULE, SPLITS, DatasetSpec
 from strategies.messages import Holding, OwnData
 
 RUN = re.compile(r"[0-9a-f]{32}")
@@ -31,7 +31,7 @@ class DeployedSite(Site):
         """``site`` of the node config."""
         name = str(self.node_config["site"])
         if not SITE_NAME.fullmatch(name):
-            raise DataError(f"node config: site: expected {SITE_NAME_WORDS}, found '{name}'")
+            raise DataError(f"node config: site: expected {SITE_NAME_RULE}, found '{name}'")
         return name
 
     @property

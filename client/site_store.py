@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from fedrecon_core.errors import DataError
 from fedrecon_core.files import DISK_ERRORS, reason, replace_file
-from fedrecon_core.state import State, flat, nested
+from fedrecon_core.state import State, flatten_groups, unflatten_groups
 from strategies.messages import Accepted
 
 KEPT = 3
@@ -83,7 +83,7 @@ class DiskSiteStore:
         told = {FIRST: str(self._first(name)), BEFORE: " ".join(map(str, sorted(self.accepted.rounds)))}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            replace_file(final, lambda partial: save_file(flat(groups), partial, told))
+            replace_file(final, lambda partial: save_file(flatten_groups(groups), partial, told))
         except DISK_ERRORS as error:
             raise DataError(
                 f"state folder {self.folder} cannot be written: {reason(error)}; make room or mend its rights"
@@ -130,7 +130,7 @@ class DiskSiteStore:
 def _read(path: Path, told: str) -> dict[str, State]:
     """The groups in a version; a damaged one is a ``DataError`` that says what is ``told`` to do."""
     try:
-        return nested(load_file(path))
+        return unflatten_groups(load_file(path))
     except DISK_ERRORS as error:
         raise DataError(f"site state {path} cannot be read: {reason(error)}; {told}") from None
 

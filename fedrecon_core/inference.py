@@ -25,7 +25,7 @@ from fedrecon_core.local.evaluate import predict
 from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import CORE_PACKAGES, discover
-from fedrecon_core.state import Groups, State, flat, nested, write_group
+from fedrecon_core.state import Groups, State, flatten_groups, unflatten_groups, write_group
 from fedrecon_core.task.target import target_of
 from fedrecon_core.types import DatasetSpec, ModalitySpec
 
@@ -121,7 +121,7 @@ def save_model(folder: Path, model: Mapping[str, State], recovery: Recovery, glo
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / TENSORS, lambda partial: save_file(flat(model), partial))
+        replace_file(folder / TENSORS, lambda partial: save_file(flatten_groups(model), partial))
         replace_text(folder / DESCRIPTION, yaml.safe_dump(_described(recovery, global_info), sort_keys=False))
         sync(folder.parent)
     except DISK_ERRORS as error:
@@ -160,7 +160,7 @@ def load_model(folder: str | Path) -> TrainedModel:
     folder = folder / "model" if (folder / "model").is_dir() else folder
     try:
         described: dict[str, Any] = yaml.safe_load((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        states = nested(load_file(folder / TENSORS))
+        states = unflatten_groups(load_file(folder / TENSORS))
     except FileNotFoundError as error:
         raise DataError(f"{folder} holds no trained model: {error.filename} is missing") from None
     config = parse_model(described["config"])

@@ -50,7 +50,7 @@ def strategy_group(strategy: str, group: str) -> str:
     return f"{STRATEGY_GROUPS}{strategy}.{group}"
 
 
-def accompanied(group: str) -> str:
+def model_group(group: str) -> str:
     """The group that a strategy's own ``group`` accompanies; undoes ``strategy_group``."""
     return group.removeprefix(STRATEGY_GROUPS).partition(".")[2]
 
@@ -82,13 +82,13 @@ def write_group(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     module.load_state_dict(dict(state), strict=True)
 
 
-def flat(groups: Mapping[str, Mapping[str, Tensor]]) -> State:
+def flatten_groups(groups: Mapping[str, Mapping[str, Tensor]]) -> State:
     """All groups as one dict with keys ``group/tensor``: the form in which they lie on a disk."""
     return {f"{group}/{name}": t.contiguous() for group, state in groups.items() for name, t in state.items()}
 
 
-def nested(tensors: Mapping[str, Tensor]) -> dict[str, State]:
-    """The groups in a flat dict; undoes ``flat``."""
+def unflatten_groups(tensors: Mapping[str, Tensor]) -> dict[str, State]:
+    """The groups in a flat dict; undoes ``flatten_groups``."""
     groups: dict[str, State] = {}
     for key, tensor in tensors.items():
         group, name = key.rsplit("/", 1)

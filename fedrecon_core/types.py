@@ -15,19 +15,19 @@ from torch import Tensor
 ModalityName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """A site's name stands in file names, at the site and at the server."""
-SITE_NAME_WORDS = "letters, digits, '_', '.', '-' (not first), at most 100"
+SITE_NAME_RULE = "letters, digits, '_', '.', '-' (not first), at most 100"
 SPLITS = ("train", "validation", "test")
 Widths = tuple[Annotated[int, Field(ge=1)], ...]
 """The widths, or channels, of a network's layers from its input on."""
 
 
-class Frozen(BaseModel):
+class StrictModel(BaseModel):
     """An immutable record that refuses unknown keys, and infinity and NaN, which bound nothing and are no JSON."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Likelihood(Frozen):
+class Likelihood(StrictModel):
     """p(x_m given z_m) of a modality.
 
     ``std`` is the distribution's own scale (Gaussian sigma, Laplace b; unused by ``bernoulli``), ``weight`` a
@@ -39,7 +39,7 @@ class Likelihood(Frozen):
     weight: float = Field(default=1.0, gt=0)
 
 
-class ModalitySpec(Frozen):
+class ModalitySpec(StrictModel):
     """A named input: its kind (a file of ``modalities/``), the shape of one sample and its likelihood.
 
     ``shape`` is (C, H, W) for images, (D,) for vectors and (T, D) for sequences, where T is the longest length.
@@ -58,7 +58,7 @@ class ModalitySpec(Frozen):
         return self.shape[1:] if len(self.shape) == 2 else self.shape
 
 
-class DatasetSpec(Frozen):
+class DatasetSpec(StrictModel):
     """What the whole federation agrees on: the modalities, in a fixed order, and the classes.
 
     ``target: multiclass`` means that a sample has exactly one of the classes, ``multilabel`` any number of them.

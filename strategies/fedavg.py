@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import Strategy
 from pydantic import model_validator
 
 from fedrecon_core.config import Params, StrategyParams
-from fedrecon_core.config.faults import MisfitError
+from fedrecon_core.config.errors import InvalidValueError
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.local.evaluate import Score
 from fedrecon_core.local.hook import LocalHook
@@ -41,7 +41,7 @@ class FedAvgParams(StrategyParams):
     def _unweighted(self) -> Self:
         if self.robust is not None and self.weighting != "uniform":
             told = "in a robust average every site counts the same"
-            raise MisfitError("weighting", f"expected uniform with robust ({told}), found {self.weighting}")
+            raise InvalidValueError("weighting", f"expected uniform with robust ({told}), found {self.weighting}")
         return self
 
 

@@ -12,8 +12,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from fedrecon_core.config import OnGroups, untouched
-from fedrecon_core.config.faults import MisfitError
+from fedrecon_core.config import GroupSelection, require_defaults
+from fedrecon_core.config.errors import InvalidValueError
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import State
 from strategies.fedavg import FedAvg, FedAvgParams
@@ -21,7 +21,7 @@ from strategies.federation import Federation
 from strategies.server_optimizers import RULES, Name, stepped
 
 
-class FedOptParams(OnGroups, FedAvgParams):
+class FedOptParams(GroupSelection, FedAvgParams):
     """The server's ``optimizer`` steps along the pseudo-gradient (w_global - w_average) / ``client_lr``; ``client_lr``
     null is the learning rate of the task stage (that of round 1). ``groups`` are name prefixes of the groups that it
     acts on; all others are plain averages. A key that the chosen optimiser does not read is refused.
@@ -51,9 +51,11 @@ class FedOptParams(OnGroups, FedAvgParams):
     def _acting(self) -> Self:
         read = RULES[self.optimizer].keys
         others = {key: name for name, rule in RULES.items() for key in rule.keys if key not in read}
-        untouched(self, tuple(others), f"with optimizer {self.optimizer} (it reads {', '.join(read)})")
+        require_defaults(self, tuple(others), f"with optimizer {self.optimizer} (it reads {', '.join(read)})")
         if self.optimizer == "sgd" and self.lr is None and self.client_lr is not None:
-            raise MisfitError("client_lr", f"expected none without lr (it would cancel out), found {self.client_lr}")
+            raise InvalidValueError(
+                "client_lr", f"expected none without lr (it would cancel out), found {self.client_lr}"
+            )
         return self
 
 

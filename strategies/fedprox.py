@@ -9,14 +9,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedrecon_core.config import OnGroups
-from fedrecon_core.local.hook import LocalHook, Memory
+from fedrecon_core.config import GroupSelection
+from fedrecon_core.local.hook import HookState, LocalHook
 from fedrecon_core.recovery.stage import LocalContext
 from fedrecon_core.registry import STRATEGIES
 from strategies.fedavg import FedAvg, FedAvgParams
 
 
-class FedProxParams(OnGroups, FedAvgParams):
+class FedProxParams(GroupSelection, FedAvgParams):
     """The sites minimise loss + ``mu`` / 2 * ||w - w_received||^2 (Li et al. 2020, Eq. 2); a ``mu`` of exactly 0 is
     ``fedavg``, one next to 0 need not be (``Proximal``).
 
@@ -50,7 +50,7 @@ class Proximal(LocalHook):
         self._start: dict[str, Tensor] = {}
         self._reached: set[str] = set()
 
-    def begin(self, context: LocalContext, memory: Memory) -> None:
+    def begin(self, context: LocalContext, memory: HookState) -> None:
         """Remember what was received."""
         self._reached = set()
         self._start = {

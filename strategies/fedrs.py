@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.local.hook import LocalHook, Memory
+from fedrecon_core.local.hook import HookState, LocalHook
 from fedrecon_core.recovery.stage import LocalContext
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import HEAD_GROUP
@@ -29,7 +29,7 @@ class FedRSParams(FedAvgParams):
     name: str = "fedrs"
     alpha: float = Field(default=0.9, ge=0, le=1)
 
-    def agree_with_data(self, spec: DatasetSpec) -> None:
+    def check_data(self, spec: DatasetSpec) -> None:
         """``ConfigError`` for data with several labels per sample: they have no softmax over the classes."""
         if spec.target == "multilabel":
             raise ConfigError(
@@ -47,7 +47,7 @@ class RestrictedSoftmax(LocalHook):
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha
 
-    def begin(self, context: LocalContext, memory: Memory) -> None:
+    def begin(self, context: LocalContext, memory: HookState) -> None:
         """Which classes the site's training samples have: a scale [C]."""
         classifier = cast(nn.Sequential, context.groups[HEAD_GROUP].classifier)
         self._bias = cast(nn.Linear, classifier[-1]).bias

@@ -30,19 +30,19 @@ from flwr.serverapp import Grid
 from pydantic import Field, model_validator
 
 from fedrecon_core import seeding
-from fedrecon_core.config import OnGroups, untouched
-from fedrecon_core.config.faults import MisfitError
+from fedrecon_core.config import GroupSelection, require_defaults
+from fedrecon_core.config.errors import InvalidValueError
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.local.by_modality import Views
-from fedrecon_core.local.evaluate import Predictions, Scoring
-from fedrecon_core.local.hook import LocalHook, Memory, StageStats
+from fedrecon_core.local.by_modality import ModalityViews
+from fedrecon_core.local.evaluate import EvaluationContext, Predictions
+from fedrecon_core.local.hook import HookState, LocalHook, StageStats
 from fedrecon_core.local.shapley import MOST, shapley_values
 from fedrecon_core.recovery.stage import LocalContext
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import State, extractor_group, group_bytes
 from fedrecon_core.task.model import TaskModel
 from fedrecon_core.task.target import target_of
-from fedrecon_core.types import Batch, DatasetSpec, Frozen
+from fedrecon_core.types import Batch, DatasetSpec, StrictModel
 from strategies import messages
 from strategies.fedavg import FedAvg, FedAvgParams
 from strategies.federation import Federation, share_of
@@ -52,7 +52,7 @@ UPLOADS, ROUND = "uploads", "round"
 """Where a site keeps the rounds in which it last sent each modality."""
 
 
-class Priority(Frozen):
+class Priority(StrictModel):
     """The weights of what speaks for sending a modality."""
 
     shapley: float = Field(default=1 / 3, ge=0)
@@ -66,7 +66,7 @@ class Priority(Frozen):
         return self
 
 
-class MmFedMCParams(OnGroups, FedAvgParams):
+class MmFedMCParams(GroupSelection, FedAvgParams):
     """``gamma`` modalities go back from each site, ranked by ``priority``; their Shapley values are taken over
     ``samples`` training samples. The share ``delta`` of the sites that were asked, rounded down like ``sites.fraction``
     and at least one, is averaged in ``groups`` (name prefixes): those of the lowest loss, or with ``rank: highest`` of
@@ -88,19 +88,21 @@ class MmFedMCParams(OnGroups, FedAvgParams):
     @model_validator(mode="after")
     def _sensible(self) -> Self:
         if self.fusion == "task":
-            untouched(self, ("trees",), "with fusion: task (it acts in local alone)")
+            require_defaults(self, ("trees",), "with fusion: task (it acts in local alone)")
         if self.robust is not None:
             told = "it prefers sites by the loss that they state themselves, and few of them are left to average"
-            raise MisfitError("robust", f"expected none with mmfedmc ({told}), found {self.robust.rule}")
+            raise InvalidValueError("robust", f"expected none with mmfedmc ({told}), found {self.robust.rule}")
         return self
 
-    def agree_with(self, run: Any) -> None:
+    def check_run(self, run: Any) -> None:
         """Decisions that are fused at the sites can only be scored there."""
         if self.fusion == "local" and run.evaluate.where != "sites":
             told = "each site has a forest of its own; set evaluate.where: sites"
-            raise MisfitError("strategy.fusion", f"expected task where the server evaluates ({told}), found local")
+            raise InvalidValueError(
+                "strategy.fusion", f"expected task where the server evaluates ({told}), found local"
+            )
 
-    def agree_with_data(self, spec: DatasetSpec) -> None:
+    def check_data(self, spec: DatasetSpec) -> None:
         """Few modalities, and for the forest exactly one class per sample."""
         if len(spec.names) > MOST:
             told = f"expected data of at most {MOST} modalities, all of whose subsets are valued"
@@ -153,7 +155,7 @@ class ModalitySelection(LocalHook):
         self.params, self.fusion = params, fusion
         self._sent: dict[str, int] = {}
 
-    def begin(self, context: LocalContext, memory: Memory) -> None:
+    def begin(self, context: LocalContext, memory: HookState) -> None:
         """Take up the rounds of the last uploads."""
         self._workshop = context
         self._sent = {name: int(state[ROUND]) for name, state in _unnamed(memory.kept).items()}
@@ -174,7 +176,7 @@ class ModalitySelection(LocalHook):
         """Keep the rounds of the last uploads."""
         return {}, {f"{UPLOADS}.{name}": {ROUND: torch.tensor(sent)} for name, sent in sorted(self._sent.items())}
 
-    def predictions(self, scoring: Scoring) -> Predictions:
+    def predictions(self, scoring: EvaluationContext) -> Predictions:
         """The fusion's."""
         return self.fusion.predictions(scoring)
 
@@ -201,7 +203,7 @@ class ModalitySelection(LocalHook):
         batch, target = shop.data.batch(drawn.to(shop.data.device)), target_of(shop.data.spec)
         model = TaskModel(shop.groups, shop.data.spec)
         with seeding.scope(stream.initial_seed()), torch.no_grad():
-            views = Views.of(model, batch, shop.recover(batch, shop))
+            views = ModalityViews.of(model, batch, shop.recover(batch, shop))
             players = [name for name in model.extractors if bool(views.seen(name).any())]
 
             def value(modalities: Collection[str]) -> torch.Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fedrecon_core import seeding
-from fedrecon_core.local.by_modality import Forest, Views, class_probabilities
-from fedrecon_core.local.evaluate import Predictions, Scoring
+from fedrecon_core.local.by_modality import Forest, ModalityViews, class_probabilities
+from fedrecon_core.local.evaluate import EvaluationContext, Predictions
 from fedrecon_core.task.model import TaskModel
 from fedrecon_core.task.target import Target
 from fedrecon_core.types import Batch
@@ -23,7 +23,7 @@ class TaskFusion:
         """What is added to the loss of the task model on ``batch``, whose labels are those of ``target``."""
         return 0.0
 
-    def predictions(self, scoring: Scoring) -> Predictions:
+    def predictions(self, scoring: EvaluationContext) -> Predictions:
         """What is scored where the sites evaluate."""
         return scoring.predictions()
 
@@ -45,14 +45,14 @@ class LocalFusion(TaskFusion):
 
     def loss(self, model: TaskModel, batch: Batch, target: Target) -> Tensor | float:
         """The mean over the modalities present of the loss of each on its own, on real rows alone."""
-        views, losses = Views.of(model, batch), []
+        views, losses = ModalityViews.of(model, batch), []
         for name in model.extractors:
             seen = batch.inputs[name].index
             if len(seen):
                 losses.append(target.loss(views.logits([name])[seen], batch.labels[seen]))
         return torch.stack(losses).mean() if losses else 0.0
 
-    def predictions(self, scoring: Scoring) -> Predictions:
+    def predictions(self, scoring: EvaluationContext) -> Predictions:
         """Those of the forest."""
         training = scoring.training()
         if not len(training):

@@ -15,16 +15,16 @@ import torch
 from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 from pydantic import Field
 
-from fedrecon_core.config import OnGroups, Prefixes
+from fedrecon_core.config import GroupPrefixes, GroupSelection
 from fedrecon_core.state import State
 
 
-class Robust(OnGroups):
+class Robust(GroupSelection):
     """``rule`` takes the place of the mean in the groups whose names begin with one of ``groups``. ``trim`` is the
     share cut off at each end by ``trimmed``; ``malicious`` the number of wrong sites that ``krum`` is to survive."""
 
     rule: Literal["median", "trimmed", "krum"]
-    groups: Prefixes = ("",)
+    groups: GroupPrefixes = ("",)
     trim: float = Field(default=0.2, gt=0, lt=0.5)
     malicious: int = Field(default=1, ge=1)
 

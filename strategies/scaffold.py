@@ -12,9 +12,9 @@ from flwr.serverapp import Grid
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedrecon_core.config import OnGroups
-from fedrecon_core.config.faults import MisfitError
-from fedrecon_core.local.hook import LocalHook, Memory, StageStats
+from fedrecon_core.config import GroupSelection
+from fedrecon_core.config.errors import InvalidValueError
+from fedrecon_core.local.hook import HookState, LocalHook, StageStats
 from fedrecon_core.recovery.stage import PHASES, LocalContext
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import State, read_group, strategy_group
@@ -27,7 +27,7 @@ OF_ANY_PHASE = "recovery."
 """How the names of a recovery's own groups begin: it may train them in any phase."""
 
 
-class ScaffoldParams(OnGroups, FedAvgParams):
+class ScaffoldParams(GroupSelection, FedAvgParams):
     """Every site keeps a control variate c_i and the server their mean c, one per group. A site steps along
     g - c_i + c instead of its gradient g; the server moves the model by ``lr`` times the sites' average update.
 
@@ -51,14 +51,14 @@ class ScaffoldParams(OnGroups, FedAvgParams):
     lr: float = Field(default=1.0, gt=0)
     variate: Literal["mean", "plain"] = "mean"
 
-    def agree_with(self, run: Any) -> None:
-        """``MisfitError`` where a stage that trains one of ``groups`` uses another optimiser than SGD."""
+    def check_run(self, run: Any) -> None:
+        """``InvalidValueError`` where a stage that trains one of ``groups`` uses another optimiser than SGD."""
         for phase in PHASES:
             found = getattr(run.local, phase).optimizer
             if found != "sgd" and any(_meet(prefix, (f"{phase}.", OF_ANY_PHASE)) for prefix in self.groups):
                 told = f"set local.{phase}.optimizer: sgd, with a learning rate for it"
                 expected = "expected sgd with scaffold, which reads a site's mean gradient off its steps"
-                raise MisfitError(f"local.{phase}.optimizer", f"{expected}, found {found}; {told}")
+                raise InvalidValueError(f"local.{phase}.optimizer", f"{expected}, found {found}; {told}")
 
 
 def _meet(prefix: str, families: tuple[str, ...]) -> bool:
@@ -94,7 +94,7 @@ class Correction(LocalHook):
         self._change: dict[str, State] = {}
         self._corrections: dict[str, Tensor] = {}
 
-    def begin(self, context: LocalContext, memory: Memory) -> None:
+    def begin(self, context: LocalContext, memory: HookState) -> None:
         """Remember what was received, and compute the round's corrections."""
         self._modules, self._kept = context.groups, memory.kept
         sent = {group: memory.received.get(variate_group(group)) for group in sorted(context.groups)}

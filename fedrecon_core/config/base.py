@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
 
-from fedrecon_core.config.faults import MisfitError, shown
-from fedrecon_core.config.groups import OnGroups
-from fedrecon_core.errors import ConfigError
+from fedrecon_core.config.errors import InvalidValueError, short_repr
+from fedrecon_core.errors import ConfigError, did_you_mean
 from fedrecon_core.registry import DATASETS, FEATURES, FUSIONS, PARTITIONS, RECOVERIES, STRATEGIES, Registry
-from fedrecon_core.types import DatasetSpec, Frozen
+from fedrecon_core.types import DatasetSpec, StrictModel
 
 
-class Params(Frozen):
+class Params(StrictModel):
     """Base of every registered class's own keys; ``name`` chose the class."""
 
     name: str
@@ -36,7 +35,7 @@ class Choice:
         name = self._keys(value).get("name")
         if not isinstance(name, str):
             kind = self.registry.kind
-            raise ValueError(f"expected a {kind} name or a mapping with the key 'name', found {shown(value)}")
+            raise ValueError(f"expected a {kind} name or a mapping with the key 'name', found {short_repr(value)}")
         try:
             cls = self.registry.get(name)
         except ConfigError as error:
@@ -59,21 +58,50 @@ class DataParams(Params):
     partition: Partition = Field(default="iid", validate_default=True)
 
 
+def _some(prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    if not prefixes:
+        raise ValueError("expected at least one prefix of the groups' names, found []; [''] means all groups")
+    return prefixes
+
+
+GroupPrefixes = Annotated[tuple[str, ...], AfterValidator(_some)]
+
+
+class GroupSelection(StrictModel):
+    """Keys of what acts on the groups whose names begin with one of ``groups``, and on no other."""
+
+    groups: GroupPrefixes = ("task.",)
+
+    def unmatched(self, names: Collection[str]) -> Iterator[str]:
+        """For each prefix with which none of the groups ``names`` begins, what was expected and what was found."""
+        for prefix in self.groups:
+            if not any(name.startswith(prefix) for name in names):
+                families = ", ".join(sorted({name.partition(".")[0] + "." for name in names}))
+                expected = f"expected prefixes of the groups of this run, whose names begin with {families}"
+                yield f"{expected}; found '{prefix}'{_nearest_prefix(prefix, names)}"
+
+
+def _nearest_prefix(prefix: str, names: Iterable[str]) -> str:
+    """A hint with the nearest of the parts, up to a dot or to the end, with which ``names`` begin."""
+    ends = {(name, place) for name in names for place, sign in enumerate(name, 1) if sign == "." or place == len(name)}
+    hint = did_you_mean(prefix, sorted({name[:end] for name, end in ends}))
+    return f". {hint}" if hint else ""
+
+
 class StrategyParams(Params):
-    """Keys of a strategy, and what it cannot stand beside."""
+    """Keys of a strategy, with the checks that need more than these keys."""
 
-    def agree_with(self, run: Any) -> None:
-        """``MisfitError`` where the strategy has no meaning beside the rest of the config ``run`` (a ``RunConfig``)."""
+    def check_run(self, run: Any) -> None:
+        """Raise ``InvalidValueError`` where the strategy does not fit the rest of a ``RunConfig``."""
 
-    def agree_with_data(self, spec: DatasetSpec) -> None:
-        """``ConfigError`` where it has none for data of ``spec``."""
+    def check_data(self, spec: DatasetSpec) -> None:
+        """Raise ``ConfigError`` where the strategy does not fit data of ``spec``."""
 
-    def agree_with_groups(self, names: Collection[str]) -> None:
-        """``ConfigError`` where these keys, or a section of them, are to act on groups (``OnGroups``) that are not
-        among the run's groups ``names``."""
+    def check_groups(self, names: Collection[str]) -> None:
+        """Raise ``ConfigError`` where a prefix in one of the ``GroupSelection``s here matches none of ``names``."""
         for key, keys in (("strategy", self), *((f"strategy.{name}", section) for name, section in self)):
-            for told in keys.strays(names) if isinstance(keys, OnGroups) else ():
-                raise ConfigError(f"{key}.groups: {told}")
+            for fault in keys.unmatched(names) if isinstance(keys, GroupSelection) else ():
+                raise ConfigError(f"{key}.groups: {fault}")
 
 
 Data = Annotated[SerializeAsAny[DataParams], BeforeValidator(Choice(DATASETS))]
@@ -83,10 +111,10 @@ Fusion = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(FUSIONS))]
 Feature = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(FEATURES))]
 
 
-def untouched(section: Frozen, keys: Sequence[str], where: str) -> None:
+def require_defaults(section: StrictModel, keys: Sequence[str], where: str) -> None:
     """A key that does nothing ``where`` it stands must keep its default: who sets it expects an effect."""
     for key in keys:
         default, found = type(section).model_fields[key].default, getattr(section, key)
         if found != default:
             told = f"leave it out, or set it to {default if isinstance(default, str) else json.dumps(default)}"
-            raise MisfitError(key, f"expected its default, {default}, {where}, found {found}; {told}")
+            raise InvalidValueError(key, f"expected its default, {default}, {where}, found {found}; {told}")

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from fedrecon_core.config.base import untouched
-from fedrecon_core.config.faults import MisfitError, shown
-from fedrecon_core.types import Frozen
+from fedrecon_core.config.base import require_defaults
+from fedrecon_core.config.errors import InvalidValueError, short_repr
+from fedrecon_core.types import StrictModel
 
 
 def _between(value: float) -> float:
@@ -24,7 +24,7 @@ def _named(value: Any) -> Any:
         return value
     odd = [key for key in value if type(key) not in (str, int)]
     if odd:
-        raise ValueError(f"expected names, found {shown(odd[0])}; put the name in quotes")
+        raise ValueError(f"expected names, found {short_repr(odd[0])}; put the name in quotes")
     return {str(key): rate for key, rate in value.items()}
 
 
@@ -33,14 +33,14 @@ Rate = _Rate | dict[str, _Rate]
 Rates = Annotated[dict[str, Rate], BeforeValidator(_named)]
 
 
-class Profile(Frozen):
+class Profile(StrictModel):
     """So many sites that hold just these modalities."""
 
     sites: int = Field(ge=1)
     modalities: tuple[str, ...] = Field(min_length=1)
 
 
-class Missing(Frozen):
+class Missing(StrictModel):
     """Which modalities are absent in one split, at which level, at which rate.
 
     A rate is one number, or modality -> number, where a modality that is left out is never absent. ``rate`` counts for
@@ -72,14 +72,14 @@ class Missing(Frozen):
         if self.profile:
             self._needs("profile", "a profile is given")
         elif self.level == "profile":
-            raise MisfitError(
+            raise InvalidValueError(
                 "profile", "expected a list of {sites: .., modalities: [..]} for level profile, found none"
             )
         return self
 
     def _needs(self, levels: str, reason: str) -> None:
         if self.level not in levels.split(" or "):
-            raise MisfitError("level", f"expected {levels}, since {reason}, found '{self.level}'")
+            raise InvalidValueError("level", f"expected {levels}, since {reason}, found '{self.level}'")
 
 
 class MissingTrain(Missing):
@@ -91,7 +91,7 @@ class MissingTrain(Missing):
     @model_validator(mode="after")
     def _acting(self) -> Self:
         if self.level != "coupled":
-            untouched(self, ("pairs", "complete_sites"), f"with level {self.level} (it acts in coupled alone)")
+            require_defaults(self, ("pairs", "complete_sites"), f"with level {self.level} (it acts in coupled alone)")
         return self
 
 
@@ -105,7 +105,7 @@ class MissingHeldOut(Missing):
     @model_validator(mode="after")
     def _independent_acts(self) -> Self:
         if self.level not in ("site", "profile"):
-            untouched(self, ("independent",), f"with level {self.level} (it acts in site and profile alone)")
+            require_defaults(self, ("independent",), f"with level {self.level} (it acts in site and profile alone)")
         return self
 
 
@@ -115,7 +115,7 @@ class MissingTest(MissingHeldOut):
     draws: int = Field(default=1, ge=1)
 
 
-class Missingness(Frozen):
+class Missingness(StrictModel):
     """Missingness of the three splits, and what happens to a sample or site that would keep nothing."""
 
     empty: Literal["redraw", "skip", "allow"] = "redraw"

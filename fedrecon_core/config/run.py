@@ -9,15 +9,14 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from fedrecon_core.config.base import Data, Recovery, Strategy
-from fedrecon_core.config.faults import MisfitError, explain
+from fedrecon_core.config.errors import InvalidValueError, explain
 from fedrecon_core.config.missing import Missingness
-from fedrecon_core.config.sections import Engine, Evaluate, Kinds, Local, Sites, Task, Updates
-from fedrecon_core.config.tracking import Tracking
+from fedrecon_core.config.sections import Engine, Evaluate, Kinds, Local, Sites, Task, Tracking, Updates
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.types import SPLITS, Frozen
+from fedrecon_core.types import SPLITS, StrictModel
 
 
-class ModelConfig(Frozen):
+class ModelConfig(StrictModel):
     """What a model consists of and how a site trains and scores it: all that a recovery reads. A trained model's
     folder holds it, so that the model needs neither the run nor the packages above the core."""
 
@@ -60,10 +59,12 @@ class RunConfig(ModelConfig):
         self._profiles_of_all_sites()
         if self.missing.train.level == "coupled" and self.missing.train.complete_sites >= self.sites.count:
             expected = f"expected fewer than sites.count ({self.sites.count})"
-            raise MisfitError("missing.train.complete_sites", f"{expected}, found {self.missing.train.complete_sites}")
+            raise InvalidValueError(
+                "missing.train.complete_sites", f"{expected}, found {self.missing.train.complete_sites}"
+            )
         if self.evaluate.where == "server":
             self._no_sites_at_the_server()
-        self.strategy.agree_with(self)
+        self.strategy.check_run(self)
         return self
 
     def _profiles_of_all_sites(self) -> None:
@@ -71,7 +72,7 @@ class RunConfig(ModelConfig):
             profiled = sum(profile.sites for profile in getattr(self.missing, split).profile)
             if profiled and profiled != self.sites.count:
                 expected = f"expected profiles of {self.sites.count} sites together (sites.count)"
-                raise MisfitError(f"missing.{split}.profile", f"{expected}, found {profiled}")
+                raise InvalidValueError(f"missing.{split}.profile", f"{expected}, found {profiled}")
 
     def _no_sites_at_the_server(self) -> None:
         """Where the server evaluates, nothing of the held-out samples can depend on a site."""
@@ -80,11 +81,11 @@ class RunConfig(ModelConfig):
             if missing.level in ("site", "profile"):
                 expected = "expected sample, coupled or none where the server evaluates"
                 told = "use evaluate.where: sites"
-                raise MisfitError(f"missing.{split}.level", f"{expected}, found '{missing.level}'; {told}")
+                raise InvalidValueError(f"missing.{split}.level", f"{expected}, found '{missing.level}'; {told}")
             if missing.sites:
                 expected = "expected no rates of sites where the server evaluates"
                 found = f"found those of {len(missing.sites)}; leave them out or use evaluate.where: sites"
-                raise MisfitError(f"missing.{split}.sites", f"{expected}, {found}")
+                raise InvalidValueError(f"missing.{split}.sites", f"{expected}, {found}")
 
     @property
     def has_central_data(self) -> bool:
@@ -96,13 +97,13 @@ class RunConfig(ModelConfig):
         if self.sites.training is not None and not self.engine.simulated:
             names = [self.sites.training] if isinstance(self.sites.training, str) else self.sites.training
             told = f"found {', '.join(names)}; leave it out, and start the sites that are to train alone"
-            raise MisfitError("sites.training", f"expected none in a deployment, {told}")
+            raise InvalidValueError("sites.training", f"expected none in a deployment, {told}")
         for split in ("train", *(() if self.evaluate.where == "server" else ("validation", "test"))):
             level = getattr(self.missing, split).level
             if level != "none" and not self.engine.simulated:
                 expected = "expected none in a deployment, where a site lacks what its folder lacks"
                 told = "`fedrecon data split` writes simulated sites as folders, with a config for them"
-                raise MisfitError(f"missing.{split}.level", f"{expected}, found '{level}'; {told}")
+                raise InvalidValueError(f"missing.{split}.level", f"{expected}, found '{level}'; {told}")
 
     def to_yaml(self) -> str:
         """The resolved config as YAML, every default written out."""

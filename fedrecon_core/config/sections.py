@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 
-from fedrecon_core.config.base import Choice, Fusion, Params, untouched
-from fedrecon_core.config.faults import MisfitError, shown
+from fedrecon_core.config.base import Choice, Fusion, Params, require_defaults
+from fedrecon_core.config.errors import InvalidValueError, short_repr
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.registry import METRICS, MODALITIES
-from fedrecon_core.types import Frozen
+from fedrecon_core.types import StrictModel
 
 
 def _some_sites(value: Any) -> Any:
@@ -19,13 +19,13 @@ def _some_sites(value: Any) -> Any:
     names = isinstance(value, list | tuple) and bool(value) and all(isinstance(name, str) for name in value)
     if value is None or value == "complete" or names:
         return value
-    raise ValueError(f"expected a list of names of sites, or complete, found {shown(value)}")
+    raise ValueError(f"expected a list of names of sites, or complete, found {short_repr(value)}")
 
 
-SomeSites = Annotated[Literal["complete"] | tuple[str, ...] | None, BeforeValidator(_some_sites)]
+TrainingSites = Annotated[Literal["complete"] | tuple[str, ...] | None, BeforeValidator(_some_sites)]
 
 
-class Sites(Frozen):
+class Sites(StrictModel):
     """How many sites, how many of them train in a round, and how long the server waits for them (seconds).
 
     ``training`` names the sites of a simulation that train at all, or is ``complete``: those that hold every modality.
@@ -34,7 +34,7 @@ class Sites(Frozen):
 
     count: int = Field(default=8, ge=1)
     fraction: float = Field(default=1.0, gt=0, le=1)
-    training: SomeSites = None
+    training: TrainingSites = None
     min: int | None = Field(default=None, ge=1, description="sites that must be connected before a round (all)")
     quorum: float = Field(default=0.5, gt=0, le=1, description="share of the sampled sites whose reply a round needs")
     timeout: float = Field(default=600.0, gt=0)
@@ -44,11 +44,11 @@ class Sites(Frozen):
     @model_validator(mode="after")
     def _within(self) -> Self:
         if self.min is not None and self.min > self.count:
-            raise MisfitError("min", f"expected at most sites.count ({self.count}), found {self.min}")
+            raise InvalidValueError("min", f"expected at most sites.count ({self.count}), found {self.min}")
         return self
 
 
-class Updates(Frozen):
+class Updates(StrictModel):
     """Which updates are too large to be taken: more than ``limit`` times the median norm of the sites that hold the
     group, where at least ``least`` do, else more than ``limit`` times the most that a site sent before. Null takes
     all."""
@@ -57,7 +57,7 @@ class Updates(Frozen):
     least: int = Field(default=4, ge=3)
 
 
-class Engine(Frozen):
+class Engine(StrictModel):
     """Where sites run, ``workers`` of them at a time. ``cpus`` and ``gpus`` are what one simulated site asks of Ray;
     ``ray_address`` is a Ray cluster to run them on, which starts as many at a time as it has room for (``workers`` then
     only says how many turns the deadline of a round allows for); without it Ray is started for the run. ``superlink``
@@ -74,7 +74,7 @@ class Engine(Frozen):
     @model_validator(mode="after")
     def _acting(self) -> Self:
         if self.name != "ray":
-            untouched(self, ("ray_address",), f"with engine {self.name} (it acts in ray alone)")
+            require_defaults(self, ("ray_address",), f"with engine {self.name} (it acts in ray alone)")
         return self
 
     @property
@@ -91,7 +91,7 @@ def _metric(name: str) -> str:
     return name
 
 
-class Evaluate(Frozen):
+class Evaluate(StrictModel):
     """Where and how often validation is scored; the best round is the one with the highest ``select`` (a metric).
     ``where`` is ``server``, in a deployment ``sites`` unless the config says otherwise.
     ``fraction`` is the share of the sites that evaluate, where sites do."""
@@ -105,11 +105,11 @@ class Evaluate(Frozen):
     @model_validator(mode="after")
     def _acting(self) -> Self:
         if self.where == "server":
-            untouched(self, ("fraction",), "with where: server (it is the share of the sites that evaluate)")
+            require_defaults(self, ("fraction",), "with where: server (it is the share of the sites that evaluate)")
         return self
 
 
-class Phase(Frozen):
+class Phase(StrictModel):
     """One stage of the local round: epochs over the site's data with a fresh optimiser, as in the benchmark."""
 
     epochs: int = Field(default=1, ge=0)
@@ -124,7 +124,7 @@ class Phase(Frozen):
     @model_validator(mode="after")
     def _acting(self) -> Self:
         if self.optimizer != "sgd":
-            untouched(self, ("momentum",), f"with optimizer {self.optimizer} (it acts in sgd alone)")
+            require_defaults(self, ("momentum",), f"with optimizer {self.optimizer} (it acts in sgd alone)")
         return self
 
     def in_round(self, number: int) -> Phase:
@@ -134,7 +134,7 @@ class Phase(Frozen):
         return self.model_copy(update={"lr": self.lr * self.lr_decay ** (number - 1)})
 
 
-class Local(Frozen):
+class Local(StrictModel):
     """The three stages of Algorithm 1: L1, L2, L3 are their ``epochs``."""
 
     generator: Phase = Phase()
@@ -142,7 +142,7 @@ class Local(Frozen):
     task: Phase = Phase()
 
 
-class Task(Frozen):
+class Task(StrictModel):
     """The task model: width of a token, fusion, classifier."""
 
     width: int = Field(default=64, ge=1)
@@ -154,7 +154,7 @@ class Task(Frozen):
 def _kinds(value: Any) -> Any:
     """Kind -> its keys with its name, for the kinds that the config leaves out as well."""
     if not isinstance(value, Mapping):
-        raise ValueError(f"expected a mapping kind -> keys, found {shown(value)}")
+        raise ValueError(f"expected a mapping kind -> keys, found {short_repr(value)}")
     return {kind: _named(kind, value.get(kind, {})) for kind in (*MODALITIES.names(), *value)}
 
 
@@ -162,9 +162,35 @@ def _named(kind: Any, keys: Any) -> Any:
     if isinstance(keys, Params):
         return keys
     if not isinstance(keys, Mapping):
-        raise MisfitError(str(kind), f"expected a mapping of keys, found {shown(keys)}")
+        raise InvalidValueError(str(kind), f"expected a mapping of keys, found {short_repr(keys)}")
     return {**keys, "name": kind}
 
 
 Kind = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(MODALITIES))]
 Kinds = Annotated[dict[str, Kind], BeforeValidator(_kinds)]
+
+
+AUTO = "auto"
+"""On where its package is installed, and off in the cells of a sweep."""
+DEFAULT_TRACKERS: Mapping[str, Any] = {"tensorboard": AUTO}
+_SWITCHES: Mapping[Any, Any] = {None: None, False: None, True: {}, AUTO: AUTO}
+
+
+def _over_the_default(value: Any) -> dict[str, Any]:
+    """Tracker -> its keys, ``auto``, or None where it is off. What is written stands over the default, so that naming
+    one tracker turns off no other."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected a mapping tracker -> keys, found {short_repr(value)}")
+    return {**DEFAULT_TRACKERS, **{str(name): _tracker_keys(str(name), keys) for name, keys in value.items()}}
+
+
+def _tracker_keys(name: str, keys: Any) -> Any:
+    if isinstance(keys, Mapping):
+        return dict(keys)
+    if keys is None or (isinstance(keys, bool | str) and keys in _SWITCHES):
+        return _SWITCHES[keys]
+    expected = "expected a mapping of keys, true (its defaults), auto (where it is installed) or null (off)"
+    raise InvalidValueError(name, f"{expected}, found {short_repr(keys)}")
+
+
+Tracking = Annotated[dict[str, Any], BeforeValidator(_over_the_default)]

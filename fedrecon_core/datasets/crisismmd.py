@@ -34,7 +34,7 @@ from fedrecon_core.preparation.feature_rows import (
 from fedrecon_core.preparation.features.base import Feature
 from fedrecon_core.preparation.raw_dataset import RawDataset, column
 from fedrecon_core.registry import DATASETS
-from fedrecon_core.types import DatasetSpec, Frozen
+from fedrecon_core.types import DatasetSpec, StrictModel
 
 CLASSES = (
     "affected_individuals",
@@ -57,7 +57,7 @@ FAULT = (
 )
 
 
-class CrisisMmdRaw(Frozen):
+class CrisisMmdRaw(StrictModel):
     """``straddling``: what happens where the pictures of one tweet lie in several official splits; with ``leave_out``
     those of the last of these splits stay. ``encoding`` of the tables. ``image`` and ``text``: the features that the
     modalities hold."""

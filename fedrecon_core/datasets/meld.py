@@ -19,8 +19,8 @@ from pydantic import Field, field_validator, model_validator
 
 from fedrecon_core import config
 from fedrecon_core.config import DataParams
-from fedrecon_core.config.base import untouched
-from fedrecon_core.config.faults import MisfitError
+from fedrecon_core.config.base import require_defaults
+from fedrecon_core.config.errors import InvalidValueError
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, LazyArray, StoredArray
 from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.datasets.prepared import PreparedLoader
@@ -48,7 +48,7 @@ from fedrecon_core.preparation.raw_readers.meld_files import (
     wav_files,
 )
 from fedrecon_core.registry import DATASETS, FEATURES
-from fedrecon_core.types import DatasetSpec, Frozen
+from fedrecon_core.types import DatasetSpec, StrictModel
 
 RARE = 10
 """The benchmark takes the speakers with more utterances in a split than this."""
@@ -62,7 +62,7 @@ FAULTS = (
 )
 
 
-class MeldRaw(Frozen):
+class MeldRaw(StrictModel):
     """``classes``: the emotions that are classes; utterances of others are left out. ``missing_audio: allow`` takes an
     utterance without a wav file as a sample that lacks ``audio``; else it is a fault. ``encoding`` of the tables.
     ``audio`` and ``text``: the features that the modalities hold; sounds longer than those of ``audio`` may be are cut,
@@ -86,7 +86,7 @@ class MeldRaw(Frozen):
     @model_validator(mode="after")
     def _different(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
-            raise MisfitError("classes", f"expected each emotion once, found {', '.join(self.classes)}")
+            raise InvalidValueError("classes", f"expected each emotion once, found {', '.join(self.classes)}")
         return self
 
 
@@ -105,7 +105,9 @@ class MeldParams(DataParams):
     @model_validator(mode="after")
     def _acting(self) -> Self:
         if self.protocol == "fedmultimodal":
-            untouched(self, ("min_utterances",), "with protocol fedmultimodal (it takes speakers with more than 10)")
+            require_defaults(
+                self, ("min_utterances",), "with protocol fedmultimodal (it takes speakers with more than 10)"
+            )
         return self
 
 

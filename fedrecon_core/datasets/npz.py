@@ -35,13 +35,13 @@ from fedrecon_core.preparation.raw_readers.npz_description import (
 from fedrecon_core.preparation.raw_readers.npz_file import NpzFile
 from fedrecon_core.registry import DATASETS
 from fedrecon_core.seeding import numpy_stream
-from fedrecon_core.types import SPLITS, DatasetSpec, Frozen, ModalitySpec
+from fedrecon_core.types import SPLITS, DatasetSpec, ModalitySpec, StrictModel
 
 PADDED = ("T", "D")
 """The axes of one sample of a modality that has lengths."""
 
 
-class NpzRaw(Frozen):
+class NpzRaw(StrictModel):
     """``description``: the YAML file in the raw folder."""
 
     description: str = "npz.yaml"

@@ -44,7 +44,7 @@ from fedrecon_core.preparation.raw_readers.digit_pictures import (
 )
 from fedrecon_core.registry import DATASETS
 from fedrecon_core.seeding import numpy_stream
-from fedrecon_core.types import DatasetSpec, Frozen, Likelihood, ModalitySpec
+from fedrecon_core.types import DatasetSpec, Likelihood, ModalitySpec, StrictModel
 
 THRESHOLD = 128
 TEST = MOST
@@ -65,7 +65,7 @@ RECURS = (
 stream = partial(numpy_stream, 0, "polymnist")  # fixed: every preparation gives the same set
 
 
-class PolyMNISTRaw(Frozen):
+class PolyMNISTRaw(StrictModel):
     """``layout``: of the raw files. ``pairing``: what the modalities of a tuple share, its class or the very digit
     (``idx`` alone; the official tuples share the class). ``modalities``: how many of the five. ``validation``: how many
     digits of the training part are held out; ``train_tuples`` of the others (all) and ``test_tuples`` of the test part

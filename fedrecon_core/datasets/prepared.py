@@ -14,14 +14,14 @@ from fedrecon_core.data.site_folder.opening import open_whole
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.expected_files import ExpectedFile
 from fedrecon_core.preparation.raw_dataset import RawDataset
-from fedrecon_core.types import Frozen
+from fedrecon_core.types import StrictModel
 
 
 class PreparedLoader(DatasetLoader):
     """Base of such a data set. ``Raw`` are the keys of its preparation; its ``Params`` act when it is loaded, so that
     one prepared folder serves every protocol. The registered name is the name in the prepared specification."""
 
-    Raw: ClassVar[type[Frozen]] = Frozen
+    Raw: ClassVar[type[StrictModel]] = StrictModel
     name: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]] = ()
     target: ClassVar[Literal["multiclass", "multilabel"]] = "multiclass"

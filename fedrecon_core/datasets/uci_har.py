@@ -26,7 +26,7 @@ from fedrecon_core.preparation.raw_dataset import RawDataset, RowReader
 from fedrecon_core.preparation.raw_readers import hapt, uci_inertial, windows_npz
 from fedrecon_core.registry import DATASETS
 from fedrecon_core.seeding import numpy_stream
-from fedrecon_core.types import DatasetSpec, Frozen, Likelihood, ModalitySpec
+from fedrecon_core.types import DatasetSpec, Likelihood, ModalitySpec, StrictModel
 
 CLASSES = ("WALKING", "WALKING_UPSTAIRS", "WALKING_DOWNSTAIRS", "SITTING", "STANDING", "LAYING")
 TEST = (2, 4, 9, 10, 12, 13, 18, 20, 24)
@@ -45,7 +45,7 @@ OVERLAP = (
 )
 
 
-class UciHarRaw(Frozen):
+class UciHarRaw(StrictModel):
     """``layout``: ``uci``, ``hapt`` or ``npz``, by default whichever is there. ``total``: the total acceleration as
     channels 3 to 5 of ``acc``, behind the body's. ``validation``: the training subjects who are set aside for
     validation."""

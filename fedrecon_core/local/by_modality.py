@@ -14,7 +14,7 @@ from fedrecon_core.types import Batch
 
 
 @dataclass(frozen=True)
-class Views:
+class ModalityViews:
     """The tokens of one batch, to be classified as if the samples had some of their modalities only. The extractors
     run once, the head once for each selection."""
 
@@ -22,7 +22,7 @@ class Views:
     tokens: Tokens
 
     @classmethod
-    def of(cls, model: TaskModel, batch: Batch, fills: Sequence[Fill] = ()) -> Views:
+    def of(cls, model: TaskModel, batch: Batch, fills: Sequence[Fill] = ()) -> ModalityViews:
         """Of ``batch`` with its fills: a fill is a token of the modality that it fills."""
         return cls(model, tokenise(model.extractors, model.names, batch, fills))
 
@@ -42,7 +42,7 @@ class Views:
 def class_probabilities(model: TaskModel, batch: Batch, fills: Sequence[Fill]) -> Tensor:
     """float32 [B, M, C]: what each modality's tokens alone say of the classes; without a token, the uniform
     distribution."""
-    views, found = Views.of(model, batch, fills), []
+    views, found = ModalityViews.of(model, batch, fills), []
     for name in model.names:
         told = views.logits([name]).softmax(dim=1)
         found.append(torch.where(views.seen(name)[:, None], told, torch.full_like(told, 1 / told.shape[1])))

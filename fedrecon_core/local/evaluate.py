@@ -60,7 +60,7 @@ Reader = Callable[[TaskModel, Batch, Sequence[Fill]], Tensor]
 
 
 @dataclass(frozen=True)
-class Scoring:
+class EvaluationContext:
     """A model that a site is to score: ``groups`` on its samples ``data``; ``name`` keys the stream of random fills.
     ``training`` opens the site's training samples, which a strategy may fit something to; they may be none."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from fedrecon_core.local.evaluate import Predictions, Scoring
+from fedrecon_core.local.evaluate import EvaluationContext, Predictions
 from fedrecon_core.recovery.stage import LocalContext
 from fedrecon_core.state import State
 from fedrecon_core.task.model import TaskModel
@@ -15,7 +15,7 @@ from fedrecon_core.types import Batch
 
 
 @dataclass(frozen=True)
-class Memory:
+class HookState:
     """``kept``: what this site's ``end`` kept in the last round whose reply the server accepted; ``received``: the
     groups that the strategy's server half sent beside those of the plan, by their names (``strategy_group``). Both may
     be empty."""
@@ -37,7 +37,7 @@ class LocalHook:
     """Does nothing; a strategy overrides what it needs. ``gradients`` is called in every stage, ``loss`` and ``logits``
     in the task stage, ``predictions`` when a site evaluates, by an object that was in no local round."""
 
-    def begin(self, context: LocalContext, memory: Memory) -> None:
+    def begin(self, context: LocalContext, memory: HookState) -> None:
         """Before the first stage: the groups hold what was received, nothing is trained yet."""
 
     def loss(self, model: TaskModel, batch: Batch) -> Tensor | float:
@@ -61,6 +61,6 @@ class LocalHook:
         the group's name, so that it stays as it was where the server leaves that group out of its average."""
         return {}, {}
 
-    def predictions(self, scoring: Scoring) -> Predictions:
+    def predictions(self, scoring: EvaluationContext) -> Predictions:
         """What is scored where the sites evaluate: of every sample of ``scoring.data``, in order."""
         return scoring.predictions()

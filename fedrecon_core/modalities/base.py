@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from fedrecon_core.config import Params
-from fedrecon_core.config.faults import MisfitError, explain, shown
+from fedrecon_core.config.errors import InvalidValueError, explain, short_repr
 from fedrecon_core.types import ModalitySpec
 
 LOG_VARIANCE_RANGE = (-10.0, 5.0)
@@ -39,12 +39,12 @@ class KindParams(Params):
         for modality, own in self.only.items():
             for key in sorted(OF_A_KIND.keys() & own):
                 expected = f"expected no {key} ({OF_A_KIND[key]})"
-                raise MisfitError(f"only.{modality}.{key}", f"{expected}, found {shown(own[key])}")
+                raise InvalidValueError(f"only.{modality}.{key}", f"{expected}, found {short_repr(own[key])}")
             try:
                 self._with(own)
             except ValidationError as error:
                 key, _, words = explain(error, own, type(self)).partition(": ")
-                raise MisfitError(f"only.{modality}.{key}", words) from None
+                raise InvalidValueError(f"only.{modality}.{key}", words) from None
         return self
 
 

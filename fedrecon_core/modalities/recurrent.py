@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from fedrecon_core.modalities.base import length_mask
 from fedrecon_core.modalities.gru import GRU
 from fedrecon_core.modalities.halving import Halving
-from fedrecon_core.types import Frozen, ModalitySpec, Widths
+from fedrecon_core.types import ModalitySpec, StrictModel, Widths
 
 
-class Recurrent(Frozen):
+class Recurrent(StrictModel):
     """``convolutions``: the channels of each, which also halves the time axis; none leaves the GRU alone.
     ``dropout`` acts behind each of them."""
 

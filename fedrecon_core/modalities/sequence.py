@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fedrecon_core.config import untouched
+from fedrecon_core.config import require_defaults
 from fedrecon_core.modalities.base import GaussianHead, KindParams, ModalityKind, length_mask
 from fedrecon_core.modalities.recurrent import Recurrent, RecurrentExtractor
 from fedrecon_core.registry import MODALITIES
@@ -31,7 +31,9 @@ class SequenceParams(KindParams):
     @model_validator(mode="after")
     def _acting(self) -> Self:
         if isinstance(self.extractor, Recurrent):
-            untouched(self, ("normalise",), "with a recurrent extractor (it acts between strided convolutions alone)")
+            require_defaults(
+                self, ("normalise",), "with a recurrent extractor (it acts between strided convolutions alone)"
+            )
         return self
 
 

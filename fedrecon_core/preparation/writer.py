@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 from pydantic import ValidationError
 
-from fedrecon_core.config.faults import explain
+from fedrecon_core.config.errors import explain
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.data.site_folder.description import DESCRIPTION, SAMPLES, Description, array_file, offsets_file
 from fedrecon_core.data.site_folder.files import save_array

@@ -12,7 +12,7 @@ from fedrecon_core import seeding
 from fedrecon_core.config import ModelConfig, Params
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.modalities.base import KindParams, ModalityKind
-from fedrecon_core.recovery.dropout import DropoutParams, partly_hidden
+from fedrecon_core.recovery.dropout import DropoutParams, drop_modalities
 from fedrecon_core.recovery.fills import KEPT, NONE_KEPT, SiteFills
 from fedrecon_core.recovery.stage import GlobalInfo, LocalContext, Objective, SiteStore, Stage
 from fedrecon_core.registry import MODALITIES, RECOVERIES
@@ -107,10 +107,10 @@ class Recovery:
         """The probability with which the task stage hides what samples show; 0 for a recovery without that key."""
         return self.params.modality_dropout if isinstance(self.params, DropoutParams) else 0.0
 
-    def learnt_from(self, batch: Batch) -> Batch:
+    def training_batch(self, batch: Batch) -> Batch:
         """What the task stage reads of a batch of the site's samples; what it hides is drawn from its own stream."""
         rate = self.modality_dropout
-        return partly_hidden(batch, self.spec.names, rate) if rate else batch
+        return drop_modalities(batch, self.spec.names, rate) if rate else batch
 
     # --- filling ----------------------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class TaskObjective(Objective):
 
     def loss(self, index: Tensor) -> Tensor:
         """Cross-entropy or its binary form, mean over the batch, plus the strategy's local term."""
-        batch = self.recovery.learnt_from(self.context.data.batch(index))
+        batch = self.recovery.training_batch(self.context.data.batch(index))
         logits = self.model.logits(batch, self.fills.of(index, batch))
         logits = self.context.logits_hook(logits, batch.labels)
         return self.target.loss(logits, batch.labels) + self.context.extra_loss(self.model, batch)

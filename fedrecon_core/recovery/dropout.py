@@ -22,7 +22,7 @@ class DropoutParams(Params):
     modality_dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
-def partly_hidden(batch: Batch, names: Sequence[str], rate: float) -> Batch:
+def drop_modalities(batch: Batch, names: Sequence[str], rate: float) -> Batch:
     """The batch without what is hidden; ``names`` are the modalities in the order of its mask's columns."""
     present = kept_modalities(batch.present, rate)
     columns = dict(zip(names, present.unbind(dim=1), strict=True))

@@ -15,12 +15,12 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from fedrecon_core.config import ModelConfig
-from fedrecon_core.config.faults import MisfitError
+from fedrecon_core.config.errors import InvalidValueError
 from fedrecon_core.generators.mapping import TERMS, Mapping
 from fedrecon_core.recovery.base import Builder, Recovery
 from fedrecon_core.recovery.dropout import DropoutParams
 from fedrecon_core.recovery.generation import GeneratorObjective, LatentCache, MappingObjective
-from fedrecon_core.recovery.reconstruction import Reconstructor, find_routes, share_weight
+from fedrecon_core.recovery.reconstruction import Reconstructor, find_routes, split_weight
 from fedrecon_core.recovery.stage import GlobalInfo, LocalContext, SiteStore, Stage, set_frozen
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.state import (
@@ -35,10 +35,10 @@ from fedrecon_core.state import (
     write_group,
 )
 from fedrecon_core.task.tokens import Fill
-from fedrecon_core.types import Batch, DatasetSpec, Frozen, Likelihood, Widths
+from fedrecon_core.types import Batch, DatasetSpec, Likelihood, StrictModel, Widths
 
 
-class MappingParams(Frozen):
+class MappingParams(StrictModel):
     """``loss``: ``forward``; ``paper`` (Eq. 5: alpha * KL + reconstruction); or weights of the terms ``forward``,
     ``kl``, ``reconstruction``, ``moments``. ``holdout``: share of a site's pairs that only validates the mapping."""
 
@@ -59,13 +59,13 @@ class MappingParams(Frozen):
     def _some_term(self) -> Self:
         if not any(weight > 0 for weight in self.terms().values()):
             expected = f"expected a term with a weight above 0 (of {', '.join(TERMS)})"
-            raise MisfitError("loss", f"{expected}, found {self.terms()}")
+            raise InvalidValueError("loss", f"{expected}, found {self.terms()}")
         if self.loss != "paper" and self.alpha != 1.0:
-            raise MisfitError("alpha", f"expected its default, 1.0, unless loss is paper, found {self.alpha}")
+            raise InvalidValueError("alpha", f"expected its default, 1.0, unless loss is paper, found {self.alpha}")
         return self
 
 
-class FreezingParams(Frozen):
+class FreezingParams(StrictModel):
     """The global generator freezing strategy. ``refresh: round`` freezes what each round brings (Algorithm 1),
     ``deployment`` keeps the first trained generators that the site received (section 4.3)."""
 
@@ -256,7 +256,7 @@ class FedRecon(Recovery):
     def _weighted(self, fills: list[Fill], batch: Batch) -> list[Fill]:
         """w / R on each token; where the fusion learns log w itself, only the 1 / R."""
         weight = 1.0 if self.params.weighting == "learned" else self.params.weight
-        return share_weight(fills, self.spec.names, batch.size, weight)
+        return split_weight(fills, self.spec.names, batch.size, weight)
 
     def translator(self, groups: Groups, global_info: GlobalInfo) -> Reconstructor | None:
         """The global generators and mappings that were ever aggregated."""

@@ -182,7 +182,7 @@ def _each(estimates: list[Estimate], size: int) -> Combined:
     return [(f"/{source}", gaussian.mean, index) for source, _, gaussian, index in estimates]
 
 
-def share_weight(fills: Sequence[Fill], names: Sequence[str], size: int, weight: float) -> list[Fill]:
+def split_weight(fills: Sequence[Fill], names: Sequence[str], size: int, weight: float) -> list[Fill]:
     """Split ``weight`` equally among the R reconstructions of one modality of one sample: w / R each."""
     columns = {name: column for column, name in enumerate(names)}
     counts = torch.zeros(size, len(names))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from fedrecon_core.config.faults import MisfitError, explain
-from fedrecon_core.config.settings import override
+from fedrecon_core.config.errors import InvalidValueError, explain
+from fedrecon_core.config.loading import override
 from fedrecon_core.errors import DataError, UsageError
 from fedrecon_core.registry import discover
 from server.analysis.grids import Grid
@@ -114,7 +114,7 @@ def _table(record: SweepRecord, settings: Sequence[str]) -> Table:
         found.check(record.parameters)
     except ValidationError as error:
         raise UsageError(f"table: {explain(error, raw, Table)}") from None
-    except MisfitError as error:
+    except InvalidValueError as error:
         raise UsageError(f"{error.key}: {error}") from None
     return found
 

@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedrecon_core.errors import UsageError
 from fedrecon_core.files import replace_file
-from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS
+from fedrecon_core.types import SITE_NAME, SITE_NAME_RULE
 
 AUTHORITY_DAYS = 3650
 HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
@@ -35,7 +35,7 @@ def write_certificates(out: Path, hosts: Sequence[str], sites: Sequence[str], da
     names = [_alternative(host) for host in hosts]
     for site in sites:
         if not SITE_NAME.fullmatch(site):
-            raise UsageError(f"--site: expected {SITE_NAME_WORDS}, found '{site}'")
+            raise UsageError(f"--site: expected {SITE_NAME_RULE}, found '{site}'")
     try:
         (out / "sites").mkdir(parents=True, exist_ok=True)
         authority, signer = yield from _authority(out)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 
-from fedrecon_core.config.settings import read_yaml
+from fedrecon_core.config.loading import read_yaml
 from fedrecon_core.data.site_folder.description import DESCRIPTION
 from fedrecon_core.errors import ConfigError, UsageError
 from server.runs.formatting import listing

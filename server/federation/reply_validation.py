@@ -14,7 +14,7 @@ from fedrecon_core.local.evaluate import Score
 from fedrecon_core.metrics.base import Counts
 from fedrecon_core.metrics.histograms import answers
 from fedrecon_core.state import STRATEGY_GROUPS, TransferPlan
-from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS, SPLITS, DatasetSpec
+from fedrecon_core.types import SITE_NAME, SITE_NAME_RULE, SPLITS, DatasetSpec
 from strategies import messages
 from strategies.messages import Identity, SiteInfo, TrainReply
 
@@ -41,7 +41,7 @@ def _unreadable(what: str, error: Exception) -> str:
 
 def _description_fault(info: SiteInfo) -> str | None:
     if not SITE_NAME.fullmatch(info.name):
-        return f"site: expected {SITE_NAME_WORDS}, found {info.name!r}"
+        return f"site: expected {SITE_NAME_RULE}, found {info.name!r}"
     if info.own is None:
         return None  # the registry says what to do about that
     spec = DatasetSpec.model_validate_json(info.own.spec)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fedrecon_core.config.strict_yaml import load
+from fedrecon_core.config.loading import load
 
 LONGEST = 10_000
 """Characters of YAML that libyaml is given, which is seven times as fast: a sweep reads back hundreds of configs. In a

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrecon_core.config import RunConfig, parse
-from fedrecon_core.config.settings import override, read_yaml
+from fedrecon_core.config.loading import override, read_yaml
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.errors import ConfigError, UsageError
@@ -104,9 +104,9 @@ def check_trackers(config: RunConfig) -> None:
 def checked_recovery(config: RunConfig, spec: DatasetSpec) -> Recovery:
     """The run's recovery for data of ``spec``; ``ConfigError`` where a key has no meaning for them."""
     check_select(config.evaluate.select, spec)
-    config.strategy.agree_with_data(spec)
+    config.strategy.check_data(spec)
     recovery = recovery_for(config, spec)
-    config.strategy.agree_with_groups(recovery.builders().keys())
+    config.strategy.check_groups(recovery.builders().keys())
     return recovery
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import BeforeValidator
 
-from fedrecon_core.config.faults import MisfitError, shown
+from fedrecon_core.config.errors import InvalidValueError, short_repr
 from fedrecon_core.errors import UsageError, did_you_mean
 from server.sweep.parameters import label_of
 
@@ -16,7 +16,7 @@ from server.sweep.parameters import label_of
 def _choice(value: Any) -> Any:
     """Axis -> the labels of some of its levels; one level may stand without a list."""
     if not isinstance(value, Mapping):
-        raise ValueError(f"expected a mapping axis -> levels, found {shown(value)}")
+        raise ValueError(f"expected a mapping axis -> levels, found {short_repr(value)}")
     return {key: tuple(map(label_of, some if isinstance(some, list) else [some])) for key, some in value.items()}
 
 
@@ -32,7 +32,7 @@ def _labels(value: Any) -> Any:
     choice = _choice(value)
     several = [parameter for parameter, labels in choice.items() if len(labels) != 1]
     if several:
-        raise MisfitError(several[0], f"expected one level, found {shown(value[several[0]])}")
+        raise InvalidValueError(several[0], f"expected one level, found {short_repr(value[several[0]])}")
     return {parameter: labels[0] for parameter, labels in choice.items()}
 
 
@@ -53,7 +53,7 @@ def fits(labels: Mapping[str, str], choice: Mapping[str, Iterable[str]]) -> bool
 
 
 def check_choice(choice: Mapping[str, Iterable[str]], known: Mapping[str, list[str]], key: str) -> None:
-    """``MisfitError`` at ``key`` for an axis, or a level, that the sweep does not have."""
+    """``InvalidValueError`` at ``key`` for an axis, or a level, that the sweep does not have."""
     for parameter, values in choice.items():
         refuse_unknown(parameter, known, key, "axis")
         for value in values:
@@ -61,11 +61,11 @@ def check_choice(choice: Mapping[str, Iterable[str]], known: Mapping[str, list[s
 
 
 def refuse_unknown(name: str, known: Iterable[str], key: str, kind: str) -> None:
-    """``MisfitError`` at ``key`` for a ``name`` that is not ``known``, with the nearest that is."""
+    """``InvalidValueError`` at ``key`` for a ``name`` that is not ``known``, with the nearest that is."""
     names = list(known)
     if name not in names:
         told = f"unknown {kind} '{name}'; known: {', '.join(names)}. {did_you_mean(name, names)}"
-        raise MisfitError(key, told.rstrip())
+        raise InvalidValueError(key, told.rstrip())
 
 
 def titled(labels: Mapping[str, str]) -> str:
@@ -100,7 +100,7 @@ def chosen(trials: Sequence[_Labelled], known: Mapping[str, list[str]], only: Se
         choice.setdefault(parameter.strip(), []).extend(value.strip() for value in values.split(","))
     try:
         check_choice(choice, known, "--only")
-    except MisfitError as error:
+    except InvalidValueError as error:
         raise UsageError(f"{error.key}: {error}") from None
     found = [trial for trial in trials if fits(trial.labels, choice)]
     if not found:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BeforeValidator
 
-from fedrecon_core.config.faults import MisfitError, shown
-from fedrecon_core.types import Frozen
+from fedrecon_core.config.errors import InvalidValueError, short_repr
+from fedrecon_core.types import StrictModel
 
 SEED = "seed"
 WELL_KNOWN = {"data": "data.name", "recovery": "recovery.name", "strategy": "strategy.name", SEED: SEED}
@@ -20,7 +20,7 @@ _NO_LABEL = re.compile(r"[,=\n]|^\s|\s$|^$")
 """``--only axis=level,level`` has to be read again."""
 
 
-class Value(Frozen):
+class Value(StrictModel):
     """One level: its label, the settings of its cells and, where it has its own, their base config."""
 
     label: str
@@ -28,7 +28,7 @@ class Value(Frozen):
     base: str | None = None
 
 
-class Parameter(Frozen):
+class Parameter(StrictModel):
     """The levels of one axis, in the order in which they were written."""
 
     name: str
@@ -51,10 +51,10 @@ def as_settings(settings: Any) -> tuple[str, ...]:
     A nested mapping sets the keys in it one by one; a dotted key sets its value whole, whatever stood there.
     """
     if not isinstance(settings, Mapping):
-        raise ValueError(f"expected a mapping of keys of a run's config, found {shown(settings)}")
+        raise ValueError(f"expected a mapping of keys of a run's config, found {short_repr(settings)}")
     odd = [key for key in settings if not isinstance(key, str) or not key.strip() or "=" in key]
     if odd:
-        raise ValueError(f"expected keys of a run's config, found {shown(odd[0])}")
+        raise ValueError(f"expected keys of a run's config, found {short_repr(odd[0])}")
     return tuple(words for key, value in settings.items() for words in _words(key, value))
 
 
@@ -90,23 +90,25 @@ def read_parameters(value: Any) -> tuple[Parameter, ...]:
     """The axes as written, but for the seed, which comes last: cells that differ in it alone stand together, and
     nothing overrides it."""
     if not isinstance(value, Mapping) or not value:
-        raise ValueError(f"expected a mapping axis -> levels, found {shown(value)}")
+        raise ValueError(f"expected a mapping axis -> levels, found {short_repr(value)}")
     parameters = [_parameter(name, values) for name, values in value.items()]
     return tuple(sorted(parameters, key=lambda parameter: parameter.name == SEED))
 
 
 def _parameter(name: Any, raw: Any) -> Parameter:
     if not isinstance(name, str) or not _PARAMETER_NAME.fullmatch(name):
-        raise ValueError(f"expected names of axes (letters, digits, '_', '-'; a letter first), found {shown(name)}")
+        raise ValueError(
+            f"expected names of axes (letters, digits, '_', '-'; a letter first), found {short_repr(name)}"
+        )
     values = tuple(_seeds(raw) if name == SEED else _values(name, raw))
     if not values:
-        raise MisfitError(name, "expected at least one level, found none")
+        raise InvalidValueError(name, "expected at least one level, found none")
     labels = [value.label for value in values]
     for label in labels:
         if _NO_LABEL.search(label):
-            raise MisfitError(name, f"expected labels without ',' and '=', found {shown(label)}")
+            raise InvalidValueError(name, f"expected labels without ',' and '=', found {short_repr(label)}")
         if labels.count(label) > 1:
-            raise MisfitError(name, f"the level '{label}' stands twice")
+            raise InvalidValueError(name, f"the level '{label}' stands twice")
     return Parameter(name=name, values=values)
 
 
@@ -116,37 +118,41 @@ def _values(name: str, value: Any) -> Iterator[Value]:
             yield _labelled(name, label, settings)
         return
     if not isinstance(value, list):
-        raise MisfitError(name, f"expected a list of values or a mapping label -> settings, found {shown(value)}")
+        raise InvalidValueError(
+            name, f"expected a list of values or a mapping label -> settings, found {short_repr(value)}"
+        )
     if name not in WELL_KNOWN:
         told = f"only of {', '.join(WELL_KNOWN)} is it known which key a value sets"
-        raise MisfitError(name, f"expected a mapping label -> settings, found a list; {told}")
+        raise InvalidValueError(name, f"expected a mapping label -> settings, found a list; {told}")
     for plain in value:
         if not isinstance(plain, str):
-            raise MisfitError(name, f"expected names, found {shown(plain)}; a mapping label -> settings takes any key")
+            raise InvalidValueError(
+                name, f"expected names, found {short_repr(plain)}; a mapping label -> settings takes any key"
+            )
         yield Value(label=plain, settings=(f"{WELL_KNOWN[name]}={as_yaml(plain)}",))
 
 
 def _labelled(name: str, label: Any, settings: Any) -> Value:
     if isinstance(label, bool) or not isinstance(label, str | int | float):
-        raise MisfitError(name, f"expected labels, found {shown(label)}; put it in quotes")
+        raise InvalidValueError(name, f"expected labels, found {short_repr(label)}; put it in quotes")
     keys = dict(settings) if isinstance(settings, Mapping) else settings
     base = keys.pop("base", None) if isinstance(keys, dict) else None
     if base is not None and not (isinstance(base, str) and base):
-        raise MisfitError(f"{name}.{label}.base", f"expected the path of a run config, found {shown(base)}")
+        raise InvalidValueError(f"{name}.{label}.base", f"expected the path of a run config, found {short_repr(base)}")
     try:
         return Value(label=label_of(label), settings=as_settings(keys), base=base)
     except ValueError as error:
-        raise MisfitError(f"{name}.{label}", str(error)) from None
+        raise InvalidValueError(f"{name}.{label}", str(error)) from None
 
 
 def _seeds(value: Any) -> Iterator[Value]:
     """A list of seeds, or ``{first: 1, count: 10}``. A lone number is refused: some mean that seed, others so many."""
     if isinstance(value, int) and not isinstance(value, bool):
-        raise MisfitError(
+        raise InvalidValueError(
             SEED, f"expected a list, [{value}] for this seed, or {{count: {value}}} for so many; found {value}"
         )
     if not isinstance(value, list | Mapping):
-        raise MisfitError(SEED, f"expected a list of seeds, or {{first: 1, count: 5}}, found {shown(value)}")
+        raise InvalidValueError(SEED, f"expected a list of seeds, or {{first: 1, count: 5}}, found {short_repr(value)}")
     for seed in _counted(value) if isinstance(value, Mapping) else value:
         yield Value(label=str(_whole(SEED, seed, 0)), settings=(f"{SEED}={seed}",))
 
@@ -154,16 +160,16 @@ def _seeds(value: Any) -> Iterator[Value]:
 def _counted(value: Mapping[str, Any]) -> range:
     for key in value:
         if key not in ("first", "count"):
-            raise MisfitError(f"{SEED}.{key}", "unknown key. Known keys: first, count")
+            raise InvalidValueError(f"{SEED}.{key}", "unknown key. Known keys: first, count")
     if "count" not in value:
-        raise MisfitError(f"{SEED}.count", "this key is required and was not found")
+        raise InvalidValueError(f"{SEED}.count", "this key is required and was not found")
     first = _whole(f"{SEED}.first", value.get("first", 0), 0)
     return range(first, first + _whole(f"{SEED}.count", value["count"], 1))
 
 
 def _whole(key: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise MisfitError(key, f"expected a whole number of at least {least}, found {shown(value)}")
+        raise InvalidValueError(key, f"expected a whole number of at least {least}, found {short_repr(value)}")
     return value
 
 

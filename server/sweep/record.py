@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from fedrecon_core.config.strict_yaml import load
+from fedrecon_core.config.loading import load
 from fedrecon_core.errors import DataError
 from server.runs.readers import json_in
 from server.sweep.parameters import label_of

@@ -8,11 +8,11 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from fedrecon_core.config.faults import MisfitError, explain
-from fedrecon_core.config.settings import read_yaml
+from fedrecon_core.config.errors import InvalidValueError, explain
+from fedrecon_core.config.loading import read_yaml
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.files import user_path
-from fedrecon_core.types import Frozen
+from fedrecon_core.types import StrictModel
 from server.analysis.published import read_published
 from server.commands.path_kinds import Kind, expect
 from server.sweep.choices import Choice, Kept, check_choice, fits
@@ -20,7 +20,7 @@ from server.sweep.parameters import Parameters, Settings
 from server.sweep.table import Table
 
 
-class Restriction(Frozen):
+class Restriction(StrictModel):
     """Of the cells that fit ``where`` (without it: of all), only those that fit ``keep`` stay in the matrix."""
 
     where: Choice = Field(default_factory=dict)
@@ -31,7 +31,7 @@ class Restriction(Frozen):
         return not fits(labels, self.where) or fits(labels, self.keep)
 
 
-class Definition(Frozen):
+class Definition(StrictModel):
     """A whole sweep. ``base`` is a run config, relative to this file; ``set`` changes it in every cell, then the levels
     of the axes do, in the order in which the axes are written, the seed last. ``keep_checkpoints`` leaves those of
     complete cells, which nothing needs any more."""
@@ -57,10 +57,12 @@ class Definition(Frozen):
         }
         choosing = [parameter.name for parameter in self.axes if any(value.base for value in parameter.values)]
         if len(choosing) > 1:
-            raise MisfitError("axes", f"only one axis can choose the base, found {' and '.join(choosing)}")
+            raise InvalidValueError("axes", f"only one axis can choose the base, found {' and '.join(choosing)}")
         if self.base is None and (not choosing or own[choosing[0]]):
             lacking = f"level '{own[choosing[0]][0]}' of {choosing[0]} has none" if choosing else "no level has one"
-            raise MisfitError("base", f"this key is required unless every level of one axis has its own; {lacking}")
+            raise InvalidValueError(
+                "base", f"this key is required unless every level of one axis has its own; {lacking}"
+            )
         return self
 
     @model_validator(mode="after")

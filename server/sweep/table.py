@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from fedrecon_core.config.faults import MisfitError
+from fedrecon_core.config.errors import InvalidValueError
 from fedrecon_core.registry import METRICS, discover
-from fedrecon_core.types import Frozen
+from fedrecon_core.types import StrictModel
 from server.runs.setup import PACKAGES
 from server.sweep.choices import Choice, Labels, check_choice, exactly, refuse_unknown
 from server.sweep.parameters import SEED
@@ -20,7 +20,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isi
 """One may stand without a list."""
 
 
-class Table(Frozen):
+class Table(StrictModel):
     """How results are shown: axes as ``rows`` and ``columns``, the ``metrics``, and the level that others are compared
     with (``baseline``). Levels in ``bounds`` are no contestants: they are shown, and not ranked. ``reference`` is a CSV
     of published values, relative to the sweep's file. Without ``rows`` or ``columns`` the axes take these places in
@@ -34,7 +34,7 @@ class Table(Frozen):
     reference: str | None = Field(default=None, pattern=r"\S")
 
     def check(self, parameters: Mapping[str, list[str]], key: str = "table") -> None:
-        """``MisfitError`` below ``key`` for what the sweep with ``axes`` (axis -> labels of its levels) lacks."""
+        """``InvalidValueError`` below ``key`` for what the sweep with ``axes`` (axis -> labels of its levels) lacks."""
         named = [
             *(("rows", parameter) for parameter in self.rows),
             *(("columns", parameter) for parameter in self.columns),
@@ -42,15 +42,15 @@ class Table(Frozen):
         for number, (place, parameter) in enumerate(named):
             refuse_unknown(parameter, parameters, f"{key}.{place}", "axis")
             if parameter == SEED:
-                raise MisfitError(f"{key}.{place}", _NO_SEED)
+                raise InvalidValueError(f"{key}.{place}", _NO_SEED)
             if parameter in [other for _, other in named[:number]]:
-                raise MisfitError(f"{key}.{place}", f"the axis '{parameter}' stands twice in the table")
+                raise InvalidValueError(f"{key}.{place}", f"the axis '{parameter}' stands twice in the table")
         for metric in self.metrics:
             refuse_unknown(metric, metric_names(), f"{key}.metrics", "metric")
         for place, choice in (("baseline", exactly(self.baseline)), ("bounds", self.bounds)):
             check_choice(choice, parameters, f"{key}.{place}")
             if SEED in choice:
-                raise MisfitError(f"{key}.{place}", _NO_SEED)
+                raise InvalidValueError(f"{key}.{place}", _NO_SEED)
 
 
 def metric_names() -> list[str]:

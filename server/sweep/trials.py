@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrecon_core.config import RunConfig
-from fedrecon_core.config.settings import override, read_yaml
+from fedrecon_core.config.loading import override, read_yaml
 from fedrecon_core.errors import ConfigError, UsageError
 from fedrecon_core.files import user_path
 from server.runs.setup import check_trackers, resolve_config

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fedrecon_core.registry import Registry
-from fedrecon_core.types import Frozen
+from fedrecon_core.types import StrictModel
 
 TRACKERS: Registry[Tracker] = Registry("tracker")
 TRACKER_PACKAGES = ("server.trackers",)
 
 
-class TrackerParams(Frozen):
+class TrackerParams(StrictModel):
     """Base of every tracker's own keys (``tracking.<name>.<key>``)."""
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedrecon_core.config import RunConfig
-from fedrecon_core.config.faults import explain
-from fedrecon_core.config.tracking import AUTO
+from fedrecon_core.config.errors import explain
+from fedrecon_core.config.sections import AUTO
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.registry import discover
 from server.trackers.base import TRACKER_PACKAGES, TRACKERS, Tracker

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from fedrecon_core.config import RunConfig
-from fedrecon_core.config.tracking import AUTO
+from fedrecon_core.config.sections import AUTO
 from fedrecon_core.errors import describe_error, one_line
 from server.runs.directory import RunDirectory
 from server.trackers.base import TrackedRun, Tracker

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from fedrecon_core.data.statistics import Statistics
 from fedrecon_core.errors import RunError
 from fedrecon_core.files import DISK_ERRORS, reason, sync
-from fedrecon_core.state import State, flat, nested
+from fedrecon_core.state import State, flatten_groups, unflatten_groups
 from strategies.messages import Accepted
 
 KEPT = 2
@@ -85,7 +85,7 @@ def _write(folder: Path, training: Training) -> None:
     parts = {f"{part}/{group}": state for part in _PARTS for group, state in getattr(training, part).items()}
     parts |= {f"statistics/{name}": {"mean": s.mean, "std": s.std} for name, s in training.statistics.items()}
     # the best groups may be the current ones, and safetensors refuses tensors that share memory
-    save_file({key: tensor.clone() for key, tensor in flat(parts).items()}, folder / "state.safetensors")
+    save_file({key: tensor.clone() for key, tensor in flatten_groups(parts).items()}, folder / "state.safetensors")
     plain = {key: value for key, value in vars(training).items() if key not in (*_PARTS, "statistics")}
     accepted = {site: asdict(found) for site, found in training.accepted.items()}
     text = json.dumps({**plain, "best": asdict(training.best), "accepted": accepted}, indent=1)
@@ -117,7 +117,7 @@ def load_newest(folder: Path) -> Training | None:
         where = "from the one before" if len(found) > 1 else "from the start: it is the only one"
         raise RunError(f"checkpoint {found[-1]} cannot be read: {error}; remove it to resume {where}") from None
     parts: dict[str, Any] = {part: {} for part in (*_PARTS, "statistics")}
-    for key, state in nested(tensors).items():
+    for key, state in unflatten_groups(tensors).items():
         part, group = key.split("/", 1)
         parts[part][group] = state
     parts["statistics"] = {name: Statistics(**values) for name, values in parts["statistics"].items()}

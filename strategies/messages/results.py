@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedrecon_core.local.local_round import LocalResult
+from fedrecon_core.local.local_round import TrainResult
 from strategies.messages.groups import bundle, pack_group, read_groups
 from strategies.messages.value_types import MetricValues
 
@@ -26,7 +26,7 @@ class TrainReply:
     kept: bool
 
 
-def write_result(result: LocalResult, samples: int, seconds: float, processor: float) -> RecordDict:
+def write_result(result: TrainResult, samples: int, seconds: float, processor: float) -> RecordDict:
     """The answer to ``local``: groups, counts, mean loss, seconds per phase and ``seconds`` in all by the clock, and
     those that the ``processor`` worked for it, in which what else a machine does does not count."""
     content = RecordDict({group: bundle(pack_group(state)) for group, state in result.groups.items()})
@@ -39,7 +39,7 @@ def write_result(result: LocalResult, samples: int, seconds: float, processor: f
     return content
 
 
-def _losses(result: LocalResult) -> MetricValues:
+def _losses(result: TrainResult) -> MetricValues:
     """Phase -> loss, the item-weighted mean over the phase's stages that took a step."""
     losses: MetricValues = {}
     for phase in sorted({stage.phase for stage in result.stages}):
@@ -50,7 +50,7 @@ def _losses(result: LocalResult) -> MetricValues:
     return losses
 
 
-def _phase_seconds(result: LocalResult) -> dict[str, float]:
+def _phase_seconds(result: TrainResult) -> dict[str, float]:
     seconds: dict[str, float] = {}
     for stage in result.stages:
         seconds[stage.phase] = seconds.get(stage.phase, 0.0) + stage.seconds

@@ -20,7 +20,7 @@ from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.data.statistics import combine, site_sums
 from fedrecon_core.local.evaluate import predict
 from fedrecon_core.local.hook import LocalHook
-from fedrecon_core.local.local_round import LocalJob, train_locally
+from fedrecon_core.local.local_round import TrainRequest, train_locally
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import (
@@ -58,8 +58,8 @@ class Bench:
     shelves: dict[str, MemoryShelf]
 
     def __post_init__(self) -> None:
-        job = Job(Path("config.yaml"), Path("run"), False, sites=len(self.data))
-        self.grid = InProcessGrid(job, Here(lambda message, context: self.answer(message)))  # type: ignore[arg-type]
+        request = Job(Path("config.yaml"), Path("run"), False, sites=len(self.data))
+        self.grid = InProcessGrid(request, Here(lambda message, context: self.answer(message)))  # type: ignore[arg-type]
         self.federation.nodes = dict(zip(sorted(self.data), self.grid.get_node_ids(), strict=True))
 
     def initial(self) -> dict[str, State]:
@@ -77,7 +77,7 @@ class Bench:
         name = {node: name for name, node in self.federation.nodes.items()}[message.metadata.dst_node_id]
         sent = {g: messages.unpack_group(r) for g, r in messages.read_groups(message.content).items()}
         plan = self.recovery.plan(self.data[name].modalities)
-        job = LocalJob(
+        request = TrainRequest(
             site=name,
             recovery=self.recovery,
             data=self.data[name],
@@ -86,9 +86,9 @@ class Bench:
             global_info=messages.read_knowledge(message.content),
             store=self.shelves[name],
             hook=self.strategy.local_half(self.strategy.params),
-            beside={group: state for group, state in sent.items() if group.startswith(STRATEGY_GROUPS)},
+            strategy_groups={group: state for group, state in sent.items() if group.startswith(STRATEGY_GROUPS)},
         )
-        result = train_locally(job, self.recovery.build(plan.download))
+        result = train_locally(request, self.recovery.build(plan.download))
         return Message(messages.write_result(result, len(self.data[name]), 0.0, 0.0), reply_to=message)
 
     def round(self, round_: int, groups: dict[str, State]) -> dict[str, State]:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fedrecon_core.config import RunConfig, StrategyParams, parse
-from fedrecon_core.config.faults import MisfitError
+from fedrecon_core.config.errors import InvalidValueError
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, STRATEGIES, discover
 from fedrecon_core.types import DatasetSpec
@@ -151,7 +151,7 @@ def _other_needs(row: Row) -> Iterator[str]:
 
 def _takes(params: StrategyParams, spec: DatasetSpec) -> bool:
     try:
-        params.agree_with_data(spec)
+        params.check_data(spec)
     except ConfigError:
         return False
     return True
@@ -199,9 +199,9 @@ class PickyParams(StrategyParams):
 
     name: str = "picky"
 
-    def agree_with(self, run: Any) -> None:
+    def check_run(self, run: Any) -> None:
         if run.recovery.name == "mean":
-            raise MisfitError("recovery.name", "expected another with picky (a mean tells nothing), found mean")
+            raise InvalidValueError("recovery.name", "expected another with picky (a mean tells nothing), found mean")
 
 
 class Picky(FedAvg):

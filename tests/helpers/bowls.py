@@ -19,7 +19,7 @@ from flwr.app import ConfigRecord
 from torch import nn
 
 from client.site_store import DiskSiteStore
-from fedrecon_core.local.local_round import LocalJob, train_locally
+from fedrecon_core.local.local_round import TrainRequest, train_locally
 from fedrecon_core.recovery.stage import Objective, Stage
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import STRATEGY_GROUPS, State, TransferPlan
@@ -86,7 +86,7 @@ class Site:
         instruction = messages.read_instruction(message.content)
         sent = {group: messages.unpack_group(r) for group, r in messages.read_groups(message.content).items()}
         received = {group: state for group, state in sent.items() if not group.startswith(STRATEGY_GROUPS)}
-        job = LocalJob(
+        request = TrainRequest(
             site=messages.addressee(message),
             recovery=self,  # type: ignore[arg-type]
             data=Samples(self.samples),  # type: ignore[arg-type]
@@ -95,9 +95,9 @@ class Site:
             global_info=messages.read_knowledge(message.content),
             store=DiskSiteStore(self.folder, instruction.round, instruction.accepted),
             hook=hook,
-            beside={group: state for group, state in sent.items() if group.startswith(STRATEGY_GROUPS)},
+            strategy_groups={group: state for group, state in sent.items() if group.startswith(STRATEGY_GROUPS)},
         )
-        result = train_locally(job, {group: Point() for group in received})
+        result = train_locally(request, {group: Point() for group in received})
         return SimpleNamespace(content=messages.write_result(result, self.samples, 0.0, 0.0))
 
     def variate(self, group: str = HEAD) -> np.ndarray:

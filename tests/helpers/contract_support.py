@@ -21,7 +21,7 @@ from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.data.statistics import combine, site_sums
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.local.hook import LocalHook
-from fedrecon_core.local.local_round import LocalJob, LocalResult, train_locally
+from fedrecon_core.local.local_round import TrainRequest, TrainResult, train_locally
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.recovery.stage import GlobalInfo, LocalContext
 from fedrecon_core.registry import RECOVERIES, Registry
@@ -117,7 +117,7 @@ def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, ArrayReco
     return found if isinstance(found, str) else None
 
 
-def assert_trained_to(result: LocalResult, parameters: Mapping[str, Tensor]) -> None:
+def assert_trained_to(result: TrainResult, parameters: Mapping[str, Tensor]) -> None:
     """A local round ended at ``parameters`` ("group/tensor" -> tensor)."""
     for name, parameter in parameters.items():
         group, tensor = name.split("/")
@@ -141,11 +141,11 @@ def states(modules: Mapping[str, nn.Module]) -> dict[str, State]:
 
 def local_round(
     recovery: Recovery, data: SiteData, global_info: GlobalInfo | None = None, hook: LocalHook | None = None
-) -> tuple[LocalJob, LocalResult, Groups]:
-    """One local round from the initial groups: the job, its result, and the modules as it left them."""
+) -> tuple[TrainRequest, TrainResult, Groups]:
+    """One local round from the initial groups: the request, its result, and the modules as it left them."""
     plan = recovery.plan(data.modalities)
     modules = recovery.build(plan.download)
-    job = LocalJob(
+    request = TrainRequest(
         site=SITE,
         recovery=recovery,
         data=data,
@@ -155,7 +155,7 @@ def local_round(
         store=MemoryShelf(),
         hook=LocalHook() if hook is None else hook,
     )
-    return job, train_locally(job, modules), modules
+    return request, train_locally(request, modules), modules
 
 
 def workshop_of(recovery: Recovery, data: SiteData) -> LocalContext:

@@ -19,7 +19,7 @@ from fedrecon_core.preparation.feature_rows import file_item, rows_through, rows
 from fedrecon_core.preparation.features.base import Feature, RawItem
 from fedrecon_core.preparation.raw_dataset import RawDataset
 from fedrecon_core.registry import DATASETS, FEATURES
-from fedrecon_core.types import DatasetSpec, Frozen, ModalitySpec
+from fedrecon_core.types import DatasetSpec, ModalitySpec, StrictModel
 
 NAME, FEATURE = "toy_raw", "toy_letters"
 
@@ -60,7 +60,7 @@ class Letters(Feature):
         return self.params.factor * np.array(letters, dtype=np.float32)[:, None]
 
 
-class ToyRaw(Frozen):
+class ToyRaw(StrictModel):
     """``layout``: of the files. ``factor``: of the letters."""
 
     layout: Literal["flat", "deep"] = "flat"

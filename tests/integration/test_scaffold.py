@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import client.app
-from fedrecon_core.local.local_round import LocalResult
+from fedrecon_core.local.local_round import TrainResult
 from server.cli import application
 from server.runs.directory import RunDirectory
 from server.runs.setup import create_run
@@ -84,13 +84,13 @@ def test_the_server_holds_the_sum_of_what_the_sites_keep(tmp_path: Path) -> None
 # --- replies that the server does not accept, of rounds that the site has finished ------------------------------------
 
 
-def refused(found: LocalResult) -> LocalResult:
+def refused(found: TrainResult) -> TrainResult:
     """It arrives, with what is no number."""
     groups = {g: {name: tensor * float("nan") for name, tensor in state.items()} for g, state in found.groups.items()}
     return replace(found, groups=groups)
 
 
-def lost(found: LocalResult) -> LocalResult:
+def lost(found: TrainResult) -> TrainResult:
     """It does not arrive."""
     raise ConnectionError("the line is dead")
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from fedrecon_core.config.faults import MisfitError, explain
-from fedrecon_core.config.strict_yaml import StrictLoader, load
+from fedrecon_core.config.errors import InvalidValueError, explain
+from fedrecon_core.config.loading import StrictLoader, load
 from fedrecon_core.data.site_folder.files import as_line, named, read_start
 from fedrecon_core.errors import DataError
-from fedrecon_core.types import DatasetSpec, Frozen
+from fedrecon_core.types import DatasetSpec, StrictModel
 
 FORMAT = 1
 DESCRIPTION, SAMPLES, ARRAYS = "dataset.yaml", "samples.parquet", "arrays"
@@ -44,7 +44,7 @@ Line = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1
 """One line of text."""
 
 
-class FileRecord(Frozen):
+class FileRecord(StrictModel):
     """Size and SHA-256 (hex) of one file."""
 
     bytes: int = Field(ge=0)
@@ -75,15 +75,17 @@ class Description(DatasetSpec):
     def _is_sound(self) -> Description:
         for key, values in (("modalities", self.names), ("classes", self.classes)):
             if not values:
-                raise MisfitError(key, "expected at least one, found none")
+                raise InvalidValueError(key, "expected at least one, found none")
             repeated = sorted({name for name in values if values.count(name) > 1})
             if repeated:
-                raise MisfitError(key, f"expected different names, found {as_line(repr(repeated[0]))} several times")
+                raise InvalidValueError(
+                    key, f"expected different names, found {as_line(repr(repeated[0]))} several times"
+                )
         for index, modality in enumerate(self.modalities):
             if not modality.shape or min(modality.shape) < 1 or math.prod(modality.shape) > LARGEST_ROW:
                 found = as_line(str(list(modality.shape)))
                 told = f"expected sizes of 1 or more, at most {LARGEST_ROW} numbers in all, found {found}"
-                raise MisfitError(f"modalities.{index}.shape", told)
+                raise InvalidValueError(f"modalities.{index}.shape", told)
         return self
 
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from fedrecon_core.config.faults import MisfitError
+from fedrecon_core.config.errors import InvalidValueError
 from fedrecon_core.preparation.features.base import FloatArray
 from fedrecon_core.preparation.features.extra import require_library
 from fedrecon_core.preparation.features.spectral import SoundParams, SpectralFeature
@@ -22,7 +22,7 @@ class MfccParams(SoundParams):
     @model_validator(mode="after")
     def _within(self) -> Self:
         if self.coefficients > self.bins:
-            raise MisfitError("coefficients", f"expected at most bins ({self.bins}), found {self.coefficients}")
+            raise InvalidValueError("coefficients", f"expected at most bins ({self.bins}), found {self.coefficients}")
         return self
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, model_validator
 
 from fedrecon_core.config import Params
-from fedrecon_core.config.faults import MisfitError
+from fedrecon_core.config.errors import InvalidValueError
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.features.base import Feature, FloatArray, RawItem
 from fedrecon_core.registry import FEATURES
@@ -41,11 +41,13 @@ class SeriesParams(Params):
     @model_validator(mode="after")
     def _fitting(self) -> Self:
         if self.columns is None and self.width is None:
-            raise MisfitError("width", "expected how many numbers a step or a vector has (or columns), found neither")
+            raise InvalidValueError(
+                "width", "expected how many numbers a step or a vector has (or columns), found neither"
+            )
         if self.columns is not None and self.width not in (None, len(self.columns)):
-            raise MisfitError("columns", f"expected as many as width ({self.width}), found {len(self.columns)}")
+            raise InvalidValueError("columns", f"expected as many as width ({self.width}), found {len(self.columns)}")
         if self.longest is None and self.longer != "refuse":
-            raise MisfitError("longer", "expected its default, refuse, for a vector (no longest), found cut")
+            raise InvalidValueError("longer", "expected its default, refuse, for a vector (no longest), found cut")
         return self
 
     @property

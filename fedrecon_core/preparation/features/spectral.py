@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fedrecon_core.config import Params
-from fedrecon_core.config.faults import MisfitError
+from fedrecon_core.config.errors import InvalidValueError
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.features.base import Feature, FloatArray, RawItem
 from fedrecon_core.preparation.features.extra import require_library
@@ -42,7 +42,7 @@ class SoundParams(Params):
     def _possible(self) -> Self:
         for key, samples, least in (("window_ms", self.window, 16), ("hop_ms", self.hop, 1)):
             if samples < least:
-                raise MisfitError(key, f"expected at least {least} samples at {self.rate} Hz, found {samples}")
+                raise InvalidValueError(key, f"expected at least {least} samples at {self.rate} Hz, found {samples}")
         return self
 
     @property

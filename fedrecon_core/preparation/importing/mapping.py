@@ -11,17 +11,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, StringConstraints, ValidationError, model_validator
 
 from fedrecon_core.config import Feature
-from fedrecon_core.config.faults import MisfitError, explain, shown
-from fedrecon_core.config.settings import read_yaml
+from fedrecon_core.config.errors import InvalidValueError, explain, short_repr
+from fedrecon_core.config.loading import read_yaml
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.types import SPLITS, Frozen, Likelihood, ModalityName
+from fedrecon_core.types import SPLITS, Likelihood, ModalityName, StrictModel
 
 COLUMN = re.compile(r"\{([^{}]+)\}")
 """A column's name in the path of a file."""
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
-class Modality(Frozen):
+class Modality(StrictModel):
     """What every modality may say; ``None`` leaves it to the feature (a vector: as ``ModalitySpec``)."""
 
     scale: Literal["none", "standard"] | None = None
@@ -73,7 +73,7 @@ class Words(Modality):
         return (self.text,)
 
 
-class Label(Frozen):
+class Label(StrictModel):
     """Where the classes stand."""
 
     @property
@@ -107,18 +107,20 @@ class LabelColumns(Label):
 class _ByKey:
     """A validator that chooses the model by the one key that only it has; ``short`` is the key of a bare text."""
 
-    models: MappingType[str, type[Frozen]]
+    models: MappingType[str, type[StrictModel]]
     short: str | None = None
 
     def __call__(self, value: Any) -> Any:
-        return value if isinstance(value, Frozen) else self.params(value).model_validate(self._keys(value))
+        return value if isinstance(value, StrictModel) else self.params(value).model_validate(self._keys(value))
 
-    def params(self, value: Any) -> type[Frozen]:
+    def params(self, value: Any) -> type[StrictModel]:
         """The model that reads ``value``; messages look it up here too."""
         keys = self._keys(value)
         found = [key for key in self.models if isinstance(keys, MappingType) and key in keys]
         if len(found) != 1:
-            raise ValueError(f"expected a mapping with one of the keys {', '.join(self.models)}, found {shown(value)}")
+            raise ValueError(
+                f"expected a mapping with one of the keys {', '.join(self.models)}, found {short_repr(value)}"
+            )
         return self.models[found[0]]
 
     def _keys(self, value: Any) -> Any:
@@ -134,7 +136,7 @@ _Label = Annotated[
 _Names = Annotated[tuple[Text, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 
 
-class SplitColumn(Frozen):
+class SplitColumn(StrictModel):
     """``column`` names each row's split, in its own words."""
 
     column: Text
@@ -143,7 +145,7 @@ class SplitColumn(Frozen):
     test: _Names = ("test",)
 
 
-class Shares(Frozen):
+class Shares(StrictModel):
     """The chance of each split for a group of samples, whose own text decides, with ``seed`` and the data set's name:
     so it is in the same split in every table. The shares hold on average over groups."""
 
@@ -160,7 +162,7 @@ class Shares(Frozen):
         return self
 
 
-class Mapping(Frozen):
+class Mapping(StrictModel):
     """The whole mapping; names in it are the table's columns unless said otherwise.
 
     ``id``: texts are numbered in sorted order; without it samples are numbered by their rows. ``classes``: the class
@@ -196,9 +198,11 @@ class Mapping(Frozen):
     def _possible(self) -> Self:
         if (self.split is None) == (self.shares is None):
             found = "neither" if self.split is None else "both"
-            raise MisfitError("split", f"expected split (a column) or shares (to deal the samples out), found {found}")
+            raise InvalidValueError(
+                "split", f"expected split (a column) or shares (to deal the samples out), found {found}"
+            )
         if self.classes and len(set(self.classes)) < len(self.classes):
-            raise MisfitError("classes", f"expected each class once, found {shown(list(self.classes))}")
+            raise InvalidValueError("classes", f"expected each class once, found {short_repr(list(self.classes))}")
         self._check_split_names()
         self._check_label_columns()
         return self
@@ -207,15 +211,17 @@ class Mapping(Frozen):
         names = [name for split in SPLITS for name in (getattr(self.split, split) if self.split else ())]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise MisfitError("split", f"expected each of the column's words under one split, found '{twice[0]}' twice")
+            raise InvalidValueError(
+                "split", f"expected each of the column's words under one split, found '{twice[0]}' twice"
+            )
 
     def _check_label_columns(self) -> None:
         columns = self.label.columns if isinstance(self.label, LabelColumns) else None
         if columns and len(set(columns)) < len(columns):
-            raise MisfitError("label.columns", f"expected each column once, found {shown(list(columns))}")
+            raise InvalidValueError("label.columns", f"expected each column once, found {short_repr(list(columns))}")
         if columns and self.classes and len(columns) != len(self.classes):
             found = f"found {len(self.classes)}"
-            raise MisfitError("classes", f"expected a name for each of the {len(columns)} label columns, {found}")
+            raise InvalidValueError("classes", f"expected a name for each of the {len(columns)} label columns, {found}")
 
 
 def read_mapping(path: Path) -> Mapping:

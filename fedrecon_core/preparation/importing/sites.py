@@ -19,7 +19,7 @@ from fedrecon_core.preparation.importing.modalities import Column, Source, colum
 from fedrecon_core.preparation.importing.table import Form, Table, codes, read_table
 from fedrecon_core.preparation.raw_dataset import RawDataset, RowReader
 from fedrecon_core.seeding import derive
-from fedrecon_core.types import SITE_NAME, SITE_NAME_WORDS, SPLITS, DatasetSpec
+from fedrecon_core.types import SITE_NAME, SITE_NAME_RULE, SPLITS, DatasetSpec
 
 
 def read_sites(path: Path, mapping: Mapping, cache: Path) -> dict[str, RawDataset]:
@@ -136,7 +136,7 @@ def _sites(table: Table, mapping: Mapping) -> dict[str, IntArray]:
     rows: dict[str, list[int]] = {}
     for row, text in enumerate(table.filled(mapping.site, "a site")):
         if not SITE_NAME.fullmatch(text):
-            raise table.fault(row, mapping.site, f"expected a site's name ({SITE_NAME_WORDS}), found '{text}'")
+            raise table.fault(row, mapping.site, f"expected a site's name ({SITE_NAME_RULE}), found '{text}'")
         rows.setdefault(text, []).append(row)
     _refuse_alike(table, mapping.site, rows)
     return {name: np.array(rows[name], dtype=np.int64) for name in sorted(rows)}

@@ -7,13 +7,13 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from fedrecon_core.config.faults import MisfitError, explain
-from fedrecon_core.config.settings import read_yaml
+from fedrecon_core.config.errors import InvalidValueError, explain
+from fedrecon_core.config.loading import read_yaml
 from fedrecon_core.errors import ConfigError, DataError
-from fedrecon_core.types import Frozen, Likelihood, ModalityName
+from fedrecon_core.types import Likelihood, ModalityName, StrictModel
 
 
-class NpzModality(Frozen):
+class NpzModality(StrictModel):
     """``array`` [N, *shape] of numbers; ``channels`` are the positions on its last axis that are taken (null: all).
     ``present``, a bool array [N], says which samples have the modality at all; ``lengths``, whole numbers [N], how many
     steps of a padded sequence [N, T, D] are real: what is absent or padding is not read, whatever it holds. ``kind``,
@@ -29,7 +29,7 @@ class NpzModality(Frozen):
     likelihood: Likelihood = Likelihood()
 
 
-class NpzSplit(Frozen):
+class NpzSplit(StrictModel):
     """``array`` [N] holds a whole number or a text for each sample; the lists say which values mean which split."""
 
     array: str
@@ -46,13 +46,13 @@ class NpzSplit(Frozen):
         return self
 
 
-class NpzShare(Frozen):
+class NpzShare(StrictModel):
     """A split that is drawn: ``share`` of the groups of the training part, whole ones, the same in every run."""
 
     share: float = Field(gt=0, lt=1)
 
 
-class NpzDescription(Frozen):
+class NpzDescription(StrictModel):
     """All keys of the YAML. ``file`` lies beside it or below; ``label`` [N] holds positions in ``classes``, or [N, C]
     zeros and ones (multilabel); ``classes`` lists the names or names an array of texts. ``group`` [N] is what never
     straddles two splits (a subject; default: every sample by itself), ``natural`` [N] whom a sample comes from, where
@@ -75,7 +75,7 @@ class NpzDescription(Frozen):
         names = [modality.name for modality in self.modalities]
         repeated = next((name for name in names if names.count(name) > 1), None)
         if repeated is not None:
-            raise MisfitError("modalities", f"expected a name for each, found '{repeated}' twice")
+            raise InvalidValueError("modalities", f"expected a name for each, found '{repeated}' twice")
         return self
 
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fedrecon_core.config.faults import explain
-from fedrecon_core.config.settings import override
+from fedrecon_core.config.errors import explain
+from fedrecon_core.config.loading import override
 from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.errors import ConfigError, DataError, UsageError
 from fedrecon_core.preparation.expected_files import CHECKSUMS, ExpectedFile, file_faults

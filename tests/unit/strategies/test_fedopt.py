@@ -9,7 +9,7 @@ import torch
 from flwr.app import ConfigRecord
 
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.local.local_round import LocalResult
+from fedrecon_core.local.local_round import TrainResult
 from fedrecon_core.state import TransferPlan
 from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
@@ -59,7 +59,7 @@ def reply(groups: dict, samples: int = 10) -> SimpleNamespace:
     """A site's answer: what the strategy reads is its content alone."""
     counts = dict.fromkeys(groups, samples)
     return SimpleNamespace(
-        content=messages.write_result(LocalResult(groups, counts, counts, {}, []), samples, 0.0, 0.0)
+        content=messages.write_result(TrainResult(groups, counts, counts, {}, []), samples, 0.0, 0.0)
     )
 
 

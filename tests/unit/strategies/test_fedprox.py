@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.local.hook import LocalHook, Memory
+from fedrecon_core.local.hook import HookState, LocalHook
 from fedrecon_core.local.local_round import train_locally
 from fedrecon_core.recovery.base import TaskObjective
 from fedrecon_core.recovery.stage import set_frozen
@@ -80,7 +80,7 @@ def test_a_batch_without_a_modality_pulls_its_extractor_too():
     present[8:, 1] = False
     recovery = toy_recovery("mask")
     shop, hook = workshop_of(recovery, site_of(toys(), present, recovery)), hook_of()
-    hook.begin(shop, Memory())
+    hook.begin(shop, HookState())
     objective, parameters, start = started(shop)
     optimizer = torch.optim.SGD(parameters.values(), lr=0.2)
     for batch in (torch.arange(8), torch.arange(8, 48)):
@@ -107,7 +107,7 @@ def test_next_to_no_mu_lets_the_optimiser_go_on_where_a_batch_has_nothing(optimi
     moved = {}
     for mu in (0.0, 1e-12):
         shop, hook = workshop_of(recovery, site_of(toys(), present, recovery)), hook_of(mu=mu)
-        hook.begin(shop, Memory())
+        hook.begin(shop, HookState())
         objective, parameters, _ = started(shop)
         stepping, name = make(list(parameters.values())), "task.extractor.features/linear.weight"
         for batch in (torch.arange(8), torch.arange(8, 48)):
@@ -122,7 +122,7 @@ def test_next_to_no_mu_lets_the_optimiser_go_on_where_a_batch_has_nothing(optimi
 
 def test_what_no_loss_has_reached_is_left_without_a_gradient():
     shop, hook = workshop_of(toy_recovery("mask"), toy_site()), hook_of()
-    hook.begin(shop, Memory())
+    hook.begin(shop, HookState())
     objective, parameters, _ = started(shop)
     hook.gradients(parameters.items())
     assert all(parameter.grad is None for parameter in parameters.values())
@@ -130,7 +130,7 @@ def test_what_no_loss_has_reached_is_left_without_a_gradient():
     hook.gradients(parameters.items())
     for parameter in parameters.values():
         parameter.grad = None
-    hook.begin(shop, Memory())
+    hook.begin(shop, HookState())
     hook.gradients(parameters.items())
     assert all(parameter.grad is None for parameter in parameters.values()), "in the next round as well"
 

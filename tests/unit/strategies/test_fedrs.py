@@ -9,7 +9,7 @@ from fedrecon_core.config import parse
 from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.local.evaluate import predict
-from fedrecon_core.local.hook import LocalHook, Memory
+from fedrecon_core.local.hook import HookState, LocalHook
 from fedrecon_core.recovery.base import TaskObjective
 from fedrecon_core.recovery.stage import set_frozen
 from fedrecon_core.task.model import TaskModel
@@ -54,7 +54,7 @@ def restricted(groups, data: SiteData, scale: torch.Tensor) -> torch.Tensor:
 def test_logits_are_the_weights_rows_scaled_by_the_classes_that_the_site_has(classes, scale):
     data, hook = site_with(*classes), hook_of()
     shop = workshop_of(MASK, data)
-    hook.begin(shop, Memory())
+    hook.begin(shop, HookState())
     batch = data.batch(torch.arange(len(data)))
     found = hook.logits(TaskModel(shop.groups, data.spec).logits(batch), batch.labels)
     torch.testing.assert_close(found, restricted(shop.groups, data, torch.tensor(scale).float()), rtol=1e-5, atol=1e-6)
@@ -62,7 +62,7 @@ def test_logits_are_the_weights_rows_scaled_by_the_classes_that_the_site_has(cla
 
 def test_the_classes_are_those_of_the_site_and_not_of_the_batch():
     data, hook = site_with(0, 2), hook_of()
-    hook.begin(workshop_of(MASK, data), Memory())
+    hook.begin(workshop_of(MASK, data), HookState())
     logits = torch.ones(4, 3)
     both, one = (hook.logits(logits, torch.full((4,), label)) for label in (0, 2))
     assert torch.equal(both, one)
@@ -74,7 +74,7 @@ def test_another_site_has_other_classes():
     for classes in ((0, 2), (1,)):
         shop = workshop_of(MASK, site_with(*classes))
         torch.nn.init.zeros_(shop.groups["task.head"].classifier[-1].bias)
-        hook.begin(shop, Memory())
+        hook.begin(shop, HookState())
         scaled.append(hook.logits(bare + 2, torch.zeros(1, dtype=torch.long)))
     assert [row.flatten().tolist() for row in scaled] == [pytest.approx([2, 0.6, 2]), pytest.approx([0.6, 2, 0.6])]
 
@@ -125,7 +125,7 @@ def test_a_round_leaves_the_bias_to_the_byte_and_trains_all_else(keys):
 def test_the_bias_has_no_gradient_where_clipping_would_see_it():
     data, hook = toy_site(), hook_of()
     shop = workshop_of(MASK, data)
-    hook.begin(shop, Memory())
+    hook.begin(shop, HookState())
     shop.logits_hook = hook.logits
     set_frozen(shop.groups["task.head"], frozen=False)
     TaskObjective(MASK, shop).loss(torch.arange(12)).backward()
@@ -159,7 +159,7 @@ def test_a_class_that_a_site_lacks_is_pushed_away_less_the_smaller_alpha():
 
 
 def test_several_labels_per_sample_are_refused_with_a_reason():
-    toy_config("mask", "fedrs").strategy.agree_with_data(toy_spec())
+    toy_config("mask", "fedrs").strategy.check_data(toy_spec())
     with pytest.raises(ConfigError) as error:
         check_run(parse(multilabel_settings(strategy="fedrs")))
     assert str(error.value) == (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedrecon_core.config import OnGroups, parse
+from fedrecon_core.config import GroupSelection, parse
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.registry import STRATEGIES
 from server.runs.setup import check_run
@@ -15,7 +15,7 @@ from tests.helpers.federation import NAMES, toy_settings
 
 pytestmark = pytest.mark.quick
 
-ACTING: list[Any] = [cls.Params for _, cls in STRATEGIES.items() if issubclass(cls.Params, OnGroups)]  # type: ignore[attr-defined]
+ACTING: list[Any] = [cls.Params for _, cls in STRATEGIES.items() if issubclass(cls.Params, GroupSelection)]  # type: ignore[attr-defined]
 SGD = {phase: {"optimizer": "sgd"} for phase in ("generator", "mapping", "task")}
 
 

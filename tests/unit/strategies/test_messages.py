@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from fedrecon_core.data.allocation import Share
 from fedrecon_core.data.statistics import Statistics
 from fedrecon_core.local.evaluate import Score
-from fedrecon_core.local.local_round import LocalResult
+from fedrecon_core.local.local_round import TrainResult
 from fedrecon_core.local.stage_runner import StageReport
 from fedrecon_core.metrics.base import Counts
 from fedrecon_core.recovery.stage import GlobalInfo
@@ -128,7 +128,7 @@ def test_results():
         StageReport("task", "task", loss=1.5, steps=2, items=40, seconds=1.0),
     ]
     counts = {"task.head": 40, "mapping.a->b": 9}
-    result = LocalResult(GROUPS, counts, {"task.head": 30, "mapping.a->b": 9}, {"mapping.a->b": 0.5}, stages)
+    result = TrainResult(GROUPS, counts, {"task.head": 30, "mapping.a->b": 9}, {"mapping.a->b": 0.5}, stages)
     back = messages.read_result(travelled(messages.write_result(result, 40, 2.5, 2.0)))
     for group, state in GROUPS.items():
         same(messages.unpack_group(back.groups[group]), state)
@@ -232,7 +232,7 @@ def test_bytes_are_those_of_the_tensors():
 
 
 def test_the_sizes_of_groups_and_a_sites_numbers_are_read_without_opening_an_array():
-    result = LocalResult(GROUPS, dict.fromkeys(GROUPS, 3), {"task.head": 2}, {"mapping.a->b": 0.5}, [])
+    result = TrainResult(GROUPS, dict.fromkeys(GROUPS, 3), {"task.head": 2}, {"mapping.a->b": 0.5}, [])
     content = messages.write_result(result, 4, 1.5, 1.0)
     read = messages.read_result(content)
     assert messages.group_sizes(content) == {g: messages.record_bytes(record) for g, record in read.groups.items()}

@@ -14,7 +14,7 @@ from flwr.app import ConfigRecord
 import strategies.mmfedmc
 from fedrecon_core.config import parse
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.local.local_round import LocalJob, LocalResult, train_locally
+from fedrecon_core.local.local_round import TrainRequest, TrainResult, train_locally
 from fedrecon_core.local.stage_runner import StageReport
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import EXTRACTORS, HEAD_GROUP, TransferPlan, extractor_group, group_bytes, read_group
@@ -80,12 +80,12 @@ def only(*modalities: str) -> np.ndarray:
 
 
 def local_round(store=None, *, recovery="mask", present=None, round_=1, trained=0, **keys):
-    """A site's round: what it returned, its job, its modules."""
+    """A site's round: what it returned, its request, its modules."""
     made = toy_recovery(recovery)
     data = toy_site(present=present)
     plan = made.plan(data.modalities)
     modules = made.build(plan.download)
-    job = LocalJob(
+    request = TrainRequest(
         site="site-0000",
         recovery=made,
         data=data,
@@ -95,10 +95,10 @@ def local_round(store=None, *, recovery="mask", present=None, round_=1, trained=
         store=MemoryShelf() if store is None else store,
         hook=MmFedMC.local_half(MmFedMCParams(**keys)),
     )
-    return train_locally(job, modules), job, modules
+    return train_locally(request, modules), request, modules
 
 
-def sent(result: LocalResult) -> list[str]:
+def sent(result: TrainResult) -> list[str]:
     """The modalities whose models came back."""
     assert set(result.groups) == set(result.counts) >= set(result.real)
     return [group.removeprefix(EXTRACTORS) for group in sorted(result.groups) if group.startswith(EXTRACTORS)]
@@ -128,8 +128,8 @@ def test_gamma_modalities_go_back_and_the_head_always(monkeypatch):
 
 
 def test_the_smallest_model_goes_back_where_size_alone_counts():
-    result, job, _ = local_round(priority=ALONE["size"])
-    sizes = {name: group_bytes(job.received[extractor_group(name)]) for name in NAMES}
+    result, request, _ = local_round(priority=ALONE["size"])
+    sizes = {name: group_bytes(request.received[extractor_group(name)]) for name in NAMES}
     assert sent(result) == [min(sizes, key=sizes.__getitem__)] and len(set(sizes.values())) == 3
 
 
@@ -169,24 +169,24 @@ def test_models_of_a_modality_that_is_only_filled_stay_at_the_site():
 
 
 def test_what_belongs_to_the_recovery_goes_back_as_ever():
-    result, job, _ = local_round(recovery="fedrecon", trained=100)
-    others = {name for name in job.plan.upload if not name.startswith("task.")}
+    result, request, _ = local_round(recovery="fedrecon", trained=100)
+    others = {name for name in request.plan.upload if not name.startswith("task.")}
     assert len(sent(result)) == 1 and set(result.groups) == others | {HEAD_GROUP, extractor_group(*sent(result))}
     assert result.quality.keys() <= result.groups.keys() and result.quality
 
 
 def test_a_site_sends_fewer_bytes():
     plain = sum(map(group_bytes, local_round(gamma=3)[0].groups.values()))
-    result, job, _ = local_round()
-    left_out = [job.received[extractor_group(name)] for name in NAMES if name not in sent(result)]
+    result, request, _ = local_round()
+    left_out = [request.received[extractor_group(name)] for name in NAMES if name not in sent(result)]
     assert sum(map(group_bytes, result.groups.values())) == plain - sum(map(group_bytes, left_out)) < plain
 
 
 def test_every_modality_trains_whether_or_not_it_goes_back():
-    result, job, modules = local_round()
+    result, request, modules = local_round()
     for name in map(extractor_group, NAMES):
         now = read_group(modules[name])
-        assert any(not torch.equal(now[key], tensor) for key, tensor in job.received[name].items())
+        assert any(not torch.equal(now[key], tensor) for key, tensor in request.received[name].items())
     plain, *_ = local_round(gamma=3)
     for group, state in result.groups.items():
         assert all(torch.equal(tensor, plain.groups[group][key]) for key, tensor in state.items())
@@ -205,13 +205,13 @@ def valued(monkeypatch, **options):
         return dict.fromkeys(players, torch.tensor(0.0))
 
     monkeypatch.setattr(strategies.mmfedmc, "shapley_values", spy)
-    _, job, modules = local_round(**options)
-    return found, job, modules
+    _, request, modules = local_round(**options)
+    return found, request, modules
 
 
 def test_the_value_of_a_subset_is_the_probability_of_the_class_where_the_rest_is_absent(monkeypatch):
-    found, job, modules = valued(monkeypatch, samples=48)
-    model, everyone = TaskModel(modules, job.data.spec), torch.arange(48)
+    found, request, modules = valued(monkeypatch, samples=48)
+    model, everyone = TaskModel(modules, request.data.spec), torch.arange(48)
     assert len(found) == 8
     for subset, values in found.items():
         data = toy_site(present=only(*subset))
@@ -306,7 +306,7 @@ def reply(value: float, loss: float, groups=(TASK, HEAD_GROUP, OTHER), count: in
     """A site's answer: what the strategy reads is its content alone."""
     states, counts = {group: {"w": torch.full((2,), value)} for group in groups}, dict.fromkeys(groups, count)
     stages = [StageReport("task", "task", loss, 1, 10, 0.0)]
-    return SimpleNamespace(content=messages.write_result(LocalResult(states, counts, counts, {}, stages), 10, 0.0, 0.0))
+    return SimpleNamespace(content=messages.write_result(TrainResult(states, counts, counts, {}, stages), 10, 0.0, 0.0))
 
 
 def play(strategy: MmFedMC, replies) -> tuple[dict[str, float], dict]:
@@ -402,19 +402,19 @@ def test_keys_without_a_meaning_are_refused(keys, found):
 
 def test_fusion_at_the_sites_needs_one_class_per_sample():
     params = MmFedMCParams(fusion="local")
-    params.agree_with_data(toy_spec())
+    params.check_data(toy_spec())
     several = toy_spec().model_copy(update={"target": "multilabel"})
     with pytest.raises(ConfigError, match=r"strategy\.fusion: expected task with data of several labels"):
-        params.agree_with_data(several)
-    MmFedMCParams().agree_with_data(several)
+        params.check_data(several)
+    MmFedMCParams().check_data(several)
 
 
 def test_more_modalities_than_can_be_enumerated_are_refused():
     first, *_ = toy_spec().modalities
     many = tuple(first.model_copy(update={"name": f"m{number}"}) for number in range(11))
-    MmFedMCParams().agree_with_data(toy_spec().model_copy(update={"modalities": many[:10]}))
+    MmFedMCParams().check_data(toy_spec().model_copy(update={"modalities": many[:10]}))
     with pytest.raises(ConfigError, match=r"expected data of at most 10 modalities, .* found 11; use another"):
-        MmFedMCParams().agree_with_data(toy_spec().model_copy(update={"modalities": many}))
+        MmFedMCParams().check_data(toy_spec().model_copy(update={"modalities": many}))
 
 
 def test_training_samples_travel_with_a_question_for_scores_only_where_a_forest_needs_them():

@@ -15,7 +15,7 @@ from torch import nn
 from fedrecon_core.config import Updates
 from fedrecon_core.data.site_data import SiteData
 from fedrecon_core.errors import ConfigError, DataError
-from fedrecon_core.local.hook import Memory, StageStats
+from fedrecon_core.local.hook import HookState, StageStats
 from fedrecon_core.local.local_round import train_locally
 from fedrecon_core.state import STRATEGY_GROUPS, State, group_bytes
 from server.engines.base import Job
@@ -150,7 +150,9 @@ def test_no_gradient_at_all_counts_as_zero():
     point, hook = Point(), Scaffold.local_half(Scaffold.Params())
     sent = {"x": torch.tensor([1.0, 2.0, 3.0]).double()}
     context: Any = SimpleNamespace(groups={HEAD: point})
-    hook.begin(context, Memory({HEAD: {"x": torch.ones(SIZE).double()}}, {f"{STRATEGY_GROUPS}scaffold.{HEAD}": sent}))
+    hook.begin(
+        context, HookState({HEAD: {"x": torch.ones(SIZE).double()}}, {f"{STRATEGY_GROUPS}scaffold.{HEAD}": sent})
+    )
     for grad, expected in ((None, [0.0, 1.0, 2.0]), (torch.ones(SIZE).double(), [1.0, 2.0, 3.0])):
         point.x.grad = grad
         for _ in range(2):  # the correction itself must not grow with what is added to it

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from fedrecon_core.config import ModelConfig, parse, parse_model
-from fedrecon_core.config.settings import override, read_yaml
+from fedrecon_core.config.loading import override, read_yaml
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.metrics.base import Metric
 from fedrecon_core.registry import METRICS

@@ -3,8 +3,7 @@
 import pytest
 import yaml
 
-from fedrecon_core.config.settings import override, read_yaml
-from fedrecon_core.config.strict_yaml import load
+from fedrecon_core.config.loading import load, override, read_yaml
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.files import user_path
 

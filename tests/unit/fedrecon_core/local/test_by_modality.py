@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fedrecon_core.local.by_modality import Forest, Views, class_probabilities
-from fedrecon_core.local.evaluate import Scoring, predict
-from fedrecon_core.local.hook import Memory
+from fedrecon_core.local.by_modality import Forest, ModalityViews, class_probabilities
+from fedrecon_core.local.evaluate import EvaluationContext, predict
+from fedrecon_core.local.hook import HookState
 from fedrecon_core.recovery.stage import GlobalInfo, LocalContext
 from fedrecon_core.task.model import TaskModel
 from strategies.mmfedmc import MmFedMC, MmFedMCParams
@@ -40,7 +40,7 @@ def test_views_are_the_model_on_samples_that_have_nothing_else(fusion, chosen):
     model, _ = model_of(fusion)
     present = gappy("picture", "features")
     with torch.no_grad():
-        views = Views.of(model, toy_site(present=present).batch(EVERYONE))
+        views = ModalityViews.of(model, toy_site(present=present).batch(EVERYONE))
         alone = toy_site(present=only(*chosen, present=present)).batch(EVERYONE)
         torch.testing.assert_close(views.logits(chosen), model.logits(alone))
     for column, name in enumerate(NAMES):
@@ -111,11 +111,11 @@ def test_a_seed_gives_a_forest_and_one_class_or_nothing_asked_is_no_fault():
 LOCAL = MmFedMCParams(fusion="local")
 
 
-def scoring(recovery, training=None, present=None) -> Scoring:
+def scoring(recovery, training=None, present=None) -> EvaluationContext:
     groups = recovery.build()
     held_out = toy_site(tiny_dataset(seed=1), present)
     global_info = GlobalInfo(9, dict.fromkeys(groups, 10))
-    return Scoring(
+    return EvaluationContext(
         recovery, groups, global_info, held_out, "test/a", lambda: toy_site() if training is None else training
     )
 
@@ -160,7 +160,7 @@ def test_each_modality_learns_on_its_own():
     data = toy_site(present=gappy("picture"))
     hook, model = MmFedMC.local_half(LOCAL), TaskModel(groups, recovery.spec)
     context = LocalContext(groups, data, GlobalInfo(1), lambda purpose: torch.Generator())
-    hook.begin(context, Memory())
+    hook.begin(context, HookState())
     expected = []
     for column, name in enumerate(NAMES):
         has = torch.nonzero(data.present[:, column]).flatten()
@@ -168,7 +168,7 @@ def test_each_modality_learns_on_its_own():
         expected.append(F.cross_entropy(model.logits(alone), alone.labels))
     torch.testing.assert_close(hook.loss(model, data.batch(EVERYONE)), torch.stack(expected).mean())
     plain = MmFedMC.local_half(MmFedMCParams())
-    plain.begin(context, Memory())
+    plain.begin(context, HookState())
     assert plain.loss(model, data.batch(EVERYONE)) == 0.0
     nothing = toy_site(present=only()).batch(EVERYONE)
     assert hook.loss(model, nothing) == 0.0

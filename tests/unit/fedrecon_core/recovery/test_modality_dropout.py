@@ -5,7 +5,7 @@ import torch
 
 from fedrecon_core import seeding
 from fedrecon_core.local.evaluate import predict
-from fedrecon_core.local.local_round import LocalJob, train_locally
+from fedrecon_core.local.local_round import TrainRequest, train_locally
 from fedrecon_core.recovery.dropout import kept_modalities
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import read_group
@@ -24,7 +24,7 @@ def trained(recovery, present=None) -> dict:
     modules = recovery.build(plan.download)
     received = {name: read_group(module) for name, module in modules.items()}
     global_info = GlobalInfo(1, dict.fromkeys(plan.download, 1))
-    return train_locally(LocalJob("site-0000", recovery, data, plan, received, global_info, MemoryShelf()), modules)
+    return train_locally(TrainRequest("site-0000", recovery, data, plan, received, global_info, MemoryShelf()), modules)
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.5, 0.9])
@@ -56,7 +56,7 @@ def test_a_batch_holds_the_rows_of_what_stays_in_their_places():
     present[::3, 1] = False
     whole = toy_site(present=present).batch(torch.arange(48))
     with seeding.scope(2, "test"):
-        batch = dropping(0.5).learnt_from(whole)
+        batch = dropping(0.5).training_batch(whole)
     assert batch.present.sum() < whole.present.sum()
     for column, name in enumerate(NAMES):
         rows, before = batch.inputs[name], whole.inputs[name]
@@ -73,7 +73,7 @@ def test_a_batch_holds_the_rows_of_what_stays_in_their_places():
 def test_without_dropout_the_batch_is_the_same_object_and_no_number_is_drawn():
     batch = toy_site(present=everything(48)).batch(torch.arange(48))
     state = torch.random.get_rng_state()
-    assert toy_recovery("mask").learnt_from(batch) is batch
+    assert toy_recovery("mask").training_batch(batch) is batch
     assert torch.equal(torch.random.get_rng_state(), state)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedrecon_core.generators.vae import Gaussian
-from fedrecon_core.recovery.reconstruction import LEAST_TEMPER, Reconstructor, find_routes, share_weight
+from fedrecon_core.recovery.reconstruction import LEAST_TEMPER, Reconstructor, find_routes, split_weight
 from fedrecon_core.recovery.stage import GlobalInfo, LocalContext
 from fedrecon_core.seeding import torch_stream
 from fedrecon_core.state import decoder_group, encoder_group, mapping_group
@@ -149,7 +149,7 @@ def test_each_gives_one_reconstruction_per_source():
     fills = {fill.slot: fill for fill in of(maker("each").fills(batch, "local"), "c")}
     assert {slot: fill.rows.index.tolist() for slot, fill in fills.items()} == {"local/a": [0, 1], "local/b": [0, 2]}
     np.testing.assert_allclose(fills["local/b"].rows.values[1].numpy(), value(batch, "b", 2) - 3, rtol=1e-5, atol=1e-5)
-    shared = share_weight(list(fills.values()), NAMES, 3, 1.0)
+    shared = split_weight(list(fills.values()), NAMES, 3, 1.0)
     assert {fill.slot: fill.weight.tolist() for fill in shared} == {"local/a": [0.5, 1.0], "local/b": [0.5, 1.0]}
 
 

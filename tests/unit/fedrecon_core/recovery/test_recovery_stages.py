@@ -8,7 +8,7 @@ import torch
 
 from fedrecon_core.errors import RunError
 from fedrecon_core.local.hook import LocalHook, StageStats
-from fedrecon_core.local.local_round import LocalJob, LocalResult, train_locally
+from fedrecon_core.local.local_round import TrainRequest, TrainResult, train_locally
 from fedrecon_core.local.stage_runner import optimizer_for, run_stage
 from fedrecon_core.recovery.stage import GlobalInfo, LocalContext, Objective, Stage
 from fedrecon_core.seeding import torch_stream
@@ -24,23 +24,23 @@ def only(*modalities: str) -> np.ndarray:
     return present
 
 
-def job_of(recovery, present=None, *, round_=1, trained=1, hook=None) -> LocalJob:
+def job_of(recovery, present=None, *, round_=1, trained=1, hook=None) -> TrainRequest:
     data = toy_site(present=present)
     plan = recovery.plan(data.modalities)
     received = {name: read_group(module) for name, module in recovery.build(plan.download).items()}
     global_info = GlobalInfo(round_, dict.fromkeys(plan.download, trained))
-    return LocalJob("site-0000", recovery, data, plan, received, global_info, MemoryShelf(), hook or LocalHook())
+    return TrainRequest("site-0000", recovery, data, plan, received, global_info, MemoryShelf(), hook or LocalHook())
 
 
-def train(job: LocalJob) -> LocalResult:
-    return train_locally(job, job.recovery.build(job.plan.download))
+def train(request: TrainRequest) -> TrainResult:
+    return train_locally(request, request.recovery.build(request.plan.download))
 
 
-def changed(job: LocalJob, result: LocalResult) -> set[str]:
+def changed(request: TrainRequest, result: TrainResult) -> set[str]:
     return {
         group
         for group, state in result.groups.items()
-        if any(not torch.equal(tensor, job.received[group][name]) for name, tensor in state.items())
+        if any(not torch.equal(tensor, request.received[group][name]) for name, tensor in state.items())
     }
 
 
@@ -127,8 +127,8 @@ def test_the_mapping_and_task_stages_leave_the_generators_as_the_first_stage_mad
     ("skipped", "prefix"), [("generator", "generator."), ("mapping", "mapping."), ("task", "task.")]
 )
 def test_a_stage_without_epochs_trains_and_returns_nothing(skipped, prefix):
-    job = job_of(toy_recovery(**local(**{skipped: 0})))
-    result = train(job)
+    request = job_of(toy_recovery(**local(**{skipped: 0})))
+    result = train(request)
     phases = {"generator.", "mapping.", "task."} - {prefix}
     assert {name.split(".")[0] + "." for name in result.groups} == phases
     assert {name.split(".")[0] + "." for name in result.counts} == phases
@@ -142,10 +142,10 @@ def test_more_epochs_take_more_steps():
 
 
 def test_everything_that_came_back_was_trained():
-    job = job_of(toy_recovery())
-    result = train(job)
-    assert set(result.groups) == set(job.plan.upload)
-    assert changed(job, result) == set(result.groups)
+    request = job_of(toy_recovery())
+    result = train(request)
+    assert set(result.groups) == set(request.plan.upload)
+    assert changed(request, result) == set(result.groups)
 
 
 def test_counts_are_rows_pairs_and_samples():
@@ -191,7 +191,7 @@ def test_frozen_received_groups_are_the_same_after_the_round():
 # --- repeatability and optimisers -------------------------------------------------------------------------------------
 
 
-def states_equal(one: LocalResult, two: LocalResult) -> bool:
+def states_equal(one: TrainResult, two: TrainResult) -> bool:
     return one.groups.keys() == two.groups.keys() and all(
         torch.equal(tensor, two.groups[group][name])
         for group, state in one.groups.items()
@@ -318,10 +318,10 @@ def test_few_held_out_pairs_give_no_score():
 
 @pytest.mark.parametrize("loss", ["forward", "paper", {"moments": 1.0}, {"kl": 0.5, "forward": 2.0}])
 def test_every_mapping_loss_trains(loss):
-    job = job_of(toy_recovery({"name": "fedrecon", "mapping": {"loss": loss}}, **local(task=0)))
-    result = train(job)
+    request = job_of(toy_recovery({"name": "fedrecon", "mapping": {"loss": loss}}, **local(task=0)))
+    result = train(request)
     mappings = {mapping_group(a, b) for a in NAMES for b in NAMES if a != b}
-    assert mappings <= changed(job, result)
+    assert mappings <= changed(request, result)
     assert all(np.isfinite(report.loss) for report in result.stages)
 
 
@@ -358,11 +358,11 @@ def test_generators_that_have_settled_stay_as_they_are_and_mappings_go_on():
 def test_settled_generators_leave_frozen_and_local_reconstructions_by_the_same_decoder():
     """What a mapping is trained on after that is what the received generators encode."""
     recovery = toy_recovery({"name": "fedrecon", "generator_rounds": 1})
-    job = job_of(recovery, round_=2)
-    modules = recovery.build(job.plan.download)
-    train_locally(job, modules)
+    request = job_of(recovery, round_=2)
+    modules = recovery.build(request.plan.download)
+    train_locally(request, modules)
     for name in (group for group in modules if group.startswith("generator.")):
-        assert all(torch.equal(t, job.received[name][key]) for key, t in read_group(modules[name]).items())
+        assert all(torch.equal(t, request.received[name][key]) for key, t in read_group(modules[name]).items())
 
 
 class Watching(LocalHook):
@@ -387,9 +387,9 @@ class Watching(LocalHook):
 
 def test_the_strategys_local_half_is_told_of_every_stage_and_chooses_what_goes_back():
     hook, beside = Watching(), {"strategy.toy.task.head": {"c": torch.zeros(2)}}
-    job = replace(job_of(toy_recovery(local={"task": {"lr": 0.25}}), hook=hook), beside=beside)
-    result = train(job)
-    assert hook.began == (sorted(job.plan.download), beside)
+    request = replace(job_of(toy_recovery(local={"task": {"lr": 0.25}}), hook=hook), strategy_groups=beside)
+    result = train(request)
+    assert hook.began == (sorted(request.plan.download), beside)
     stages = [stage for stage in result.stages for _ in range(stage.steps)]
     assert [{"task."} if stage.phase == "task" else {stage.phase + "."} for stage in stages] == [
         {name.split(".")[0] + "." for name in names} for names in hook.steps
@@ -400,7 +400,7 @@ def test_the_strategys_local_half_is_told_of_every_stage_and_chooses_what_goes_b
     assert "task.extractor.picture" not in {*result.groups, *result.counts, *result.real}
     assert result.counts["strategy.toy.task.head"] == 48
     assert torch.equal(result.groups["strategy.toy.task.head"]["c"], torch.ones(2))
-    assert set(job.store.kept["hook"]) == {"kept"} and result.kept and not train(job_of(toy_recovery())).kept
+    assert set(request.store.kept["hook"]) == {"kept"} and result.kept and not train(job_of(toy_recovery())).kept
 
 
 @pytest.mark.parametrize(("round_", "lr"), [(1, 0.4), (3, 0.1)])
@@ -417,12 +417,12 @@ def test_a_learning_rate_decays_from_round_to_round_and_the_strategy_is_told(rou
 
 
 def test_a_recovery_whose_stages_train_a_group_twice_is_named(monkeypatch):
-    job = job_of(toy_recovery("mask"))
-    once = job.recovery.stages
-    monkeypatch.setattr(job.recovery, "stages", lambda shop: [*once(shop), replace(once(shop)[0], name="again")])
+    request = job_of(toy_recovery("mask"))
+    once = request.recovery.stages
+    monkeypatch.setattr(request.recovery, "stages", lambda shop: [*once(shop), replace(once(shop)[0], name="again")])
     words = r"^stages of the recovery: task\..*: expected one stage that trains it, found task and again; make them one"
     with pytest.raises(RunError, match=words):
-        train(job)
+        train(request)
 
 
 def test_a_gradient_hook_changes_the_step():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedrecon_core.local.local_round import LocalJob
+from fedrecon_core.local.local_round import TrainRequest
 from fedrecon_core.local.stage_runner import optimizer_for
 from fedrecon_core.state import State, extractor_group, strategy_group
 from server.runs.setup import load_config
@@ -36,11 +36,11 @@ def task_of(config: str, **keys) -> dict:
 TASK = task_of("uci_har_fedavg")
 
 
-def moved(job: LocalJob, group: str, added: Callable[[Tensor, Tensor], Tensor]) -> State:
+def moved(request: TrainRequest, group: str, added: Callable[[Tensor, Tensor], Tensor]) -> State:
     """``group`` after the round's steps, whose gradients are ``added`` (to weights and to what they were) alone."""
-    start = job.received[group]
+    start = request.received[group]
     weights = {name: torch.nn.Parameter(tensor.clone()) for name, tensor in start.items()}
-    optimizer = optimizer_for(job.recovery.config.local.task, list(weights.values()))
+    optimizer = optimizer_for(request.recovery.config.local.task, list(weights.values()))
     for _ in range(STEPS):
         for name, weight in weights.items():
             weight.grad = added(weight.detach(), start[name])
@@ -65,27 +65,27 @@ def test_what_the_site_has_trains_as_under_mask():
 
 @pytest.mark.parametrize("config", ["crisismmd", "meld", "uci_har_fedavg"])
 def test_what_it_lacks_shrinks_by_weight_decay_alone_and_is_averaged(config):
-    job = job_of(toy_recovery(UNSEEN, **task_of(config)), only("picture"))
-    result = train(job)
+    request = job_of(toy_recovery(UNSEEN, **task_of(config)), only("picture"))
+    result = train(request)
     assert all(result.counts[group] == 48 and result.real[group] == 0 for group in ABSENT)
-    assert set(ABSENT) <= changed(job, result)
+    assert set(ABSENT) <= changed(request, result)
     for group in ABSENT:
-        assert same(result.groups[group], moved(job, group, lambda weight, start: torch.zeros_like(weight)))
-        assert 0.99999 < norm(result.groups[group]) / norm(job.received[group]) < 1
+        assert same(result.groups[group], moved(request, group, lambda weight, start: torch.zeros_like(weight)))
+        assert 0.99999 < norm(result.groups[group]) / norm(request.received[group]) < 1
 
 
 def test_without_weight_decay_it_goes_back_as_it_came():
-    job = job_of(toy_recovery(UNSEEN, **task_of("meld", weight_decay=0.0)), only("picture"))
-    result = train(job)
-    assert set(ABSENT) <= set(result.counts) and not set(ABSENT) & changed(job, result)
+    request = job_of(toy_recovery(UNSEEN, **task_of("meld", weight_decay=0.0)), only("picture"))
+    result = train(request)
+    assert set(ABSENT) <= set(result.counts) and not set(ABSENT) & changed(request, result)
 
 
 def test_adam_makes_whole_steps_of_weight_decay():
     task = task_of("meld", optimizer="adam", momentum=0.0)
-    job = job_of(toy_recovery(UNSEEN, **task), only("picture"))
-    result = train(job)
+    request = job_of(toy_recovery(UNSEEN, **task), only("picture"))
+    result = train(request)
     for group in ABSENT:
-        steps = [(job.received[group][name] - tensor).abs().max() for name, tensor in result.groups[group].items()]
+        steps = [(request.received[group][name] - tensor).abs().max() for name, tensor in result.groups[group].items()]
         assert float(max(steps)) == pytest.approx(STEPS * task["local"]["task"]["lr"], rel=0.05)
 
 
@@ -94,16 +94,18 @@ PULL, VARIATE = 10.0, 0.01
 
 def test_what_a_strategy_adds_to_the_gradients_moves_it_too():
     """``fedprox`` holds it where it was, against weight decay; ``scaffold`` moves it by the server's variate."""
-    job = job_of(toy_recovery(UNSEEN, **TASK), only("picture"))
-    plain = train(job)
-    pulled = train(replace(job, hook=FedProx.local_half(FedProxParams(mu=PULL))))
-    variates = {g: {n: torch.full_like(t, VARIATE) for n, t in job.received[g].items()} for g in ABSENT}
+    request = job_of(toy_recovery(UNSEEN, **TASK), only("picture"))
+    plain = train(request)
+    pulled = train(replace(request, hook=FedProx.local_half(FedProxParams(mu=PULL))))
+    variates = {g: {n: torch.full_like(t, VARIATE) for n, t in request.received[g].items()} for g in ABSENT}
     sent = {strategy_group("scaffold", group): state for group, state in variates.items()}
-    corrected = train(replace(job, hook=Scaffold.local_half(ScaffoldParams()), beside=sent))
+    corrected = train(replace(request, hook=Scaffold.local_half(ScaffoldParams()), strategy_groups=sent))
     for group in ABSENT:
-        assert same(pulled.groups[group], moved(job, group, lambda weight, start: PULL * (weight - start)))
-        assert norm(plain.groups[group]) < norm(pulled.groups[group]) < norm(job.received[group])
-        assert same(corrected.groups[group], moved(job, group, lambda weight, start: torch.full_like(weight, VARIATE)))
+        assert same(pulled.groups[group], moved(request, group, lambda weight, start: PULL * (weight - start)))
+        assert norm(plain.groups[group]) < norm(pulled.groups[group]) < norm(request.received[group])
+        assert same(
+            corrected.groups[group], moved(request, group, lambda weight, start: torch.full_like(weight, VARIATE))
+        )
 
 
 def test_zeros_that_are_seen_change_what_the_site_learns():

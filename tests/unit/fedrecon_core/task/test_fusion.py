@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.recovery.reconstruction import share_weight
+from fedrecon_core.recovery.reconstruction import split_weight
 from fedrecon_core.task.attention import Attention, AttentionParams
 from fedrecon_core.task.concat import Concat, ConcatParams
 from fedrecon_core.task.fusion import FusionShape
@@ -294,8 +294,8 @@ def test_two_equal_reconstructions_weigh_together_what_one_weighs_alone(weight):
     fusion = Attention(AttentionParams(heads=HEADS, hidden=4), FusionShape(WIDTH, 2))
     batch = batch_of([[True, True], [True, False], [True, False]])
     made = torch.randn(2, WIDTH)
-    one = share_weight([fill("global", [1, 2], made)], ("a", "b"), 3, weight)
-    two = share_weight([fill("global", [1, 2], made), fill("local", [1, 2], made)], ("a", "b"), 3, weight)
+    one = split_weight([fill("global", [1, 2], made)], ("a", "b"), 3, weight)
+    two = split_weight([fill("global", [1, 2], made), fill("local", [1, 2], made)], ("a", "b"), 3, weight)
     fused = [fusion(tokenise(EXTRACTORS, ("a", "b"), batch, fills)) for fills in (one, two)]
     torch.testing.assert_close(*fused)
     without = fusion(tokenise(EXTRACTORS, ("a", "b"), batch, []))
@@ -305,6 +305,6 @@ def test_two_equal_reconstructions_weigh_together_what_one_weighs_alone(weight):
 
 def test_weight_is_shared_per_sample_and_modality():
     first, second = fill("global", [0, 1], torch.randn(2, WIDTH)), fill("local", [1, 2], torch.randn(2, WIDTH))
-    shared = share_weight([first, second], ("a", "b"), 3, 0.6)
+    shared = split_weight([first, second], ("a", "b"), 3, 0.6)
     assert shared[0].weight.tolist() == pytest.approx([0.6, 0.3])
     assert shared[1].weight.tolist() == pytest.approx([0.3, 0.6])

@@ -10,7 +10,7 @@ import torch
 from flwr.app import Array, MetricRecord
 
 from fedrecon_core.local.evaluate import Score
-from fedrecon_core.local.local_round import LocalResult
+from fedrecon_core.local.local_round import TrainResult
 from fedrecon_core.metrics.base import Counts
 from fedrecon_core.metrics.histograms import sparse
 from fedrecon_core.state import TransferPlan
@@ -38,7 +38,7 @@ def reply(
     identity: Identity = SITE.identity,
 ) -> Any:
     counts = dict.fromkeys(groups, 5) if counts is None else counts
-    content = messages.write_result(LocalResult(groups, counts, real or {}, quality or {}, []), 5, 0.1, 0.1)
+    content = messages.write_result(TrainResult(groups, counts, real or {}, quality or {}, []), 5, 0.1, 0.1)
     messages.write_identity(content, identity)
     return SimpleNamespace(content=content)
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from fedrecon_core.config import parse
-from fedrecon_core.config.settings import override
+from fedrecon_core.config.loading import override
 from fedrecon_core.errors import ConfigError, UsageError
 from fedrecon_core.registry import discover
 from fedrecon_core.types import DatasetSpec

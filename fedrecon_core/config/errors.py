@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from fedrecon_core.errors import did_you_mean
 
 
-class MisfitError(ValueError):
+class InvalidValueError(ValueError):
     """A fault of the key ``key`` (below the model whose validator raises it): what was expected, what was found."""
 
     def __init__(self, key: str, message: str) -> None:
@@ -18,7 +18,7 @@ class MisfitError(ValueError):
         self.key = key
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """What was found, cut to a readable length."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -34,7 +34,7 @@ def explain(error: ValidationError, raw: Mapping[str, Any], model: type[BaseMode
     first = next((path for path, fault in faults if fault["type"] == "extra_forbidden"), faults[0][0])
     path, fault = max((f for f in faults if f[0][: len(first)] == first), key=lambda found: len(found[0]))
     cause = fault.get("ctx", {}).get("error")
-    key = ".".join(str(part) for part in (*path, *([cause.key] if isinstance(cause, MisfitError) else [])))
+    key = ".".join(str(part) for part in (*path, *([cause.key] if isinstance(cause, InvalidValueError) else [])))
     return " ".join(f"{key or 'config'}: {_words(fault)}{_nearest(path, fault, raw, model)}".split())
 
 
@@ -60,7 +60,7 @@ _EXPECTED = {
 
 
 def _words(fault: Any) -> str:
-    kind, message, found = fault["type"], str(fault["msg"]), shown(fault["input"])
+    kind, message, found = fault["type"], str(fault["msg"]), short_repr(fault["input"])
     if kind == "extra_forbidden":
         return f"unknown key (found {found})."
     if kind == "missing":
