@@ -10,29 +10,16 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from server.engines import flower, processes
+from server.training.checkpoints import newest_round
+from tests.helpers.processes import PATIENCE, free_port, wait_until
 
 PROGRAMS = Path(sys.executable).parent
-START_SECONDS = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(what: str, condition: Any, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.2)
 
 
 class Cable:
@@ -76,10 +63,10 @@ def _pass_on(source: socket.socket, sink: socket.socket) -> None:
 
 @dataclass
 class Federation:
-    """Everything below ``folder``; every process carries a mark by which ``close`` finds it, whoever started it.
+    """All files below ``folder``; every process carries a mark by which ``close`` finds it, whoever started it.
 
-    ``address`` is the SuperLink's; ``places`` puts words before the commands of a site, or of ``superlink`` (where the
-    submitter's run, too), that run them on a host of their own.
+    ``address`` is the SuperLink's. ``places``: a prefix for the commands of a site, or of ``superlink`` and the
+    submitter, that runs them on a host of its own.
     """
 
     folder: Path
@@ -111,6 +98,7 @@ class Federation:
     # --- processes ------------------------------------------------------------------------------------------------
 
     def start(self) -> Federation:
+        """Start the SuperLink and a SuperNode for every site."""
         self.start_superlink()
         for name in self.sites:
             self.register(name)
@@ -118,7 +106,7 @@ class Federation:
         return self
 
     def register(self, name: str) -> None:
-        """Let the holder of the key of ``name`` take part."""
+        """Register the public key of ``name`` at the SuperLink."""
         self._flwr("supernode", "register", str(self.keys / "sites" / f"{name}.pub"), "hospitals")
 
     def start_superlink(self) -> None:
@@ -126,7 +114,7 @@ class Federation:
         flags += ["--ssl-keyfile", self.keys / "server.key", "--enable-supernode-auth"]
         flags += ["--database", self.folder / "superlink.db", "--host", self.address, "--port", self.port]
         self._open("superlink", "flower-superlink", *flags, "--disable-runtime-dependency-installation")
-        wait_until("the SuperLink listens", self._listens, START_SECONDS)
+        wait_until("the SuperLink listens", self._listens)
 
     def start_site(self, name: str, authority: Path | None = None) -> None:
         config = {"site": name, "data": str(self.sites[name]), "state": str(self.folder / "state" / name)}
@@ -139,10 +127,14 @@ class Federation:
         """The exit code of the SuperLink (``superlink``) or a SuperNode; None while it runs."""
         return self._running[name].poll()
 
-    def online(self) -> list[str]:
-        """The ids of the nodes that are connected."""
+    def nodes(self) -> dict[str, str]:
+        """Node id -> status, of all nodes that the SuperLink lists."""
         found = json.loads(self._flwr("supernode", "list", "hospitals", "--format", "json"))
-        return [node["node-id"] for node in found["nodes"] if node["status"] == "online"]
+        return {node["node-id"]: node["status"] for node in found["nodes"]}
+
+    def online(self) -> set[str]:
+        """The ids of the nodes that are connected."""
+        return {node for node, status in self.nodes().items() if status == "online"}
 
     def kill(self, name: str) -> None:
         """``kill -9`` of the SuperLink (``superlink``) or a SuperNode, and of nothing that it started."""
@@ -157,6 +149,12 @@ class Federation:
     def server_apps(self) -> list[int]:
         """The processes of ServerApps."""
         return [pid for pid in processes.marked(self.token) if b"flwr-serverapp" in _command_line(pid)]
+
+    def works(self, name: str) -> bool:
+        """Whether the site ``name`` has a process for a message at this moment."""
+        group = self._running[name].pid
+        found = [pid for pid in processes.marked(self.token) if b"flwr-clientapp" in _command_line(pid)]
+        return any(_group(pid) == group for pid in found)
 
     def processes(self) -> dict[str, int]:
         """Name -> process of the SuperLink, the SuperNodes and the one ServerApp."""
@@ -178,13 +176,14 @@ class Federation:
         return subprocess.Popen(words, **self._surroundings(), **pipes)
 
     def command(self, *arguments: str) -> str:
-        return self._said(str(PROGRAMS / "fedrecon"), *arguments)
+        """Output of ``fedrecon ...``, which must succeed."""
+        return self._output_of(str(PROGRAMS / "fedrecon"), *arguments)
 
     def _flwr(self, *arguments: str) -> str:
-        return self._said(str(PROGRAMS / "flwr"), *arguments)
+        return self._output_of(str(PROGRAMS / "flwr"), *arguments)
 
-    def _said(self, *words: str) -> str:
-        """What a command said, run where the SuperLink is."""
+    def _output_of(self, *words: str) -> str:
+        """Output of a command that runs where the SuperLink is."""
         near = [*self.places.get("superlink", []), *words]
         done = subprocess.run(near, **self._surroundings(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -208,6 +207,48 @@ class Federation:
         own = {"FLWR_HOME": str(self.home), "PATH": path, "NO_PROXY": "127.0.0.1,localhost", "COLUMNS": "200"}
         environment = {**os.environ, **flower.ENVIRONMENT, **processes.environment(self.token), **own}
         return {"env": environment, "cwd": self.folder, "stdin": subprocess.DEVNULL}
+
+
+def in_round(directory: Path, round_: int) -> bool:
+    """Whether all rounds before ``round_`` are over. (Their own checkpoints may be removed by then.)"""
+    return newest_round(directory / "checkpoints") >= round_ - 1
+
+
+def output_of(command: subprocess.Popen[str]) -> str:
+    """Wait for the end of a command; return what it printed."""
+    output, _ = command.communicate(timeout=2 * PATIENCE)
+    print(output)
+    return output
+
+
+class LiveOutput:
+    """What a command prints, read while it runs."""
+
+    def __init__(self, command: subprocess.Popen[str]) -> None:
+        self._lines: list[str] = []
+        self._thread = threading.Thread(target=self._read, args=(command,), daemon=True)
+        self._thread.start()
+
+    def _read(self, command: subprocess.Popen[str]) -> None:
+        self._lines.extend(iter(command.stdout.readline, ""))
+
+    def text(self) -> str:
+        return "".join(self._lines)
+
+    def wait_for(self, words: str) -> None:
+        wait_until(f"the command prints {words!r}", lambda: words in self.text())
+
+    def to_the_end(self) -> str:
+        """All of it, once the command has ended."""
+        self._thread.join(2 * PATIENCE)
+        return self.text()
+
+
+def _group(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0
 
 
 def _command_line(pid: int) -> bytes:

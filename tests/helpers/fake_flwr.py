@@ -6,7 +6,6 @@ import json
 import os
 import stat
 import sys
-import time
 from pathlib import Path
 
 RUN = "7"
@@ -81,14 +80,6 @@ class FakeFlwr:
     def alive(self) -> list[int]:
         """Those that have not ended."""
         return [process for process in self.streams() if _exists(process)]
-
-
-def wait_until(what: str, condition, seconds: float = 30.0) -> None:
-    """Fail unless ``condition`` comes true; the limit is far above what it takes."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
 
 
 def _exists(process: int) -> bool:

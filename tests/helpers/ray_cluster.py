@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from server.engines import processes
+from tests.helpers.processes import PATIENCE, free_port, wait_until
 
 
 @contextmanager
@@ -24,13 +23,11 @@ def two_nodes(home: Path, left: Callable[[], object], *own: str) -> Iterator[str
     environment = {**os.environ, **processes.environment(home.name), "RAY_USAGE_STATS_ENABLED": "0"}
     environment["OMP_NUM_THREADS"] = "1"
     home.mkdir()  # some of Ray's processes lose their environment, and keep their working directory
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     def ray(*flags: str) -> None:
         command = [Path(sys.executable).parent / "ray", "start", "--num-cpus=1", "--disable-usage-stats", *own, *flags]
-        subprocess.run(command, env=environment, cwd=home, check=True, capture_output=True, timeout=180)
+        subprocess.run(command, env=environment, cwd=home, check=True, capture_output=True, timeout=PATIENCE)
 
     try:
         local = ["--node-ip-address=127.0.0.1", "--include-dashboard=false", f"--temp-dir={home}/ray"]
@@ -39,9 +36,7 @@ def two_nodes(home: Path, left: Callable[[], object], *own: str) -> Iterator[str
         yield f"127.0.0.1:{port}"
     finally:
         processes.end(home.name)
-        deadline = time.monotonic() + 60
-        while left() and time.monotonic() < deadline:  # what Ray itself ends when its nodes are gone
-            time.sleep(0.2)
+        wait_until("Ray has ended its processes", lambda: not left())
         shutil.rmtree(home, ignore_errors=True)
 
 

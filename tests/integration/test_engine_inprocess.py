@@ -13,6 +13,7 @@ from fedrecon_core.errors import RunError
 from server.engines.base import ENGINES, Job
 from server.engines.inprocess import InProcess, InProcessGrid
 from server.engines.pool import Here, Pool
+from tests.helpers.processes import PATIENCE
 
 TOYS = Path(__file__).resolve().parents[1] / "helpers"
 
@@ -138,7 +139,7 @@ def push(grid, action, nodes):
     return grid.push_messages([grid.create_message(RecordDict(), action, node, "1") for node in nodes])
 
 
-def pull(grid, ids, seconds=30.0):
+def pull(grid, ids, seconds=PATIENCE):
     """Ask again and again, as the server does; the replies by the message that they answer."""
     replies, end = {}, time.monotonic() + seconds
     while len(replies) < len(ids) and time.monotonic() < end:
@@ -152,13 +153,13 @@ def nothing_is_left(grid, pool):
 
 
 def test_a_hung_site_is_ended_and_its_retry_works(tmp_path, pool):
-    grid = InProcessGrid(make_job(tmp_path, timeout=1), pool)
+    grid = InProcessGrid(make_job(tmp_path, timeout=3), pool)
     nodes = grid.get_node_ids()
     ask(grid, "query.count")
     ids = push(grid, "train.sleep", nodes) + push(grid, "query.count", nodes)
     replies = pull(grid, ids)
     assert [replies[key].has_error() for key in ids] == [True] + [False] * 5
-    assert replies[ids[0]].error.reason == "no answer in 1 s"
+    assert replies[ids[0]].error.reason == "no answer in 3 s"
     assert [int(replies[key].content["count"]["n"]) for key in ids[3:]] == [2, 2, 2]
     assert nothing_is_left(grid, pool)
 
@@ -173,7 +174,7 @@ def test_the_start_of_a_process_makes_no_site_late(tmp_path):
 
 def test_a_caller_may_set_a_limit_of_its_own(pooled):
     ask(pooled, "query.count")
-    replies = ask(pooled, "train.sleep", timeout=1)
+    replies = ask(pooled, "train.sleep", timeout=3)
     assert [replies[node].has_error() for node in pooled.get_node_ids()] == [True, False, False]
 
 

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
@@ -16,12 +15,13 @@ import yaml
 from server.engines import processes
 from server.sweep.record import read_sweep
 from server.training.checkpoints import newest_round
+from tests.helpers.processes import PATIENCE, wait_until
 from tests.helpers.sweeps import BASE, write_sweep
 
 pytestmark = pytest.mark.faults
 
 PROGRAM = Path(sys.executable).parent / "fedrecon"
-LONG = {**BASE, "rounds": 6}
+LONG = {**BASE, "rounds": 12}
 
 
 def start(folder: Path, *arguments: object, token: str = "", **variables: str) -> subprocess.Popen[str]:
@@ -33,7 +33,7 @@ def start(folder: Path, *arguments: object, token: str = "", **variables: str) -
 
 def call(folder: Path, *arguments: object) -> tuple[int, str, str]:
     process = start(folder, *arguments)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out, err
 
 
@@ -49,14 +49,6 @@ def results(folder: Path) -> dict[str, dict]:
         ]
         found["-".join(trial.labels.values())] = plain
     return found
-
-
-def wait_for(condition, process, seconds=120.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +73,7 @@ def test_every_trial_is_the_run_with_the_same_config(whole, tmp_path):
     left = {path.name for path in trial.iterdir()}
     assert {"config.yaml", "manifest.json", "model", "predictions.parquet", "report.html", "cell.log"} <= left
     assert not left & {"checkpoints", "sites"}
-    assert "round 6/6" in (trial / "cell.log").read_text()
+    assert "round 12/12" in (trial / "cell.log").read_text()
 
 
 def test_a_table_of_what_has_run_has_differences_and_is_the_same_when_made_again(whole):
@@ -112,10 +104,14 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(whole,
     write_sweep(tmp_path, LONG)
     process = start(tmp_path, "sweep", "sweep.yaml", "--workers", 2, token=token)
     trials = tmp_path / "runs" / "tiny"
-    wait_for(lambda: any(trials.glob("cells/*/result.json")) and begun(trials), process)
+    wait_until(
+        "one trial is complete, another has begun",
+        lambda: any(trials.glob("cells/*/result.json")) and begun(trials),
+        process,
+    )
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    assert processes.wait_until_gone(token, 10.0), processes.marked(token)
+    assert processes.wait_until_gone(token, PATIENCE), processes.marked(token)
     states = [trial.status for trial in read_sweep(trials).trials]
     assert "complete" in states
     assert "unfinished" in states, states
@@ -132,7 +128,7 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(whole,
 def begun(trials: Path) -> bool:
     """Whether some cell has few of its rounds behind it, so that no kill comes too late for it."""
     rounds = [newest_round(path) for path in trials.glob("cells/*/checkpoints")]
-    return any(0 < newest < LONG["rounds"] / 2 for newest in rounds)
+    return any(0 < newest < LONG["rounds"] - 4 for newest in rounds)
 
 
 def elsewhere(trials: Path) -> None:
@@ -181,15 +177,15 @@ def test_a_trial_whose_process_is_killed_fails_with_its_reason(tmp_path):
     write_sweep(tmp_path, {**BASE, "rounds": 500}, axes={"length": {"long": {}, "short": {"rounds": 2}}})
     token = uuid.uuid4().hex
     process = start(tmp_path, "sweep", "sweep.yaml", "--workers", 2, token=token)
-    wait_for(lambda: any(tmp_path.glob("runs/tiny/cells/long-*/checkpoints/round-*")), process)
-    wait_for(lambda: any(tmp_path.glob("runs/tiny/cells/short-*/result.json")), process)
+    wait_until("round 1 of a cell", lambda: any(tmp_path.glob("runs/tiny/cells/long-*/checkpoints/round-*")), process)
+    wait_until("the end of the other", lambda: any(tmp_path.glob("runs/tiny/cells/short-*/result.json")), process)
     (lock,) = tmp_path.glob("runs/tiny/cells/long-*/run.lock")
     os.kill(int(lock.read_text().split()[1]), signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "failed: length=long: its process was ended by signal SIGKILL" in out
     assert "1 of 2 cells failed" in err
-    assert processes.wait_until_gone(token, 10.0)
+    assert processes.wait_until_gone(token, PATIENCE)
     states = {trial.labels["length"]: trial.status for trial in read_sweep(tmp_path / "runs" / "tiny").trials}
     assert states == {"long": "failed", "short": "complete"}
     assert "its process was ended by signal SIGKILL" in (tmp_path / "runs" / "tiny" / "report.html").read_text()
@@ -200,15 +196,15 @@ def test_an_interrupt_ends_all_and_says_how_to_go_on(tmp_path, number):
     write_sweep(tmp_path, {**BASE, "rounds": 500})
     token = uuid.uuid4().hex
     process = start(tmp_path, "sweep", "sweep.yaml", "--workers", 2, token=token)
-    wait_for(lambda: len(list(tmp_path.glob("runs/tiny/cells/*/checkpoints"))) == 2, process)
+    wait_until("two cells train", lambda: len(list(tmp_path.glob("runs/tiny/cells/*/checkpoints"))) == 2, process)
     if number is signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal sends it: to all of them
     else:
         process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert err == "fedrecon: interrupted; 0 of 4 cells are complete; the same command goes on\n"
-    assert processes.wait_until_gone(token, 10.0)
+    assert processes.wait_until_gone(token, PATIENCE)
     assert {trial.status for trial in read_sweep(tmp_path / "runs" / "tiny").trials} == {"unfinished", "missing"}
 
 
@@ -227,11 +223,11 @@ def test_an_interrupt_of_a_dry_run_leaves_nothing(tmp_path):
     (tmp_path / "temporary").mkdir()
     token = uuid.uuid4().hex
     process = start(tmp_path, "sweep", "sweep.yaml", "--dry-run", token=token, TMPDIR=str(tmp_path / "temporary"))
-    wait_for(lambda: any(tmp_path.glob("temporary/fedrecon-*/manifest.json")), process)
+    wait_until("the trial run", lambda: any(tmp_path.glob("temporary/fedrecon-*/manifest.json")), process)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (130, "fedrecon: interrupted; nothing was written\n")
-    assert processes.wait_until_gone(token, 10.0)
+    assert processes.wait_until_gone(token, PATIENCE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base.yaml", "sweep.yaml", "temporary"]
     assert not list(tmp_path.glob("temporary/fedrecon-*"))
 

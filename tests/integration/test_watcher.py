@@ -15,7 +15,8 @@ from fedrecon_core.errors import ConfigError, FedReconError, RunError
 from server.engines import deployment, flower, run_log
 from server.engines.deployment import follow
 from server.engines.superlink import SuperLink
-from tests.helpers.fake_flwr import RUN, UNAVAILABLE, FakeFlwr, wait_until
+from tests.helpers.fake_flwr import RUN, UNAVAILABLE, FakeFlwr
+from tests.helpers.processes import PATIENCE, wait_until
 
 TRACEBACK = """\
 \x1b[91mERROR \x1b[0m:     ServerApp raised an exception
@@ -64,7 +65,7 @@ class Watching:
 
     def leave(self) -> None:
         """Wait for the thread, which a failed test may have left behind."""
-        self._thread.join(30)
+        self._thread.join(PATIENCE)
 
     def _follow(self) -> None:
         with contextlib.redirect_stdout(self._console):
@@ -80,7 +81,7 @@ class Watching:
         wait_until(f"'{words}' is said", lambda: words in self.said())
 
     def end(self) -> list[str]:
-        self._thread.join(30)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "the command hangs"
         return self.said().splitlines()
 
@@ -147,7 +148,7 @@ def test_a_log_that_stays_silent_to_the_last_does_not_keep_the_command(flwr, wat
 
 
 def test_a_silent_log_is_read_anew_while_the_run_goes_on(flwr, watch, monkeypatch):
-    monkeypatch.setattr(run_log, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(run_log, "SILENCE_SECONDS", 2.0)
     flwr.log("round 1/2\n")
     watching = watch()
     watching.until("round 1/2")

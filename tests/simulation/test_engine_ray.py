@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from fedrecon_core.errors import RunError, UsageError
 from server.engines.base import ENGINES, Job
 from server.engines.ray import Ray
 from strategies.code_hash import code_hash
+from tests.helpers.processes import PATIENCE, wait_until
 from tests.helpers.ray_cluster import two_nodes
 
 pytestmark = pytest.mark.simulation
@@ -69,10 +69,12 @@ def started(mark):
 def wait_for(mark, names):
     """Wait until each of ``names`` (patterns) has been seen running; which of them comes last, and when an agent
     takes its title, is up to Ray."""
-    deadline = time.monotonic() + 180
-    while missing := {name for name in names if not any(re.search(name, line) for line in started(mark))}:
-        assert time.monotonic() < deadline, missing
-        time.sleep(0.2)
+
+    def all_run() -> bool:
+        running = started(mark)
+        return all(any(re.search(name, line) for line in running) for name in names)
+
+    wait_until(f"all of {names} run", all_run)
 
 
 def make_job(out, **plan):
@@ -116,10 +118,10 @@ def test_an_interrupt_leaves_nothing(tmp_path, number, mark):
             mark, {"flower-superlink", "flwr-simulation", "gcs_server", "raylet", "ray::DashboardAgent|dashboard/agent"}
         )
         run.send_signal(number)
-        _, errors = run.communicate(timeout=180)  # Flower's own commands take long on a busy machine
+        _, errors = run.communicate(timeout=PATIENCE)
     finally:  # a run that is asked to end takes along what it started, so a failed test leaves nothing either
         run.terminate()
-        run.wait(timeout=120)
+        run.wait(timeout=PATIENCE)
     assert run.returncode != 0
     assert ("KeyboardInterrupt" in errors) == (number is signal.SIGINT)
 

@@ -79,7 +79,7 @@ def test_ending_the_processes_of_one_run_alone():
     with first, other:
         first.stdout.readline()
         other.stdout.readline()
-        first.wait(10)
+        first.wait(60)
         assert len(processes.marked("this-run")) == 1  # the child, whose parent is gone
         processes.end("this-run", grace=0.2)
         assert processes.marked("this-run") == []

@@ -1,7 +1,5 @@
 """Which nodes may act for which sites."""
 
-import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,12 +9,14 @@ from fedrecon_core.config import parse
 from fedrecon_core.errors import RunError
 from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
+from server.federation import messaging
 from server.federation import registry as registry_module
 from server.federation.registry import Choice, SiteRegistry, choose
 from strategies import messages
 from strategies.code_hash import code_hash
 from strategies.messages import Holding, OwnData, SiteInfo
 from strategies.wire import WireMeter
+from tests.helpers.clock import Clock
 from tests.helpers.federation import toy_settings, toy_spec
 
 pytestmark = pytest.mark.quick
@@ -122,19 +122,23 @@ def roster_over(grid: Nodes, **sites: float) -> tuple[SiteRegistry, list[str]]:
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch):
+def clock(monkeypatch) -> Clock:
+    found = Clock()
+    for module in (registry_module, messaging):
+        monkeypatch.setattr(module, "time", found)
     monkeypatch.setattr(registry_module, "POLL_SECONDS", 0.001)
     monkeypatch.setattr(registry_module, "GRACE_SECONDS", 0.05)
     monkeypatch.setattr(registry_module, "AGAIN_SECONDS", 0.01)
+    return found
 
 
-def test_a_silent_node_keeps_nobody_waiting_but_itself():
+def test_a_silent_node_keeps_nobody_waiting_but_itself(clock):
     grid = Nodes({1: "slow", 2: "a", 3: "b"})
     grid.silent = {1}
     registry, said = roster_over(grid)
-    began = time.monotonic()
+    began = clock.monotonic()
     assert set(registry.refresh(0)) == {"a", "b"}
-    assert time.monotonic() - began < 0.9  # sites.wait is 1
+    assert clock.monotonic() - began < 0.9  # sites.wait is 1
     assert set(registry.refresh(1)) == {"a", "b"}
     assert grid.asked == [1, 2, 3]  # it still has the first question
     grid.silent = set()
@@ -142,12 +146,12 @@ def test_a_silent_node_keeps_nobody_waiting_but_itself():
     assert said == ["sites: a (node 2), b (node 3)", "round 2: site slow joined (node 1)"]
 
 
-def test_a_wait_is_told_once_when_it_is_longer_than_usual(monkeypatch):
+def test_a_wait_is_told_once_when_it_is_longer_than_usual(monkeypatch, clock):
     monkeypatch.setattr(registry_module, "QUIET_SECONDS", 0.05)
     grid = Nodes({1: "slow", 2: "a"})
     grid.silent = {1}
     registry, said = roster_over(grid)
-    threading.Timer(0.3, grid.silent.clear).start()
+    clock.after(0.3, grid.silent.clear)
     registry.refresh(0)
     assert said == [
         "round 0: 1 of at least 2 sites; waiting at most 1 s (sites.wait)",
@@ -176,7 +180,7 @@ def test_a_site_that_failed_is_asked_again_and_what_it_says_then_counts():
     assert len(said) == 1  # who takes part
 
 
-def test_a_site_that_changed_its_code_in_mid_run_is_refused_and_told(monkeypatch):
+def test_a_site_that_changed_its_code_in_mid_run_is_refused_and_told(monkeypatch, clock):
     grid = Nodes({1: "a", 2: "b", 3: "c"})
     registry, said = roster_over(grid)
     registry.refresh(0)
@@ -187,17 +191,17 @@ def test_a_site_that_changed_its_code_in_mid_run_is_refused_and_told(monkeypatch
     assert "round 1: site b (node 2) takes no part for now" in said
     monkeypatch.undo()
     monkeypatch.setattr(registry_module, "GRACE_SECONDS", 0.05)
-    time.sleep(0.05)
+    clock.sleep(0.05)
     assert set(registry.refresh(2)) == {"a", "b", "c"}  # mended, it is taken in again
 
 
-def test_a_site_that_is_still_at_work_counts_as_there_until_its_time_is_over():
+def test_a_site_that_is_still_at_work_counts_as_there_until_its_time_is_over(clock):
     grid = Nodes({1: "a", 2: "b"})
     registry, _ = roster_over(grid, wait=0.05, timeout=0.5)
     registry.refresh(0)
     registry.mark_stale(["b"])
     grid.silent = {2}
-    threading.Timer(0.2, grid.silent.clear).start()
+    clock.after(0.2, grid.silent.clear)
     assert set(registry.refresh(1)) == {"a", "b"}
     registry.mark_stale(["b"])
     grid.silent = {2}
@@ -232,17 +236,17 @@ def test_what_a_node_said_before_it_went_is_not_used():
     assert not any("cannot take part" in line for line in said)
 
 
-def test_a_broken_node_is_told_once_and_again_when_it_breaks_again():
+def test_a_broken_node_is_told_once_and_again_when_it_breaks_again(clock):
     grid = Nodes({1: "a", 2: "b", 3: "c"})
     grid.broken = {3: "no [data] here"}
     registry, said = roster_over(grid)
     registry.refresh(0)
-    time.sleep(0.02)
+    clock.sleep(0.02)
     registry.refresh(1)
     refused = "node 3 is connected and cannot take part: no [data] here"
     assert said == [refused, "sites: a (node 1), b (node 2)"]
     grid.broken = {}
-    time.sleep(0.05)
+    clock.sleep(0.05)
     assert "c" in registry.refresh(2)
     grid.broken = {3: "no [data] here"}
     registry.mark_stale(["c"])
@@ -254,14 +258,14 @@ def test_a_broken_node_is_told_once_and_again_when_it_breaks_again():
     ]
 
 
-def test_a_mended_site_is_no_reason_for_a_later_failure():
+def test_a_mended_site_is_no_reason_for_a_later_failure(clock):
     grid = Nodes({1: "a", 2: "b"})
     grid.broken = {1: "no data"}
     registry, _ = roster_over(grid, wait=0.1)
     with pytest.raises(RunError, match="no data"):
         registry.refresh(0)
     grid.broken = {}
-    time.sleep(0.05)
+    clock.sleep(0.05)
     registry.refresh(0)
     del grid.names[2]
     with pytest.raises(RunError) as failure:
