@@ -98,7 +98,7 @@ def test_the_header_tells_the_command(path):
     text = path.read_text(encoding="utf-8")
     for told in (f"fedrecon sweep configs/paper/{path.name} ", "fedrecon data prepare ", f"runs/{path.stem}\n"):
         assert told in text
-    assert f"{len(trials_of(path))} cells" in text
+    assert f"{len(trials_of(path))} trials" in text
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=name_of)

@@ -16,4 +16,4 @@ TRIALS = {"results/recoveries": 395, "results/pairs": 48, "polydigits/recoveries
 def test_it_has_the_trials_that_its_header_tells(name):
     path = CONFIGS / f"{name}.yaml"
     assert len(matrix(read_definition(path), path.parent)) == TRIALS[name]
-    assert f"# {TRIALS[name]} cells" in path.read_text(encoding="utf-8")
+    assert f"# {TRIALS[name]} trials" in path.read_text(encoding="utf-8")
