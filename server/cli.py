@@ -14,6 +14,7 @@ from rich.console import Console
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.errors import FedReconError, RunError, UsageError, one_line
 from fedrecon_core.registry import discover
+from server.commands import pack as pack_command
 from server.commands import plot as plot_command
 from server.commands import sweep as sweep_command
 from server.commands import table as table_command
@@ -49,6 +50,7 @@ add_to(application)
 sweep_command.add_to(application)
 table_command.add_to(application)
 plot_command.add_to(application)
+pack_command.add_to(application)
 errors = Console(stderr=True)
 
 ConfigArgument = Annotated[Path | None, typer.Argument(help="YAML config; without it configs/quickstart.yaml.")]
@@ -213,8 +215,8 @@ def report(directory: Annotated[Path, typer.Argument(help="The directory of a ru
     from server.report.run.report import write_report
     from server.report.sweep.report import write_sweep_report
 
-    expect(directory, Kind.RUN, Kind.SWEEP)
-    write = write_sweep_report if kind_of(directory) is Kind.SWEEP else write_report
+    expect(directory, Kind.RUN, Kind.SWEEP, Kind.PACKED)
+    write = write_sweep_report if kind_of(directory) in (Kind.SWEEP, Kind.PACKED) else write_report
     typer.echo(write(directory))
 
 

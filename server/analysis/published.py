@@ -10,11 +10,12 @@ from itertools import combinations, product
 from pathlib import Path
 
 from fedrecon_core.errors import DataError, did_you_mean
-from server.analysis.layout import Labels
 from server.sweep.choices import titled
 from server.sweep.parameters import SEED
 from server.sweep.table import LOSS
 
+Labels = Mapping[str, str]
+"""Parameter -> value."""
 VALUES = ("metric", "value", "deviation", "source")
 """Columns that are no axis: the metric, its value and standard deviation as papers print them (in per cent; a loss as
 it is), and where it is printed. The last two may be left out."""

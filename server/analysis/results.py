@@ -1,114 +1,208 @@
-"""The complete cells of a sweep as numbers: test scores, what was really missing, and what the run cost."""
+"""The results that the commands show: the complete trials of a sweep, the layout of its tables, published values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
-from server.analysis.prediction_counts import Answers
-from server.runs.readers import json_in, yaml_in
-from server.runs.record import entries, mapping, number
-from server.sweep.record import State, SweepRecord, ending
+import pandas as pd
+from pydantic import ValidationError
 
-SHOWN_DIGITS = 12
+from fedrecon_core.config.errors import InvalidValueError, explain
+from fedrecon_core.config.loading import override
+from fedrecon_core.errors import DataError, UsageError
+from fedrecon_core.registry import discover
+from server.analysis.differences import Differences
+from server.analysis.predictions import PredictionFault, Predictions, PredictionsError, Shown, check_scores, merged
+from server.analysis.published import Published, read_published, unknown_names
+from server.analysis.tables import Layout, ScoreTable, matching, score_tables, with_differences
+from server.analysis.trials import METRICS, MISSING, Sweep, load_sweep
+from server.runs.formatting import listing, plural
+from server.runs.setup import PACKAGES
+from server.sweep.choices import titled
+from server.sweep.record import State
+from server.sweep.table import Table, metric_names
+
+PROVENANCE = {
+    "code_sha256": "versions of the code",
+    "versions.torch": "versions of PyTorch",
+    "device": "devices",
+    "engine": "engines",
+}
+"""Column of the trials -> what a note says they differ in."""
+DIGITS = 12
+"""How much of a hash or version a note shows."""
 
 
 @dataclass(frozen=True)
-class Result:
-    """One complete cell. ``labels``: axis -> level. ``missing``: split -> share of the values that were missing, the
-    mean over the modalities. ``bytes``: of tensors, both ways; ``parameters``: of all groups; ``train_seconds`` and
-    ``processor_seconds``: of training, by the clock and of the sites' processors; None where unknown."""
+class SweepResults:
+    """The results of a sweep. ``sweep`` holds the chosen trials, ``trials`` the complete ones among them with their
+    scores: of all test samples, or of those that ``shown`` selects. ``faults``: why predictions could not be scored
+    for ``shown``."""
 
-    labels: Mapping[str, str]
-    directory: Path
-    scores: Mapping[str, float]
-    missing: Mapping[str, float]
-    target: str = ""
-    classes: int = 0
-    bytes: float | None = None
-    parameters: float | None = None
-    train_seconds: float | None = None
-    processor_seconds: float | None = None
-    rounds: float | None = None
-    best_round: float | None = None
-    sites: float | None = None
-    sites_out: float | None = None
-    """Sites that hold no training sample under their mask, and sat out all rounds."""
-    faults: tuple[str, ...] = ()
-    """What is known to be wrong with the protocol of its data."""
-    made: Mapping[str, str] = field(default_factory=dict)
-    """By which code (the beginning of its hash) and version of PyTorch, on which device and engine; as far as known."""
-    answers: Answers | None = None
-    """What was said of the part of the test samples that ``scores`` are of; None where they are of all, and the answers
-    have not been read."""
-    select: str = ""
-    """The metric that chose the best round: without other word its score is what the run is about."""
+    sweep: Sweep
+    trials: pd.DataFrame = field(repr=False)
+    layout: Layout
+    predictions: Predictions
+    reference: Path | None = None
+    shown: Shown | None = None
+    faults: Sequence[PredictionFault] = ()
 
+    @cached_property
+    def published(self) -> Sequence[Published]:
+        """The published values; ``DataError`` where they cannot be used."""
+        return read_published(self.reference, self.sweep.parameters) if self.reference else []
 
-def read_results(sweep: SweepRecord) -> list[Result]:
-    """The complete cells of ``sweep``, in its order."""
-    return [_result(trial.labels, trial.directory) for trial in sweep.trials if trial.status is State.COMPLETE]
+    def tables(self) -> list[ScoreTable]:
+        """A table of scores for each section and metric, ranked, with published values.
 
+        Raises:
+            UsageError: no complete trial has such a score; ``DataError`` where the published values cannot be used.
+        """
+        found = score_tables(self.layout, self.trials, self.published)
+        if not found:
+            names = [name for name in score_names(self.trials) if self.trials[METRICS + name].notna().any()]
+            known = ", ".join(sorted(names))
+            raise UsageError(f"table.metrics: expected scores that complete cells have ({known}), found none of them")
+        if self.shown is None:
+            return found
+        remark = f"Only of the test samples that show {self.shown}. What is missing in test is theirs, too."
+        return [replace(table, remarks=(remark, *table.remarks)) for table in found]
 
-def mean(results: Sequence[Result], number_of: Callable[[Result], float | None]) -> float | None:
-    """The mean of a number of ``results``; nothing where one of them does not know it."""
-    found = [value for result in results if (value := number_of(result)) is not None]
-    return fmean(found) if found and len(found) == len(results) else None
+    def compared_tables(self) -> list[ScoreTable]:
+        """The same tables with differences from the baseline, which take time: predictions are resampled."""
+        baseline = self.layout.baseline
+        if baseline and matching(self.sweep.trials, baseline).empty:
+            note = f"No differences: no cell here has {titled(baseline)}, the baseline; --only must keep it."
+            return [replace(table, notes=(note,)) for table in self.tables()]
+        differences = Differences(self.trials, self.predictions)
+        return with_differences(self.tables(), self.layout, self.trials, differences)
 
+    def notes(self) -> list[str]:
+        """Sentences for readers of tables and figures: which trials are left out, and which ones differ from the others
+        in how they were made."""
+        return [*left_out(self.sweep), *(f"Not scored: {fault}." for fault in self.faults), *self.caveats()]
 
-def _result(labels: Mapping[str, str], directory: Path) -> Result:
-    result, manifest = ending(directory), json_in(directory / "manifest.json")
-    held = [number(mapping(site).get("samples")) for site in entries(manifest.get("sites"))]
-    return Result(
-        labels=labels,
-        directory=directory,
-        scores=_numbers(result.get("test")),
-        missing=_missing(manifest),
-        target=str(manifest.get("target") or ""),
-        classes=len(entries(manifest.get("classes"))),
-        bytes=total([number(result.get(key)) for key in ("bytes_down", "bytes_up")]),
-        parameters=total([number(count) for count in mapping(manifest.get("parameters")).values()]),
-        train_seconds=number(result.get("train_seconds")),
-        processor_seconds=number(result.get("train_processor_seconds")),
-        rounds=number(result.get("rounds")),
-        best_round=number(result.get("best_round")),
-        sites=len(held) or None,
-        sites_out=held.count(0.0) if held and None not in held else None,
-        faults=tuple(map(str, entries(manifest.get("protocol_faults")))),
-        made=_made(manifest),
-        select=_select(directory),
-    )
+    def caveats(self) -> list[str]:
+        """Those of ``notes`` that are about the complete trials and the published values."""
+        found = list(mixed_provenance(self.trials))
+        names = list(unknown_names(self.published, self.sweep.parameters, metric_names()))
+        if names:
+            text = "Published values of names that this sweep does not have stand beside no field"
+            found.append(f"{text}: {listing(names)}.")
+        return found
 
 
-def _made(manifest: Mapping[str, Any]) -> dict[str, str]:
-    told = {
-        "code": manifest.get("code_sha256"),
-        "torch": mapping(manifest.get("versions")).get("torch"),
-        "device": manifest.get("device"),
-        "engine": manifest.get("engine"),
-    }
-    return {kind: str(value)[:SHOWN_DIGITS] for kind, value in told.items() if value}
+def load_results(
+    directory: Path, settings: Sequence[str] = (), only: Sequence[str] = (), shown: str | None = None
+) -> SweepResults:
+    """Load the results of the sweep in ``directory``, packed or not.
+
+    Args:
+        directory: the sweep.
+        settings: ``key=value`` for keys of its ``table`` section.
+        only: ``parameter=value,value``: the trials that are kept.
+        shown: ``1`` or ``acc,gyro``: the test samples that are scored, by the modalities that they have.
+
+    Raises:
+        UsageError: the settings or the choice do not fit the sweep; ``DataError`` where it cannot be read, or where no
+            trial is complete.
+    """
+    discover(PACKAGES)
+    sweep = load_sweep(directory)
+    table = _table_section(sweep, settings)
+    sweep = sweep.only(only)
+    trials = sweep.complete
+    if trials.empty:
+        found = f"none of {plural(len(sweep.trials), 'cell')} is complete; `fedrecon sweep` goes on with them"
+        raise DataError(f"{directory}: nothing to show: {found}")
+    selected = trials["select"].dropna().unique()
+    layout = Layout.of(table, sweep.parameters, tuple(selected) or ("accuracy",))
+    if shown is None:
+        return SweepResults(sweep, trials, layout, Predictions(sweep), _reference(table, settings, directory))
+    samples = Shown.parse(shown)  # published values are of all test samples
+    predictions = Predictions(sweep, samples)
+    trials, faults = _rescored(sweep, trials, predictions, samples)
+    return SweepResults(sweep, trials, layout, predictions, shown=samples, faults=faults)
 
 
-def _select(directory: Path) -> str:
-    """Nothing where the config cannot be read."""
-    return str(mapping(yaml_in(directory / "config.yaml").get("evaluate")).get("select") or "")
+def _table_section(sweep: Sweep, settings: Sequence[str]) -> Table:
+    """The ``table`` section of the sweep with the changes of the command line, checked against its parameters."""
+    raw = override(dict(sweep.table), settings)
+    try:
+        found = Table.model_validate(raw)
+        found.check(sweep.parameters)
+    except ValidationError as error:
+        raise UsageError(f"table: {explain(error, raw, Table)}") from None
+    except InvalidValueError as error:
+        raise UsageError(f"{error.key}: {error}") from None
+    return found
 
 
-def _numbers(value: Any) -> dict[str, float]:
-    return {str(key): found for key, item in mapping(value).items() if (found := number(item)) is not None}
+def _reference(table: Table, settings: Sequence[str], directory: Path) -> Path | None:
+    """The file of published values: a path on the command line is relative to the caller's folder, that of the sweep to
+    its directory."""
+    if table.reference is None:
+        return None
+    given = any(setting.partition("=")[0].strip() == "reference" for setting in settings)
+    return (Path() if given else directory) / table.reference
 
 
-def _missing(manifest: Mapping[str, Any]) -> dict[str, float]:
-    """Split -> mean over the modalities of the effective rates."""
-    rates = {split: _numbers(found) for split, found in mapping(manifest.get("effective_missing")).items()}
-    return {split: fmean(found.values()) for split, found in rates.items() if found}
+def _rescored(
+    sweep: Sweep, trials: pd.DataFrame, predictions: Predictions, samples: Shown
+) -> tuple[pd.DataFrame, list[PredictionFault]]:
+    """``trials`` with the scores of ``samples`` alone, as far as their predictions give them, and why others do not.
+
+    Raises:
+        DataError: no trial has predictions of such samples.
+    """
+    names, whole = score_names(trials), Predictions(sweep)
+    found, faults = trials.copy(), []
+    found[[METRICS + name for name in names]] = float("nan")
+    for trial in map(str, trials.index):
+        scores = {name: float(sweep.value(trial, METRICS + name)) for name in names}
+        scores = {name: score for name, score in scores.items() if not math.isnan(score)}
+        try:  # no result says what a part of the samples scores: all of them must agree with it
+            check_scores(whole.counts(trial), scores, trial)
+            counts = predictions.counts(trial)
+        except PredictionsError as error:
+            faults.append(error.fault)
+            continue
+        if counts.groups and counts.missing is not None:
+            for name, score in counts.scores(scores).items():
+                found.at[trial, METRICS + name] = score
+            found.at[trial, MISSING + "test"] = counts.missing
+    if found.filter(regex=f"^{METRICS}").isna().all(axis=None):
+        reasons = "".join(f"; {fault}" for fault in merged(faults))
+        raise DataError(f"--shown: no complete cell has predictions of test samples that show {samples}{reasons}")
+    return found, merged(faults)
 
 
-def total(values: Sequence[float | None]) -> float | None:
-    """Their sum; nothing where one of them is not known: a part is no sum."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known and len(known) == len(values) else None
+def score_names(trials: pd.DataFrame) -> list[str]:
+    """The metrics of which ``trials`` has a column."""
+    return [str(column).removeprefix(METRICS) for column in trials if str(column).startswith(METRICS)]
+
+
+def left_out(sweep: Sweep) -> Iterator[str]:
+    """A sentence on the trials that are not complete."""
+    statuses = {name: str(sweep.value(name, "status")) for name in sweep.names}
+    others = [name for name, status in statuses.items() if status != State.COMPLETE]
+    if others:
+        which = listing([f"{titled(sweep.labels(name))} ({statuses[name]})" for name in others])
+        yield f"Left out, not complete: {len(others)} of {plural(len(sweep.trials), 'cell')}: {which}."
+
+
+def mixed_provenance(trials: pd.DataFrame) -> Iterator[str]:
+    """A sentence on each way in which ``trials`` were not made alike; one that does not record it is no difference."""
+    for column, name in PROVENANCE.items():
+        known = trials[column].dropna() if column in trials else ()
+        found = Counter(str(value)[:DIGITS] for value in known)
+        if len(found) > 1:
+            silent = len(trials) - found.total()
+            versions = [f"{count} of {version}" for version, count in found.most_common()]
+            which = listing([*versions, *([f"{silent} that do not say"] if silent else [])])
+            yield f"The {len(trials)} cells come from {len(found)} {name} ({which}): what sets cells apart may be that."

@@ -1,193 +1,335 @@
-"""Grids as sheets of text, which every format only has to set: scores, what they cost, and differences."""
+"""Tables of scores: the trials of a sweep grouped by the parameters in its rows and columns, ranked and compared."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from statistics import fmean, stdev
+from typing import Any
 
-from server.analysis.bootstrap import DRAWS
-from server.analysis.compute_cost import Spent, spent
-from server.analysis.grids import Entry, Grid
-from server.analysis.layout import Labels, named
-from server.analysis.results import Result, mean
-from server.runs.formatting import DASH, count, percent, size
-from server.runs.summary import TITLES
-from server.sweep.table import LOSS
+import pandas as pd
 
-SURENESS = (
-    "Interval and p are Student's, with as many degrees of freedom as the scarcer of seeds and groups less one; the "
-    "variance is that of seeds and that of the groups of test samples (subjects, source images), the latter by "
-    f"{DRAWS} bootstrap draws. Of one seed the interval is that of groups alone, for this one training. Holm's "
-    "p-values allow for all rivals that are compared under the same conditions; intervals are not adjusted."
+from server.analysis.bootstrap import holm
+from server.analysis.differences import Differences
+from server.analysis.predictions import PredictionFault, PredictionsError, merged
+from server.analysis.published import Labels, Published, find
+from server.analysis.trials import METRICS, MISSING, PARAMS, mean_of
+from server.runs.formatting import listing
+from server.sweep.choices import fits, titled
+from server.sweep.parameters import SEED
+from server.sweep.table import LOSS, Table
+
+Key = tuple[int, int]
+"""The position of a cell: row, column."""
+COSTS = (
+    *("missing_train", "missing_validation", "missing_test", "tensor_bytes", "parameters", "train_seconds"),
+    *("train_processor_seconds", "bytes_per_site", "sites", "sites_out", "best_round", "rounds"),
 )
+"""Columns of a cell that are means over its trials of what these cost; missing where one of them does not know it."""
+RANKED = 2
+"""The best and the second are marked."""
+
+
+def named(labels: Labels) -> str:
+    """``alpha 0.1, strategy fedavg``."""
+    return ", ".join(f"{parameter} {value}" for parameter, value in labels.items())
+
+
+def as_number(value: str) -> float | None:
+    """``0.5`` and ``50%`` are 0.5; None for what is no finite number."""
+    text, unit = (value[:-1], 100) if value.endswith("%") else (value, 1)
+    try:
+        found = float(text) / unit
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
 
 
 @dataclass(frozen=True)
-class Text:
-    """What stands in a field; ``place`` 1 is to be bold, 2 underlined."""
+class Layout:
+    """The ``table`` section of a sweep with everything that it leaves open decided. Each combination of values of the
+    parameters in ``sections`` has tables of its own. ``parameters``: parameter -> its values, in order."""
 
-    words: str
-    place: int = 0
+    parameters: Mapping[str, list[str]]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    sections: tuple[str, ...]
+    metrics: tuple[str, ...]
+    baseline: Labels = field(default_factory=dict)
+    bounds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, table: Table, parameters: Mapping[str, list[str]], metrics: Sequence[str]) -> Layout:
+        """Lay out ``table`` for a sweep with ``parameters``; ``metrics`` are shown where it names none. Without rows,
+        the parameters of the baseline are taken, or else the first free one; without columns, the next free one."""
+        free = [name for name in parameters if name not in (SEED, *table.rows, *table.columns)]
+        rows = table.rows or tuple(name for name in table.baseline if name in free) or tuple(free[:1])
+        columns = table.columns or tuple(name for name in free if name not in rows)[:1]
+        sections = tuple(name for name in free if name not in (*rows, *columns))
+        shown = tuple(dict.fromkeys(table.metrics or metrics))
+        return cls(parameters, rows, columns, sections, shown, table.baseline, table.bounds)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The parameters whose values are ranked against each other, wherever they stand: those of the baseline, or
+        else the rows that are not numbers: methods compete with each other, missing rates do not."""
+        return tuple(self.baseline) or tuple(name for name in self.rows if not self.numeric(name))
+
+    def numeric(self, parameter: str) -> bool:
+        """Whether all values of ``parameter`` are numbers."""
+        return None not in map(as_number, self.parameters[parameter])
+
+    def shared(self, labels: Labels) -> Labels:
+        """What competitors have in common: the values of all parameters that are not compared."""
+        return {name: value for name, value in labels.items() if name not in self.compared}
+
+    def combinations(self, names: Iterable[str]) -> list[dict[str, str]]:
+        """Every combination of the values of the parameters ``names``, in order; of no parameter, one empty one."""
+        chosen = tuple(names)
+        return [dict(zip(chosen, values, strict=True)) for values in product(*(self.parameters[n] for n in chosen))]
+
+    def is_bound(self, labels: Labels) -> bool:
+        """Whether ``labels`` are those of a bound, which is shown and not ranked."""
+        return any(fits(labels, {name: values}) for name, values in self.bounds.items())
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A table of text with its title, and sentences about it."""
+class ScoreTable:
+    """The scores of one metric in one section of a sweep.
 
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Text]]
-    about: Sequence[str] = ()
-    left: int = 1
-    """How many columns, from the first on, hold names; the others hold numbers."""
+    ``rows`` and ``columns`` hold the parameter values of each row and column. ``cells`` is a frame with one row per
+    cell that has scores; its index is the position ``(row, column)``, its columns are
+
+    - ``trials``: the names of the trials, one per seed; ``seeds``: how many; ``seed_values``: which seeds;
+    - ``mean`` and ``deviation`` of their scores (the sample standard deviation, missing for a single one);
+    - ``place``: 1 for the best among its competitors, 2 for the second, else 0;
+    - ``published``, ``published_deviation``, ``published_source``, ``published_text`` (the value as it is printed),
+      ``published_line`` (in its file): the published value of the cell;
+    - ``difference`` from the baseline, ``difference_low`` and ``difference_high`` (95% interval), ``p``, ``p_holm``
+      (by Holm's procedure over all competitors), ``difference_seeds``, ``test_groups``;
+    - the columns ``COSTS``, and ``protocol_faults`` (text).
+
+    ``trials`` holds the trials behind the cells, with the columns of ``load_trials``. ``remarks`` are sentences about
+    the scores; ``notes`` say which differences have no interval, and why.
+    """
+
+    metric: str
+    section: Labels
+    rows: list[dict[str, str]]
+    columns: list[dict[str, str]]
+    cells: pd.DataFrame = field(repr=False)
+    trials: pd.DataFrame = field(repr=False)
+    baseline: Labels = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def labels(self, key: Key) -> dict[str, str]:
+        """Parameter -> value of one cell: those of the section, of its row and of its column."""
+        return {**self.section, **self.rows[key[0]], **self.columns[key[1]]}
+
+    @property
+    def keys(self) -> list[Key]:
+        """The positions of the cells."""
+        return list(self.cells.index)
+
+    def cell(self, key: Key) -> pd.Series[Any]:
+        """One cell."""
+        found: pd.Series[Any] = self.cells.loc[[key]].iloc[0]
+        return found
+
+    def trials_of(self, key: Key) -> pd.DataFrame:
+        """The trials of one cell."""
+        return self.trials.loc[list(self.cell(key)["trials"])]
+
+    def families(self, layout: Layout) -> list[list[Key]]:
+        """The cells that compete with each other: those that differ in the compared parameters alone."""
+        found: dict[tuple[str, ...], list[Key]] = {}
+        for key in self.keys:
+            found.setdefault(tuple(layout.shared(self.labels(key)).values()), []).append(key)
+        return list(found.values())
+
+    def long(self) -> pd.DataFrame:
+        """The cells with their parameters in columns, as in ``table.csv``. A parameter with the name of another column
+        is called ``axis_<name>``."""
+        columns = [column for column in self.cells if column not in _NOT_IN_CSV]
+        labels = pd.DataFrame([self.labels(key) for key in self.keys])
+        labels.columns = [f"axis_{name}" if name in (*columns, "metric") else name for name in labels]
+        cells = self.cells[columns].reset_index(drop=True)
+        cells["place"] = cells["place"].map({1: "best", 2: "second"})
+        return pd.concat([labels, pd.Series(self.metric, cells.index, name="metric"), cells], axis=1)
 
 
-def sheets(grids: Sequence[Grid]) -> Iterator[Sheet]:
-    """The scores of every grid, then what sets its fields apart, and once per section what they cost."""
-    costed: list[Labels] = []
-    for grid in grids:
-        yield _scores(grid)
-        if any(entry.difference for entry in grid.entries.values()) or grid.notes:
-            yield _differences(grid)
-        if grid.section not in costed:
-            costed.append(grid.section)
-            yield _costs(grid)
+_NOT_IN_CSV = ("trials", "seed_values", "published_text", "published_line", "difference_seeds", "test_groups")
+_EMPTY: dict[str, Any] = {
+    "place": 0,
+    **dict.fromkeys(("published", "published_deviation", "published_line"), math.nan),
+    **dict.fromkeys(("published_source", "published_text")),
+    **dict.fromkeys(("difference", "difference_low", "difference_high", "p", "p_holm"), math.nan),
+    **dict.fromkeys(("difference_seeds", "test_groups"), math.nan),
+}
+"""Columns that are filled in later."""
 
 
-def score(value: float, metric: str) -> str:
-    """A share as per cent without the sign, ``57.8``; a loss as it is, ``0.942``."""
-    text = f"{value:.3f}" if metric == LOSS else f"{100 * value:.1f}"
-    return text.removeprefix("-") if _nought(text) else text
+def score_tables(layout: Layout, trials: pd.DataFrame, published: Sequence[Published] = ()) -> list[ScoreTable]:
+    """A table for each section and metric of which there are scores, ranked, and with published values.
 
-
-def gain(value: float, metric: str) -> str:
-    """A difference in the same words, ``+1.2``."""
-    text = score(value, metric)
-    return f"+{text}" if value > 0 and not _nought(text) else text
-
-
-def _nought(text: str) -> bool:
-    """What is printed as nought has no sign."""
-    return not text.strip("-0.")
-
-
-def metric_title(metric: str) -> str:
-    """The metric as a heading."""
-    return TITLES.get(metric, metric.capitalize())
-
-
-def metric_label(metric: str) -> str:
-    """The metric with its unit."""
-    return f"{metric_title(metric)}{'' if metric == LOSS else ' (%)'}"
-
-
-def _title(what: str, section: Labels) -> str:
-    return f"{what}: {named(section)}" if section else what
-
-
-def _scores(grid: Grid) -> Sheet:
-    most = max(len(entry.scores) for entry in grid.entries.values())
-    header = [*_parameters(grid.rows), *(named(column) or metric_title(grid.metric) for column in grid.columns)]
-    rows = [
-        [*_values(row), *(_field(grid, (down, across), most) for across in range(len(grid.columns)))]
-        for down, row in enumerate(grid.rows)
+    ``trials`` are the complete trials of a sweep, with the columns of ``load_trials``.
+    """
+    tables = [
+        table
+        for section in layout.combinations(layout.sections)
+        for metric in layout.metrics
+        if (table := _score_table(layout, section, metric, matching(trials, section), published))
     ]
-    title = _title(metric_label(grid.metric), grid.section)
-    return Sheet(title, header, rows, _told(grid, most), _left(grid))
+    return [_ranked(table, layout) for table in _note_unused(tables, published)]
 
 
-def _told(grid: Grid, most: int) -> list[str]:
-    """What a reader of the scores has to know."""
-    entries = grid.entries.values()
-    words = [f"Test scores: mean ± standard deviation over {most} seeds." if most > 1 else "Test scores of one seed."]
-    if any(entry.place for entry in entries):
-        words.append("Bold: the best of its rivals; underlined: the second.")
-    if any(len(entry.scores) < most for entry in entries):
-        words.append("A mean over fewer seeds (n) is beside means over others.")
-    if any(entry.published for entry in entries):
-        words.append("In brackets: published.")
-    return [" ".join(words), *grid.remarks]
+def matching(trials: pd.DataFrame, labels: Labels) -> pd.DataFrame:
+    """The trials that have the values ``labels``."""
+    for name, value in labels.items():
+        trials = trials[trials[PARAMS + name] == value]
+    return trials
 
 
-def _left(grid: Grid) -> int:
-    return len(_parameters(grid.rows))
+def _score_table(
+    layout: Layout, section: Labels, metric: str, trials: pd.DataFrame, published: Sequence[Published]
+) -> ScoreTable | None:
+    score = METRICS + metric
+    scored = trials[trials[score].notna()] if score in trials else trials.iloc[:0]
+    if scored.empty:
+        return None
+    parameters = [PARAMS + name for name in (*layout.rows, *layout.columns)]
+    groups: dict[Any, pd.DataFrame] = {(): scored}
+    if parameters:
+        groups = dict(iter(scored.groupby(parameters, observed=True)))
+    down, across = ({key[: len(layout.rows)] for key in groups}, {key[len(layout.rows) :] for key in groups})
+    rows = [labels for labels in layout.combinations(layout.rows) if tuple(labels.values()) in down]
+    columns = [labels for labels in layout.combinations(layout.columns) if tuple(labels.values()) in across]
+    cells: dict[Key, dict[str, Any]] = {}
+    for (row, below), (column, beside) in product(enumerate(rows), enumerate(columns)):
+        own = groups.get((*below.values(), *beside.values()))
+        if own is not None:
+            value = find(published, {**section, **below, **beside}, metric)
+            cells[row, column] = {**_cell(own, score), **_published(value)}
+    frame = pd.DataFrame(list(cells.values()), pd.MultiIndex.from_tuples(list(cells), names=["row", "column"]))
+    frame = frame.astype(dict.fromkeys(COSTS, float))  # unknown ones are None
+    lacking = listing([trial for trial in trials.index if trial not in scored.index])
+    remarks = (f"Complete, and without this score: {lacking}.",) if lacking else ()
+    return ScoreTable(metric, section, rows, columns, frame, scored, layout.baseline, remarks)
 
 
-def _parameters(rows: Sequence[Labels]) -> list[str]:
-    return list(rows[0]) if rows else []
+def _cell(trials: pd.DataFrame, score: str) -> dict[str, Any]:
+    """One cell of a table: the mean score of ``trials``, which differ in the seed alone, and their costs."""
+    scores = trials[score].tolist()
+    unknown = pd.Series(dtype=float)
+    columns = {"missing_train": MISSING + "train", "missing_validation": MISSING + "validation"}
+    columns |= {"missing_test": MISSING + "test", "tensor_bytes": "bytes"}
+    costs = {name: trials.get(columns.get(name, name), unknown) for name in COSTS}
+    costs["bytes_per_site"] = trials["bytes"] / trials["sites"]
+    faults = dict.fromkeys(fault for faults in trials["protocol_faults"] for fault in faults or ())
+    return {
+        "trials": tuple(trials.index),
+        "seed_values": frozenset(trials.get(PARAMS + SEED, ())),
+        "seeds": len(scores),
+        "mean": fmean(scores),
+        "deviation": stdev(scores) if len(scores) > 1 else math.nan,
+        **_EMPTY,
+        **{name: mean_of(values) for name, values in costs.items()},
+        "protocol_faults": " ".join(faults),
+    }
 
 
-def _values(labels: Labels) -> list[Text]:
-    return [Text(value) for value in labels.values()]
+def _published(value: Published | None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    return {
+        "published": value.value,
+        "published_deviation": math.nan if value.deviation is None else value.deviation,
+        "published_source": value.source,
+        "published_text": value.printed,
+        "published_line": float(value.line),
+    }
 
 
-def _field(grid: Grid, key: tuple[int, int], most: int) -> Text:
-    entry = grid.entries.get(key)
-    if entry is None:
-        return Text(DASH)
-    spread = f" ± {score(entry.deviation, grid.metric)}" if entry.deviation is not None else ""
-    fewer = f" (n = {len(entry.scores)})" if len(entry.scores) < most else ""
-    published = f" [{entry.published.printed}]" if entry.published else ""
-    return Text(f"{score(entry.mean, grid.metric)}{spread}{fewer}{published}", entry.place)
+def _note_unused(tables: Sequence[ScoreTable], published: Sequence[Published]) -> list[ScoreTable]:
+    """``tables`` with a sentence, in the first of each metric, on the published values that no table has a cell for."""
+    used = {line for table in tables for line in table.cells["published_line"]}
+    found: list[ScoreTable] = []
+    for table in tables:
+        ours = [value for value in published if value.metric == table.metric]
+        unused = sum(value.line not in used for value in ours)
+        sentence = f"{unused} of {len(ours)} published values of this metric stand beside no field."
+        first = all(other.metric != table.metric for other in found)
+        found.append(replace(table, remarks=(*table.remarks, sentence)) if unused and first else table)
+    return found
 
 
-def _costs(grid: Grid) -> Sheet:
-    parameters = [*_parameters(grid.rows), *_parameters(grid.columns)]
-    time = spent([result for entry in grid.entries.values() for result in entry.results])
-    rows = [
-        [*_values({**grid.rows[row], **grid.columns[column]}), *map(Text, _cost(entry.results, time))]
-        for (row, column), entry in sorted(grid.entries.items())
-    ]
-    header = [*parameters, "Seeds", "Missing in training", "Missing in test", "Tensor bytes", "Parameters", time.head]
-    about = [
-        "Means over the seeds. Missing: the share of all values of the modalities that were absent in effect. Tensor "
-        f"bytes: both ways, all sites and rounds. {time.about}"
-    ]
-    return Sheet(_title("What the scores cost", grid.section), header, rows, about, len(parameters))
+def _ranked(table: ScoreTable, layout: Layout) -> ScoreTable:
+    """Mark the best and the second of each family, equal ones alike. A single cell is not ranked, nor are means over
+    different seeds: a seed that is easy for all would decide."""
+    cells, unlike, bounds = table.cells.copy(), [], dict[str, None]()
+    for family in table.families(layout):
+        rivals = [key for key in family if not layout.is_bound(table.labels(key))]
+        means = cells["mean"].loc[rivals]
+        if cells["seed_values"].loc[rivals].nunique() > 1:
+            unlike.append(titled(layout.shared(table.labels(rivals[0]))) or "the rivals of this table")
+        elif len(rivals) > 1:
+            places = means.rank(method="dense", ascending=table.metric == LOSS).astype(int)
+            cells.loc[rivals, "place"] = places.where(places <= RANKED, 0)
+    for key in table.keys:
+        labels = table.labels(key)
+        if layout.is_bound(labels):
+            bounds[titled({name: labels[name] for name in layout.bounds})] = None
+    remarks = [f"Bounds, which are not ranked: {listing(list(bounds))}."] if bounds else []
+    if unlike:
+        remarks.append(f"Not ranked, since the means are not over the same seeds: {listing(unlike)}.")
+    return replace(table, cells=cells, remarks=(*table.remarks, *remarks))
 
 
-def _cost(results: Sequence[Result], time: Spent) -> list[str]:
-    return [
-        str(len(results)),
-        percent(mean(results, lambda result: result.missing.get("train"))),
-        percent(mean(results, lambda result: result.missing.get("test"))),
-        size(mean(results, lambda result: result.bytes)),
-        count(mean(results, lambda result: result.parameters)),
-        time.written(mean(results, time.of)),
-    ]
+def with_differences(
+    tables: Sequence[ScoreTable], layout: Layout, trials: pd.DataFrame, differences: Differences
+) -> list[ScoreTable]:
+    """``tables`` with differences from the baseline, where the layout has one."""
+    return [_compared(table, layout, trials, differences) for table in tables] if layout.baseline else list(tables)
 
 
-def _differences(grid: Grid) -> Sheet:
-    parameters = [*_parameters(grid.rows), *_parameters(grid.columns)]
-    rows = [
-        [*_values({**grid.rows[row], **grid.columns[column]}), *map(Text, _difference(grid, entry))]
-        for (row, column), entry in sorted(grid.entries.items(), key=lambda item: item[0][::-1])
-        if entry.difference is not None
-    ]
-    header = [*parameters, "Difference", "95% interval", "p", "p (Holm)", "Seeds", "Test groups"]
-    baseline = named(grid.baseline)
-    sure = any(entry.difference and entry.difference.interval for entry in grid.entries.values())
-    about = [f"Paired by seed.{f' {SURENESS}' if sure else ''}"] if rows else []
-    title = _title(f"{metric_title(grid.metric)} less that of {baseline}{points(grid.metric)}", grid.section)
-    return Sheet(title, header, rows, [*about, *grid.notes], len(parameters))
+def _compared(table: ScoreTable, layout: Layout, trials: pd.DataFrame, differences: Differences) -> ScoreTable:
+    """The p-values of all competitors in a family are adjusted together; those of bounds are not."""
+    cells = table.cells.copy()
+    faults: list[tuple[str, PredictionFault]] = []
+    for family in table.families(layout):
+        p_values: dict[Key, float] = {}
+        for key in family:
+            labels = table.labels(key)
+            if layout.baseline.items() <= labels.items():
+                continue
+            baseline = matching(trials, {**labels, **layout.baseline})
+            try:
+                found = differences.between(table.cell(key)["trials"], tuple(baseline.index), table.metric)
+            except PredictionsError as error:
+                faults.append((titled(labels), error.fault))
+                continue
+            cells.loc[key, ["difference", "difference_seeds"]] = found.mean, found.seeds
+            if found.fault:
+                faults.append((titled(labels), found.fault))
+            if interval := found.interval:
+                numbers = ["difference_low", "difference_high", "test_groups"]
+                cells.loc[key, numbers] = interval.low, interval.high, interval.clusters
+            if found.p is not None:
+                cells.loc[key, "p"] = found.p
+                if not layout.is_bound(labels):
+                    p_values[key] = found.p
+        for key, p in zip(p_values, holm(list(p_values.values())), strict=True):
+            cells.loc[key, "p_holm"] = p
+    notes = []
+    for fault in merged(fault for _, fault in faults):
+        fields = [field for field, other in faults if other.why == fault.why]
+        notes.append(f"No interval for {'; '.join(fields)}: {fault}.")
+    return replace(table, cells=cells, notes=tuple(notes))
 
 
-def points(metric: str) -> str:
-    """The unit of a difference, behind its name."""
-    return "" if metric == LOSS else " (points)"
-
-
-def _difference(grid: Grid, entry: Entry) -> list[str]:
-    found = entry.difference
-    assert found is not None
-    signed, seeds = gain(found.mean, grid.metric), str(found.seeds)
-    if (interval := found.interval) is None:
-        return [signed, DASH, DASH, DASH, seeds, DASH]
-    low, high = score(interval.low, grid.metric), score(interval.high, grid.metric)
-    return [signed, f"{low} to {high}", _p(found.p), _p(found.adjusted), seeds, count(interval.clusters)]
-
-
-def _p(value: float | None) -> str:
-    if value is None:  # of a single seed; and a bound has no adjusted one: it is no rival
-        return DASH
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+def baseline_missing(layout: Layout, trials: pd.DataFrame) -> bool:
+    """Whether the layout names a baseline that none of ``trials`` belongs to."""
+    return bool(layout.baseline) and matching(trials, layout.baseline).empty

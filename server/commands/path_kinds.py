@@ -11,7 +11,7 @@ from fedrecon_core.config.loading import read_yaml
 from fedrecon_core.data.site_folder.description import DESCRIPTION
 from fedrecon_core.errors import ConfigError, UsageError
 from server.runs.formatting import listing
-from server.sweep.record import SWEEP
+from server.sweep.record import SWEEP, is_packed
 
 
 class Kind(StrEnum):
@@ -21,6 +21,7 @@ class Kind(StrEnum):
     SWEEP_CONFIG = "the config of a sweep"
     RUN = "the directory of one run"
     SWEEP = "the directory of a sweep"
+    PACKED = "a packed sweep"
     LIST = "the list of cells that a sweep keeps of itself"
     SITE = "a site folder"
     SEVERAL = "a folder of runs or sweeps"
@@ -33,6 +34,8 @@ _ADVICE = {
     "not complete",
     Kind.SWEEP: "`fedrecon table`, `plot` and `report {path}` show it, `fedrecon sweep` with the YAML that was written "
     "for it goes on with it",
+    Kind.PACKED: "`fedrecon table`, `plot` and `report {path}` show it, `fedrecon unpack {path} DIR` makes its "
+    "directory again, which `fedrecon sweep` can continue",
     Kind.LIST: "`fedrecon table`, `plot` and `report {parent}` show the sweep; what it was written as lies elsewhere",
     Kind.SITE: "`fedrecon data check {path}` tries it",
     Kind.SEVERAL: "name one: {names}",
@@ -63,6 +66,8 @@ def kind_of(path: Path) -> Kind | None:
 
 
 def _of_folder(path: Path) -> Kind | None:
+    if (path / SWEEP).is_file() and is_packed(path):
+        return Kind.PACKED
     if (path / SWEEP).is_file() and _is_list(path / SWEEP):
         return Kind.SWEEP
     if (path / "config.yaml").is_file() and any((path / name).exists() for name in _OF_A_RUN):
@@ -71,7 +76,9 @@ def _of_folder(path: Path) -> Kind | None:
 
 
 def _inside(path: Path) -> Iterator[Path]:
-    return (one for one in sorted(path.iterdir()) if one.is_dir() and _of_folder(one) in (Kind.RUN, Kind.SWEEP))
+    return (
+        one for one in sorted(path.iterdir()) if one.is_dir() and _of_folder(one) in (Kind.RUN, Kind.SWEEP, Kind.PACKED)
+    )
 
 
 def _is_list(path: Path) -> bool:
@@ -80,7 +87,7 @@ def _is_list(path: Path) -> bool:
 
 
 def _of_file(path: Path) -> Kind | None:
-    if path.name == SWEEP and _is_list(path):
+    if path.name == SWEEP and (is_packed(path.parent) or _is_list(path)):
         return Kind.LIST
     try:
         keys = read_yaml(path)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedrecon_core.errors import UsageError
-from server.analysis.loaded_results import load_results
-from server.analysis.plots.catalog import KINDS, drawings
-from server.analysis.plots.drawing import Drawing
-from server.analysis.plots.style import applied, save
-from server.analysis.remarks import remarks
-from server.commands.sweep_options import OnlyOption, SetOption, SweepArgument
+from server.commands.sweep_options import OnlyOption, SetOption, SweepArgument, expect_results
 
 FOLDER = "figures"
+KINDS = ("lines", "bars", "differences", "sites")
 
 KindOption = Annotated[
     str | None, typer.Option(help=f"One of {', '.join(KINDS)} (default: lines over numbers, else bars).")
@@ -33,26 +28,27 @@ def plot(
 ) -> None:
     """Draw the results of a sweep as PNG and SVG: scores as lines or bars, differences from the baseline, or
     which site holds which classes."""
-    material = load_results(sweep, settings or [], only or [])
-    told = remarks(material)  # before anything is drawn: published values that cannot be used are refused
-    for path in _written(drawings(material, kind), out or sweep / FOLDER):
-        typer.echo(path)
-    for sentence in told:
-        typer.echo(f"note: {sentence}", err=True)  # on stdout are paths alone
+    from server.analysis.plots.catalog import drawings  # here: pandas takes half a second
+    from server.analysis.plots.style import applied, save
+    from server.analysis.results import load_results
 
-
-def _written(found: Sequence[Drawing], folder: Path) -> Iterator[Path]:
-    """Draw each into ``folder``; one whose name is taken has a number as well."""
-    taken: list[str] = []
+    expect_results(sweep)
+    results = load_results(sweep, settings or [], only or [])
+    notes = results.notes()  # before anything is drawn: published values that cannot be used are refused
+    folder, names = out or sweep / FOLDER, []
+    figures = drawings(results, kind)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with applied():
-            for drawing in found:
-                again = f"-{taken.count(drawing.name) + 1}" if drawing.name in taken else ""
-                taken.append(drawing.name)
-                yield from save(drawing.draw(), folder / f"{drawing.name}{again}")
+            for drawing in figures:
+                names.append(drawing.name)
+                again = f"-{names.count(drawing.name)}" if drawing.name in names[:-1] else ""
+                for path in save(drawing.draw(), folder / f"{drawing.name}{again}"):
+                    typer.echo(path)
     except OSError as error:
         raise UsageError(f"{folder}: figures cannot be written there: {error.strerror}") from None
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)  # paths alone are on stdout
 
 
 def add_to(application: typer.Typer) -> None:

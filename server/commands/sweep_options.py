@@ -1,4 +1,4 @@
-"""What the commands that show a sweep's results have in common."""
+"""Options that the commands on results of a sweep share."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from typing import Annotated
 
 import typer
 
+from server.commands.path_kinds import Kind, expect
+
 SweepArgument = Annotated[Path, typer.Argument(help="The directory of a sweep, complete or not.")]
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Show a part: axis=level,level (repeatable).")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a key of the table section: rows=axis, metrics=uar, baseline.axis=level"),
 ]
+
+
+def expect_results(path: Path) -> None:
+    """``UsageError`` where something else than a sweep, packed or not, is at ``path``."""
+    expect(path, Kind.SWEEP, Kind.PACKED)

@@ -90,8 +90,9 @@ class Labelled(Protocol):
 _Labelled = TypeVar("_Labelled", bound=Labelled)
 
 
-def chosen(trials: Sequence[_Labelled], known: Mapping[str, list[str]], only: Sequence[str]) -> list[_Labelled]:
-    """The cells that every ``axis=level,level`` of ``only`` takes; of an axis that is named twice both lists count."""
+def read_only(only: Sequence[str], known: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The choice that every ``parameter=value,value`` of ``only`` makes together; of a parameter that is named twice
+    the values of both count. ``UsageError`` for a parameter or value that is not ``known``."""
     choice: dict[str, list[str]] = {}
     for text in only:
         parameter, separator, values = text.partition("=")
@@ -102,7 +103,18 @@ def chosen(trials: Sequence[_Labelled], known: Mapping[str, list[str]], only: Se
         check_choice(choice, known, "--only")
     except InvalidValueError as error:
         raise UsageError(f"{error.key}: {error}") from None
+    return choice
+
+
+def chosen(trials: Sequence[_Labelled], known: Mapping[str, list[str]], only: Sequence[str]) -> list[_Labelled]:
+    """Those of ``trials`` that ``only`` takes (``read_only``)."""
+    choice = read_only(only, known)
     found = [trial for trial in trials if fits(trial.labels, choice)]
     if not found:
-        raise UsageError(f"--only {' --only '.join(only)}: no cell of this sweep is left")
+        raise nothing_left(only)
     return found
+
+
+def nothing_left(only: Sequence[str]) -> UsageError:
+    """The error of a choice that takes no trial."""
+    return UsageError(f"--only {' --only '.join(only)}: no cell of this sweep is left")

@@ -17,6 +17,8 @@ from server.sweep.parameters import label_of
 
 SWEEP, TRIALS, LOG, REFERENCE = "sweep.yaml", "cells", "cell.log", "reference.csv"
 """Names in the directory of a sweep, and in those of its cells."""
+PACKED_TRIALS = "trials.parquet"
+"""The file of a packed sweep that takes the place of the list of trials and of their directories."""
 
 
 class State(StrEnum):
@@ -49,14 +51,16 @@ class SweepRecord:
 
 
 def read_sweep(directory: Path) -> SweepRecord:
-    """Read the sweep in ``directory``; ``DataError`` where ``sweep.yaml`` is not there or damaged."""
+    """Read the sweep in ``directory``; ``DataError`` where ``sweep.yaml`` is not there or damaged. Of a packed sweep no
+    trials are read: they stand in ``trials.parquet`` (``server.analysis.packed``)."""
     path = directory / SWEEP
     try:
         raw = load(path.read_text(encoding="utf-8"), yaml.SafeLoader)
         parameters = {
             str(parameter): [label_of(value) for value in values] for parameter, values in raw["axes"].items()
         }
-        trials = [_trial(directory, trial, parameters) for trial in raw["cells"]]
+        listed = () if is_packed(directory) else raw["cells"]
+        trials = [_trial(directory, trial, parameters) for trial in listed]
         return SweepRecord(str(raw["name"]), parameters, dict(raw["table"] or {}), trials)
     except OSError as error:
         found = f"no {SWEEP} in it ({error.strerror})" if directory.exists() else "nothing there"
@@ -64,6 +68,11 @@ def read_sweep(directory: Path) -> SweepRecord:
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
         told = "run the sweep again to have it written anew"
         raise DataError(f"{path} is damaged ({type(error).__name__}: {' '.join(str(error).split())}); {told}") from None
+
+
+def is_packed(directory: Path) -> bool:
+    """Whether ``directory`` is a packed sweep (``fedrecon pack``), whose trials have no directories."""
+    return (directory / PACKED_TRIALS).is_file() and not (directory / TRIALS).is_dir()
 
 
 def _trial(directory: Path, raw: Mapping[str, Any], parameters: Mapping[str, list[str]]) -> TrialRecord:

@@ -1,18 +1,18 @@
-"""The kinds of figures."""
+"""The kinds of figures by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from fedrecon_core.errors import UsageError, did_you_mean
-from server.analysis.loaded_results import Material
 from server.analysis.plots.bars import bars
 from server.analysis.plots.differences import differences
-from server.analysis.plots.drawing import Drawing
 from server.analysis.plots.lines import fits_lines, lines
 from server.analysis.plots.sites import sites
+from server.analysis.plots.style import Drawing
+from server.analysis.results import SweepResults
 
-KINDS: dict[str, Callable[[Material], list[Drawing]]] = {
+KINDS: dict[str, Callable[[SweepResults], list[Drawing]]] = {
     "lines": lines,
     "bars": bars,
     "differences": differences,
@@ -20,14 +20,14 @@ KINDS: dict[str, Callable[[Material], list[Drawing]]] = {
 }
 
 
-def drawings(material: Material, kind: str | None = None) -> list[Drawing]:
-    """The figures of a kind; without one lines where the columns are numbers, else bars.
+def drawings(results: SweepResults, kind: str | None = None) -> list[Drawing]:
+    """The figures of a kind; by default lines where the columns are numbers, or else bars.
 
     Raises:
         UsageError: the kind is not known, or does not fit the sweep.
     """
-    name = kind or ("lines" if fits_lines(material.layout) else "bars")
+    name = kind or ("lines" if fits_lines(results.layout) else "bars")
     if name not in KINDS:
-        told = f"--kind: unknown kind '{name}'; known: {', '.join(KINDS)}. {did_you_mean(name, KINDS)}"
-        raise UsageError(told.rstrip())
-    return KINDS[name](material)
+        text = f"--kind: unknown kind '{name}'; known: {', '.join(KINDS)}. {did_you_mean(name, KINDS)}"
+        raise UsageError(text.rstrip())
+    return KINDS[name](results)

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import pandas as pd
+
 from fedrecon_core.errors import UsageError
-from server.analysis.grids import Entry, Grid
-from server.analysis.layout import Layout, as_number, named
-from server.analysis.loaded_results import Material
-from server.analysis.plots.drawing import Drawing, drawing_name
-from server.analysis.plots.style import (
-    COLUMN,
-    GREY,
-    PUBLISHED,
-    Legend,
-    height,
-    look,
-    value_names,
-)
-from server.analysis.results import mean
-from server.analysis.tables import metric_label
+from server.analysis.plots.style import COLUMN, GREY, PUBLISHED, Drawing, Legend, height, look, value_names
+from server.analysis.rendering import metric_label
+from server.analysis.results import SweepResults
+from server.analysis.tables import Layout, ScoreTable, as_number, named
 from server.runs.formatting import percent
 
 NARROW = 0.09
@@ -36,25 +26,27 @@ APART = 0.01
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its name, and its fields by the level of the axis."""
+    """One line: its name, and the cells of the table (``ScoreTable.cells``) by the value of the parameter."""
 
     name: str
-    fields: Mapping[str, Entry]
+    cells: Mapping[str, pd.Series[Any]]
 
 
-def lines(material: Material) -> list[Drawing]:
+def lines(results: SweepResults) -> list[Drawing]:
     """A figure for each section and metric.
 
     Raises:
-        UsageError: the first axis of the columns is not one of numbers, or there is none.
+        UsageError: the first parameter of the columns is not one of numbers, or there is none.
     """
-    if not material.layout.columns:
+    if not results.layout.columns:
         raise UsageError("table.columns: expected an axis whose levels are numbers for lines, found no axis")
-    parameter = material.layout.columns[0]
-    found = material.grids()
-    for grid in found:
-        _check_numbers(parameter, [column[parameter] for column in grid.columns])
-    return [Drawing(drawing_name("lines", grid), partial(draw, grid, parameter)) for grid in found]
+    parameter = results.layout.columns[0]
+    tables = results.tables()
+    for value in (column[parameter] for table in tables for column in table.columns):
+        if as_number(value) is None:
+            advice = "--kind bars takes any, and --set columns=[AXIS] or --only another choice"
+            raise UsageError(f"expected numbers as levels of '{parameter}' for lines, found '{value}'; {advice}")
+    return [Drawing.of_table("lines", table, partial(draw, table, parameter)) for table in tables]
 
 
 def fits_lines(layout: Layout) -> bool:
@@ -62,54 +54,47 @@ def fits_lines(layout: Layout) -> bool:
     return bool(layout.columns) and layout.numeric(layout.columns[0])
 
 
-def _check_numbers(parameter: str, found: Sequence[str]) -> None:
-    for value in found:
-        if as_number(value) is None:
-            told = "--kind bars takes any, and --set columns=[AXIS] or --only another choice"
-            raise UsageError(f"expected numbers as levels of '{parameter}' for lines, found '{value}'; {told}")
+def series_of(table: ScoreTable, parameter: str) -> list[Series]:
+    """A line for each row and, where there are more parameters in the columns, for each combination of their values."""
+    found: dict[str, dict[str, pd.Series[Any]]] = {}
+    for row, column in table.keys:
+        others = {other: value for other, value in table.columns[column].items() if other != parameter}
+        name = value_names({**table.rows[row], **others}) or metric_label(table.metric)
+        found.setdefault(name, {})[table.columns[column][parameter]] = table.cell((row, column))
+    return [Series(name, cells) for name, cells in found.items()]
 
 
-def series_of(grid: Grid, parameter: str) -> list[Series]:
-    """A line for each row and, where there are more axes in the columns, for each combination of their levels."""
-    found: dict[str, dict[str, Entry]] = {}
-    for (row, column), entry in sorted(grid.entries.items()):
-        others = {other: value for other, value in grid.columns[column].items() if other != parameter}
-        name = value_names({**grid.rows[row], **others}) or metric_label(grid.metric)
-        found.setdefault(name, {})[grid.columns[column][parameter]] = entry
-    return [Series(name, fields) for name, fields in found.items()]
-
-
-def draw(grid: Grid, parameter: str) -> Any:
+def draw(table: ScoreTable, parameter: str) -> Any:
     """The figure (``matplotlib.figure.Figure``): means over the seeds, with bars of one standard deviation to each
     side; published values are hollow."""
     from matplotlib.figure import Figure
 
-    series = series_of(grid, parameter)
-    published = any(entry.published for entry in grid.entries.values())
+    series = series_of(table, parameter)
+    published = bool(table.cells["published"].notna().any())
     names = [*(one.name for one in series), *[PUBLISHED] * published]
-    legend = Legend(names, [other for other in (*grid.rows[0], *grid.columns[0]) if other != parameter], COLUMN)
+    legend = Legend(names, [other for other in (*table.rows[0], *table.columns[0]) if other != parameter], COLUMN)
     figure = Figure(figsize=(COLUMN, 2.3 + legend.height))
     axes = figure.subplots()
-    handles = [_line(axes, one, place, grid.metric) for place, one in enumerate(series)]
+    handles = [_line(axes, one, place, table.metric) for place, one in enumerate(series)]
     if published:
         handles += axes.plot([], [], "o", markerfacecolor="none", markeredgecolor=GREY)
-    _across(axes, grid, parameter)
-    axes.set_ylabel(metric_label(grid.metric))
-    if grid.section:
-        axes.set_title(named(grid.section))
+    _across(axes, table, parameter)
+    axes.set_ylabel(metric_label(table.metric))
+    if table.section:
+        axes.set_title(named(table.section))
     legend.put(figure, handles)
     return figure
 
 
 def _line(axes: Any, series: Series, place: int, metric: str) -> Any:
     """Draw it; the part of it that stands in a legend."""
-    ordered = sorted(series.fields.items(), key=lambda item: _place(item[0]))
+    ordered = sorted(series.cells.items(), key=lambda item: _place(item[0]))
     own, unit = look(place), height(metric)
     across = [_place(value) for value, _ in ordered]
-    spread = [math.nan if entry.deviation is None else unit * entry.deviation for _, entry in ordered]
+    spread = [unit * cell["deviation"] for _, cell in ordered]
     line = axes.errorbar(
         across,
-        [unit * entry.mean for _, entry in ordered],
+        [unit * cell["mean"] for _, cell in ordered],
         spread,
         color=own.colour,
         marker=own.marker,
@@ -117,7 +102,7 @@ def _line(axes: Any, series: Series, place: int, metric: str) -> Any:
         elinewidth=0.8,
         label=series.name,
     )
-    printed = [(_place(value), unit * entry.published.value) for value, entry in ordered if entry.published]
+    printed = [(_place(value), unit * cell["published"]) for value, cell in ordered if pd.notna(cell["published"])]
     if printed:
         style = {"marker": own.marker, "linestyle": "none", "markersize": 6, "label": f"{series.name} ({PUBLISHED})"}
         axes.plot(*zip(*printed, strict=True), markerfacecolor="none", markeredgecolor=own.colour, **style)
@@ -130,14 +115,14 @@ def _place(value: str) -> float:
     return number
 
 
-def _across(axes: Any, grid: Grid, parameter: str) -> None:
+def _across(axes: Any, table: ScoreTable, parameter: str) -> None:
     """The levels as they are written, with what was missing in effect below where that goes with them."""
-    found = sorted({column[parameter] for column in grid.columns}, key=_place)
+    found = sorted({column[parameter] for column in table.columns}, key=_place)
     places = [_place(value) for value in found]
     if crowded(places):
         axes.set_xscale("log")
         axes.minorticks_off()
-    missing, split = _in_effect(grid, parameter)
+    missing, split = _in_effect(table, parameter)
     ticks = [f"{value}\n{percent(missing[value], 0)}" if missing else value for value in found]
     axes.set_xticks(places, ticks)
     axes.set_xlabel(f"{parameter} (below: effectively missing in {split})" if missing else parameter)
@@ -149,19 +134,18 @@ def crowded(places: Sequence[float]) -> bool:
     return bool(gaps) and places[0] > 0 and min(gaps) < NARROW * (places[-1] - places[0])
 
 
-def _in_effect(grid: Grid, parameter: str) -> tuple[dict[str, float], str]:
-    """Level -> share of all values that were absent, and in which split: the first in which the levels differ. Where
-    methods do not agree on it (one may train on other sites than the rest) it is not told."""
-    found = {column[parameter] for column in grid.columns}
+def _in_effect(table: ScoreTable, parameter: str) -> tuple[dict[str, float], str]:
+    """Value -> share of all values that were missing, and the split: the first in which it differs between values of
+    the parameter. Empty where methods do not agree on it: one may train on other sites than the rest."""
+    values = {column[parameter] for column in table.columns}
     for split, name in {"train": "training", "test": "the test"}.items():
         known: dict[str, float] = {}
-        for value in found:
-            own = [entry for (_, place), entry in grid.entries.items() if grid.columns[place][parameter] == value]
-            rates = [mean(entry.results, lambda result, split=split: result.missing.get(split)) for entry in own]  # type: ignore[misc]
-            told = [rate for rate in rates if rate is not None]
-            if told and len(told) == len(rates) and max(told) - min(told) < APART:
-                known[value] = sum(told) / len(told)
-        values_differ = max(known.values(), default=0.0) - min(known.values(), default=0.0) > APART
-        if len(known) == len(found) and values_differ:
+        for value in values:
+            keys = [key for key in table.cells.index if table.columns[key[1]][parameter] == value]
+            rates = table.cells.loc[keys, f"missing_{split}"]
+            if rates.notna().all() and rates.max() - rates.min() < APART:
+                known[value] = rates.sum() / len(rates)
+        differ = max(known.values(), default=0.0) - min(known.values(), default=0.0) > APART
+        if len(known) == len(values) and differ:
             return known, name
     return {}, ""

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.errors import DataError
-from server.analysis.layout import Labels, named
-from server.analysis.loaded_results import Material
-from server.analysis.plots.drawing import Drawing
-from server.analysis.plots.style import COLUMN, GREY, LETTER, LINE, PAGE, legend_columns, look, short
+from server.analysis.plots.style import COLUMN, GREY, LETTER, LINE, PAGE, Drawing, legend_columns, look, short
+from server.analysis.published import Labels
+from server.analysis.results import SweepResults
+from server.analysis.tables import named
 from server.runs.formatting import count
-from server.runs.record import RunRecord, entries, mapping, number, read_run
+from server.runs.readers import json_mapping
+from server.runs.record import RunRecord, entries, mapping, number
 from server.runs.summary import described_sites, modalities
 from server.sweep.choices import slug_of
 
@@ -51,23 +52,21 @@ class Allocation:
         return found
 
 
-def sites(material: Material) -> list[Drawing]:
-    """The figure of the first complete cell.
+def sites(results: SweepResults) -> list[Drawing]:
+    """The figure of the first complete trial.
 
     Raises:
         DataError: its manifest does not say how many samples of each class a site holds.
     """
-    first = material.results[0]
-    allocation = allocation_of(read_run(first.directory), first.labels)
-    return [Drawing(f"sites-{slug_of(first.labels)}", partial(draw, allocation))]
+    trial = str(results.trials.index[0])
+    manifest = json_mapping(results.sweep.value(trial, "manifest") or "") or {}
+    labels, directory = results.sweep.labels(trial), results.sweep.directory_of(trial)
+    allocation = allocation_of(RunRecord(directory, manifest=manifest), labels)
+    return [Drawing(f"sites-{slug_of(labels)}", partial(draw, allocation))]
 
 
 def allocation_of(run: RunRecord, labels: Labels) -> Allocation:
-    """What ``manifest.json`` of a run says of its sites.
-
-    Raises:
-        DataError: it does not say how many samples of each class a site holds.
-    """
+    """Read from the manifest of a run what its sites hold; errors as for ``sites``."""
     found = described_sites(run)
     classes, names = tuple(map(str, entries(run.manifest.get("classes")))), tuple(modalities(run))
     counted = [[number(value) for value in entries(site.get("classes"))] for site in found]

@@ -4,14 +4,16 @@ same bytes whenever they are made."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedrecon_core.files import replace_file
-from server.analysis.layout import Labels
+from server.analysis.published import Labels
+from server.analysis.tables import ScoreTable
+from server.sweep.choices import slug_of
 from server.sweep.table import LOSS
 
 COLUMN, PAGE = 3.4, 7.0
@@ -62,6 +64,20 @@ _SETTINGS: Any = {
     "svg.hashsalt": "fedrecon",
     "text.parse_math": False,
 }
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that can be drawn. ``name``: of its files, without their endings. ``draw`` gives a
+    ``matplotlib.figure.Figure``; it is called within ``applied``."""
+
+    name: str
+    draw: Callable[[], Any]
+
+    @classmethod
+    def of_table(cls, kind: str, table: ScoreTable, draw: Callable[[], Any]) -> Drawing:
+        """The figure of a table; its name, ``lines-uar-alpha0.1``, has kind, metric and section."""
+        return cls("-".join(filter(None, (kind, table.metric, slug_of(table.section)))), draw)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from server.analysis.results import total
+from server.analysis.trials import total
 from server.report.page import Section, Tile, render, write_page
 from server.report.sweep import curves, sections
 from server.report.sweep.view import View, read_view
 from server.runs.formatting import count, seconds, size
-from server.runs.record import number
 from server.sweep.parameters import SEED
-from server.sweep.record import State, ending
+from server.sweep.record import State
 
 MEANINGS = {
     State.COMPLETE: "ran to the end",
@@ -37,23 +36,23 @@ def write_sweep_report(directory: Path) -> Path:
 
 def render_sweep(view: View) -> str:
     """Return the whole page as HTML."""
-    top = {"name": view.record.name, "closing": "Written by FedRecon.", "sweep": overview(view)}
+    top = {"name": view.sweep.name, "closing": "Written by FedRecon.", "sweep": overview(view)}
     return render("sweep.html.md", view, SECTIONS, tiles=list(tiles(view)), **top)
 
 
 def overview(view: View) -> dict[str, Any]:
     """Collect the context of heading and notices: parameters with their values, counts of cells, and remarks."""
     complete, failed = len(view.having(State.COMPLETE)), len(view.having(State.FAILED))
-    cells = len(view.record.trials)
+    cells = len(view.sweep.names)
     state = "failed cells" if failed else "complete" if complete == cells else "unfinished"
     return {
         "state": state,
         "badge": BADGES[state],
         "cells": cells,
-        "axes": {axis: levels for axis, levels in view.record.parameters.items() if axis != SEED},
-        "seeds": len(view.record.parameters.get(SEED, ())),
+        "axes": {axis: levels for axis, levels in view.sweep.parameters.items() if axis != SEED},
+        "seeds": len(view.sweep.parameters.get(SEED, ())),
         "failed": failed,
-        "left_out": cells - complete if view.results else 0,
+        "left_out": cells - complete if len(view.trials) else 0,
         "remarks": view.remarks,
         "fault": view.fault,
     }
@@ -63,11 +62,11 @@ def tiles(view: View) -> Iterator[Tile]:
     """Yield the number of cells in each state, and the total cost of the complete ones."""
     for state, meaning in MEANINGS.items():
         found = count(len(view.having(state)))
-        whole = f" of {len(view.record.trials)}" if state is State.COMPLETE else ""
+        whole = f" of {len(view.sweep.names)}" if state is State.COMPLETE else ""
         yield Tile(state.capitalize(), f"{found}{whole}", meaning)
-    wall = total([number(ending(result.directory).get("wall_seconds")) for result in view.results])
+    wall, sent = (total(view.trials[column]) for column in ("wall_seconds", "bytes"))
     yield Tile("Total time", seconds(wall), "of the complete cells, one after the other")
-    yield Tile("Tensor bytes", size(total([result.bytes for result in view.results])), "both ways, all complete cells")
+    yield Tile("Tensor bytes", size(sent), "both ways, all complete cells")
 
 
 SECTIONS = (

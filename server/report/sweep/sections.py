@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from server.analysis.compute_cost import Spent, spent
-from server.analysis.grids import Grid
-from server.analysis.layout import named
-from server.analysis.results import mean
-from server.analysis.tables import Sheet, metric_title, score, sheets
+from server.analysis.rendering import Sheet, TimeColumn, known, metric_title, score, sheets, time_column
+from server.analysis.tables import ScoreTable, named
+from server.analysis.trials import METRICS
 from server.report.page import REPORT
-from server.report.sweep.view import View, entries_of
+from server.report.sweep.view import View, cells_of
 from server.runs.formatting import percent
-from server.sweep.record import LOG, SWEEP, TRIALS, State, ending
+from server.sweep.record import LOG, SWEEP, TRIALS, State
 from server.sweep.table import LOSS
 
 
 def scores(view: View) -> list[Sheet] | None:
     """Return the tables of ``fedrecon table``: scores, differences, and costs."""
-    return list(sheets(view.grids)) or None
+    return list(sheets(view.tables)) or None
 
 
 @dataclass(frozen=True)
@@ -42,14 +39,14 @@ class Costs:
     """
 
     tables: list[tuple[str, list[str], list[Cost]]]
-    time: Spent
+    time: TimeColumn
     most_bytes: float
     most_time: float
 
 
 def costs(view: View) -> Costs | None:
     """Compare the bytes and the training time of the methods: means over the seeds."""
-    time = spent(view.results)
+    time = time_column(view.trials)
     tables = [(named(grid.section), _axes(grid), _costs(grid, time)) for grid in view.sections]
     rows = [row for _, _, own in tables for row in own]
     most_bytes = max((row.bytes or 0.0 for row in rows), default=0.0)
@@ -57,14 +54,14 @@ def costs(view: View) -> Costs | None:
     return Costs(tables, time, most_bytes, most_time) if most_bytes or most_time else None
 
 
-def _axes(grid: Grid) -> list[str]:
+def _axes(grid: ScoreTable) -> list[str]:
     return [*grid.rows[0], *grid.columns[0]] or ["Method"]
 
 
-def _costs(grid: Grid, time: Spent) -> list[Cost]:
+def _costs(grid: ScoreTable, time: TimeColumn) -> list[Cost]:
     found = []
-    for labels, entry in entries_of(grid):
-        sent, worked = mean(entry.results, lambda result: result.bytes), mean(entry.results, time.of)
+    for labels, cell in cells_of(grid):
+        sent, worked = known(cell["tensor_bytes"]), known(cell[time.column])
         found.append(Cost(list(labels.values()) or ["all"], named(labels), sent, worked, time.written(worked)))
     return found
 
@@ -83,10 +80,10 @@ def failures(view: View) -> list[Failure] | None:
     """List the cells that failed, each with its reason and the path of its log."""
     found = [
         Failure(
-            named(trial.labels),
-            str(ending(trial.directory).get("error") or "no reason was given"),
-            f"{TRIALS}/{trial.directory.name}/{LOG}",
-            view.href(trial.directory / LOG),
+            named(view.sweep.labels(trial)),
+            view.sweep.value(trial, "error") or "no reason was given",
+            f"{TRIALS}/{trial}/{LOG}",
+            view.href(view.sweep.directory_of(trial) / LOG),
         )
         for trial in view.having(State.FAILED)
     ]
@@ -106,27 +103,26 @@ class TrialRow:
 
 def trials(view: View) -> dict[str, Any] | None:
     """List every cell: its levels, its state, its scores, and its own report."""
-    if not view.record.trials:
+    if not view.sweep.names:
         return None
-    metrics = list(dict.fromkeys(grid.metric for grid in view.grids))
-    found, time = {result.directory: result for result in view.results}, spent(view.results)
+    metrics, time = list(dict.fromkeys(grid.metric for grid in view.tables)), time_column(view.trials)
     rows = []
-    for trial in view.record.trials:
-        result = found.get(trial.directory)
-        own = [result.scores.get(metric) if result else None for metric in metrics]
+    for trial in view.sweep.names:
+        complete = view.sweep.value(trial, "status") == State.COMPLETE
+        own = [known(view.sweep.value(trial, METRICS + metric)) if complete else None for metric in metrics]
         texts = [_score(value, metric) for value, metric in zip(own, metrics, strict=True)]
-        worked = time.of(result) if result else None
+        worked = known(view.sweep.value(trial, time.column)) if complete else None
         rows.append(
             TrialRow(
-                list(trial.labels.values()) or ["all"],
-                trial.status,
+                list(view.sweep.labels(trial).values()) or ["all"],
+                view.sweep.value(trial, "status"),
                 list(zip(texts, own, strict=True)),
                 (time.written(worked), worked),
-                view.href(trial.directory / REPORT),
+                view.href(view.sweep.directory_of(trial) / REPORT),
             )
         )
     titles = [f"Test {metric_title(metric)}" for metric in metrics]
-    return {"axes": list(view.record.parameters), "titles": titles, "time": time.head, "rows": rows}
+    return {"axes": list(view.sweep.parameters), "titles": titles, "time": time.head, "rows": rows}
 
 
 def _score(value: float | None, metric: str) -> str:
@@ -135,5 +131,6 @@ def _score(value: float | None, metric: str) -> str:
 
 def details(view: View) -> dict[str, Any]:
     """Return ``sweep.yaml`` and the config of a complete cell, if there is one, to repeat."""
-    first: Sequence[str] = [f"{TRIALS}/{result.directory.name}/config.yaml" for result in view.results[:1]]
-    return {"file": SWEEP, "text": view.text, "config": next(iter(first), None)}
+    complete = [] if view.sweep.packed else view.having(State.COMPLETE)
+    config = f"{TRIALS}/{complete[0]}/config.yaml" if complete else None
+    return {"file": SWEEP, "text": view.text, "config": config}

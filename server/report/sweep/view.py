@@ -5,44 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import pandas as pd
+
 from fedrecon_core.errors import FedReconError
-from server.analysis.grids import Entry, Grid
-from server.analysis.layout import Labels, Layout
-from server.analysis.loaded_results import load_results
-from server.analysis.remarks import mixed, unknown
-from server.analysis.results import Result, read_results
-from server.sweep.record import SWEEP, State, SweepRecord, TrialRecord, read_sweep
+from server.analysis.published import Labels
+from server.analysis.results import load_results
+from server.analysis.tables import Layout, ScoreTable
+from server.analysis.trials import Sweep, load_sweep
+from server.sweep.record import SWEEP, State
 
 
 @dataclass(frozen=True)
 class View:
-    """The directory of a sweep and the comparison of its complete cells.
+    """A sweep and the comparison of its complete cells, ``trials``.
 
     ``text`` is ``sweep.yaml`` as it stands, ``fault`` the reason why complete cells could not be compared, ``remarks``
     are sentences on the cells and on the published values.
     """
 
     directory: Path
-    record: SweepRecord
+    sweep: Sweep
     text: str
-    results: Sequence[Result]
+    trials: pd.DataFrame
     layout: Layout | None = None
-    grids: Sequence[Grid] = ()
+    tables: Sequence[ScoreTable] = ()
     fault: str = ""
     remarks: Sequence[str] = ()
 
-    def having(self, state: State) -> list[TrialRecord]:
-        """Return the cells in a state."""
-        return [trial for trial in self.record.trials if trial.status is state]
+    def having(self, state: State) -> list[str]:
+        """Return the names of the cells in a state."""
+        return [name for name in self.sweep.names if self.sweep.value(name, "status") == state]
 
     @property
-    def sections(self) -> list[Grid]:
-        """One grid per section, for what does not depend on the metric."""
-        first: dict[tuple[tuple[str, str], ...], Grid] = {}
-        for grid in self.grids:
-            first.setdefault(tuple(grid.section.items()), grid)
+    def sections(self) -> list[ScoreTable]:
+        """One table per section, for what does not depend on the metric."""
+        first: dict[tuple[tuple[str, str], ...], ScoreTable] = {}
+        for table in self.tables:
+            first.setdefault(tuple(table.section.items()), table)
         return list(first.values())
 
     def href(self, path: Path) -> str | None:
@@ -59,20 +61,20 @@ def read_view(directory: Path) -> View:
         DataError: ``directory`` is not the directory of a sweep, or its ``sweep.yaml`` is damaged.
     """
     try:
-        material = load_results(directory)
-        found, remarks = material.compared(), (*mixed(material.results), *unknown(material))
+        results = load_results(directory)
+        tables, remarks = results.compared_tables(), results.caveats()
     except FedReconError as error:
-        record = read_sweep(directory)
-        results = read_results(record)  # if none is complete, that is no fault
-        return View(directory, record, _text(directory), results, fault=str(error) if results else "")
-    return View(directory, material.record, _text(directory), material.results, material.layout, found, remarks=remarks)
+        sweep = load_sweep(directory)
+        complete = sweep.complete  # if none is complete, that is no fault
+        return View(directory, sweep, _text(directory), complete, fault=str(error) if len(complete) else "")
+    return View(directory, results.sweep, _text(directory), results.trials, results.layout, tables, remarks=remarks)
 
 
 def _text(directory: Path) -> str:
     return (directory / SWEEP).read_text(encoding="utf-8", errors="replace")
 
 
-def entries_of(grid: Grid) -> Iterator[tuple[Labels, Entry]]:
-    """Yield each field of a grid with the labels of its row and column."""
-    for (row, column), entry in sorted(grid.entries.items()):
-        yield {**grid.rows[row], **grid.columns[column]}, entry
+def cells_of(table: ScoreTable) -> Iterator[tuple[Labels, pd.Series[Any]]]:
+    """Yield each cell of a table with the labels of its row and column."""
+    for row, column in table.keys:
+        yield {**table.rows[row], **table.columns[column]}, table.cell((row, column))

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from server.analysis import long_table, markdown
-from server.analysis.loaded_results import load_results
-from server.analysis.tables import sheets
+from server.analysis.rendering import sheets, to_csv, to_markdown
+from server.analysis.results import load_results
 
 RESULTS = Path(__file__).resolve().parents[4] / "docs" / "results"
 SWEEPS = sorted(path.parent for path in RESULTS.glob("*/tables"))
@@ -19,11 +18,11 @@ OF_PREDICTIONS = {"difference", "difference_low", "difference_high", "p", "p_hol
 @pytest.mark.parametrize("sweep", SWEEPS, ids=lambda path: path.name)
 def test_scores_and_costs_of_committed_tables_are_todays(sweep):
     whole = all((cell / "predictions.parquet").is_file() for cell in sweep.glob("cells/*"))
-    grids = load_results(sweep).compared() if whole else load_results(sweep).grids()
+    tables = load_results(sweep).compared_tables() if whole else load_results(sweep).tables()
     told = (sweep / "tables" / "table.md").read_text(encoding="utf-8")
-    assert [sheet.title for sheet in sheets(grids) if markdown.render([sheet]) not in told] == []
+    assert [sheet.title for sheet in sheets(tables) if to_markdown([sheet]) not in told] == []
     lines = csv.DictReader((sweep / "tables" / "table.csv").open(encoding="utf-8"))
-    todays = csv.DictReader(io.StringIO(long_table.render(grids)))
+    todays = csv.DictReader(io.StringIO(to_csv(tables)))
     left_out = set() if whole else OF_PREDICTIONS
     assert [without(left_out, line) for line in lines] == [without(left_out, line) for line in todays]
 

@@ -54,12 +54,18 @@ def test_each_kind_is_known_and_nothing_else_is_taken_for_one(place):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("table runs/r", "expected the directory of a sweep, found the directory of one run, runs/r: `fedrecon report"),
+        (
+            "table runs/r",
+            "expected the directory of a sweep or a packed sweep, found the directory of one run, runs/r: `fedrecon",
+        ),
         ("plot runs/s/cells/mask", "found the directory of one run, runs/s/cells/mask: `fedrecon report runs/s/cells"),
         ("table sweep.yaml", "found the config of a sweep, sweep.yaml: `fedrecon sweep sweep.yaml` runs it"),
         ("table runs/s/sweep.yaml", "found the list of cells that a sweep keeps of itself, runs/s/sweep.yaml:"),
         ("table runs", "found a folder of runs or sweeps, runs: name one: runs/r and runs/s"),
-        ("report runs", "expected the directory of one run or the directory of a sweep, found a folder of runs"),
+        (
+            "report runs",
+            "expected the directory of one run or the directory of a sweep or a packed sweep, found a folder of runs",
+        ),
         ("report base.yaml", "found the config of one run, base.yaml: `fedrecon run base.yaml` runs it"),
         ("report site", "found a site folder, site: `fedrecon data check site` tries it"),
         ("run sweep.yaml", "expected the config of one run, found the config of a sweep, sweep.yaml: `fedrecon sweep"),

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from fedrecon_core.errors import DataError
-from server.analysis.loaded_results import load_results
-from server.analysis.tables import sheets
+from server.analysis.rendering import sheets
+from server.analysis.results import load_results
 from server.report.sweep.report import SECTIONS, write_sweep_report
 from server.sweep.spec import read_definition
 from server.sweep.store import SweepDirectory
@@ -57,8 +57,8 @@ def test_a_whole_sweep_has_the_tables_of_the_command_and_its_curves(sweep):
     page = report(sweep)
     assert [section["id"] for section in page.all("section")] == [section.anchor for section in SECTIONS]
     assert empty_sections(page) == {"learning", "failures"}
-    for sheet in sheets(load_results(sweep).compared()):
-        for words in (sheet.title, *sheet.header, *(text.words for row in sheet.rows for text in row), *sheet.about):
+    for sheet in sheets(load_results(sweep).compared_tables()):
+        for words in (sheet.title, *sheet.header, *(text.text for row in sheet.rows for text in row), *sheet.about):
             assert words in page.words
     assert "8 of 8" in page.words and "complete" in page.words
     assert len(page.all("polyline")) == 2  # a line for each recovery over the rate
@@ -148,14 +148,14 @@ def test_a_mark_tells_its_spread_its_seeds_and_what_is_published(tmp_path):
     (tmp_path / "published.csv").write_text("recovery,rate,metric,value\nzero,0.3,accuracy,61.5\n")
     folder = write_results(tmp_path / "sweep", PARAMETERS, said, **TABLE, reference="published.csv")
     shutil.copy(tmp_path / "published.csv", folder)
-    (grid,) = load_results(folder).grids()
-    entry = grid.entries[0, 0]
-    assert entry.deviation
-    told = f"{100 * entry.mean:.1f}% ± {100 * entry.deviation:.1f} over 2 seeds; published: 61.5"
+    (table,) = load_results(folder).tables()
+    mean, deviation = table.cell((0, 0))[["mean", "deviation"]]
+    assert deviation > 0
+    told = f"{100 * mean:.1f}% ± {100 * deviation:.1f} over 2 seeds; published: 61.5"
     page = report(folder)
     assert f"zero, rate 0.3: {told}" in page.words
     spreads = [line for line in page.all("line") if line.get("class") == "spread"]
-    assert len(spreads) == sum(bool(entry.deviation) for entry in grid.entries.values()) > 0
+    assert len(spreads) == (table.cells["deviation"] > 0).sum() > 0
 
 
 def test_values_that_would_run_together_stand_apart(tmp_path):

@@ -9,8 +9,8 @@ from statistics import fmean
 import pytest
 
 from fedrecon_core.registry import CORE_PACKAGES, discover
-from server.analysis.layout import laid_out
 from server.analysis.published import find, read_published
+from server.analysis.tables import Layout
 from server.sweep.spec import read_definition
 from server.sweep.trials import matrix
 
@@ -161,7 +161,7 @@ def test_published_values_fit_the_parameters(path):
 @pytest.mark.parametrize(("name", "rows"), [("table1_2", 7), ("ablation_meld", 2)])
 def test_published_scores_stand_beside_ours(name, rows):
     definition = definition_of(PAPER / f"{name}.yaml")
-    layout = laid_out(definition.table, definition.labels, ())
+    layout = Layout.of(definition.table, definition.labels, ())
     published = read_published(Path(definition.table.reference), definition.labels)
     fields = [
         {**row, **column} for row in layout.combinations(layout.rows) for column in layout.combinations(layout.columns)

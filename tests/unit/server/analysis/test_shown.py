@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from server.analysis.loaded_results import load_results
+from server.analysis.results import load_results
 from tests.helpers.command import caller, refused
 from tests.helpers.sweep_results import right_with, write_results
 
@@ -38,20 +38,20 @@ def call(monkeypatch, capsys):
 
 @pytest.mark.parametrize(("shown", "kept"), [("a", {0}), ("b", {1}), ("1", {0, 1}), ("2", {2}), ("b, a", {2})], ids=str)
 def test_scores_and_differences_are_those_of_the_samples_that_show_it(sweep, shown, kept):
-    uar, accuracy = load_results(sweep, shown=shown).compared()
+    uar, accuracy = load_results(sweep, shown=shown).compared_tables()
     expected = {}
     for recovery in PARAMETERS["recovery"]:
         rows = [pd.read_parquet(sweep / "cells" / f"{recovery}-{seed}" / "predictions.parquet") for seed in "123"]
         own = [one[(one["id"] % 3).isin(kept)] for one in rows]
         expected[recovery] = [balanced_accuracy_score(one["label"], one["predicted"]) for one in own]
         place = PARAMETERS["recovery"].index(recovery), 0
-        assert uar.entries[place].scores == pytest.approx(expected[recovery])
-        assert accuracy.entries[place].scores == pytest.approx(
+        assert uar.trials_of(place)["metrics.uar"].tolist() == pytest.approx(expected[recovery])
+        assert accuracy.trials_of(place)["metrics.accuracy"].tolist() == pytest.approx(
             [accuracy_score(one["label"], one["predicted"]) for one in own]
         )
-    difference = uar.entries[1, 0].difference
-    assert difference.mean == pytest.approx(np.mean(expected["mask"]) - np.mean(expected["zero"]))
-    assert difference.interval.low < difference.mean < difference.interval.high
+    cell = uar.cell((1, 0))
+    assert cell["difference"] == pytest.approx(np.mean(expected["mask"]) - np.mean(expected["zero"]))
+    assert cell["difference_low"] < cell["difference"] < cell["difference_high"]
 
 
 def test_the_table_says_what_it_is_of_and_shows_nothing_published(sweep, call, tmp_path):
@@ -75,8 +75,8 @@ def test_predictions_of_another_run_have_no_such_score_and_the_trials_are_named(
     for seed in "12":
         copied = (trials / f"mask-{seed}" / "predictions.parquet").read_bytes()
         (trials / f"zero-{seed}" / "predictions.parquet").write_bytes(copied)
-    (uar, _) = load_results(sweep, shown="1").compared()
-    assert [result.labels["seed"] for result in uar.entries[0, 0].results] == ["3"]
+    (uar, _) = load_results(sweep, shown="1").compared_tables()
+    assert uar.trials_of((0, 0))["params.seed"].tolist() == ["3"]
     code, out, _ = call("table", sweep, "--shown", "1")
     assert code == 0
     told = r"Not scored: the predictions score otherwise than the result says \((.*)\)\.\n"
@@ -100,7 +100,7 @@ def test_predictions_of_no_class_have_no_such_score(sweep, call):
 def test_why_no_trial_has_such_predictions_is_told(sweep, call):
     for path in sweep.glob("cells/*/predictions.parquet"):
         path.unlink()
-    words = "that show 1 modality; predictions.parquet is not there (zero-1, zero-2, zero-3, mask-1, mask-2 and mask-3)"
+    words = "that show 1 modality; no predictions.parquet (zero-1, zero-2, zero-3, mask-1, mask-2 and mask-3)"
     refused(call("table", sweep, "--shown", "1"), words)
 
 

@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 
 from fedrecon_core.errors import DataError
-from server.analysis.layout import laid_out
+from server.analysis.differences import Differences
+from server.analysis.predictions import Predictions
 from server.analysis.published import read_published
-from server.analysis.ranking import compared as with_differences
-from server.analysis.ranking import judged
-from server.analysis.results import read_results
-from server.sweep.record import read_sweep
+from server.analysis.tables import Layout, score_tables, with_differences
+from server.analysis.trials import load_sweep
 from server.sweep.table import Table
 from tests.helpers.sweep_results import asked, right_with, write_results
 
@@ -27,13 +26,30 @@ def said(labels):
     return right_with(CHANCE[labels["recovery"]], int(labels["seed"]) + 10 * (labels["rate"] == "0.6"))
 
 
-def grids(layout, results, published):
-    return with_differences(layout, judged(layout, results, published), results)
+def tables_of(folder, published=None, **table):
+    """The tables of the sweep in ``folder``, with differences; ``published`` is a CSV."""
+    sweep = load_sweep(folder)
+    layout = Layout.of(Table(**table), sweep.parameters, ("accuracy",))
+    values = read_published(published, sweep.parameters) if published else []
+    differences = Differences(sweep.complete, Predictions(sweep))
+    return with_differences(score_tables(layout, sweep.complete, values), layout, sweep.complete, differences)
 
 
 def made(folder, predictions=said, axes=PARAMETERS, **table):
-    record = read_sweep(write_results(folder / "sweep", axes, predictions))
-    return grids(laid_out(Table(**table), record.parameters, ("accuracy",)), read_results(record), [])
+    return tables_of(write_results(folder / "sweep", axes, predictions), **table)
+
+
+def cells_of(table):
+    """Position -> cell."""
+    return {key: table.cell(key) for key in table.keys}
+
+
+def scores_of(table, key, metric="accuracy"):
+    return table.trials_of(key)[f"metrics.{metric}"].tolist()
+
+
+def has_interval(cell):
+    return bool(pd.notna(cell["difference_low"]))
 
 
 @pytest.mark.parametrize(
@@ -47,149 +63,150 @@ def made(folder, predictions=said, axes=PARAMETERS, **table):
 )
 def test_parameters_take_the_places_that_are_left(table, places):
     axes = {**PARAMETERS, "data": ["hapt"]}
-    found = laid_out(Table(**table), {k: axes[k] for k in ("recovery", "rate", "data", "seed")}, ("uar",))
+    found = Layout.of(Table(**table), {k: axes[k] for k in ("recovery", "rate", "data", "seed")}, ("uar",))
     assert (found.rows, found.columns, found.sections) == places
 
 
 def test_a_field_is_the_mean_and_the_deviation_over_its_seeds(tmp_path):
-    (grid,) = made(tmp_path)
-    assert [(row["recovery"], column["rate"]) for row in grid.rows for column in grid.columns][:2] == [
+    (table,) = made(tmp_path)
+    assert [(row["recovery"], column["rate"]) for row in table.rows for column in table.columns][:2] == [
         ("zero", "0.3"),
         ("zero", "0.6"),
     ]
     runs = [(said({"recovery": "mask", "rate": "0.6", "seed": seed}) == asked()["label"]).mean() for seed in "123"]
-    entry = grid.entries[1, 1]
-    assert entry.scores == pytest.approx(runs)
-    assert entry.mean == pytest.approx(np.mean(runs))
-    assert entry.deviation == pytest.approx(np.std(runs, ddof=1))
+    cell = table.cell((1, 1))
+    assert scores_of(table, (1, 1)) == pytest.approx(runs)
+    assert cell["mean"] == pytest.approx(np.mean(runs))
+    assert cell["deviation"] == pytest.approx(np.std(runs, ddof=1))
 
 
 def test_the_best_and_the_second_are_those_that_contend(tmp_path):
-    (grid,) = made(tmp_path)
-    assert {key: entry.place for key, entry in grid.entries.items()} == {
+    (table,) = made(tmp_path)
+    assert table.cells["place"].to_dict() == {
         (0, 0): 0, (1, 0): 2, (2, 0): 1, (0, 1): 0, (1, 1): 2, (2, 1): 1,
     }  # fmt: skip
-    (grid,) = made(tmp_path / "bounds", bounds={"recovery": "oracle"})
-    assert [grid.entries[row, 0].place for row in range(3)] == [2, 1, 0]
+    (table,) = made(tmp_path / "bounds", bounds={"recovery": "oracle"})
+    assert [table.cell((row, 0))["place"] for row in range(3)] == [2, 1, 0]
 
 
 def test_of_a_loss_the_smallest_is_best(tmp_path):
-    (grid,) = made(tmp_path, metrics="loss")
-    assert [grid.entries[row, 0].place for row in range(3)] == [0, 2, 1]
+    (table,) = made(tmp_path, metrics="loss")
+    assert [table.cell((row, 0))["place"] for row in range(3)] == [0, 2, 1]
 
 
 def test_equals_share_a_place(tmp_path):
-    (grid,) = made(tmp_path, lambda labels: said({**labels, "recovery": "mask"}))
-    assert {entry.place for entry in grid.entries.values()} == {1}
+    (table,) = made(tmp_path, lambda labels: said({**labels, "recovery": "mask"}))
+    assert set(table.cells["place"]) == {1}
 
 
-@pytest.mark.parametrize("table", [{"rows": "recovery"}, {"rows": "rate", "columns": "recovery"}, {}])
-def test_rivals_are_rivals_wherever_they_stand(tmp_path, table):
+@pytest.mark.parametrize("section", [{"rows": "recovery"}, {"rows": "rate", "columns": "recovery"}, {}])
+def test_rivals_are_rivals_wherever_they_stand(tmp_path, section):
     axes = {"rate": PARAMETERS["rate"], "recovery": PARAMETERS["recovery"], "seed": PARAMETERS["seed"]}
-    (grid,) = made(tmp_path, axes=axes, baseline={"recovery": "zero"}, **table)
-    places = {tuple(sorted(entry.labels.items())): entry.place for entry in grid.entries.values()}
+    (table,) = made(tmp_path, axes=axes, baseline={"recovery": "zero"}, **section)
+    places = {tuple(sorted(table.labels(key).items())): cell["place"] for key, cell in cells_of(table).items()}
     assert {level: places[("rate", "0.6"), ("recovery", level)] for level in PARAMETERS["recovery"]} == {
         "zero": 0, "mask": 2, "oracle": 1,
     }  # fmt: skip
-    found = {
-        entry.labels["recovery"]: entry.difference for entry in grid.entries.values() if entry.labels["rate"] == "0.6"
-    }
-    values = sorted((found["mask"], found["oracle"]), key=lambda one: one.p)
-    assert values[0].adjusted == pytest.approx(2 * values[0].p)
+    labels = {key: table.labels(key) for key in table.keys}
+    found = {labels[key]["recovery"]: table.cell(key) for key in labels if labels[key]["rate"] == "0.6"}
+    values = sorted((found["mask"], found["oracle"]), key=lambda one: one["p"])
+    assert values[0]["p_holm"] == pytest.approx(2 * values[0]["p"])
 
 
 def test_a_bound_has_a_difference_and_is_no_rival(tmp_path):
-    (grid,) = made(tmp_path, axes=SMALL, baseline={"recovery": "mask"}, bounds={"recovery": "oracle"})
-    zero, oracle = grid.entries[0, 0].difference, grid.entries[2, 0].difference
-    assert oracle.mean > 0
-    assert oracle.adjusted is None
-    assert zero.adjusted == zero.p
-    assert "Bounds, which are not ranked: recovery=oracle." in grid.remarks
+    (table,) = made(tmp_path, axes=SMALL, baseline={"recovery": "mask"}, bounds={"recovery": "oracle"})
+    zero, oracle = table.cell((0, 0)), table.cell((2, 0))
+    assert oracle["difference"] > 0
+    assert pd.isna(oracle["p_holm"])
+    assert zero["p_holm"] == zero["p"]
+    assert "Bounds, which are not ranked: recovery=oracle." in table.remarks
 
 
 def test_a_p_value_of_one_seed_is_none_and_moves_no_other(tmp_path):
     def lone(labels):
         return None if labels["recovery"] == "zero" and labels["seed"] != "1" else said(labels)
 
-    (grid,) = made(tmp_path, lone, SMALL, baseline={"recovery": "mask"})
-    zero, oracle = grid.entries[0, 0].difference, grid.entries[2, 0].difference
-    assert (zero.seeds, zero.p, zero.adjusted) == (1, None, None)
-    assert zero.interval is not None
-    assert oracle.adjusted == oracle.p
+    (table,) = made(tmp_path, lone, SMALL, baseline={"recovery": "mask"})
+    zero, oracle = table.cell((0, 0)), table.cell((2, 0))
+    assert (zero["difference_seeds"], pd.isna(zero["p"]), pd.isna(zero["p_holm"])) == (1, True, True)
+    assert has_interval(zero)
+    assert oracle["p_holm"] == oracle["p"]
 
 
 def test_one_alone_is_not_ranked(tmp_path):
-    (grid,) = made(tmp_path, axes={**PARAMETERS, "recovery": ["mask"]})
-    assert [entry.place for entry in grid.entries.values()] == [0, 0]
+    (table,) = made(tmp_path, axes={**PARAMETERS, "recovery": ["mask"]})
+    assert table.cells["place"].tolist() == [0, 0]
 
 
 def test_what_has_no_result_leaves_no_row_and_no_column(tmp_path):
-    (grid,) = made(
+    (table,) = made(
         tmp_path, lambda labels: None if "zero" in labels.values() or "0.3" in labels.values() else said(labels)
     )
-    assert [row["recovery"] for row in grid.rows] == ["mask", "oracle"]
-    assert [column["rate"] for column in grid.columns] == ["0.6"]
-    assert set(grid.entries) == {(0, 0), (1, 0)}
+    assert [row["recovery"] for row in table.rows] == ["mask", "oracle"]
+    assert [column["rate"] for column in table.columns] == ["0.6"]
+    assert set(table.keys) == {(0, 0), (1, 0)}
 
 
 def test_each_section_has_a_grid_of_its_own(tmp_path):
     axes = {"data": ["a", "b"], **PARAMETERS}
     found = made(tmp_path, axes=axes, rows="recovery", columns="rate", metrics=["uar", "accuracy"])
-    assert [(grid.section["data"], grid.metric) for grid in found] == [
+    assert [(table.section["data"], table.metric) for table in found] == [
         ("a", "uar"), ("a", "accuracy"), ("b", "uar"), ("b", "accuracy"),
     ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """The grid with differences from `mask`."""
-    (grid,) = made(tmp_path_factory.mktemp("compared"), baseline={"recovery": "mask"})
-    return grid
+    """The table with differences from `mask`."""
+    (table,) = made(tmp_path_factory.mktemp("compared"), baseline={"recovery": "mask"})
+    return table
 
 
 def test_differences_are_from_the_baseline_of_the_same_column(compared):
-    grid = compared
-    assert grid.notes == ()
-    assert all((entry.difference is None) == (entry.labels["recovery"] == "mask") for entry in grid.entries.values())
-    zero, mask = grid.entries[0, 1], grid.entries[1, 1]
-    assert zero.difference.mean == pytest.approx(zero.mean - mask.mean)
-    assert zero.difference.interval.low < zero.difference.mean < zero.difference.interval.high < 0
-    assert zero.difference.seeds == 3
-    assert grid.entries[2, 1].difference.interval.low > 0
+    table = compared
+    assert table.notes == ()
+    baselines = {key for key in table.keys if table.labels(key)["recovery"] == "mask"}
+    assert {key for key, cell in cells_of(table).items() if pd.isna(cell["difference"])} == baselines
+    zero, mask = table.cell((0, 1)), table.cell((1, 1))
+    assert zero["difference"] == pytest.approx(zero["mean"] - mask["mean"])
+    assert zero["difference_low"] < zero["difference"] < zero["difference_high"] < 0
+    assert zero["difference_seeds"] == 3
+    assert table.cell((2, 1))["difference_low"] > 0
 
 
 def test_holms_family_is_the_rivals_of_a_column(compared):
     for column in (0, 1):
-        found = sorted((compared.entries[row, column].difference for row in (0, 2)), key=lambda one: one.p)
-        assert 0 < found[0].p < found[1].p
-        assert found[0].adjusted == pytest.approx(2 * found[0].p)
-        assert found[1].adjusted == pytest.approx(max(found[1].p, 2 * found[0].p))
+        found = sorted((compared.cell((row, column)) for row in (0, 2)), key=lambda one: one["p"])
+        (p, holm), (other_p, other_holm) = ((one["p"], one["p_holm"]) for one in found)
+        assert 0 < p < other_p
+        assert holm == pytest.approx(2 * p)
+        assert other_holm == pytest.approx(max(other_p, 2 * p))
 
 
 def test_a_method_is_no_different_from_itself(tmp_path):
     same = {**SMALL, "recovery": ["zero", "mask"]}
-    (grid,) = made(tmp_path, lambda labels: said({**labels, "recovery": "mask"}), same, baseline={"recovery": "mask"})
-    found = grid.entries[0, 0].difference
-    assert (found.mean, found.adjusted) == (0, 1)
-    assert (found.interval.low, found.interval.high, found.p) == (0, 0, 1)
+    (table,) = made(tmp_path, lambda labels: said({**labels, "recovery": "mask"}), same, baseline={"recovery": "mask"})
+    found = table.cell((0, 0))
+    assert (found["difference"], found["p_holm"]) == (0, 1)
+    assert (found["difference_low"], found["difference_high"], found["p"]) == (0, 0, 1)
 
 
 def test_seeds_are_paired_as_far_as_both_have_them(tmp_path):
-    (grid,) = made(
+    (table,) = made(
         tmp_path,
         lambda labels: None if labels["recovery"] == "mask" and labels["seed"] == "2" else said(labels),
         SMALL,
         baseline={"recovery": "mask"},
     )
-    found, zero, mask = grid.entries[0, 0].difference, grid.entries[0, 0].scores, grid.entries[1, 0].scores
-    assert found.seeds == 2
-    assert found.mean == pytest.approx((zero[0] + zero[2] - mask[0] - mask[1]) / 2)
+    found, zero, mask = table.cell((0, 0)), scores_of(table, (0, 0)), scores_of(table, (1, 0))
+    assert found["difference_seeds"] == 2
+    assert found["difference"] == pytest.approx((zero[0] + zero[2] - mask[0] - mask[1]) / 2)
 
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda trials: (trials / "zero-0.3-1" / "predictions.parquet").unlink(), "predictions.parquet is not there"),
+        (lambda trials: (trials / "zero-0.3-1" / "predictions.parquet").unlink(), "no predictions.parquet"),
         (
             lambda trials: (trials / "zero-0.3-1" / "predictions.parquet").write_bytes(
                 (trials / "oracle-0.3-1" / "predictions.parquet").read_bytes()
@@ -199,17 +216,16 @@ def test_seeds_are_paired_as_far_as_both_have_them(tmp_path):
     ],
 )
 def test_where_predictions_do_not_allow_an_interval_the_difference_stands_with_the_reason(tmp_path, spoil, words):
-    record = read_sweep(write_results(tmp_path / "sweep", SMALL, said))
-    spoil(tmp_path / "sweep" / "cells")
-    layout = laid_out(Table(baseline={"recovery": "mask"}), record.parameters, ("accuracy",))
-    (grid,) = grids(layout, read_results(record), [])
-    (note,) = grid.notes
+    path = write_results(tmp_path / "sweep", SMALL, said)
+    spoil(path / "cells")
+    (table,) = tables_of(path, baseline={"recovery": "mask"})
+    (note,) = table.notes
     assert note.startswith("No interval for recovery=zero, rate=0.3: ")
     assert re.search(words, note)
-    zero, mask, oracle = (grid.entries[row, 0] for row in range(3))
-    assert zero.difference.mean == pytest.approx(zero.mean - mask.mean)
-    assert zero.difference.interval is None and zero.difference.adjusted is None
-    assert oracle.difference.adjusted == oracle.difference.p  # a family of one
+    zero, mask, oracle = (table.cell((row, 0)) for row in range(3))
+    assert zero["difference"] == pytest.approx(zero["mean"] - mask["mean"])
+    assert not has_interval(zero) and pd.isna(zero["p_holm"])
+    assert oracle["p_holm"] == oracle["p"]  # a family of one
 
 
 def test_trials_with_the_same_fault_are_one_note_without_a_path(tmp_path):
@@ -217,15 +233,14 @@ def test_trials_with_the_same_fault_are_one_note_without_a_path(tmp_path):
     (tmp_path / "there").mkdir()
     notes = []
     for folder in (tmp_path, tmp_path / "there"):
-        record = read_sweep(write_results(folder / "sweep", PARAMETERS, said))
+        path = write_results(folder / "sweep", PARAMETERS, said)
         trials = folder / "sweep" / "cells"
         for spoiled in ("zero-0.3-2", "zero-0.3-3", "oracle-0.6-1"):
             (trials / spoiled / "predictions.parquet").write_bytes(
                 (trials / "mask-0.6-2" / "predictions.parquet").read_bytes()
             )
         (trials / "zero-0.6-1" / "predictions.parquet").write_bytes(b"PAR1 no")
-        layout = laid_out(Table(baseline={"recovery": "mask"}), record.parameters, ("accuracy",))
-        notes.append(grids(layout, read_results(record), [])[0].notes)
+        notes.append(tables_of(path, baseline={"recovery": "mask"})[0].notes)
     assert notes[0] == notes[1]
     copied, damaged = notes[0]
     assert copied.startswith("No interval for recovery=zero, rate=0.3; recovery=oracle, rate=0.6: the predictions ")
@@ -241,11 +256,9 @@ def test_what_was_asked_of_two_runs_is_compared_seed_by_seed(tmp_path):
         file = path / "cells" / trial / "predictions.parquet"
         rows = pd.read_parquet(file)
         rows.assign(id=rows["id"] + 1).to_parquet(file)
-    record = read_sweep(path)
-    layout = laid_out(Table(baseline={"recovery": "mask"}), record.parameters, ("accuracy",))
-    (grid,) = grids(layout, read_results(record), [])
+    (table,) = tables_of(path, baseline={"recovery": "mask"})
     told = "zero-0.3-1 beside mask-0.3-1 and zero-0.3-3 beside mask-0.3-3"
-    assert grid.notes == (
+    assert table.notes == (
         f"No interval for recovery=zero, rate=0.3: the two were asked different test samples ({told}).",
     )
 
@@ -256,11 +269,9 @@ def test_samples_that_show_nothing_are_in_no_score(tmp_path):
         rows = pd.read_parquet(file)
         unseen = rows.iloc[:7].assign(id=1000 + rows["id"], predicted=0, has_a=False, has_b=False)
         pd.concat([rows, unseen]).to_parquet(file)
-    record = read_sweep(path)
-    layout = laid_out(Table(baseline={"recovery": "mask"}), record.parameters, ("accuracy",))
-    (grid,) = grids(layout, read_results(record), [])
-    assert grid.notes == ()
-    assert grid.entries[0, 0].difference.interval is not None
+    (table,) = tables_of(path, baseline={"recovery": "mask"})
+    assert table.notes == ()
+    assert has_interval(table.cell((0, 0)))
 
 
 def test_a_cluster_that_one_seed_lacks_is_the_same_cluster_in_the_others(tmp_path):
@@ -272,12 +283,10 @@ def test_a_cluster_that_one_seed_lacks_is_the_same_cluster_in_the_others(tmp_pat
         leave_out(trial, int(trial.name.split("-")[1]))
     widths = []
     for path in (whole, lacking):
-        record = read_sweep(path)
-        layout = laid_out(Table(baseline={"recovery": "mask"}), record.parameters, ("accuracy",))
-        (grid,) = grids(layout, read_results(record), [])
-        found = grid.entries[0, 0].difference
-        assert (found.seeds, found.interval.clusters) == (12, 10)
-        widths.append(found.interval.high - found.interval.low)
+        (table,) = tables_of(path, baseline={"recovery": "mask"})
+        found = table.cell((0, 0))
+        assert (found["difference_seeds"], found["test_groups"]) == (12, 10)
+        widths.append(found["difference_high"] - found["difference_low"])
     assert widths[1] > 0.85 * widths[0]
 
 
@@ -292,10 +301,10 @@ def leave_out(trial, seed):
 
 
 def test_a_score_that_is_none_of_answers_has_no_interval(tmp_path):
-    (grid,) = made(tmp_path, metrics="loss", baseline={"recovery": "mask"})
-    (note,) = grid.notes
+    (table,) = made(tmp_path, metrics="loss", baseline={"recovery": "mask"})
+    (note,) = table.notes
     assert note.count("recovery=") == 4
-    assert note.endswith(": loss cannot be told from predictions.")
+    assert note.endswith(": loss cannot be computed from predictions.")
 
 
 def write_csv(folder, text):
@@ -308,17 +317,15 @@ def test_published_values_stand_beside_the_fields_of_their_labels(tmp_path):
     text = "recovery,rate,metric,value,deviation,source\nmask,0.3,accuracy,50.5,1.5,Table 1\nzero,,uar,20,,\n"
     text += "maks,,uar,2,,\n"
     path = write_csv(tmp_path, text)
-    record = read_sweep(write_results(tmp_path / "sweep", PARAMETERS, said))
-    layout = laid_out(Table(metrics=["accuracy", "uar"]), record.parameters, ())
-    accuracy, uar = grids(layout, read_results(record), read_published(path, record.parameters))
-    assert [grid.remarks for grid in (accuracy, uar)] == [
+    folder = write_results(tmp_path / "sweep", PARAMETERS, said)
+    accuracy, uar = tables_of(folder, path, metrics=["accuracy", "uar"])
+    assert [table.remarks for table in (accuracy, uar)] == [
         (), ("1 of 2 published values of this metric stand beside no field.",)
     ]  # fmt: skip
-    found = {key: entry.published.value for key, entry in accuracy.entries.items() if entry.published}
-    assert found == {(1, 0): pytest.approx(0.505)}
-    assert accuracy.entries[1, 0].published.deviation == pytest.approx(0.015)
-    assert accuracy.entries[1, 0].published.source == "Table 1"
-    assert [key for key, entry in uar.entries.items() if entry.published] == [(0, 0), (0, 1)]
+    assert accuracy.cells["published"].dropna().to_dict() == {(1, 0): pytest.approx(0.505)}
+    assert accuracy.cell((1, 0))["published_deviation"] == pytest.approx(0.015)
+    assert accuracy.cell((1, 0))["published_source"] == "Table 1"
+    assert list(uar.cells["published"].dropna().index) == [(0, 0), (0, 1)]
 
 
 SECTIONED = {"recovery": ["mask"], "rate": ["0.3"], "alpha": ["1", "5"], "seed": ["1"]}
@@ -326,21 +333,21 @@ SECTIONED = {"recovery": ["mask"], "rate": ["0.3"], "alpha": ["1", "5"], "seed":
 
 def beside(folder, text, axes):
     """The grids of a sweep beside the published values of ``text``."""
-    record = read_sweep(write_results(folder / "sweep", axes, lambda labels: right_with(0.5, 1)))
-    layout = laid_out(Table(rows="recovery", columns="rate", metrics=["uar", "accuracy"]), record.parameters, ())
-    return grids(layout, read_results(record), read_published(write_csv(folder, text), record.parameters))
+    path = write_results(folder / "sweep", axes, lambda labels: right_with(0.5, 1))
+    published = write_csv(folder, text)
+    return tables_of(path, published, rows="recovery", columns="rate", metrics=["uar", "accuracy"])
 
 
 def test_a_published_value_that_stands_in_another_section_stands_beside_a_field(tmp_path):
     text = "recovery,alpha,metric,value\nmask,1,uar,50\nmask,5,uar,60\n"
-    found = [grid for grid in beside(tmp_path, text, SECTIONED) if grid.metric == "uar"]
-    assert [grid.entries[0, 0].published.printed for grid in found] == ["50", "60"]
-    assert [grid.remarks for grid in found] == [(), ()]
+    found = [table for table in beside(tmp_path, text, SECTIONED) if table.metric == "uar"]
+    assert [table.cell((0, 0))["published_text"] for table in found] == ["50", "60"]
+    assert [table.remarks for table in found] == [(), ()]
 
 
 def test_a_published_value_that_stands_in_no_section_is_told_once(tmp_path):
     text = "recovery,alpha,metric,value\nmask,1,uar,50\nmask,9,uar,60\n"
-    remarks = [(grid.metric, remark) for grid in beside(tmp_path, text, SECTIONED) for remark in grid.remarks]
+    remarks = [(table.metric, remark) for table in beside(tmp_path, text, SECTIONED) for remark in table.remarks]
     assert remarks == [("uar", "1 of 2 published values of this metric stand beside no field.")]
 
 
@@ -348,7 +355,7 @@ def test_a_published_value_that_stands_in_no_section_is_told_once(tmp_path):
 def test_of_published_values_the_one_that_names_most_parameters_stands(tmp_path, turn):
     rows = [",,uar,40", "mask,,uar,50", "mask,0.3,uar,60", "zero,,uar,20"][::turn]
     found = beside(tmp_path, "\n".join(["recovery,rate,metric,value", *rows]), PARAMETERS)[0]
-    assert {key: entry.published.printed for key, entry in found.entries.items()} == {
+    assert found.cells["published_text"].to_dict() == {
         (0, 0): "20", (0, 1): "20", (1, 0): "60", (1, 1): "50", (2, 0): "40", (2, 1): "40",
     }  # fmt: skip
 

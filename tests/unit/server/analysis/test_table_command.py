@@ -8,8 +8,7 @@ import re
 import pytest
 import yaml
 
-from server.analysis import latex, markdown
-from server.analysis.tables import Sheet, Text, gain, score
+from server.analysis.rendering import Sheet, Text, score, signed_score, to_latex, to_markdown
 from tests.helpers.command import caller, refused
 from tests.helpers.sweep_results import right_with, write_results
 
@@ -170,7 +169,7 @@ def test_a_command_may_lay_the_table_out_otherwise(sweep, call):
     assert "### UAR (%): recovery zero" not in out  # recovery takes the columns' place
     assert "| rate | recovery zero | recovery mask |" in out
     assert "### Loss\n" in out
-    assert "loss cannot be told from predictions" in out
+    assert "loss cannot be computed from predictions" in out
 
 
 def test_without_a_section_parameters_take_their_places_and_the_selected_metric_is_shown(tmp_path, call):
@@ -187,7 +186,7 @@ def test_of_a_loss_the_difference_is_told_without_an_interval(sweep, call):
     fields = [trials_of(line) for line in sheet.splitlines() if line.startswith("| zero")]
     assert [found[2:] for found in fields] == 2 * [["+0.167", "–", "–", "–", "2", "–"]]
     assert re.search(
-        r"\nPaired by seed\.\n\nNo interval for recovery=zero, .*: loss cannot be told from predictions\.", out
+        r"\nPaired by seed\.\n\nNo interval for recovery=zero, .*: loss cannot be computed from predictions\.", out
     )
 
 
@@ -206,7 +205,7 @@ def test_of_a_loss_the_difference_is_told_without_an_interval(sweep, call):
     ],
 )
 def test_a_nought_has_no_sign(value, metric, printed):
-    assert (score(value, metric), gain(value, metric)) == printed
+    assert (score(value, metric), signed_score(value, metric)) == printed
 
 
 def test_numbers_are_no_rivals_unless_a_baseline_says_so(sweep, call):
@@ -358,14 +357,14 @@ ODD = Sheet("50% of <a|b>_1", ["a_b", "x & y"], ODD_ROWS, ["$5 #1 {} \\|"])
 
 
 def test_markdown_of_odd_characters():
-    assert markdown.render([ODD], ["n*"]).splitlines() == [
+    assert to_markdown([ODD], ["n*"]).splitlines() == [
         r"### 50% of &lt;a\|b>\_1", "", r"| a_b | x &amp; y |", "| --- | ---: |", r"| [z\* | **1 ± 2** |",
         r"| q\` | <ins>–</ins> |", "", r"$5 #1 {} \\\|", "", r"n\*",
     ]  # fmt: skip
 
 
 def test_latex_of_odd_characters():
-    text = latex.render([ODD])
+    text = to_latex([ODD])
     title = r"50\% of \textless{}a\textbar{}b\textgreater{}\_1"
     assert title + r". \$5 \#1 \{\} \textbackslash{}\textbar{}}" in text
     assert r"    a\_b & x \& y \\" in text

@@ -13,14 +13,14 @@ import pytest
 from matplotlib.colors import to_hex, to_rgba
 from PIL import Image
 
-from server.analysis.layout import as_number
-from server.analysis.loaded_results import load_results
 from server.analysis.plots.bars import bars
 from server.analysis.plots.catalog import drawings
 from server.analysis.plots.differences import differences
 from server.analysis.plots.lines import lines
 from server.analysis.plots.sites import sites
 from server.analysis.plots.style import Legend, applied, look, short
+from server.analysis.results import load_results
+from server.analysis.tables import as_number
 from tests.helpers.command import caller, refused
 from tests.helpers.sweep_results import asked, right_with, write_results
 
@@ -171,18 +171,18 @@ def test_a_combination_without_results_leaves_its_place_free(tmp_path):
 @pytest.mark.quick
 def test_differences_stand_with_their_intervals_and_are_hollow_where_other_seeds_are_unknown(sweep):
     settings = "baseline.recovery=mask", "columns=[rate]"
-    found = load_results(sweep, settings).compared()[0].entries
+    table = load_results(sweep, settings).compared_tables()[0]
+    found = [table.cell((0, column)) for column in (0, 1)]
     figure = drawn(differences, sweep, *settings)
     (axes,) = figure.axes
     marks = axes.containers
     assert [mark.lines[0].get_xdata()[0] for mark in marks] == pytest.approx(
-        [100 * found[0, column].difference.mean for column in (0, 1)]
+        [100 * cell["difference"] for cell in found]
     )
-    for mark, column in zip(marks, (0, 1), strict=True):
-        interval = found[0, column].difference.interval
+    for mark, cell in zip(marks, found, strict=True):
         ((start, _), (end, _)) = mark.lines[2][0].get_segments()[0]
-        assert (start, end) == pytest.approx((100 * interval.low, 100 * interval.high))
-    assert [found[0, column].difference.seeds for column in (0, 1)] == [2, 1]
+        assert (start, end) == pytest.approx((100 * cell["difference_low"], 100 * cell["difference_high"]))
+    assert [cell["difference_seeds"] for cell in found] == [2, 1]
     assert [mark.lines[0].get_markerfacecolor() == "white" for mark in marks] == [False, True]
     assert texts(axes.yaxis) == ["80%", "30%"]
     assert axes.get_ylim() == (1.5, -0.5)  # the first column on top
@@ -331,7 +331,8 @@ def test_sites_that_keep_their_counts_are_told(sweep, call, classes):
 
 @pytest.mark.quick
 def test_damaged_files_of_a_trial_are_told_or_left_out(sweep, call):
-    trial = load_results(sweep).results[0].directory
+    results = load_results(sweep)
+    trial = results.sweep.directory_of(results.trials.index[0])
     (trial / "config.yaml").write_text("a: 2020-99-99")
     assert call("plot", sweep, "--kind", "sites")[0] == 0
     (trial / "manifest.json").write_text("[" * 100_000)
