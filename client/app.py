@@ -1,10 +1,11 @@
-"""The ClientApp: three messages, each answered from the message and the site's own data alone."""
+"""The ClientApp: three handlers, each of which answers from the message and the site's own data alone."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from flwr.app import Context, Message
@@ -13,99 +14,102 @@ from flwr.clientapp import ClientApp
 from client.deployed import DeployedSite
 from client.simulated import SimulatedSite
 from client.site import Site
-from fedrecon_core.data.site_data import SiteData
-from fedrecon_core.errors import DataError
+from fedrecon_core.errors import DataError, FedReconError
 from fedrecon_core.local.evaluate import EvaluationContext
 from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.local.local_round import TrainRequest, train_locally
-from fedrecon_core.recovery.stage import GlobalInfo
-from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.runtime import keep_freed_memory
-from fedrecon_core.state import STRATEGY_GROUPS, TransferPlan, write_group
+from fedrecon_core.state import STRATEGY_GROUPS, write_group
 from strategies import messages
 from strategies.code_hash import code_hash
-from strategies.description import description
-from strategies.messages import Identity
+from strategies.fedavg import strategy_class
+from strategies.messages import Identity, SiteInfo, TrainReply
 
+Handler = Callable[[Message, Context], Message]
+
+log = logging.getLogger(__name__)
 app = ClientApp()
 torch.set_num_threads(1)  # results depend on the number of threads, and many sites share a machine
 keep_freed_memory()
 
 
+def reports_errors(handler: Handler) -> Handler:
+    """Answer with an error record where ``handler`` raises one of the project's errors. Any other exception is a fault
+    of the program, which Flower reports."""
+
+    @functools.wraps(handler)
+    def answer(message: Message, context: Context) -> Message:
+        try:
+            return handler(message, context)
+        except FedReconError as error:
+            log.error("%s: %s", type(error).__name__, error)
+            return Message(messages.write_error(error), reply_to=message)
+
+    return answer
+
+
 @app.query(messages.DESCRIBE)
+@reports_errors
 def describe(message: Message, context: Context) -> Message:
-    """Who this site is and what it holds."""
+    """Who this site is and what data it has."""
     site = _site(message, context)
     own = site.own
     if own is not None:
         site.store.require()
-    info = description(site.name, code_hash(), site.data("train"), own)
-    return Message(messages.write_site(info), reply_to=message)
+    info = SiteInfo.of(site.name, code_hash(), site.data("train"), own)
+    return Message(messages.write_site_info(info), reply_to=message)
 
 
 @app.train(messages.LOCAL)
+@reports_errors
 def local(message: Message, context: Context) -> Message:
     """One local round: all stages, then the trained groups."""
     started, worked = time.perf_counter(), time.process_time()  # a process answers one message at a time
-    site = _site(message, context)
-    data, global_info = _prepared(site, "train", messages.read_knowledge(message.content))
-    sent = {name: messages.unpack_group(record) for name, record in messages.read_groups(message.content).items()}
+    site, global_info = _site(message, context), messages.read_global_info(message.content)
+    data = site.data("train", global_info.statistics)
+    sent = messages.read_groups(message.content)
     received = {name: state for name, state in sent.items() if not name.startswith(STRATEGY_GROUPS)}
     plan = site.recovery.plan(data.modalities)
-    _agree(plan, received)
+    if absent := sorted(set(plan.download) - set(received)):
+        reason = "the site's data have changed since its last description; it will be asked again"
+        raise DataError(f"expected {', '.join(absent)} from the server, found none: {reason}")
     request = TrainRequest(
         site=site.name,
         recovery=site.recovery,
         data=data,
         plan=plan,
         received=received,
-        global_info=global_info,
+        global_info=global_info.after_scaling(data.spec),
         store=site.store,
         hook=_local_half(site),
         strategy_groups={name: state for name, state in sent.items() if name not in received},
     )
     result = train_locally(request, {name: site.modules[name] for name in received})
     seconds, processor = time.perf_counter() - started, time.process_time() - worked
-    content = messages.write_result(result, len(data), seconds, processor)
-    messages.write_identity(content, Identity(code_hash(), data.spec.digest(), site.data_hash))
-    return Message(content, reply_to=message)
+    identity = Identity(code_hash(), data.spec.digest(), site.data_hash)
+    reply = TrainReply.of(result, len(data), seconds, processor, identity)
+    return Message(messages.write_train_reply(reply), reply_to=message)
 
 
 @app.evaluate(messages.SITE)
+@reports_errors
 def evaluate(message: Message, context: Context) -> Message:
-    """Score the received groups on this site's held-out samples, as the strategy's local half predicts with them."""
+    """Score the received groups on this site's held-out samples, with the predictions of the strategy's local half."""
     site, split = _site(message, context), messages.read_split(message.content)
-    told = messages.read_knowledge(message.content)
-    data, global_info = _prepared(site, split, told)
-    received = messages.read_groups(message.content)
-    for name, record in received.items():
-        write_group(site.modules[name], messages.unpack_group(record))
-    groups = {name: site.modules[name] for name in received}
+    global_info = messages.read_global_info(message.content)
+    data, received = site.data(split, global_info.statistics), messages.read_groups(message.content)
+    for name, state in received.items():
+        write_group(site.modules[name], state)
     scoring = EvaluationContext(
         recovery=site.recovery,
-        groups=groups,
-        global_info=global_info,
+        groups={name: site.modules[name] for name in received},
+        global_info=global_info.after_scaling(data.spec),
         data=data,
         name=f"{split}/{site.name}",
-        training=lambda: site.training(told.statistics),
+        training=lambda: site.training(global_info.statistics),
     )
     score = _local_half(site).predictions(scoring).score(data)
     return Message(messages.write_scores({split: score}), reply_to=message)
-
-
-def _local_half(site: Site) -> LocalHook:
-    """What the strategy adds at this site, made anew for each message."""
-    strategy: Any = STRATEGIES.get(site.config.strategy.name)
-    hook: LocalHook = strategy.local_half(site.config.strategy)
-    return hook
-
-
-def _agree(plan: TransferPlan, received: Mapping[str, object]) -> None:
-    """The server planned with what this site said it holds; a folder that was changed since asks for other groups."""
-    absent = sorted(set(plan.download) - set(received))
-    if absent:
-        told = "the site's data have changed since it said what it holds; it will be asked again"
-        raise DataError(f"expected {', '.join(absent)} from the server, found none: {told}")
 
 
 def _site(message: Message, context: Context) -> Site:
@@ -114,7 +118,6 @@ def _site(message: Message, context: Context) -> Site:
     return kind(context, messages.read_instruction(message.content))
 
 
-def _prepared(site: Site, split: str, global_info: GlobalInfo) -> tuple[SiteData, GlobalInfo]:
-    """Scaled data, and the statistics as the models see them."""
-    data = site.data(split, global_info.statistics)
-    return data, global_info.after_scaling(data.spec)
+def _local_half(site: Site) -> LocalHook:
+    """The strategy's local half, a new one for each message."""
+    return strategy_class(site.config).local_half(site.config.strategy)

@@ -6,24 +6,24 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from pydantic import model_validator
 
-from fedrecon_core.config import Params, StrategyParams
+from fedrecon_core.config import Params, RunConfig, StrategyParams
 from fedrecon_core.config.errors import InvalidValueError
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.local.evaluate import Score
 from fedrecon_core.local.hook import LocalHook
+from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.recovery.stage import PHASES
 from fedrecon_core.registry import RECOVERIES, STRATEGIES
-from fedrecon_core.state import State
-from fedrecon_core.types import DatasetSpec
+from fedrecon_core.state import State, group_bytes
 from strategies import messages
-from strategies.aggregation import weighted_mean
+from strategies.averages import Robust, weighted_mean
 from strategies.federation import Federation
-from strategies.robust import Robust
+from strategies.messages import TrainReply
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +40,18 @@ class FedAvgParams(StrategyParams):
     @model_validator(mode="after")
     def _unweighted(self) -> Self:
         if self.robust is not None and self.weighting != "uniform":
-            told = "in a robust average every site counts the same"
-            raise InvalidValueError("weighting", f"expected uniform with robust ({told}), found {self.weighting}")
+            reason = "in a robust average every site counts the same"
+            raise InvalidValueError("weighting", f"expected uniform with robust ({reason}), found {self.weighting}")
         return self
 
 
 @STRATEGIES.register("fedavg")
 class FedAvg(Strategy):
-    """A Flower strategy that sends each site the groups of its transfer plan and averages group by group.
+    """A strategy that sends each site the groups of its transfer plan and averages group by group.
 
-    Subclasses change ``server_step`` (what the server makes of the average) or name a local half.
+    Subclasses override ``server_step`` (from the average to the new global state) or name a local half. The round loop
+    calls ``train_messages``, ``aggregate`` and ``evaluate_messages``; the methods of Flower's own interface, at the
+    end, adapt to them.
     """
 
     Params: ClassVar[type[Params]] = FedAvgParams
@@ -58,128 +60,125 @@ class FedAvg(Strategy):
         """``federation.config.strategy`` holds this class's ``Params``."""
         self.federation = federation
         self.params: Any = federation.config.strategy
-        recovery: Any = RECOVERIES.get(federation.config.recovery.name)
-        self._reads_statistics: bool = recovery.reads_statistics
-        self.remarks: list[str] = []
-        """What a person should know of the last aggregation; whoever tells it takes it out."""
+        self.notes: list[str] = []
+        """Remarks for the user on the last aggregation."""
         self.left_out: set[str] = set()
         """Groups that sites sent and the last aggregation left as they were: too few for a robust average."""
-        self._current: dict[str, ArrayRecord] = {}
+        self._current: dict[str, State] = {}
         self._bundles: dict[str, ArrayRecord] = {}
+        """Groups as they are sent in this round; each is packed once for all sites."""
 
     @staticmethod
     def local_half(params: Any) -> LocalHook:
-        """What this strategy adds to the local round."""
+        """The part of this strategy that runs at the sites."""
         return LocalHook()
 
     def state(self) -> dict[str, State]:
-        """What the server must keep for a resume, besides the global groups."""
+        """The server's state that a resume needs, apart from the global groups."""
         return {}
 
     def load_state(self, state: Mapping[str, State]) -> None:
-        """Take up ``state`` again."""
+        """Restore ``state``."""
 
-    def beside(self, groups: Iterable[str]) -> dict[str, ArrayRecord]:
-        """What travels beside ``groups`` in a train message, under names of ``strategy_group``. A site may send back a
-        group of the same name and shapes."""
+    def strategy_groups(self, groups: Iterable[str]) -> dict[str, State]:
+        """Groups of the strategy's own (named by ``strategy_group``) that accompany ``groups`` in a train message. A
+        site may send back a group of the same name and shapes."""
         return {}
 
     def full_bytes(self, groups: Mapping[str, State]) -> int:
-        """Tensor bytes of a train message with every one of ``groups`` and all that travels beside them: what a site
-        would be sent without a transfer plan. To be asked between rounds."""
-        self._current = {name: messages.pack_group(state) for name, state in groups.items()}
-        return sum(map(messages.record_bytes, {**self._current, **self.beside(groups)}.values()))
-
-    # --- training ---------------------------------------------------------------------------------------------
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """One message per sampled site, with the groups of its plan. A list: a generator fails in deployment."""
-        self._current, self._bundles = messages.unflatten(arrays), {}
-        names = self.federation.sample(server_round, "train", self._fraction)
-        made = [self._message(name, server_round, messages.LOCAL_TYPE) for name in names]
-        for name, message in zip(names, made, strict=True):
-            for group, record in self.beside(self.federation.plan(name).download).items():
-                message.content[group] = messages.bundle(record)
-        return made
-
-    def _message(self, name: str, server_round: int, kind: str, split: str = "train") -> Message:
-        federation = self.federation
-        plan = federation.plan(name, split)
-        content = messages.write_instruction(self.instruction(name, server_round, split))
-        messages.write_knowledge(content, federation.global_info(server_round), plan.download, self._statistics())
-        for group in plan.download:
-            if group not in self._bundles:
-                self._bundles[group] = messages.bundle(self._current[group])
-            content[group] = self._bundles[group]
-        return Message(content, dst_node_id=federation.nodes[name], message_type=kind)
-
-    def instruction(self, name: str, server_round: int, split: str) -> messages.TrainInstruction:
-        """What the site ``name`` is to do with its samples of ``split``."""
-        return self.federation.instruction(name, server_round, split)
-
-    def _statistics(self) -> list[str]:
-        """The modalities whose statistics a site needs: to scale its input, or to fill with them."""
-        return [m.name for m in self.federation.spec.modalities if self._reads_statistics or m.scale == "standard"]
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The new global groups and the item-weighted mean losses. ``replies`` are valid and in site order; a group
-        that nobody returned, or fewer sites than a robust average needs, stays as it is."""
-        received = [messages.read_result(reply.content) for reply in replies]
-        if not received:
-            return None, None
-        updated, self.left_out = dict(self._current), set()
-        for group in self._current:
-            holders = self.holders(group, received)
-            if holders and self._enough(group, len(holders)):
-                updated[group] = self._aggregate(group, holders)
-                total = sum(reply.counts[group] for reply in holders)
-                self.federation.trained[group] = self.federation.trained.get(group, 0) + total
-        self._update_quality(received)
-        return messages.flatten(updated), MetricRecord(_mean_losses(received))
-
-    def holders(self, group: str, received: Sequence[messages.TrainReply]) -> list[messages.TrainReply]:
-        """Those of the replies over which ``group`` is averaged, in the order of ``received``: all that hold it."""
-        return [reply for reply in received if group in reply.groups]
-
-    @property
-    def _fraction(self) -> float:
-        return self.federation.config.sites.fraction
-
-    def _robust(self, group: str) -> Robust | None:
-        """The robust average of ``group``, or None where it is the mean."""
-        robust: Robust | None = self.params.robust
-        return robust if robust is not None and group.startswith(robust.groups) else None
-
-    def _enough(self, group: str, holders: int) -> bool:
-        robust = self._robust(group)
-        if robust is None or holders >= robust.least:
-            return True
-        self.remarks.append(f"{group} stays as it is: {robust.rule} needs {robust.least} sites, {holders} sent it")
-        self.left_out.add(group)
-        return False
+        """Tensor bytes of a train message with all ``groups`` and the extra groups: what a site would be sent without
+        a transfer plan. Call it between rounds."""
+        self._current = dict(groups)
+        return sum(map(group_bytes, {**self._current, **self.strategy_groups(groups)}.values()))
 
     def check(self, groups: Iterable[str]) -> None:
         """``ConfigError`` where too few of the sites of a round may upload one of ``groups`` for its robust average."""
-        plans, sampled = self.federation.plans.values(), len(self.federation.sample(1, "train", self._fraction))
+        sampled = len(self.federation.sample(1, "train", self.federation.config.sites.fraction))
         for group in sorted(groups):
-            robust, holders = self._robust(group), min(sampled, sum(group in plan.upload for plan in plans))
+            robust = self._robust(group)
+            holders = min(sampled, sum(group in plan.upload for plan in self.federation.plans.values()))
             if robust is not None and holders < robust.least:
                 raise ConfigError(
                     f"strategy.robust: {robust.rule} needs {robust.least} sites that hold a group, and {holders} can "
                     f"send {group} in a round; name prefixes of groups that enough sites hold in strategy.robust.groups"
                 )
 
-    def _aggregate(self, group: str, holders: list[messages.TrainReply]) -> ArrayRecord:
-        states, robust = [messages.unpack_group(reply.groups[group]) for reply in holders], self._robust(group)
-        average = self._mean(group, states, holders) if robust is None else robust.average(states)
-        old = messages.unpack_group(self._current[group])
-        return messages.pack_group(self.server_step(group, old, average))
+    def summary(self) -> None:
+        """Log what runs."""
+        log.info("%s: %d sites, weighting %s", self.params.name, len(self.federation.sites), self.params.weighting)
 
-    def _mean(self, group: str, states: list[State], holders: list[messages.TrainReply]) -> State:
+    # --- messages ---------------------------------------------------------------------------------------------
+
+    def train_messages(self, round_: int, groups: Mapping[str, State]) -> list[Message]:
+        """One message per sampled site, with the groups of its plan and their extra groups."""
+        self._current, self._bundles = dict(groups), {}
+        made = []
+        for name in self.federation.sample(round_, "train", self.federation.config.sites.fraction):
+            message = self._message(name, round_, "train", messages.LOCAL_TYPE)
+            for group, state in self.strategy_groups(self.federation.plan(name).download).items():
+                message.content[group] = self._bundled(group, state)
+            made.append(message)
+        return made
+
+    def evaluate_messages(self, round_: int, groups: Mapping[str, State], split: str) -> list[Message]:
+        """One message per site drawn for evaluation on ``split``, with the groups that it needs."""
+        self._current, self._bundles = dict(groups), {}
+        made = []
+        for name in self.federation.sample(round_, split, self.federation.config.evaluate.fraction):
+            message = self._message(name, round_, split, messages.SITE_TYPE)
+            messages.write_split(message.content, split)
+            made.append(message)
+        return made
+
+    def instruction(self, name: str, round_: int, split: str) -> messages.TrainInstruction:
+        """The instruction for the site ``name`` over its samples of ``split``."""
+        return self.federation.instruction(name, round_, split)
+
+    def _message(self, name: str, round_: int, split: str, message_type: str) -> Message:
+        federation, plan = self.federation, self.federation.plan(name, split)
+        recovery: type[Recovery] = RECOVERIES.get(federation.config.recovery.name)
+        used = [m.name for m in federation.spec.modalities if recovery.reads_statistics or m.scale == "standard"]
+        content = messages.write_instruction(self.instruction(name, round_, split))
+        messages.write_global_info(content, federation.global_info(round_), plan.download, used)
+        for group in plan.download:
+            content[group] = self._bundled(group, self._current[group])
+        return Message(content, dst_node_id=federation.nodes[name], message_type=message_type)
+
+    def _bundled(self, group: str, state: State) -> ArrayRecord:
+        if group not in self._bundles:
+            self._bundles[group] = messages.bundle(state)
+        return self._bundles[group]
+
+    # --- aggregation ------------------------------------------------------------------------------------------
+
+    def aggregate(self, round_: int, replies: Sequence[TrainReply]) -> tuple[dict[str, State], dict[str, float]]:
+        """The new global groups, and phase -> item-weighted mean loss. ``replies`` are valid and in site order. A group
+        that nobody returned, or fewer sites than a robust average needs, stays as it is."""
+        updated, self.left_out, self.notes = dict(self._current), set(), []
+        for group, old in self._current.items():
+            holders = self.holders(group, replies)
+            robust = self._robust(group)
+            if robust is not None and 0 < len(holders) < robust.least:
+                self.left_out.add(group)
+                self.notes.append(
+                    f"{group} stays as it is: {robust.rule} needs {robust.least} sites, {len(holders)} sent it"
+                )
+            elif holders:
+                updated[group] = self.server_step(group, old, self.average(group, holders))
+                total = sum(reply.counts[group] for reply in holders)
+                self.federation.trained[group] = self.federation.trained.get(group, 0) + total
+        self._update_quality(replies)
+        return updated, mean_losses(replies)
+
+    def holders(self, group: str, replies: Sequence[TrainReply]) -> list[TrainReply]:
+        """The replies over which ``group`` is averaged, in the order of ``replies``: all that hold it."""
+        return [reply for reply in replies if group in reply.groups]
+
+    def average(self, group: str, holders: Sequence[TrainReply]) -> State:
+        """The average of ``group`` over ``holders``: the mean, or the robust average that the config names."""
+        states, robust = [reply.groups[group] for reply in holders], self._robust(group)
+        if robust is not None:
+            return robust.average(states)
         weights = [1.0 if self.params.weighting == "uniform" else float(reply.counts[group]) for reply in holders]
         return weighted_mean(states, weights)
 
@@ -187,56 +186,66 @@ class FedAvg(Strategy):
         """The new global state of ``group``: here the average itself."""
         return average
 
-    def _update_quality(self, received: list[messages.TrainReply]) -> None:
+    def _robust(self, group: str) -> Robust | None:
+        """The robust average of ``group``, or None where it is the mean."""
+        robust: Robust | None = self.params.robust
+        return robust if robust is not None and group.startswith(robust.groups) else None
+
+    def _update_quality(self, replies: Sequence[TrainReply]) -> None:
         """A mapping's score is the mean of the reports of the sites that it is averaged over, weighted by their
         pairs."""
-        for group in sorted({group for reply in received for group in reply.quality}):
-            told = [reply for reply in self.holders(group, received) if group in reply.quality]
-            reports = [(reply.quality[group], reply.counts[group]) for reply in told]
+        for group in sorted({group for reply in replies for group in reply.quality}):
+            reports = [reply for reply in self.holders(group, replies) if group in reply.quality]
             if reports:
-                self.federation.quality[group] = sum(q * n for q, n in reports) / sum(n for _, n in reports)
+                weighted = sum(reply.quality[group] * reply.counts[group] for reply in reports)
+                self.federation.quality[group] = weighted / sum(reply.counts[group] for reply in reports)
 
-    # --- evaluation at the sites ------------------------------------------------------------------------------
+    # --- Flower's interface -----------------------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """``train_messages`` with the groups as one flat record. A list: a generator fails in deployment."""
+        return self.train_messages(server_round, messages.unflatten(arrays))
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """``aggregate`` of messages; nothing where there are none."""
+        received = [messages.read_train_reply(reply.content) for reply in replies]
+        if not received:
+            return None, None
+        groups, losses = self.aggregate(server_round, received)
+        return messages.flatten(groups), MetricRecord(dict(losses))
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """One message per site drawn for evaluation of ``config["split"]``."""
-        self._current, self._bundles = messages.unflatten(arrays), {}
-        split = str(config["split"])
-        names = self.federation.sample(server_round, split, self.federation.config.evaluate.fraction)
-        made = [self._message(name, server_round, messages.SITE_TYPE, split) for name in names]
-        for message in made:
-            messages.write_split(message.content, split)
-        return made
+        """``evaluate_messages`` for the split ``config["split"]``."""
+        return self.evaluate_messages(server_round, messages.unflatten(arrays), str(config["split"]))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Pooled counts and loss sums: the sum over the sites."""
-        return pooled((reply.content for reply in replies), self.federation.spec)
+        """Counts and loss sums summed over the sites, as one site would send them; nothing where there are none."""
+        total: dict[str, Score] = {}
+        for reply in replies:
+            scores = messages.read_scores(messages.scores_of(reply.content), self.federation.spec)
+            for split, score in scores.items():
+                total[split] = total[split] + score if split in total else score
+        return messages.scores_of(messages.write_scores(total)) if total else None
 
-    def summary(self) -> None:
-        """Log what runs."""
-        federation = self.federation
-        log.info("%s: %d sites, weighting %s", self.params.name, len(federation.sites), self.params.weighting)
+
+def strategy_class(config: RunConfig) -> type[FedAvg]:
+    """The strategy that ``config`` names; ``ConfigError`` where there is none of that name."""
+    found: type[FedAvg] = STRATEGIES.get(config.strategy.name)
+    return found
 
 
-def _mean_losses(received: list[messages.TrainReply]) -> messages.MetricValues:
-    """Phase -> loss, weighted by the items that the sites went through."""
-    losses: messages.MetricValues = {}
+def mean_losses(replies: Sequence[TrainReply]) -> dict[str, float]:
+    """Phase -> loss, weighted by the items that passed through it at each site."""
+    losses: dict[str, float] = {}
     for phase in PHASES:
-        parts = [
-            (r.metrics[f"{phase}.loss"], r.metrics[f"{phase}.items"]) for r in received if f"{phase}.loss" in r.metrics
-        ]
-        if parts:
-            losses[phase] = sum(loss * items for loss, items in parts) / sum(items for _, items in parts)
+        ran = [reply.metrics for reply in replies if f"{phase}.loss" in reply.metrics]
+        if ran:
+            weighted = sum(metrics[f"{phase}.loss"] * metrics[f"{phase}.items"] for metrics in ran)
+            losses[phase] = weighted / sum(metrics[f"{phase}.items"] for metrics in ran)
     return losses
-
-
-def pooled(contents: Iterable[RecordDict], spec: DatasetSpec) -> MetricRecord | None:
-    """The sum of the sites' scores on data of ``spec``, in the order given, as a site would send it; None without
-    any."""
-    total: dict[str, Score] = {}
-    for content in contents:
-        for split, score in messages.read_scores(messages.scores_of(content), spec).items():
-            total[split] = total[split] + score if split in total else score
-    return messages.scores_of(messages.write_scores(total)) if total else None

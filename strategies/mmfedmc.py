@@ -25,8 +25,7 @@ from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
+from flwr.app import Message
 from pydantic import Field, model_validator
 
 from fedrecon_core import seeding
@@ -43,9 +42,9 @@ from fedrecon_core.state import State, extractor_group, group_bytes
 from fedrecon_core.task.model import TaskModel
 from fedrecon_core.task.target import target_of
 from fedrecon_core.types import Batch, DatasetSpec, StrictModel
-from strategies import messages
 from strategies.fedavg import FedAvg, FedAvgParams
 from strategies.federation import Federation, share_of
+from strategies.messages import TrainInstruction, TrainReply
 from strategies.mmfedmc_fusion import LocalFusion, TaskFusion
 
 UPLOADS, ROUND = "uploads", "round"
@@ -241,26 +240,25 @@ class MmFedMC(FedAvg):
         """What selects at the site, with the fusion that ``params`` names."""
         return ModalitySelection(params, FUSIONS[params.fusion](params))
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """As ever; of the sites that are asked now, a share will be averaged, however many of them answer."""
-        made = super().configure_train(server_round, arrays, config, grid)
+    def train_messages(self, round_: int, groups: Mapping[str, State]) -> list[Message]:
+        """As ``fedavg``; the share ``delta`` is of the sites that are sent a message, however many of them answer."""
+        made = super().train_messages(round_, groups)
         self._asked = len(made)
         return made
 
-    def holders(self, group: str, received: Sequence[messages.TrainReply]) -> list[messages.TrainReply]:
-        """Of ``groups``, the sites ranked first (in the order of ``received``); of all others, whoever sent it."""
+    def holders(self, group: str, replies: Sequence[TrainReply]) -> list[TrainReply]:
+        """Of ``groups``, the sites ranked first (in the order of ``replies``); of all others, every site that sent
+        it."""
         if not group.startswith(self.params.groups):
-            return super().holders(group, received)
+            return super().holders(group, replies)
         wanted = share_of(self.params.delta, self._asked)
-        losses = [reply.metrics.get("task.loss", math.nan) for reply in received]
+        losses = [reply.metrics.get("task.loss", math.nan) for reply in replies]
         first = first_places(losses, wanted, self.params.rank)
-        return [reply for place, reply in enumerate(received) if place in first and group in reply.groups]
+        return [reply for place, reply in enumerate(replies) if place in first and group in reply.groups]
 
-    def instruction(self, name: str, server_round: int, split: str) -> messages.TrainInstruction:
-        """Where decisions are fused at the sites, a simulated one needs its training samples beside the others."""
-        instruction = super().instruction(name, server_round, split)
+    def instruction(self, name: str, round_: int, split: str) -> TrainInstruction:
+        """As ``fedavg``; where decisions are fused at the sites, a simulated site also gets its training samples."""
+        instruction = super().instruction(name, round_, split)
         if self.params.fusion == "local" and split != "train":
             return replace(instruction, training=self.federation.shares.get(name))
         return instruction

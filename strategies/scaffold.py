@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
+from flwr.app import Message
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -18,10 +17,10 @@ from fedrecon_core.local.hook import HookState, LocalHook, StageStats
 from fedrecon_core.recovery.stage import PHASES, LocalContext
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import State, read_group, strategy_group
-from strategies import messages
-from strategies.aggregation import weighted_mean
+from strategies.averages import weighted_mean
 from strategies.fedavg import FedAvg, FedAvgParams
 from strategies.federation import Federation
+from strategies.messages import TrainReply
 
 OF_ANY_PHASE = "recovery."
 """How the names of a recovery's own groups begin: it may train them in any phase."""
@@ -165,60 +164,57 @@ class Scaffold(FedAvg):
     def __init__(self, federation: Federation) -> None:
         super().__init__(federation)
         self._sums: dict[str, State] = {}
-        self._sent: dict[str, ArrayRecord] = {}
+        self._sent: dict[str, State] = {}
+        """c of each group as it is sent in this round, computed once for all sites."""
 
     @staticmethod
     def local_half(params: Any) -> LocalHook:
         """The correction of the gradients."""
         return Correction(params.variate)
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """As ``fedavg``, with c beside each group; it is computed once for all sites."""
+    def train_messages(self, round_: int, groups: Mapping[str, State]) -> list[Message]:
+        """As ``fedavg``, with c of each corrected group."""
         self._sent = {}
-        return super().configure_train(server_round, arrays, config, grid)
+        return super().train_messages(round_, groups)
 
-    def beside(self, groups: Iterable[str]) -> dict[str, ArrayRecord]:
-        """c of each of ``groups`` that is corrected."""
+    def strategy_groups(self, groups: Iterable[str]) -> dict[str, State]:
+        """c of each of ``groups`` that is corrected: the sum of the c_i over N, in the dtypes of the group; zero before
+        the first reply. N counts the sites that hold training samples and may upload the group, each with its
+        weight."""
+        federation = self.federation
         chosen = [group for group in groups if group.startswith(self.params.groups)]
         for group in chosen:
-            if group not in self._sent:
-                self._sent[group] = messages.pack_group(self._mean_variate(group))
+            if group in self._sent:
+                continue
+            model = self._current[group]
+            if group not in self._sums:
+                self._sent[group] = {name: torch.zeros_like(tensor) for name, tensor in model.items()}
+                continue
+            samples = [federation.samples(name) for name, plan in federation.plans.items() if group in plan.upload]
+            total = max(1.0, sum(self._weight(count) for count in samples if count))
+            self._sent[group] = _like({name: tensor / total for name, tensor in self._sums[group].items()}, model)
         return {variate_group(group): self._sent[group] for group in chosen}
-
-    def _mean_variate(self, group: str) -> State:
-        """c, in the dtypes of the group; zero before the first reply."""
-        model = messages.unpack_group(self._current[group])
-        if group not in self._sums:
-            return {name: torch.zeros_like(tensor) for name, tensor in model.items()}
-        total = self._all_sites(group)
-        return _like({name: tensor / total for name, tensor in self._sums[group].items()}, model)
-
-    def _all_sites(self, group: str) -> float:
-        """N: the sites that hold training samples and may upload ``group``, each with its weight."""
-        federation = self.federation
-        samples = [federation.samples(name) for name, plan in federation.plans.items() if group in plan.upload]
-        return max(1.0, sum(self._weight(count) for count in samples if count))
 
     def _weight(self, samples: int) -> float:
         return 1.0 if self.params.weighting == "uniform" else float(samples)
 
-    def _aggregate(self, group: str, holders: list[messages.TrainReply]) -> ArrayRecord:
-        self._take([reply for reply in holders if variate_group(group) in reply.groups], group)
-        return super()._aggregate(group, holders)
+    def average(self, group: str, holders: Sequence[TrainReply]) -> State:
+        """As ``fedavg``; updates c of the group, too."""
+        self._update_variate(group, [reply for reply in holders if variate_group(group) in reply.groups])
+        return super().average(group, holders)
 
-    def _take(self, answers: Sequence[messages.TrainReply], group: str) -> None:
-        """c+ = c + S/N (mean of what the S sites would make of c alone - c), on the sums: N c+ = N c + S (mean - c)."""
+    def _update_variate(self, group: str, replies: Sequence[TrainReply]) -> None:
+        """c+ = c + S/N (mean over the S sites of the c that each would make alone - c), on the sums:
+        N c+ = N c + S (mean - c)."""
         name, robust = variate_group(group), self._robust(group)
-        if robust is not None and len(answers) < robust.least:
+        if robust is not None and len(replies) < robust.least:
             self.left_out.add(group)
-        if not answers or group in self.left_out:
+        if not replies or group in self.left_out:
             return
-        weights = [self._weight(reply.counts[name]) for reply in answers]
-        alone = [_minus(messages.unpack_group(reply.groups[name]), None) for reply in answers]
+        weights = [self._weight(reply.counts[name]) for reply in replies]
+        alone = [_minus(reply.groups[name], None) for reply in replies]
         mean = weighted_mean(alone, weights) if robust is None else robust.average(alone)
-        moved = _minus(mean, messages.unpack_group(self.beside([group])[name]))
+        moved = _minus(mean, self.strategy_groups([group])[name])
         before = self._sums.get(group)
         self._sums[group] = {
             key: sum(weights) * change + (0.0 if before is None else before[key]) for key, change in moved.items()
@@ -232,9 +228,9 @@ class Scaffold(FedAvg):
         return {name: torch.lerp(tensor, average[name], self.params.lr) for name, tensor in old.items()}
 
     def state(self) -> dict[str, State]:
-        """The sum of the sites' control variates of every group that was returned."""
+        """Group -> sum of the sites' control variates, for every group that was returned."""
         return dict(self._sums)
 
     def load_state(self, state: Mapping[str, State]) -> None:
-        """Take up the sums again."""
+        """Restore the sums."""
         self._sums, self._sent = {group: dict(tensors) for group, tensors in state.items()}, {}

@@ -1,65 +1,81 @@
-"""Send messages to sites and collect the replies until all are there or the deadline has passed."""
+"""Send messages to sites and collect their replies until all have arrived or the deadline has passed."""
 
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedrecon_core.errors import ConfigError, DataError, FedReconError, RunError, UsageError
-from strategies.messages import addressee
+from fedrecon_core.config import RunConfig
+from strategies.messages import addressee, read_error
 from strategies.wire import WireMeter
 
 POLL_SECONDS = 0.05
 LONGEST_POLL_SECONDS = 1.0
-"""Every look costs the SuperLink a few queries of its database: the longer the wait, the rarer they are."""
+"""Every poll costs the SuperLink a few database queries: the longer the wait, the rarer they are."""
 TOO_LARGE = "the SuperLink took none of the messages: they are too large for it; a smaller model, or fewer groups"
 REFUSED = "the SuperLink took no message for its node; it does not know it any more"
-_RAISED = re.compile(r"<class '(?:\w+\.)*(?P<flowers>\w+)'>:<'(?P<inner>.*)'>$|(?P<ours>\w+): (?P<outer>.*)$")
-"""What an exception at a site becomes: in Flower's SuperNode, and in our own engines."""
-_SPEAKING = {cls.__name__ for cls in (FedReconError, UsageError, ConfigError, DataError, RunError)}
 GRACE_SECONDS = 60.0
-"""How much longer than its deadline a message lives, for the clocks of two machines may differ."""
+"""How much longer than its deadline a message lives, since the clocks of two machines may differ."""
+
+Reply = TypeVar("Reply")
+Decoded = TypeVar("Decoded")
+
+
+class ReplyError(Exception):
+    """A reply that cannot be used; the text says why."""
 
 
 @dataclass
-class Replies:
-    """What came back, by site name; ``failures`` says why a site has no reply."""
+class Replies(Generic[Reply]):
+    """The outcome of messages to several sites: ``received`` maps the sites that answered to their replies,
+    ``failures`` the others to the reason."""
 
-    messages: dict[str, Message] = field(default_factory=dict)
+    received: dict[str, Reply] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
+    def decode(self, read: Callable[[str, Reply], Decoded]) -> Replies[Decoded]:
+        """The replies as ``read(site, reply)`` returns them, in site order; one on which it raises ``ReplyError`` is
+        rejected. The raw replies are released as they are read, since they may be large."""
+        decoded: Replies[Decoded] = Replies(failures=self.failures)
+        for name in sorted(self.received):
+            try:
+                decoded.received[name] = read(name, self.received.pop(name))
+            except ReplyError as error:
+                self.failures[name] = f"reply rejected: {error}"
+        return decoded
+
+    def reject(self, name: str, fault: str) -> None:
+        """Turn the reply of the site ``name`` into a failure."""
+        del self.received[name]
+        self.failures[name] = f"reply rejected: {fault}"
+
     def reasons(self) -> str:
-        """Why sites have no reply; sites with the same reason share it."""
+        """The reasons of all failures in one line; sites with the same reason share it."""
         shared: dict[str, list[str]] = {}
         for name, reason in sorted(self.failures.items()):
             shared.setdefault(reason, []).append(name)
         return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in shared.items())
 
-    def reject(self, name: str, fault: str) -> None:
-        """Turn the reply of the site ``name`` into a failure."""
-        del self.messages[name]
-        self.failures[name] = f"reply rejected: {fault}"
-
     @property
     def asked(self) -> int:
-        """How many sites were asked."""
-        return len(self.messages) + len(self.failures)
+        """The number of sites that were sent a message."""
+        return len(self.received) + len(self.failures)
 
     def answered(self) -> str:
-        """How many of the asked sites answered, in words."""
-        return f"{len(self.messages)} of {self.asked} sites answered"
+        """How many of the sites answered, as text."""
+        return f"{len(self.received)} of {self.asked} sites answered"
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """``timeout`` seconds per site. Where ``lanes`` sites run at a time (a simulation), the others wait for their turn,
-    and waiting makes no site late; None: all sites run at once."""
+    """``timeout`` seconds per site. ``lanes``: how many sites run at a time in a simulation, where the others wait for
+    their turn without being late; None: all sites run at once."""
 
     timeout: float
     lanes: int | None = None
@@ -70,25 +86,25 @@ class Deadline:
 
 
 def needed(quorum: float, asked: int) -> int:
-    """How many of ``asked`` sites must answer; 0.07 of 100 is 7, whatever floating point says."""
+    """How many of ``asked`` sites must answer: 7 for 0.07 of 100, despite floating point."""
     return math.ceil(quorum * asked - 1e-9)
 
 
 class Exchange:
-    """Messages that are on their way. ``collect`` takes in what has come, without waiting; ``close`` gives up on the
-    rest.
+    """Messages on their way. ``collect`` receives the replies that have arrived, without waiting; ``close`` gives up on
+    the rest.
 
-    An error reply may come from the SuperLink rather than from the node, so a reply belongs to the site whose message
-    it answers. ``meter`` weighs what is sent and received.
+    An error reply may come from the SuperLink rather than from the node, so that a reply belongs to the site whose
+    message it answers. ``meter`` counts the bytes sent and received.
     """
 
     def __init__(self, grid: Grid, messages: Sequence[Message], deadline: Deadline, meter: WireMeter) -> None:
-        """Push ``messages``. One that the SuperLink does not take, since its node is gone, has failed at once."""
-        self.replies = Replies()
+        """Push ``messages``. One that the SuperLink does not take, since its node has left, fails at once."""
+        self.replies: Replies[RecordDict] = Replies()
         self.began = time.monotonic()
         self._grid, self._meter, self._deadline = grid, meter, deadline
         self._end = self.began + deadline.seconds(len(messages))
-        for message in messages:  # a site that comes back later must not work on what nobody waits for any more
+        for message in messages:  # a site that comes back later must not work on a message whose sender has given up
             message.metadata.ttl = deadline.seconds(len(messages)) + GRACE_SECONDS
         ids = list(grid.push_messages(messages)) if messages else []
         self._waiting: dict[str, str] = {}
@@ -110,19 +126,26 @@ class Exchange:
         return time.monotonic() >= self._end
 
     def collect(self) -> list[str]:
-        """Take in the replies that are there; the names of their sites."""
+        """Receive the replies that have arrived; the names of their sites."""
         names = []
         for reply in list(self._grid.pull_messages(list(self._waiting))) if self._waiting else []:
             name = self._waiting.pop(reply.metadata.reply_to_message_id)
-            if reply.has_content():
-                self._meter.add(reply.content)
-            self._sort_in(name, reply)
             names.append(name)
+            if reply.has_error():
+                reason = " ".join((reply.error.reason or "").split())
+                self.replies.failures[name] = reason or f"error {reply.error.code}"
+                continue
+            self._meter.add(reply.content)
+            error = read_error(reply.content)
+            if error is None:
+                self.replies.received[name] = reply.content
+            else:
+                self.replies.failures[name] = error.message
         return names
 
-    def close(self) -> Replies:
-        """What came back; silence until now is a failure. An engine that can drops what nobody waits for any more, so
-        that it never runs beside the next round."""
+    def close(self) -> Replies[RecordDict]:
+        """The replies; a site that is silent until now has failed. An engine that can drops the messages that are still
+        on their way, so that none runs beside the next round."""
         forget = getattr(self._grid, "forget", None)
         if self._waiting and forget is not None:
             forget(list(self._waiting))
@@ -131,12 +154,6 @@ class Exchange:
         self._waiting.clear()
         return self.replies
 
-    def _sort_in(self, name: str, reply: Message) -> None:
-        if reply.has_error():
-            self.replies.failures[name] = plain(reply.error.reason or f"error {reply.error.code}")
-        else:
-            self.replies.messages[name] = reply
-
 
 def exchange(
     grid: Grid,
@@ -144,9 +161,9 @@ def exchange(
     deadline: Deadline,
     meter: WireMeter,
     arrived: Callable[[str], None] = lambda name: None,
-) -> Replies:
-    """Push ``messages`` and wait for their replies until ``deadline``; ``arrived`` is told the name of each site as its
-    reply comes in."""
+) -> Replies[RecordDict]:
+    """Push ``messages`` and wait for their replies until ``deadline``; calls ``arrived`` with the name of each site as
+    its reply comes in."""
     sent, heard = Exchange(grid, messages, deadline, meter), time.monotonic()
     while sent.waiting and not sent.late:
         names = sent.collect()
@@ -159,15 +176,25 @@ def exchange(
     return sent.close()
 
 
-def plain(reason: str) -> str:
-    """A site's reason in one line. An error of ours speaks for itself; of any other the class is told, too."""
-    found = _RAISED.match(" ".join(reason.split()))
-    if found is None:
-        return " ".join(reason.split())
-    name, told = found["flowers"] or found["ours"], found["inner"] or found["outer"] or ""
-    return told if told and name in _SPEAKING else f"{name}: {told}"
-
-
 def pause(waited: float) -> float:
-    """Seconds until the next look after ``waited`` seconds without a reply: a twentieth of them, within bounds."""
+    """Seconds until the next poll after ``waited`` seconds without a reply: a twentieth of them, within bounds."""
     return min(max(POLL_SECONDS, waited / 20), LONGEST_POLL_SECONDS)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """The run's connection to its sites: Flower's ``grid``, the ``meter`` of all messages, and ``note``, which shows a
+    line to the user."""
+
+    grid: Grid
+    config: RunConfig
+    meter: WireMeter
+    note: Callable[[str], None]
+
+    def exchange(
+        self, messages: Sequence[Message], arrived: Callable[[str], None] = lambda name: None
+    ) -> Replies[RecordDict]:
+        """``exchange`` under ``sites.timeout``; in a simulation the sites take turns."""
+        engine = self.config.engine
+        deadline = Deadline(self.config.sites.timeout, lanes=engine.workers if engine.simulated else None)
+        return exchange(self.grid, messages, deadline, self.meter, arrived)

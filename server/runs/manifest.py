@@ -3,58 +3,87 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from fedrecon_core.config import RunConfig
+from fedrecon_core.errors import RunError
 from fedrecon_core.runtime import choose_device
 from fedrecon_core.state import State
-from server.federation.registration import Central, Started
+from server.federation.registration import RunSites, ServerData
+from server.runs.directory import RunDirectory
 from server.runs.provenance import MAKING, changes, making_here
-from server.training.checkpoints import manifest_of
+from server.training.checkpoints import Training
+from strategies.federation import Federation
 from strategies.messages import OwnData, SiteInfo
 
 
-def manifest(config: RunConfig, started: Started, groups: dict[str, State], full_bytes: int) -> dict[str, Any]:
-    """All fields. Hashes of partition and masks exist where the server dealt out the data. ``full_bytes`` are those of
-    every group in one message, with what the strategy sends beside them."""
-    federation, allocation = started.federation, _dealt(started)
-    known_faults = started.central.dataset.faults if started.central else ()
+def write_manifest(
+    directory: RunDirectory,
+    config: RunConfig,
+    sites: RunSites,
+    training: Training,
+    full_bytes: int,
+    note: Callable[[str], None],
+) -> None:
+    """Write the manifest of a run that begins, or resumes from ``training``, and drop the lines of rounds that will be
+    repeated. ``RunError`` where a resumed run would continue on other data; what else changed is noted."""
+    now = manifest(config, sites, training.groups, full_bytes)
+    old = directory.read_json("manifest.json") if training.round else {}
+    for key, thing in (("spec_sha256", "data set"), ("partition_sha256", "partition"), ("mask_sha256", "masks")):
+        if old.get(key, now[key]) != now[key]:
+            todo = "restore the data that the run began with, or remove its directory to start anew"
+            raise RunError(f"cannot resume: the {thing} changed, expected {key} {old[key]}, found {now[key]}; {todo}")
+    for text in (*made_otherwise(old, now), *data_changes(old.get("sites", []), now["sites"])):
+        note(f"{text}; the rounds from here on may not repeat this run bit by bit")
+    for name in ("metrics.jsonl", "sites.jsonl"):
+        directory.drop_rounds_after(name, training.round)
+    before = earlier(old, now, training.round)
+    now["sites"] = joined_sites(old.get("sites", []), now["sites"])
+    directory.write_json("manifest.json", {**now, **({"earlier": before} if before else {})})
+
+
+def manifest(config: RunConfig, sites: RunSites, groups: dict[str, State], full_bytes: int) -> dict[str, Any]:
+    """All fields. Hashes of partition and masks exist where the server assigned the data. ``full_bytes``: the tensor
+    bytes of a train message with every group."""
+    spec, assigned = sites.federation.spec, sites.assigned
+    allocation = assigned.allocation if assigned else None
+    known_faults = sites.server_data.dataset.faults if sites.server_data else ()
     making = making_here(choose_device(config.device).type)
     return {
         **making,
         "versions": {"python": platform.python_version(), **making["versions"]},
         "seed": config.seed,
         "engine": config.engine.name,
-        "spec_sha256": federation.spec.digest(),
-        "partition_sha256": allocation.allocation.partition_sha256 if allocation else None,
-        "mask_sha256": allocation.allocation.mask_sha256 if allocation else None,
-        "parameters": manifest_of(groups),
+        "spec_sha256": spec.digest(),
+        "partition_sha256": allocation.partition_sha256 if allocation else None,
+        "mask_sha256": allocation.mask_sha256 if allocation else None,
+        "parameters": parameter_counts(groups),
         "full_bytes": full_bytes,
-        "modalities": list(federation.spec.names),
-        "classes": list(federation.spec.classes),
-        "target": federation.spec.target,
+        "modalities": list(spec.names),
+        "classes": list(spec.classes),
+        "target": spec.target,
         "protocol_faults": list(known_faults),
-        "sites": sites_of(started),
-        "left_out": allocation.allocation.left_out if allocation else {},
-        "effective_missing": allocation.allocation.effective_rates if allocation else _missing(started),
+        "sites": sites_of(sites),
+        "left_out": allocation.left_out if allocation else {},
+        "effective_missing": allocation.effective_rates if allocation else _missing(sites.federation),
     }
 
 
-def _dealt(started: Started) -> Central | None:
-    """The server's data where it dealt them out to the sites."""
-    return started.central if started.federation.shares else None
+def parameter_counts(groups: Mapping[str, State]) -> dict[str, int]:
+    """Group -> number of parameters."""
+    return {group: sum(tensor.numel() for tensor in state.values()) for group, state in sorted(groups.items())}
 
 
-def sites_of(started: Started) -> list[dict[str, Any]]:
-    """What each site that ever took part holds for training. How many samples of each class a deployed site has is not
-    asked: it stays at the site."""
-    central, sites = _dealt(started), started.federation.sites
-    if central is not None:
-        return [_simulated_site(name, central) for name in sorted(sites)]
-    return [_deployed_site(info, info.own) for _, info in sorted(sites.items()) if info.own]
+def sites_of(sites: RunSites) -> list[dict[str, Any]]:
+    """The training data of each site that ever took part. The number of samples per class of a deployed site is not
+    asked for: it stays at the site."""
+    infos = sorted(sites.federation.sites.items())
+    if sites.assigned is not None:
+        return [_simulated_site(name, sites.assigned) for name, _ in infos]
+    return [_deployed_site(info, info.own) for _, info in infos if info.own]
 
 
 def joined_sites(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -91,8 +120,8 @@ def data_changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> lis
     ]
 
 
-def _simulated_site(name: str, central: Central) -> dict[str, Any]:
-    share, dataset = central.allocation.train[name], central.dataset
+def _simulated_site(name: str, data: ServerData) -> dict[str, Any]:
+    share, dataset = data.allocation.train[name], data.dataset
     labels, classes = dataset.labels[share.samples], np.arange(len(dataset.spec.classes))
     members = labels if dataset.spec.target == "multilabel" else labels[:, None] == classes
     return {
@@ -116,13 +145,13 @@ def _deployed_site(info: SiteInfo, own: OwnData) -> dict[str, Any]:
     }
 
 
-def _missing(started: Started) -> dict[str, dict[str, float]]:
+def _missing(federation: Federation) -> dict[str, dict[str, float]]:
     """Split -> modality -> share of the samples, over all sites that bring their own, that lack it."""
-    owned = [info.own for info in started.federation.sites.values() if info.own]
+    owned = [info.own for info in federation.sites.values() if info.own]
     rates = {}
     for split in ("train", "validation", "test"):
         held = [own.holdings[split] for own in owned]
         total = sum(holding.samples for holding in held)
-        present = {name: sum(h.present.get(name, 0) for h in held) for name in started.federation.spec.names}
+        present = {name: sum(h.present.get(name, 0) for h in held) for name in federation.spec.names}
         rates[split] = {name: 1 - count / max(total, 1) for name, count in present.items()}
     return rates

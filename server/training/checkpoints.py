@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,8 +122,3 @@ def load_newest(folder: Path) -> Training | None:
     parts["statistics"] = {name: Statistics(**values) for name, values in parts["statistics"].items()}
     unknown = {"train_processor_seconds": None}  # of a checkpoint from before it was measured
     return Training(**{**unknown, **plain, "best": Best(**plain["best"])}, **parts)
-
-
-def manifest_of(model: Mapping[str, State]) -> dict[str, int]:
-    """Group -> number of parameters."""
-    return {group: sum(tensor.numel() for tensor in state.values()) for group, state in sorted(model.items())}

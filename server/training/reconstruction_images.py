@@ -7,7 +7,7 @@ import torch
 
 from fedrecon_core.inference import load_model
 from fedrecon_core.types import DatasetSpec
-from server.federation.registration import Central, Started
+from server.federation.registration import RunSites, ServerData
 from server.runs.directory import RunDirectory
 from server.training.image_grid import save_grid
 
@@ -15,23 +15,22 @@ MOST_ROWS = 10
 """Rows of the grid: one source picture of each of the first ten classes; a sample with several is of the rarest."""
 
 
-def draw_reconstructions(directory: RunDirectory, started: Started) -> None:
+def draw_reconstructions(directory: RunDirectory, sites: RunSites) -> None:
     """Write ``reconstructions.png``: a source column, then one column per modality reconstructed from it.
 
     Recoveries without generators, data without two image modalities of one size, a test set that never shows their
     source, and data that stay at the sites leave no picture.
     """
-    central = started.central
-    if central is None:
+    if sites.server_data is None:
         return
-    dataset, spec = central.dataset, central.dataset.spec
+    dataset, spec = sites.server_data.dataset, sites.server_data.dataset.spec
     images = _alike(spec)
     model = load_model(directory.model)
     maker = model.recovery.translator(model.groups, model.global_info)
     if maker is None or len(images) < 2:
         return
     source = max(images, key=lambda name: sum(maker.translates((name, target)) for target in images))
-    samples = _one_per_class(central, source)
+    samples = _one_per_class(sites.server_data, source)
     if not len(samples):
         return
     pixels = torch.from_numpy(dataset.arrays[source][dataset.rows[source][samples]])
@@ -50,10 +49,10 @@ def _alike(spec: DatasetSpec) -> list[str]:
     return [m.name for m in images if m.shape == images[0].shape]
 
 
-def _one_per_class(central: Central, source: str) -> np.ndarray:
+def _one_per_class(data: ServerData, source: str) -> np.ndarray:
     """The first test sample of each class whose ``source`` some mask of the test shows: absent data stay unseen."""
-    dataset, column = central.dataset, central.dataset.spec.names.index(source)
-    shares = central.allocation.test.values()
+    dataset, column = data.dataset, data.dataset.spec.names.index(source)
+    shares = data.allocation.test.values()
     shown = np.unique(np.concatenate([share.samples[share.present[:, column]] for share in shares]))
     labels = dataset.strata()[shown]
     found = [shown[labels == label][:1] for label in range(min(len(dataset.spec.classes), MOST_ROWS))]

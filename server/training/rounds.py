@@ -1,23 +1,21 @@
-"""The rounds of a run, from the handshake's federation to the tested model."""
+"""The rounds of a run, from the registered sites to the tested model."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
+from flwr.app import Message, RecordDict
 
-from fedrecon_core.config import RunConfig
-from fedrecon_core.errors import RunError
+from fedrecon_core.errors import RunError, describe_error
 from fedrecon_core.inference import save_model
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import State, parameters_sha256, read_group
-from server.federation.messaging import Replies, exchange, needed
-from server.federation.registration import Started, deadline_of
-from server.federation.reply_validation import read_reply
-from server.federation.update_norms import judge
+from server.federation.messaging import Channel, Replies, needed
+from server.federation.registration import RunSites
+from server.federation.reply_validation import read_train_reply
+from server.federation.update_norms import History, judge
 from server.runs.directory import RunDirectory
 from server.runs.formatting import plural
 from server.runs.manifest import data_changes, joined_sites, sites_of
@@ -25,142 +23,131 @@ from server.training import checkpoints
 from server.training.checkpoints import Best, Training
 from server.training.evaluation import Evaluator, NotScoredError, Scored, metrics_line, selected
 from server.training.progress import PlainProgress
-from server.training.site_lines import site_lines
 from strategies import messages
-from strategies.messages import TrainReply
-from strategies.wire import WireMeter
+from strategies.fedavg import FedAvg, strategy_class
+from strategies.federation import Federation
+from strategies.messages import SiteInfo, TrainReply
 
 
 @dataclass
 class Rounds:
-    """Everything that a round needs. ``training`` is what changes; it is checkpointed after each round."""
+    """The round loop. ``training`` is the state of the run; it is checkpointed after each round. ``began``: when the
+    run, or its resume, began (``time.perf_counter``)."""
 
-    grid: Grid
-    config: RunConfig
-    started: Started
-    strategy: Any
+    channel: Channel
+    sites: RunSites
+    strategy: FedAvg
     evaluator: Evaluator
     directory: RunDirectory
     progress: PlainProgress
     training: Training
-    meter: WireMeter
     began: float
-    """When the run, or its resume, began (``time.perf_counter``)."""
+    wall_before: float = field(init=False)
+    """Seconds of the run before its resume."""
+    in_manifest: dict[str, SiteInfo] = field(init=False)
+    """The sites as the manifest describes them."""
+
+    def __post_init__(self) -> None:
+        """Take over what the checkpoint and the manifest have."""
+        self.wall_before = self.training.wall_seconds
+        self.in_manifest = dict(self.sites.federation.sites)
 
     def run(self) -> dict[str, Any]:
-        """Run what is left of the run, test the best model, and return the result's fields."""
-        self._before, self._norms = self.training.wall_seconds, self.training.norms
-        self.started.federation.accepted.update(self.training.accepted)
-        self._described = dict(self.started.federation.sites)  # in the manifest
-        for round_ in range(self.training.round + 1, self.config.rounds + 1):
+        """Run the remaining rounds, test the best model, and return the result's fields."""
+        for round_ in range(self.training.round + 1, self.channel.config.rounds + 1):
             self._round(round_)
         return self._finish()
 
     def _wall_seconds(self) -> float:
         """Seconds since the run began, those before a resume included."""
-        return self._before + time.perf_counter() - self.began
+        return self.wall_before + time.perf_counter() - self.began
 
     # --- one round --------------------------------------------------------------------------------------------
 
     def _round(self, round_: int) -> None:
+        """Train, aggregate, evaluate, save a checkpoint."""
         began = time.perf_counter()
-        arrays, losses = self._train(round_)
+        training, federation = self.training, self.sites.federation
+        replies, norms = self._train(round_)
+        groups, losses = self.strategy.aggregate(round_, list(replies.received.values()))
+        federation.accept(round_, replies.received, self.strategy.left_out)
+        for note in self.strategy.notes:
+            self.progress.note(f"round {round_}: {note}")
         seconds = time.perf_counter() - began
-        self._take_over(round_, arrays, seconds)
+        training.round, training.groups, training.norms = round_, groups, norms
+        training.trained, training.quality = dict(federation.trained), dict(federation.quality)
+        training.accepted, training.strategy = dict(federation.accepted), self.strategy.state()
+        training.train_seconds += seconds
+        samples = sum(federation.sites[name].samples for name in replies.received)
         named = {"loss" if phase == "task" else f"loss_{phase}": loss for phase, loss in losses.items()}
-        train = {"round": round_, "split": "train", "n": self._samples, **named, "train_seconds": seconds}
+        train = {"round": round_, "split": "train", "n": samples, **named, "train_seconds": seconds}
         validation = self._validate(round_)
         self.directory.append("metrics.jsonl", [train, *([validation] if validation else [])])
-        self.training.wire_bytes, self.training.wall_seconds = self.meter.total, self._wall_seconds()
-        checkpoints.save(self.directory.checkpoints, self.training)
+        training.wire_bytes, training.wall_seconds = self.channel.meter.total, self._wall_seconds()
+        checkpoints.save(self.directory.checkpoints, training)
         self.progress.round_done(round_, losses, validation)
 
-    def _take_over(self, round_: int, arrays: ArrayRecord, seconds: float) -> None:
-        """The aggregated groups, and what belongs to them, become the state of the run."""
-        training, federation = self.training, self.started.federation
-        training.groups = {g: messages.unpack_group(r) for g, r in messages.unflatten(arrays).items()}
-        training.round, training.norms = round_, self._norms
-        training.trained, training.quality = dict(federation.trained), dict(federation.quality)
-        training.accepted = dict(federation.accepted)
-        training.strategy = self.strategy.state()
-        training.train_seconds += seconds
-
-    def _train(self, round_: int) -> tuple[ArrayRecord, dict[str, float]]:
-        """New arrays and mean losses; below the quorum the round is repeated from the same parameters."""
-        packed = {g: messages.pack_group(state) for g, state in self.training.groups.items()}
-        for attempt in range(1, self.config.sites.retries + 2):
+    def _train(self, round_: int) -> tuple[Replies[TrainReply], History]:
+        """The valid replies, and the history of update norms with them. Below the quorum the round is repeated from
+        the same parameters; ``RunError`` where every attempt falls short of it."""
+        config = self.channel.config.sites
+        for attempt in range(1, config.retries + 2):
             self._refresh(round_)
-            sent = self.strategy.configure_train(round_, messages.flatten(packed), ConfigRecord(), self.grid)
+            sent = self.strategy.train_messages(round_, self.training.groups)
             self.progress.round_started(round_, len(sent))
-            replies, received = self._exchange(sent, packed)
+            replies, norms = self._exchange(sent)
             self._record(round_, attempt, sent, replies)
-            if len(replies.messages) >= needed(self.config.sites.quorum, len(sent)):
-                break
-            self.progress.note(
-                f"round {round_}: attempt {attempt} of {self.config.sites.retries + 1} was short of the quorum"
-            )
-        else:
-            share = f"the quorum is {self.config.sites.quorum:.0%} (sites.quorum)"
-            raise RunError(f"round {round_} failed {attempt} times: {replies.answered()}, {share}. {replies.reasons()}")
-        ordered = {name: replies.messages[name] for name in sorted(replies.messages)}
-        arrays, losses = self.strategy.aggregate_train(round_, ordered.values())
-        self.started.federation.accept(round_, received, self.strategy.left_out)
-        for remark in self.strategy.remarks:
-            self.progress.note(f"round {round_}: {remark}")
-        self.strategy.remarks.clear()
-        return arrays, dict(losses)
+            if len(replies.received) >= needed(config.quorum, len(sent)):
+                return replies, norms
+            self.progress.note(f"round {round_}: attempt {attempt} of {config.retries + 1} was short of the quorum")
+        quorum = f"the quorum is {config.quorum:.0%} (sites.quorum)"
+        raise RunError(f"round {round_} failed {attempt} times: {replies.answered()}, {quorum}. {replies.reasons()}")
 
     def _refresh(self, round_: int) -> None:
-        """Bring the federation up to date; the manifest names every site that ever took part."""
-        self.started.refresh(round_)
-        self.training.statistics = dict(self.started.federation.statistics)
-        if self.started.federation.sites != self._described:
-            self._described = dict(self.started.federation.sites)
-            known = self.directory.read_json("manifest.json")
-            now = sites_of(self.started)
+        """Bring the federation up to date, and the manifest's list of all sites that ever took part."""
+        federation = self.sites.federation
+        self.sites.refresh(round_)
+        self.training.statistics = dict(federation.statistics)
+        if federation.sites != self.in_manifest:
+            self.in_manifest = dict(federation.sites)
+            known, now = self.directory.read_json("manifest.json"), sites_of(self.sites)
             for text in data_changes(known["sites"], now):
                 self.progress.note(text)
             self.directory.write_json("manifest.json", {**known, "sites": joined_sites(known["sites"], now)})
-        if not self.started.federation.holders():
+        if not federation.holders():
             raise RunError(f"round {round_}: no connected site holds training samples; nothing can be trained")
 
-    def _exchange(self, sent: list[Message], packed: dict[str, ArrayRecord]) -> tuple[Replies, dict[str, TrainReply]]:
-        """Send, collect, and turn every reply that cannot be aggregated into a failure; the others come as read too."""
-        federation = self.started.federation
-        replies = exchange(self.grid, sent, deadline_of(self.config), self.meter, self.progress.site_done)
-        received: dict[str, TrainReply] = {}
-        for name, reply in sorted(replies.messages.items()):
+    def _exchange(self, sent: list[Message]) -> tuple[Replies[TrainReply], History]:
+        """Send, collect and decode. A reply that cannot be aggregated becomes a failure; sites that failed, or whose
+        data changed, are asked for their description again."""
+        federation, groups = self.sites.federation, self.training.groups
+
+        def read(name: str, content: RecordDict) -> TrainReply:
             plan = federation.plan(name)
-            found = read_reply(reply, plan, {**packed, **self.strategy.beside(plan.upload)}, federation.sites[name])
-            if isinstance(found, str):
-                replies.reject(name, found)
-            else:
-                received[name] = found
-        known = {**packed, **self.strategy.beside(packed)}
-        groups = {name: found.groups for name, found in received.items()}
-        filled = {name: {g for g, n in found.real.items() if n == 0} for name, found in received.items()}
-        verdict = judge(groups, known, self.training.norms, self.config.updates, filled)
+            current = {**groups, **self.strategy.strategy_groups(plan.upload)}
+            return read_train_reply(content, plan, current, federation.sites[name])
+
+        replies = self.channel.exchange(sent, self.progress.site_done).decode(read)
+        verdict = judge(
+            {name: reply.groups for name, reply in replies.received.items()},
+            {**groups, **self.strategy.strategy_groups(groups)},
+            self.training.norms,
+            self.channel.config.updates,
+            {name: {g for g, n in reply.real.items() if n == 0} for name, reply in replies.received.items()},
+        )
         for name, fault in verdict.faults.items():
             replies.reject(name, fault)
-        self._norms = verdict.history
-        self.started.mark_stale([*replies.failures, *self._changed(replies)])
-        return replies, {name: found for name, found in received.items() if name in replies.messages}
+        changed = [n for n, reply in replies.received.items() if reply.identity != federation.sites[n].identity]
+        self.sites.mark_stale([*replies.failures, *changed])
+        return replies, verdict.history
 
-    def _changed(self, replies: Replies) -> list[str]:
-        """The sites whose data are not those of which they told."""
-        known = self.started.federation.sites
-        return [
-            name for name, r in replies.messages.items() if messages.read_identity(r.content) != known[name].identity
-        ]
-
-    def _record(self, round_: int, attempt: int, sent: list[Message], replies: Replies) -> None:
-        """Write the lines of ``sites.jsonl``, tell failures, and add the traffic to the run's totals."""
-        lines = site_lines(round_, attempt, sent, replies, self.started.federation)
+    def _record(self, round_: int, attempt: int, sent: list[Message], replies: Replies[TrainReply]) -> None:
+        """Write the lines of ``sites.jsonl``, note failures, and add the traffic to the run's totals."""
+        lines = site_lines(round_, attempt, sent, replies, self.sites.federation)
         self.training.bytes_down += sum(line["bytes_down"] for line in lines)
         self.training.bytes_up += sum(line.get("bytes_up", 0) for line in lines)
         if self.training.train_processor_seconds is not None:
             self.training.train_processor_seconds += sum(line.get("processor_seconds", 0.0) for line in lines)
-        self._samples = sum(line["samples"] for line in lines if line["status"] == "ok")
         self.directory.append("sites.jsonl", lines)
         if replies.failures:
             self.progress.note(f"round {round_}: {replies.answered()}; {replies.reasons()}")
@@ -168,77 +155,121 @@ class Rounds:
     # --- scoring ----------------------------------------------------------------------------------------------
 
     def _validate(self, round_: int) -> dict[str, Any] | None:
-        """The validation line, on the rounds that are evaluated; a better score than ever makes the best model. Too few
-        answers cost the score of this round and not what it trained."""
-        if round_ % self.config.evaluate.every and round_ != self.config.rounds:
+        """The validation line, in the rounds that are evaluated; the best score so far makes the best model. Where too
+        few sites answer, this round has no score; what it trained is kept."""
+        config = self.channel.config
+        if round_ % config.evaluate.every and round_ != config.rounds:
             return None
         self.progress.round_started(round_, 1, "evaluate")
-        began = time.perf_counter()
-        global_info = self.started.federation.global_info(round_)
+        began, training = time.perf_counter(), self.training
+        global_info = self.sites.federation.global_info(round_)
         try:
-            scored = self._score("validation", self.training.groups, global_info)
+            scored = self._score("validation", training.groups, global_info, f"round {round_}: evaluation")
         except NotScoredError as error:
             self.progress.note(f"round {round_}: not scored: {error}")
             return None
-        self._tell_unscored(f"round {round_}: evaluation", scored)
         line = metrics_line(round_, "validation", scored)
-        chosen_by = selected(line, self.config.evaluate.select)
-        if chosen_by > self.training.best.score:
-            self.training.best = Best(round_, chosen_by)
-            self.training.best_groups = dict(self.training.groups)
-            self.training.best_trained = dict(self.training.trained)
-            self.training.best_quality = dict(self.training.quality)
+        score = selected(line, config.evaluate.select)
+        if score > training.best.score:
+            training.best = Best(round_, score)
+            training.best_groups, training.best_trained = dict(training.groups), dict(training.trained)
+            training.best_quality = dict(training.quality)
         return {**line, "evaluate_seconds": time.perf_counter() - began}
 
-    def _score(self, split: str, groups: dict[str, State], global_info: GlobalInfo) -> Scored:
-        return self.evaluator.score(split, groups, global_info, lambda: self._refresh(self.training.round))
-
-    def _choose_late(self) -> None:
-        """No round was scored so far: the last one is the only model that is left to choose."""
-        line = self._validate(self.training.round)
-        if line is None:
-            told = "no round could be scored on validation samples, so that no model can be chosen"
-            raise RunError(f"{told}; start the sites that hold some, and resume")
-        self.directory.append("metrics.jsonl", [line])
-        checkpoints.save(self.directory.checkpoints, self.training)
-
-    def _tell_unscored(self, what: str, scored: Scored) -> None:
+    def _score(self, split: str, groups: dict[str, State], global_info: GlobalInfo, what: str) -> Scored:
+        """The score of ``groups``; a note, which begins with ``what``, on sites that gave none."""
+        scored = self.evaluator.score(split, groups, global_info, lambda: self._refresh(self.training.round))
         if scored.replies is not None and scored.replies.failures:
             self.progress.note(f"{what}: {scored.replies.answered()}; {scored.replies.reasons()}")
+        return scored
 
     def _finish(self) -> dict[str, Any]:
-        """Read test once, at the best-validation round, and write the model."""
+        """Evaluate on test once, at the best-validation round, and write the model."""
         training = self.training
         if not any(training.trained.values()):
             done = plural(training.round, "round")
             raise RunError(f"no site trained anything in {done}; see sites.jsonl for what they sent")
-        if not training.best_groups:
-            self._choose_late()
-        statistics = self.started.federation.statistics
+        if not training.best_groups:  # no round was scored so far: the last one is the only model left to choose
+            line = self._validate(training.round)
+            if line is None:
+                reason = "no round could be scored on validation samples, so that no model can be chosen"
+                raise RunError(f"{reason}; start the sites that hold some, and resume")
+            self.directory.append("metrics.jsonl", [line])
+            checkpoints.save(self.directory.checkpoints, training)
+        statistics = self.sites.federation.statistics
         best = GlobalInfo(training.best.round, training.best_trained, training.best_quality, statistics)
-        scored = self._score("test", training.best_groups, best)
-        self._tell_unscored("test", scored)
-        test = metrics_line(training.best.round, "test", scored)
+        test = metrics_line(training.best.round, "test", self._score("test", training.best_groups, best, "test"))
         self.directory.append("metrics.jsonl", [test])
-        model = save_model(self.directory.model, training.best_groups, self.started.recovery, best)
         return {
             "rounds": training.round,
             "best_round": training.best.round,
             "test": {key: value for key, value in test.items() if key not in ("round", "split")},
             "parameters_sha256": parameters_sha256(training.groups),
-            "model_sha256": model,
+            "model_sha256": save_model(self.directory.model, training.best_groups, self.sites.recovery, best),
             "bytes_down": training.bytes_down,
             "bytes_up": training.bytes_up,
-            "wire_bytes": self.meter.total,
+            "wire_bytes": self.channel.meter.total,
             "train_seconds": training.train_seconds,
             "train_processor_seconds": training.train_processor_seconds,
             "wall_seconds": self._wall_seconds(),
         }
 
 
-def first_state(started: Started, known: Training | None) -> Training:
-    """The newest checkpoint, or freshly initialised groups."""
-    if known is not None:
-        return known
-    groups: dict[str, State] = {name: read_group(module) for name, module in started.recovery.build().items()}
-    return Training(round=0, groups=groups)
+def site_lines(
+    round_: int, attempt: int, sent: list[Message], replies: Replies[TrainReply], federation: Federation
+) -> list[dict[str, Any]]:
+    """The lines of ``sites.jsonl``: one per sampled site, in site order. ``attempt`` counts from 1 where a round had to
+    be repeated."""
+    lines = []
+    for message in sorted(sent, key=messages.addressee):
+        name = messages.addressee(message)
+        down, reply = messages.group_sizes(message.content), replies.received.get(name)
+        line = {
+            "round": round_,
+            "site": name,
+            "attempt": attempt,
+            "status": "failed" if reply is None else "ok",
+            "samples": federation.sites[name].samples,
+            "groups_down": sorted(down),
+            "bytes_down": sum(down.values()),
+        }
+        if reply is None:
+            line["reason"] = replies.failures[name]
+        else:
+            up = reply.sizes
+            line |= {
+                "groups_up": sorted(up),
+                "counts": reply.counts,
+                "real": reply.real,
+                "bytes_up": sum(up.values()),
+                **{f"{phase}_seconds": seconds for phase, seconds in reply.seconds.items()},
+            }
+        lines.append(line)
+    return lines
+
+
+def restore(sites: RunSites, known: Training | None) -> tuple[FedAvg, Training]:
+    """The strategy and the state of the run as the newest checkpoint (``known``) has them, or as a run begins."""
+    federation, training = sites.federation, known
+    if training is None:
+        training = Training(round=0, groups={name: read_group(m) for name, m in sites.recovery.build().items()})
+    federation.trained.update(training.trained)
+    federation.quality.update(training.quality)
+    federation.accepted.update(training.accepted)
+    strategy = strategy_class(federation.config)(federation)
+    strategy.load_state(training.strategy)
+    strategy.summary()
+    if known is None:
+        strategy.check(training.groups)
+    return strategy, training
+
+
+def failed_result(error: BaseException, rounds: int) -> dict[str, Any]:
+    """The result of a run that ``error`` ended after ``rounds`` rounds: its status, the reason and the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return {"status": "interrupted", "error": "interrupted", "exit_code": 130, "rounds": rounds}
+    if not isinstance(error, Exception):  # Flower ends its ServerApp with SystemExit, or with a kind of its own
+        reason = "stopped from outside, or the SuperLink ended; resume it with `fedrecon run --resume`"
+        return {"status": "interrupted", "error": reason, "exit_code": 1, "rounds": rounds}
+    exit_code = getattr(error, "exit_code", 1)
+    return {"status": "failed", "error": describe_error(error), "exit_code": exit_code, "rounds": rounds}

@@ -1,47 +1,32 @@
 """The records of every message between server and sites. This package is the only place that names them.
 
-query ``describe``: who a site is; train ``local``: one local round; evaluate ``site``: scores at a site. A parameter
-group travels as one ArrayRecord under its own name (which always holds a dot, so it never meets a record name), with
-its tensors bundled into one array.
+query ``describe``: who a site is; train ``local``: one local round; evaluate ``site``: scores at a site. A site that
+cannot answer sends an ``error`` record instead. A parameter group travels as one ArrayRecord under its own name (which
+always holds a dot, so that it is never the name of another record), its tensors bundled into one array.
 """
 
-from strategies.messages.arrays import opened
-from strategies.messages.descriptions import (
-    Holding,
-    Identity,
-    OwnData,
-    SiteInfo,
-    read_identity,
-    read_site,
-    write_identity,
-    write_site,
-)
-from strategies.messages.groups import (
-    bundle,
-    flatten,
-    group_sizes,
-    is_group,
-    pack_group,
-    read_groups,
-    record_bytes,
-    unbundle,
-    unflatten,
-    unpack_group,
-)
-from strategies.messages.instructions import (
+from strategies.messages.describe import Holding, Identity, OwnData, SiteInfo, read_site_info, write_site_info
+from strategies.messages.error import SiteError, read_error, write_error
+from strategies.messages.evaluate import read_scores, scores_of, write_scores
+from strategies.messages.groups import bundle, flatten, group_sizes, is_group, read_groups, unbundle, unflatten
+from strategies.messages.instruction import (
+    DESCRIBE,
+    DESCRIBE_TYPE,
+    LOCAL,
+    LOCAL_TYPE,
+    SITE,
+    SITE_TYPE,
     Accepted,
     TrainInstruction,
     addressee,
+    read_global_info,
     read_instruction,
-    read_knowledge,
     read_split,
+    write_global_info,
     write_instruction,
-    write_knowledge,
     write_split,
 )
-from strategies.messages.results import TrainReply, read_numbers, read_result, write_result
-from strategies.messages.scores import read_scores, scores_of, write_scores
-from strategies.messages.value_types import DESCRIBE, DESCRIBE_TYPE, LOCAL, LOCAL_TYPE, SITE, SITE_TYPE, MetricValues
+from strategies.messages.train import TrainReply, read_train_reply, write_train_reply
 
 __all__ = [
     "DESCRIBE",
@@ -53,8 +38,8 @@ __all__ = [
     "Accepted",
     "Holding",
     "Identity",
-    "MetricValues",
     "OwnData",
+    "SiteError",
     "SiteInfo",
     "TrainInstruction",
     "TrainReply",
@@ -63,27 +48,22 @@ __all__ = [
     "flatten",
     "group_sizes",
     "is_group",
-    "opened",
-    "pack_group",
+    "read_error",
+    "read_global_info",
     "read_groups",
-    "read_identity",
     "read_instruction",
-    "read_knowledge",
-    "read_numbers",
-    "read_result",
     "read_scores",
-    "read_site",
+    "read_site_info",
     "read_split",
-    "record_bytes",
+    "read_train_reply",
     "scores_of",
     "unbundle",
     "unflatten",
-    "unpack_group",
-    "write_identity",
+    "write_error",
+    "write_global_info",
     "write_instruction",
-    "write_knowledge",
-    "write_result",
     "write_scores",
-    "write_site",
+    "write_site_info",
     "write_split",
+    "write_train_reply",
 ]

@@ -1,50 +1,67 @@
-"""Parameter groups in a message: one record each, its tensors bundled into one array."""
+"""Parameter groups in a message: one ArrayRecord per group, its tensors bundled into one array of bytes."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import Array, ArrayRecord, RecordDict
+from numpy.typing import NDArray
 
-from fedrecon_core.state import State
-from strategies.messages.arrays import made, opened
+from fedrecon_core.state import State, flatten_groups, unflatten_groups
+
+NPY_MAGIC, NPY_PREAMBLE = b"\x93NUMPY\x01\x00", 10
+"""How an array that ``numpy.save`` wrote begins (version 1.0 of its format), and how many bytes precede its header: the
+magic and two bytes with the length of the header."""
 
 
-def pack_group(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
-    """A group's tensors as a record."""
+def bundle(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
+    """A group as a record of one array, whose name is the layout of its bytes: JSON ``[[tensor, dtype, shape], ...]``.
+
+    A SuperLink stores and sends every array on its own, at 10 to 20 ms each with a database: a message of 80 small
+    arrays takes seconds, one of 13 does not.
+    """
     values = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in state.items()}
-    return ArrayRecord({name: made(value.dtype.name, value.shape, value) for name, value in values.items()})
+    layout = [[name, value.dtype.name, list(value.shape)] for name, value in values.items()]
+    content = [value.reshape(-1).view(np.uint8) for value in values.values()]
+    return ArrayRecord({json.dumps(layout): Array(np.concatenate([np.zeros(0, np.uint8), *content]))})
 
 
-def unpack_group(record: ArrayRecord) -> State:
-    """A record's arrays as tensors of their own."""
-    return {name: torch.from_numpy(opened(array).copy()) for name, array in record.items()}
-
-
-def bundle(group: ArrayRecord) -> ArrayRecord:
-    """The same group as one array, whose name tells how to take it apart. A SuperLink stores and sends every array on
-    its own, at 10 to 20 ms each with a database: a message of 80 small arrays takes seconds, one of 13 does not."""
-    layout = [[name, array.dtype, list(array.shape)] for name, array in group.items()]
-    size = sum(_bytes(array.dtype, array.shape) for array in group.values())
-    return ArrayRecord({json.dumps(layout): made("uint8", [size], *map(opened, group.values()))})
-
-
-def unbundle(record: ArrayRecord) -> ArrayRecord:
-    """The group in a bundle. Raises ``ValueError`` where name and bytes do not fit each other."""
+def unbundle(record: ArrayRecord) -> State:
+    """The tensors of a bundled group, in memory of their own. ``ValueError`` or ``TypeError`` where the record is no
+    bundle, or its layout and its bytes do not agree."""
     if len(record) != 1:
         raise ValueError(f"expected one array per group, found {len(record)}")
-    [(name, array)] = record.items()
-    group, content, start = ArrayRecord(), opened(array), 0
-    for tensor, dtype, shape in json.loads(name):
-        size = _bytes(dtype, shape)
-        group[tensor] = made(dtype, shape, content[start : start + size])
-        start += size
-    if start != len(content):
-        raise ValueError(f"expected {start} bytes as the layout says, found {len(content)}")
-    return group
+    [(layout, array)] = record.items()
+    content, tensors = _bytes_of(array), json.loads(layout)
+    expected = sum(_size(dtype, shape) for _, dtype, shape in tensors)
+    if expected != len(content):
+        raise ValueError(f"expected {expected} bytes as the layout says, found {len(content)}")
+    state, start = {}, 0
+    for name, dtype, shape in tensors:
+        end = start + _size(dtype, shape)
+        state[name] = torch.from_numpy(content[start:end].copy().view(dtype).reshape(shape))
+        start = end
+    return state
+
+
+def _bytes_of(array: Array) -> NDArray[np.uint8]:
+    """The content of a bundle. ``Array.numpy`` would copy it, which costs a server as much as the averages."""
+    if array.stype != "numpy.ndarray" or not array.data.startswith(NPY_MAGIC):
+        raise ValueError(f"expected an array in NumPy's format, found {array.stype} {array.data[:8]!r}")
+    header = int.from_bytes(array.data[8:NPY_PREAMBLE], "little")
+    return np.frombuffer(array.data, np.uint8, offset=NPY_PREAMBLE + header)
+
+
+def _size(dtype: str, shape: Sequence[int]) -> int:
+    """Bytes of a tensor."""
+    if min(shape, default=0) < 0:
+        raise ValueError(f"expected a shape, found {shape}")
+    return math.prod(shape) * np.dtype(dtype).itemsize
 
 
 def is_group(name: str) -> bool:
@@ -52,36 +69,23 @@ def is_group(name: str) -> bool:
     return "." in name
 
 
-def read_groups(content: RecordDict) -> dict[str, ArrayRecord]:
+def read_groups(content: RecordDict) -> dict[str, State]:
     """Every group in a message."""
     return {name: unbundle(record) for name, record in content.array_records.items() if is_group(name)}
 
 
-def record_bytes(record: ArrayRecord) -> int:
-    """Tensor bytes of a packed group: shape times the size of the dtype, without Flower's framing."""
-    return sum(_bytes(array.dtype, array.shape) for array in record.values())
-
-
 def group_sizes(content: RecordDict) -> dict[str, int]:
-    """Tensor bytes of every group in a message, as ``record_bytes`` of ``read_groups``, read off the bundles' names: no
-    array is opened."""
+    """Tensor bytes of every group in a message, read from the layouts: no array is opened."""
     records = {name: record for name, record in content.array_records.items() if is_group(name)}
-    return {name: sum(_bytes(*tensor[1:]) for key in r for tensor in json.loads(key)) for name, r in records.items()}
+    return {name: sum(_size(*tensor[1:]) for key in r for tensor in json.loads(key)) for name, r in records.items()}
 
 
-def _bytes(dtype: str, shape: Sequence[int]) -> int:
-    return int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+def flatten(groups: Mapping[str, State]) -> ArrayRecord:
+    """All groups as one record with keys ``group/tensor``: the form of a model in Flower's strategy interface."""
+    return ArrayRecord(flatten_groups(groups))
 
 
-def flatten(groups: Mapping[str, ArrayRecord]) -> ArrayRecord:
-    """All groups as one record with keys ``group/tensor``: the form in which Flower hands the model to a strategy."""
-    return ArrayRecord({f"{group}/{name}": array for group in groups for name, array in groups[group].items()})
-
-
-def unflatten(arrays: ArrayRecord) -> dict[str, ArrayRecord]:
-    """The groups in a flat record; the arrays are shared, not copied."""
-    groups: dict[str, ArrayRecord] = {}
-    for key, array in arrays.items():
-        group, name = key.rsplit("/", 1)
-        groups.setdefault(group, ArrayRecord())[name] = array
-    return groups
+def unflatten(arrays: ArrayRecord) -> dict[str, State]:
+    """The groups in a flat record; undoes ``flatten``."""
+    state: dict[str, Any] = arrays.to_torch_state_dict()
+    return unflatten_groups(state)

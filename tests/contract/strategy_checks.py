@@ -39,7 +39,7 @@ from server.federation.messaging import Deadline, exchange
 from server.training.checkpoints import Training, load_newest, save
 from strategies import messages
 from strategies.federation import Federation
-from strategies.messages import SiteInfo
+from strategies.messages import SiteInfo, TrainReply
 from strategies.wire import WireMeter
 from tests.helpers.contract_support import accepted, recovery_of, same, states
 from tests.helpers.federation import CPU, MemoryShelf, tiny_dataset, toy_settings
@@ -58,8 +58,8 @@ class Bench:
     shelves: dict[str, MemoryShelf]
 
     def __post_init__(self) -> None:
-        request = Job(Path("config.yaml"), Path("run"), False, sites=len(self.data))
-        self.grid = InProcessGrid(request, Here(lambda message, context: self.answer(message)))  # type: ignore[arg-type]
+        job = Job(Path("config.yaml"), Path("run"), False, sites=len(self.data))
+        self.grid = InProcessGrid(job, Here(lambda message, context: self.answer(message)))  # type: ignore[arg-type]
         self.federation.nodes = dict(zip(sorted(self.data), self.grid.get_node_ids(), strict=True))
 
     def initial(self) -> dict[str, State]:
@@ -68,14 +68,14 @@ class Bench:
 
     def configure(self, round_: int, groups: dict[str, State]) -> list[Message]:
         """The messages of a round."""
-        made = self.strategy.configure_train(round_, packed(groups), ConfigRecord(), self.grid)
+        made = self.strategy.train_messages(round_, groups)
         assert isinstance(made, list)
         return made
 
     def answer(self, message: Message) -> Message:
-        """What the site says to ``message``."""
+        """The site's reply to ``message``."""
         name = {node: name for name, node in self.federation.nodes.items()}[message.metadata.dst_node_id]
-        sent = {g: messages.unpack_group(r) for g, r in messages.read_groups(message.content).items()}
+        sent = messages.read_groups(message.content)
         plan = self.recovery.plan(self.data[name].modalities)
         request = TrainRequest(
             site=name,
@@ -83,28 +83,23 @@ class Bench:
             data=self.data[name],
             plan=plan,
             received={group: state for group, state in sent.items() if not group.startswith(STRATEGY_GROUPS)},
-            global_info=messages.read_knowledge(message.content),
+            global_info=messages.read_global_info(message.content),
             store=self.shelves[name],
             hook=self.strategy.local_half(self.strategy.params),
             strategy_groups={group: state for group, state in sent.items() if group.startswith(STRATEGY_GROUPS)},
         )
         result = train_locally(request, self.recovery.build(plan.download))
-        return Message(messages.write_result(result, len(self.data[name]), 0.0, 0.0), reply_to=message)
+        reply = TrainReply.of(result, len(self.data[name]), 0.0, 0.0, self.federation.sites[name].identity)
+        return Message(messages.write_train_reply(reply), reply_to=message)
+
+    def replies(self, round_: int, groups: dict[str, State]) -> list[TrainReply]:
+        """The replies of all sampled sites, in site order, after they have travelled."""
+        return [messages.read_train_reply(self.answer(m).content) for m in self.configure(round_, groups)]
 
     def round(self, round_: int, groups: dict[str, State]) -> dict[str, State]:
         """Configure, train every sampled site, aggregate."""
-        replies = [self.answer(message) for message in self.configure(round_, groups)]
-        return unpacked(self.strategy.aggregate_train(round_, replies)[0])
-
-
-def packed(groups: dict[str, State]) -> ArrayRecord:
-    """Groups as a strategy gets them."""
-    return messages.flatten({name: messages.pack_group(state) for name, state in groups.items()})
-
-
-def unpacked(arrays: ArrayRecord) -> dict[str, State]:
-    """Groups as a strategy returns them."""
-    return {name: messages.unpack_group(record) for name, record in messages.unflatten(arrays).items()}
+        updated: dict[str, State] = self.strategy.aggregate(round_, self.replies(round_, groups))[0]
+        return updated
 
 
 def bench_of(name: Any, recovery: Any = "fedrecon", **sections: Any) -> Bench:
@@ -169,12 +164,12 @@ def check_every_site_gets_the_bytes_of_its_plan_and_what_travels_beside_it(name:
     groups = bench.initial()
     for message, site in zip(sent := bench.configure(1, groups), names_of(bench, sent), strict=True):
         plan = bench.federation.plan(site)
-        beside = {g: messages.unpack_group(r) for g, r in bench.strategy.beside(plan.download).items()}
-        assert all(group.startswith(STRATEGY_GROUPS) for group in beside)
-        due = {**{group: groups[group] for group in plan.download}, **beside}
-        records = messages.read_groups(message.content)
-        assert sum(map(messages.record_bytes, records.values())) == sum(map(group_bytes, due.values()))
-        assert same({g: messages.unpack_group(r) for g, r in records.items()}, due)
+        extra = bench.strategy.strategy_groups(plan.download)
+        assert all(group.startswith(STRATEGY_GROUPS) for group in extra)
+        due = {**{group: groups[group] for group in plan.download}, **extra}
+        sent_groups = messages.read_groups(message.content)
+        assert sum(map(group_bytes, sent_groups.values())) == sum(map(group_bytes, due.values()))
+        assert same(sent_groups, due)
 
 
 def check_no_message_is_larger_than_everything(name: str) -> None:
@@ -182,8 +177,8 @@ def check_no_message_is_larger_than_everything(name: str) -> None:
     groups = bench.initial()
     full = bench.strategy.full_bytes(groups)
     sent = bench.configure(1, groups)
-    beside = bench.strategy.beside(groups)
-    assert full == sum(map(group_bytes, groups.values())) + sum(map(messages.record_bytes, beside.values()))
+    extra = bench.strategy.strategy_groups(groups)
+    assert full == sum(map(group_bytes, groups.values())) + sum(map(group_bytes, extra.values()))
     for message in (*sent, *map(bench.answer, sent)):
         assert 0 < sum(messages.group_sizes(message.content).values()) <= full
 
@@ -198,7 +193,7 @@ def check_messages_carry_order_and_knowledge(name: str) -> None:
         assert np.array_equal(instruction.share.samples, share.samples) and np.array_equal(
             instruction.share.present, share.present
         )
-        assert messages.read_knowledge(message.content).trained["task.head"] == 7
+        assert messages.read_global_info(message.content).trained["task.head"] == 7
 
 
 def check_sites_are_sampled_by_name_and_round_alone(name: str) -> None:
@@ -231,20 +226,18 @@ def check_order_of_arrival_does_not_matter(name: str) -> None:
         sent = bench.configure(1, bench.initial())
         replies = exchange(bench.grid, [sent[index] for index in order], Deadline(600), WireMeter())
         assert not replies.failures
-        arrays, losses = bench.strategy.aggregate_train(
-            1, [replies.messages[site] for site in sorted(replies.messages)]
-        )
-        outcomes.append((parameters_sha256(unpacked(arrays)), dict(losses), bench.federation.quality))
+        decoded = replies.decode(lambda _, content: messages.read_train_reply(content))
+        updated, losses = bench.strategy.aggregate(1, list(decoded.received.values()))
+        outcomes.append((parameters_sha256(updated), losses, bench.federation.quality))
     assert outcomes[0] == outcomes[1]
 
 
 def check_a_round_trains_what_was_returned_and_nothing_else(name: str) -> None:
     bench = bench_of(name)
     before = bench.initial()
-    replies = [bench.answer(message) for message in bench.configure(1, before)][:1]
-    returned = set(messages.read_groups(replies[0].content)) & set(before)
-    arrays, losses = bench.strategy.aggregate_train(1, replies)
-    after = unpacked(arrays)
+    replies = bench.replies(1, before)[:1]
+    returned = set(replies[0].groups) & set(before)
+    after, losses = bench.strategy.aggregate(1, replies)
     assert after.keys() == before.keys()
     for group in before:
         assert same({group: after[group]}, {group: before[group]}) == (group not in returned), group
@@ -254,24 +247,35 @@ def check_a_round_trains_what_was_returned_and_nothing_else(name: str) -> None:
     assert np.isfinite(losses["task"])
 
 
+def check_flowers_own_interface_gives_the_same(name: str) -> None:
+    """One round as Flower's strategy loop would drive it: flat arrays, messages, flat arrays."""
+    ours, flowers = bench_of(name), bench_of(name)
+    groups = ours.initial()
+    updated, losses = ours.strategy.aggregate(1, ours.replies(1, groups))
+    sent = flowers.strategy.configure_train(1, messages.flatten(groups), ConfigRecord(), flowers.grid)
+    arrays, metrics = flowers.strategy.aggregate_train(1, [flowers.answer(message) for message in sent])
+    assert isinstance(sent, list) and isinstance(arrays, ArrayRecord)
+    assert same(messages.unflatten(arrays), updated) and dict(metrics) == losses
+
+
 def check_no_reply_at_all_gives_nothing(name: str) -> None:
     bench = bench_of(name, "mask")
     bench.configure(1, bench.initial())
-    arrays, _ = bench.strategy.aggregate_train(1, [])
-    assert arrays is None or same(unpacked(arrays), bench.initial())
+    after, losses = bench.strategy.aggregate(1, [])
+    assert same(after, bench.initial()) and losses == {}
+    assert bench.strategy.aggregate_train(1, []) == (None, None)
 
 
 def check_a_group_that_nobody_returned_keeps_its_state(name: str) -> None:
     bench = bench_of(name, "mask")
     groups = bench.round(1, bench.initial())
-    replies = [bench.answer(message) for message in bench.configure(2, groups)]
+    replies = bench.replies(2, groups)
     absent = min(group for group in bench.federation.trained if group.startswith(EXTRACTORS))
     for reply in replies:
-        for record in ("counts", "real"):
-            reply.content[record].pop(absent, None)
-        reply.content.pop(absent, None)
+        for record in (reply.counts, reply.real, reply.groups):
+            record.pop(absent, None)
     kept, trained = copy.deepcopy(bench.strategy.state()), bench.federation.trained[absent]
-    after = unpacked(bench.strategy.aggregate_train(2, replies)[0])
+    after = bench.strategy.aggregate(2, replies)[0]
     assert same({absent: after[absent]}, {absent: groups[absent]})
     assert bench.federation.trained[absent] == trained
     mine = {key: state for key, state in kept.items() if absent in key}
@@ -347,7 +351,8 @@ def check_evaluation_pools_what_the_sites_count(name: str) -> None:
     federation, groups = bench.federation, bench.initial()
     federation.held_out["test"] = dict(federation.shares)
     federation.held_out_plans["test"] = dict(federation.plans)
-    sent = bench.strategy.configure_evaluate(1, packed(groups), ConfigRecord({"split": "test"}), bench.grid)
+    config = ConfigRecord({"split": "test"})
+    sent = bench.strategy.configure_evaluate(1, messages.flatten(groups), config, bench.grid)
     assert isinstance(sent, list) and names_of(bench, sent) == sorted(federation.sites)
     scores = []
     for message, site in zip(sent, names_of(bench, sent), strict=True):

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ConfigRecord
 from torch import nn
 
 from client.site_store import DiskSiteStore
@@ -25,7 +24,7 @@ from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import STRATEGY_GROUPS, State, TransferPlan
 from strategies import messages
 from strategies.federation import Federation
-from strategies.messages import SiteInfo
+from strategies.messages import Identity, SiteInfo, TrainReply
 from tests.helpers.federation import toy_config, toy_spec
 
 HEAD, SOME = "task.head", "task.extractor.picture"
@@ -84,7 +83,7 @@ class Site:
     def answer(self, message: Any, hook: Any) -> Any:
         """The reply of the real local round, after which the site has kept its state."""
         instruction = messages.read_instruction(message.content)
-        sent = {group: messages.unpack_group(r) for group, r in messages.read_groups(message.content).items()}
+        sent = messages.read_groups(message.content)
         received = {group: state for group, state in sent.items() if not group.startswith(STRATEGY_GROUPS)}
         request = TrainRequest(
             site=messages.addressee(message),
@@ -92,13 +91,14 @@ class Site:
             data=Samples(self.samples),  # type: ignore[arg-type]
             plan=TransferPlan.of(received, received),
             received=received,
-            global_info=messages.read_knowledge(message.content),
+            global_info=messages.read_global_info(message.content),
             store=DiskSiteStore(self.folder, instruction.round, instruction.accepted),
             hook=hook,
             strategy_groups={group: state for group, state in sent.items() if group.startswith(STRATEGY_GROUPS)},
         )
         result = train_locally(request, {group: Point() for group in received})
-        return SimpleNamespace(content=messages.write_result(result, self.samples, 0.0, 0.0))
+        reply = TrainReply.of(result, self.samples, 0.0, 0.0, Identity("", ""))
+        return SimpleNamespace(content=messages.write_train_reply(reply))
 
     def variate(self, group: str = HEAD) -> np.ndarray:
         """The newest c_i, zero before the first round."""
@@ -137,14 +137,12 @@ class World:
 
     def aggregate(self, round_: int, replies: Mapping[str, Any]) -> None:
         """What the server does with the replies that it accepts."""
-        arrays, _ = self.server.aggregate_train(round_, replies.values())
-        self.x = {g: messages.unpack_group(r) for g, r in messages.unflatten(arrays).items()}
-        read = {name: messages.read_result(reply.content) for name, reply in replies.items()}
+        read = {name: messages.read_train_reply(reply.content) for name, reply in replies.items()}
+        self.x, _ = self.server.aggregate(round_, list(read.values()))
         self.server.federation.accept(round_, read, self.server.left_out)
 
     def configure(self, round_: int) -> list[Any]:
-        arrays = messages.flatten({group: messages.pack_group(state) for group, state in self.x.items()})
-        return self.server.configure_train(round_, arrays, ConfigRecord(), None)
+        return self.server.train_messages(round_, self.x)
 
     def answer(self, message: Any) -> Any:
         hook = self.server.local_half(self.server.params)
@@ -161,8 +159,8 @@ class World:
     def variate(self, group: str = HEAD) -> np.ndarray:
         """c, as it would travel now."""
         self.configure(99)
-        [record] = self.server.beside([group]).values()
-        return messages.unpack_group(record)["x"].numpy()
+        [state] = self.server.strategy_groups([group]).values()
+        return state["x"].numpy()
 
 
 def world(strategy: Any = "scaffold", *, momentum: float = 0.0, fraction: float = 1.0, **sections: Any) -> World:

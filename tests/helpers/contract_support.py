@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Message
+from flwr.app import Message
 from torch import Tensor, nn
 
 from fedrecon_core import seeding
@@ -27,7 +27,8 @@ from fedrecon_core.recovery.stage import GlobalInfo, LocalContext
 from fedrecon_core.registry import RECOVERIES, Registry
 from fedrecon_core.state import Groups, State, TransferPlan, read_group
 from fedrecon_core.types import DatasetSpec
-from server.federation.reply_validation import read_reply
+from server.federation.messaging import ReplyError
+from server.federation.reply_validation import read_train_reply
 from strategies.messages import SiteInfo
 from tests.helpers.federation import CPU, NAMES, MemoryShelf, tiny_dataset, toy_config
 
@@ -111,10 +112,13 @@ def subsets(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield from combinations(names, size)
 
 
-def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, ArrayRecord], site: SiteInfo) -> str | None:
+def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, State], site: SiteInfo) -> str | None:
     """What the server finds wrong with a train reply, or None."""
-    found = read_reply(reply, plan, current, site)
-    return found if isinstance(found, str) else None
+    try:
+        read_train_reply(reply.content, plan, current, site)
+    except ReplyError as error:
+        return str(error)
+    return None
 
 
 def assert_trained_to(result: TrainResult, parameters: Mapping[str, Tensor]) -> None:

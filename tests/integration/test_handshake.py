@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import client.app
 import client.simulated
 import server.federation.registration
 from fedrecon_core.data.dataset import Dataset
@@ -44,26 +43,26 @@ def summed_here(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Sums]]:
 
 def said_there(monkeypatch: pytest.MonkeyPatch) -> dict[str, SiteInfo]:
     """What sites say of themselves, by name."""
-    original, said = client.app.description, dict[str, SiteInfo]()
+    original, said = SiteInfo.of, dict[str, SiteInfo]()
 
     def description(name: str, *arguments: Any) -> SiteInfo:
         said[name] = original(name, *arguments)
         return said[name]
 
-    monkeypatch.setattr(client.app, "description", description)
+    monkeypatch.setattr(SiteInfo, "of", staticmethod(description))
     return said
 
 
 def dumb(monkeypatch: pytest.MonkeyPatch, names: Collection[str] = (DUMB,)) -> None:
     """Some of the asked sites fail at saying who they are."""
-    original = client.app.description
+    original = SiteInfo.of
 
     def description(name: str, *arguments: Any) -> SiteInfo:
         if name in names:
             raise ValueError("no word")
         return original(name, *arguments)
 
-    monkeypatch.setattr(client.app, "description", description)
+    monkeypatch.setattr(SiteInfo, "of", staticmethod(description))
 
 
 def test_some_are_asked_and_say_to_the_last_bit_what_the_server_sums_up_itself(
@@ -121,8 +120,10 @@ def test_more_sites_that_cannot_tell_than_may_be_missing_end_the_run(
     dumb(monkeypatch, [f"site-{number:04d}" for number in range(failing)])
     with pytest.raises(RunError) as error:
         run(tmp_path, {**raw, "sites": {"count": SITES, "min": least}})
-    answered = f"{ASKED - failing} of the {ASKED} sites that were asked said who they are"
-    told = f"of all {SITES} at least {least or SITES} must be there (sites.min), so that at most {spare} may fail here"
+    answered = f"{ASKED - failing} of the {ASKED} sites that were asked gave a description"
+    told = (
+        f"of all {SITES} at least {least or SITES} must be connected (sites.min), so that at most {spare} may fail here"
+    )
     assert str(error.value).startswith(f"{answered}; {told}. site-0000") and str(error.value).endswith("no word")
 
 
@@ -153,12 +154,12 @@ def test_sites_that_cannot_tell_stay_in_the_run_and_change_nothing(
 def test_a_site_that_says_something_else_than_the_server_ends_the_run(
     change: dict[str, Any], told: str, raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = client.app.description
+    original = SiteInfo.of
 
     def description(*arguments: Any) -> SiteInfo:
         return SiteInfo(**{**vars(original(*arguments)), **change})
 
-    monkeypatch.setattr(client.app, "description", description)
+    monkeypatch.setattr(SiteInfo, "of", staticmethod(description))
     with pytest.raises(RunError, match=f"site site-0000 {told}"):
         run(tmp_path, {**raw, "missing": {}})
 
@@ -183,7 +184,7 @@ def test_sites_with_other_values_under_the_same_specification_end_the_run(
     forget()
     original = client.simulated.load_dataset
     monkeypatch.setattr(client.simulated, "load_dataset", lambda config: other_values(original(config), name))
-    told = rf"site site-\d{{4}} has other values of {name} than were dealt to it: expected the same data on every"
+    told = rf"site site-\d{{4}} has other values of {name} than it was assigned: expected the same data on every"
     with pytest.raises(RunError, match=told):
         resume(tmp_path / "run") if resumed else run(tmp_path, raw)
     assert len(lines(tmp_path / "run", "metrics.jsonl")) if resumed else not (tmp_path / "run/metrics.jsonl").exists()

@@ -76,5 +76,5 @@ def test_the_data_are_opened_once_to_describe_them(site, monkeypatch):
     grid = SiteGrid(Job(Path("config"), Path("out"), False, sites=1), {"north": found.node_config})
     instruction = messages.write_instruction(found.instruction)
     [reply] = grid.send_and_receive([Message(instruction, grid.node_of["north"], messages.DESCRIBE_TYPE)])
-    assert messages.read_site(reply.content).own.holdings["test"].samples > 0
+    assert messages.read_site_info(reply.content).own.holdings["test"].samples > 0
     assert opened == ["train"]

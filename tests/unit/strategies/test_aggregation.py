@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.aggregation import weighted_mean
+from strategies.averages import weighted_mean
 
 pytestmark = pytest.mark.quick
 

@@ -1,12 +1,10 @@
 """``fedopt`` steps against torch.optim and, for Yogi, NumPy; what it leaves to plain averages; what it refuses."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord
 
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.local.local_round import TrainResult
@@ -15,10 +13,9 @@ from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
 from server.engines.pool import Here
 from server.training.checkpoints import Training, load_newest, save
-from strategies import messages
 from strategies.federation import Federation
 from strategies.fedopt import FedOpt, FedOptParams
-from strategies.messages import SiteInfo
+from strategies.messages import Identity, SiteInfo, TrainReply
 from strategies.server_optimizers import RULES
 from tests.helpers.contract_support import same
 from tests.helpers.federation import toy_config, toy_spec
@@ -55,20 +52,16 @@ def model(seed: int = 0) -> dict[str, dict[str, torch.Tensor]]:
     return {TASK: state(seed), GENERATOR: state(seed + 1)}
 
 
-def reply(groups: dict, samples: int = 10) -> SimpleNamespace:
-    """A site's answer: what the strategy reads is its content alone."""
+def reply(groups: dict, samples: int = 10) -> TrainReply:
+    """A site's reply."""
     counts = dict.fromkeys(groups, samples)
-    return SimpleNamespace(
-        content=messages.write_result(TrainResult(groups, counts, counts, {}, []), samples, 0.0, 0.0)
-    )
+    return TrainReply.of(TrainResult(groups, counts, counts, {}, []), samples, 0.0, 0.0, Identity("", ""))
 
 
 def play(server: FedOpt, round_: int, groups: dict, replies: list[dict]) -> dict:
     """One round from ``groups``."""
-    arrays = messages.flatten({name: messages.pack_group(state) for name, state in groups.items()})
-    server.configure_train(round_, arrays, ConfigRecord(), None)
-    updated, _ = server.aggregate_train(round_, [reply(given) for given in replies])
-    return {name: messages.unpack_group(record) for name, record in messages.unflatten(updated).items()}
+    server.train_messages(round_, groups)
+    return server.aggregate(round_, [reply(given) for given in replies])[0]
 
 
 def close(one: dict, two: dict) -> None:
@@ -248,10 +241,9 @@ def test_a_step_changes_neither_what_it_was_given_nor_a_state_handed_out_before(
 
 def test_weighting_by_samples_reaches_the_average():
     server = strategy(weighting="samples", lr=0.1, momentum=0.0, client_lr=0.1)
-    arrays = messages.flatten({name: messages.pack_group(state) for name, state in model().items()})
-    server.configure_train(1, arrays, ConfigRecord(), None)
-    updated, _ = server.aggregate_train(1, [reply({TASK: state(5)}, 1), reply({TASK: state(6)}, 3)])
-    found = messages.unpack_group(messages.unflatten(updated)[TASK])
+    server.train_messages(1, model())
+    updated, _ = server.aggregate(1, [reply({TASK: state(5)}, 1), reply({TASK: state(6)}, 3)])
+    found = updated[TASK]
     expected = np.average([state(5)["w"], state(6)["w"]], axis=0, weights=[1, 3])
     np.testing.assert_allclose(found["w"].numpy(), expected, rtol=1e-5, atol=1e-6)
     assert server.federation.trained == {TASK: 4}

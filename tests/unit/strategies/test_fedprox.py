@@ -146,7 +146,7 @@ def test_every_round_pulls_to_the_model_that_it_received():
 
 @pytest.fixture(scope="module")
 def pulled():
-    """Prefixes -> the groups that FedRecon's round leaves elsewhere with the penalty on them than without."""
+    """GroupPrefixes -> the groups that FedRecon's round leaves elsewhere with the penalty on them than without."""
     recovery, data = toy_recovery(), toy_site()
     _, plain, _ = local_round(recovery, data)
 

@@ -10,7 +10,7 @@ from fedrecon_core.config import GroupSelection, parse
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.registry import STRATEGIES
 from server.runs.setup import check_run
-from strategies.robust import RULES
+from strategies.averages import RULES
 from tests.helpers.federation import NAMES, toy_settings
 
 pytestmark = pytest.mark.quick

@@ -4,12 +4,10 @@ import math
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord
 
 import strategies.mmfedmc
 from fedrecon_core.config import parse
@@ -23,9 +21,8 @@ from fedrecon_core.task.target import target_of
 from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
 from server.engines.pool import Here
-from strategies import messages
 from strategies.federation import Federation, share_of
-from strategies.messages import SiteInfo
+from strategies.messages import Identity, SiteInfo, TrainReply
 from strategies.mmfedmc import MmFedMC, MmFedMCParams, Priority, first_places, priorities
 from strategies.mmfedmc_fusion import LocalFusion, TaskFusion
 from tests.helpers.federation import (
@@ -80,12 +77,12 @@ def only(*modalities: str) -> np.ndarray:
 
 
 def local_round(store=None, *, recovery="mask", present=None, round_=1, trained=0, **keys):
-    """A site's round: what it returned, its request, its modules."""
+    """A site's round: what it returned, its job, its modules."""
     made = toy_recovery(recovery)
     data = toy_site(present=present)
     plan = made.plan(data.modalities)
     modules = made.build(plan.download)
-    request = TrainRequest(
+    job = TrainRequest(
         site="site-0000",
         recovery=made,
         data=data,
@@ -95,7 +92,7 @@ def local_round(store=None, *, recovery="mask", present=None, round_=1, trained=
         store=MemoryShelf() if store is None else store,
         hook=MmFedMC.local_half(MmFedMCParams(**keys)),
     )
-    return train_locally(request, modules), request, modules
+    return train_locally(job, modules), job, modules
 
 
 def sent(result: TrainResult) -> list[str]:
@@ -128,8 +125,8 @@ def test_gamma_modalities_go_back_and_the_head_always(monkeypatch):
 
 
 def test_the_smallest_model_goes_back_where_size_alone_counts():
-    result, request, _ = local_round(priority=ALONE["size"])
-    sizes = {name: group_bytes(request.received[extractor_group(name)]) for name in NAMES}
+    result, job, _ = local_round(priority=ALONE["size"])
+    sizes = {name: group_bytes(job.received[extractor_group(name)]) for name in NAMES}
     assert sent(result) == [min(sizes, key=sizes.__getitem__)] and len(set(sizes.values())) == 3
 
 
@@ -169,24 +166,24 @@ def test_models_of_a_modality_that_is_only_filled_stay_at_the_site():
 
 
 def test_what_belongs_to_the_recovery_goes_back_as_ever():
-    result, request, _ = local_round(recovery="fedrecon", trained=100)
-    others = {name for name in request.plan.upload if not name.startswith("task.")}
+    result, job, _ = local_round(recovery="fedrecon", trained=100)
+    others = {name for name in job.plan.upload if not name.startswith("task.")}
     assert len(sent(result)) == 1 and set(result.groups) == others | {HEAD_GROUP, extractor_group(*sent(result))}
     assert result.quality.keys() <= result.groups.keys() and result.quality
 
 
 def test_a_site_sends_fewer_bytes():
     plain = sum(map(group_bytes, local_round(gamma=3)[0].groups.values()))
-    result, request, _ = local_round()
-    left_out = [request.received[extractor_group(name)] for name in NAMES if name not in sent(result)]
+    result, job, _ = local_round()
+    left_out = [job.received[extractor_group(name)] for name in NAMES if name not in sent(result)]
     assert sum(map(group_bytes, result.groups.values())) == plain - sum(map(group_bytes, left_out)) < plain
 
 
 def test_every_modality_trains_whether_or_not_it_goes_back():
-    result, request, modules = local_round()
+    result, job, modules = local_round()
     for name in map(extractor_group, NAMES):
         now = read_group(modules[name])
-        assert any(not torch.equal(now[key], tensor) for key, tensor in request.received[name].items())
+        assert any(not torch.equal(now[key], tensor) for key, tensor in job.received[name].items())
     plain, *_ = local_round(gamma=3)
     for group, state in result.groups.items():
         assert all(torch.equal(tensor, plain.groups[group][key]) for key, tensor in state.items())
@@ -205,13 +202,13 @@ def valued(monkeypatch, **options):
         return dict.fromkeys(players, torch.tensor(0.0))
 
     monkeypatch.setattr(strategies.mmfedmc, "shapley_values", spy)
-    _, request, modules = local_round(**options)
-    return found, request, modules
+    _, job, modules = local_round(**options)
+    return found, job, modules
 
 
 def test_the_value_of_a_subset_is_the_probability_of_the_class_where_the_rest_is_absent(monkeypatch):
-    found, request, modules = valued(monkeypatch, samples=48)
-    model, everyone = TaskModel(modules, request.data.spec), torch.arange(48)
+    found, job, modules = valued(monkeypatch, samples=48)
+    model, everyone = TaskModel(modules, job.data.spec), torch.arange(48)
     assert len(found) == 8
     for subset, values in found.items():
         data = toy_site(present=only(*subset))
@@ -302,20 +299,19 @@ def server(sites: int = 10, *, fraction: float = 1.0, **keys) -> MmFedMC:
     return MmFedMC(Federation(config, toy_spec(), "run", infos, nodes, dict.fromkeys(names, plan)))
 
 
-def reply(value: float, loss: float, groups=(TASK, HEAD_GROUP, OTHER), count: int = 10) -> SimpleNamespace:
-    """A site's answer: what the strategy reads is its content alone."""
+def reply(value: float, loss: float, groups=(TASK, HEAD_GROUP, OTHER), count: int = 10) -> TrainReply:
+    """A site's reply."""
     states, counts = {group: {"w": torch.full((2,), value)} for group in groups}, dict.fromkeys(groups, count)
     stages = [StageReport("task", "task", loss, 1, 10, 0.0)]
-    return SimpleNamespace(content=messages.write_result(TrainResult(states, counts, counts, {}, stages), 10, 0.0, 0.0))
+    return TrainReply.of(TrainResult(states, counts, counts, {}, stages), 10, 0.0, 0.0, Identity("", ""))
 
 
 def play(strategy: MmFedMC, replies) -> tuple[dict[str, float], dict]:
     """What a round makes of groups that are all -1, by group; and its losses."""
     start = {group: {"w": torch.full((2,), -1.0)} for group in (TASK, HEAD_GROUP, OTHER)}
-    arrays = messages.flatten({name: messages.pack_group(state) for name, state in start.items()})
-    strategy.configure_train(1, arrays, ConfigRecord(), None)
-    made, losses = strategy.aggregate_train(1, replies)
-    return {g: float(messages.unpack_group(r)["w"][0]) for g, r in messages.unflatten(made).items()}, dict(losses)
+    strategy.train_messages(1, start)
+    made, losses = strategy.aggregate(1, replies)
+    return {group: float(state["w"][0]) for group, state in made.items()}, losses
 
 
 def test_the_share_with_the_lowest_loss_is_averaged_and_counted():

@@ -8,7 +8,7 @@ from flwr.serverapp.strategy.multikrum import select_multikrum
 from scipy.stats import trim_mean
 
 from fedrecon_core.errors import ConfigError
-from strategies.robust import RULES, Robust
+from strategies.averages import RULES, Robust
 from tests.helpers.federation import toy_config
 
 pytestmark = pytest.mark.quick

@@ -141,7 +141,7 @@ def test_a_parameter_without_a_gradient_is_corrected_and_has_the_variate_zero():
     lost.bowls = {HEAD: (np.zeros(SIZE), np.zeros(SIZE))}
     c, own = found.variate(), lost.variate()
     [reply] = [found.answer(m) for m in found.configure(2) if messages.addressee(m) == NAMES[0]]
-    trained = messages.unpack_group(messages.read_groups(reply.content)[HEAD])["x"].numpy()
+    trained = messages.read_groups(reply.content)[HEAD]["x"].numpy()
     np.testing.assert_allclose(trained, found.model() - STEPS * LR * (c - own))
     np.testing.assert_allclose(lost.variate(), 0.0, atol=1e-12)
 
@@ -248,7 +248,7 @@ def test_groups_outside_the_prefixes_are_plain_averages_and_travel_alone():
     train(plain, 2)
     assert np.array_equal(found.model(HEAD), plain.model(HEAD))
     assert not np.allclose(found.model(SOME), plain.model(SOME))
-    assert list(found.server.beside([HEAD, SOME])) == [f"{STRATEGY_GROUPS}scaffold.{SOME}"]
+    assert list(found.server.strategy_groups([HEAD, SOME])) == [f"{STRATEGY_GROUPS}scaffold.{SOME}"]
 
 
 def test_counts_of_what_trained_the_model_do_not_name_the_variates():
@@ -397,8 +397,7 @@ def test_a_robust_average_of_too_few_variates_leaves_them_as_they_were():
 def lie(reply: Any, change: Any, group: str = HEAD) -> Any:
     """``reply`` with its variate of ``group`` changed."""
     name = f"{STRATEGY_GROUPS}scaffold.{group}"
-    state = messages.unpack_group(messages.read_groups(reply.content)[name])
-    reply.content[name] = messages.bundle(messages.pack_group(change(state)))
+    reply.content[name] = messages.bundle(change(messages.read_groups(reply.content)[name]))
     return reply
 
 
@@ -406,7 +405,7 @@ def test_a_robust_average_is_one_of_the_variates_too():
     found = world({"name": "scaffold", "robust": {"rule": "median", "groups": [HEAD]}})
     replies = [found.answer(message) for message in found.configure(1)]
     lie(replies[0], lambda state: {"x": state["x"] + 1e6})
-    found.server.aggregate_train(1, replies)
+    found.server.aggregate(1, [messages.read_train_reply(reply.content) for reply in replies])
     assert np.abs(found.variate()).max() < 20
 
 
@@ -449,14 +448,13 @@ def judged(found: World, change: Any) -> tuple[list[str | None], dict[str, str]]
     replies = {messages.addressee(m): found.answer(m) for m in found.configure(1)}
     lie(replies[NAMES[0]], change)
     federation, server = found.server.federation, found.server
-    packed = {group: messages.pack_group(state) for group, state in found.x.items()}
     faults = []
     for name, reply in replies.items():
-        messages.write_identity(reply.content, federation.sites[name].identity)
         plan = federation.plan(name)
-        faults.append(fault_of(reply, plan, {**packed, **server.beside(plan.upload)}, federation.sites[name]))  # type: ignore[arg-type]
-    received = {name: messages.read_result(reply.content).groups for name, reply in replies.items()}
-    known = {**packed, **server.beside(packed)}
+        current = {**found.x, **server.strategy_groups(plan.upload)}
+        faults.append(fault_of(reply, plan, current, federation.sites[name]))
+    received = {name: messages.read_groups(reply.content) for name, reply in replies.items()}
+    known = {**found.x, **server.strategy_groups(found.x)}
     return faults, judge(received, known, {}, Updates()).faults if not any(faults) else {}
 
 
@@ -480,11 +478,9 @@ def test_a_variate_that_is_absurdly_large_is_named():
 def test_a_variate_of_a_group_outside_the_plan_is_named():
     found = world()
     [reply] = [found.answer(m) for m in found.configure(1) if messages.addressee(m) == NAMES[4]]
-    reply.content[f"strategy.scaffold.{SOME}"] = messages.bundle(messages.pack_group(found.x[SOME]))
+    reply.content[f"strategy.scaffold.{SOME}"] = messages.bundle(found.x[SOME])
     plan = found.server.federation.plan(NAMES[4])
-    packed = {group: messages.pack_group(state) for group, state in found.x.items()}
-    messages.write_identity(reply.content, found.server.federation.sites[NAMES[4]].identity)
-    current = {**packed, **found.server.beside(plan.upload)}
+    current = {**found.x, **found.server.strategy_groups(plan.upload)}
     fault = fault_of(reply, plan, current, found.server.federation.sites[NAMES[4]])
     assert (
         fault == f"uploaded strategy.scaffold.{SOME}, which the strategy does not send beside what the site may upload"

@@ -16,7 +16,7 @@ def content(scale: float = 1.0) -> RecordDict:
         "task.head": {"w": torch.randn(7, 3) * scale, "b": torch.randn(7)},
         "task.extractor.a": {"w": torch.ones(5)},
     }
-    packed = RecordDict({name: messages.pack_group(state) for name, state in groups.items()})
+    packed = RecordDict({name: messages.bundle(state) for name, state in groups.items()})
     packed["run"] = ConfigRecord({"config": "{}", "round": 3})
     return packed
 

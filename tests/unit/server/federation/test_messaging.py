@@ -1,11 +1,15 @@
-"""Exchanging messages with sites: errors and silence become words under the site's name."""
+"""Exchanging messages with sites: errors and silence become failures of the site, with a reason."""
 
 from types import SimpleNamespace
 
 import pytest
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
+from fedrecon_core.errors import DataError, RunError
 from server.federation import messaging as module
-from server.federation.messaging import Deadline, exchange
+from server.federation.messaging import Deadline, Replies, ReplyError, exchange
+from strategies.messages import write_error
+from strategies.messages.error import LONGEST
 from tests.helpers.clock import Clock
 
 pytestmark = pytest.mark.quick
@@ -19,17 +23,17 @@ def sent(node: int) -> SimpleNamespace:
 
 
 class Reply:
-    """As much of a Flower reply as is read: which message it answers, whom it says it is from, an error or none."""
+    """The part of a Flower reply that is read: the message that it answers, its sender, and an error or a content."""
 
-    def __init__(self, answers: str, source: int = 0, error: str | None = None) -> None:
+    def __init__(
+        self, answers: str, source: int = 0, error: str | None = None, content: RecordDict | None = None
+    ) -> None:
         self.metadata = SimpleNamespace(reply_to_message_id=answers, src_node_id=source)
         self.error = SimpleNamespace(code=2, reason=error)
+        self.content = RecordDict() if content is None else content
 
     def has_error(self) -> bool:
         return self.error.reason is not None
-
-    def has_content(self) -> bool:
-        return False
 
 
 class WeightlessMeter:
@@ -70,7 +74,11 @@ def test_replies_are_collected_by_site_as_they_come():
     replies, order = [Reply("to-12"), Reply("to-10"), Reply("to-11")], []
     grid = FakeGrid([replies[0]], [], replies[1:])
     found = run(grid, arrived=order.append)
-    assert found.messages == {"site-0002": replies[0], "site-0000": replies[1], "site-0001": replies[2]}
+    assert {name: id(content) for name, content in found.received.items()} == {
+        "site-0002": id(replies[0].content),
+        "site-0000": id(replies[1].content),
+        "site-0001": id(replies[2].content),
+    }
     assert found.failures == {}
     assert order == ["site-0002", "site-0000", "site-0001"]
     assert grid.asked == [["to-10", "to-11", "to-12"], ["to-10", "to-11"], ["to-10", "to-11"]]
@@ -80,7 +88,7 @@ def test_an_error_reply_belongs_to_the_site_whose_message_it_answers():
     """The SuperLink answers for a node that died, under a node id of its own."""
     found = run(FakeGrid([Reply("to-11", source=999, error="the node\n  is gone"), Reply("to-10"), Reply("to-12")]))
     assert found.failures == {"site-0001": "the node is gone"}
-    assert set(found.messages) == {"site-0000", "site-0002"}
+    assert set(found.received) == {"site-0000", "site-0002"}
 
 
 def test_an_error_without_words_gives_its_code():
@@ -91,17 +99,48 @@ def test_an_error_without_words_gives_its_code():
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        ("<class 'fedrecon_core.errors.DataError'>:<'folder it's in: \n no [stamp]'>", "folder it's in: no [stamp]"),
-        ("<class 'KeyError'>:<''a''>", "KeyError: 'a'"),
-        ("DataError: no data", "no data"),
-        ("ValueError: a: b", "ValueError: a: b"),
+        ("<class 'KeyError'>:<''a''>", "<class 'KeyError'>:<''a''>"),
+        ("ValueError: a: \n b", "ValueError: a: b"),
         ("Error: Node Unavailable - it ended", "Error: Node Unavailable - it ended"),
         ("", "error 2"),
     ],
 )
-def test_a_reason_is_one_line_without_the_wrapping_of_the_engine(reason, words):
+def test_an_error_of_the_engine_is_one_line(reason, words):
     found = run(FakeGrid([Reply("to-10", error=reason), Reply("to-11"), Reply("to-12")]))
     assert found.failures == {"site-0000": words}
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (DataError("folder it's in: \n no [stamp]"), "folder it's in: no [stamp]"),
+        (DataError("no data"), "no data"),
+        (DataError(""), "DataError without a message"),
+        (RunError("\x1b[31m" + "x" * 10_000), "?[31m" + "x" * (LONGEST - 5)),
+    ],
+)
+def test_an_error_of_the_site_is_its_message_in_one_short_line(error, words):
+    found = run(FakeGrid([Reply("to-10", content=write_error(error)), Reply("to-11"), Reply("to-12")]))
+    assert found.failures == {"site-0000": words}
+    assert set(found.received) == {"site-0001", "site-0002"}
+
+
+@pytest.mark.parametrize("record", [ConfigRecord(), ConfigRecord({"kind": 3, "message": [1, 2]}), MetricRecord()])
+def test_whatever_stands_in_an_error_record_is_a_failure_and_no_exception(record):
+    found = run(FakeGrid([Reply("to-10", content=RecordDict({"error": record})), Reply("to-11"), Reply("to-12")]))
+    assert set(found.failures) == {"site-0000"} and found.failures["site-0000"]
+
+
+def test_replies_are_decoded_in_site_order_and_a_bad_one_is_rejected_with_its_reason():
+    def read(name: str, reply: str) -> str:
+        if name == "b":
+            raise ReplyError("no good")
+        return reply.upper()
+
+    found = Replies({"c": "z", "b": "y", "a": "x"}, {"d": "no answer"}).decode(read)
+    assert list(found.received.items()) == [("a", "X"), ("c", "Z")]
+    assert found.failures == {"d": "no answer", "b": "reply rejected: no good"}
+    assert found.answered() == "2 of 4 sites answered"
 
 
 def test_a_message_that_the_superlink_does_not_take_has_failed_at_once(clock):
@@ -124,14 +163,14 @@ def test_silence_until_the_deadline_is_a_failure_with_words(clock):
     began = clock.now
     found = run(FakeGrid([Reply("to-10")]), timeout=0.05)
     assert 0.05 <= clock.now - began < 0.06
-    assert set(found.messages) == {"site-0000"}
+    assert set(found.received) == {"site-0000"}
     assert found.failures == {"site-0001": "no answer in 0.05 s", "site-0002": "no answer in 0.05 s"}
 
 
 def test_no_messages_need_no_waiting():
     grid = FakeGrid()
     found = exchange(grid, [], Deadline(1000.0), WeightlessMeter())
-    assert (found.messages, found.failures, grid.asked) == ({}, {}, [])
+    assert (found.received, found.failures, grid.asked) == ({}, {}, [])
 
 
 @pytest.mark.parametrize(("sites", "lanes", "seconds"), [(10, None, 2.0), (10, 1, 20.0), (10, 4, 6.0), (3, 4, 2.0)])

@@ -16,16 +16,17 @@ from fedrecon_core.metrics.histograms import sparse
 from fedrecon_core.state import TransferPlan
 from fedrecon_core.task.target import target_of
 from fedrecon_core.types import DatasetSpec
-from server.federation.reply_validation import read_description, score_fault
+from server.federation.messaging import ReplyError
+from server.federation.reply_validation import read_description, read_score
 from strategies import messages
-from strategies.messages import Holding, Identity, OwnData, SiteInfo
+from strategies.messages import Holding, Identity, OwnData, SiteInfo, TrainReply
 from tests.helpers.contract_support import fault_of
 from tests.helpers.federation import toy_spec
 
 pytestmark = pytest.mark.quick
 
 STATE = {"w": torch.ones(2, 3), "b": torch.zeros(3)}
-CURRENT = {"task.head": messages.pack_group(STATE), "task.extractor.a": messages.pack_group(STATE)}
+CURRENT = {"task.head": STATE, "task.extractor.a": STATE}
 SITE = SiteInfo("site-0000", "code", "spec", ("a",), 5, {})
 PLAN = TransferPlan(("task.extractor.a", "task.head"), ("task.head",))
 
@@ -38,9 +39,8 @@ def reply(
     identity: Identity = SITE.identity,
 ) -> Any:
     counts = dict.fromkeys(groups, 5) if counts is None else counts
-    content = messages.write_result(TrainResult(groups, counts, real or {}, quality or {}, []), 5, 0.1, 0.1)
-    messages.write_identity(content, identity)
-    return SimpleNamespace(content=content)
+    result = TrainResult(groups, counts, real or {}, quality or {}, [])
+    return SimpleNamespace(content=messages.write_train_reply(TrainReply.of(result, 5, 0.1, 0.1, identity)))
 
 
 def test_a_good_reply_has_no_fault() -> None:
@@ -161,11 +161,11 @@ HELD = {split: Holding(3, {"features": 2}) for split in ("train", "validation", 
 def described(**changes: Any) -> Any:
     own = OwnData(SPEC.model_dump_json(), "data", HELD)
     info = SiteInfo("north", "code", SPEC.digest(), ("features",), 3, {}, own)
-    return SimpleNamespace(content=messages.write_site(replace(info, **changes)))
+    return SimpleNamespace(content=messages.write_site_info(replace(info, **changes)))
 
 
 def test_a_good_description_is_read() -> None:
-    found = read_description(described())
+    found = read_description(described().content)
     assert isinstance(found, SiteInfo)
     assert found.own is not None and found.own.holdings == HELD
 
@@ -175,10 +175,10 @@ def test_a_good_description_is_read() -> None:
     [
         ({"name": "../north"}, "found '../north'"),
         ({"name": "n" * 101}, "at most 100"),
-        ({"spec_hash": "0"}, "it says 0"),
-        ({"modalities": ("smell",)}, "holds smell, of which its specification knows nothing"),
+        ({"spec_hash": "0"}, "it reports 0"),
+        ({"modalities": ("smell",)}, "reports smell, which its specification does not have"),
         ({"own": OwnData("{", "data", HELD)}, "its description cannot be read"),
-        ({"samples": 4}, "holds 3 training samples, it says 4"),
+        ({"samples": 4}, "has 3 training samples, it reports 4"),
         ({"sums": {"features": (3.0, [1.0] * 4, [1.0] * 5)}}, "expected 5 features, found 4 sums and 5 squares"),
         ({"sums": {"features": (0.0, [1.0] * 5, [1.0] * 5)}}, "expected a count above 0, found 0"),
         ({"sums": {"features": (3.0, [float("nan")] * 5, [1.0] * 5)}}, "expected finite sums"),
@@ -192,7 +192,9 @@ def test_a_good_description_is_read() -> None:
     ],
 )
 def test_a_bad_description_is_named(changes: dict[str, Any], words: str) -> None:
-    assert words in str(read_description(described(**changes)))
+    with pytest.raises(ReplyError) as fault:
+        read_description(described(**changes).content)
+    assert words in str(fault.value)
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------
@@ -215,6 +217,15 @@ def with_field(name: str, value: Any) -> Any:
     answer = scores([[2, 0], [1, 2]])
     answer.content["metrics"] = MetricRecord({**answer.content["metrics"], name: value})
     return answer
+
+
+def score_fault(answer: Any, *arguments: Any) -> str | None:
+    """What is wrong with a site's scores, or None."""
+    try:
+        read_score(answer.content, *arguments)
+    except ReplyError as error:
+        return str(error)
+    return None
 
 
 def test_good_scores_have_no_fault() -> None:
@@ -275,8 +286,8 @@ def test_good_scores_of_several_labels_have_no_fault() -> None:
         (spoilt("confusion", lambda table: table[0].mul_(2)), "as many answers for every class, found 3 for one and 6"),
         (spoilt("confusion", lambda table: table.mul_(2)), "at most its 3 samples of test, found 6"),
         (spoilt("confusion", lambda table: table.sub_(1)), "found -1"),
-        (spoilt("confusion", moved), "tell of different samples"),
-        (spoilt("histograms", moved), "tell of different samples"),
+        (spoilt("confusion", moved), "are of different samples"),
+        (spoilt("histograms", moved), "are of different samples"),
         (
             spoilt("histograms", lambda table: table[1, 0, 7].sub_(1)),
             "at least 1 in the bins of the histograms, found -1",
@@ -289,7 +300,7 @@ def test_good_scores_of_several_labels_have_no_fault() -> None:
         (retold(in_bins=[0, *IN_BINS_SENT[1:]]), "at least 1 in the bins of the histograms, found 0"),
         (retold(in_bins=[2**70, *IN_BINS_SENT[1:]]), "cannot be read"),
         (retold(in_bins=[1.5, *IN_BINS_SENT[1:]]), "found others in test.in_bins"),
-        (retold(in_bins=IN_BINS_SENT[1:], bins=BINS_SENT[1:]), "tell of different samples"),
+        (retold(in_bins=IN_BINS_SENT[1:], bins=BINS_SENT[1:]), "are of different samples"),
         (spoilt("histograms", lambda table: table[1, 0, 7].add_(2**62)), "found 4611686018427387904"),
         (scores([[2, 0], [1, 0]]), "cannot be read"),
     ],

@@ -11,6 +11,7 @@ from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
 from server.federation import messaging
 from server.federation import registry as registry_module
+from server.federation.messaging import Channel
 from server.federation.registry import Choice, SiteRegistry, choose
 from strategies import messages
 from strategies.code_hash import code_hash
@@ -108,17 +109,17 @@ class Nodes(InProcessGrid):
         info = SiteInfo(self.names[node], code_hash(), SPEC.digest(), ("features",), 3, {}, own)
         return SimpleNamespace(
             metadata=SimpleNamespace(reply_to_message_id=str(node)),
-            content=messages.write_site(info),
+            content=messages.write_site_info(info),
             error=SimpleNamespace(code=2, reason=reason),
             has_error=lambda: reason is not None,
-            has_content=lambda: False,
         )
 
 
-def roster_over(grid: Nodes, **sites: float) -> tuple[SiteRegistry, list[str]]:
+def registry_over(grid: Nodes, **sites: float) -> tuple[SiteRegistry, list[str]]:
     settings = toy_settings("mask", engine={"name": "deployment"}, sites={"count": 2, "wait": 1, **sites})
     said: list[str] = []
-    return SiteRegistry(grid, parse(settings), "{}", "run", WireMeter(), said.append), said
+    channel = Channel(grid, parse(settings), WireMeter(), said.append)
+    return SiteRegistry(channel, "{}", "run"), said
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +136,7 @@ def clock(monkeypatch) -> Clock:
 def test_a_silent_node_keeps_nobody_waiting_but_itself(clock):
     grid = Nodes({1: "slow", 2: "a", 3: "b"})
     grid.silent = {1}
-    registry, said = roster_over(grid)
+    registry, said = registry_over(grid)
     began = clock.monotonic()
     assert set(registry.refresh(0)) == {"a", "b"}
     assert clock.monotonic() - began < 0.9  # sites.wait is 1
@@ -150,7 +151,7 @@ def test_a_wait_is_told_once_when_it_is_longer_than_usual(monkeypatch, clock):
     monkeypatch.setattr(registry_module, "QUIET_SECONDS", 0.05)
     grid = Nodes({1: "slow", 2: "a"})
     grid.silent = {1}
-    registry, said = roster_over(grid)
+    registry, said = registry_over(grid)
     clock.after(0.3, grid.silent.clear)
     registry.refresh(0)
     assert said == [
@@ -162,14 +163,14 @@ def test_a_wait_is_told_once_when_it_is_longer_than_usual(monkeypatch, clock):
 def test_too_few_sites_are_told_with_the_silent_ones():
     grid = Nodes({1: "slow", 2: "a"})
     grid.silent = {1}
-    registry, _ = roster_over(grid, wait=0.1)
+    registry, _ = registry_over(grid, wait=0.1)
     with pytest.raises(RunError, match=r"1 of at least 2 sites .*: a; 1 more connected and gave no answer yet; start"):
         registry.refresh(0)
 
 
 def test_a_site_that_failed_is_asked_again_and_what_it_says_then_counts():
     grid = Nodes({1: "a", 2: "b"})
-    registry, said = roster_over(grid)
+    registry, said = registry_over(grid)
     registry.refresh(0)
     grid.data = "more data"
     assert {info.own.data_hash for info in registry.infos().values()} == {"data"}
@@ -182,13 +183,13 @@ def test_a_site_that_failed_is_asked_again_and_what_it_says_then_counts():
 
 def test_a_site_that_changed_its_code_in_mid_run_is_refused_and_told(monkeypatch, clock):
     grid = Nodes({1: "a", 2: "b", 3: "c"})
-    registry, said = roster_over(grid)
+    registry, said = registry_over(grid)
     registry.refresh(0)
     monkeypatch.setitem(globals(), "code_hash", lambda: "other")
     registry.mark_stale(["b"])
     assert set(registry.refresh(1)) == {"a", "c"}
     assert any("site b runs other code: expected code hash" in line and "found other" in line for line in said)
-    assert "round 1: site b (node 2) takes no part for now" in said
+    assert "round 1: site b (node 2) is left out for now" in said
     monkeypatch.undo()
     monkeypatch.setattr(registry_module, "GRACE_SECONDS", 0.05)
     clock.sleep(0.05)
@@ -197,7 +198,7 @@ def test_a_site_that_changed_its_code_in_mid_run_is_refused_and_told(monkeypatch
 
 def test_a_site_that_is_still_at_work_counts_as_there_until_its_time_is_over(clock):
     grid = Nodes({1: "a", 2: "b"})
-    registry, _ = roster_over(grid, wait=0.05, timeout=0.5)
+    registry, _ = registry_over(grid, wait=0.05, timeout=0.5)
     registry.refresh(0)
     registry.mark_stale(["b"])
     grid.silent = {2}
@@ -211,13 +212,13 @@ def test_a_site_that_is_still_at_work_counts_as_there_until_its_time_is_over(clo
 
 def test_nobody_gets_the_name_of_a_site_that_is_in_doubt():
     grid = Nodes({1: "a", 2: "b", 3: "c"})
-    registry, said = roster_over(grid)
+    registry, said = registry_over(grid)
     registry.refresh(0)
     registry.mark_stale(["c"])
     grid.silent = {3}
     grid.names[9] = "c"
     assert set(registry.refresh(1)) == {"a", "b"}
-    assert "a second node calls itself site c; it can take part under that name when the first has gone" in said
+    assert "a second node calls itself site c; it can take part under that name when the first has left" in said
     grid.silent = set()
     assert registry.refresh(2)["c"] == 3
 
@@ -225,7 +226,7 @@ def test_nobody_gets_the_name_of_a_site_that_is_in_doubt():
 def test_what_a_node_said_before_it_went_is_not_used():
     grid = Nodes({1: "a", 2: "b", 3: "c"})
     grid.silent = {3}
-    registry, said = roster_over(grid)
+    registry, said = registry_over(grid)
     registry.refresh(0)
     del grid.names[3]
     grid.broken = {3: "Node Unavailable"}
@@ -239,7 +240,7 @@ def test_what_a_node_said_before_it_went_is_not_used():
 def test_a_broken_node_is_told_once_and_again_when_it_breaks_again(clock):
     grid = Nodes({1: "a", 2: "b", 3: "c"})
     grid.broken = {3: "no [data] here"}
-    registry, said = roster_over(grid)
+    registry, said = registry_over(grid)
     registry.refresh(0)
     clock.sleep(0.02)
     registry.refresh(1)
@@ -254,14 +255,14 @@ def test_a_broken_node_is_told_once_and_again_when_it_breaks_again(clock):
     assert said[2:] == [
         "round 2: site c joined (node 3)",
         refused,
-        "round 3: site c (node 3) takes no part for now",
+        "round 3: site c (node 3) is left out for now",
     ]
 
 
 def test_a_mended_site_is_no_reason_for_a_later_failure(clock):
     grid = Nodes({1: "a", 2: "b"})
     grid.broken = {1: "no data"}
-    registry, _ = roster_over(grid, wait=0.1)
+    registry, _ = registry_over(grid, wait=0.1)
     with pytest.raises(RunError, match="no data"):
         registry.refresh(0)
     grid.broken = {}

@@ -6,17 +6,16 @@ import torch
 
 from fedrecon_core.config import Updates
 from server.federation.update_norms import judge, norm_of
-from strategies.messages import pack_group
 
 pytestmark = pytest.mark.quick
 
 START = {"w": torch.full((3, 2), 0.5), "b": torch.zeros(2)}
-CURRENT = {"task.head": pack_group(START), "generator.a.encoder": pack_group(START)}
+CURRENT = {"task.head": START, "generator.a.encoder": START}
 BOUNDS = Updates(limit=10.0, least=4)
 
 
-def moved(by: float) -> object:
-    return pack_group({"w": START["w"] + by, "b": START["b"] - by})
+def moved(by: float) -> dict[str, torch.Tensor]:
+    return {"w": START["w"] + by, "b": START["b"] - by}
 
 
 def sent(group: str = "task.head", **sites: float) -> dict:
@@ -26,8 +25,8 @@ def sent(group: str = "task.head", **sites: float) -> dict:
 def test_the_norm_is_that_of_the_change_in_float64():
     new = {name: tensor + torch.randn(tensor.shape) * 1e18 for name, tensor in START.items()}
     expected = np.sqrt(sum(np.square(new[n].double().numpy() - START[n].double().numpy()).sum() for n in START))
-    assert norm_of(pack_group(new), CURRENT["task.head"]) == pytest.approx(expected, rel=1e-12)
-    assert np.isfinite(norm_of(pack_group({n: torch.full_like(t, 3e38) for n, t in START.items()})))
+    assert norm_of(new, CURRENT["task.head"]) == pytest.approx(expected, rel=1e-12)
+    assert np.isfinite(norm_of({n: torch.full_like(t, 3e38) for n, t in START.items()}))
 
 
 def test_a_tensor_of_a_single_number_counts_like_any_other():
@@ -35,7 +34,7 @@ def test_a_tensor_of_a_single_number_counts_like_any_other():
         {"scale": torch.tensor(1.0), "w": torch.zeros(2)},
         {"scale": torch.tensor(4.0), "w": torch.full((2,), 2.0)},
     )
-    assert norm_of(pack_group(new), pack_group(start)) == pytest.approx(17**0.5)
+    assert norm_of(new, start) == pytest.approx(17**0.5)
 
 
 def test_an_update_far_above_the_median_is_named_and_the_others_are_fit():
@@ -127,14 +126,13 @@ def test_without_a_limit_everything_is_taken():
 # --- groups of a strategy's own ---------------------------------------------------------------------------------------
 
 VARIATE = "strategy.scaffold.task.head"
-ZERO = {VARIATE: pack_group({name: torch.zeros_like(tensor) for name, tensor in START.items()})}
+ZERO = {VARIATE: {name: torch.zeros_like(tensor) for name, tensor in START.items()}}
 
 
 def variates(**norms: float) -> dict:
     """Sites that send a variate of that norm, where c is zero."""
     return {
-        site: {VARIATE: pack_group({"w": torch.full((3, 2), norm / 6**0.5), "b": torch.zeros(2)})}
-        for site, norm in norms.items()
+        site: {VARIATE: {"w": torch.full((3, 2), norm / 6**0.5), "b": torch.zeros(2)}} for site, norm in norms.items()
     }
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fedrecon_core.errors import RunError
+from server.runs.manifest import parameter_counts
 from server.training import checkpoints
 from server.training.checkpoints import Best, Training
 from strategies.messages import Accepted
@@ -148,4 +149,4 @@ def test_files_are_json_and_safetensors_and_nothing_that_runs_code_when_loaded(t
 
 
 def test_the_manifest_counts_parameters_by_group():
-    assert checkpoints.manifest_of(training().groups) == {"mapping.a->b": 7, "task.head": 7}
+    assert parameter_counts(training().groups) == {"mapping.a->b": 7, "task.head": 7}

@@ -1,6 +1,7 @@
-"""Averages that a few wrong sites cannot move far, and the number of sites that each needs.
+"""Averages of parameter groups: the weighted mean, and robust averages that a few wrong sites cannot move far.
 
-Every state counts the same: a weight that a site names itself would be its lever. Pass the states in sorted site order.
+Pure functions; pass the states in sorted site order, since floating-point sums depend on it. A robust average counts
+every state the same: a site could otherwise gain influence by reporting a large weight.
 """
 
 from __future__ import annotations
@@ -19,9 +20,28 @@ from fedrecon_core.config import GroupPrefixes, GroupSelection
 from fedrecon_core.state import State
 
 
+def weighted_mean(states: Sequence[State], weights: Sequence[float]) -> State:
+    """sum(w_k * state_k) / sum(w_k), tensor by tensor, accumulated in float64 and returned in the tensors' dtype.
+
+    Raises ``ValueError`` where no weight is positive or the states hold different tensors.
+    """
+    total = float(sum(weights))
+    if not states or total <= 0:
+        raise ValueError("a weighted mean needs at least one state with a positive weight")
+    if any(state.keys() != states[0].keys() for state in states):
+        raise ValueError("the states to average hold different tensors")
+    mean = {}
+    for name, first in states[0].items():
+        summed = torch.zeros(first.shape, dtype=torch.float64)
+        for state, weight in zip(states, weights, strict=True):
+            summed.add_(state[name].double(), alpha=weight / total)
+        mean[name] = summed.to(first.dtype)
+    return mean
+
+
 class Robust(GroupSelection):
-    """``rule`` takes the place of the mean in the groups whose names begin with one of ``groups``. ``trim`` is the
-    share cut off at each end by ``trimmed``; ``malicious`` the number of wrong sites that ``krum`` is to survive."""
+    """A robust average in place of the mean, in the groups whose names begin with one of ``groups``. ``trim``: the
+    share that ``trimmed`` cuts off at each end; ``malicious``: the number of wrong sites that ``krum`` tolerates."""
 
     rule: Literal["median", "trimmed", "krum"]
     groups: GroupPrefixes = ("",)
@@ -69,7 +89,7 @@ def _stacked(states: Sequence[State], average: Callable[[np.ndarray], np.ndarray
 
 @dataclass(frozen=True)
 class Rule:
-    """``average`` of the states, and how many it needs to be worth its name."""
+    """``average`` of the states, and the ``least`` number of sites that it needs."""
 
     average: Callable[[Sequence[State], Robust], State]
     least: Callable[[Robust], int]

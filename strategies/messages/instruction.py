@@ -1,4 +1,4 @@
-"""What goes to a site beside the groups: what it is to do, and what belongs to the groups."""
+"""What the server sends to a site with the groups: the instruction, and the global info that belongs to the groups."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from fedrecon_core.data.allocation import Share
 from fedrecon_core.data.statistics import Statistics
 from fedrecon_core.recovery.stage import GlobalInfo
-from strategies.messages.value_types import MetricValues
+
+DESCRIBE, LOCAL, SITE = "describe", "local", "site"
+DESCRIBE_TYPE, LOCAL_TYPE, SITE_TYPE = f"query.{DESCRIBE}", f"train.{LOCAL}", f"evaluate.{SITE}"
+"""The three kinds of messages, and the message types under which Flower delivers them."""
+
+MetricValues = dict[str, int | float | list[int] | list[float]]
+"""The content of a MetricRecord."""
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """What the server accepted of all that a site kept beside its replies: the version of ``round`` (0: none yet), but
-    of the groups in ``older``, which that round left out of its average, the version of an earlier one."""
+    """Which version of its stored state a site continues from: that of ``round``, the last one whose reply the server
+    accepted (0: none yet), but for the groups in ``older`` the version of an earlier round, since the average of
+    ``round`` left them out."""
 
     round: int = 0
     older: Mapping[str, int] = field(default_factory=dict)
@@ -36,12 +43,14 @@ class Accepted:
 
 @dataclass(frozen=True)
 class TrainInstruction:
-    """What every message to a site carries. ``site`` is the site that it is for: in a simulation the nodes only lend
-    their hands, and any of them may act for any site. ``config`` is the resolved config as JSON, ``run`` the run
-    directory under which a simulated site keeps its state where the run config does not name one, or the run's identity
-    under which a site keeps it in its own folder; ``share`` a simulated site's samples and masks (None: it has its
-    own), ``training`` those of its training samples beside a ``share`` of another split; ``accepted`` says with which
-    version of its state it is to go on."""
+    """The part that every message to a site has in common.
+
+    ``site``: the site that it is for; in a simulation any node may act for any site. ``config``: the resolved config as
+    JSON. ``run``: the run directory under which a simulated site stores its state where the run config does not name
+    one, or the run's identity under which a deployed site stores it in its own folder. ``share``: a simulated site's
+    samples and masks (None: it has data of its own); ``training``: its training samples, where ``share`` is of another
+    split. ``accepted``: the version of its state to continue from.
+    """
 
     site: str
     config: str
@@ -68,22 +77,23 @@ def write_instruction(instruction: TrainInstruction) -> RecordDict:
 
 
 def read_instruction(content: RecordDict) -> TrainInstruction:
-    """The order in a message."""
-    run = content.config_records["run"]
-    words = (str(run["site"]), str(run["config"]), int(run["round"]), str(run["run"]))  # type: ignore[arg-type]
-    return TrainInstruction(*words, _share(content, "assignment"), _share(content, "training"), _accepted(content))
-
-
-def _accepted(content: RecordDict) -> Accepted:
-    record: Any = content.config_records["accepted"]
-    return Accepted(int(record["round"]), dict(zip(record["groups"], record["rounds"], strict=True)))
-
-
-def _share(content: RecordDict, name: str) -> Share | None:
-    if name not in content:
-        return None
-    arrays = content.array_records[name]
-    return Share(arrays["samples"].numpy(), arrays["present"].numpy().astype(bool))
+    """The instruction in a message."""
+    run: Any = content.config_records["run"]
+    accepted: Any = content.config_records["accepted"]
+    shares: dict[str, Share] = {}
+    for name in ("assignment", "training"):
+        if name in content:
+            arrays = content.array_records[name]
+            shares[name] = Share(arrays["samples"].numpy(), arrays["present"].numpy().astype(bool))
+    return TrainInstruction(
+        site=str(run["site"]),
+        config=str(run["config"]),
+        round=int(run["round"]),
+        run=str(run["run"]),
+        share=shares.get("assignment"),
+        training=shares.get("training"),
+        accepted=Accepted(int(accepted["round"]), dict(zip(accepted["groups"], accepted["rounds"], strict=True))),
+    )
 
 
 def addressee(message: Message) -> str:
@@ -91,8 +101,8 @@ def addressee(message: Message) -> str:
     return str(message.content.config_records["run"]["site"])
 
 
-def write_knowledge(content: RecordDict, global_info: GlobalInfo, groups: Iterable[str], used: Iterable[str]) -> None:
-    """Add ``trained``, ``quality`` (of ``groups``) and the statistics of the modalities ``used``."""
+def write_global_info(content: RecordDict, global_info: GlobalInfo, groups: Iterable[str], used: Iterable[str]) -> None:
+    """Add ``trained`` and ``quality`` of ``groups``, and the statistics of the modalities ``used``."""
     names = sorted(groups)
     content["trained"] = MetricRecord({g: global_info.trained.get(g, 0) for g in names})
     content["quality"] = MetricRecord({g: global_info.quality[g] for g in names if g in global_info.quality})
@@ -103,24 +113,25 @@ def write_knowledge(content: RecordDict, global_info: GlobalInfo, groups: Iterab
     content["statistics"] = MetricRecord(statistics)
 
 
-def read_knowledge(content: RecordDict) -> GlobalInfo:
-    """The global_info that came with the groups."""
-    records = content.metric_records
+def read_global_info(content: RecordDict) -> GlobalInfo:
+    """The global info in a message."""
+    records: Any = content.metric_records
+    run: Any = content.config_records["run"]
     values = {name: torch.tensor(row, dtype=torch.float64) for name, row in records["statistics"].items()}
     names = {name.rsplit(".", 1)[0] for name in values}
     return GlobalInfo(
-        round=int(content.config_records["run"]["round"]),  # type: ignore[arg-type]
-        trained={name: int(count) for name, count in records["trained"].items()},  # type: ignore[arg-type]
-        quality={name: float(score) for name, score in records["quality"].items()},  # type: ignore[arg-type]
+        round=int(run["round"]),
+        trained={name: int(count) for name, count in records["trained"].items()},
+        quality={name: float(score) for name, score in records["quality"].items()},
         statistics={name: Statistics(values[f"{name}.mean"], values[f"{name}.std"]) for name in sorted(names)},
     )
 
 
 def write_split(content: RecordDict, split: str) -> None:
-    """Say which split is to be scored."""
+    """Name the split to be scored."""
     content["evaluate"] = ConfigRecord({"split": split})
 
 
 def read_split(content: RecordDict) -> str:
-    """The split that is to be scored."""
+    """The split to be scored."""
     return str(content.config_records["evaluate"]["split"])
