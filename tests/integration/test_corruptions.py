@@ -25,8 +25,11 @@ from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.errors import DataError
 from tests.helpers.corruptions import CORRUPTIONS, corrupted, write_multiclass, write_multilabel
 
-CASES, SEALED = 2000, 500
-LONGEST_WAIT, LONGEST_LINE = 10.0, 400
+FEW_AND_ALL = [400, pytest.param(2000, marks=pytest.mark.slow)]
+SEALED_FEW_AND_ALL = [100, pytest.param(500, marks=pytest.mark.slow)]
+FIRST_SEALED = 2000
+"""Number of the first case that is sealed; those below are checked and opened."""
+LONGEST_WAIT, LONGEST_LINE = 120.0, 400
 KINDS = sorted(CORRUPTIONS)
 
 
@@ -120,10 +123,11 @@ def show(title: str, counts: dict[str, Counter[str]], began: float) -> None:
         print(f"{kind:18}" + "".join(f"{counted[name] or '':>22}" for name in names))
 
 
-def test_no_corruption_passes_a_check_or_an_opening_in_silence(sound, tmp_path):
+@pytest.mark.parametrize("cases", FEW_AND_ALL)
+def test_no_corruption_passes_a_check_or_an_opening_in_silence(sound, tmp_path, cases):
     known, began = [open_folder(folder) for folder in sound], time.perf_counter()
     checks, openings = ({kind: Counter() for kind in KINDS} for _ in range(2))
-    for number in range(CASES):
+    for number in range(cases):
         with case(number, sound, tmp_path) as (folder, kind, keep_times):
             found = outcome(opened(folder), known[number % 4 == 3])
             openings[kind][found] += 1
@@ -138,7 +142,7 @@ def test_no_corruption_passes_a_check_or_an_opening_in_silence(sound, tmp_path):
     show("check", checks, began)
     show("open", openings, began)
     assert checks["yaml_spaces"] == {"equal": checks["yaml_spaces"].total()}
-    assert sum(checks.values(), Counter())["refused"] > 0.75 * CASES
+    assert sum(checks.values(), Counter())["refused"] > 0.75 * cases
 
 
 def valid(found: Dataset) -> None:
@@ -170,10 +174,11 @@ def valid(found: Dataset) -> None:
             assert values.size == has * math.prod(modality.shape)
 
 
-def test_what_a_seal_takes_as_it_is_can_be_trained_on(sound, tmp_path):
+@pytest.mark.parametrize("cases", SEALED_FEW_AND_ALL)
+def test_what_a_seal_takes_as_it_is_can_be_trained_on(sound, tmp_path, cases):
     """A seal asks no digest: what is wrong has to be seen in the files."""
     began, seals = time.perf_counter(), {kind: Counter() for kind in KINDS}
-    for number in range(CASES, CASES + SEALED):
+    for number in range(FIRST_SEALED, FIRST_SEALED + cases):
         with case(number, sound, tmp_path) as (folder, kind, _):
             path = folder / "dataset.yaml"
             before = path.read_bytes() if path.is_file() and not path.is_symlink() else None
@@ -187,4 +192,4 @@ def test_what_a_seal_takes_as_it_is_can_be_trained_on(sound, tmp_path):
                 assert check_folder(folder) == []
     show("seal", seals, began)
     assert seals["yaml_spaces"] == {"sealed": seals["yaml_spaces"].total()}
-    assert 0.2 * SEALED < sum(seals.values(), Counter())["refused"] < SEALED
+    assert 0.2 * cases < sum(seals.values(), Counter())["refused"] < cases

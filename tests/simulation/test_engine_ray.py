@@ -100,14 +100,14 @@ def test_a_run_beside_foreign_packages_of_the_same_name(tmp_path, monkeypatch, c
     assert "".join(capfd.readouterr()) == ""
 
 
-@pytest.mark.parametrize(("code", "kind"), [(1, RunError), (2, UsageError)])
+@pytest.mark.parametrize(("code", "kind"), [pytest.param(1, RunError, marks=pytest.mark.slow), (2, UsageError)])
 def test_a_server_that_raises_fails_the_run_with_its_own_words_and_code(tmp_path, code, kind, mark):
     with pytest.raises(kind, match=r"^the quorum was not reached$") as raised:
         Ray().run(make_job(tmp_path, **{"raise": True, "exit_code": code}))
     assert raised.value.exit_code == code
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_an_interrupt_leaves_nothing(tmp_path, number, mark):
     (tmp_path / "config.json").write_text(json.dumps({"sites": 2, "sleep": 300}))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -133,6 +133,7 @@ def cluster(mark):
         yield address
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_there_runs_the_sites_and_stays(tmp_path, cluster):
     for turn in ("first", "second"):
         (tmp_path / turn).mkdir()

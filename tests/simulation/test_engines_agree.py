@@ -51,7 +51,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("engine", "workers"),
     [
         ("inprocess", 2),
-        pytest.param("ray", 1, marks=pytest.mark.simulation),
+        pytest.param("ray", 1, marks=[pytest.mark.simulation, pytest.mark.slow]),
         pytest.param("ray", 2, marks=pytest.mark.simulation),
     ],
 )

@@ -78,6 +78,7 @@ def test_trials_are_tasks_of_a_cluster_and_come_back_as_they_are_made_here(clust
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_a_lost_head_ends_the_sweep_in_its_own_words_with_a_verdict_on_each_trial_at_work(tmp_path):
     home = Path("/tmp") / f"sw{uuid.uuid4().hex[:6]}"
     write_sweep(tmp_path, axes={"seed": [0, 1, 2]}, set={"rounds": 5000})
@@ -107,6 +108,7 @@ def test_a_lost_head_ends_the_sweep_in_its_own_words_with_a_verdict_on_each_tria
     assert (tmp_path / "runs" / "tiny" / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_trials_and_says_how_to_go_on(cluster, tmp_path, number):
     write_sweep(tmp_path, axes={"seed": [0]}, set={"rounds": 5000})
@@ -124,6 +126,7 @@ def test_an_interrupt_ends_the_trials_and_says_how_to_go_on(cluster, tmp_path, n
     assert err.splitlines()[-1] == "fedrecon: interrupted; 0 of 1 cells are complete; the same command goes on"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cluster", [("--num-gpus=1",)], indirect=True)
 def test_only_a_trial_on_cuda_is_shown_a_gpu(cluster, tmp_path):
     """Ray believes what it is told of GPUs; what it would show to PyTorch is in the task's environment."""

@@ -1,4 +1,4 @@
-"""The budgets of the house: short functions, short files, documented public names."""
+"""Budgets of the code: short functions, files of a sensible size, few private helpers, documented public names."""
 
 import ast
 from collections.abc import Iterator
@@ -14,6 +14,10 @@ PACKAGES = ("fedrecon_core", "strategies", "client", "server")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Documented = Function | ast.ClassDef
+PRIVATE_PER_1000_LINES = 33.0
+"""At most so many private functions and methods: more of them, and a reader jumps instead of reading."""
+SMALL, SMALL_SHARE = 50, 0.29
+"""At most this share of the modules has fewer than ``SMALL`` lines."""
 
 
 def trees() -> Iterator[tuple[Path, ast.Module]]:
@@ -67,6 +71,26 @@ def test_most_functions_are_short() -> None:
 def test_files_stay_below_400_lines() -> None:
     counted = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert {name: lines for name, lines in counted.items() if lines >= 400} == {}
+
+
+def test_few_files_are_tiny() -> None:
+    counted = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    small = sorted(name for name, lines in counted.items() if lines < SMALL)
+    print(f"{len(small)} of {len(counted)} modules have fewer than {SMALL} lines: {len(small) / len(counted):.0%}")
+    assert len(small) <= SMALL_SHARE * len(counted), small
+
+
+def test_few_functions_are_private_helpers() -> None:
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in FILES)
+    names = [
+        node.name
+        for _, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, Function) and node.name.startswith("_") and not node.name.startswith("__")
+    ]
+    found = 1000 * len(names) / lines
+    print(f"{len(names)} private functions in {lines} lines: {found:.1f} per 1,000")
+    assert found <= PRIVATE_PER_1000_LINES
 
 
 def test_public_names_have_docstrings() -> None:

@@ -1,4 +1,4 @@
-"""What single recoveries promise beside the contract of all."""
+"""Promises of single recoveries, beside the contract of all."""
 
 import numpy as np
 import pytest

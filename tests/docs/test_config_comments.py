@@ -14,7 +14,7 @@ from server.sweep.trials import matrix
 discover((*CORE_PACKAGES, "strategies"))
 
 pytestmark = pytest.mark.quick
-PROJECT = Path(__file__).resolve().parents[4]
+PROJECT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((PROJECT / "configs").rglob("*.yaml"))
 SWEEPS = [path for path in CONFIGS if path.parent.name in ("paper", "sweeps")]
 
