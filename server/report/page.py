@@ -20,7 +20,6 @@ from markupsafe import Markup
 
 from server.report.charts import shade
 from server.report.files import write_whole
-from server.report.order import sort_key
 from server.runs import formatting
 
 REPORT = "report.html"
@@ -74,7 +73,6 @@ def environment() -> Environment:
         brief=brief,
         shade=shade,
         quote=shlex.quote,
-        sort_key=sort_key,
     )
     script = (FOLDER / "static" / "sort.js.md").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")

@@ -21,61 +21,62 @@ from server.sweep.table import LOSS
 
 
 def by_value(view: View) -> dict[str, Any] | None:
-    """Draw every metric over the first axis of the columns, if its levels are numbers: a line for each method."""
+    """Draw every metric over the first parameter of the columns, if its values are numbers: a line for each method."""
     if view.layout is None or not fits_lines(view.layout):
         return None
-    axis = view.layout.columns[0]
-    drawn = [_over(grid, axis) for grid in view.tables if len({column[axis] for column in grid.columns}) > 1]
-    charts = [chart for chart in drawn if chart]
-    return {"axis": axis, "charts": charts} if charts else None
+    parameter = view.layout.columns[0]
+    tables = [table for table in view.tables if len({column[parameter] for column in table.columns}) > 1]
+    charts = [chart for table in tables if (chart := _over(table, parameter))]
+    return {"parameter": parameter, "charts": charts} if charts else None
 
 
-def _over(grid: ScoreTable, axis: str) -> Chart | None:
-    """Draw one grid; where levels are too close to each other on a linear axis, it is logarithmic."""
-    numbers = {level: as_number(level) or 0.0 for column in grid.columns for level in [column[axis]]}
-    ordered = sorted(numbers, key=numbers.__getitem__)
-    logarithmic = crowded([numbers[level] for level in ordered])
-    place = {level: math.log10(numbers[level]) if logarithmic else numbers[level] for level in ordered}
+def _over(table: ScoreTable, parameter: str) -> Chart | None:
+    """Draw one table, on a logarithmic axis where values are too close to each other on a linear one."""
+    values = {column[parameter] for column in table.columns}
+    numbers = {value: number for value in values if (number := as_number(value)) is not None}
+    position = dict(sorted(numbers.items(), key=lambda item: item[1]))
+    if crowded(list(position.values())):
+        position = {value: math.log10(number) for value, number in position.items()}
     drawn = []
-    for line in series_of(grid, axis):
-        cells = {place[level]: cell for level, cell in line.cells.items()}
+    for line in series_of(table, parameter):
+        cells = {position[value]: cell for value, cell in line.cells.items()}
         means = tuple(sorted((at, cell["mean"]) for at, cell in cells.items()))
         spreads = {at: cell["deviation"] for at, cell in cells.items() if pd.notna(cell["deviation"])}
-        notes = {at: _note(cell, grid.metric) for at, cell in cells.items()}
+        notes = {at: _note(cell, table.metric) for at, cell in cells.items()}
         drawn.append(Series(line.name, means, spreads, notes))
-    across = Axis(axis, {at: level for level, at in place.items()})
-    return line_chart(_title(grid, {}), drawn, _format(grid.metric), axis=across)
+    axis = Axis(parameter, {at: value for value, at in position.items()})
+    return line_chart(_title(table, {}), drawn, _format(table.metric), axis=axis)
 
 
 def _note(cell: pd.Series[Any], metric: str) -> str:
     """Return what a tooltip adds to the mean, such as ``± 0.4 over 3 seeds; published: 57.8``."""
     spread = f" ± {score(cell['deviation'], metric)}" if pd.notna(cell["deviation"]) else ""
-    printed = f"; published: {score(cell['published'], metric)}" if pd.notna(cell["published"]) else ""
-    return f"{spread} over {plural(cell['seeds'], 'seed')}{printed}"
+    published = f"; published: {score(cell['published'], metric)}" if pd.notna(cell["published"]) else ""
+    return f"{spread} over {plural(cell['seeds'], 'seed')}{published}"
 
 
 def learning(view: View) -> list[tuple[Chart, RoundsTable]] | None:
     """Draw validation scores by round: a chart for each metric and column, a line for each row."""
     curves = view.sweep.curves
-    return [part for grid in view.tables for part in _charts(grid, curves)] or None
+    return [part for table in view.tables for part in _learning(table, curves)] or None
 
 
-def _charts(grid: ScoreTable, curves: pd.DataFrame) -> Iterator[tuple[Chart, RoundsTable]]:
-    label = _format(grid.metric)
-    for place, column in enumerate(grid.columns):
-        keys = [key for key in grid.keys if key[1] == place]
-        own = {key[0]: tuple(mean_curve(curves, grid.cell(key)["trials"], grid.metric)) for key in keys}
-        names = [value_names(row) or metric_title(grid.metric) for row in grid.rows]
-        drawn = [Series(name, own.get(row, ())) for row, name in enumerate(names)]
-        title = _title(grid, column)
-        if chart := line_chart(title, drawn, label):
-            columns = [(one.name, one.points, label) for one in drawn if one.points]
+def _learning(table: ScoreTable, curves: pd.DataFrame) -> Iterator[tuple[Chart, RoundsTable]]:
+    label, keys = _format(table.metric), set(table.keys)
+    for place, column in enumerate(table.columns):
+        lines = []
+        for key, row in (((down, place), row) for down, row in enumerate(table.rows)):
+            points = mean_curve(curves, table.cell(key)["trials"], table.metric) if key in keys else []
+            lines.append(Series(value_names(row) or metric_title(table.metric), tuple(points)))
+        title = _title(table, column)
+        if chart := line_chart(title, lines, label):
+            columns = [(line.name, line.points, label) for line in lines if line.points]
             yield chart, rounds_table(f"Validation, {title}, by round", columns)
 
 
-def _title(grid: ScoreTable, column: Labels) -> str:
-    where = named({**grid.section, **column})
-    return f"{metric_title(grid.metric)}{f': {where}' if where else ''}"
+def _title(table: ScoreTable, column: Labels) -> str:
+    where = named({**table.section, **column})
+    return f"{metric_title(table.metric)}{f': {where}' if where else ''}"
 
 
 def _format(metric: str) -> Callable[[float | None], str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from server.analysis.rendering import known
 from server.analysis.trials import total
 from server.report.page import Section, Tile, render, write_page
 from server.report.sweep import curves, sections
@@ -41,30 +42,29 @@ def render_sweep(view: View) -> str:
 
 
 def overview(view: View) -> dict[str, Any]:
-    """Collect the context of heading and notices: parameters with their values, counts of cells, and remarks."""
-    complete, failed = len(view.having(State.COMPLETE)), len(view.having(State.FAILED))
-    cells = len(view.sweep.names)
-    state = "failed cells" if failed else "complete" if complete == cells else "unfinished"
+    """Collect the context of heading and notices: parameters with their values, numbers of trials, and remarks."""
+    complete, failed = view.count(State.COMPLETE), view.count(State.FAILED)
+    trials, parameters = len(view.sweep.trials), view.sweep.parameters
+    state = "failed cells" if failed else "complete" if complete == trials else "unfinished"
     return {
         "state": state,
         "badge": BADGES[state],
-        "cells": cells,
-        "axes": {axis: levels for axis, levels in view.sweep.parameters.items() if axis != SEED},
-        "seeds": len(view.sweep.parameters.get(SEED, ())),
+        "trials": trials,
+        "parameters": {name: values for name, values in parameters.items() if name != SEED},
+        "seeds": len(parameters.get(SEED, ())),
         "failed": failed,
-        "left_out": cells - complete if len(view.trials) else 0,
+        "left_out": trials - complete if complete else 0,
         "remarks": view.remarks,
         "fault": view.fault,
     }
 
 
 def tiles(view: View) -> Iterator[Tile]:
-    """Yield the number of cells in each state, and the total cost of the complete ones."""
+    """Yield the number of trials in each state, and the total cost of the complete ones."""
     for state, meaning in MEANINGS.items():
-        found = count(len(view.having(state)))
-        whole = f" of {len(view.sweep.names)}" if state is State.COMPLETE else ""
-        yield Tile(state.capitalize(), f"{found}{whole}", meaning)
-    wall, sent = (total(view.trials[column]) for column in ("wall_seconds", "bytes"))
+        whole = f" of {len(view.sweep.trials)}" if state is State.COMPLETE else ""
+        yield Tile(state.capitalize(), f"{count(view.count(state))}{whole}", meaning)
+    wall, sent = (total([known(value) for value in view.trials[name]]) for name in ("wall_seconds", "bytes"))
     yield Tile("Total time", seconds(wall), "of the complete cells, one after the other")
     yield Tile("Tensor bytes", size(sent), "both ways, all complete cells")
 

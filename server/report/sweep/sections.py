@@ -1,4 +1,4 @@
-"""Contexts of the sections of a sweep's report but its curves. None: there is nothing to show."""
+"""Contexts of the sections of a sweep's report except its curves. None: there is nothing to show."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.analysis.rendering import Sheet, TimeColumn, known, metric_title, score, sheets, time_column
-from server.analysis.tables import ScoreTable, named
+from server.analysis.tables import named
 from server.analysis.trials import METRICS
 from server.report.page import REPORT
 from server.report.sweep.view import View, cells_of
@@ -22,18 +22,17 @@ def scores(view: View) -> list[Sheet] | None:
 
 @dataclass(frozen=True)
 class Cost:
-    """Means over the complete cells of one row; ``time`` is in seconds."""
+    """Means over the complete trials of one row; ``time`` is in seconds."""
 
-    levels: list[str]
+    values: list[str]
     name: str
     bytes: float | None
     time: float | None
-    time_text: str
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Bytes and training time of each method, in one table per section of the sweep.
+    """Bytes and training time of each method: per section of the sweep its title, parameters and rows.
 
     ``most_bytes`` and ``most_time`` are the largest of all rows.
     """
@@ -46,29 +45,22 @@ class Costs:
 
 def costs(view: View) -> Costs | None:
     """Compare the bytes and the training time of the methods: means over the seeds."""
-    time = time_column(view.trials)
-    tables = [(named(grid.section), _axes(grid), _costs(grid, time)) for grid in view.sections]
-    rows = [row for _, _, own in tables for row in own]
-    most_bytes = max((row.bytes or 0.0 for row in rows), default=0.0)
-    most_time = max((row.time or 0.0 for row in rows), default=0.0)
+    time, tables = time_column(view.trials), []
+    for table in view.sections:
+        rows = [
+            Cost(list(labels.values()) or ["all"], named(labels), known(cell["tensor_bytes"]), known(cell[time.column]))
+            for labels, cell in cells_of(table)
+        ]
+        tables.append((named(table.section), [*table.rows[0], *table.columns[0]] or ["Method"], rows))
+    every = [row for _, _, rows in tables for row in rows]
+    most_bytes = max((row.bytes or 0.0 for row in every), default=0.0)
+    most_time = max((row.time or 0.0 for row in every), default=0.0)
     return Costs(tables, time, most_bytes, most_time) if most_bytes or most_time else None
-
-
-def _axes(grid: ScoreTable) -> list[str]:
-    return [*grid.rows[0], *grid.columns[0]] or ["Method"]
-
-
-def _costs(grid: ScoreTable, time: TimeColumn) -> list[Cost]:
-    found = []
-    for labels, cell in cells_of(grid):
-        sent, worked = known(cell["tensor_bytes"]), known(cell[time.column])
-        found.append(Cost(list(labels.values()) or ["all"], named(labels), sent, worked, time.written(worked)))
-    return found
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed cell: its levels, its error, and its log (``href``: only if it can be linked)."""
+    """A failed trial: its values, its error, and its log (``href``: only if it can be linked)."""
 
     name: str
     error: str
@@ -77,52 +69,54 @@ class Failure:
 
 
 def failures(view: View) -> list[Failure] | None:
-    """List the cells that failed, each with its reason and the path of its log."""
+    """List the trials that failed, each with its reason and the path of its log."""
+    sweep = view.sweep
     found = [
         Failure(
-            named(view.sweep.labels(trial)),
-            view.sweep.value(trial, "error") or "no reason was given",
+            named(sweep.labels(trial)),
+            sweep.value(trial, "error") or "no reason was given",
             f"{TRIALS}/{trial}/{LOG}",
-            view.href(view.sweep.directory_of(trial) / LOG),
+            view.href(sweep.directory_of(trial) / LOG),
         )
-        for trial in view.having(State.FAILED)
+        for trial in sweep.names
+        if sweep.value(trial, "status") == State.FAILED
     ]
     return found or None
 
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One cell of the sweep; ``scores`` and ``time`` as (text, value); ``report``: a link, if there is a report."""
+    """One trial: its values, its state, its scores as (text, score), and a link to its report, if it has one."""
 
-    levels: list[str]
+    values: list[str]
     state: str
     scores: list[tuple[str, float | None]]
-    time: tuple[str, float | None]
+    time: float | None
     report: str | None
 
 
 def trials(view: View) -> dict[str, Any] | None:
-    """List every cell: its levels, its state, its scores, and its own report."""
-    if not view.sweep.names:
+    """List every trial: its values, its state, its scores, and its own report."""
+    sweep, time = view.sweep, time_column(view.trials)
+    if sweep.trials.empty:
         return None
-    metrics, time = list(dict.fromkeys(grid.metric for grid in view.tables)), time_column(view.trials)
-    rows = []
-    for trial in view.sweep.names:
-        complete = view.sweep.value(trial, "status") == State.COMPLETE
-        own = [known(view.sweep.value(trial, METRICS + metric)) if complete else None for metric in metrics]
+    metrics, rows = list(dict.fromkeys(table.metric for table in view.tables)), []
+    for trial in sweep.names:
+        state = str(sweep.value(trial, "status"))
+        complete = state == State.COMPLETE
+        own = [known(sweep.value(trial, METRICS + metric)) if complete else None for metric in metrics]
         texts = [_score(value, metric) for value, metric in zip(own, metrics, strict=True)]
-        worked = known(view.sweep.value(trial, time.column)) if complete else None
         rows.append(
             TrialRow(
-                list(view.sweep.labels(trial).values()) or ["all"],
-                view.sweep.value(trial, "status"),
+                list(sweep.labels(trial).values()) or ["all"],
+                state,
                 list(zip(texts, own, strict=True)),
-                (time.written(worked), worked),
-                view.href(view.sweep.directory_of(trial) / REPORT),
+                known(sweep.value(trial, time.column)) if complete else None,
+                view.href(sweep.directory_of(trial) / REPORT),
             )
         )
     titles = [f"Test {metric_title(metric)}" for metric in metrics]
-    return {"axes": list(view.sweep.parameters), "titles": titles, "time": time.head, "rows": rows}
+    return {"parameters": list(sweep.parameters), "titles": titles, "time": time, "rows": rows}
 
 
 def _score(value: float | None, metric: str) -> str:
@@ -130,7 +124,7 @@ def _score(value: float | None, metric: str) -> str:
 
 
 def details(view: View) -> dict[str, Any]:
-    """Return ``sweep.yaml`` and the config of a complete cell, if there is one, to repeat."""
-    complete = [] if view.sweep.packed else view.having(State.COMPLETE)
-    config = f"{TRIALS}/{complete[0]}/config.yaml" if complete else None
+    """Return ``sweep.yaml`` and the config of a complete trial, if there is one, to repeat."""
+    complete = () if view.sweep.packed else map(str, view.sweep.complete.index)
+    config = next((f"{TRIALS}/{trial}/config.yaml" for trial in complete), None)
     return {"file": SWEEP, "text": view.text, "config": config}

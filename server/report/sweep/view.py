@@ -20,10 +20,10 @@ from server.sweep.record import SWEEP, State
 
 @dataclass(frozen=True)
 class View:
-    """A sweep and the comparison of its complete cells, ``trials``.
+    """A sweep and the comparison of its complete ``trials``.
 
-    ``text`` is ``sweep.yaml`` as it stands, ``fault`` the reason why complete cells could not be compared, ``remarks``
-    are sentences on the cells and on the published values.
+    ``text`` is ``sweep.yaml`` as it stands, ``fault`` the reason why complete trials could not be compared, ``remarks``
+    are sentences on the trials and on the published values.
     """
 
     directory: Path
@@ -35,9 +35,9 @@ class View:
     fault: str = ""
     remarks: Sequence[str] = ()
 
-    def having(self, state: State) -> list[str]:
-        """Return the names of the cells in a state."""
-        return [name for name in self.sweep.names if self.sweep.value(name, "status") == state]
+    def count(self, state: State) -> int:
+        """Return the number of trials in a state."""
+        return int((self.sweep.trials["status"] == state).sum())
 
     @property
     def sections(self) -> list[ScoreTable]:
@@ -55,7 +55,7 @@ class View:
 
 
 def read_view(directory: Path) -> View:
-    """Read the sweep in ``directory`` and compare its complete cells.
+    """Read the sweep in ``directory`` and compare its complete trials.
 
     Raises:
         DataError: ``directory`` is not the directory of a sweep, or its ``sweep.yaml`` is damaged.

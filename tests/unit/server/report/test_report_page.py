@@ -12,52 +12,15 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 
 from server.engines.submission import write_app
-from server.report.order import sort_key
 from server.report.page import FOLDER, environment
 from server.report.run.report import write_report
-from server.runs.formatting import DASH, count, decimal, percent, seconds, size
+from server.runs.formatting import size
 from server.runs.record import read_run
 from server.runs.summary import traffic
 from tests.helpers.pages import Page
 from tests.helpers.reported_run import write_run
 
 pytestmark = pytest.mark.quick
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        (percent(0.6214), 0.621),
-        (size(512), 512),
-        (size(41_230_000), 41_200_000),
-        (size(5_000_000_000_000), 5e12),
-        (seconds(0.42), 0.42),
-        (seconds(125), 125),
-        (seconds(11_520), 11_520),
-        (count(1_234_567), 1_234_567),
-        (decimal(999.7), 1_000),
-        ("-0.4 to 1.2", -0.4),
-        ("85.0 ± 1.9 (n = 3) [86.2]", 85.0),
-        ("12 of 40", 12),
-    ],
-)
-def test_what_is_written_for_people_is_sorted_as_a_number(text: str, value: float) -> None:
-    key = sort_key(text)
-    assert key is not None and float(key) == pytest.approx(value)
-
-
-@pytest.mark.parametrize("text", ["", DASH, "mask", "site-0003", "3", "-0.5", "+4.6", "1e-3", "3x", "5th", "1-2"])
-def test_words_and_plain_numbers_speak_for_themselves(text: str) -> None:
-    assert sort_key(text) is None
-
-
-def test_longer_is_more_in_whatever_unit_it_is_written() -> None:
-    durations = [0.05, 0.9, 31.5, 59.9, 61.0, 3_599.0, 7_322.0, 100_000.0]
-    keys = [float(sort_key(seconds(value)) or "nan") for value in durations]
-    assert keys == sorted(set(keys))
-    bytes_ = [3, 999, 1_500, 999_000, 2_000_000, 3e9, 4e12, 5e15]
-    keys = [float(sort_key(size(value)) or "nan") for value in bytes_]
-    assert keys == sorted(set(keys))
 
 
 def test_cells_carry_raw_values_to_sort_by_and_sums_stay_last(tmp_path: Path) -> None:
