@@ -54,6 +54,48 @@ def replace_text(path: Path, text: str) -> None:
     replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
+def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """Replace the folder ``path`` by one that ``write`` fills: an interruption leaves the old or the new one, whole.
+
+    The new folder is written and synced next to the old one. The old one is then renamed, the new one gets its name,
+    and only then is the old one deleted. ``finish_folder_replacements`` completes what was interrupted. Raises what
+    ``write`` and the disk raise; the old folder is then still in place.
+    """
+    new, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
+    _finish_replacement(path)
+    try:
+        write(new)
+        for item in (*new.rglob("*"), new):
+            sync(item)
+        path.rename(old)
+        try:
+            new.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
+    except BaseException:
+        _finish_replacement(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def finish_folder_replacements(folder: Path) -> None:
+    """Complete or undo the interrupted calls of ``replace_folder`` in ``folder``, where no other may be going on."""
+    for suffix in ("old", "partial"):
+        for leftover in folder.glob(f".*.{suffix}"):
+            _finish_replacement(leftover.with_name(leftover.name.removeprefix(".").removesuffix(f".{suffix}")))
+
+
+def _finish_replacement(path: Path) -> None:
+    """If ``path`` is missing and its old folder exists, the new one, if there is one, is complete and gets the name;
+    otherwise the old one gets it back. All other leftovers are deleted."""
+    new, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
+    if old.exists() and not path.exists():
+        (new if new.exists() else old).rename(path)
+    for leftover in (old, new):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def is_leftover(path: Path) -> bool:
     """Whether ``path`` is the temporary file of a write that crashed."""
     return path.name.startswith(".") and path.name.endswith(".partial")

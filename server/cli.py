@@ -20,7 +20,6 @@ from server.commands import sweep as sweep_command
 from server.commands import table as table_command
 from server.commands.data import data
 from server.commands.deployment import SuperLinkOption, add_to, submit, submit_again
-from server.commands.path_kinds import Kind, expect, kind_of
 from server.engines.base import ENGINE_PACKAGES, ENGINES, Job
 from server.engines.follow import Follower
 from server.runs.directory import RunDirectory
@@ -36,6 +35,7 @@ from server.runs.setup import (
     resolve_config,
     resume_run,
 )
+from server.sweep.paths import Kind, expect, kind_of
 from server.trackers.reporting import Trackers
 
 application = typer.Typer(

@@ -10,9 +10,8 @@ from itertools import combinations, product
 from pathlib import Path
 
 from fedrecon_core.errors import DataError, did_you_mean
-from server.sweep.choices import titled
-from server.sweep.parameters import SEED
-from server.sweep.table import LOSS
+from server.sweep.parameters import SEED, title_of
+from server.sweep.spec import LOSS
 
 Labels = Mapping[str, str]
 """Parameter -> value."""
@@ -81,7 +80,7 @@ def _refuse_ties(path: Path, found: Sequence[Published], parameters: Mapping[str
         for labels in _fields(both, found, parameters):
             nearest = find(found, labels, one.metric)
             if nearest and len(nearest.labels) == len(one.labels):
-                told = f"both are the {one.metric} of {titled(labels)}, and neither names more axes than the other"
+                told = f"both are the {one.metric} of {title_of(labels)}, and neither names more axes than the other"
                 raise DataError(f"{path}, lines {one.line} and {other.line}: {told}; a line that does would decide")
 
 

@@ -15,7 +15,7 @@ from server.analysis.published import Labels
 from server.analysis.tables import Key, ScoreTable, as_number, named
 from server.runs.formatting import DASH, count, decimal, percent, plural, seconds, size
 from server.runs.summary import TITLES
-from server.sweep.table import LOSS
+from server.sweep.spec import LOSS
 
 ABOUT_INTERVALS = (
     "Interval and p are Student's, with as many degrees of freedom as the scarcer of seeds and groups less one; the "

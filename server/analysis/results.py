@@ -23,9 +23,9 @@ from server.analysis.tables import Layout, ScoreTable, matching, score_tables, w
 from server.analysis.trials import METRICS, MISSING, Sweep, load_sweep
 from server.runs.formatting import listing, plural
 from server.runs.setup import PACKAGES
-from server.sweep.choices import titled
+from server.sweep.parameters import title_of
 from server.sweep.record import State
-from server.sweep.table import Table, metric_names
+from server.sweep.spec import Table, metric_names
 
 PROVENANCE = {
     "code_sha256": "versions of the code",
@@ -77,7 +77,7 @@ class SweepResults:
         """The same tables with differences from the baseline, which take time: predictions are resampled."""
         baseline = self.layout.baseline
         if baseline and matching(self.sweep.trials, baseline).empty:
-            note = f"No differences: no cell here has {titled(baseline)}, the baseline; --only must keep it."
+            note = f"No differences: no cell here has {title_of(baseline)}, the baseline; --only must keep it."
             return [replace(table, notes=(note,)) for table in self.tables()]
         differences = Differences(self.trials, self.predictions)
         return with_differences(self.tables(), self.layout, self.trials, differences)
@@ -192,7 +192,7 @@ def left_out(sweep: Sweep) -> Iterator[str]:
     statuses = {name: str(sweep.value(name, "status")) for name in sweep.names}
     others = [name for name, status in statuses.items() if status != State.COMPLETE]
     if others:
-        which = listing([f"{titled(sweep.labels(name))} ({statuses[name]})" for name in others])
+        which = listing([f"{title_of(sweep.labels(name))} ({statuses[name]})" for name in others])
         yield f"Left out, not complete: {len(others)} of {plural(len(sweep.trials), 'cell')}: {which}."
 
 

@@ -17,9 +17,8 @@ from server.analysis.predictions import PredictionFault, PredictionsError, merge
 from server.analysis.published import Labels, Published, find
 from server.analysis.trials import METRICS, MISSING, PARAMS, mean_of
 from server.runs.formatting import listing
-from server.sweep.choices import fits, titled
-from server.sweep.parameters import SEED
-from server.sweep.table import LOSS, Table
+from server.sweep.parameters import SEED, fits, title_of
+from server.sweep.spec import LOSS, Table
 
 Key = tuple[int, int]
 """The position of a cell: row, column."""
@@ -274,14 +273,14 @@ def _ranked(table: ScoreTable, layout: Layout) -> ScoreTable:
         rivals = [key for key in family if not layout.is_bound(table.labels(key))]
         means = cells["mean"].loc[rivals]
         if cells["seed_values"].loc[rivals].nunique() > 1:
-            unlike.append(titled(layout.shared(table.labels(rivals[0]))) or "the rivals of this table")
+            unlike.append(title_of(layout.shared(table.labels(rivals[0]))) or "the rivals of this table")
         elif len(rivals) > 1:
             places = means.rank(method="dense", ascending=table.metric == LOSS).astype(int)
             cells.loc[rivals, "place"] = places.where(places <= RANKED, 0)
     for key in table.keys:
         labels = table.labels(key)
         if layout.is_bound(labels):
-            bounds[titled({name: labels[name] for name in layout.bounds})] = None
+            bounds[title_of({name: labels[name] for name in layout.bounds})] = None
     remarks = [f"Bounds, which are not ranked: {listing(list(bounds))}."] if bounds else []
     if unlike:
         remarks.append(f"Not ranked, since the means are not over the same seeds: {listing(unlike)}.")
@@ -309,11 +308,11 @@ def _compared(table: ScoreTable, layout: Layout, trials: pd.DataFrame, differenc
             try:
                 found = differences.between(table.cell(key)["trials"], tuple(baseline.index), table.metric)
             except PredictionsError as error:
-                faults.append((titled(labels), error.fault))
+                faults.append((title_of(labels), error.fault))
                 continue
             cells.loc[key, ["difference", "difference_seeds"]] = found.mean, found.seeds
             if found.fault:
-                faults.append((titled(labels), found.fault))
+                faults.append((title_of(labels), found.fault))
             if interval := found.interval:
                 numbers = ["difference_low", "difference_high", "test_groups"]
                 cells.loc[key, numbers] = interval.low, interval.high, interval.clusters

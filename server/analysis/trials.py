@@ -39,7 +39,7 @@ import pandas as pd
 
 from server.runs.readers import json_mapping, yaml_mapping
 from server.runs.record import entries, mapping, number, read_metrics
-from server.sweep.choices import nothing_left, read_only
+from server.sweep.parameters import no_match, parse_only
 from server.sweep.record import TRIALS, State, SweepRecord, is_packed, read_sweep
 
 FILES = {"config": "config.yaml", "manifest": "manifest.json", "result": "result.json"}
@@ -92,10 +92,10 @@ class Sweep:
         """The sweep with the trials that every ``parameter=value,value`` of ``choice`` takes; ``UsageError`` where it
         names something unknown, or takes none."""
         trials = self.trials
-        for parameter, values in read_only(choice, self.parameters).items():
+        for parameter, values in parse_only(choice, self.parameters).items():
             trials = trials[trials[PARAMS + parameter].isin(values)]
         if choice and trials.empty:
-            raise nothing_left(choice)
+            raise no_match(choice)
         return replace(self, trials=trials)
 
     @cached_property

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from fedrecon_core.errors import UsageError
-from server.commands.path_kinds import Kind, expect
 from server.runs.formatting import plural
+from server.sweep.paths import Kind, expect
 
 SweepArgument = Annotated[Path, typer.Argument(help="The directory of a sweep, complete or not.")]
 PackedArgument = Annotated[Path, typer.Argument(help="The folder that `fedrecon pack` made.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from server.commands.path_kinds import Kind, expect
+from server.sweep.paths import Kind, expect
 
 SweepArgument = Annotated[Path, typer.Argument(help="The directory of a sweep, complete or not.")]
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Show a part: axis=level,level (repeatable).")]

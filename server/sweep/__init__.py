@@ -1,1 +1,1 @@
-"""``fedrecon sweep``: a matrix of runs, written as one YAML, run over cores or a Ray cluster, gone on with at will."""
+"""``fedrecon sweep``: runs a grid of trials, defined in one YAML, over local cores or a Ray cluster, and resumes it."""

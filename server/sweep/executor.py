@@ -1,51 +1,99 @@
-"""Where the cells of a sweep run, some at a time."""
+"""Executors run the trials of a sweep, several at a time; ``run_trial`` is what each of them does with one."""
 
 from __future__ import annotations
 
+import os
+import sys
+import traceback
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedrecon_core.errors import RunError
-from server.sweep.record import ending
+from fedrecon_core.config import RunConfig
+from fedrecon_core.errors import RunError, describe_error
+from server.runs.directory import RunDirectory
+from server.runs.setup import check_run, load_config
+from server.sweep.record import LOG, read_result
 
 
 class LostError(RunError):
-    """The place where runs are worked on is gone, and with it all that were at work there."""
+    """The machines of an executor are lost, with all trials that were running."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that has ended, and why it did not complete (empty where it did)."""
+    """A run that has ended, and why it did not complete (empty if it did)."""
 
     path: Path
     reason: str = ""
 
     @classmethod
-    def of(cls, path: Path, otherwise: str) -> Ended:
-        """What the run in ``path`` says of its end; ``otherwise`` where it ended without saying anything."""
-        found = ending(path)
-        done = found.get("status") == "completed"
-        return cls(path, "" if done else str(found.get("error") or otherwise))
+    def of(cls, path: Path, default: str) -> Ended:
+        """How the run in ``path`` ended according to its ``result.json``; ``default`` is the reason if it has none."""
+        result = read_result(path)
+        completed = result.get("status") == "completed"
+        return cls(path, "" if completed else str(result.get("error") or default))
 
 
-class Workers(ABC):
-    """Runs run directories, at most ``capacity`` at a time. One that dies takes nothing along but its own run."""
+class Executor(ABC):
+    """Executes the runs of prepared run directories, at most ``capacity`` at a time. A run whose process dies fails,
+    the others go on."""
 
     capacity: int
 
     @abstractmethod
-    def start(self, path: Path) -> None:
-        """Begin to work on the run directory ``path``, which holds its config; the caller keeps within ``capacity``."""
+    def start(self, path: Path, config: RunConfig) -> None:
+        """Start, or resume, the run in ``path``, which contains ``config``. The caller respects ``capacity``."""
 
     @abstractmethod
-    def ended(self, seconds: float) -> list[Ended]:
-        """The runs that have ended since the last call, waiting at most ``seconds`` for the first one.
+    def wait(self, seconds: float) -> list[Ended]:
+        """Wait at most ``seconds`` for a run to end; return those that have ended since the last call.
 
         Raises:
-            LostError: no run can be worked on any more; what is left of those at work is what ``close`` leaves.
+            LostError: no run can be executed any more; ``close`` is still to be called.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """End what still runs, at once: what is left of it are the checkpoints that its run directory has here."""
+        """Stop all running trials at once. They can be resumed from the checkpoints in their run directories."""
+
+
+def run_trial(path: Path) -> bool:
+    """Run, or resume, the prepared run directory ``path`` in this process, with one thread.
+
+    All output goes to the end of its log. Any failure is written to ``result.json``. Returns whether it completed.
+    """
+    from server.engines.base import Job  # here: the process of the sweep does not need what they import
+    from server.engines.inprocess import InProcess
+
+    directory = RunDirectory(path)
+    with _redirected_output(path / LOG):
+        try:
+            config = load_config(directory.config)
+            check_run(config)
+            InProcess().run(Job(directory.config, path, True, config.sites.count, timeout=config.sites.timeout))
+        except Exception as error:
+            traceback.print_exception(error)
+            if not directory.result.exists():  # else the ServerApp has written it
+                code = getattr(error, "exit_code", 1)
+                failure = {"status": "failed", "error": describe_error(error), "exit_code": code, "rounds": 0}
+                directory.write_json("result.json", failure)
+    return directory.completed()
+
+
+@contextmanager
+def _redirected_output(log: Path) -> Iterator[None]:
+    """Append everything that this process writes to stdout and stderr, libraries included, to ``log``."""
+    saved = [os.dup(number) for number in (1, 2)]
+    with log.open("ab") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    try:
+        yield
+    finally:
+        for number, (stream, old) in enumerate(zip((sys.stdout, sys.stderr), saved, strict=True), 1):
+            stream.flush()
+            os.dup2(old, number)
+            os.close(old)

@@ -1,7 +1,7 @@
-"""What every cell needs, imported once by the process that all cells of a sweep are forked from.
+"""Imports what every trial needs, in the process from which all trials of a sweep are forked.
 
-It starts no thread of Python's or PyTorch's, so that its forks are whole; nothing may be computed here, which would
-start some.
+It starts no thread of Python's or PyTorch's, so that forks are safe; nothing may be computed here, which would start
+some.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from strategies.code_hash import code_hash
 
 MODULES = (
     "server.cli",  # the main module of every process
-    "server.sweep.trial_run",
+    "server.engines.inprocess",
     "server.app",
     "client.app",
-    "torch._dynamo",  # PyTorch imports it with the first optimiser that is made: two seconds of every cell
+    "torch._dynamo",  # PyTorch imports it with the first optimiser: two seconds for every trial
     "flwr_datasets.partitioner",
     "sklearn.datasets",
     "matplotlib.figure",
@@ -27,8 +27,8 @@ MODULES = (
 )
 
 for _name in MODULES:
-    with contextlib.suppress(Exception):  # the cell that needs it tells what is wrong with it
+    with contextlib.suppress(Exception):  # the trial that needs it reports the failure
         importlib.import_module(_name)
 with contextlib.suppress(Exception):
     discover(PACKAGES)
-code_hash()  # of the code that was imported here, should a file change while cells run
+code_hash()  # of the code that was imported here, should a file change while trials run

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep that goes on: a live table on a terminal, a line per cell elsewhere."""
+"""Progress of a running sweep: a live table on a terminal, a line per trial elsewhere, and the time that is left."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from statistics import fmean
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,16 +15,39 @@ from rich.table import Table
 from rich.text import Text
 
 from fedrecon_core.errors import one_line
-from server.sweep.times import Times
 from server.sweep.trials import Trial
 from server.training import checkpoints
 
-UNKNOWN = "?"
+
+class Times:
+    """Seconds of trials that have ended, from which those of others are estimated."""
+
+    def __init__(self) -> None:
+        self._by_family: dict[tuple[str, ...], list[float]] = {}
+        self._per_round: list[float] = []
+
+    def add(self, trial: Trial, seconds: float) -> None:
+        """Record that ``trial`` took ``seconds`` from its first round to its last."""
+        self._by_family.setdefault(trial.family, []).append(seconds)
+        self._per_round.append(seconds / trial.config.rounds)
+
+    def family_mean(self, trial: Trial) -> float | None:
+        """The mean time of the trials that differ from ``trial`` in the seed only; None if none has ended."""
+        found = self._by_family.get(trial.family)
+        return fmean(found) if found else None
+
+    def estimate(self, trial: Trial) -> float | None:
+        """``family_mean`` or, without it, the rounds of ``trial`` at the mean time per round of all trials that have
+        ended; None if none has."""
+        found = self.family_mean(trial)
+        if found is None and self._per_round:
+            return fmean(self._per_round) * trial.config.rounds
+        return found
 
 
 @dataclass(frozen=True)
 class Running:
-    """A cell at work: since when (``time.monotonic``) and, where it goes on, after which round."""
+    """A running trial: its start (``time.monotonic``), and the round after which it was resumed (0 if it is new)."""
 
     trial: Trial
     path: Path
@@ -32,24 +56,24 @@ class Running:
 
     @property
     def round(self) -> int:
-        """The last round that is complete, as far as this machine can see."""
+        """The last complete round that this machine can see."""
         try:
             return checkpoints.newest_round(self.path / "checkpoints")
-        except (OSError, ValueError):  # a folder that cannot be read, or an odd name in it: nothing to end a sweep for
+        except (OSError, ValueError):  # unreadable, or a file with an odd name: no reason to end the sweep
             return self.first
 
     def remaining(self, times: Times) -> float | None:
-        """Seconds until its end, from its own rounds or else from other cells; None where nothing tells."""
+        """Seconds until its end, estimated from its own rounds or else from other trials; None if unknown."""
         elapsed, done = time.monotonic() - self.since, self.round - self.first
         if done > 0:
             return elapsed / done * (self.trial.config.rounds - self.round)
-        guess = times.guess(self.trial)
-        return None if guess is None else max(guess - elapsed, 0.0)
+        estimate = times.estimate(self.trial)
+        return None if estimate is None else max(estimate - elapsed, 0.0)
 
 
 @dataclass
 class Tally:
-    """How many cells are where."""
+    """Counts of trials by state, and those that run or wait."""
 
     total: int
     complete: int = 0
@@ -59,15 +83,16 @@ class Tally:
     capacity: int = 1
 
     def remaining(self, times: Times) -> float | None:
-        """Seconds until the sweep's end if all workers stay busy; None where nothing tells."""
-        parts = [*(times.guess(trial) for trial in self.waiting), *(trial.remaining(times) for trial in self.running)]
-        known = [part for part in parts if part is not None]
-        if len(known) < len(parts):
+        """Seconds until the end of the sweep if the executor stays busy; None if unknown."""
+        waiting = [times.estimate(trial) for trial in self.waiting]
+        running = [trial.remaining(times) for trial in self.running]
+        known = [seconds for seconds in (*waiting, *running) if seconds is not None]
+        if len(known) < len(waiting) + len(running):
             return None
-        longest = max((part for part in parts[len(self.waiting) :] if part is not None), default=0.0)
+        longest = max((seconds for seconds in running if seconds is not None), default=0.0)
         return max(sum(known) / self.capacity, longest)
 
-    def words(self, times: Times) -> str:
+    def summary(self, times: Times) -> str:
         """``12 of 40 complete, 1 failed, 2 running, 25 waiting, ETA 0:10:00``."""
         counts = [f"{self.complete} of {self.total} complete", *([f"{self.failed} failed"] if self.failed else [])]
         counts += [f"{len(self.running)} running", f"{len(self.waiting)} waiting"]
@@ -76,66 +101,68 @@ class Tally:
 
 @dataclass
 class Board:
-    """A line for each cell that starts or ends. Base of the live table."""
+    """Prints a line for each trial that starts or ends. Base class of the live table."""
 
     console: Console
     tally: Tally
     times: Times = field(default_factory=Times)
 
     def open(self) -> None:
-        """Before the first cell."""
+        """Called before the first trial."""
 
     def close(self) -> None:
-        """After the last one, or when the sweep was interrupted."""
+        """Called after the last trial, or when the sweep is interrupted."""
 
-    def now(self, waiting: Sequence[Trial], running: Sequence[Running], capacity: int) -> None:
-        """Which cells wait and which run."""
+    def update(self, waiting: Sequence[Trial], running: Sequence[Running], capacity: int) -> None:
+        """Set which trials wait and which run."""
         self.tally.waiting, self.tally.running, self.tally.capacity = tuple(waiting), tuple(running), capacity
 
     def started(self, running: Running) -> None:
-        """A cell has started."""
-        self.say(f"started  {running.trial.title}{f' (after round {running.first})' if running.first else ''}")
+        """Report that a trial has started."""
+        self.print_line(f"started  {running.trial.title}{f' (after round {running.first})' if running.first else ''}")
 
     def ended(self, running: Running, reason: str, seconds: float) -> None:
-        """A cell has ended: complete where there is no ``reason``."""
+        """Report that a trial has ended: complete if there is no ``reason``, failed otherwise."""
         self.tally.failed, self.tally.complete = self.tally.failed + bool(reason), self.tally.complete + (not reason)
-        told = f"failed   {running.trial.title}: {reason}" if reason else f"complete {running.trial.title}"
-        self.say(f"{told}  {clock(seconds)}  ({self.tally.words(self.times)})")
+        title = running.trial.title
+        outcome = f"failed   {title}: {reason}" if reason else f"complete {title}"
+        self.print_line(f"{outcome}  {clock(seconds)}  ({self.tally.summary(self.times)})")
 
-    def say(self, text: str) -> None:
-        """One line."""
+    def print_line(self, text: str) -> None:
+        """Print ``text`` as one line."""
         self.console.print(one_line(text), highlight=False, soft_wrap=True, markup=False)
 
 
 class LiveBoard(Board):
-    """The same lines where cells end, above a table of those that run."""
+    """Prints a line for each trial that ends, above a table of those that run."""
 
     def open(self) -> None:
         """Show the table."""
-        self._live = Live(console=self.console, get_renderable=self._table, transient=True, refresh_per_second=2)
+        self._live = Live(console=self.console, get_renderable=self.table, transient=True, refresh_per_second=2)
         self._live.start()
 
     def close(self) -> None:
-        """Take the table away."""
+        """Remove the table."""
         self._live.stop()
 
     def started(self, running: Running) -> None:
-        """The table shows it."""
+        """Print nothing: the table shows the trial."""
 
-    def _table(self) -> RenderableType:
+    def table(self) -> RenderableType:
+        """The running trials with their rounds and times, and the summary."""
         table = Table("running", "round", "time", "ETA", box=None, pad_edge=False)
         for running in self.tally.running:
             rounds = f"{running.round}/{running.trial.config.rounds}"
             elapsed = clock(time.monotonic() - running.since)
             table.add_row(Text(running.trial.title), rounds, elapsed, clock(running.remaining(self.times)))
-        return Group(table, Text(self.tally.words(self.times), style="bold"))
+        return Group(table, Text(self.tally.summary(self.times), style="bold"))
 
 
 def clock(seconds: float | None) -> str:
-    """``1:02:03``, or a question mark where nothing is known."""
-    return UNKNOWN if seconds is None else str(timedelta(seconds=round(seconds)))
+    """``1:02:03``, or a question mark if the time is unknown."""
+    return "?" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
 def board_for(console: Console, tally: Tally, times: Times) -> Board:
-    """The live table where ``console`` is a terminal, plain lines where it is not."""
+    """A live table if ``console`` is a terminal, plain lines otherwise."""
     return (LiveBoard if console.is_terminal else Board)(console, tally, times)

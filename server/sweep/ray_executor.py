@@ -1,130 +1,159 @@
-"""Cells on a Ray cluster: a task for each, in a folder of its node's own, from which the finished run comes back."""
+"""Run trials on a Ray cluster: each is a task in a temporary folder of its node, from which the run is copied back."""
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import signal
 import tarfile
+import tempfile
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from fedrecon_core.config import RunConfig
 from fedrecon_core.errors import FedReconError, UsageError, describe_error, one_line
+from fedrecon_core.files import replace_folder
 from server.engines.ray import require_cluster
 from server.runs.directory import RunDirectory
-from server.runs.setup import resolve_config
-from server.sweep.current_provenance import device_on_ray
-from server.sweep.executor import Ended, LostError, Workers
-from server.sweep.folder_swap import exchange
-from server.sweep.packed import pack, run_packed, unpack
-from server.sweep.store import LOCK_SECONDS
+from server.sweep.executor import Ended, Executor, LostError, run_trial
+from server.sweep.store import LOCK_SECONDS, ROUNDS, device_on_ray
 
-GRAIN = 10_000
+RAY_UNITS = 10_000
 """Ray counts a resource in so many parts, and rounds: the shares of a GPU must not add up to more than 1."""
 LOST_SECONDS = 20.0
-"""How long the cluster's head may be silent. Ray waits for 60 seconds, in any call, then ends the calling process."""
+"""How long the cluster's head may not answer. Ray waits for 60 seconds, in any call, then ends the calling process."""
+LOCK = "run.lock"
 
 
-def gpu_share(gpus: float, workers: int | None) -> float:
-    """What a run on CUDA asks for of the cluster's ``gpus``: a whole one, or so much of one that ``workers`` runs find
-    room at a time. Memory is not shared out: how many runs fit on a GPU, the person knows who chose ``workers``.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if gpus < 1:
-        raise UsageError("device: 'cuda' needs a GPU, and the Ray cluster has none; set device: cpu or auto")
-    runs = max(math.ceil((workers or 1) / int(gpus)), 1)
-    return math.floor(GRAIN / runs) / GRAIN
-
-
-def received(path: Path, data: bytes) -> Ended:
-    """The run that came back as ``data``, in the place of the run directory ``path``: what it says of its end. Where
-    someone goes on with ``path`` meanwhile, that stays, and what came back is gone."""
-    try:
-        with RunDirectory(path).lock(LOCK_SECONDS):
-            exchange(path, lambda arrived: unpack(data, arrived))
-    except (FedReconError, OSError, tarfile.TarError) as error:
-        return Ended(path, f"it came back and could not be written here: {one_line(describe_error(error))}")
-    return Ended.of(path, "its Ray task ended without a result")
-
-
-class OnRay(Workers):
-    """As many tasks at a time as the cluster has cpus, or ``workers``; ``docs/ray-cluster.md`` says what its machines
-    need. A task that is lost with its node is a failed cell, as a process that dies is; its rounds are lost as well."""
+class RayExecutor(Executor):
+    """As many tasks at a time as the cluster has CPUs, or ``workers``. ``docs/ray-cluster.md`` says what its machines
+    need. A trial whose node is lost fails, and the rounds since its task began are lost."""
 
     def __init__(self, address: str, workers: int | None = None) -> None:
-        """Connect to the cluster at ``address`` (HOST:PORT); ``UsageError`` where there is none."""
+        """Connect to the cluster at ``address`` (HOST:PORT); ``UsageError`` if there is none."""
         require_cluster(address, "--ray-address")
-        asked_to_end = signal.getsignal(signal.SIGTERM)
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
-            raise UsageError(
-                f"--ray-address: no Ray cluster can be used at {address}: {one_line(str(error))}"
-            ) from None
+            reason = one_line(str(error))
+            raise UsageError(f"--ray-address: cannot use the Ray cluster at {address}: {reason}") from None
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, asked_to_end)  # Ray's own handler, which it has set, ends the process at once
+            signal.signal(signal.SIGTERM, handler)  # Ray has set one that ends the process at once
         self._address = address
         self._workers = workers
         self._resources = ray.cluster_resources()
-        # A process of its own for each: nothing that one cell leaves in memory stays there for the next.
+        # A process of its own for each trial: what one leaves in memory does not stay for the next.
         self._task = ray.remote(num_cpus=1, max_retries=0, max_calls=1)(run_packed)
         self._running: dict[Any, Path] = {}
 
     @property
     def capacity(self) -> int:  # type: ignore[override]
-        """The cluster's cpus as ``ended`` found them last: nodes may join."""
+        """The CPUs of the cluster, as of the last ``wait``: nodes may join."""
         return self._workers or max(int(self._resources.get("CPU", 1)), 1)
 
-    def start(self, path: Path) -> None:
-        """Send the run directory; see ``Workers.start``. ``UsageError`` for a run on CUDA where no node has a GPU: Ray
-        would wait for one."""
+    def start(self, path: Path, config: RunConfig) -> None:
+        """Send the run directory to a task; see ``Executor.start``. ``UsageError`` for a run on CUDA if no node has a
+        GPU, for which Ray would wait."""
         task = self._task
-        if device_on_ray(resolve_config(path / "config.yaml")) == "cuda":
+        if device_on_ray(config) == "cuda":
             task = task.options(num_gpus=gpu_share(self._resources.get("GPU", 0), self._workers))
-        self._running[task.remote(pack(path, ("run.lock",)))] = path
+        self._running[task.remote(pack(path, (LOCK,)))] = path
 
-    def ended(self, seconds: float) -> list[Ended]:
-        """See ``Workers.ended``."""
-        self._wait_for_head()
+    def wait(self, seconds: float) -> list[Ended]:
+        """See ``Executor.wait``. The cluster is lost if its head does not answer within ``LOST_SECONDS``."""
+        deadline = time.monotonic() + LOST_SECONDS
+        while True:
+            try:
+                require_cluster(self._address, "--ray-address")
+                break
+            except UsageError:
+                if time.monotonic() > deadline:
+                    reason = f"its head has not answered for {LOST_SECONDS:.0f} seconds"
+                    raise LostError(f"the Ray cluster at {self._address} is lost: {reason}") from None
+            time.sleep(1.0)
         try:
             self._resources = ray.cluster_resources()
             ready, _ = ray.wait(list(self._running), num_returns=1, timeout=seconds)
         except RayError as error:
             raise LostError(f"the Ray cluster at {self._address} is lost: {one_line(str(error))}") from None
-        return [self._take(task) for task in ready]
-
-    def _wait_for_head(self) -> None:
-        """Return at once where the head answers; ``LostError`` if it does not within ``LOST_SECONDS``."""
-        deadline = time.monotonic() + LOST_SECONDS
-        while True:
+        ended = []
+        for task in ready:
+            path = self._running.pop(task)
             try:
-                return require_cluster(self._address, "--ray-address")
-            except UsageError:
-                if time.monotonic() > deadline:
-                    told = f"its head has not answered for {LOST_SECONDS:.0f} seconds"
-                    raise LostError(f"the Ray cluster at {self._address} is lost: {told}") from None
-            time.sleep(1.0)
-
-    def _take(self, task: Any) -> Ended:
-        path = self._running.pop(task)
-        try:
-            data = ray.get(task)
-        except RayError as error:
-            cause = error.cause if isinstance(error, RayTaskError) else error
-            return Ended(path, f"its Ray task was lost: {one_line(str(cause))}")
-        return received(path, data)
+                data = ray.get(task)
+            except RayError as error:
+                cause = error.cause if isinstance(error, RayTaskError) else error
+                ended.append(Ended(path, f"its Ray task was lost: {one_line(str(cause))}"))
+            else:
+                ended.append(copy_back(path, data))
+        return ended
 
     def close(self) -> None:
-        """End the tasks; see ``Workers.close``. The rounds since each task began are lost with the folder of its node:
-        the run directory here is as it was sent. The cluster stays."""
+        """Cancel the tasks; see ``Executor.close``. The run directories here are as they were sent. The cluster goes on
+        running."""
         for task in self._running:
             ray.cancel(task, force=True)
         self._running = {}
         ray.shutdown()
+
+
+def gpu_share(gpus: float, workers: int | None) -> float:
+    """How many GPUs a run on CUDA reserves in a cluster with ``gpus``: one, or a part of one that is so small that
+    ``workers`` runs fit at a time. Memory is not divided: who sets ``workers`` knows how many runs fit on a GPU.
+
+    Raises:
+        UsageError: the cluster has no GPU.
+    """
+    if gpus < 1:
+        raise UsageError("device: 'cuda' needs a GPU, and the Ray cluster has none; set device: cpu or auto")
+    runs = max(math.ceil((workers or 1) / int(gpus)), 1)
+    return math.floor(RAY_UNITS / runs) / RAY_UNITS
+
+
+# --- run directories as bytes ---------------------------------------------------------------------------------------
+
+
+def pack(folder: Path, without: Collection[str] = ()) -> bytes:
+    """Pack ``folder`` as a tar archive, without the entries that ``without`` names."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path in sorted(folder.iterdir()):
+            if path.name not in without:
+                archive.add(path, arcname=path.name)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes, folder: Path) -> None:
+    """Unpack the archive ``data`` of ``pack`` into ``folder``; files with the same names are overwritten."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        archive.extractall(folder, filter="data")
+
+
+def run_packed(data: bytes) -> bytes:
+    """Unpack a run directory into a temporary folder of this machine, run or resume it, and pack the result. A failed
+    run keeps its checkpoints, so that it can be resumed on any machine."""
+    with tempfile.TemporaryDirectory(prefix="fedrecon-") as folder:
+        path = Path(folder) / "run"
+        unpack(data, path)
+        completed = run_trial(path)
+        return pack(path, (*ROUNDS, LOCK) if completed else (LOCK,))
+
+
+def copy_back(path: Path, data: bytes) -> Ended:
+    """Replace the run directory ``path`` by the run packed in ``data``, and return how that ended. If another process
+    has resumed ``path`` meanwhile, it stays, and ``data`` is dropped."""
+    try:
+        with RunDirectory(path).lock(LOCK_SECONDS):
+            replace_folder(path, lambda new: unpack(data, new))
+    except (FedReconError, OSError, tarfile.TarError) as error:
+        return Ended(path, f"it came back and could not be written here: {one_line(describe_error(error))}")
+    return Ended.of(path, "its Ray task ended without a result")

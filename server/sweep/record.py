@@ -1,4 +1,4 @@
-"""A sweep's directory read back, whole or not: what the tables of a sweep are made from."""
+"""Read a sweep's directory, complete or not: the input of its tables, figures and reports."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from server.runs.readers import json_in
 from server.sweep.parameters import label_of
 
 SWEEP, TRIALS, LOG, REFERENCE = "sweep.yaml", "cells", "cell.log", "reference.csv"
-"""Names in the directory of a sweep, and in those of its cells."""
+"""Names of files and folders in the directories of a sweep and of its trials."""
 PACKED_TRIALS = "trials.parquet"
-"""The file of a packed sweep that takes the place of the list of trials and of their directories."""
+"""The file of a packed sweep that replaces the list of trials and their directories."""
 
 
 class State(StrEnum):
-    """How a cell stands. ``UNFINISHED``: it was begun and can be gone on with; ``MISSING``: nothing is on the disk."""
+    """The state of a trial. ``UNFINISHED``: it was started and can be resumed; ``MISSING``: it has no directory."""
 
     COMPLETE = "complete"
     FAILED = "failed"
@@ -32,7 +32,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One cell: axis -> level, its run directory (``server.runs.record.read_run`` reads it), and how it stands."""
+    """One trial: its labels (parameter -> value), its run directory (see ``server.runs.record``) and its state."""
 
     labels: dict[str, str]
     directory: Path
@@ -41,8 +41,8 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """What ``sweep.yaml`` says, and how each cell stands. ``axes`` maps an axis to the labels of its levels, in their
-    order, the seed's last; ``table`` is the section of that name (``server.sweep.table.Table``), else empty."""
+    """The content of ``sweep.yaml`` with the state of each trial. ``parameters`` maps each parameter to the labels of
+    its values, in order, the seed last; ``table`` is the section ``table`` (``server.sweep.spec.Table``), or empty."""
 
     name: str
     parameters: dict[str, list[str]]
@@ -51,23 +51,26 @@ class SweepRecord:
 
 
 def read_sweep(directory: Path) -> SweepRecord:
-    """Read the sweep in ``directory``; ``DataError`` where ``sweep.yaml`` is not there or damaged. Of a packed sweep no
-    trials are read: they stand in ``trials.parquet`` (``server.analysis.packed``)."""
+    """Read the sweep in ``directory``; ``DataError`` if ``sweep.yaml`` is missing or damaged. The trials of a packed
+    sweep are not read: they are in its ``trials.parquet`` (``server.analysis.packed``)."""
     path = directory / SWEEP
     try:
         raw = load(path.read_text(encoding="utf-8"), yaml.SafeLoader)
-        parameters = {
-            str(parameter): [label_of(value) for value in values] for parameter, values in raw["axes"].items()
-        }
-        listed = () if is_packed(directory) else raw["cells"]
-        trials = [_trial(directory, trial, parameters) for trial in listed]
+        parameters = {str(name): [label_of(value) for value in values] for name, values in raw["axes"].items()}
+        trials = []
+        for trial in () if is_packed(directory) else raw["cells"]:
+            run = directory / TRIALS / str(trial["folder"])
+            labels = {str(name): label_of(value) for name, value in trial["labels"].items()}
+            if set(labels) != set(parameters) or any(label not in parameters[name] for name, label in labels.items()):
+                raise ValueError(f"the labels of {run.name} are not values of the axes")
+            trials.append(TrialRecord(labels, run, state_of(run)))
         return SweepRecord(str(raw["name"]), parameters, dict(raw["table"] or {}), trials)
     except OSError as error:
-        found = f"no {SWEEP} in it ({error.strerror})" if directory.exists() else "nothing there"
-        raise DataError(f"{directory}: expected the directory that `fedrecon sweep` made, found {found}") from None
+        found = f"no {SWEEP} in it ({error.strerror})" if directory.exists() else "no such directory"
+        raise DataError(f"{directory}: expected a directory written by `fedrecon sweep`, found {found}") from None
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
-        told = "run the sweep again to have it written anew"
-        raise DataError(f"{path} is damaged ({type(error).__name__}: {' '.join(str(error).split())}); {told}") from None
+        hint = "run the sweep again to rewrite it"
+        raise DataError(f"{path} is damaged ({type(error).__name__}: {' '.join(str(error).split())}); {hint}") from None
 
 
 def is_packed(directory: Path) -> bool:
@@ -75,22 +78,14 @@ def is_packed(directory: Path) -> bool:
     return (directory / PACKED_TRIALS).is_file() and not (directory / TRIALS).is_dir()
 
 
-def _trial(directory: Path, raw: Mapping[str, Any], parameters: Mapping[str, list[str]]) -> TrialRecord:
-    path = directory / TRIALS / str(raw["folder"])
-    labels = {str(parameter): label_of(value) for parameter, value in raw["labels"].items()}
-    if set(labels) != set(parameters) or any(value not in parameters[parameter] for parameter, value in labels.items()):
-        raise ValueError(f"the labels of {path.name} are no levels of the axes")
-    return TrialRecord(labels, path, status_of(path))
-
-
-def status_of(path: Path) -> State:
-    """How the run in ``path`` stands, whatever is missing or damaged in it."""
+def state_of(path: Path) -> State:
+    """The state of the run directory ``path``, even if files in it are missing or damaged."""
     if not (path / "config.yaml").is_file():
         return State.MISSING
-    status = ending(path).get("status")
+    status = read_result(path).get("status")
     return {"completed": State.COMPLETE, "failed": State.FAILED}.get(str(status), State.UNFINISHED)
 
 
-def ending(path: Path) -> dict[str, Any]:
-    """What the run in ``path`` says of its end; empty if it says nothing that can be read."""
+def read_result(path: Path) -> dict[str, Any]:
+    """The ``result.json`` of the run directory ``path``; empty if it is missing or damaged."""
     return json_in(path / "result.json")

@@ -1,40 +1,87 @@
-"""A sweep as it is written: the strict YAML that names its axes, what they leave out, and its tables."""
+"""The YAML of a sweep: base config, parameters, restrictions and the layout of its tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from fedrecon_core.config.errors import InvalidValueError, explain
 from fedrecon_core.config.loading import read_yaml
-from fedrecon_core.errors import ConfigError, DataError
+from fedrecon_core.errors import ConfigError
 from fedrecon_core.files import user_path
+from fedrecon_core.registry import METRICS, discover
 from fedrecon_core.types import StrictModel
-from server.analysis.published import read_published
-from server.commands.path_kinds import Kind, expect
-from server.sweep.choices import Choice, Kept, check_choice, fits
-from server.sweep.parameters import Parameters, Settings
-from server.sweep.table import Table
+from server.runs.setup import PACKAGES
+from server.sweep.parameters import SEED, Choice, Labels, Parameters, Settings, check_choice, check_known, exactly, fits
+from server.sweep.paths import Kind, expect
+
+LOSS = "loss"
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+"""A list of names; a single name may stand without a list."""
+
+
+class Table(StrictModel):
+    """The section ``table``: how results are shown.
+
+    ``rows`` and ``columns`` name parameters (default: the parameters in their order), ``metrics`` the scores (default:
+    the metric that selected the best round). ``baseline`` is the value that others are compared with. Values in
+    ``bounds`` are shown, but not ranked. ``reference`` is a CSV of published values, relative to the sweep's file.
+    """
+
+    rows: Names = ()
+    columns: Names = ()
+    metrics: Names = ()
+    baseline: Labels = Field(default_factory=dict)
+    bounds: Choice = Field(default_factory=dict)
+    reference: str | None = Field(default=None, pattern=r"\S")
+
+    def check(self, parameters: Mapping[str, Sequence[str]], key: str = "table") -> None:
+        """Raise ``InvalidValueError`` below ``key`` for a name that the sweep does not have. ``parameters`` maps the
+        names of its parameters to the labels of their values."""
+        no_seed = f"expected axes to compare, found {SEED}: table entries are means over it"
+        used: list[str] = []
+        for place, name in [*(("rows", name) for name in self.rows), *(("columns", name) for name in self.columns)]:
+            check_known(name, parameters, f"{key}.{place}", "axis")
+            if name == SEED:
+                raise InvalidValueError(f"{key}.{place}", no_seed)
+            if name in used:
+                raise InvalidValueError(f"{key}.{place}", f"the axis '{name}' occurs twice in the table")
+            used.append(name)
+        for metric in self.metrics:
+            check_known(metric, metric_names(), f"{key}.metrics", "metric")
+        for place, choice in (("baseline", exactly(self.baseline)), ("bounds", self.bounds)):
+            check_choice(choice, parameters, f"{key}.{place}")
+            if SEED in choice:
+                raise InvalidValueError(f"{key}.{place}", no_seed)
+
+
+def metric_names() -> list[str]:
+    """The registered metrics, including those of plugins, and the loss."""
+    discover(PACKAGES)
+    return [*METRICS.names(), LOSS]
 
 
 class Restriction(StrictModel):
-    """Of the cells that fit ``where`` (without it: of all), only those that fit ``keep`` stay in the matrix."""
+    """An entry of ``only``: of the trials that match ``where`` (default: all), only those that match ``keep`` stay."""
 
     where: Choice = Field(default_factory=dict)
-    keep: Kept
+    keep: Choice = Field(min_length=1)
 
     def keeps(self, labels: Mapping[str, str]) -> bool:
-        """Whether the cell with ``labels`` (axis -> level) stays."""
+        """Whether the trial with ``labels`` (parameter -> value) stays."""
         return not fits(labels, self.where) or fits(labels, self.keep)
 
 
 class Definition(StrictModel):
-    """A whole sweep. ``base`` is a run config, relative to this file; ``set`` changes it in every cell, then the levels
-    of the axes do, in the order in which the axes are written, the seed last. ``keep_checkpoints`` leaves those of
-    complete cells, which nothing needs any more."""
+    """A whole sweep, as its YAML defines it.
+
+    ``base`` is a run config, relative to the sweep's file. Every trial applies ``set`` to it, then the settings of its
+    values in the order of ``axes``, the seed last. Checkpoints of complete trials are deleted unless
+    ``keep_checkpoints`` is set.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     base: str | None = Field(default=None, pattern=r"\S")
@@ -46,27 +93,25 @@ class Definition(StrictModel):
 
     @property
     def labels(self) -> dict[str, list[str]]:
-        """Axis -> the labels of its levels."""
+        """Parameter -> the labels of its values."""
         return {parameter.name: list(parameter.labels) for parameter in self.axes}
 
     @model_validator(mode="after")
-    def _one_base(self) -> Self:
-        """Every cell has a base, and no cell has two."""
-        own = {
-            parameter.name: [value.label for value in parameter.values if value.base is None] for parameter in self.axes
-        }
-        choosing = [parameter.name for parameter in self.axes if any(value.base for value in parameter.values)]
+    def _check(self) -> Self:
+        """Every trial has one base, and all names exist."""
+        choosing = [parameter for parameter in self.axes if any(value.base for value in parameter.values)]
         if len(choosing) > 1:
-            raise InvalidValueError("axes", f"only one axis can choose the base, found {' and '.join(choosing)}")
-        if self.base is None and (not choosing or own[choosing[0]]):
-            lacking = f"level '{own[choosing[0]][0]}' of {choosing[0]} has none" if choosing else "no level has one"
-            raise InvalidValueError(
-                "base", f"this key is required unless every level of one axis has its own; {lacking}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _known_names(self) -> Self:
+            names = " and ".join(parameter.name for parameter in choosing)
+            raise InvalidValueError("axes", f"only one axis can choose the base, found {names}")
+        if self.base is None:
+            required = "this key is required unless every value of one axis has its own"
+            if not choosing:
+                raise InvalidValueError("base", f"{required}; no value has one")
+            for value in choosing[0].values:
+                if value.base is None:
+                    raise InvalidValueError(
+                        "base", f"{required}; the value '{value.label}' of {choosing[0].name} has none"
+                    )
         for number, restriction in enumerate(self.only):
             check_choice(restriction.where, self.labels, f"only.{number}.where")
             check_choice(restriction.keep, self.labels, f"only.{number}.keep")
@@ -76,26 +121,28 @@ class Definition(StrictModel):
 
 
 def read_definition(path: Path) -> Definition:
-    """The sweep in the YAML file ``path``; whatever is wrong with it is a ``ConfigError`` of one line."""
-    found = parse_definition(read_yaml(path))
-    for base in dict.fromkeys((found.base, *(value.base for parameter in found.axes for value in parameter.values))):
+    """Read and check the sweep in the YAML file ``path``, and make the path of its ``reference`` absolute.
+
+    Raises:
+        ConfigError: the file is not a valid sweep; the message is one line.
+    """
+    definition, folder = parse_definition(read_yaml(path)), path.resolve().parent
+    values = [value for parameter in definition.axes for value in parameter.values]
+    for base in dict.fromkeys((definition.base, *(value.base for value in values))):
         if base is not None:
-            expect(user_path(base, path.resolve().parent, "base"), Kind.RUN_CONFIG)
-    if found.table is None or found.table.reference is None:
-        return found
-    reference = user_path(found.table.reference, path.resolve().parent, "table.reference")
+            expect(user_path(base, folder, "base"), Kind.RUN_CONFIG)
+    table = definition.table
+    if table is None or table.reference is None:
+        return definition
+    reference = user_path(table.reference, folder, "table.reference")
     if not reference.is_file():
-        told = "expected a CSV of published values, relative to the sweep's file"
-        raise ConfigError(f"table.reference: {told}, found no file {reference}")
-    try:
-        read_published(reference, found.labels)
-    except DataError as error:  # now, and not in the report after hours
-        raise ConfigError(f"table.reference: {error}") from None
-    return found.model_copy(update={"table": found.table.model_copy(update={"reference": str(reference)})})
+        expected = "expected a CSV of published values, relative to the sweep's file"
+        raise ConfigError(f"table.reference: {expected}, found no file {reference}")
+    return definition.model_copy(update={"table": table.model_copy(update={"reference": str(reference)})})
 
 
 def parse_definition(raw: Mapping[str, Any]) -> Definition:
-    """A checked sweep from plain mappings."""
+    """Check a sweep given as plain mappings; ``ConfigError`` if it is not valid."""
     try:
         return Definition.model_validate(dict(raw))
     except ValidationError as error:

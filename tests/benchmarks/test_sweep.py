@@ -1,4 +1,4 @@
-"""The share of two cores that a sweep of 40 small cells keeps at work, from the command's first moment to its last.
+"""The share of two cores that a sweep of 40 small trials keeps busy, from the command's first moment to its last.
 
 Run with ``pytest -m benchmark -s tests/benchmarks/test_sweep.py``. On a machine that does other things as well, time in
 which its processes were ready to run and waited for a core counts as work: the sweep asked for it. With two cores
@@ -95,7 +95,7 @@ def test_forty_small_trials_keep_two_cores_busy(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     share = (used + waited) / wall / CORES
     print(
-        f"\n40 cells in {wall:.1f} s: {used:.1f} s of CPU time ({used / wall / CORES:.3f} of {CORES} cores), ", end=""
+        f"\n40 trials in {wall:.1f} s: {used:.1f} s of CPU time ({used / wall / CORES:.3f} of {CORES} cores), ", end=""
     )
     print(f"{waited:.1f} s of waiting for a core: {share:.3f} together (aim {AIM})")
     assert AIM <= share <= MOST

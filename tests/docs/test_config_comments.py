@@ -9,7 +9,7 @@ import pytest
 from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, STRATEGIES, discover
 from server.runs.setup import load_config
 from server.sweep.spec import Definition, read_definition
-from server.sweep.trials import matrix
+from server.sweep.trials import build_trials
 
 discover((*CORE_PACKAGES, "strategies"))
 
@@ -58,7 +58,7 @@ COMMENTS = [(path, *one) for path in CONFIGS for one in told(path)]
 def test_settings_in_a_comment_are_taken(path, config, settings, tmp_path):
     taken = [f"data.root={tmp_path}" if one.startswith("data.root=") else one for one in settings]
     if config in SWEEPS:
-        assert matrix(at_one_rate(config), config.parent, taken)
+        assert build_trials(at_one_rate(config), config.parent, taken)
     else:
         load_config(config, taken)
 

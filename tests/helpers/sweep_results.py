@@ -1,4 +1,4 @@
-"""Directories of sweeps whose cells are complete, as `fedrecon sweep` leaves them, without running one."""
+"""Directories of sweeps whose trials are complete, as `fedrecon sweep` writes them, without running any."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_results(
     predictions: Callable[[Labels], NDArray[np.int64] | None],
     **table: Any,
 ) -> Path:
-    """A sweep with ``axes`` in ``folder``; ``predictions`` gives what each cell said, or None where it is missing.
+    """A sweep with ``parameters`` in ``folder``; ``predictions`` returns those of a trial, or None if it is missing.
     ``table`` is the section of that name."""
     trials = [dict(zip(parameters, values, strict=True)) for values in product(*parameters.values())]
     plain = [{"labels": labels, "folder": "-".join(labels.values())} for labels in trials]

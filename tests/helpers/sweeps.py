@@ -1,4 +1,4 @@
-"""Sweeps for tests: small ones over polydigits, as files."""
+"""Small sweeps over polydigits as files, and run directories of their trials."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from server.runs.directory import RunDirectory
+from server.sweep.store import SweepDirectory
+from server.sweep.trials import Trial
 
 BASE: dict[str, Any] = {
     "name": "small",
@@ -29,3 +33,17 @@ def write_sweep(folder: Path, config: dict[str, Any] | None = None, **keys: Any)
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump({key: value for key, value in raw.items() if value is not None}, sort_keys=False))
     return path
+
+
+def end_run(run: RunDirectory, status: str = "completed", seconds: float = 4.0) -> None:
+    """Write the result of a run that has ended."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.write_json("result.json", {"status": status, "error": "it broke", "wall_seconds": seconds})
+
+
+def begin_round(directory: SweepDirectory, trial: Trial, code: str, **manifest: Any) -> RunDirectory:
+    """Start a trial and leave it as after one round by ``code``."""
+    run = directory.begin(trial)
+    (run.checkpoints / "round-000001").mkdir(parents=True)
+    run.write_json("manifest.json", {"code_sha256": code, **manifest})
+    return run

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def call(folder: Path, *arguments: object) -> tuple[int, str, str]:
 
 
 def results(folder: Path) -> dict[str, dict]:
-    """Labels of a cell -> its result and metrics without what a resume may change: wall-clock fields, and the size of
+    """Labels of a trial -> its result and metrics without what a resume may change: wall-clock fields, and the size of
     all messages, since a resumed run asks the sites once more who they are."""
     found = {}
     for trial in read_sweep(folder).trials:
@@ -53,7 +54,7 @@ def results(folder: Path) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of a sweep of four cells that nothing disturbed, and what the command said."""
+    """The folder of an undisturbed sweep of four trials, and the output of the command."""
     folder = tmp_path_factory.mktemp("whole")
     write_sweep(folder, LONG)
     code, out, err = call(folder, "sweep", "sweep.yaml", "--workers", 2)
@@ -64,7 +65,7 @@ def whole(tmp_path_factory):
 def test_every_trial_is_the_run_with_the_same_config(whole, tmp_path):
     folder, out = whole
     trials = folder / "runs" / "tiny"
-    assert out.endswith(f"all 4 cells are complete in {trials}\n")
+    assert out.endswith(f"all 4 trials are complete in {trials}\n")
     assert [trial.status for trial in read_sweep(trials).trials] == ["complete"] * 4
     call(folder, "run", "base.yaml", "--set", "recovery.name=zero", "--set", "seed=1", "--out", tmp_path / "run")
     alone = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -94,12 +95,12 @@ def test_the_same_command_again_has_nothing_to_do(whole):
     before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/tiny/cells/*/*")}
     code, out, err = call(folder, "sweep", "sweep.yaml")
     assert (code, err) == (0, "")
-    assert "sweep tiny: 4 cells, 4 complete" in out
+    assert "sweep tiny: 4 trials, 4 complete" in out
     assert {path: path.stat().st_mtime_ns for path in folder.glob("runs/tiny/cells/*/*")} == before
 
 
 def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(whole, tmp_path):
-    """The cells' processes are not in the killed command's hand: they must see for themselves that it is gone."""
+    """The processes of trials must notice that the killed command has ended, and end themselves."""
     token = uuid.uuid4().hex
     write_sweep(tmp_path, LONG)
     process = start(tmp_path, "sweep", "sweep.yaml", "--workers", 2, token=token)
@@ -120,13 +121,13 @@ def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(whole,
     elsewhere(moved)
     code, out, err = call(tmp_path, "sweep", "sweep.yaml", "--out", "moved", "--workers", 2)
     assert (code, err) == (0, ""), (out, err)
-    assert f"sweep tiny: 4 cells, {states.count('complete')} complete" in out
+    assert f"sweep tiny: 4 trials, {states.count('complete')} complete" in out
     assert "(after round " in out
     assert results(moved) == results(whole[0] / "runs" / "tiny")
 
 
 def begun(trials: Path) -> bool:
-    """Whether some cell has few of its rounds behind it, so that no kill comes too late for it."""
+    """Whether some trial has several rounds left, so that a kill is not too late for it."""
     rounds = [newest_round(path) for path in trials.glob("cells/*/checkpoints")]
     return any(0 < newest < LONG["rounds"] - 4 for newest in rounds)
 
@@ -141,7 +142,7 @@ def elsewhere(trials: Path) -> None:
 
 @pytest.fixture
 def failing(tmp_path):
-    """A sweep with a cell whose fault only its rounds can show, between cells without one."""
+    """A sweep with a trial whose fault shows only in its rounds, between trials without one."""
     axes = {
         "rate": {
             "some": {},
@@ -156,7 +157,7 @@ def failing(tmp_path):
 def test_a_failed_trial_is_told_and_stops_no_other_and_is_tried_again(failing):
     code, out, err = call(failing, "sweep", "sweep.yaml", "--workers", 1)
     assert code == 1
-    assert err == "fedrecon: 1 of 3 cells failed; the same command tries them again\n"
+    assert err == "fedrecon: 1 of 3 trials failed; the same command tries them again\n"
     (told,) = [line for line in out.splitlines() if line.startswith("failed: rate=odd: ")]
     assert "holds NaN or infinity" in told
     log = Path(told.rpartition("; see ")[2])
@@ -170,21 +171,21 @@ def test_a_failed_trial_is_told_and_stops_no_other_and_is_tried_again(failing):
     assert "started  rate=odd" in out
     code, out, err = call(failing, "sweep", "sweep.yaml", "--only", "rate=some,more")
     assert (code, err) == (0, "")
-    assert out.endswith(f"all 2 cells are complete in {failing / 'runs' / 'tiny'}\n")
+    assert out.endswith(f"all 2 trials are complete in {failing / 'runs' / 'tiny'}\n")
 
 
 def test_a_trial_whose_process_is_killed_fails_with_its_reason(tmp_path):
     write_sweep(tmp_path, {**BASE, "rounds": 500}, axes={"length": {"long": {}, "short": {"rounds": 2}}})
     token = uuid.uuid4().hex
     process = start(tmp_path, "sweep", "sweep.yaml", "--workers", 2, token=token)
-    wait_until("round 1 of a cell", lambda: any(tmp_path.glob("runs/tiny/cells/long-*/checkpoints/round-*")), process)
+    wait_until("round 1 of a trial", lambda: any(tmp_path.glob("runs/tiny/cells/long-*/checkpoints/round-*")), process)
     wait_until("the end of the other", lambda: any(tmp_path.glob("runs/tiny/cells/short-*/result.json")), process)
     (lock,) = tmp_path.glob("runs/tiny/cells/long-*/run.lock")
     os.kill(int(lock.read_text().split()[1]), signal.SIGKILL)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "failed: length=long: its process was ended by signal SIGKILL" in out
-    assert "1 of 2 cells failed" in err
+    assert "1 of 2 trials failed" in err
     assert processes.wait_until_gone(token, PATIENCE)
     states = {trial.labels["length"]: trial.status for trial in read_sweep(tmp_path / "runs" / "tiny").trials}
     assert states == {"long": "failed", "short": "complete"}
@@ -203,7 +204,7 @@ def test_an_interrupt_ends_all_and_says_how_to_go_on(tmp_path, number):
         process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert err == "fedrecon: interrupted; 0 of 4 cells are complete; the same command goes on\n"
+    assert err == "fedrecon: interrupted; 0 of 4 trials complete; the same command resumes\n"
     assert processes.wait_until_gone(token, PATIENCE)
     assert {trial.status for trial in read_sweep(tmp_path / "runs" / "tiny").trials} == {"unfinished", "missing"}
 
@@ -213,23 +214,23 @@ def test_a_dry_run_writes_nothing_and_estimates_from_the_first_trial(tmp_path):
     code, out, err = call(tmp_path, "sweep", "sweep.yaml", "--dry-run", "--workers", 2)
     assert (code, err) == (0, "")
     assert out.count("missing") == 4
-    assert "4 cells left, about 0:0" in out
+    assert "4 trials left, about 0:0" in out
     assert "estimated from 2 rounds of recovery=mask, seed=0, run just now" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base.yaml", "sweep.yaml"]
 
 
 def test_an_interrupt_of_a_dry_run_leaves_nothing(tmp_path):
     write_sweep(tmp_path, {**BASE, "local": {"task": {"epochs": 10_000}}})
-    (tmp_path / "temporary").mkdir()
     token = uuid.uuid4().hex
-    process = start(tmp_path, "sweep", "sweep.yaml", "--dry-run", token=token, TMPDIR=str(tmp_path / "temporary"))
-    wait_until("the trial run", lambda: any(tmp_path.glob("temporary/fedrecon-*/manifest.json")), process)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err) == (130, "fedrecon: interrupted; nothing was written\n")
-    assert processes.wait_until_gone(token, PATIENCE)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.yaml", "sweep.yaml", "temporary"]
-    assert not list(tmp_path.glob("temporary/fedrecon-*"))
+    with tempfile.TemporaryDirectory() as temporary:  # a path that is short enough for the fork server's socket
+        process = start(tmp_path, "sweep", "sweep.yaml", "--dry-run", token=token, TMPDIR=temporary)
+        wait_until("the trial run", lambda: any(Path(temporary).glob("fedrecon-*/manifest.json")), process)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, err) == (130, "fedrecon: interrupted; nothing was written\n")
+        assert processes.wait_until_gone(token, PATIENCE)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["base.yaml", "sweep.yaml"]
+        assert not list(Path(temporary).glob("fedrecon-*"))
 
 
 def test_a_changed_sweep_names_what_is_left_over_and_other_code(whole, tmp_path):
@@ -240,8 +241,8 @@ def test_a_changed_sweep_names_what_is_left_over_and_other_code(whole, tmp_path)
     write_sweep(tmp_path, LONG, axes={"recovery": ["mask"], "seed": [0]})
     code, out, err = call(tmp_path, "sweep", "sweep.yaml", "--dry-run")
     assert (code, err) == (0, "")
-    assert "3 run directories belong to no cell of this sweep, left as found: mask-seed1-" in out
-    assert "1 complete cell was made by other code (00000000)" in out
+    assert "3 run directories belong to no trial of this sweep and will not be changed: mask-seed1-" in out
+    assert "1 complete trial was computed by other code (0000000000, now " in out
     assert "nothing is left to run" in out
 
 
@@ -249,7 +250,7 @@ def test_a_fault_is_one_line_and_exit_code_2_before_anything_runs(tmp_path):
     write_sweep(tmp_path, axes={"recovery": ["mask", "maks"]})
     code, out, err = call(tmp_path, "sweep", "sweep.yaml")
     assert (code, out) == (2, "")
-    assert err.startswith("fedrecon: cell recovery=maks: recovery: unknown recovery 'maks'")
+    assert err.startswith("fedrecon: trial recovery=maks: recovery: unknown recovery 'maks'")
     assert err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
@@ -260,7 +261,7 @@ def test_data_that_are_not_there_are_told_before_any_trial_starts(tmp_path, opti
     write_sweep(tmp_path, axes=axes)
     code, out, err = call(tmp_path, "sweep", "sweep.yaml", *option)
     assert (code, out) == (2, "")
-    assert err.startswith("fedrecon: the 2 cells with data=har: data.root: expected a folder prepared for 'uci_har'")
+    assert err.startswith("fedrecon: the 2 trials with data=har: data.root: expected a folder prepared for 'uci_har'")
     assert err.count("\n") == 1
     assert not list(tmp_path.glob("runs/tiny/cells/*"))
     code, out, err = call(tmp_path, "sweep", "sweep.yaml", "--only", "data=digits", *option)

@@ -13,11 +13,11 @@ from server import app
 from server.engines.inprocess import InProcess
 from server.runs.directory import RunDirectory
 from server.runs.setup import create_run, open_run, resume_run
-from server.sweep.packed import pack, run_packed
+from server.sweep.executor import run_trial
+from server.sweep.ray_executor import pack, run_packed
 from server.sweep.spec import read_definition
 from server.sweep.store import SweepDirectory
-from server.sweep.trial_run import run_trial
-from server.sweep.trials import matrix
+from server.sweep.trials import build_trials
 from server.trackers.base import TRACKER_PACKAGES, TRACKERS, TrackedRun, Tracker, TrackerParams
 from server.trackers.numbers import numbers_of_result, numbers_of_round
 from server.trackers.reporting import Trackers
@@ -173,7 +173,7 @@ def test_wandb_is_offline_and_has_config_scores_and_the_exit_code(tmp_path):
     assert {**numbers_of_result(runs.result(directory)), "status": "completed"}.items() <= summary.items()
 
 
-# --- cells of a sweep -------------------------------------------------------------------------------------------------
+# --- trials of a sweep ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def told():
 @pytest.mark.parametrize("packed", [False, True], ids=["here", "on another machine"])
 def test_the_trials_of_a_sweep_have_names_of_their_own_and_tell_their_values(packed, tmp_path, told):
     definition = read_definition(write_sweep(tmp_path, settings({**NONE, "zz_told": True})))
-    directory, trials = SweepDirectory(tmp_path / "out"), matrix(definition, tmp_path)[:2]
+    directory, trials = SweepDirectory(tmp_path / "out"), build_trials(definition, tmp_path)[:2]
     for trial in trials:
         path = directory.begin(trial).path
         assert run_packed(pack(path)) if packed else run_trial(path, path / "cell.log")

@@ -14,8 +14,7 @@ import torch
 import yaml
 
 from server.engines import processes
-from server.sweep.packed import pack, unpack
-from server.sweep.ray_executor import OnRay
+from server.sweep.ray_executor import RayExecutor, pack, unpack
 from server.sweep.record import read_sweep
 from tests.helpers.processes import PATIENCE
 from tests.helpers.ray_cluster import kill_head, two_nodes
@@ -54,7 +53,7 @@ def test_trials_are_tasks_of_a_cluster_and_come_back_as_they_are_made_here(clust
     write_sweep(tmp_path, axes=PARAMETERS)
     code, out, err = sweep(tmp_path, "--ray-address", cluster)
     assert code == 1, (out, err)
-    assert "2 of 4 cells failed" in err
+    assert "2 of 4 trials failed" in err
     assert out.count("failed: rate=odd, seed=") == 2
     away = tmp_path / "runs" / "tiny"
     code, out, _ = sweep(tmp_path, "--out", "here")
@@ -69,7 +68,7 @@ def test_trials_are_tasks_of_a_cluster_and_come_back_as_they_are_made_here(clust
         tmp_path, "--ray-address", cluster, "--only", "rate=some"
     )  # the cluster is there, and all is done
     assert code == 0
-    assert "2 cells, 2 complete" in out
+    assert "2 trials, 2 complete" in out
     if not torch.cuda.is_available():  # and none is shown to a node that starts
         one = ("--only", "rate=some", "--only", "seed=0")
         code, out, _ = sweep(tmp_path, "--ray-address", cluster, *one, "--set", "device=cuda", "--out", "gpu")
@@ -99,7 +98,7 @@ def test_a_lost_head_ends_the_sweep_in_its_own_words_with_a_verdict_on_each_tria
             running.kill()
     lost = f"the Ray cluster at {address} is lost: its head has not answered for 20 seconds"
     assert running.returncode == 1, (out, err)
-    assert err.splitlines()[-1] == f"fedrecon: {lost}; 0 of 3 cells are complete; the same command goes on"
+    assert err.splitlines()[-1] == f"fedrecon: {lost}; 0 of 3 trials complete; the same command resumes"
     states = [(trial.status.value, trial.directory) for trial in read_sweep(tmp_path / "runs" / "tiny").trials]
     assert [state for state, _ in states] == ["failed", "failed", "missing"]
     for _, directory in states[:2]:
@@ -123,7 +122,7 @@ def test_an_interrupt_ends_the_trials_and_says_how_to_go_on(cluster, tmp_path, n
     finally:
         running.kill()
     assert running.returncode == 130, err
-    assert err.splitlines()[-1] == "fedrecon: interrupted; 0 of 1 cells are complete; the same command goes on"
+    assert err.splitlines()[-1] == "fedrecon: interrupted; 0 of 1 trial complete; the same command resumes"
 
 
 @pytest.mark.slow
@@ -137,7 +136,7 @@ def test_only_a_trial_on_cuda_is_shown_a_gpu(cluster, tmp_path):
         (path / "result.json").write_text(json.dumps({"error": f"sees '{os.environ.get('CUDA_VISIBLE_DEVICES')}'"}))
         return pack(path)
 
-    workers = OnRay(cluster, 4)
+    workers = RayExecutor(cluster, 4)
     workers._task = ray.remote(num_cpus=1, max_calls=1)(told)
     try:
         for device in ("cuda", "auto", "cpu"):

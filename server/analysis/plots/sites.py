@@ -20,7 +20,7 @@ from server.runs.formatting import count
 from server.runs.readers import json_mapping
 from server.runs.record import RunRecord, entries, mapping, number
 from server.runs.summary import described_sites, modalities
-from server.sweep.choices import slug_of
+from server.sweep.parameters import slug_of
 
 FEW_SITES, FEW_CLASSES, MOST_NAMES = 14, 30, 36
 """More sites than the first take the width of a page; more classes than the second, or sites than the third, have

@@ -13,8 +13,8 @@ from typing import Any
 from fedrecon_core.files import replace_file
 from server.analysis.published import Labels
 from server.analysis.tables import ScoreTable
-from server.sweep.choices import slug_of
-from server.sweep.table import LOSS
+from server.sweep.parameters import slug_of
+from server.sweep.spec import LOSS
 
 COLUMN, PAGE = 3.4, 7.0
 """Widths in inches: one column of a paper, and both."""

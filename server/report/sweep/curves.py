@@ -17,7 +17,7 @@ from server.analysis.trials import mean_curve
 from server.report.charts import Axis, Chart, RoundsTable, Series, line_chart, rounds_table
 from server.report.sweep.view import View
 from server.runs.formatting import decimal, percent, plural
-from server.sweep.table import LOSS
+from server.sweep.spec import LOSS
 
 
 def by_value(view: View) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from server.report.page import REPORT
 from server.report.sweep.view import View, cells_of
 from server.runs.formatting import percent
 from server.sweep.record import LOG, SWEEP, TRIALS, State
-from server.sweep.table import LOSS
+from server.sweep.spec import LOSS
 
 
 def scores(view: View) -> list[Sheet] | None:

@@ -299,7 +299,7 @@ def test_without_a_kind_numbers_are_lines_and_names_are_bars(sweep, tmp_path):
         ),
         (["--set", "metrics=[macro_auroc]"], ["table.metrics: expected scores that complete cells have (accuracy, "]),
         (["--set", "columns=[rat]"], ["unknown axis 'rat'; known: recovery, rate, seed", "Did you mean 'rate'?"]),
-        (["--only", "rate=50%"], ["--only.rate: unknown level '50%'; known: 80%, 30%"]),
+        (["--only", "rate=50%"], ["--only.rate: unknown value '50%'; known: 80%, 30%"]),
         (["--only", "recovery=mask", "--only", "rate=80%", "--only", "seed=3"], ["none of 1 cell is complete"]),
         (["--set", "reference=nowhere.csv"], ["nowhere.csv: the published values cannot be read"]),
         (["--kind", "sites", "--set", "reference=nowhere.csv"], ["nowhere.csv: the published values cannot be read"]),
@@ -313,7 +313,9 @@ def test_what_does_not_fit_is_one_line(sweep, call, arguments, words):
 
 @pytest.mark.quick
 def test_sweeps_with_nothing_to_show_say_so(tmp_path, call):
-    refused(call("plot", tmp_path / "nowhere"), "expected the directory that `fedrecon sweep` made, found nothing")
+    refused(
+        call("plot", tmp_path / "nowhere"), "expected a directory written by `fedrecon sweep`, found no such directory"
+    )
     empty = write_results(tmp_path / "empty", PARAMETERS, lambda labels: None)
     refused(call("plot", empty), "nothing to show: none of 12 cells is complete; `fedrecon sweep` goes on with them")
     lone = write_results(tmp_path / "lone", {"recovery": ["mask"]}, lambda labels: right_with(0.5, 1))

@@ -220,7 +220,7 @@ def test_a_part_is_shown_alone(sweep, call):
     code, out, _ = call("table", sweep, "--only", "rate=0.3", "--set", "columns=[]")
     assert code == 0
     assert "rate 0.6" not in out
-    refused(call("table", sweep, "--only", "rate=0.4"), "--only.rate: unknown level '0.4'; known: 0.3, 0.6")
+    refused(call("table", sweep, "--only", "rate=0.4"), "--only.rate: unknown value '0.4'; known: 0.3, 0.6")
 
 
 def test_a_part_without_the_baseline_says_that_it_has_no_differences_and_why(sweep, call):
@@ -325,9 +325,12 @@ def test_published_values_stand_in_brackets(sweep, call, tmp_path):
             ["metrics=[macro_auroc]"],
             ["expected scores that complete cells have (accuracy, loss, ", "found none of them"],
         ),
-        (["baseline={seed: 1}"], ["table.baseline: expected axes to compare, found seed: fields are means over it"]),
+        (
+            ["baseline={seed: 1}"],
+            ["table.baseline: expected axes to compare, found seed: table entries are means over it"],
+        ),
         (["bounds={seed: 1}"], ["table.bounds: expected axes to compare, found seed"]),
-        (["baseline={recovery: mean}"], ["table.baseline.recovery: unknown level 'mean'; known: zero, mask"]),
+        (["baseline={recovery: mean}"], ["table.baseline.recovery: unknown value 'mean'; known: zero, mask"]),
         (["row=[recovery]"], ["table: row: unknown key", "Did you mean 'rows'?"]),
         (["reference=nowhere.csv"], ["nowhere.csv", "published values cannot be read"]),
         (["rows"], ["--set expects key=value, found 'rows'"]),
@@ -338,7 +341,7 @@ def test_a_fault_of_the_layout_is_one_line(sweep, call, settings, words):
 
 
 def test_what_is_no_sweep_or_has_no_result_is_one_line(tmp_path, call):
-    refused(call("table", tmp_path), "expected the directory that `fedrecon sweep` made, found no sweep.yaml in it")
+    refused(call("table", tmp_path), "expected a directory written by `fedrecon sweep`, found no sweep.yaml in it")
     folder = write_results(tmp_path / "sweep", PARAMETERS, lambda labels: None)
     refused(call("table", folder), "none of 8 cells is complete; `fedrecon sweep` goes on with them")
 
@@ -424,7 +427,7 @@ def test_a_sweep_that_was_written_by_hand_and_wrongly_is_told_in_one_line(sweep,
     raw = yaml.safe_load(path.read_text())
     spoil(raw)
     path.write_text(yaml.safe_dump(raw))
-    refused(call("table", sweep), "sweep.yaml is damaged", "run the sweep again to have it written anew")
+    refused(call("table", sweep), "sweep.yaml is damaged", "run the sweep again to rewrite it")
 
 
 def test_values_that_yaml_takes_for_numbers_are_the_same_values(sweep, call):

@@ -13,7 +13,7 @@ from server.analysis.predictions import Predictions
 from server.analysis.published import read_published
 from server.analysis.tables import Layout, score_tables, with_differences
 from server.analysis.trials import load_sweep
-from server.sweep.table import Table
+from server.sweep.spec import Table
 from tests.helpers.sweep_results import asked, right_with, write_results
 
 PARAMETERS = {"recovery": ["zero", "mask", "oracle"], "rate": ["0.3", "0.6"], "seed": ["1", "2", "3"]}

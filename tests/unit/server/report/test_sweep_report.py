@@ -16,7 +16,7 @@ from server.analysis.results import load_results
 from server.report.sweep.report import SECTIONS, write_sweep_report
 from server.sweep.spec import read_definition
 from server.sweep.store import SweepDirectory
-from server.sweep.trials import matrix
+from server.sweep.trials import build_trials
 from tests.helpers.command import caller, refused
 from tests.helpers.pages import Page
 from tests.helpers.sweep_results import right_with, write_results
@@ -240,7 +240,7 @@ def test_a_command_that_repeats_a_trial_can_be_copied(sweep):
 
 
 def test_what_is_no_sweep_is_one_clear_line(tmp_path):
-    with pytest.raises(DataError, match="expected the directory that `fedrecon sweep` made"):
+    with pytest.raises(DataError, match="expected a directory written by `fedrecon sweep`"):
         write_sweep_report(tmp_path)
     (tmp_path / "sweep.yaml").write_text("[")
     with pytest.raises(DataError, match="is damaged"):
@@ -250,7 +250,7 @@ def test_what_is_no_sweep_is_one_clear_line(tmp_path):
 def completed(folder: Path) -> tuple[Path, Path]:
     """The YAML of a sweep, and its directory, in which every cell is complete."""
     config, out = write_sweep(folder), folder / "out"
-    for place, trial in enumerate(matrix(read_definition(config), folder)):
+    for place, trial in enumerate(build_trials(read_definition(config), folder)):
         path = SweepDirectory(out).run_of(trial).path
         path.mkdir(parents=True)
         (path / "config.yaml").write_text(trial.config.to_yaml())
@@ -263,7 +263,7 @@ def test_a_sweep_ends_with_its_report(tmp_path, call):
     config, out = completed(tmp_path)
     code, said_, _ = call("sweep", config, "--out", out)
     assert code == 0
-    assert said_.splitlines()[-2:] == [f"report {out / 'report.html'}", f"all 4 cells are complete in {out}"]
+    assert said_.splitlines()[-2:] == [f"report {out / 'report.html'}", f"all 4 trials are complete in {out}"]
     assert "50.5 ± 0.7" in Page((out / "report.html").read_text()).words
 
 
@@ -273,5 +273,7 @@ def test_a_report_that_cannot_be_written_is_a_note_and_no_failure(tmp_path, call
     code, said_, _ = call("sweep", config, "--out", out)
     assert code == 0
     note, verdict = said_.splitlines()[-2:]
-    assert note.startswith(f"note: report.html could not be made: cannot write {out / 'report.html'}: Is a directory")
-    assert verdict == f"all 4 cells are complete in {out}"
+    assert note.startswith(
+        f"note: report.html could not be written: cannot write {out / 'report.html'}: Is a directory"
+    )
+    assert verdict == f"all 4 trials are complete in {out}"

@@ -4,7 +4,7 @@ import pytest
 
 from server.runs.directory import RunDirectory
 from server.runs.readers import LONGEST, json_in, json_mapping, yaml_in, yaml_mapping
-from server.sweep.identity import written_root, written_sha256
+from server.sweep.trials import StoredConfig, read_stored_config
 
 DEEP = 100_000
 NO_JSON = ["", "{", "[]", "null", "3", "NaN", '{"a": 1} x', "1" * 5000, '{"a":' * DEEP, "[" * DEEP, "\x00\ud7ff"]
@@ -48,7 +48,7 @@ def test_yaml_that_holds_no_mapping_is_nothing(tmp_path, text):
     path = tmp_path / "config.yaml"
     assert yaml_mapping(text) is None
     path.write_text(text, encoding="utf-8")
-    assert (yaml_in(path), written_root(path), written_sha256(path)) == ({}, None, None)
+    assert (yaml_in(path), read_stored_config(path)) == ({}, StoredConfig())
 
 
 @pytest.mark.quick

@@ -12,7 +12,7 @@ from fedrecon_core.registry import CORE_PACKAGES, discover
 from server.analysis.published import find, read_published
 from server.analysis.tables import Layout
 from server.sweep.spec import read_definition
-from server.sweep.trials import matrix
+from server.sweep.trials import build_trials
 
 discover((*CORE_PACKAGES, "strategies"))
 
@@ -37,7 +37,7 @@ def definition_of(path):
 
 @cache
 def trials_of(path):
-    return matrix(definition_of(path), PAPER)
+    return build_trials(definition_of(path), PAPER)
 
 
 def rows_of(name):

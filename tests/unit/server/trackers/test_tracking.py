@@ -14,9 +14,8 @@ from fedrecon_core.types import DatasetSpec
 from server import app
 from server.runs.directory import RunDirectory
 from server.runs.setup import check_run, create_run, open_run, resume_run
-from server.sweep.identity import config_sha256
 from server.sweep.spec import read_definition
-from server.sweep.trials import matrix
+from server.sweep.trials import build_trials, config_sha256
 from server.trackers.base import TRACKER_PACKAGES, TRACKERS, Tracker
 from server.trackers.choice import check_keys, missing_of, trackers_of
 from server.trackers.numbers import flat, numbers_of_result, numbers_of_round
@@ -206,7 +205,7 @@ def test_it_is_no_part_of_what_a_run_is_and_goes_to_no_site():
 def test_trials_of_a_sweep_are_untracked_unless_they_are_asked_for(tmp_path, absent):
     def tracking(*settings):
         definition = read_definition(write_sweep(tmp_path, toy_settings()))
-        return [trial.config.tracking for trial in matrix(definition, tmp_path, settings)]
+        return [trial.config.tracking for trial in build_trials(definition, tmp_path, settings)]
 
     assert tracking() == [OFF] * 4
     assert tracking("tracking.tensorboard=true") == [{"tensorboard": {}}] * 4

@@ -1,6 +1,7 @@
-"""What a cell asks for of a Ray cluster, and how it comes back from one."""
+"""Resources that a trial reserves on a Ray cluster, and how it is copied back."""
 
 import json
+import tarfile
 import threading
 import time
 from contextlib import suppress
@@ -8,11 +9,10 @@ from contextlib import suppress
 import pytest
 
 from fedrecon_core.errors import RunError, UsageError
+from fedrecon_core.files import replace_folder
 from server.runs.directory import RunDirectory
-from server.sweep.current_provenance import device_on_ray
-from server.sweep.folder_swap import exchange
-from server.sweep.packed import pack, unpack
-from server.sweep.ray_executor import gpu_share, received
+from server.sweep.ray_executor import copy_back, gpu_share, pack, unpack
+from server.sweep.store import device_on_ray
 from tests.helpers.federation import toy_config
 
 pytestmark = pytest.mark.quick
@@ -22,18 +22,18 @@ pytestmark = pytest.mark.quick
     ("gpus", "workers", "share"),
     [(1.0, None, 1.0), (8.0, None, 1.0), (2.0, 8, 0.25), (2.0, 3, 0.5), (4.0, 2, 1.0), (1.0, 7, 0.1428), (1.0, 1, 1.0)],
 )
-def test_a_run_on_cuda_asks_for_a_gpu_or_for_so_little_that_all_workers_find_room(gpus, workers, share):
+def test_a_run_on_cuda_reserves_a_gpu_or_a_part_so_small_that_all_workers_fit(gpus, workers, share):
     assert gpu_share(gpus, workers) == share
     assert int(gpus) * int(1 / share) >= (workers or 1)
 
 
 @pytest.mark.parametrize("workers", [None, 4])
-def test_a_cluster_without_a_gpu_is_told(workers):
+def test_a_cluster_without_a_gpu_is_refused(workers):
     with pytest.raises(UsageError, match="device: 'cuda' needs a GPU, and the Ray cluster has none"):
         gpu_share(0, workers)
 
 
-def test_only_who_asks_for_a_gpu_gets_one():
+def test_on_ray_only_cuda_means_a_gpu():
     config = toy_config("mask")
     devices = {name: device_on_ray(config.model_copy(update={"device": name})) for name in ("auto", "cpu", "cuda")}
     assert devices == {"auto": "cpu", "cpu": "cpu", "cuda": "cuda"}
@@ -41,8 +41,8 @@ def test_only_who_asks_for_a_gpu_gets_one():
 
 @pytest.fixture
 def sent(tmp_path):
-    """The run directory of a cell that was sent, and what comes back."""
-    here, there = tmp_path / "cell", tmp_path / "there"
+    """The run directory of a trial that was sent, and what comes back."""
+    here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
         (folder / "config.yaml").write_text(folder.name)
@@ -50,21 +50,21 @@ def sent(tmp_path):
     return RunDirectory(here), pack(there)
 
 
-def test_a_run_that_someone_goes_on_with_is_not_taken_from_under_them(sent):
+def test_a_run_resumed_by_another_process_is_not_replaced(sent):
     run, data = sent
     with run.lock():
-        ended = received(run.path, data)
-        assert run.config.read_text() == "cell"
+        ended = copy_back(run.path, data)
+        assert run.config.read_text() == "here"
         assert not run.completed()
     expected = f"it came back and could not be written here: the run in {run.path} is being worked on by process "
     assert ended.reason.startswith(expected)
-    assert received(run.path, data).reason == ""
+    assert copy_back(run.path, data).reason == ""
     assert run.config.read_text() == "there"
     assert run.completed()
 
 
-def test_who_waited_while_a_run_came_back_holds_the_one_that_came(sent):
-    """The folder that they waited for is gone, and with it the file whose lock they would have got."""
+def test_a_lock_that_waited_during_a_copy_back_is_of_the_new_folder(sent):
+    """The folder that it waited for is replaced, and with it the lock file that it had opened."""
     run, data = sent
     seen = []
 
@@ -78,7 +78,25 @@ def test_who_waited_while_a_run_came_back_holds_the_one_that_came(sent):
         waiting = threading.Thread(target=resume)
         waiting.start()
         time.sleep(0.5)
-        exchange(run.path, lambda arrived: unpack(data, arrived))
+        replace_folder(run.path, lambda arrived: unpack(data, arrived))
         assert seen == []
     waiting.join()
     assert seen == [True]
+
+
+def test_a_packed_folder_is_unpacked_as_it_was_and_a_damaged_one_leaves_the_old(tmp_path):
+    def content(folder):
+        return sorted(path.name for path in folder.iterdir()), (folder / "config.yaml").read_text()
+
+    old, source = tmp_path / "trial", tmp_path / "source"
+    (old / "checkpoints").mkdir(parents=True)
+    source.mkdir()
+    (old / "config.yaml").write_text("old")
+    (source / "config.yaml").write_text("new")
+    (source / "result.json").write_text("{}")
+    data = pack(source, ("result.json",))
+    with pytest.raises(tarfile.TarError):
+        replace_folder(old, lambda arrived: unpack(data[:100], arrived))
+    assert content(old) == (["checkpoints", "config.yaml"], "old")
+    replace_folder(old, lambda arrived: unpack(data, arrived))
+    assert content(old) == (["config.yaml"], "new")
