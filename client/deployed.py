@@ -11,7 +11,7 @@ from pathlib import Path
 
 from client.site import Site
 from fedrecon_core.data.dataset import Dataset
-from fedrecon_core.data.site_data import SiteData, own_samples, own_site
+from fedrecon_core.data.site_data import SiteData, open_split, split_samples
 from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.data.statistics import Statistics, scaled
 from fedrecon_core.errors import DataError
@@ -64,7 +64,7 @@ class DeployedSite(Site):
     def data(self, split: str, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
         """See ``Site.data``. On the CPU the arrays stay mapped from the disk."""
         device = choose_device(self.config.device)
-        opened = own_site(self._dataset, split, device=device, keep_empty=self._keep_empty)
+        opened = open_split(self._dataset, split, device=device, keep_empty=self._keep_empty)
         return scaled(opened, dict(statistics or {}))
 
     @property
@@ -75,7 +75,7 @@ class DeployedSite(Site):
         """Split -> what ``data`` would hold of it, counted in the table of samples."""
         exists, holdings = self._dataset.exists(), {}
         for split in SPLITS:
-            kept = own_samples(self._dataset, split, keep_empty=self._keep_empty)
+            kept = split_samples(self._dataset, split, keep_empty=self._keep_empty)
             counts = exists[kept].sum(axis=0).tolist()
             holdings[split] = Holding(len(kept), dict(zip(self.spec.names, counts, strict=True)))
         return holdings

@@ -1,4 +1,4 @@
-"""What a data set file hands over, before any partition or missingness."""
+"""A data set in memory, or mapped from the disk, before any partition or missingness."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BoolArray = NDArray[np.bool_]
 
 
 class StoredArray(Protocol):
-    """Rows in memory or on the disk: an array, or what reads like one. float32 [N, *shape]."""
+    """float32 [N, *shape] in memory or on the disk: a NumPy array, or an object that is indexed like one."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -30,21 +30,21 @@ class StoredArray(Protocol):
 
     @property
     def dtype(self) -> Any:
-        """NumPy's."""
+        """The NumPy dtype."""
 
     def __len__(self) -> int:
         """N."""
 
     def __getitem__(self, index: Any, /) -> Any:
-        """Rows by int64 [K] or by a slice."""
+        """The rows at int64 [K] or at a slice."""
 
     def __array__(self) -> NDArray[np.float32]:
-        """All of it."""
+        """All rows."""
 
 
 class LazyArray(ABC):
-    """Base of such an array [N, *shape]. Indexed by int64 [K] or by a slice it gives an array of its own;
-    ``np.asarray`` gives all of it."""
+    """Base of an array [N, *shape] whose rows are computed or copied when they are read, from other arrays. Indexing
+    with int64 [K] or a slice returns a new NumPy array; ``np.asarray`` returns all rows."""
 
     def __init__(self, shape: tuple[int, ...], dtype: Any = np.float32) -> None:
         self.shape = shape
@@ -65,10 +65,10 @@ class LazyArray(ABC):
 
 
 class Stack(LazyArray):
-    """Arrays [N_i, *shape], which may be mapped from the disk, one behind the other along their first axis."""
+    """Concatenation of arrays [N_i, *shape], which may be mapped from the disk, along the first axis."""
 
     def __init__(self, parts: Sequence[StoredArray]) -> None:
-        """``parts`` are at least one and have one shape behind the first axis."""
+        """``parts``: at least one array; all have the same shape after the first axis."""
         self._parts = [part for part in parts if len(part)] or list(parts[:1])
         self._starts = np.concatenate([[0], np.cumsum([len(part) for part in self._parts])])
         super().__init__((int(self._starts[-1]), *self._parts[0].shape[1:]), self._parts[0].dtype)
@@ -121,8 +121,8 @@ class Dataset:
             object.__setattr__(self, "natural_ids", self.cluster_ids)
 
     def strata(self) -> IntArray:
-        """int64 [N]: one class per sample, by which a partition deals. Of several labels it is the one that is rarest
-        in the data set; a sample without any is of class C."""
+        """int64 [N]: one class per sample, for partitions by class. For a multilabel sample this is its label that is
+        rarest in the data set, or C for a sample without labels."""
         if self.labels.ndim == 1:
             return self.labels
         by_rarity = np.argsort(self.labels.sum(axis=0), kind="stable")
@@ -135,7 +135,7 @@ class Dataset:
         return np.flatnonzero(self.split == split).astype(np.int64)
 
     def exists(self) -> BoolArray:
-        """bool [N, M]: which sample really has which modality, before any simulated missingness."""
+        """bool [N, M]: which sample has which modality, before any simulated missingness."""
         return np.stack([self.rows[name] >= 0 for name in self.spec.names], axis=1)
 
 
@@ -147,21 +147,21 @@ def _load(params: str, seed: int) -> Dataset:
 
 
 def load_dataset(config: RunConfig) -> Dataset:
-    """The data set of a config, loaded once per process whatever else the config says."""
+    """The data set of a config. The last one is cached for the process, by the ``data`` section and the seed."""
     return _load(config.data.model_dump_json(), config.seed)
 
 
 def forget_datasets() -> None:
-    """Let go of the data set that the process keeps."""
+    """Clear the cache of ``load_dataset``."""
     _load.cache_clear()
 
 
 class DatasetLoader(ABC):
-    """Base of a registered data set: ``load`` reads it, ``Params`` are its keys."""
+    """Base of a registered data set: ``load`` reads it, ``Params`` are its config keys."""
 
     Params: ClassVar[type[DataParams]] = DataParams
 
     @abstractmethod
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
-        """The data set under ``params``; ``root`` is the absolute data folder or None for an embedded set; ``seed``
-        fixes whatever is drawn in building it. Raises ``DataError`` naming the file at fault."""
+        """Load the data set. ``root`` is the absolute data folder, None for an embedded set; ``seed`` fixes all random
+        choices. Raises ``DataError`` naming the file at fault."""

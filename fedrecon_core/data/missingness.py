@@ -1,10 +1,10 @@
 """Presence masks: which sample shows which modality, in a split, under the config's level and rate.
 
-A mask depends only on the config's missingness, the run's seed, the position of the sample (or site) and on which
-modalities really exist, never on a value of an array, the recovery or the strategy. It depends on a sample's site where
-the config gives that site a rate of its own (``sites``), and on a label with one explicit option alone: rates by class
-(``classes``), which are missingness not at random. Row i of a draw depends on no other row, so a longer split or more
-sites keep the masks of those before them.
+A mask depends only on the config's missingness, the run's seed, the position of the sample (or site) and the modalities
+that really exist; never on a value of an array, the recovery or the strategy. It depends on a sample's site where the
+config sets a rate for that site (``sites``). It depends on a label only where the config sets rates by class
+(``classes``), which is missingness not at random. Row i of a draw depends on no other row, so that the masks of the
+first samples (or sites) stay the same when more are added.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Empty = Literal["redraw", "skip", "allow"]
 
 @dataclass(frozen=True)
 class Scheme:
-    """The missingness of one ``split``: its config, the modality ``names`` in the order of the mask's columns, what
-    happens to a sample or site that would keep nothing, the run's ``seed``, and the names of the ``sites`` and
-    ``classes`` that may have rates of their own."""
+    """The missingness of one ``split``: its config ``missing``, the rule for samples or sites that would keep nothing
+    (``empty``), the modality ``names`` in the order of the mask's columns, the run's ``seed``, and the names of the
+    ``sites`` and ``classes`` for which the config may set rates."""
 
     missing: Missing
     empty: Empty
@@ -51,15 +51,15 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Traits:
-    """What a sample's rates may hang on where the config says so: ``owner`` int64 [N], the position of its site in the
-    scheme's ``sites``, and its ``labels`` int64 [N], of several classes zeros and ones [N, C]."""
+    """Traits of samples on which their rates may depend: ``owner`` int64 [N], the position of the site in the scheme's
+    ``sites``, and ``labels`` int64 [N] (multilabel: zeros and ones [N, C])."""
 
     owner: IntArray
     labels: IntArray
 
 
 def rates(scheme: Scheme) -> FloatArray:
-    """float64 [M]: the probability that each modality is absent; a mapping leaves out those that are always there.
+    """float64 [M]: the probability that each modality is absent; 0 for modalities that a mapping leaves out.
 
     Raises ``ConfigError`` for an unknown modality, and where ``redraw`` could never keep anything.
     """
@@ -67,7 +67,7 @@ def rates(scheme: Scheme) -> FloatArray:
 
 
 def _rates(scheme: Scheme, rate: Rate, key: str) -> FloatArray:
-    """float64 [M]: the rates that stand under ``key``."""
+    """float64 [M]: the rates that the config sets under ``key``."""
     if isinstance(rate, dict):
         known_names(tuple(rate), scheme.names, key, "modalities of the data set")
         values = np.array([rate.get(name, 0.0) for name in scheme.names], dtype=np.float64)
@@ -79,7 +79,7 @@ def _rates(scheme: Scheme, rate: Rate, key: str) -> FloatArray:
 
 
 def _refuse_all_absent(scheme: Scheme, key: str, where: str) -> None:
-    """``ConfigError`` where rates of 1.0 for all modalities leave ``redraw`` nothing to keep."""
+    """Raise ``ConfigError`` where rates of 1.0 for all modalities leave nothing for ``redraw`` to keep."""
     if scheme.empty == "redraw":
         raise ConfigError(
             f"{key}: with missing.empty: redraw some modality needs a rate below 1, found 1.0 for all of "
@@ -88,16 +88,16 @@ def _refuse_all_absent(scheme: Scheme, key: str, where: str) -> None:
 
 
 def known_names(given: tuple[str, ...], known: tuple[str, ...], key: str, what: str) -> None:
-    """``ConfigError`` that names the first of ``given`` which is none of ``known``, and of these some."""
+    """Raise ``ConfigError`` for the first of ``given`` that is not in ``known``; the message lists known names."""
     listed = ", ".join(islice(known, 8)) + (f", ... {len(known)} in all" if len(known) > 8 else "")
-    there = set(known)
+    known_set = set(known)
     for name in given:
-        if name not in there:
+        if name not in known_set:
             raise ConfigError(f"{key}: expected {what} ({listed}), found '{name}'; correct the name")
 
 
 def site_rates(scheme: Scheme) -> FloatArray:
-    """float64 [S, M]: the rates of each of the scheme's ``sites``: its own where the config gives some, else ``rate``.
+    """float64 [S, M]: the rates of each of the scheme's ``sites``, which default to ``rate``.
 
     Raises ``ConfigError`` as ``rates`` does, and for an unknown site.
     """
@@ -111,7 +111,7 @@ def site_rates(scheme: Scheme) -> FloatArray:
 
 
 def class_rates(scheme: Scheme) -> FloatArray:
-    """float64 [C, M]: the rates that the config gives to samples of each class; NaN where it gives none.
+    """float64 [C, M]: the rates that the config sets for samples of each class; NaN where it sets none.
 
     Raises ``ConfigError`` as ``rates`` does, and for an unknown class.
     """
@@ -124,10 +124,10 @@ def class_rates(scheme: Scheme) -> FloatArray:
 
 
 def sample_rates(scheme: Scheme, traits: Traits) -> FloatArray:
-    """float64 [N, M], or [M] where all are alike: the rates of each sample at level ``sample``.
+    """float64 [N, M], or [M] where all samples have the same: the rates of each sample at level ``sample``.
 
-    Those of its class count where the config gives some, else those of its site, else ``rate``. A sample of several
-    classes has of each modality the highest of its classes' rates, a sample of none those of its site. Raises
+    The rates of the sample's class take precedence, then those of its site, then ``rate``. A sample of several classes
+    has, per modality, the highest rate of its classes; a sample without a class has the rates of its site. Raises
     ``ConfigError`` as ``site_rates`` and ``class_rates`` do.
     """
     base = site_rates(scheme)[traits.owner] if scheme.missing.sites else rates(scheme)
@@ -148,13 +148,13 @@ def sample_rates(scheme: Scheme, traits: Traits) -> FloatArray:
 
 
 def bernoulli(rate: FloatArray, exists: BoolArray, stream: np.random.Generator, *, redraw: bool) -> BoolArray:
-    """bool [N, M]: each existing modality is kept with probability ``1 - rate``, independently (``rate`` [M] or, with
-    rates of each row's own, [N, M]; ``exists`` bool [N, M]).
+    """bool [N, M]: keep each existing modality with probability ``1 - rate``, independently (``rate`` [M], or [N, M]
+    with a rate per row; ``exists`` bool [N, M]).
 
-    ``redraw`` conditions each row on keeping at least one, which is the distribution of drawing again until one is
-    kept, without a loop and without a row's mask depending on other rows: while nothing is kept yet, modality m is
-    kept with probability (1 - r_m) / (1 - product of r_j over j >= m). A row stays empty in which nothing exists, or
-    only what has a rate of 1.
+    ``redraw`` conditions each row on keeping at least one modality. This is the distribution of drawing again until one
+    is kept, without a loop and without a row's mask depending on other rows: while none is kept yet, modality m is kept
+    with probability (1 - r_m) / (1 - product of r_j over j >= m). A row stays empty where no modality exists, or only
+    modalities with a rate of 1.
     """
     uniform = stream.random(exists.shape)
     absent = np.where(exists, rate, 1.0)
@@ -177,11 +177,11 @@ def one_of(exists: BoolArray, stream: np.random.Generator) -> BoolArray:
 
 
 def sample_masks(scheme: Scheme, exists: BoolArray, draw: int = 0, traits: Traits | None = None) -> BoolArray:
-    """bool [N, M]: the masks of the levels that concern single samples: ``sample`` (Bernoulli), ``coupled`` (one
-    modality each) and ``none``. ``exists`` bool [N, M]; ``draw`` numbers independent masks of the same samples; rates
-    by site and class need the samples' ``traits``.
+    """bool [N, M]: the masks of the levels that draw per sample: ``sample`` (Bernoulli), ``coupled`` (one modality
+    each) and ``none``. ``exists`` bool [N, M]; ``draw`` numbers independent masks of the same samples; rates by site
+    and class need the samples' ``traits``.
 
-    With ``empty: skip`` or ``allow`` rows may be all False; what then happens is the caller's.
+    With ``empty: skip`` or ``allow`` a row may be all False; the caller handles such rows.
     """
     stream = scheme.stream("sample", draw)
     if scheme.missing.level == "sample":
@@ -194,8 +194,8 @@ def sample_masks(scheme: Scheme, exists: BoolArray, draw: int = 0, traits: Trait
 
 def site_masks(scheme: Scheme, exists: BoolArray, draw: int = 0) -> BoolArray:
     """bool [S, M]: one mask per site, fixed for all rounds, for the levels ``site`` (Bernoulli) and ``profile`` (sites
-    in the order of the list, the same in each draw). ``exists`` bool [S, M]: which modalities the site's samples really
-    have; ``draw`` numbers independent masks of the same sites."""
+    in the order of the list, the same in each draw). ``exists`` bool [S, M]: the modalities that the site's samples
+    really have; ``draw`` numbers independent masks of the same sites."""
     if scheme.missing.level == "profile":
         return profile_masks(scheme, len(exists)) & exists
     rate = site_rates(scheme) if scheme.missing.sites else rates(scheme)
@@ -204,16 +204,12 @@ def site_masks(scheme: Scheme, exists: BoolArray, draw: int = 0) -> BoolArray:
 
 
 def profile_masks(scheme: Scheme, sites: int) -> BoolArray:
-    """bool [S, M]: the profiles of the config in the order of the list; ``ConfigError`` for an unknown modality or
-    where they do not name exactly ``sites`` sites."""
+    """bool [S, M]: the masks of the config's profiles, in the order of the list; ``ConfigError`` for an unknown
+    modality or where the profiles do not add up to ``sites`` sites."""
     profiles = scheme.missing.profile
     for index, profile in enumerate(profiles):
-        known_names(
-            profile.modalities,
-            scheme.names,
-            f"{scheme.key}.profile.{index}.modalities",
-            "modalities of the data set",
-        )
+        key = f"{scheme.key}.profile.{index}.modalities"
+        known_names(profile.modalities, scheme.names, key, "modalities of the data set")
     counts = [profile.sites for profile in profiles]
     if sum(counts) != sites:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The samples that one site (or one evaluation) can see: rows of a modality exist only for samples that have it."""
+"""The samples that a site (or an evaluation) can see. Rows of a modality exist only for samples that have it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
 from fedrecon_core.types import SPLITS, Batch, DatasetSpec, Rows
 
 SCALED_AT_ONCE = 16 << 20
-"""Bytes of a modality up to which it is scaled when the site is opened, and not batch by batch: the numbers are the
-same, and a small site then scales once."""
+"""Bytes up to which a modality is scaled as a whole when the site is opened; a larger one is scaled batch by batch. The
+results are the same, but a small site then scales only once."""
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,26 @@ class Scaling:
 
 @dataclass(frozen=True)
 class ModalityArray:
-    """One modality of a site. ``values`` [R, *shape] as they are stored, or [sum of lengths, D] with ``offsets`` int64
-    [R + 1]; ``rows`` int64 [N]: the row of each sample, -1 where it is absent. There may be rows of no sample here:
-    those of another split, in a file that is mapped as a whole. ``scaling`` acts on what is taken, so that a file which
-    does not fit the memory stays on the disk."""
+    """One modality of a site.
+
+    ``values`` are the stored rows [R, *shape], or with ``offsets`` (int64 [R + 1]) sequences concatenated in time
+    [sum of lengths, D]. ``rows`` int64 [N] is the row of each sample, -1 where it is absent. Some rows may belong to no
+    sample of the site: those of another split, in a file that is mapped as a whole. ``scaling`` is applied to rows when
+    they are taken, so that a file larger than the memory stays on the disk.
+    """
 
     values: Tensor
     rows: Tensor
     offsets: Tensor | None = None
     scaling: Scaling | None = None
 
-    def used(self) -> Tensor:
-        """int64: the rows that some sample has, ascending, each once."""
+    def used_rows(self) -> Tensor:
+        """int64: the rows that some sample has, ascending, without repeats."""
         rows: Tensor = torch.unique(self.rows[self.rows >= 0])
         return rows
 
-    def steps(self, rows: Tensor) -> Tensor:
-        """The stored values of ``rows`` (int64 [K]): [K, *shape], of sequences one behind the other [sum, D]."""
+    def stored_values(self, rows: Tensor) -> Tensor:
+        """The unscaled values of ``rows`` (int64 [K]): [K, *shape], or concatenated sequences [sum of lengths, D]."""
         if self.offsets is None:
             return self.values[rows]
         lengths = self.offsets[rows + 1] - self.offsets[rows]
@@ -57,46 +60,41 @@ class ModalityArray:
         return self.values[inside + torch.repeat_interleave(self.offsets[rows] - borders[:-1], lengths)]
 
     def lengths(self) -> Tensor | None:
-        """int64 [N]: the steps of each sample's sequence, 0 where it is absent; None where those that are there are
-        equally long, whether or not they are stored with borders."""
-        there = self.rows >= 0
-        if self.offsets is None or not there.any():
+        """int64 [N]: the steps of each sample's sequence, 0 where it is absent; None where all sequences are equally
+        long, whether or not they are stored with offsets."""
+        present = self.rows >= 0
+        if self.offsets is None or not present.any():
             return None
         row = self.rows.clamp(min=0)
         lengths = self.offsets[row + 1] - self.offsets[row]
-        return lengths * there if len(lengths[there].unique()) > 1 else None
+        return lengths * present if len(lengths[present].unique()) > 1 else None
 
     def scaled(self, scaling: Scaling) -> ModalityArray:
-        """The same with ``scaling``: done once where the values are few, else to each batch as it is taken."""
+        """The same array with ``scaling``: applied now where the array is small, else to each batch."""
         scaling = Scaling(scaling.mean.to(self.values.device), scaling.std.to(self.values.device))
         if self.values.nbytes <= SCALED_AT_ONCE:
             return replace(self, values=scaling.apply(self.values))
         return replace(self, scaling=scaling)
 
     def take(self, samples: Tensor) -> Rows:
-        """The rows of those of ``samples`` that have the modality, with their position in ``samples``."""
+        """The rows of those of ``samples`` that have the modality, with their positions in ``samples``. Sequences are
+        padded with zeros to the longest one."""
         rows = self.rows[samples]
         index = torch.nonzero(rows >= 0).flatten()
         chosen = rows[index]
         if self.offsets is None:
-            return Rows(self._scaled(self.values[chosen]), index)
+            values = self.values[chosen]
+            return Rows(values if self.scaling is None else self.scaling.apply(values), index)
         lengths = self.offsets[chosen + 1] - self.offsets[chosen]
-        return Rows(self._padded(chosen, lengths), index, lengths)
-
-    def _padded(self, chosen: Tensor, lengths: Tensor) -> Tensor:
-        """[R, longest, D]: the chosen sequences, zeros behind their ends."""
-        assert self.offsets is not None
-        longest = int(lengths.max()) if len(lengths) else 0
-        steps = torch.arange(longest, device=lengths.device)
-        inside = steps[None, :] < lengths[:, None]
+        steps = torch.arange(int(lengths.max()) if len(lengths) else 0, device=lengths.device)
         source = (self.offsets[chosen][:, None] + steps[None, :]).clamp(max=max(len(self.values) - 1, 0))
-        values = (
-            self.values[source] if len(self.values) else self.values.new_zeros((*source.shape, self.values.shape[-1]))
-        )
-        return self._scaled(values) * inside[..., None]
-
-    def _scaled(self, values: Tensor) -> Tensor:
-        return values if self.scaling is None else self.scaling.apply(values)
+        if len(self.values):
+            values = self.values[source]
+        else:
+            values = self.values.new_zeros((*source.shape, self.values.shape[-1]))
+        if self.scaling is not None:
+            values = self.scaling.apply(values)
+        return Rows(values * (steps[None, :] < lengths[:, None])[..., None], index, lengths)
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class SiteData:
     """Samples with their presence mask. ``present`` bool [N, M]; ``labels``, ``ids``, ``cluster_ids`` int64 [N]
     (multilabel: ``labels`` [N, C]).
 
-    ``sealed`` is a second set of columns with the true absent rows. It exists only when it was asked for, which only
+    ``sealed`` is a second set of arrays with the true absent rows. It exists only where it was asked for, which only
     the bound ``oracle`` does; no other object leads to an absent value.
     """
 
@@ -127,7 +125,7 @@ class SiteData:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors lie."""
+        """The device of the tensors."""
         return self.labels.device
 
     def having(self, *modalities: str) -> Tensor:
@@ -138,19 +136,20 @@ class SiteData:
         return torch.nonzero(mask).flatten()
 
     def lengths(self) -> Tensor | None:
-        """int64 [N]: the steps of all of a sample's sequences together; None where no modality's lengths differ. It
-        follows from the samples alone, so that a site's batches are the same wherever its data come from."""
-        known = [lengths for column in self.arrays.values() if (lengths := column.lengths()) is not None]
+        """int64 [N]: the steps of a sample's sequences, summed over modalities; None where no modality's lengths
+        differ. The result depends on the samples alone, so that a site's batches are the same wherever its data come
+        from."""
+        known = [lengths for array in self.arrays.values() if (lengths := array.lengths()) is not None]
         return torch.stack(known).sum(dim=0) if known else None
 
     def batch(self, samples: Tensor) -> Batch:
         """The batch of ``samples`` (int64 [B])."""
         return Batch(
-            inputs={name: column.take(samples) for name, column in self.arrays.items()},
+            inputs={name: array.take(samples) for name, array in self.arrays.items()},
             present=self.present[samples],
             labels=self.labels[samples],
             ids=self.ids[samples],
-            sealed=None if self.sealed is None else {name: c.take(samples) for name, c in self.sealed.items()},
+            sealed=None if self.sealed is None else {name: a.take(samples) for name, a in self.sealed.items()},
         )
 
 
@@ -161,56 +160,55 @@ def open_site(
 
     Only rows that the mask shows are read from the data set's arrays. ``sealed`` copies the hidden rows as well.
     """
-    visible = {m: _column(dataset, m, samples, present[:, i], device) for i, m in enumerate(dataset.spec.names)}
-    hidden = None
-    if sealed:
-        hidden = {m: _column(dataset, m, samples, ~present[:, i], device) for i, m in enumerate(dataset.spec.names)}
+
+    def copy_rows(mask: BoolArray) -> dict[str, ModalityArray]:
+        columns = zip(dataset.spec.names, mask.T, strict=True)
+        return {name: _copy_rows(dataset, name, samples, shown, device) for name, shown in columns}
+
+    shown = present & (np.stack([dataset.rows[name][samples] for name in dataset.spec.names], axis=1) >= 0)
     return SiteData(
         spec=dataset.spec,
         labels=_tensor(dataset.labels[samples], device),
         ids=_tensor(dataset.ids[samples], device),
         cluster_ids=_tensor(dataset.cluster_ids[samples], device),
-        present=_tensor(np.stack([_numpy(visible[m].rows) >= 0 for m in dataset.spec.names], axis=1), device),
-        arrays=visible,
-        sealed=hidden,
+        present=_tensor(shown, device),
+        arrays=copy_rows(present),
+        sealed=copy_rows(~present) if sealed else None,
     )
 
 
-def own_samples(dataset: Dataset, split: str, *, keep_empty: bool) -> IntArray:
-    """int64 [K]: the samples of ``split`` in a site's own folder, without those that have nothing unless
-    ``keep_empty``."""
+def split_samples(dataset: Dataset, split: str, *, keep_empty: bool) -> IntArray:
+    """int64 [K]: the samples of ``split`` in a site's own folder; those without any modality only if ``keep_empty``."""
     samples = dataset.members(SPLITS.index(split))
     return samples if keep_empty else samples[dataset.exists()[samples].any(axis=1)]
 
 
-def own_site(dataset: Dataset, split: str, *, device: torch.device, keep_empty: bool) -> SiteData:
-    """All samples of ``split`` in a site's own folder. On the CPU the arrays stay mapped from the disk, elsewhere the
-    split's rows are copied; samples that have nothing are left out unless ``keep_empty``."""
-    kept, exists = own_samples(dataset, split, keep_empty=keep_empty), dataset.exists()
+def open_split(dataset: Dataset, split: str, *, device: torch.device, keep_empty: bool) -> SiteData:
+    """All samples of ``split`` in a site's own folder, as ``split_samples`` selects them. On the CPU the arrays stay
+    mapped from the disk; on another device the rows of the split are copied."""
+    samples = split_samples(dataset, split, keep_empty=keep_empty)
+    present = dataset.exists()[samples]
     if device.type != "cpu":
-        return open_site(dataset, kept, exists[kept], device=device)
+        return open_site(dataset, samples, present, device=device)
+    arrays = {}
+    for name in dataset.spec.names:
+        values, rows = np.asarray(dataset.arrays[name]), dataset.rows[name][samples]
+        offsets = torch.from_numpy(dataset.offsets[name]) if name in dataset.offsets else None
+        arrays[name] = ModalityArray(torch.from_numpy(values), torch.from_numpy(rows), offsets)
     return SiteData(
         spec=dataset.spec,
-        labels=_tensor(dataset.labels[kept], device),
-        ids=_tensor(dataset.ids[kept], device),
-        cluster_ids=_tensor(dataset.cluster_ids[kept], device),
-        present=_tensor(exists[kept], device),
-        arrays={m: _whole_column(dataset, m, kept) for m in dataset.spec.names},
+        labels=_tensor(dataset.labels[samples], device),
+        ids=_tensor(dataset.ids[samples], device),
+        cluster_ids=_tensor(dataset.cluster_ids[samples], device),
+        present=_tensor(present, device),
+        arrays=arrays,
     )
 
 
-def _whole_column(dataset: Dataset, modality: str, samples: IntArray) -> ModalityArray:
-    offsets = dataset.offsets.get(modality)
-    return ModalityArray(
-        torch.from_numpy(np.asarray(dataset.arrays[modality])),
-        torch.from_numpy(dataset.rows[modality][samples]),
-        None if offsets is None else torch.from_numpy(offsets),
-    )
-
-
-def _column(
+def _copy_rows(
     dataset: Dataset, modality: str, samples: IntArray, shown: BoolArray, device: torch.device
 ) -> ModalityArray:
+    """The rows of ``samples`` (int64 [N]) in one modality where ``shown`` (bool [N]), copied to ``device``."""
     rows = np.where(shown, dataset.rows[modality][samples], -1)
     kept, inverse = np.unique(rows[rows >= 0], return_inverse=True)
     compact = np.full(len(rows), -1, dtype=np.int64)
@@ -226,8 +224,3 @@ def _column(
 
 def _tensor(array: NDArray[np.generic], device: torch.device) -> Tensor:
     return torch.from_numpy(array).to(device)
-
-
-def _numpy(tensor: Tensor) -> NDArray[np.int64]:
-    array: NDArray[np.int64] = tensor.cpu().numpy()
-    return array

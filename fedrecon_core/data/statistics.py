@@ -1,4 +1,4 @@
-"""Federation-wide statistics of the modalities: each site sends sums over its present training rows, nothing else."""
+"""Federation-wide statistics of the modalities. A site sends only sums over its present training rows."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fedrecon_core.types import ModalitySpec
 Sums = tuple[float, list[float], list[float]]
 """(count, sums, sums of squares) of one modality's features."""
 FLAT = 1e-7
-"""A feature whose standard deviation is below this share of its root mean square is constant, as far as float32 can
-tell: it is centred and not stretched. A share, since a unit may be as small as a tesla of a brain's field."""
+"""A feature counts as constant where its standard deviation is below this share of its root mean square, the limit of
+float32: it is centred but not stretched. The limit is relative, because units may be as small as a tesla."""
 ROUNDING = 1e-10
-"""By how much sums over the same values may differ, as a share of the sum of squares, or, for the sums, of its root
-times that of the count, which no sum exceeds: kinds of processors, and GPUs, add in orders of their own."""
+"""Tolerance between sums over the same values, since processors and GPUs add in different orders: as a share of the sum
+of squares, and for the sums as a share of sqrt(count x sum of squares), which bounds them."""
 BLOCK = 4 << 20
-"""Bytes of stored values that are summed together. The number of rows in a block follows from the modality's shape
-alone, so that the sums do not depend on whether a file is mapped or a site was dealt out."""
+"""Bytes of stored values that are summed together. The number of rows in a block depends only on the modality's shape,
+so that mapped files and copied rows give the same sums."""
 
 
 @dataclass(frozen=True)
@@ -41,31 +41,27 @@ class Statistics:
 
 
 def site_sums(data: SiteData) -> dict[str, Sums]:
-    """Modality -> sums over this site's present rows; modalities without any row are left out. A block of rows is in
-    memory at a time."""
+    """Modality -> sums over this site's present rows, read block by block; modalities without rows are left out."""
     sums = {}
     for modality in data.spec.modalities:
-        column = data.arrays[modality.name]
-        rows = column.used()
-        if len(rows):
-            sums[modality.name] = _summed(modality, column, rows)
+        array = data.arrays[modality.name]
+        rows = array.used_rows()
+        if not len(rows):
+            continue
+        count, total, squares = 0, torch.zeros(()), torch.zeros(())
+        for block in rows.split(max(1, BLOCK // (4 * math.prod(modality.shape)))):
+            values = array.stored_values(block).reshape(-1, *modality.features).flatten(1).double()
+            count, total, squares = count + len(values), total + values.sum(0), squares + values.square_().sum(0)
+        sums[modality.name] = (float(count), total.tolist(), squares.tolist())
     return sums
 
 
-def _summed(modality: ModalitySpec, column: ModalityArray, rows: Tensor) -> Sums:
-    count, total, squares = 0, torch.zeros(()), torch.zeros(())
-    for block in rows.split(max(1, BLOCK // (4 * math.prod(modality.shape)))):
-        values = column.steps(block).reshape(-1, *modality.features).flatten(1).double()
-        count, total, squares = count + len(values), total + values.sum(0), squares + values.square_().sum(0)
-    return float(count), total.tolist(), squares.tolist()
-
-
 def same_values(one: Sums, other: Sums) -> bool:
-    """Whether both may be sums over the same values, which makes them equal but for ``ROUNDING``."""
-    (count, *sums), (count_too, *sums_too) = one, other
-    if count != count_too or list(map(len, sums)) != list(map(len, sums_too)):
+    """Whether both may be sums over the same values: equal within ``ROUNDING``."""
+    (count, *sums), (other_count, *other_sums) = one, other
+    if count != other_count or list(map(len, sums)) != list(map(len, other_sums)):
         return False
-    mine, theirs = np.asarray(sums), np.asarray(sums_too)
+    mine, theirs = np.asarray(sums), np.asarray(other_sums)
     slack = ROUNDING * np.stack([np.sqrt(count * mine[1]), mine[1]])
     with np.errstate(invalid="ignore"):  # infinity minus infinity
         near = np.abs(mine - theirs) < slack
@@ -73,51 +69,49 @@ def same_values(one: Sums, other: Sums) -> bool:
 
 
 def combine(sites: Iterable[Mapping[str, Sums]]) -> dict[str, Statistics]:
-    """Modality -> statistics over all sites, added up in the order given (pass them in sorted site order)."""
+    """Modality -> statistics over all sites, added in the given order (pass the sites sorted by name)."""
     totals: dict[str, list[Tensor]] = {}
     for site in sites:
         for name, (count, sums, squares) in site.items():
-            parts = [
-                torch.tensor([count], dtype=torch.float64),
-                *(torch.tensor(x, dtype=torch.float64) for x in (sums, squares)),
-            ]
+            parts = [torch.tensor(values, dtype=torch.float64) for values in ([count], sums, squares)]
             known = totals.get(name)
             totals[name] = parts if known is None else [a + b for a, b in zip(known, parts, strict=True)]
-    return {name: _statistics(*total) for name, total in totals.items()}
-
-
-def _statistics(count: Tensor, sums: Tensor, squares: Tensor) -> Statistics:
-    mean = sums / count
-    return Statistics(mean, (squares / count - mean**2).clamp(min=0).sqrt())
+    statistics = {}
+    for name, (total, total_sums, total_squares) in totals.items():
+        mean = total_sums / total
+        statistics[name] = Statistics(mean, (total_squares / total - mean**2).clamp(min=0).sqrt())
+    return statistics
 
 
 def scaled(data: SiteData, statistics: Mapping[str, Statistics]) -> SiteData:
-    """``data`` with the modalities that ask for it z-normalised (``ModalitySpec.scale``)."""
-    wanted = {m.name: m for m in data.spec.modalities if m.scale == "standard" and m.name in statistics}
+    """``data`` with the modalities that ask for it (``ModalitySpec.scale``) z-normalised."""
+    wanted = scalings(data.spec.modalities, statistics)
     if not wanted:
         return data
 
-    def scale(columns: dict[str, ModalityArray]) -> dict[str, ModalityArray]:
-        return {n: c.scaled(scaling(wanted[n], statistics[n])) if n in wanted else c for n, c in columns.items()}
+    def scale(arrays: dict[str, ModalityArray]) -> dict[str, ModalityArray]:
+        return {name: array.scaled(wanted[name]) if name in wanted else array for name, array in arrays.items()}
 
     return replace(data, arrays=scale(data.arrays), sealed=None if data.sealed is None else scale(data.sealed))
 
 
 def scaled_dataset(dataset: Dataset, statistics: Mapping[str, Statistics]) -> Dataset:
-    """``dataset`` as the models see it: the modalities that ask for it z-normalised."""
-    wanted = [m for m in dataset.spec.modalities if m.scale == "standard" and m.name in statistics]
-    arrays = {m.name: scaling(m, statistics[m.name]).apply(_tensor(dataset, m.name)).numpy() for m in wanted}
-    return replace(dataset, arrays={**dataset.arrays, **arrays})
+    """``dataset`` with the modalities that ask for it z-normalised, as the models see it."""
+    arrays = dict(dataset.arrays)
+    for name, scaling in scalings(dataset.spec.modalities, statistics).items():
+        arrays[name] = scaling.apply(torch.from_numpy(np.asarray(dataset.arrays[name]))).numpy()
+    return replace(dataset, arrays=arrays)
 
 
-def _tensor(dataset: Dataset, name: str) -> Tensor:
-    return torch.from_numpy(np.asarray(dataset.arrays[name]))
-
-
-def scaling(modality: ModalitySpec, statistics: Statistics) -> Scaling:
-    """What brings the modality's features to mean 0 and deviation 1, in float32."""
-    std = torch.where(statistics.varies, statistics.std, 1.0)
-    return Scaling(*(part.view(modality.features).float() for part in (statistics.mean, std)))
+def scalings(modalities: Iterable[ModalitySpec], statistics: Mapping[str, Statistics]) -> dict[str, Scaling]:
+    """Modality -> the scaling, in float32, to mean 0 and standard deviation 1; only for modalities that ask for it."""
+    found = {}
+    for modality in modalities:
+        if modality.scale == "standard" and modality.name in statistics:
+            known = statistics[modality.name]
+            std = torch.where(known.varies, known.std, 1.0)
+            found[modality.name] = Scaling(*(part.view(modality.features).float() for part in (known.mean, std)))
+    return found
 
 
 def after_scaling(modalities: Iterable[ModalitySpec], statistics: Mapping[str, Statistics]) -> dict[str, Statistics]:

@@ -128,7 +128,7 @@ PARTITION = """
 
     @PARTITIONS.register("dice")
     class Dice(Partition):
-        def _share_out(self, params, labels, natural_ids, sites, rng_seed):
+        def _assign(self, params, labels, natural_ids, sites, rng_seed):
             return np.random.default_rng(rng_seed).integers(0, sites, len(labels))
 """
 DATASET = """

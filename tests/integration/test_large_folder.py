@@ -16,7 +16,7 @@ import json, sys, threading, time
 import torch
 from pathlib import Path
 from fedrecon_core.data.site_folder.opening import open_folder
-from fedrecon_core.data.site_data import own_site
+from fedrecon_core.data.site_data import open_split
 from fedrecon_core.data.statistics import Statistics, scaled, site_sums
 
 torch.set_num_threads(1)
@@ -36,7 +36,7 @@ class Peak(threading.Thread):
 before, peak = anonymous(), Peak()
 peak.start()
 began = time.perf_counter()
-data = own_site(open_folder(folder), "train", device=torch.device("cpu"), keep_empty=False)
+data = open_split(open_folder(folder), "train", device=torch.device("cpu"), keep_empty=False)
 seconds = time.perf_counter() - began
 opened = anonymous() - before
 shape = data.spec["scan"].features

@@ -1,1 +1,1 @@
-"""Who holds which training sample: one file per scheme."""
+"""Partition schemes, which assign training samples to sites: one file per scheme."""

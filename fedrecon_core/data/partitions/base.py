@@ -1,4 +1,4 @@
-"""How a partition scheme looks, and the bridge to flwr-datasets, whose partitioners hand out rows of a table.
+"""Base of the partition schemes, and an adapter for the partitioners of flwr-datasets, which split tables.
 
 The server partitions once per run; a site receives its sample indices and never imports these libraries.
 """
@@ -9,7 +9,7 @@ import contextlib
 import io
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Partition(ABC):
-    """Base of a registered partition scheme: which site holds which training sample. ``Params`` are its keys.
+    """Base of a registered partition scheme, which assigns training samples to sites. ``Params`` are its config keys.
 
-    ``keeps_natural_ids`` says that all samples of a natural id (a subject, a source) lie at one site, so that samples
-    of a later split follow their id. ``follows_natural_ids`` says that they follow it where it lies at several: each to
-    one of the sites that train on its id, in proportion to what these hold of it.
+    ``keeps_natural_ids``: all samples of a natural id (a subject, a source) are at one site, so that held-out samples
+    go to the site of their id. ``follows_natural_ids``: a natural id may be at several sites, and each held-out sample
+    goes to one of them, in proportion to the samples of the id that they hold.
     """
 
     Params: ClassVar[type[config.Params]] = config.Params
@@ -52,34 +52,35 @@ class Partition(ABC):
             )
         if not fixed and len(labels) < sites:
             raise DataError(
-                f"sites.count: expected at most {len(labels)}, the number of samples to share out, found {sites}; "
-                "lower sites.count"
+                f"sites.count: expected at most {len(labels)}, the number of samples, found {sites}; lower sites.count"
             )
         if sites == 1:
             return np.zeros(len(labels), dtype=np.int64)
-        return self._share_out(params, labels, natural_ids, sites, rng_seed)
+        return self._assign(params, labels, natural_ids, sites, rng_seed)
 
     def fixed_sites(self, params: config.Params, natural_ids: IntArray) -> tuple[int, str] | None:
-        """The only number of sites that samples with these ``natural_ids`` (int64 [N]) can be dealt to, and why; None
-        where the scheme deals to any number."""
+        """The number of sites that the scheme requires for samples with ``natural_ids`` (int64 [N]), and the reason;
+        None where it allows any number."""
         return None
 
     @abstractmethod
-    def _share_out(
+    def _assign(
         self, params: config.Params, labels: IntArray, natural_ids: IntArray, sites: int, rng_seed: int
     ) -> IntArray:
-        """``assign`` for two or more sites and, unless the scheme fixes their number, at least as many samples."""
+        """``assign``, called only for two or more sites and, unless the scheme fixes the number of sites, at least one
+        sample per site."""
 
 
 def owners(make: Callable[[], Partitioner], column: IntArray, order: IntArray) -> IntArray:
-    """int64 [N]: the number of the partition that each sample falls into.
+    """int64 [N]: the partition of each sample, by a partitioner of flwr-datasets.
 
-    ``make`` builds the partitioner (called where its library may be noisy); it sees a table with the one column
-    ``value`` = ``column[order]`` (int64 [N]). ``order`` is a permutation drawn by the caller, because the libraries
-    cut in the order of the rows; it is mapped back here.
+    ``make`` builds the partitioner, which sees a table with the single column ``value`` = ``column[order]`` (int64
+    [N]). ``order`` is a permutation drawn by the caller, because the library cuts the rows in their order; the result
+    is in the original order. Progress bars and warnings of the library are suppressed.
     """
     owner = np.full(len(column), -1, dtype=np.int64)
-    with _quiet():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
         partitioner = make()
         partitioner.dataset = _table(column[order])
         for number in range(partitioner.num_partitions):
@@ -93,8 +94,8 @@ def owners(make: Callable[[], Partitioner], column: IntArray, order: IntArray) -
 
 
 def _table(values: IntArray) -> Any:
-    """A table whose selections are the selected positions themselves: ten thousand sites then take milliseconds
-    where ten thousand real sub-tables take ten seconds."""
+    """A table that returns positions instead of sub-tables when rows are selected, because ten thousand sub-tables take
+    ten seconds and ten thousand lists of positions take milliseconds."""
     import datasets
 
     class Positions(datasets.Dataset):  # type: ignore[misc]
@@ -102,11 +103,3 @@ def _table(values: IntArray) -> Any:
             return indices
 
     return Positions(datasets.Dataset.from_dict({"value": values}).data)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' progress bars and advice: a run's stderr is for the user's own faults."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

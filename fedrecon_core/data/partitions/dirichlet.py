@@ -1,4 +1,4 @@
-"""Partition ``dirichlet``: each class is shared out by proportions drawn from a symmetric Dirichlet distribution."""
+"""Partition ``dirichlet``: divides each class by proportions from a symmetric Dirichlet distribution."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fedrecon_core.registry import PARTITIONS
 
 
 class DirichletParams(config.Params):
-    """``alpha``: concentration; small values give each site few classes, large ones all classes alike."""
+    """``alpha``: concentration; small values give each site few classes, large ones similar shares of all classes."""
 
     alpha: float = Field(default=0.5, gt=0)
 
 
 @PARTITIONS.register("dirichlet")
 class Dirichlet(Partition):
-    """Label skew. With small ``alpha`` or many sites some sites hold nothing, which is allowed: the library would
-    otherwise draw again until it gives up."""
+    """Label skew. With small ``alpha`` or many sites some sites stay empty; a minimum size is not set, because the
+    library then draws again until it gives up."""
 
     Params = DirichletParams
 
-    def _share_out(
+    def _assign(
         self, params: config.Params, labels: IntArray, natural_ids: IntArray, sites: int, rng_seed: int
     ) -> IntArray:
         from flwr_datasets.partitioner import DirichletPartitioner
@@ -40,7 +40,7 @@ class Dirichlet(Partition):
                 alpha=alpha,
                 min_partition_size=0,
                 self_balancing=False,
-                shuffle=False,  # the rows come shuffled already
+                shuffle=False,  # the rows are already shuffled
                 seed=rng_seed,
             ),
             labels,

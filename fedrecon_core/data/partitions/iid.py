@@ -1,4 +1,4 @@
-"""Partition ``iid``: samples at random, sites of equal size (they differ by at most one sample)."""
+"""Partition ``iid``: random samples, equal numbers per site (they differ by at most one)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fedrecon_core.registry import PARTITIONS
 
 @PARTITIONS.register("iid")
 class Iid(Partition):
-    """Equal shares of the shuffled samples. The library's partitioner cuts in order, so the order is drawn here."""
+    """Equal shares of the shuffled samples. The library's partitioner does not shuffle, so this class does."""
 
-    def _share_out(
+    def _assign(
         self, params: config.Params, labels: IntArray, natural_ids: IntArray, sites: int, rng_seed: int
     ) -> IntArray:
         from flwr_datasets.partitioner import IidPartitioner

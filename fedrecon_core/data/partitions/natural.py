@@ -1,4 +1,4 @@
-"""Partition ``natural``: whole natural ids (subjects, sources) are dealt to the sites; none is ever split."""
+"""Partition ``natural``: assigns whole natural ids (subjects, sources) to sites; no id is ever split."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from fedrecon_core.registry import PARTITIONS
 
 @PARTITIONS.register("natural")
 class Natural(Partition):
-    """Shuffled natural ids, dealt in turn, so that sites hold equally many of them (they differ by at most one)."""
+    """Shuffled natural ids, assigned to sites in turn, so that sites hold equal numbers of ids (they differ by at most
+    one)."""
 
     keeps_natural_ids = True
 
-    def _share_out(
+    def _assign(
         self, params: config.Params, labels: IntArray, natural_ids: IntArray, sites: int, rng_seed: int
     ) -> IntArray:
         from flwr_datasets.partitioner import NaturalIdPartitioner
@@ -29,6 +30,6 @@ class Natural(Partition):
                 "lower sites.count or choose another data.partition"
             )
         number = owners(lambda: NaturalIdPartitioner(partition_by="value"), natural_ids, np.arange(len(natural_ids)))
-        seat = np.random.default_rng(rng_seed).permutation(known)
-        dealt: IntArray = (seat % sites)[number].astype(np.int64)
-        return dealt
+        shuffled = np.random.default_rng(rng_seed).permutation(known)
+        assigned: IntArray = (shuffled % sites)[number].astype(np.int64)
+        return assigned

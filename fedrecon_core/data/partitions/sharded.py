@@ -1,4 +1,4 @@
-"""Partition ``sharded``: the samples of each natural id (a subject) are dealt to shards of its own, each one a site."""
+"""Partition ``sharded``: divides the samples of each natural id (a subject) into shards, each of which is a site."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fedrecon_core.registry import PARTITIONS
 from fedrecon_core.seeding import numpy_stream
 
 ATTEMPTS = 1000
-"""How often the shards of an id are drawn until each holds ``least`` samples."""
+"""How often the shards of an id are drawn at most until each holds ``least`` samples."""
 
 
 class ShardedParams(config.Params):
-    """``alpha``: concentration; small values give each shard few classes. ``shards``: of each natural id. ``least``:
-    samples that each shard must hold; the shares of an id are drawn again until all of its shards do."""
+    """``alpha``: concentration; small values give each shard few classes. ``shards``: their number per natural id.
+    ``least``: samples that each shard must hold; the shards of an id are drawn again until all of them do."""
 
     alpha: float = Field(default=0.5, gt=0)
     shards: int = Field(default=5, ge=1)
@@ -30,21 +30,21 @@ class ShardedParams(config.Params):
 @PARTITIONS.register("sharded")
 class Sharded(Partition):
     """Label skew within each natural id. Site ``i * shards + s`` is shard s of the i-th natural id in ascending order,
-    so that ``sites.count`` is natural_ids x shards. With ``least: 0`` a shard may stay empty.
+    so that ``sites.count`` is the number of natural ids times ``shards``. With ``least: 0`` a shard may stay empty.
 
-    A natural id lies at several sites. Held-out samples of an id that trains go to its shards, in proportion to what
-    they hold; those of another id stay together.
+    A natural id is at several sites. Held-out samples of a training id go to its shards, in proportion to the samples
+    that these hold; held-out samples of another id stay together.
     """
 
     Params = ShardedParams
     follows_natural_ids = True
 
     def fixed_sites(self, params: config.Params, natural_ids: IntArray) -> tuple[int, str]:
-        """Naturals x shards."""
+        """The number of natural ids times ``shards``."""
         shards, known = cast(ShardedParams, params).shards, len(np.unique(natural_ids))
         return known * shards, f"{known} natural ids in {shards} shards each"
 
-    def _share_out(
+    def _assign(
         self, params: config.Params, labels: IntArray, natural_ids: IntArray, sites: int, rng_seed: int
     ) -> IntArray:
         keys, owner = cast(ShardedParams, params), np.empty(len(labels), dtype=np.int64)
@@ -55,36 +55,35 @@ class Sharded(Partition):
             natural = int(known[number])
             members = numpy_stream(rng_seed, "order", natural).permutation(members)
             rng = numpy_stream(rng_seed, "shards", natural)
-            owner[members] = number * keys.shards + _filled(labels[members], keys, natural, rng)
+            attempts = ATTEMPTS if len(members) >= keys.shards * keys.least else 0
+            for _ in range(attempts):
+                shard = draw_shards(labels[members], keys.shards, keys.alpha, rng)
+                if np.bincount(shard, minlength=keys.shards).min() >= keys.least:
+                    break
+            else:
+                raise DataError(
+                    f"data.partition.least: expected {keys.shards} shards of at least {keys.least} samples from each "
+                    f"natural id, found none for id {natural} with its {len(members)} samples; lower least or shards, "
+                    "or raise alpha"
+                )
+            owner[members] = number * keys.shards + shard
         return owner
 
 
-def _filled(labels: IntArray, keys: ShardedParams, natural: int, rng: np.random.Generator) -> IntArray:
-    """int64 [n]: shards that hold at least ``least`` samples each, or a ``DataError``."""
-    if len(labels) >= keys.shards * keys.least:
-        for _ in range(ATTEMPTS):
-            shard = deal(labels, keys.shards, keys.alpha, rng)
-            if np.bincount(shard, minlength=keys.shards).min() >= keys.least:
-                return shard
-    raise DataError(
-        f"data.partition.least: expected {keys.shards} shards of at least {keys.least} samples from each natural id, "
-        f"found none for id {natural} with its {len(labels)} samples; lower least or shards, or raise alpha"
-    )
-
-
-def deal(labels: IntArray, shards: int, alpha: float, rng: np.random.Generator) -> IntArray:
+def draw_shards(labels: IntArray, shards: int, alpha: float, rng: np.random.Generator) -> IntArray:
     """int64 [n]: the shard, 0 to ``shards - 1``, of each sample of one natural id, by its class (``labels`` int64 [n]).
 
     Each class is cut, in the order of the samples, by proportions from a symmetric Dirichlet distribution with
-    concentration ``alpha``; a shard that holds more than an even share of all samples gets none of the classes after
-    that. This is the scheme of flwr-datasets' ``DirichletPartitioner`` with ``self_balancing``, draw for draw; it is
-    here because that one wants no fewer samples than shards, gives up after ten draws, and takes a table for each id.
+    concentration ``alpha``. A shard that already holds more than an even share of all samples gets none of the
+    following classes. This is the algorithm of flwr-datasets' ``DirichletPartitioner`` with ``self_balancing``, draw
+    for draw; the library's version refuses fewer samples than shards, gives up after ten draws, and needs a table for
+    each id.
     """
     shard, held = np.empty(len(labels), dtype=np.int64), np.zeros(shards, dtype=np.int64)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         share = np.where(held > len(labels) / shards, 0.0, rng.dirichlet(np.full(shards, alpha)))
-        if not share.sum() > 0:  # with a tiny alpha one full shard may have had it all
+        if not share.sum() > 0:  # with a tiny alpha a full shard may have the whole proportion
             share = np.where(held > len(labels) / shards, 0.0, 1.0)
         cuts = (np.cumsum(share / share.sum()) * len(members)).astype(np.int64)[:-1]
         shard[members] = np.searchsorted(cuts, np.arange(len(members)), side="right")

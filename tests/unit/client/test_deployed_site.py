@@ -70,8 +70,8 @@ def test_the_data_are_opened_once_to_describe_them(site, monkeypatch):
         opened.append(split)
         return original(dataset, split, **options)
 
-    original = client.deployed.own_site
-    monkeypatch.setattr(client.deployed, "own_site", counted)
+    original = client.deployed.open_split
+    monkeypatch.setattr(client.deployed, "open_split", counted)
     found = site()
     grid = SiteGrid(Job(Path("config"), Path("out"), False, sites=1), {"north": found.node_config})
     instruction = messages.write_instruction(found.instruction)

@@ -10,7 +10,7 @@ from fedrecon_core.config import Params, RunConfig, StrategyParams, parse
 from fedrecon_core.data.allocation import Allocation, Share, allocate, site_name
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.partitions.base import owners
-from fedrecon_core.data.partitions.sharded import deal
+from fedrecon_core.data.partitions.sharded import draw_shards
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.registry import CORE_PACKAGES, PARTITIONS, RECOVERIES, STRATEGIES, discover
 from fedrecon_core.types import SPLITS, DatasetSpec, ModalitySpec
@@ -201,7 +201,7 @@ def test_sharded_deals_as_the_balanced_dirichlet_partitioner_does(alpha, seed):
     expected = owners(
         lambda: DirichletPartitioner(**keys, self_balancing=True, shuffle=False, seed=seed), labels, np.arange(280)
     )
-    assert np.array_equal(deal(labels, 5, alpha, np.random.default_rng(seed)), expected)
+    assert np.array_equal(draw_shards(labels, 5, alpha, np.random.default_rng(seed)), expected)
 
 
 def test_sharded_draws_again_until_each_shard_holds_the_least():

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from fedrecon_core.data.site_data import open_site, own_site
+from fedrecon_core.data.site_data import open_site, open_split
 from fedrecon_core.data.site_folder.check import check_folder, seal_folder
 from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.data.site_folder.samples import Samples, write_samples
@@ -43,7 +43,7 @@ def test_a_site_sees_in_its_folder_what_the_simulation_would_deal_it(tmp_path):
         members = TOY.members(split)
         members = members[present[members].any(axis=1)]
         dealt = open_site(TOY, members, present[members], device=CPU)
-        own = own_site(found, name, device=CPU, keep_empty=False)
+        own = open_split(found, name, device=CPU, keep_empty=False)
         assert site_sums(own) == site_sums(dealt)
         statistics = combine([site_sums(dealt)])
         everything = torch.arange(len(dealt))

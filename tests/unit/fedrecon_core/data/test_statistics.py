@@ -9,7 +9,7 @@ import torch
 
 from fedrecon_core.data import site_data as site
 from fedrecon_core.data import statistics
-from fedrecon_core.data.site_data import ModalityArray, open_site, own_site
+from fedrecon_core.data.site_data import ModalityArray, open_site, open_split
 from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.data.site_folder.write import write_folder
 from fedrecon_core.data.statistics import Statistics, after_scaling, combine, same_values, scaled, site_sums
@@ -103,7 +103,7 @@ def opened(tmp_path, scale="standard"):
     members = dataset.members(0)
     members = members[shown[members].any(axis=1)]
     dealt = open_site(dataset, members, shown[members], device=CPU, sealed=True)
-    return dealt, own_site(open_folder(tmp_path / "own"), "train", device=CPU, keep_empty=False)
+    return dealt, open_split(open_folder(tmp_path / "own"), "train", device=CPU, keep_empty=False)
 
 
 def test_sums_in_blocks_are_the_sums(tmp_path, monkeypatch):
@@ -144,7 +144,9 @@ def test_what_is_scaled_as_it_is_taken_is_what_is_scaled_at_once(tmp_path, monke
 def test_scaling_follows_the_values_to_their_device():
     column = ModalityArray(torch.zeros(4, 5, device="meta"), torch.arange(4))
     known = Statistics(torch.zeros(5, dtype=torch.float64), torch.ones(5, dtype=torch.float64))
-    assert column.scaled(statistics.scaling(toy_spec()["features"], known)).values.device.type == "meta"
+    modality = toy_spec()["features"].model_copy(update={"scale": "standard"})
+    scaling = statistics.scalings([modality], {"features": known})["features"]
+    assert column.scaled(scaling).values.device.type == "meta"
 
 
 def test_small_units_are_scaled_and_constants_are_not():

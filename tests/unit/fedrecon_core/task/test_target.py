@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fedrecon_core.config import parse
 from fedrecon_core.data.allocation import allocate
-from fedrecon_core.data.site_data import own_site
+from fedrecon_core.data.site_data import open_split
 from fedrecon_core.data.site_folder.check import check_folder
 from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.data.site_folder.write import write_folder
@@ -309,7 +309,7 @@ def test_a_site_folder_keeps_several_labels(tmp_path):
     back = open_folder(tmp_path / "site")
     assert back.spec == dataset.spec
     assert back.labels.dtype == np.int64 and np.array_equal(back.labels, dataset.labels)
-    data = own_site(back, "train", device=CPU, keep_empty=False)
+    data = open_split(back, "train", device=CPU, keep_empty=False)
     assert np.array_equal(data.labels.numpy(), dataset.labels[dataset.members(0)])
     assert data.batch(torch.arange(5)).labels.shape == (5, 3)
 
