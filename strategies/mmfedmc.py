@@ -32,10 +32,9 @@ from fedrecon_core import seeding
 from fedrecon_core.config import GroupSelection, require_defaults
 from fedrecon_core.config.errors import InvalidValueError
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.local.by_modality import ModalityViews
+from fedrecon_core.local.by_modality import MOST_PLAYERS, ModalityViews, shapley_values
 from fedrecon_core.local.evaluate import EvaluationContext, Predictions
 from fedrecon_core.local.hook import HookState, LocalHook, StageStats
-from fedrecon_core.local.shapley import MOST, shapley_values
 from fedrecon_core.recovery.stage import LocalContext
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import State, extractor_group, group_bytes
@@ -103,8 +102,8 @@ class MmFedMCParams(GroupSelection, FedAvgParams):
 
     def check_data(self, spec: DatasetSpec) -> None:
         """Few modalities, and for the forest exactly one class per sample."""
-        if len(spec.names) > MOST:
-            told = f"expected data of at most {MOST} modalities, all of whose subsets are valued"
+        if len(spec.names) > MOST_PLAYERS:
+            told = f"expected data of at most {MOST_PLAYERS} modalities, all of whose subsets are valued"
             raise ConfigError(f"strategy.name: mmfedmc: {told}, found {len(spec.names)}; use another strategy")
         if self.fusion == "local" and spec.target == "multilabel":
             told = "expected task with data of several labels per sample (a forest tells one class)"
@@ -163,7 +162,7 @@ class ModalitySelection(LocalHook):
         """What the fusion adds."""
         return self.fusion.loss(model, batch, target_of(self._workshop.data.spec))
 
-    def chosen(self, groups: Sequence[str]) -> Sequence[str]:
+    def select_uploads(self, groups: Sequence[str]) -> Sequence[str]:
         """All but the extractors of the modalities that are not among the first ``gamma``."""
         shop = self._workshop
         first = self._first([name for name in shop.data.modalities if extractor_group(name) in groups])
@@ -203,7 +202,7 @@ class ModalitySelection(LocalHook):
         model = TaskModel(shop.groups, shop.data.spec)
         with seeding.scope(stream.initial_seed()), torch.no_grad():
             views = ModalityViews.of(model, batch, shop.recover(batch, shop))
-            players = [name for name in model.extractors if bool(views.seen(name).any())]
+            players = [name for name in model.extractors if bool(views.has_token(name).any())]
 
             def value(modalities: Collection[str]) -> torch.Tensor:
                 return torch.exp(-target.losses(views.logits(modalities).double(), batch.labels))

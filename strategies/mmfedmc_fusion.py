@@ -58,6 +58,6 @@ class LocalFusion(TaskFusion):
         if not len(training):
             return super().predictions(scoring)
         forest = Forest(self.trees, seeding.derive(scoring.recovery.config.seed, "forest") % 2**32)
-        known = scoring.read(class_probabilities, training, f"training/{scoring.name}")
-        asked = scoring.read(class_probabilities, scoring.data, scoring.name)
+        known = scoring.apply(class_probabilities, training, f"training/{scoring.name}")
+        asked = scoring.apply(class_probabilities, scoring.data, scoring.name)
         return Predictions(forest.logits(known, training.labels, asked))

@@ -1,4 +1,4 @@
-"""Scoring a model on a site's samples: integer counts and loss sums, so that any average is exact."""
+"""Scoring of a model on a site's samples: integer counts and loss sums, so that averages over sites are exact."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from fedrecon_core.types import Batch
 
 @dataclass(frozen=True)
 class Score:
-    """``counts`` of the samples that show something; ``loss_sum`` over them, in nats.
+    """``counts`` of the samples with at least one modality, and ``loss_sum`` over them, in nats.
 
-    Samples with nothing present are unconditioned: they are counted apart, in ``empty``, without histograms.
+    Samples without any modality are counted apart, in ``empty``, without histograms.
     """
 
     counts: Counts
@@ -45,7 +45,7 @@ class Predictions:
     logits: Tensor
 
     def score(self, data: SiteData) -> Score:
-        """What they add up to against the labels of ``data``."""
+        """Score the predictions against the labels of ``data``."""
         target, something = target_of(data.spec), data.present.any(dim=1)
         losses = target.losses(self.logits.double(), data.labels)
         return Score(
@@ -56,13 +56,63 @@ class Predictions:
 
 
 Reader = Callable[[TaskModel, Batch, Sequence[Fill]], Tensor]
-"""What is made of a batch and its fills: a tensor [B, ...]."""
+"""(model, batch, fills) -> a tensor [B, ...], for example the logits."""
+
+
+@dataclass(frozen=True)
+class GlobalModel:
+    """A recovery with trained groups, and the information that belongs to them."""
+
+    recovery: Recovery
+    groups: Groups
+    global_info: GlobalInfo
+
+    def apply(self, reader: Reader, data: SiteData, name: str, threads: int = 1) -> Tensor:
+        """Call ``reader`` on ``data`` batch by batch, in evaluation mode, and concatenate its results: [N, ...].
+
+        ``name`` is the key of the stream of random fills. A modality whose extractor no site has trained gives no
+        token, which would only add noise. ``threads`` batches run at the same time, with identical results.
+        """
+        config = self.recovery.config
+        trained = {
+            group: module
+            for group, module in self.groups.items()
+            if not group.startswith(EXTRACTORS) or self.global_info.trained.get(group, 0) > 0
+        }
+        model = TaskModel(trained, self.recovery.spec)
+        for module in self.groups.values():
+            set_frozen(module, frozen=True)
+
+        def read(samples: Tensor) -> Tensor:
+            with torch.inference_mode():  # a setting of each thread
+                batch = data.batch(samples)
+                return reader(model, batch, self.recovery.recover(batch, self.groups, self.global_info))
+
+        batches = list(chunks(len(data), data.device, config.evaluate.batch))  # no samples: one empty batch
+        workers = min(threads, len(batches))
+        with seeding.scope(config.seed, "evaluate", name):
+            if workers <= 1:
+                return torch.cat([read(samples) for samples in batches])
+            # PyTorch releases Python's global lock; each worker gets as many PyTorch threads as this one
+            own = (torch.get_num_threads(),)
+            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=own) as pool:
+                return torch.cat(list(pool.map(read, batches)))
+
+
+def predict(
+    recovery: Recovery, groups: Groups, global_info: GlobalInfo, data: SiteData, name: str, *, threads: int = 1
+) -> Predictions:
+    """Predict the classes of all samples of ``data`` with the task model; see ``GlobalModel.apply``."""
+    return Predictions(GlobalModel(recovery, groups, global_info).apply(TaskModel.logits, data, name, threads))
 
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """A model that a site is to score: ``groups`` on its samples ``data``; ``name`` keys the stream of random fills.
-    ``training`` opens the site's training samples, which a strategy may fit something to; they may be none."""
+    """Everything that a site's evaluation works on: the global ``groups`` and the samples ``data`` to be scored.
+
+    ``name`` is the key of the stream of random fills. ``training`` opens the site's training samples, to which a
+    strategy may fit a model of its own; there may be none.
+    """
 
     recovery: Recovery
     groups: Groups
@@ -72,65 +122,9 @@ class EvaluationContext:
     training: Callable[[], SiteData]
 
     def predictions(self) -> Predictions:
-        """Those of the task model."""
+        """The predictions of the task model."""
         return predict(self.recovery, self.groups, self.global_info, self.data, self.name)
 
-    def read(self, reader: Reader, data: SiteData, name: str) -> Tensor:
-        """What ``reader`` makes of all of ``data``, [N, ...], with the model in its state of evaluation."""
-        return _read(Reading(self.recovery, self.groups, self.global_info), data, name, reader)
-
-
-def _ready(groups: Groups, global_info: GlobalInfo) -> Groups:
-    return {
-        name: module
-        for name, module in groups.items()
-        if not name.startswith(EXTRACTORS) or global_info.trained.get(name, 0) > 0
-    }
-
-
-def predict(
-    recovery: Recovery, groups: Groups, global_info: GlobalInfo, data: SiteData, name: str, *, threads: int = 1
-) -> Predictions:
-    """Class logits for all samples of ``data`` with the groups at hand; ``name`` keys the stream of random fills.
-
-    A modality that no site has trained an extractor for gives no token: it would only add noise. ``threads`` batches
-    are read at the same time, with the same logits to the last bit.
-    """
-    return Predictions(_read(Reading(recovery, groups, global_info, threads), data, name, TaskModel.logits))
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A model, and how many batches it may read at the same time."""
-
-    recovery: Recovery
-    groups: Groups
-    global_info: GlobalInfo
-    threads: int = 1
-
-
-def _read(model: Reading, data: SiteData, name: str, reader: Reader) -> Tensor:
-    """What ``reader`` makes of ``data``, batch by batch; an empty set is one empty batch."""
-    config = model.recovery.config
-    task = TaskModel(_ready(model.groups, model.global_info), model.recovery.spec)
-    for module in model.groups.values():
-        set_frozen(module, frozen=True)
-
-    def read(samples: Tensor) -> Tensor:
-        with torch.inference_mode():  # which holds for one thread alone
-            batch = data.batch(samples)
-            return reader(task, batch, model.recovery.recover(batch, model.groups, model.global_info))
-
-    with seeding.scope(config.seed, "evaluate", name):
-        found = _each(read, list(chunks(len(data), data.device, config.evaluate.batch)), model.threads)
-    return torch.cat(found)
-
-
-def _each(read: Callable[[Tensor], Tensor], batches: list[Tensor], threads: int) -> list[Tensor]:
-    """``read`` of every batch, in order. A thread of Python's that works with PyTorch lets the others work, too; inside
-    each, PyTorch uses as many threads of its own as here."""
-    if min(threads, len(batches)) <= 1:
-        return [read(samples) for samples in batches]
-    own = torch.get_num_threads()
-    with ThreadPoolExecutor(min(threads, len(batches)), initializer=torch.set_num_threads, initargs=(own,)) as pool:
-        return list(pool.map(read, batches))
+    def apply(self, reader: Reader, data: SiteData, name: str) -> Tensor:
+        """Call ``reader`` on all of ``data``, [N, ...]; see ``GlobalModel.apply``."""
+        return GlobalModel(self.recovery, self.groups, self.global_info).apply(reader, data, name)

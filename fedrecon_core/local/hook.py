@@ -1,4 +1,4 @@
-"""The local half of a strategy: the points of a local round where a method may add its own word."""
+"""The local half of a strategy: a hook that is called at fixed points of a local round."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from fedrecon_core.types import Batch
 
 @dataclass(frozen=True)
 class HookState:
-    """``kept``: what this site's ``end`` kept in the last round whose reply the server accepted; ``received``: the
-    groups that the strategy's server half sent beside those of the plan, by their names (``strategy_group``). Both may
-    be empty."""
+    """State that a hook starts a round with. Both parts may be empty.
+
+    ``kept``: what this site's ``end`` returned to keep in the last round whose reply the server accepted;
+    ``received``: the groups that the strategy's server half sent in addition to those of the plan, by their names
+    (``strategy_group``).
+    """
 
     kept: Mapping[str, State] = field(default_factory=dict)
     received: Mapping[str, State] = field(default_factory=dict)
@@ -26,7 +29,7 @@ class HookState:
 
 @dataclass(frozen=True)
 class StageStats:
-    """How a group was trained in this round: gradient steps, and the learning rate and momentum of their stage."""
+    """How a group was trained in this round: gradient steps, and the learning rate and momentum of its stage."""
 
     steps: int
     lr: float
@@ -34,33 +37,39 @@ class StageStats:
 
 
 class LocalHook:
-    """Does nothing; a strategy overrides what it needs. ``gradients`` is called in every stage, ``loss`` and ``logits``
-    in the task stage, ``predictions`` when a site evaluates, by an object that was in no local round."""
+    """Base of a strategy's local half; its methods do nothing, and a strategy overrides those that it needs.
+
+    In a local round ``gradients`` is called in every stage, ``loss`` and ``logits`` in the task stage. ``predictions``
+    is called when a site evaluates, on an object that took part in no local round.
+    """
 
     def begin(self, context: LocalContext, memory: HookState) -> None:
-        """Before the first stage: the groups hold what was received, nothing is trained yet."""
+        """Called before the first stage: the groups are as received, nothing is trained yet."""
 
     def loss(self, model: TaskModel, batch: Batch) -> Tensor | float:
-        """An extra term of the loss."""
+        """Return an extra term of the loss."""
         return 0.0
 
     def gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
-        """After backward, before clipping: change the gradients of (``group/tensor``, parameter) in place."""
+        """Called after backward, before clipping: change the gradients of (``group/tensor``, parameter) in place."""
 
     def logits(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Change the logits [B, C] before the loss."""
+        """Return the logits [B, C] that the loss is computed from."""
         return logits
 
-    def chosen(self, groups: Sequence[str]) -> Sequence[str]:
-        """After the last stage: which of the trained ``groups`` go back to the server."""
+    def select_uploads(self, groups: Sequence[str]) -> Sequence[str]:
+        """Called after the last stage: return those of the trained ``groups`` that are sent to the server."""
         return groups
 
     def end(self, stage_stats: Mapping[str, StageStats]) -> tuple[dict[str, State], dict[str, State]]:
-        """Last of all, with the stats of every group that goes back: groups of the strategy's own to upload beside them
-        (named by ``strategy_group``), and what to keep at the site for the next round. What is kept of a group goes by
-        the group's name, so that it stays as it was where the server leaves that group out of its average."""
+        """Called at the end, with the stats of every group that is uploaded.
+
+        Returns the strategy's own groups to upload (named by ``strategy_group``), and the state to keep at the site for
+        the next round. State that belongs to a group must be kept under the group's name: then it stays as it was if
+        the server leaves the group out of its average.
+        """
         return {}, {}
 
     def predictions(self, scoring: EvaluationContext) -> Predictions:
-        """What is scored where the sites evaluate: of every sample of ``scoring.data``, in order."""
+        """Return the predictions that a site scores: of every sample of ``scoring.data``, in order."""
         return scoring.predictions()

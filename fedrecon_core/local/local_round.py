@@ -1,4 +1,4 @@
-"""The local round: receive the groups of the plan, run the recovery's stages, hand back what was trained."""
+"""The local round: load the received groups, run the recovery's stages, return the trained groups."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from fedrecon_core.state import Groups, State, TransferPlan, model_group, read_g
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """One site's part of one round. ``received`` are the groups of the plan, ``beside`` those of the strategy's own."""
+    """Input of one site's local round. ``received`` are the groups of the plan, ``strategy_groups`` the additional ones
+    that the strategy's server half sent."""
 
     site: str
     recovery: Recovery
@@ -33,8 +34,8 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What goes back: trained groups, what passed through them, and how the stages went. ``kept``: whether the
-    strategy's local half keeps anything at the site beside this result."""
+    """Result of a local round: the uploaded groups with their ``counts`` and ``real`` counts, the mappings' scores, and
+    reports of the stages. ``kept``: whether the strategy's local half saved state at the site."""
 
     groups: dict[str, State]
     counts: dict[str, int]
@@ -45,75 +46,54 @@ class TrainResult:
 
 
 def train_locally(request: TrainRequest, modules: Groups) -> TrainResult:
-    """Run all stages of ``request`` on ``modules`` (exactly the groups of the plan), starting from the received state.
+    """Run all stages on ``modules`` (exactly the groups of the plan), starting from the received state.
 
-    Groups through which nothing passed are not handed back: their count would be zero. The strategy's local half may
-    hold back others. A group of its own has been through all of the site's samples, and saw something real where the
-    group that it accompanies did.
+    Groups that no sample passed through are not uploaded; the strategy's local half may hold back others. A group of
+    the strategy's own counts all of the site's samples, and its real count is that of the group that it belongs to.
 
-    ``RunError`` where two stages train the same group.
+    Raises ``RunError`` where two stages train the same group.
     """
+    recovery, hook, seed = request.recovery, request.hook, request.recovery.config.seed
     for name, state in request.received.items():
         write_group(modules[name], state)
-    context = _workshop(request, modules)
-    request.hook.begin(context, HookState(request.store.load_accepted("hook"), request.strategy_groups))
-    stages = request.recovery.stages(context)
-    _refuse_twice(stages)
-    reports = [_run(stage, request, context) for stage in stages]
-    trained = {g: n for report in reports for g, n in report.counts.items() if g in request.plan.upload and n > 0}
-    counts = {group: trained[group] for group in request.hook.chosen(sorted(trained))}
-    real = {g: n for report in reports for g, n in report.real.items() if g in counts}
-    quality = {g: score for g, score in context.quality.items() if g in counts}
-    groups = {name: read_group(modules[name]) for name in sorted(counts)}
-    beside, kept = request.hook.end(
-        {g: stats for g, stats in _stage_stats(stages, reports, request).items() if g in counts}
-    )
-    if kept:
-        request.store.save("hook", kept)
-    real.update({group: real[model_group(group)] for group in beside if model_group(group) in real})
-    counts.update({group: len(request.data) for group in beside})
-    return TrainResult({**groups, **beside}, counts, real, quality, reports, bool(kept))
-
-
-def _workshop(request: TrainRequest, modules: Groups) -> LocalContext:
-    seed = request.recovery.config.seed
-    return LocalContext(
+    context = LocalContext(
         groups=modules,
         data=request.data,
         global_info=request.global_info,
         stream=lambda purpose: seeding.torch_stream(seed, purpose, request.site),
-        received=request.recovery.freeze(modules, request.plan, request.global_info, request.store),
-        logits_hook=request.hook.logits,
-        extra_loss=request.hook.loss,
-        recover=request.recovery.recover_locally,
+        received=recovery.freeze(modules, request.plan, request.global_info, request.store),
+        logits_hook=hook.logits,
+        extra_loss=hook.loss,
+        recover=recovery.recover_locally,
     )
+    hook.begin(context, HookState(request.store.load_accepted("hook"), request.strategy_groups))
+    stages = recovery.stages(context)
+    _check_one_stage_per_group(stages)
+    reports, stage_stats = [], {}
+    for stage in stages:
+        phase: Phase = getattr(recovery.config.local, stage.phase).in_round(request.global_info.round)
+        report = run_stage(stage, context, phase, hook, (seed, request.global_info.round, request.site))
+        reports.append(report)
+        stage_stats.update(dict.fromkeys(stage.trains, StageStats(report.steps, phase.lr, phase.momentum)))
+    trained = {g: n for report in reports for g, n in report.counts.items() if g in request.plan.upload and n > 0}
+    counts = {group: trained[group] for group in hook.select_uploads(sorted(trained))}
+    real = {g: n for report in reports for g, n in report.real.items() if g in counts}
+    quality = {g: score for g, score in context.quality.items() if g in counts}
+    groups = {name: read_group(modules[name]) for name in sorted(counts)}
+    own, kept = hook.end({g: stats for g, stats in stage_stats.items() if g in counts})
+    if kept:
+        request.store.save("hook", kept)
+    real.update({group: real[model_group(group)] for group in own if model_group(group) in real})
+    counts.update({group: len(request.data) for group in own})
+    return TrainResult({**groups, **own}, counts, real, quality, reports, bool(kept))
 
 
-def _refuse_twice(stages: list[Stage]) -> None:
-    """A group's counts, and the stats at which a control variate is read off its steps, are those of one stage."""
+def _check_one_stage_per_group(stages: list[Stage]) -> None:
+    """A group's counts are those of one stage, and a control variate is computed from the stats of one stage."""
     first: dict[str, str] = {}
     for stage in stages:
         for group in stage.trains:
             if group in first:
-                told = f"expected one stage that trains it, found {first[group]} and {stage.name}"
-                raise RunError(f"stages of the recovery: {group}: {told}; make them one, or split the group")
+                fault = f"expected one stage that trains it, found {first[group]} and {stage.name}"
+                raise RunError(f"stages of the recovery: {group}: {fault}; make them one, or split the group")
             first[group] = stage.name
-
-
-def _run(stage: Stage, request: TrainRequest, context: LocalContext) -> StageReport:
-    keys = (request.recovery.config.seed, request.global_info.round, request.site)
-    return run_stage(stage, context, _phase(stage, request), request.hook, keys)
-
-
-def _phase(stage: Stage, request: TrainRequest) -> Phase:
-    phase: Phase = getattr(request.recovery.config.local, stage.phase)
-    return phase.in_round(request.global_info.round)
-
-
-def _stage_stats(stages: list[Stage], reports: list[StageReport], request: TrainRequest) -> dict[str, StageStats]:
-    """Group -> how the stage that trains it went."""
-    stage_stats = {}
-    for stage, report in zip(stages, reports, strict=True):
-        phase = _phase(stage, request)
-        stage_stats.update(dict.fromkeys(stage.trains, StageStats(report.steps, phase.lr, phase.momentum)))
-    return stage_stats

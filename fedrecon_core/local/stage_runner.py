@@ -1,4 +1,4 @@
-"""Runs one stage: a fresh optimiser, seeded batches, gradient steps on the groups that the stage trains."""
+"""Run one stage: a fresh optimiser, seeded batches, gradient steps on the groups that the stage trains."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 from fedrecon_core import seeding
 from fedrecon_core.config import Phase
 from fedrecon_core.local.hook import LocalHook
-from fedrecon_core.recovery.stage import LocalContext, Objective, Stage, set_frozen
+from fedrecon_core.recovery.stage import LocalContext, Stage, set_frozen
 
 POOL = 8
-"""Batches whose items are sorted by length together."""
+"""Number of batches whose items are sorted by length together."""
 BLUR = 0.5
-"""Lengths are first stretched by up to this share at random, so that a site of few batches does not see the same ones
-in every epoch. With lognormal lengths (sigma 0.6, 85 items, batch 16) random batches hold 2.4 times the real steps,
-sorted ones 1.2 times and these 1.3 times."""
+"""Before sorting, lengths are stretched at random by up to this share, so that a site of few batches does not get the
+same ones in every epoch. With lognormal lengths (sigma 0.6, 85 items, batch 16), random batches hold 2.4 times the real
+steps, sorted ones 1.2 times and these 1.3 times."""
 
 
 @dataclass(frozen=True)
 class StageReport:
-    """What a stage did: mean loss of its last epoch, steps taken, what passed through its groups, seconds."""
+    """Report of a stage: mean loss of its last epoch, steps, items per epoch, seconds, and its groups' counts."""
 
     name: str
     phase: str
@@ -37,7 +37,7 @@ class StageReport:
 
 
 def optimizer_for(phase: Phase, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """A new optimiser: the benchmark, like every round here, starts each stage without momentum from the last."""
+    """A new optimiser: as in the benchmark, each stage starts without momentum from the last one."""
     if phase.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=phase.lr, momentum=phase.momentum, weight_decay=phase.weight_decay)
     return torch.optim.Adam(parameters, lr=phase.lr, weight_decay=phase.weight_decay)
@@ -48,8 +48,8 @@ def batches(
 ) -> Iterator[Tensor]:
     """A shuffled epoch: int64 index tensors of ``size`` items, one of them shorter.
 
-    Items of different ``lengths`` (int64 [items]) that come near each other are roughly sorted by length before they
-    are cut into batches, and the batches come in random order: about half the padded steps, and every item once.
+    With ``lengths`` (int64 [items]), shuffled items are roughly sorted by length within pools before they are cut into
+    batches, and the batches come in random order. Every item comes once, and padding is about halved.
     """
     order = torch.randperm(items, generator=stream)
     if lengths is None:
@@ -63,18 +63,33 @@ def batches(
 def run_stage(
     stage: Stage, context: LocalContext, phase: Phase, hook: LocalHook, keys: tuple[seeding.Key, ...]
 ) -> StageReport:
-    """Train ``stage.trains`` for ``phase.epochs`` epochs; ``keys`` name the stream (seed, round, site).
+    """Train ``stage.trains`` for ``phase.epochs`` epochs; ``keys`` (seed, round, site) name the random stream.
 
-    Nothing but the trained groups changes. A stage without items or epochs changes nothing at all.
+    Only the trained groups change. A stage without items or epochs changes nothing at all.
     """
     started = time.perf_counter()
-    seed = int(keys[0])
+    seed, steps = int(keys[0]), 0
     with seeding.scope(seed, "stage", *keys[1:], stage.name):
         for name in (*stage.trains, *stage.freezes):
             set_frozen(context.groups[name], frozen=name in stage.freezes)
         objective = stage.objective(context)
         stream = seeding.torch_stream(seed, "order", *keys[1:], stage.name)
-        loss, steps = _epochs(stage, context, phase, hook, objective, stream)
+        named = [(f"{g}/{n}", p) for g in stage.trains for n, p in context.groups[g].named_parameters()]
+        parameters = [parameter for _, parameter in named]
+        optimizer = optimizer_for(phase, parameters)
+        total = torch.zeros((), device=context.data.device)
+        for _ in range(phase.epochs if objective.items else 0):
+            total = torch.zeros_like(total)
+            for index in batches(objective.items, phase.batch, stream, context.data.device, objective.lengths):
+                optimizer.zero_grad(set_to_none=True)
+                loss = objective.loss(index)
+                loss.backward()
+                hook.gradients(named)
+                if phase.clip is not None:
+                    nn.utils.clip_grad_norm_(parameters, phase.clip)
+                optimizer.step()
+                total += loss.detach() * len(index)
+                steps += 1
         for name in stage.trains:
             set_frozen(context.groups[name], frozen=True)
     if steps:
@@ -83,33 +98,10 @@ def run_stage(
     return StageReport(
         name=stage.name,
         phase=stage.phase,
-        loss=loss,
+        loss=float(total) / objective.items if objective.items else 0.0,
         steps=steps,
         items=objective.items,
         seconds=time.perf_counter() - started,
         counts=objective.counts() if steps else {},
         real=objective.real() if steps else {},
     )
-
-
-def _epochs(
-    stage: Stage, context: LocalContext, phase: Phase, hook: LocalHook, objective: Objective, stream: torch.Generator
-) -> tuple[float, int]:
-    """(mean loss of the last epoch, steps)."""
-    named = [(f"{g}/{n}", p) for g in stage.trains for n, p in context.groups[g].named_parameters()]
-    parameters = [parameter for _, parameter in named]
-    optimizer = optimizer_for(phase, parameters)
-    total, steps = torch.zeros((), device=context.data.device), 0
-    for _ in range(phase.epochs if objective.items else 0):
-        total = torch.zeros_like(total)
-        for index in batches(objective.items, phase.batch, stream, context.data.device, objective.lengths):
-            optimizer.zero_grad(set_to_none=True)
-            loss = objective.loss(index)
-            loss.backward()
-            hook.gradients(named)
-            if phase.clip is not None:
-                nn.utils.clip_grad_norm_(parameters, phase.clip)
-            optimizer.step()
-            total += loss.detach() * len(index)
-            steps += 1
-    return (float(total) / objective.items if objective.items else 0.0), steps

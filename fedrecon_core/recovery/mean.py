@@ -1,10 +1,10 @@
-"""``mean``: absent modalities are filled with the federation-wide training mean of the modality."""
+"""``mean``: absent modalities are filled with the modality's mean over the federation's training data."""
 
 import torch
 from torch import Tensor
 
 from fedrecon_core.config import Params
-from fedrecon_core.recovery.constant import PlainFill
+from fedrecon_core.recovery.plain_fill import PlainFill, expand_features
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.types import ModalitySpec
@@ -23,14 +23,9 @@ class Mean(PlainFill):
     Params = MeanParams
     reads_statistics = True
 
-    def values(self, modality: ModalitySpec, rows: int, global_info: GlobalInfo) -> Tensor:
-        """[rows, *shape], every row the mean."""
+    def values(self, modality: ModalitySpec, ids: Tensor, global_info: GlobalInfo) -> Tensor:
+        """[R, *shape]; every row is the mean."""
         statistics = global_info.statistics.get(modality.name)
         if statistics is None:
-            return torch.zeros(rows, *modality.shape)
-        return spread(statistics.mean.float(), modality, rows)
-
-
-def spread(feature: Tensor, modality: ModalitySpec, rows: int) -> Tensor:
-    """Per-feature values [F] as [rows, *shape]; the steps of a sequence repeat them."""
-    return feature.view(modality.features).expand(rows, *modality.shape).clone()
+            return torch.zeros(len(ids), *modality.shape)
+        return expand_features(statistics.mean.float(), modality, len(ids))

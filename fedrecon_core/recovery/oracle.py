@@ -1,4 +1,4 @@
-"""``oracle``: a bound for simulations. The true absent data stand where a reconstruction would."""
+"""``oracle``: an upper bound for simulations. The true absent data replace the reconstructions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class OracleParams(Params):
 
 @RECOVERIES.register("oracle")
 class Oracle(Recovery):
-    """Shows whether any reconstruction could help; the only recovery whose data carry the sealed rows."""
+    """Shows whether any reconstruction could help. The only recovery that reads the sealed rows."""
 
     Params = OracleParams
     reads_absent = True

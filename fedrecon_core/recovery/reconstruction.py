@@ -1,4 +1,4 @@
-"""From present modalities to absent ones: encode, travel through trained mappings, combine the sources, decode."""
+"""From present modalities to absent ones: encode, map along trained mappings, combine the sources, decode."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from fedrecon_core.types import Batch, DatasetSpec, Likelihood, Rows
 Route = tuple[str, ...]
 """The mapping groups from a source's latent to a target's, in order."""
 LEAST_TEMPER = 0.01
-"""A mapping that explains nothing still counts a little: it is the only word on a target where no other source is."""
+"""Least weight of a source: a mapping that explains nothing still counts where there is no other source."""
 
 
 def find_routes(names: Sequence[str], usable: Callable[[str], bool], chain: bool) -> dict[tuple[str, str], Route]:
@@ -28,35 +28,80 @@ def find_routes(names: Sequence[str], usable: Callable[[str], bool], chain: bool
 
     Without ``chain`` only direct mappings count. Ties go to the modality that comes first.
     """
+    longest = len(names) if chain else 1
     routes: dict[tuple[str, str], Route] = {}
     for source in names:
-        if usable(encoder_group(source)):
-            found = _reach(source, names, usable, longest=len(names) if chain else 1)
-            routes.update({(source, target): route for target, route in found.items() if usable(decoder_group(target))})
+        if not usable(encoder_group(source)):
+            continue
+        found: dict[str, Route] = {source: ()}
+        queue = deque([source])
+        while queue:  # breadth first
+            here = queue.popleft()
+            for target in names:
+                step = mapping_group(here, target)
+                if target not in found and len(found[here]) < longest and usable(step):
+                    found[target] = (*found[here], step)
+                    queue.append(target)
+        del found[source]
+        routes.update({(source, target): route for target, route in found.items() if usable(decoder_group(target))})
     return routes
 
 
-def _reach(source: str, names: Sequence[str], usable: Callable[[str], bool], longest: int) -> dict[str, Route]:
-    """Breadth-first over mappings: target -> shortest route."""
-    found: dict[str, Route] = {source: ()}
-    queue = deque([source])
-    while queue:
-        here = queue.popleft()
-        for target in names:
-            step = mapping_group(here, target)
-            if target not in found and len(found[here]) < longest and usable(step):
-                found[target] = (*found[here], step)
-                queue.append(target)
-    del found[source]
-    return found
+class Estimate(NamedTuple):
+    """A distribution over an absent latent from one source, with the quality of its route; ``places`` int64 [R] are the
+    positions of its rows in the batch."""
+
+    source: str
+    quality: float
+    latent: Gaussian
+    places: Tensor
+
+
+Combined = list[tuple[str, Tensor, Tensor]]
+"""(suffix of the slot, latents [R, Z], positions in the batch int64 [R]) of each reconstruction."""
+
+
+def product(estimates: list[Estimate], size: int) -> Combined:
+    """The mean of the product of the sources' Gaussians, each tempered (raised) to its quality."""
+    if not estimates:
+        return []
+    first = estimates[0].latent.mean
+    precision, weighted = (torch.zeros(size, first.shape[1], device=first.device) for _ in range(2))
+    for _, quality, latent, index in estimates:
+        strength = quality * torch.exp(-latent.log_variance)
+        precision.index_add_(0, index, strength)
+        weighted.index_add_(0, index, strength * latent.mean)
+    index = torch.nonzero(precision[:, 0] > 0).flatten()
+    return [("", weighted[index] / precision[index], index)]
+
+
+def best(estimates: list[Estimate], size: int) -> Combined:
+    """The mean from the source of the highest quality alone."""
+    if not estimates:
+        return []
+    first = estimates[0].latent.mean
+    z, filled = first.new_zeros(size, first.shape[1]), torch.zeros(size, dtype=torch.bool, device=first.device)
+    for _, _, latent, index in sorted(estimates, key=lambda estimate: estimate.quality):
+        z[index], filled[index] = latent.mean, True
+    index = torch.nonzero(filled).flatten()
+    return [("", z[index], index)]
+
+
+def each(estimates: list[Estimate], size: int) -> Combined:
+    """One reconstruction per source."""
+    return [(f"/{source}", latent.mean, index) for source, _, latent, index in estimates]
+
+
+COMBINE: dict[str, Callable[[list[Estimate], int], Combined]] = {"product": product, "best": best, "each": each}
+"""Value of ``recovery.sources`` -> how several sources of one modality are combined."""
 
 
 @dataclass(frozen=True)
 class Reconstructor:
-    """One set of generators and mappings (the frozen global or the local one) that can fill a batch.
+    """One set of generators and mappings (the frozen global one or the local one) that can fill a batch.
 
-    ``quality`` maps a mapping group to its validated score; ``own`` are the modalities with a trained generator;
-    ``sources`` says what several present sources do.
+    ``quality``: mapping group -> validation score; ``own``: the modalities with a trained generator; ``sources``: how
+    several present sources are combined.
     """
 
     spec: DatasetSpec
@@ -67,8 +112,16 @@ class Reconstructor:
     sources: Literal["product", "best", "each"] = "product"
     own: frozenset[str] = frozenset()
 
+    def encode(self, name: str, values: Tensor, lengths: Tensor | None = None) -> Gaussian:
+        """q(z_m given x_m) for values [R, *shape] of modality ``name``."""
+        return Gaussian(*self.groups[encoder_group(name)](values, lengths))
+
+    def decode(self, name: str, z: Tensor) -> Tensor:
+        """[R, *shape]: the mean of p(x_m given z_m)."""
+        return mean_value(self.likelihoods[name], self.groups[decoder_group(name)](z))
+
     def transport(self, z: Tensor, route: Route) -> Gaussian:
-        """T along ``route``: means are handed on, the last mapping gives the distribution."""
+        """Apply the mappings of ``route``: each passes on its mean, the last one returns its distribution."""
         *first, last = route
         for step in first:
             z = self.groups[step](z).mean
@@ -76,61 +129,47 @@ class Reconstructor:
         return mapped
 
     def score(self, route: Route) -> float:
-        """The validated quality of a route: the product of its mappings'. A mapping without a score of its own counts
-        like the worst that has one; where none has, all count alike."""
+        """The quality of a route: the product of its mappings' scores. A mapping without a score counts as the worst
+        that has one; if none has, all count the same."""
         unknown = min(self.quality.values(), default=1.0)
         return max(math.prod(self.quality.get(step, unknown) for step in route), LEAST_TEMPER)
 
     def fills(self, batch: Batch, slot: str) -> list[Fill]:
-        """Mean reconstructions of the absent modalities of ``batch``, each of weight 1; sequences in full length, since
-        the length of what is absent is not known."""
-        latents = self._latents(batch)
-        combine = {"product": _product, "best": _best, "each": _each}[self.sources]
-        made = []
-        for target in self.spec.names:
-            absent = ~batch.present[:, self.spec.names.index(target)]
-            estimates = self._estimates(latents, target, absent)
-            for label, z, index in combine(estimates, batch.size):
-                made.append(self._fill(target, f"{slot}{label}", z, index))
-        return made
+        """Mean reconstructions of the absent modalities of ``batch``, each of weight 1.
+
+        Sequences have the full length, since the length of an absent one is unknown.
+        """
+        posteriors = {}
+        for source in sorted({source for source, _ in self.routes}, key=self.spec.names.index):
+            rows = batch.inputs[source]
+            if len(rows.index):
+                posteriors[source] = (self.encode(source, rows.values, rows.lengths), rows.index)
+        fills = []
+        for column, target in enumerate(self.spec.names):
+            absent = ~batch.present[:, column]
+            estimates = []
+            for source, (posterior, index) in posteriors.items():
+                route = self.routes.get((source, target))
+                needed = absent[index]
+                if route is not None and bool(needed.any()):
+                    latent = self.transport(posterior.mean[needed], route)
+                    estimates.append(Estimate(source, self.score(route), latent, index[needed]))
+            for suffix, z, index in COMBINE[self.sources](estimates, batch.size):
+                fills.append(self._fill(target, f"{slot}{suffix}", z, index))
+        return fills
 
     def self_fills(self, batch: Batch, slot: str) -> list[Fill]:
         """Self-reconstructions of the present modalities, for ``reconstruct: all``."""
-        present = [name for name in self.spec.names if name in self.own and len(batch.inputs[name].index)]
-        return [
-            self._fill(name, f"{slot}/self", self._encode(name, batch).mean, batch.inputs[name].index)
-            for name in present
-        ]
-
-    def _latents(self, batch: Batch) -> dict[str, tuple[Gaussian, Tensor]]:
-        """q(z_m given x_m) of every source with a route, and the places in the batch of its rows."""
-        sources = sorted({source for source, _ in self.routes}, key=self.spec.names.index)
-        found = {}
-        for name in sources:
-            if len(batch.inputs[name].index):
-                found[name] = (self._encode(name, batch), batch.inputs[name].index)
-        return found
-
-    def _encode(self, name: str, batch: Batch) -> Gaussian:
-        rows = batch.inputs[name]
-        return Gaussian(*self.groups[encoder_group(name)](rows.values, rows.lengths))
-
-    def _estimates(
-        self, latents: dict[str, tuple[Gaussian, Tensor]], target: str, absent: Tensor
-    ) -> list[tuple[str, float, Gaussian, Tensor]]:
-        """(source, quality, distribution over z_target, places) from every source that has a route."""
-        estimates = []
-        for source, (z, index) in latents.items():
-            route = self.routes.get((source, target))
-            wanted = absent[index]
-            if route is not None and bool(wanted.any()):
-                mapped = self.transport(z.mean[wanted], route)
-                estimates.append((source, self.score(route), mapped, index[wanted]))
-        return estimates
+        fills = []
+        for name in self.spec.names:
+            rows = batch.inputs[name]
+            if name in self.own and len(rows.index):
+                z = self.encode(name, rows.values, rows.lengths).mean
+                fills.append(self._fill(name, f"{slot}/self", z, rows.index))
+        return fills
 
     def _fill(self, name: str, slot: str, z: Tensor, index: Tensor) -> Fill:
-        values = mean_value(self.likelihoods[name], self.groups[decoder_group(name)](z))
-        return Fill(name, slot, Rows(values, index), torch.ones(len(index), device=z.device))
+        return Fill(name, slot, Rows(self.decode(name, z), index), torch.ones(len(index), device=z.device))
 
     def translates(self, names: tuple[str, str]) -> bool:
         """Whether (source, target) has a trained path; (m, m) is self-reconstruction."""
@@ -141,45 +180,9 @@ class Reconstructor:
         """x_m [R, *shape] -> x_n. ``sample`` draws z_n from its distribution, for generation and uncertainty; otherwise
         its mean is decoded."""
         source, target = names
-        z = Gaussian(*self.groups[encoder_group(source)](values, None))
+        z = self.encode(source, values)
         mapped = z if source == target else self.transport(z.mean, self.routes[names])
-        latent = mapped.sample() if sample else mapped.mean
-        return mean_value(self.likelihoods[target], self.groups[decoder_group(target)](latent))
-
-
-Estimate = tuple[str, float, Gaussian, Tensor]
-Combined = list[tuple[str, Tensor, Tensor]]
-
-
-def _product(estimates: list[Estimate], size: int) -> Combined:
-    """Product of the sources' Gaussians, each tempered (raised) to its quality; the mean of the result."""
-    if not estimates:
-        return []
-    width, device = estimates[0][2].mean.shape[1], estimates[0][2].mean.device
-    precision, weighted = torch.zeros(size, width, device=device), torch.zeros(size, width, device=device)
-    for _, quality, gaussian, index in estimates:
-        strength = quality * torch.exp(-gaussian.log_variance)
-        precision.index_add_(0, index, strength)
-        weighted.index_add_(0, index, strength * gaussian.mean)
-    index = torch.nonzero(precision[:, 0] > 0).flatten()
-    return [("", weighted[index] / precision[index], index)]
-
-
-def _best(estimates: list[Estimate], size: int) -> Combined:
-    """The mean from the source of the highest quality alone."""
-    if not estimates:
-        return []
-    first = estimates[0][2].mean
-    z, seen = first.new_zeros(size, first.shape[1]), torch.zeros(size, dtype=torch.bool, device=first.device)
-    for _, _, gaussian, index in sorted(estimates, key=lambda estimate: estimate[1]):
-        z[index], seen[index] = gaussian.mean, True
-    index = torch.nonzero(seen).flatten()
-    return [("", z[index], index)]
-
-
-def _each(estimates: list[Estimate], size: int) -> Combined:
-    """One reconstruction per source."""
-    return [(f"/{source}", gaussian.mean, index) for source, _, gaussian, index in estimates]
+        return self.decode(target, mapped.sample() if sample else mapped.mean)
 
 
 def split_weight(fills: Sequence[Fill], names: Sequence[str], size: int, weight: float) -> list[Fill]:

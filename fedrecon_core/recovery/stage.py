@@ -1,4 +1,4 @@
-"""A stage of the local round, as data: which groups it trains, which it freezes, and its objective."""
+"""The local round as data: its stages with their objectives, and the context that they work on."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from fedrecon_core.types import Batch, DatasetSpec
 
 PhaseName = Literal["generator", "mapping", "task"]
 PHASES: tuple[PhaseName, ...] = get_args(PhaseName)
-"""In the order of a local round; the names of the groups that each trains begin with its own and a dot."""
+"""In the order of a local round. The groups that a phase trains have names that start with the phase and a dot."""
 
 
 @dataclass(frozen=True)
 class GlobalInfo:
-    """What travels with the groups. ``trained``: group -> samples that trained it so far (0: never aggregated);
-    ``quality``: mapping group -> validation score in [0, 1]; ``round`` counts from 1."""
+    """Information about the global groups that is sent with them.
+
+    ``round`` counts from 1; ``trained``: group -> samples that trained it so far (0: never aggregated); ``quality``:
+    mapping group -> validation score in [0, 1]; ``statistics``: modality -> its mean and standard deviation.
+    """
 
     round: int
     trained: dict[str, int] = field(default_factory=dict)
@@ -33,18 +36,19 @@ class GlobalInfo:
     statistics: dict[str, Statistics] = field(default_factory=dict)
 
     def after_scaling(self, spec: DatasetSpec) -> GlobalInfo:
-        """The same beside scaled data: with the statistics that a model sees there."""
+        """The same for scaled data: with the statistics of the scaled values."""
         return replace(self, statistics=after_scaling(spec.modalities, self.statistics))
 
 
 @dataclass
 class LocalContext:
-    """What a site's local round works on: the groups of its plan, its data, and the round's frozen received groups.
+    """Everything that a local round works on.
 
-    ``received`` holds untouched copies of the groups that a recovery asks to keep frozen beside the trained ones;
-    ``trained_here`` collects the groups that finished a stage in this round, ``quality`` the scores of their mappings.
-    ``stream`` gives the random generator of a named purpose, the same in every round; ``recover`` the fills of a batch
-    as the task stage sees them; ``logits_hook`` and ``extra_loss`` are the local half of the strategy.
+    ``groups`` are the modules of the site's plan, ``received`` the frozen copies that the recovery keeps of some of
+    them (``Recovery.freeze``). ``trained_here`` collects the groups that finished a stage in this round, with their
+    counts, and ``quality`` the scores of their mappings. ``stream`` returns the random generator of a named purpose,
+    the same in every round. ``recover`` returns the fills of a batch as the task stage uses them. ``logits_hook`` and
+    ``extra_loss`` belong to the local half of the strategy.
     """
 
     groups: Groups
@@ -60,29 +64,31 @@ class LocalContext:
 
 
 class SiteStore(Protocol):
-    """What a site remembers between rounds: named sets of groups, on its own disk."""
+    """Storage of a site's state between rounds: named sets of groups, on its own disk."""
 
     def load(self, name: str) -> dict[str, State]:
-        """The set kept last under ``name``; empty if there is none."""
+        """The newest set saved as ``name``; empty if there is none."""
         ...
 
     def load_accepted(self, name: str) -> dict[str, State]:
-        """The set kept under ``name`` beside the last reply that the server accepted; empty before the first one. What
-        was kept beside others does not count: the server knows nothing of it."""
+        """The set saved as ``name`` in the round of the last reply that the server accepted; empty before the first.
+
+        Sets saved with rejected replies are ignored: the server does not know of them.
+        """
         ...
 
     def save(self, name: str, groups: Mapping[str, State]) -> None:
-        """Keep ``groups`` under ``name``."""
+        """Save ``groups`` as ``name``."""
         ...
 
 
 class Objective(ABC):
-    """What a stage minimises. Whatever can be computed once per stage is computed when the object is made."""
+    """The loss of a stage. Whatever can be computed once per stage is computed in the constructor."""
 
     items: int
-    """How many items an epoch goes through; 0 skips the stage."""
+    """Number of items in an epoch; with 0 the stage is skipped."""
     lengths: Tensor | None = None
-    """int64 [items]: how long each item is where they differ, so that batches hold items of like length."""
+    """int64 [items]: the length of each item where lengths differ; batches then group items of similar length."""
 
     @abstractmethod
     def loss(self, index: Tensor) -> Tensor:
@@ -93,17 +99,17 @@ class Objective(ABC):
         return {}
 
     def real(self) -> dict[str, int]:
-        """Group -> the real ones among ``counts``; equal to it unless a stage sees filled samples."""
+        """Group -> the real ones among ``counts``; equal to ``counts`` unless the stage trains on fills."""
         return self.counts()
 
     def quality(self) -> dict[str, float]:
-        """Mapping group -> validation score, read after the stage."""
+        """Mapping group -> validation score, computed after the stage."""
         return {}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the local loop. ``objective`` is called when the stage's turn has come."""
+    """One step of the local round. ``objective`` is built when the stage starts."""
 
     name: str
     phase: PhaseName
@@ -113,7 +119,7 @@ class Stage:
 
 
 def set_frozen(module: nn.Module, frozen: bool) -> None:
-    """Stop (or resume) gradients, and switch dropout off (or on)."""
+    """Switch gradients and dropout of ``module`` off (or on)."""
     module.train(not frozen)
     for parameter in module.parameters():
         parameter.requires_grad_(not frozen)

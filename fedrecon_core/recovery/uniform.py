@@ -1,4 +1,5 @@
-"""``uniform``: absent modalities are filled with uniform noise, the second baseline of the feature imputation paper."""
+"""``uniform``: absent modalities are filled with uniform noise, the second baseline of the feature
+imputation paper (FIN)."""
 
 import math
 
@@ -7,8 +8,7 @@ from torch import Tensor
 
 from fedrecon_core import seeding
 from fedrecon_core.config import Params
-from fedrecon_core.recovery.constant import SampleFill
-from fedrecon_core.recovery.mean import spread
+from fedrecon_core.recovery.plain_fill import PlainFill, expand_features
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.types import ModalitySpec
@@ -21,45 +21,48 @@ class UniformParams(Params):
 
 
 @RECOVERIES.register("uniform")
-class Uniform(SampleFill):
+class Uniform(PlainFill):
     """Per feature, the uniform distribution with the mean and the standard deviation of the training data."""
 
     Params = UniformParams
     reads_statistics = True
 
-    def values_of(self, modality: ModalitySpec, ids: Tensor, global_info: GlobalInfo) -> Tensor:
-        """[R, *shape], from the seed of the stage (that of its seeding scope), the modality and each sample's id."""
+    def values(self, modality: ModalitySpec, ids: Tensor, global_info: GlobalInfo) -> Tensor:
+        """[R, *shape], a function of the stage's seed (the one of its seeding scope), the modality and each id."""
         key = seeding.derive(torch.initial_seed(), "uniform", modality.name)
         noise = uniform_noise(key, ids.cpu(), math.prod(modality.shape)).view(len(ids), *modality.shape)
         statistics = global_info.statistics.get(modality.name)
         if statistics is None:
             return noise
-        half_width = math.sqrt(3) * spread(statistics.std.float(), modality, len(ids))
-        return spread(statistics.mean.float(), modality, len(ids)) + (2 * noise - 1) * half_width
+        half_width = math.sqrt(3) * expand_features(statistics.std.float(), modality, len(ids))
+        return expand_features(statistics.mean.float(), modality, len(ids)) + (2 * noise - 1) * half_width
 
 
 def uniform_noise(key: int, ids: Tensor, count: int) -> Tensor:
-    """float32 [R, count] in [0, 1), independent numbers of which each row is a function of ``key`` and its id (int64
-    [R]) alone: the place of each number, hashed twice with 64 bits of its row."""
-    first, second = (_hashed(_hashed(_low(ids) ^ _word(half)) + _low(ids >> 32)) for half in (key, key >> 32))
-    mixed = _hashed(torch.arange(count, dtype=torch.int32) + first[:, None])
-    mixed = _hashed(mixed.bitwise_xor_(second[:, None]))
+    """float32 [R, count]: independent uniform numbers in [0, 1).
+
+    Each row is a function of ``key`` and its id (int64 [R]) alone: the position of each number is hashed twice, with 64
+    bits of its row.
+    """
+    first, second = (_hash(_hash(_low_bits(ids) ^ _as_int32(half)) + _low_bits(ids >> 32)) for half in (key, key >> 32))
+    mixed = _hash(torch.arange(count, dtype=torch.int32) + first[:, None])
+    mixed = _hash(mixed.bitwise_xor_(second[:, None]))
     return (mixed.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF)).float().mul_(2**-24)
 
 
-def _low(values: Tensor) -> Tensor:
-    """The lower 32 bits, as int32."""
-    return (((values & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000).to(torch.int32)
-
-
-def _word(value: int) -> int:
-    """The lower 32 bits of a number, as int32 holds them."""
+def _as_int32(value: int) -> int:
+    """The lower 32 bits of ``value`` as a signed number."""
     return ((value & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
 
 
-def _hashed(words: Tensor) -> Tensor:
-    """A bijection of 32-bit words that scatters them, in place: shifts and two odd factors, whose products wrap."""
+def _low_bits(values: Tensor) -> Tensor:
+    """The same for a tensor."""
+    return (((values & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000).to(torch.int32)
+
+
+def _hash(words: Tensor) -> Tensor:
+    """Mix 32-bit words in place by a bijection: shifts, and two odd factors whose products wrap around."""
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
         words.bitwise_xor_((words >> shift) & ((1 << (32 - shift)) - 1))
-        words.mul_(_word(factor))
+        words.mul_(_as_int32(factor))
     return words

@@ -1,22 +1,23 @@
-"""``zero``: absent modalities are filled with zeros, as the FedMultimodal benchmark does."""
+"""``zero``: absent modalities are filled with zeros, as in the FedMultimodal benchmark."""
 
 import torch
 from torch import Tensor
 
 from fedrecon_core.config import Params
-from fedrecon_core.recovery.constant import PlainFill
+from fedrecon_core.recovery.plain_fill import PlainFill
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.types import ModalitySpec
 
 
 class ZeroParams(Params):
-    """``attended``: whether the fusion sees what the extractors make of the zeros. In the FedMultimodal benchmark what
-    is missing has the length 0, so that its fusion does not see it; only the audio of MELD has a length of at least 1:
-    there the fusion attends to one token made of zeros, and the extractor learns from it.
+    """``attended``: whether the fusion attends to the tokens of the zeros.
 
-    An extractor whose tokens are not seen gets gradients of zero and is averaged with the others. What moves it is
-    weight decay alone (with Adam by whole steps) and what a strategy adds to the gradients (``fedprox``, ``scaffold``).
+    In the FedMultimodal benchmark a missing sequence has length 0, so the fusion ignores it. The audio of MELD is the
+    exception: its length is at least 1, so the fusion attends to one token made of zeros and the extractor learns from
+    it. An extractor whose tokens are ignored gets zero gradients and is still averaged with the others. It only changes
+    through weight decay (with Adam by whole steps) and through gradient terms of a strategy (``fedprox``,
+    ``scaffold``).
     """
 
     name: str = "zero"
@@ -30,9 +31,9 @@ class Zero(PlainFill):
     Params = ZeroParams
 
     def weight(self) -> float:
-        """0 where the fusion is not to see the zeros."""
+        """0 if the fusion ignores the zeros."""
         return float(self.params.attended)
 
-    def values(self, modality: ModalitySpec, rows: int, global_info: GlobalInfo) -> Tensor:
-        """[rows, *shape] of zeros."""
-        return torch.zeros(rows, *modality.shape)
+    def values(self, modality: ModalitySpec, ids: Tensor, global_info: GlobalInfo) -> Tensor:
+        """[R, *shape] of zeros."""
+        return torch.zeros(len(ids), *modality.shape)

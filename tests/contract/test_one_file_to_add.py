@@ -27,7 +27,7 @@ RECOVERY = """
     '''``ramp``: absent modalities are filled with a ramp.'''
     import torch
     from fedrecon_core.config import Params
-    from fedrecon_core.recovery.constant import PlainFill
+    from fedrecon_core.recovery.plain_fill import PlainFill
     from fedrecon_core.registry import RECOVERIES
 
     class RampParams(Params):
@@ -38,9 +38,9 @@ RECOVERY = """
     class Ramp(PlainFill):
         Params = RampParams
 
-        def values(self, modality, rows, global_info):
+        def values(self, modality, ids, global_info):
             ramp = self.params.slope * torch.linspace(0, 1, torch.Size(modality.shape).numel())
-            return ramp.repeat(rows).view(rows, *modality.shape)
+            return ramp.repeat(len(ids)).view(len(ids), *modality.shape)
 """
 MODALITY = """
     from torch import nn

@@ -111,7 +111,7 @@ def test_plain_fills_have_the_moments_they_name(name):
     data = site_of(dataset, gaps(48, 3), recovery)
     global_info = seasoned(recovery, data)
     mean, std = global_info.statistics["features"].mean.float(), global_info.statistics["features"].std.float()
-    drawn = recovery.values_of(dataset.spec["features"], torch.arange(20_000), global_info)
+    drawn = recovery.values(dataset.spec["features"], torch.arange(20_000), global_info)
     nothing = torch.zeros(5)
     expected = {"mean": (mean, nothing), "uniform": (mean, std), "zero": (nothing, nothing)}[name]
     assert torch.allclose(drawn.mean(dim=0), expected[0], atol=0.05)

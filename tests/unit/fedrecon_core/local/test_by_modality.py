@@ -44,7 +44,7 @@ def test_views_are_the_model_on_samples_that_have_nothing_else(fusion, chosen):
         alone = toy_site(present=only(*chosen, present=present)).batch(EVERYONE)
         torch.testing.assert_close(views.logits(chosen), model.logits(alone))
     for column, name in enumerate(NAMES):
-        assert torch.equal(views.seen(name), torch.from_numpy(present[:, column]))
+        assert torch.equal(views.has_token(name), torch.from_numpy(present[:, column]))
 
 
 def test_what_a_modality_says_alone_and_that_an_absent_one_says_nothing():

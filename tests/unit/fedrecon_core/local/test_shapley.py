@@ -6,7 +6,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from fedrecon_core.local.shapley import MOST, shapley_values
+from fedrecon_core.local.by_modality import MOST_PLAYERS, shapley_values
 
 pytestmark = pytest.mark.quick
 
@@ -80,6 +80,6 @@ def test_nobody_plays():
 
 def test_too_many_players_are_refused_before_any_subset_is_valued():
     value, asked = random_game(())
-    with pytest.raises(ValueError, match=f"at most {MOST} players, .* found {MOST + 1}"):
-        shapley_values([f"m{number}" for number in range(MOST + 1)], value)
+    with pytest.raises(ValueError, match=f"at most {MOST_PLAYERS} players, .* found {MOST_PLAYERS + 1}"):
+        shapley_values([f"m{number}" for number in range(MOST_PLAYERS + 1)], value)
     assert asked == []

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedrecon_core import seeding
-from fedrecon_core.recovery.fills import KEPT, SiteFills
+from fedrecon_core.recovery.fills import CACHE_BYTES, SiteFills
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.recovery.uniform import uniform_noise
 from fedrecon_core.registry import RECOVERIES
@@ -50,7 +50,7 @@ def test_every_recovery_fills_a_sample_alike_in_every_epoch_kept_or_not(name):
             longest = theirs.rows.values.shape[1]  # kept sequences may have more zeros behind their ends
             torch.testing.assert_close(mine.rows.values[:, :longest], theirs.rows.values)
             assert not mine.rows.values[:, longest:].any()
-    assert bool(kept.seen) == (name != "mask")
+    assert bool(kept.filled) == (name != "mask")
 
 
 def test_uniform_noise_is_uniform_and_depends_on_key_id_and_place():
@@ -78,10 +78,10 @@ def test_uniform_draws_anew_in_another_stage():
 
 def test_fills_that_do_not_fit_are_made_anew_and_are_the_same(site):
     kept, anew = SiteFills(site.recover, site.data), SiteFills(site.recover, site.data, limit=100)
-    assert kept.seen.keys() == anew.seen.keys() == set(NAMES)
+    assert kept.filled.keys() == anew.filled.keys() == set(NAMES)
     for name in NAMES:
-        assert torch.equal(kept.seen[name], anew.seen[name])
-        assert torch.equal(kept.seen[name], site.data.arrays[name].rows < 0)
+        assert torch.equal(kept.filled[name], anew.filled[name])
+        assert torch.equal(kept.filled[name], site.data.arrays[name].rows < 0)
     index = torch.tensor([40, 3, 7, 21])
     batch, before = site.data.batch(index), site.calls
     stored, made = kept.of(index, batch), anew.of(index, batch)
@@ -95,6 +95,6 @@ def test_fills_that_do_not_fit_are_made_anew_and_are_the_same(site):
 
 
 def test_no_more_than_the_limit_is_kept(site):
-    whole = sum(fill.values.nbytes for fill in SiteFills(site.recover, site.data, limit=KEPT)._stored)
-    assert SiteFills(site.recover, site.data, limit=whole)._stored is not None
-    assert SiteFills(site.recover, site.data, limit=whole - 1)._stored is None
+    whole = sum(fill.values.nbytes for fill in SiteFills(site.recover, site.data, limit=CACHE_BYTES).stored)
+    assert SiteFills(site.recover, site.data, limit=whole).stored is not None
+    assert SiteFills(site.recover, site.data, limit=whole - 1).stored is None

@@ -6,7 +6,7 @@ import torch
 from fedrecon_core import seeding
 from fedrecon_core.local.evaluate import predict
 from fedrecon_core.local.local_round import TrainRequest, train_locally
-from fedrecon_core.recovery.dropout import kept_modalities
+from fedrecon_core.recovery.base import keep_at_random
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import read_group
 from tests.helpers.federation import NAMES, MemoryShelf, everything, toy_recovery, toy_site
@@ -31,7 +31,7 @@ def trained(recovery, present=None) -> dict:
 def test_each_modality_is_hidden_with_the_rate_and_one_always_stays(rate):
     count, modalities = 40_000, 3
     with seeding.scope(0, "test"):
-        kept = kept_modalities(torch.ones(count, modalities, dtype=torch.bool), rate)
+        kept = keep_at_random(torch.ones(count, modalities, dtype=torch.bool), rate)
     assert kept.any(dim=1).all()
     # one that is hidden comes back where all are, which is one time in three each
     hidden = rate - rate**modalities / modalities
@@ -43,7 +43,7 @@ def test_each_modality_is_hidden_with_the_rate_and_one_always_stays(rate):
 def test_what_is_absent_never_comes_back_and_a_sample_of_one_modality_loses_none():
     present = torch.tensor([[True, False, False], [False, False, False], [True, True, False], [False, False, True]])
     with seeding.scope(1, "test"):
-        drawn = torch.stack([kept_modalities(present, 0.5) for _ in range(300)])
+        drawn = torch.stack([keep_at_random(present, 0.5) for _ in range(300)])
     assert not (drawn & ~present).any()
     assert (drawn[:, [0, 1, 3]] == present[[0, 1, 3]]).all()
     assert {tuple(row) for row in drawn[:, 2].tolist()} == {

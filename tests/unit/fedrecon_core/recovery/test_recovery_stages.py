@@ -377,7 +377,7 @@ class Watching(LocalHook):
     def gradients(self, parameters):
         self.steps.append(sorted({name.split("/")[0] for name, _ in parameters}))
 
-    def chosen(self, groups):
+    def select_uploads(self, groups):
         return [group for group in groups if group != "task.extractor.picture"]
 
     def end(self, paces):

@@ -3,41 +3,68 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from fedrecon_core.config.errors import InvalidValueError
 from fedrecon_core.generators.mapping import TERMS, Mapping, Pair
 from fedrecon_core.generators.vae import Gaussian, Generator
 from fedrecon_core.recovery.fills import chunk_of, chunks
 from fedrecon_core.recovery.stage import LocalContext, Objective
 from fedrecon_core.state import decoder_group, encoder_group, mapping_group
-from fedrecon_core.types import Likelihood
-
-if TYPE_CHECKING:
-    from fedrecon_core.recovery.fedrecon import FedRecon
+from fedrecon_core.types import Likelihood, StrictModel, Widths
 
 FEWEST_VALIDATED = 4
 """Held-out pairs below which a mapping's score would be noise and is not reported."""
 
 
+class MappingParams(StrictModel):
+    """``loss``: ``forward``; ``paper`` (Eq. 5: alpha * KL + reconstruction); or weights of the terms ``forward``,
+    ``kl``, ``reconstruction``, ``moments``. ``holdout``: share of a site's pairs that only validates the mapping."""
+
+    hidden: Widths = (128, 128)
+    loss: Literal["forward", "paper"] | dict[Literal["forward", "kl", "reconstruction", "moments"], float] = "forward"
+    alpha: float = Field(default=1.0, ge=0)
+    holdout: float = Field(default=0.1, ge=0, lt=1)
+
+    def terms(self) -> dict[str, float]:
+        """Term name -> weight."""
+        if self.loss == "forward":
+            return {"forward": 1.0}
+        if self.loss == "paper":
+            return {"kl": self.alpha, "reconstruction": 1.0}
+        return {str(name): weight for name, weight in self.loss.items()}
+
+    @model_validator(mode="after")
+    def check_loss(self) -> Self:
+        """Require a positive term, and ``alpha`` only where it has an effect."""
+        if not any(weight > 0 for weight in self.terms().values()):
+            expected = f"expected a term with a weight above 0 (of {', '.join(TERMS)})"
+            raise InvalidValueError("loss", f"{expected}, found {self.terms()}")
+        if self.loss != "paper" and self.alpha != 1.0:
+            raise InvalidValueError("alpha", f"expected its default, 1.0, unless loss is paper, found {self.alpha}")
+        return self
+
+
 class GeneratorObjective(Objective):
-    """Stage 1 for one modality: the negative ELBO (Eq. 3) over the site's present rows."""
+    """Stage 1 for one modality: the negative ELBO (Eq. 3) of the site's present rows."""
 
     def __init__(self, context: LocalContext, name: str, likelihood: Likelihood, beta: float) -> None:
         encoder, decoder = context.groups[encoder_group(name)], context.groups[decoder_group(name)]
         self.generator = Generator(encoder, decoder, likelihood)
         self.name, self.beta = name, beta
-        self.column = context.data.arrays[name]
+        self.array = context.data.arrays[name]
         self.samples = context.data.having(name)
         self.items = len(self.samples)
-        lengths = self.column.lengths()
+        lengths = self.array.lengths()
         self.lengths = None if lengths is None else lengths[self.samples]
 
     def loss(self, index: Tensor) -> Tensor:
         """Mean negative ELBO of the rows, in nats."""
-        return self.generator.loss(self.column.take(self.samples[index]), self.beta)
+        return self.generator.loss(self.array.take(self.samples[index]), self.beta)
 
     def counts(self) -> dict[str, int]:
         """Present rows, for encoder and decoder."""
@@ -49,16 +76,17 @@ class LatentCache:
 
     def __init__(self, context: LocalContext) -> None:
         self.context = context
-        self._known: dict[str, tuple[Gaussian, Tensor]] = {}
+        self._cache: dict[str, tuple[Gaussian, Tensor]] = {}
 
     def of(self, name: str, samples: Tensor) -> Gaussian:
         """The posteriors of ``samples``, all of which must have modality ``name``."""
-        if name not in self._known:
-            self._known[name] = self._encode(name)
-        posterior, place = self._known[name]
+        if name not in self._cache:
+            self._cache[name] = self._encode(name)
+        posterior, place = self._cache[name]
         return posterior[place[samples]]
 
     def _encode(self, name: str) -> tuple[Gaussian, Tensor]:
+        """The posteriors of all present rows, and int64 [N] each sample's place among them (-1: absent)."""
         data, encoder = self.context.data, self.context.groups[encoder_group(name)]
         samples, parts = data.having(name), []
         with torch.no_grad():
@@ -67,26 +95,35 @@ class LatentCache:
                 parts.append(encoder(rows.values, rows.lengths))
         place = torch.full((len(data),), -1, dtype=torch.long, device=data.device)
         place[samples] = torch.arange(len(samples), device=data.device)
-        return Gaussian(torch.cat([mean for mean, _ in parts]), torch.cat([spread for _, spread in parts])), place
+        means, log_variances = zip(*parts, strict=True)
+        return Gaussian(torch.cat(means), torch.cat(log_variances)), place
 
 
 class MappingObjective(Objective):
-    """Stage 2 for one ordered pair (m, n): Eq. 5 or the terms of the config, over the samples that have both."""
+    """Stage 2 for one ordered pair (m, n): Eq. 5 or the terms of the config, on the samples that have both."""
 
-    def __init__(self, context: LocalContext, latents: LatentCache, names: tuple[str, str], recovery: FedRecon) -> None:
+    def __init__(
+        self,
+        context: LocalContext,
+        latents: LatentCache,
+        names: tuple[str, str],
+        params: MappingParams,
+        likelihood: Likelihood,
+    ) -> None:
+        """``likelihood`` is that of the target modality n."""
         source, target = names
         self.group = mapping_group(source, target)
         self.mapping: Mapping = context.groups[self.group]  # type: ignore[assignment]
-        self.terms = recovery.params.mapping.terms()
-        decoder = context.groups[decoder_group(target)]
-        self.generator = Generator(context.groups[encoder_group(target)], decoder, recovery.likelihoods[target])
-        self.column = context.data.arrays[target]
+        self.terms = params.terms()
+        encoder, decoder = context.groups[encoder_group(target)], context.groups[decoder_group(target)]
+        self.generator = Generator(encoder, decoder, likelihood)
+        self.array = context.data.arrays[target]
         pairs = context.data.having(source, target)
         order = pairs[torch.randperm(len(pairs), generator=context.stream(f"holdout.{self.group}"))]
-        held = int(recovery.params.mapping.holdout * len(pairs))
-        self.held, self.samples = order[:held], order[held:].sort().values
+        held_out = int(params.holdout * len(pairs))
+        self.held_out, self.samples = order[:held_out], order[held_out:].sort().values
         self.source, self.target = latents.of(source, self.samples), latents.of(target, self.samples)
-        self._validation = (latents.of(source, self.held), latents.of(target, self.held))
+        self._validation = (latents.of(source, self.held_out), latents.of(target, self.held_out))
         self.items = len(self.samples)
 
     def loss(self, index: Tensor) -> Tensor:
@@ -96,7 +133,7 @@ class MappingObjective(Objective):
             mapped=self.mapping(self.source[index].sample()),
             target=target,
             sampled=target.sample(),
-            rows=lambda: self.column.take(self.samples[index]),
+            rows=lambda: self.array.take(self.samples[index]),
             generator=self.generator,
         )
         losses = [weight * TERMS[name](pair).mean() for name, weight in self.terms.items() if weight]
@@ -107,9 +144,9 @@ class MappingObjective(Objective):
         return {self.group: self.items}
 
     def quality(self) -> dict[str, float]:
-        """The share of z_n's variance that T explains on held-out pairs, cut to [0, 1]; nothing where there are few."""
+        """The share of z_n's variance that T explains on held-out pairs, clipped to [0, 1]; empty for too few pairs."""
         source, target = self._validation
-        if len(self.held) < FEWEST_VALIDATED:
+        if len(self.held_out) < FEWEST_VALIDATED:
             return {}
         with torch.no_grad():
             error = ((self.mapping(source.mean).mean - target.mean) ** 2).sum()
