@@ -16,7 +16,7 @@ import torch
 from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 from pydantic import Field
 
-from fedrecon_core.config import GroupPrefixes, GroupSelection
+from fedrecon_core.config import GroupSelection
 from fedrecon_core.state import State
 
 
@@ -44,7 +44,7 @@ class Robust(GroupSelection):
     share that ``trimmed`` cuts off at each end; ``malicious``: the number of wrong sites that ``krum`` tolerates."""
 
     rule: Literal["median", "trimmed", "krum"]
-    groups: GroupPrefixes = ("",)
+    groups: tuple[str, ...] = ("",)
     trim: float = Field(default=0.2, gt=0, lt=0.5)
     malicious: int = Field(default=1, ge=1)
 

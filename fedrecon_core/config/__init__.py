@@ -1,7 +1,7 @@
-"""The one config of a run: typed, strict, YAML in and YAML out.
+"""The config of a run: typed, strict, from YAML and to YAML.
 
-Every registered class carries its own ``Params`` model with its keys and defaults; this package assembles them through
-the registries and turns every fault into one line that names the key, what was expected and what was found.
+Every registered class has its own ``Params`` model with its keys and defaults. This package finds them through the
+registries, and turns every fault into one line: the key, what was expected, what was found.
 """
 
 from fedrecon_core.config.base import (
@@ -9,7 +9,6 @@ from fedrecon_core.config.base import (
     DataParams,
     Feature,
     Fusion,
-    GroupPrefixes,
     GroupSelection,
     Params,
     Partition,
@@ -48,7 +47,6 @@ __all__ = [
     "Evaluate",
     "Feature",
     "Fusion",
-    "GroupPrefixes",
     "GroupSelection",
     "Kind",
     "Kinds",

@@ -1,13 +1,13 @@
-"""Base of every registered class's keys, and the keys whose value chooses a registered class by its ``name``."""
+"""Base of the keys of registered classes, and the types of keys that choose a registered class by its ``name``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 
 from fedrecon_core.config.errors import InvalidValueError, short_repr
 from fedrecon_core.errors import ConfigError, did_you_mean
@@ -23,16 +23,21 @@ class Params(StrictModel):
 
 @dataclass(frozen=True)
 class Choice:
-    """A validator that reads ``name``, finds the class and lets its own ``Params`` check the rest."""
+    """Validator that finds the class of ``registry`` named by a value, and lets its ``Params`` check the other keys.
+
+    A value is a name, or a mapping with the key ``name``.
+    """
 
     registry: Registry[Any]
 
     def __call__(self, value: Any) -> Any:
-        return value if isinstance(value, Params) else self.params(value).model_validate(self._keys(value))
+        if isinstance(value, Params):
+            return value
+        return self.params(value).model_validate(value if isinstance(value, Mapping) else {"name": value})
 
     def params(self, value: Any) -> type[Params]:
         """The ``Params`` of the class that ``value`` names."""
-        name = self._keys(value).get("name")
+        name = value.get("name") if isinstance(value, Mapping) else value
         if not isinstance(name, str):
             kind = self.registry.kind
             raise ValueError(f"expected a {kind} name or a mapping with the key 'name', found {short_repr(value)}")
@@ -42,10 +47,6 @@ class Choice:
             raise ValueError(str(error)) from None
         chosen: type[Params] = cls.Params
         return chosen
-
-    @staticmethod
-    def _keys(value: Any) -> dict[str, Any]:
-        return dict(value) if isinstance(value, Mapping) else {"name": value}
 
 
 Partition = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(PARTITIONS))]
@@ -58,34 +59,28 @@ class DataParams(Params):
     partition: Partition = Field(default="iid", validate_default=True)
 
 
-def _some(prefixes: tuple[str, ...]) -> tuple[str, ...]:
-    if not prefixes:
-        raise ValueError("expected at least one prefix of the groups' names, found []; [''] means all groups")
-    return prefixes
-
-
-GroupPrefixes = Annotated[tuple[str, ...], AfterValidator(_some)]
-
-
 class GroupSelection(StrictModel):
-    """Keys of what acts on the groups whose names begin with one of ``groups``, and on no other."""
+    """Keys of something that acts only on groups whose names start with one of the prefixes ``groups``."""
 
-    groups: GroupPrefixes = ("task.",)
+    groups: tuple[str, ...] = ("task.",)
+
+    @field_validator("groups")
+    @classmethod
+    def check_some(cls, prefixes: tuple[str, ...]) -> tuple[str, ...]:
+        """Require at least one prefix."""
+        if not prefixes:
+            raise ValueError("expected at least one prefix of the groups' names, found []; [''] means all groups")
+        return prefixes
 
     def unmatched(self, names: Collection[str]) -> Iterator[str]:
-        """For each prefix with which none of the groups ``names`` begins, what was expected and what was found."""
+        """One message (expected, found, nearest) for each prefix with which none of the groups ``names`` starts."""
         for prefix in self.groups:
             if not any(name.startswith(prefix) for name in names):
                 families = ", ".join(sorted({name.partition(".")[0] + "." for name in names}))
                 expected = f"expected prefixes of the groups of this run, whose names begin with {families}"
-                yield f"{expected}; found '{prefix}'{_nearest_prefix(prefix, names)}"
-
-
-def _nearest_prefix(prefix: str, names: Iterable[str]) -> str:
-    """A hint with the nearest of the parts, up to a dot or to the end, with which ``names`` begin."""
-    ends = {(name, place) for name in names for place, sign in enumerate(name, 1) if sign == "." or place == len(name)}
-    hint = did_you_mean(prefix, sorted({name[:end] for name, end in ends}))
-    return f". {hint}" if hint else ""
+                parts = {name[:end] for name in names for end, sign in enumerate(name, 1) if sign == "."}
+                hint = did_you_mean(prefix, sorted(parts | set(names)))
+                yield f"{expected}; found '{prefix}'{f'. {hint}' if hint else ''}"
 
 
 class StrategyParams(Params):
@@ -112,9 +107,12 @@ Feature = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(FEATURES))]
 
 
 def require_defaults(section: StrictModel, keys: Sequence[str], where: str) -> None:
-    """A key that does nothing ``where`` it stands must keep its default: who sets it expects an effect."""
+    """Raise ``InvalidValueError`` if one of ``keys``, which have no effect ``where`` they are, is not at its default.
+
+    Whoever sets such a key expects an effect.
+    """
     for key in keys:
         default, found = type(section).model_fields[key].default, getattr(section, key)
         if found != default:
-            told = f"leave it out, or set it to {default if isinstance(default, str) else json.dumps(default)}"
-            raise InvalidValueError(key, f"expected its default, {default}, {where}, found {found}; {told}")
+            advice = f"leave it out, or set it to {default if isinstance(default, str) else json.dumps(default)}"
+            raise InvalidValueError(key, f"expected its default, {default}, {where}, found {found}; {advice}")

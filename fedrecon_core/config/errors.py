@@ -1,4 +1,4 @@
-"""Faults of a config in one line each: the key, what was expected, what was found."""
+"""Validation errors as one line: the key, what was expected, what was found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedrecon_core.errors import did_you_mean
 
 
 class InvalidValueError(ValueError):
-    """A fault of the key ``key`` (below the model whose validator raises it): what was expected, what was found."""
+    """An invalid value, raised by the validator of a model. ``key`` is the key of the value below that model."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(message)
@@ -19,27 +19,28 @@ class InvalidValueError(ValueError):
 
 
 def short_repr(value: Any) -> str:
-    """What was found, cut to a readable length."""
+    """The ``repr`` of ``value``, cut to 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def explain(error: ValidationError, raw: Mapping[str, Any], model: type[BaseModel]) -> str:
-    """One fault of ``error``, which ``model`` raised on ``raw``, as one line: key, what was expected, what was found.
+    """Describe one of the faults in ``error``, which ``model`` raised on ``raw``, in one line.
 
-    An unknown key comes first, since what else is wrong may follow from it; of the faults of a union's branches the one
-    that lies deepest does.
+    An unknown key comes first, since other faults may follow from it; among the faults of a union's branches the
+    deepest one does.
     """
     faults = [(_path(fault, raw), fault) for fault in error.errors()]
     first = next((path for path, fault in faults if fault["type"] == "extra_forbidden"), faults[0][0])
     path, fault = max((f for f in faults if f[0][: len(first)] == first), key=lambda found: len(found[0]))
     cause = fault.get("ctx", {}).get("error")
     key = ".".join(str(part) for part in (*path, *([cause.key] if isinstance(cause, InvalidValueError) else [])))
-    return " ".join(f"{key or 'config'}: {_words(fault)}{_nearest(path, fault, raw, model)}".split())
+    hint = _hint(path, raw, model) if fault["type"] == "extra_forbidden" else ""
+    return " ".join(f"{key or 'config'}: {_message(fault)}{hint}".split())
 
 
 def _path(fault: Any, raw: Any) -> tuple[Any, ...]:
-    """The keys of ``raw`` that lead to ``fault``, without the names of union branches that pydantic puts between."""
+    """The keys of ``raw`` that lead to ``fault``, without the names of union branches that pydantic adds."""
     path: list[Any] = []
     for part in fault["loc"]:
         inside = part in raw if isinstance(raw, Mapping) else isinstance(raw, list) and isinstance(part, int)
@@ -56,10 +57,11 @@ _EXPECTED = {
     "tuple_type": "a list",
     "invalid_key": "a text",
 }
-"""Type of a fault -> what was expected, where pydantic's own words speak of Python."""
+"""Type of a fault -> what was expected, where pydantic's message uses terms of Python."""
 
 
-def _words(fault: Any) -> str:
+def _message(fault: Any) -> str:
+    """What was expected and found, in the project's form."""
     kind, message, found = fault["type"], str(fault["msg"]), short_repr(fault["input"])
     if kind == "extra_forbidden":
         return f"unknown key (found {found})."
@@ -67,40 +69,34 @@ def _words(fault: Any) -> str:
         return "this key is required and was not found"
     if kind == "value_error":
         return message.removeprefix("Value error, ")
-    words = message.removeprefix("Input should be ").replace("String should match pattern", "a text that matches")
-    words = words.split(", unable to parse")[0]
     if kind == "too_short":
         least = fault["ctx"]["min_length"]
-        words = f"at least {least} {'entry' if least == 1 else 'entries'}"
-    expected = _EXPECTED.get(kind, words)
+        expected = f"at least {least} {'entry' if least == 1 else 'entries'}"
+    else:
+        message = message.removeprefix("Input should be ").replace("String should match pattern", "a text that matches")
+        expected = _EXPECTED.get(kind, message.split(", unable to parse")[0])
     return f"expected {expected[0].lower()}{expected[1:]}, found {found}"
 
 
-def _nearest(path: tuple[Any, ...], fault: Any, raw: Mapping[str, Any], model: type[BaseModel]) -> str:
-    """For an unknown key a hint with the nearest known one or, where none is near, all of them."""
-    reader = _reader_at(path[:-1], raw, model) if fault["type"] == "extra_forbidden" else None
-    known = list(reader.model_fields) if reader else []
-    hint = did_you_mean(str(path[-1]), known) if path else ""
-    if hint:
-        return f" {hint}"
-    return f" Known keys: {', '.join(known)}." if known else ""
-
-
-def _reader_at(path: tuple[Any, ...], raw: Any, model: type[BaseModel]) -> type[BaseModel] | None:
-    """The model that reads the mapping at ``path`` of ``raw``."""
+def _hint(path: tuple[Any, ...], raw: Any, model: type[BaseModel]) -> str:
+    """The known key nearest to the unknown key at ``path``, or all known keys if none is near."""
     annotation: Any = model
-    for part in path:
+    for part in path[:-1]:
         reader = _reader(annotation, raw)
         raw = {"name": part, **raw[part]} if isinstance(raw[part], Mapping) else raw[part]
         if reader and str(part) in reader.model_fields:
             field = reader.model_fields[str(part)]
             annotation = (field.annotation, *field.metadata)
-    return _reader(annotation, raw)
+    reader = _reader(annotation, raw)
+    known = list(reader.model_fields) if reader else []
+    if hint := did_you_mean(str(path[-1]), known) if path else "":
+        return f" {hint}"
+    return f" Known keys: {', '.join(known)}." if known else ""
 
 
 def _reader(annotation: Any, value: Any) -> type[BaseModel] | None:
-    """The model among the parts of an annotation that reads ``value``; a validator that chooses it by the value's
-    ``name`` has a method ``params``."""
+    """The model among the parts of an annotation that reads ``value``. A validator that chooses the model by the
+    value's ``name`` has a method ``params``."""
     choose = getattr(getattr(annotation, "func", None), "params", None)
     if choose is not None:
         try:

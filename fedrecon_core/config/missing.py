@@ -12,14 +12,15 @@ from fedrecon_core.config.errors import InvalidValueError, short_repr
 from fedrecon_core.types import StrictModel
 
 
-def _between(value: float) -> float:
+def check_rate(value: float) -> float:
+    """Require a number between 0 and 1."""
     if not 0 <= value <= 1:
         raise ValueError(f"expected a number between 0 and 1, found {value}")
     return value
 
 
-def _named(value: Any) -> Any:
-    """Names that are numbers (classes often are) may stand without quotes."""
+def read_names(value: Any) -> Any:
+    """Accept names that are numbers, as classes often are, without quotes."""
     if not isinstance(value, Mapping):
         return value
     odd = [key for key in value if type(key) not in (str, int)]
@@ -28,13 +29,13 @@ def _named(value: Any) -> Any:
     return {str(key): rate for key, rate in value.items()}
 
 
-_Rate = Annotated[float, AfterValidator(_between)]
-Rate = _Rate | dict[str, _Rate]
-Rates = Annotated[dict[str, Rate], BeforeValidator(_named)]
+OneRate = Annotated[float, AfterValidator(check_rate)]
+Rate = OneRate | dict[str, OneRate]
+Rates = Annotated[dict[str, Rate], BeforeValidator(read_names)]
 
 
 class Profile(StrictModel):
-    """So many sites that hold just these modalities."""
+    """A number of sites that have exactly these modalities."""
 
     sites: int = Field(ge=1)
     modalities: tuple[str, ...] = Field(min_length=1)
@@ -43,11 +44,10 @@ class Profile(StrictModel):
 class Missing(StrictModel):
     """Which modalities are absent in one split, at which level, at which rate.
 
-    A rate is one number, or modality -> number, where a modality that is left out is never absent. ``rate`` counts for
-    all but those that have a rate of their own: ``sites`` maps site names to theirs, ``classes`` names of classes to
-    those of their samples (missing not at random). For a sample the rate of its class counts where one is given, else
-    that of its site, else ``rate``; each replaces the next as a whole. A sample of several classes has, of each
-    modality, the highest of its classes' rates.
+    A rate is one number, or a mapping modality -> number; a modality that is left out is never absent. ``sites`` maps
+    names of sites to rates, ``classes`` names of classes to rates of their samples (missing not at random). A sample
+    has the rate of its class if there is one, else that of its site, else ``rate``; each replaces the next as a whole.
+    A sample of several classes has, for each modality, the highest of its classes' rates.
     """
 
     level: Literal["site", "sample", "profile", "coupled", "none"] = "none"
@@ -57,29 +57,24 @@ class Missing(StrictModel):
     profile: tuple[Profile, ...] = ()
 
     @model_validator(mode="after")
-    def _rates_act(self) -> Self:
+    def check_level(self) -> Self:
+        """Require a level at which the given rates and profiles have an effect."""
         rates = self.rate.values() if isinstance(self.rate, dict) else (self.rate,)
-        if any(rates):
-            self._needs("site or sample", f"a rate is given ({self.rate})")
-        if self.sites:
-            self._needs("site or sample", "rates of sites are given")
-        if self.classes:
-            self._needs("sample", "rates of classes are given")
+        needs = (
+            (any(rates), ("site", "sample"), f"a rate is given ({self.rate})"),
+            (self.sites, ("site", "sample"), "rates of sites are given"),
+            (self.classes, ("sample",), "rates of classes are given"),
+            (self.profile, ("profile",), "a profile is given"),
+        )
+        for given, levels, reason in needs:
+            if given and self.level not in levels:
+                raise InvalidValueError(
+                    "level", f"expected {' or '.join(levels)}, since {reason}, found '{self.level}'"
+                )
+        if self.level == "profile" and not self.profile:
+            expected = "expected a list of {sites: .., modalities: [..]} for level profile"
+            raise InvalidValueError("profile", f"{expected}, found none")
         return self
-
-    @model_validator(mode="after")
-    def _profile_acts(self) -> Self:
-        if self.profile:
-            self._needs("profile", "a profile is given")
-        elif self.level == "profile":
-            raise InvalidValueError(
-                "profile", "expected a list of {sites: .., modalities: [..]} for level profile, found none"
-            )
-        return self
-
-    def _needs(self, levels: str, reason: str) -> None:
-        if self.level not in levels.split(" or "):
-            raise InvalidValueError("level", f"expected {levels}, since {reason}, found '{self.level}'")
 
 
 class MissingTrain(Missing):
@@ -89,21 +84,26 @@ class MissingTrain(Missing):
     complete_sites: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
-    def _acting(self) -> Self:
+    def check_coupled_keys(self) -> Self:
+        """Allow keys of the level ``coupled`` there only."""
         if self.level != "coupled":
             require_defaults(self, ("pairs", "complete_sites"), f"with level {self.level} (it acts in coupled alone)")
         return self
 
 
 class MissingHeldOut(Missing):
-    """Missingness in validation. Where the sites evaluate and have masks of their own in training (levels site, profile
-    and coupled), the levels ``site`` and ``profile`` here mean those same masks; with ``independent`` they mean fresh
-    ones, drawn for this split alone, at its own rate or profile."""
+    """Missingness in validation.
+
+    Where the sites evaluate and whole sites lack modalities in training (levels site, profile and coupled), the levels
+    ``site`` and ``profile`` here mean the same masks as in training. With ``independent`` new masks are drawn for this
+    split, at its own rate or profile.
+    """
 
     independent: bool = False
 
     @model_validator(mode="after")
-    def _independent_acts(self) -> Self:
+    def check_independent(self) -> Self:
+        """Allow ``independent`` only at levels of whole sites."""
         if self.level not in ("site", "profile"):
             require_defaults(self, ("independent",), f"with level {self.level} (it acts in site and profile alone)")
         return self
@@ -116,7 +116,7 @@ class MissingTest(MissingHeldOut):
 
 
 class Missingness(StrictModel):
-    """Missingness of the three splits, and what happens to a sample or site that would keep nothing."""
+    """Missingness of the three splits; ``empty`` is how a sample or site without any modality is treated."""
 
     empty: Literal["redraw", "skip", "allow"] = "redraw"
     train: MissingTrain = MissingTrain()
