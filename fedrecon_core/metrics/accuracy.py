@@ -1,4 +1,4 @@
-"""Accuracy: the share of right answers."""
+"""Accuracy: the share of correct predictions."""
 
 from typing import ClassVar
 
@@ -10,19 +10,28 @@ from fedrecon_core.registry import METRICS
 
 @METRICS.register("accuracy")
 class Accuracy(Metric):
-    """Multiclass: the share of samples whose predicted class is the true one. Multilabel: the share of right answers,
-    yes or no, over all samples and classes."""
+    """Multiclass: the share of samples whose predicted class is the true one. Multilabel: the share of correct
+    yes-or-no predictions over all samples and classes."""
+
+    title = "Accuracy"
+    explanation = "share of test samples classified correctly"
+    position = 0
 
     targets: ClassVar[tuple[str, ...]] = ("multiclass", "multilabel")
 
     @staticmethod
     def compute(counts: Counts) -> float:
-        """The diagonals over everything."""
+        """The diagonal's share of all counts."""
         right = counts.confusion.diagonal(dim1=-2, dim2=-1).sum()
         return float(ratio(right, counts.confusion.sum()))
 
     @classmethod
     def compute_each(cls, confusions: Tensor) -> Tensor:
-        """At once."""
+        """All at once."""
         right = confusions.diagonal(dim1=-2, dim2=-1).flatten(1).sum(dim=1)
         return ratio(right, confusions.flatten(1).sum(dim=1))
+
+    @classmethod
+    def explain(cls, target: str, classes: int) -> str:
+        """Multilabel data have a prediction per class."""
+        return "share of correct yes-or-no answers, over all classes" if target == "multilabel" else cls.explanation

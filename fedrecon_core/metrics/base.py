@@ -1,30 +1,29 @@
-"""What predictions add up to over any number of sites, and what a metric makes of it."""
+"""Counts of predictions, which can be added over sites, and the metrics that are computed from them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.registry import METRICS
+from fedrecon_core.registry import METRICS, discover
 from fedrecon_core.types import DatasetSpec
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Answers to questions about samples. A multiclass set asks one question of each sample (which class is it?), a
-    multilabel one a question per class (is it of this class?).
+    """Counts of predictions and true labels.
 
-    ``confusion`` int64: multiclass [C, C], rows the true class, columns the predicted one; multilabel [C, 2, 2], for
-    each class rows the truth (no, yes), columns the answer. ``histograms`` int64 [C, 2, BINS], multilabel alone: for
-    each class, how many samples without and with it have their logit in each bin (``metrics/histograms.py``).
-    ``logits`` [N, C] and ``labels`` (zeros and ones [N, C]), multilabel alone: the samples' own, where whoever counts
-    holds them. They make a metric exact, and never travel.
+    ``confusion`` int64: multiclass [C, C], rows the true class, columns the predicted one; multilabel [C, 2, 2], one
+    matrix per class, rows the truth (no, yes), columns the prediction. ``histograms`` int64 [C, 2, BINS], multilabel
+    only: for each class, the number of samples without and with it whose logit is in each bin
+    (``metrics/histograms.py``). ``logits`` [N, C] and ``labels`` (zeros and ones [N, C]), multilabel only: the samples
+    themselves, for whoever holds the data. They make a metric exact, and are never sent.
     """
 
     confusion: Tensor
@@ -38,72 +37,81 @@ class Counts:
         return "multiclass" if self.confusion.dim() == 2 else "multilabel"
 
     @property
-    def questions(self) -> Tensor:
-        """int64 [Q, rows, columns]: a confusion matrix per question; each of them counts every sample once."""
+    def matrices(self) -> Tensor:
+        """int64 [Q, rows, columns]: the confusion matrix, or one per class; each counts every sample once."""
         return self.confusion.reshape(-1, *self.confusion.shape[-2:])
 
     @property
     def samples(self) -> int:
-        """How many samples were counted."""
-        return int(self.questions[0].sum())
+        """Number of samples."""
+        return int(self.matrices[0].sum())
 
     def __add__(self, other: Counts) -> Counts:
-        """The counts of both sets together. ``ValueError`` where one of them lacks what the other has."""
-        return Counts(
-            self.confusion + other.confusion,
-            _together("histograms", self.histograms, other.histograms, torch.add),
-            _together("logits", self.logits, other.logits, _joined),
-            _together("labels", self.labels, other.labels, _joined),
-        )
-
-
-def _joined(first: Tensor, second: Tensor) -> Tensor:
-    return torch.cat([first, second])
-
-
-def _together(
-    what: str, first: Tensor | None, second: Tensor | None, join: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor | None:
-    if first is None and second is None:
-        return None
-    if first is None or second is None:
-        raise ValueError(f"counts with {what} and counts without cannot be added; count both sets in the same way")
-    return join(first, second)
+        """The counts of both sets together. Raises ``ValueError`` if only one of them has histograms or samples."""
+        parts: dict[str, Tensor | None] = {}
+        for name in ("histograms", "logits", "labels"):
+            first, second = getattr(self, name), getattr(other, name)
+            if (first is None) != (second is None):
+                found = f"counts with {name} and counts without cannot be added"
+                raise ValueError(f"{found}; count both sets in the same way")
+            if first is not None:
+                parts[name] = first + second if name == "histograms" else torch.cat([first, second])
+        return Counts(self.confusion + other.confusion, **parts)
 
 
 class Metric(ABC):
-    """Base of a registered metric."""
+    """Base of a registered metric. Everything that tables, reports and plots show about it is declared here."""
 
+    title: ClassVar[str] = ""
+    """Heading in tables and plots, for example ``Macro-F1``; if empty, the metric's name is used."""
+    explanation: ClassVar[str] = ""
+    """What it measures, in a few words in lower case, for the report of a run."""
+    position: ClassVar[int] = 100
+    """Metrics are shown in ascending order of this number, then of their names."""
+    higher_is_better: ClassVar[bool] = True
+    """Whether the best round and the best method are those with the highest value, or the lowest."""
+    percentage: ClassVar[bool] = True
+    """Whether values are shown in per cent."""
     targets: ClassVar[tuple[str, ...]] = ("multiclass",)
-    """The targets of a data set (``DatasetSpec.target``) that it applies to; ``compute`` sees counts of no other."""
+    """The targets of a data set (``DatasetSpec.target``) that it applies to; ``compute`` gets counts of no other."""
 
     @staticmethod
     @abstractmethod
     def compute(counts: Counts) -> float:
-        """The metric in [0, 1]; 0 where nothing was counted."""
+        """The metric, a share in [0, 1] if ``percentage``; 0 if there are no samples."""
 
     @classmethod
     def compute_each(cls, confusions: Tensor) -> Tensor:
-        """float64 [D]: ``compute`` of each of ``confusions`` (int64 [D, ...]) as if counts held nothing more, to within
-        1e-12. A bootstrap asks for a thousand: who overrides this computes them at once. ``ValueError`` from a metric
-        that needs more than answers."""
+        """float64 [D]: ``compute`` for each of ``confusions`` (int64 [D, ...]), to within 1e-12.
+
+        A bootstrap needs a thousand of them: an override computes them at once. A metric that needs more than confusion
+        matrices raises ``ValueError``.
+        """
         return torch.tensor([cls.compute(Counts(one)) for one in confusions], dtype=torch.float64)
 
     @staticmethod
     def error(counts: Counts) -> float | None:
-        """At most how far ``compute`` is from the metric of the samples themselves; None where it is always exact."""
+        """Bound on the difference between ``compute`` and the metric of the samples themselves; None if it is exact."""
         return None
 
     @staticmethod
     def classes(counts: Counts) -> int | None:
-        """Over how many classes ``compute`` is a mean, where some may have none of their own; None where each has. With
-        0 there is no such number, whatever ``compute`` says."""
+        """Number of classes that ``compute`` is a mean over, if it may leave some out; else None. With 0 classes the
+        metric is undefined, whatever ``compute`` returns."""
         return None
+
+    @classmethod
+    def explain(cls, target: str, classes: int) -> str:
+        """``explanation`` for data of ``target`` with ``classes`` classes (0: unknown)."""
+        return cls.explanation
 
 
 def all_metrics(counts: Counts) -> dict[str, float]:
-    """Every registered metric that applies to ``counts``, by name, with ``<name>_error`` beside one that may
-    not be exact and ``<name>_classes`` beside one that some classes may lack; where all do, that 0 stands alone."""
+    """All registered metrics that apply to ``counts``, by name.
+
+    ``<name>_error`` accompanies a metric that may not be exact, ``<name>_classes`` one that may leave classes out; if
+    it leaves out all, that 0 replaces the metric.
+    """
     found: dict[str, float] = {}
     for name in applicable(counts.target):
         metric: type[Metric] = METRICS.get(name)
@@ -122,8 +130,37 @@ def applicable(target: str) -> list[str]:
     return [name for name, metric in METRICS.items() if target in metric.targets]
 
 
+@cache
+def _import_metrics() -> None:
+    discover(("fedrecon_core.metrics",))
+
+
+def shown_metrics() -> dict[str, type[Metric]]:
+    """Name -> metric, in the order in which tables and reports show them."""
+    _import_metrics()
+    return dict(sorted(METRICS.items(), key=lambda item: (item[1].position, item[0])))
+
+
+def metric_title(name: str) -> str:
+    """The heading for values of the metric ``name``, for ``loss`` too."""
+    metric = shown_metrics().get(name)
+    return (metric and metric.title) or name.replace("_", " ").capitalize()
+
+
+def is_percentage(name: str) -> bool:
+    """Whether values of the metric ``name`` are shown in per cent; those of ``loss`` are not."""
+    metric = shown_metrics().get(name)
+    return metric.percentage if metric else name != "loss"
+
+
+def higher_is_better(name: str) -> bool:
+    """Whether higher values of the metric ``name`` are better; those of ``loss`` are not."""
+    metric = shown_metrics().get(name)
+    return metric.higher_is_better if metric else name != "loss"
+
+
 def check_select(name: str, spec: DatasetSpec) -> None:
-    """``ConfigError`` where the metric ``name``, which chooses the best round, does not apply to the data."""
+    """Raise ``ConfigError`` if the metric ``name``, which chooses the best round, does not apply to the data."""
     known = applicable(spec.target)
     if name not in known:
         raise ConfigError(
@@ -133,7 +170,7 @@ def check_select(name: str, spec: DatasetSpec) -> None:
 
 
 def mean_where(values: Tensor, counted: Tensor) -> Tensor:
-    """[D]: the mean of each row of ``values`` [D, C] over its entries that are ``counted`` (bool); 0 without any."""
+    """[D]: the mean of each row of ``values`` [D, C] over its ``counted`` entries (bool); 0 without any."""
     return ratio((values * counted).sum(dim=-1), counted.sum(dim=-1))
 
 

@@ -1,6 +1,6 @@
-"""Cross-modal coherence: does a reconstruction still show the class of its source (Shi et al. 2019, section 4.2)?
+"""Cross-modal coherence: whether a reconstruction keeps the class of its source (Shi et al. 2019, section 4.2).
 
-An independent classifier per modality, trained on real complete data, reads the reconstructions; coherence is its
+An independent classifier per modality, trained on real complete data, classifies the reconstructions. Coherence is its
 accuracy against the source's label, averaged over all ordered pairs of different modalities.
 """
 

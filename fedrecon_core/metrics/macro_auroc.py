@@ -13,31 +13,33 @@ from fedrecon_core.registry import METRICS
 class MacroAUROC(Metric):
     """The mean area under the ROC curve over the classes that have both positives and negatives."""
 
+    title = "Macro-AUROC"
+    explanation = "mean area under the ROC curve; chance is 50%"
+    position = 3
     targets: ClassVar[tuple[str, ...]] = ("multilabel",)
 
-    @staticmethod
-    def compute(counts: Counts) -> float:
+    @classmethod
+    def compute(cls, counts: Counts) -> float:
         """As scikit-learn's ``roc_auc_score(average="macro")`` within ``error``; 0 without any such class."""
-        return _mean(_areas(counts)[0])
+        areas, _ = cls.areas(counts)
+        return float(areas.mean()) if len(areas) else 0.0
+
+    @classmethod
+    def error(cls, counts: Counts) -> float:
+        """The mean of the classes' bounds; 0 if the scores themselves are available."""
+        _, bounds = cls.areas(counts)
+        return float(bounds.mean()) if len(bounds) else 0.0
+
+    @classmethod
+    def classes(cls, counts: Counts) -> int:
+        """Number of classes that have both."""
+        return len(cls.areas(counts)[0])
 
     @staticmethod
-    def error(counts: Counts) -> float:
-        """The mean of the classes' bounds; 0 where the scores themselves are at hand."""
-        return _mean(_areas(counts)[1])
-
-    @staticmethod
-    def classes(counts: Counts) -> int:
-        """Those that have both."""
-        return len(_areas(counts)[0])
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.mean()) if len(values) else 0.0
-
-
-def _areas(counts: Counts) -> tuple[Tensor, Tensor]:
-    if counts.logits is not None and counts.labels is not None:
-        return exact_auroc(counts.logits, counts.labels)
-    if counts.histograms is None:
-        raise ValueError("macro_auroc needs the scores or their histograms, these counts have neither")
-    return auroc(counts.histograms)
+    def areas(counts: Counts) -> tuple[Tensor, Tensor]:
+        """The area of each class that has both, and its bound."""
+        if counts.logits is not None and counts.labels is not None:
+            return exact_auroc(counts.logits, counts.labels)
+        if counts.histograms is None:
+            raise ValueError("macro_auroc needs the scores or their histograms, these counts have neither")
+        return auroc(counts.histograms)

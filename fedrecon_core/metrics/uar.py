@@ -10,6 +10,10 @@ from fedrecon_core.registry import METRICS
 class UnweightedAverageRecall(Metric):
     """The mean recall over the classes that occur among the true labels."""
 
+    title = "UAR"
+    explanation = "mean recall of the classes"
+    position = 1
+
     @staticmethod
     def compute(counts: Counts) -> float:
         """As scikit-learn's ``balanced_accuracy_score``."""
@@ -19,6 +23,11 @@ class UnweightedAverageRecall(Metric):
 
     @classmethod
     def compute_each(cls, confusions: Tensor) -> Tensor:
-        """At once."""
+        """All at once."""
         support = confusions.sum(dim=-1)
         return mean_where(ratio(confusions.diagonal(dim1=-2, dim2=-1), support), support > 0)
+
+    @classmethod
+    def explain(cls, target: str, classes: int) -> str:
+        """With the value of a random guess."""
+        return f"{cls.explanation}; chance is {100 * (1 / classes):.0f}%" if classes else cls.explanation

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedrecon_core.metrics.base import Counts
-from fedrecon_core.metrics.histograms import BINS, answers, histograms
+from fedrecon_core.metrics.histograms import BINS, confusion_matrices, histograms
 from fedrecon_core.types import DatasetSpec
 
 
@@ -114,7 +114,7 @@ class Multilabel(Target):
     def count(self, logits: Tensor, labels: Tensor) -> Counts:
         """Histograms of the logits, and their halves at probability 0.5."""
         counted = histograms(logits, labels)
-        return Counts(answers(counted), counted)
+        return Counts(confusion_matrices(counted), counted)
 
     def with_scores(self, counts: Counts, logits: Tensor, labels: Tensor) -> Counts:
         """The scores themselves beside their histograms."""

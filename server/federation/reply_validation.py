@@ -11,7 +11,7 @@ from flwr.app import MetricRecord, RecordDict
 from torch import Tensor
 
 from fedrecon_core.local.evaluate import Score
-from fedrecon_core.metrics.histograms import answers
+from fedrecon_core.metrics.histograms import confusion_matrices
 from fedrecon_core.state import STRATEGY_GROUPS, State, TransferPlan
 from fedrecon_core.types import SITE_NAME, SITE_NAME_RULE, SPLITS, DatasetSpec
 from server.federation.messaging import ReplyError
@@ -179,7 +179,7 @@ def _check_fields(record: MetricRecord, split: str, score: Score) -> None:
 def _check_counts(score: Score, split: str, samples: int) -> None:
     """Every question that the counts answer must be answered for the same samples, which are no more than the site
     has. Sums are Python integers, which do not overflow."""
-    tables = [[cells.flatten().tolist() for cells in counts.questions] for counts in (score.counts, score.empty)]
+    tables = [[cells.flatten().tolist() for cells in counts.matrices] for counts in (score.counts, score.empty)]
     least = min(cell for table in tables for cells in table for cell in cells)
     if least < 0:
         raise ReplyError(f"expected counts of at least 0 in a confusion matrix, found {least}")
@@ -201,5 +201,5 @@ def _check_counts(score: Score, split: str, samples: int) -> None:
         raise ReplyError(
             f"expected between 0 and its {counts.samples} scored samples in each bin of a histogram, found {found}"
         )
-    if not torch.equal(answers(counts.histograms), counts.confusion):
+    if not torch.equal(confusion_matrices(counts.histograms), counts.confusion):
         raise ReplyError("its histograms of scores and its confusion matrices are of different samples")

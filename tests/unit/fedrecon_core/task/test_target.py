@@ -19,7 +19,7 @@ from fedrecon_core.errors import ConfigError
 from fedrecon_core.inference import load_model, save_model
 from fedrecon_core.local.evaluate import Predictions
 from fedrecon_core.metrics.base import Counts, all_metrics, applicable, check_select
-from fedrecon_core.metrics.histograms import BINS, HALF, answers, auroc, dense, histograms, sparse
+from fedrecon_core.metrics.histograms import BINS, HALF, auroc, confusion_matrices, dense, histograms, sparse
 from fedrecon_core.recovery.base import TaskObjective, recovery_for
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import read_group
@@ -226,7 +226,7 @@ def test_answers_and_borders_are_those_of_probability_one_half(dtype):
     counted = histograms(logits, torch.ones(1, 6, dtype=torch.int64))
     assert counted.dtype == torch.int64 and counted.shape == (6, 2, BINS)
     assert counted[:, 1].argmax(dim=1).tolist() == [HALF - 1, HALF, HALF - 1, BINS - 1, 0, 0]
-    assert answers(counted)[:, 1].tolist() == [[1, 0], [0, 1], [1, 0], [0, 1], [1, 0], [1, 0]]
+    assert confusion_matrices(counted)[:, 1].tolist() == [[1, 0], [0, 1], [1, 0], [0, 1], [1, 0], [1, 0]]
     assert SEVERAL.predictions(logits).tolist() == [[0, 1, 0, 1, 0, 0]]
     assert SEVERAL.probabilities(torch.tensor([[0.0]])).item() == 0.5
 
