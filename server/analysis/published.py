@@ -10,8 +10,8 @@ from itertools import combinations, product
 from pathlib import Path
 
 from fedrecon_core.errors import DataError, did_you_mean
+from fedrecon_core.metrics.base import is_percentage
 from server.sweep.parameters import SEED, title_of
-from server.sweep.spec import LOSS
 
 Labels = Mapping[str, str]
 """Parameter -> value."""
@@ -131,7 +131,7 @@ def _read(path: Path, line: int, row: dict[str, str]) -> Published:
     """A row; an axis of which it says nothing is left open."""
     if None in row or None in row.values():
         raise DataError(f"{path}, line {line}: expected as many fields as the header has, found others")
-    unit = 1 if row["metric"] == LOSS else 100
+    unit = 100 if is_percentage(row["metric"]) else 1
     mean, deviation = _number(path, line, row["value"]) / unit, row.get("deviation")
     labels = {parameter: value for parameter, value in row.items() if parameter not in VALUES and value}
     spread = _number(path, line, deviation) / unit if deviation else None

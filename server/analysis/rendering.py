@@ -10,12 +10,11 @@ from typing import Any
 import pandas as pd
 
 from fedrecon_core.errors import one_line
+from fedrecon_core.metrics.base import is_percentage, metric_title
 from server.analysis.bootstrap import DRAWS
 from server.analysis.published import Labels
 from server.analysis.tables import Key, ScoreTable, as_number, named
 from server.runs.formatting import DASH, count, decimal, percent, plural, seconds, size
-from server.runs.summary import TITLES
-from server.sweep.spec import LOSS
 
 ABOUT_INTERVALS = (
     "Interval and p are Student's, with as many degrees of freedom as the scarcer of seeds and groups less one; the "
@@ -90,7 +89,7 @@ def sheets(tables: Sequence[ScoreTable]) -> Iterator[Sheet]:
 
 def score(value: float, metric: str) -> str:
     """A share as per cent without the sign, ``57.8``; a loss as it is, ``0.942``. A printed zero has no sign."""
-    text = f"{value:.3f}" if metric == LOSS else f"{100 * value:.1f}"
+    text = f"{100 * value:.1f}" if is_percentage(metric) else f"{value:.3f}"
     return text if text.strip("-0.") else text.removeprefix("-")
 
 
@@ -100,19 +99,14 @@ def signed_score(value: float, metric: str) -> str:
     return f"+{text}" if value > 0 and text.strip("0.") else text
 
 
-def metric_title(metric: str) -> str:
-    """The metric as a heading."""
-    return TITLES.get(metric, metric.capitalize())
-
-
 def metric_label(metric: str) -> str:
     """The metric with its unit."""
-    return f"{metric_title(metric)}{'' if metric == LOSS else ' (%)'}"
+    return f"{metric_title(metric)}{' (%)' if is_percentage(metric) else ''}"
 
 
 def points(metric: str) -> str:
     """The unit of a difference, to stand behind its name."""
-    return "" if metric == LOSS else " (points)"
+    return " (points)" if is_percentage(metric) else ""
 
 
 def known(value: float) -> float | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from fedrecon_core.metrics.base import higher_is_better
 from server.analysis.bootstrap import holm
 from server.analysis.differences import Differences
 from server.analysis.predictions import PredictionFault, PredictionsError, merged
@@ -18,7 +19,7 @@ from server.analysis.published import Labels, Published, find
 from server.analysis.trials import METRICS, MISSING, PARAMS, mean_of
 from server.runs.formatting import listing
 from server.sweep.parameters import SEED, fits, title_of
-from server.sweep.spec import LOSS, Table
+from server.sweep.spec import Table
 
 Key = tuple[int, int]
 """The position of a cell: row, column."""
@@ -275,7 +276,7 @@ def _ranked(table: ScoreTable, layout: Layout) -> ScoreTable:
         if cells["seed_values"].loc[rivals].nunique() > 1:
             unlike.append(title_of(layout.shared(table.labels(rivals[0]))) or "the rivals of this table")
         elif len(rivals) > 1:
-            places = means.rank(method="dense", ascending=table.metric == LOSS).astype(int)
+            places = means.rank(method="dense", ascending=not higher_is_better(table.metric)).astype(int)
             cells.loc[rivals, "place"] = places.where(places <= RANKED, 0)
     for key in table.keys:
         labels = table.labels(key)

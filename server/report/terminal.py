@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rich.markup import escape
 from rich.table import Table
 
+from fedrecon_core.metrics.base import is_percentage
 from server.runs.formatting import DASH, bounded, count, decimal, percent, seconds, size
 from server.runs.record import RunRecord, number
 from server.runs.summary import Direction, best_round, final_scores, rounds_done, scores, status, traffic
@@ -25,10 +26,9 @@ def final_table(record: RunRecord) -> Table:
 def _rows(record: RunRecord) -> Iterator[tuple[str, str]]:
     test = final_scores(record)
     for field, name in scores(record).items():
-        yield (
-            f"Test {name[0].lower() + name[1:] if name != 'UAR' else name}",
-            bounded(number(test.get(field)), number(test.get(f"{field}_error"))),
-        )
+        title, value = name if name.isupper() else name[0].lower() + name[1:], number(test.get(field))
+        text = bounded(value, number(test.get(f"{field}_error"))) if is_percentage(field) else decimal(value)
+        yield f"Test {title}", text
     yield "Test loss", decimal(number(test.get("loss")))
     yield "Best round", f"{count(best_round(record))} of {rounds_done(record)}"
     yield "Downloaded by the sites", _sent(record, "down")

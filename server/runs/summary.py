@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from fedrecon_core.metrics.base import metric_title, shown_metrics
 from server.runs.record import RunRecord, entries, mapping, number
 
 Direction = Literal["down", "up"]
 Points = tuple[tuple[float, float], ...]
-TITLES = {"accuracy": "Accuracy", "uar": "UAR", "macro_f1": "Macro-F1", "macro_auroc": "Macro-AUROC"}
-USUAL = ("accuracy", "uar", "macro_f1")
 STAGES = {"generator_seconds": "Generators", "mapping_seconds": "Mappings", "task_seconds": "Task model"}
 OTHER = "Other"  # what no stage accounts for: reading, sending, validating mappings
 
@@ -89,8 +88,10 @@ def final_scores(record: RunRecord) -> Mapping[str, Any]:
 
 def scores(record: RunRecord) -> dict[str, str]:
     """Field -> title of the scores that the run has; of one that has none yet, those of one class per sample."""
-    known = {field for line in (*record.metrics, final_scores(record)) for field in line}
-    return {field: TITLES[field] for field in TITLES if field in (known & TITLES.keys() or USUAL)}
+    written = {field for line in (*record.metrics, final_scores(record)) for field in line}
+    metrics = shown_metrics()
+    names = written & metrics.keys() or {name for name in metrics if "multiclass" in metrics[name].targets}
+    return {name: metric_title(name) for name in metrics if name in names}
 
 
 def best_round(record: RunRecord) -> int | None:

@@ -10,6 +10,7 @@ from flwr.app import Message, RecordDict
 
 from fedrecon_core.errors import RunError, describe_error
 from fedrecon_core.inference import save_model
+from fedrecon_core.metrics.base import higher_is_better
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import State, parameters_sha256, read_group
 from server.federation.messaging import Channel, Replies, needed
@@ -170,7 +171,8 @@ class Rounds:
             return None
         line = metrics_line(round_, "validation", scored)
         score = selected(line, config.evaluate.select)
-        if score > training.best.score:
+        best = training.best
+        if score > best.score if higher_is_better(config.evaluate.select) else not best.round or score < best.score:
             training.best = Best(round_, score)
             training.best_groups, training.best_trained = dict(training.groups), dict(training.trained)
             training.best_quality = dict(training.quality)

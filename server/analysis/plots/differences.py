@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from fedrecon_core.errors import UsageError
+from fedrecon_core.metrics.base import metric_title
 from server.analysis.plots.style import COLUMN, GREY, LINE, Drawing, Legend, height, look, value_names
-from server.analysis.rendering import metric_title, points
+from server.analysis.rendering import points
 from server.analysis.results import SweepResults
 from server.analysis.tables import ScoreTable, named
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fedrecon_core.files import replace_file
+from fedrecon_core.metrics.base import is_percentage
 from server.analysis.published import Labels
 from server.analysis.tables import ScoreTable
 from server.sweep.parameters import slug_of
-from server.sweep.spec import LOSS
 
 COLUMN, PAGE = 3.4, 7.0
 """Widths in inches: one column of a paper, and both."""
@@ -119,7 +119,7 @@ def save(figure: Any, stem: Path) -> list[Path]:
 
 def height(metric: str) -> float:
     """What a share is multiplied with to be drawn: shares stand in per cent, a loss as it is."""
-    return 1.0 if metric == LOSS else 100.0
+    return 100.0 if is_percentage(metric) else 1.0
 
 
 def value_names(labels: Labels) -> str:

@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fedrecon_core.metrics.base import shown_metrics
 from server.report.page import Tile
 from server.runs import summary
 from server.runs.formatting import DASH, bounded, count, decimal, listing, percent, plural, seconds, size
 from server.runs.record import RunRecord, entries, mapping, number
 from server.runs.summary import Direction
 
-MEANINGS = {
-    "uar": "mean recall of the classes",
-    "macro_auroc": "mean area under the ROC curve; chance is 50%",
-    "accuracy": "share of test samples classified correctly",
-    "macro_f1": "mean F1 of the classes",
-}
-"""Score -> its meaning, in the order of the tiles."""
 DIRECTIONS: dict[Direction, str] = {"down": "Download", "up": "Upload"}
 
 
@@ -79,17 +73,15 @@ def tiles(record: RunRecord) -> Iterator[Tile]:
     # Only runs whose samples may have several classes have this score.
     lines = (*record.metrics, test)
     several = "macro_auroc" in titles or any("macro_auroc_classes" in line for line in lines)
-    for field, meaning in MEANINGS.items():
-        if field not in titles:
-            continue
-        chance, bound = len(entries(record.manifest.get("classes"))), number(test.get(f"{field}_error"))
-        if field == "uar" and chance:
-            meaning += f"; chance is {percent(1 / chance, 0)}"
-        elif field == "accuracy" and several:
-            meaning = "share of correct yes-or-no answers, over all classes"
+    classes = len(entries(record.manifest.get("classes")))
+    for field, title in titles.items():
+        metric, bound = shown_metrics()[field], number(test.get(f"{field}_error"))
+        meaning = metric.explain("multilabel" if several else "multiclass", classes)
+        value = number(test.get(field))
+        text = bounded(value, bound) if metric.percentage else decimal(value)
         if bound:
             meaning += "; ± bounds the error due to the sites' bins"
-        yield Tile(f"Test {titles[field]}", bounded(number(test.get(field)), bound), meaning)
+        yield Tile(f"Test {title}", text, meaning)
     samples, loss = number(test.get("n")), "binary cross-entropy, mean over the classes" if several else "cross-entropy"
     if samples is not None:
         loss += f"{',' if several else ''} over {count(samples)} samples"

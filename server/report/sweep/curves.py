@@ -8,16 +8,16 @@ from typing import Any
 
 import pandas as pd
 
+from fedrecon_core.metrics.base import is_percentage, metric_title
 from server.analysis.plots.lines import crowded, fits_lines, series_of
 from server.analysis.plots.style import value_names
 from server.analysis.published import Labels
-from server.analysis.rendering import metric_title, score
+from server.analysis.rendering import score
 from server.analysis.tables import ScoreTable, as_number, named
 from server.analysis.trials import mean_curve
 from server.report.charts import Axis, Chart, RoundsTable, Series, line_chart, rounds_table
 from server.report.sweep.view import View
 from server.runs.formatting import decimal, percent, plural
-from server.sweep.spec import LOSS
 
 
 def by_value(view: View) -> dict[str, Any] | None:
@@ -80,4 +80,4 @@ def _title(table: ScoreTable, column: Labels) -> str:
 
 
 def _format(metric: str) -> Callable[[float | None], str]:
-    return decimal if metric == LOSS else percent
+    return percent if is_percentage(metric) else decimal

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from server.analysis.rendering import Sheet, TimeColumn, known, metric_title, score, sheets, time_column
+from fedrecon_core.metrics.base import is_percentage, metric_title
+from server.analysis.rendering import Sheet, TimeColumn, known, score, sheets, time_column
 from server.analysis.tables import named
 from server.analysis.trials import METRICS
 from server.report.page import REPORT
 from server.report.sweep.view import View, cells_of
 from server.runs.formatting import percent
 from server.sweep.record import LOG, SWEEP, TRIALS, State
-from server.sweep.spec import LOSS
 
 
 def scores(view: View) -> list[Sheet] | None:
@@ -120,7 +120,7 @@ def trials(view: View) -> dict[str, Any] | None:
 
 
 def _score(value: float | None, metric: str) -> str:
-    return score(value, metric) if metric == LOSS and value is not None else percent(value)
+    return percent(value) if is_percentage(metric) or value is None else score(value, metric)
 
 
 def details(view: View) -> dict[str, Any]:
