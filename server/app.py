@@ -20,10 +20,10 @@ from server.federation.messaging import Channel
 from server.federation.registration import RunSites, register_sites
 from server.report.run.report import write_report
 from server.report.terminal import final_table
-from server.runs.manifest import write_manifest
+from server.runs.manifest import manifest, write_manifest
 from server.runs.record import read_run
 from server.runs.setup import RunSetup, check_engine_kind, create_run, open_run, start_run
-from server.trackers.reporting import Trackers
+from server.runs.tracking import Trackers
 from server.training import checkpoints
 from server.training.evaluation import evaluator_for
 from server.training.progress import progress_for
@@ -87,7 +87,8 @@ def run(grid: Grid, setup: RunSetup, named: bool = True) -> None:
     except FedReconError as error:
         console.print(f"fedrecon: {error}", highlight=False, soft_wrap=True, markup=False)
         raise
-    console.print(final_table(read_run(directory.path)))
+    if deployed:
+        console.print(final_table(read_run(directory.path)))
 
 
 def _run_and_report(grid: Grid, setup: RunSetup, home: str) -> None:
@@ -116,10 +117,11 @@ def _run(grid: Grid, setup: RunSetup, home: str, trackers: Trackers) -> tuple[Ru
     progress.open()
     try:
         spec = directory.read_json("manifest.json").get("spec_sha256") if known else None
-        sites = register_sites(channel, home, known.statistics if known else None, spec)
+        sites = register_sites(channel, home, known.statistics if known else None, spec, setup.server_data)
         strategy, training = restore(sites, known)
         full_bytes = strategy.full_bytes(training.groups)
-        write_manifest(directory, config, sites, training, full_bytes, progress.note)
+        described = manifest(sites.federation, sites.server_data, training.groups, full_bytes)
+        write_manifest(directory, described, training.round, progress.note)
         trackers.start(training.round)
         evaluator = evaluator_for(sites, strategy, channel, directory.path)
         return sites, Rounds(channel, sites, strategy, evaluator, directory, progress, training, began).run()

@@ -55,6 +55,14 @@ class Allocation:
     left_out: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ServerData:
+    """The server's own copy of the data, and the allocation of its samples to sites and splits."""
+
+    dataset: Dataset
+    allocation: Allocation
+
+
 def site_name(index: int) -> str:
     """The stable name of the simulated site ``index``."""
     return f"site-{index:04d}"

@@ -43,7 +43,7 @@ def submit(config: RunConfig, out: Path | None) -> None:
 def submit_again(out: Path | None, settings: list[str]) -> None:
     """Go on with the run in ``out``, which lies where the ServerApp runs, and need not be visible here."""
     if out is None:
-        raise UsageError("--resume needs --out DIR, the directory of the run to go on with (where the ServerApp runs)")
+        raise UsageError("--resume needs --out DIR, the directory of the run to resume (where the ServerApp runs)")
     check_resume_settings(settings)
     named = dict(setting.split("=", 1) for setting in settings)
     config = out.resolve() / "config.yaml"
@@ -89,7 +89,7 @@ def certificates(
     days: Annotated[int, typer.Option(min=1, max=3650, help="How long the server certificate is valid.")] = 825,
 ) -> None:
     """Make the authority, the SuperLink's certificate and a key pair per site."""
-    from server.commands.certificates import write_certificates
+    from server.engines.certificates import write_certificates
 
     for line in write_certificates(out, host, site or [], days):
         typer.echo(line)

@@ -1,13 +1,14 @@
-"""What an engine is: it takes a job and returns when the run has ended."""
+"""Base class of the engines: an engine executes a job and returns when the run has ended."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from fedrecon_core.registry import Registry
+from server.runs.setup import RunSetup
 
 ENGINES: Registry[Engine] = Registry("engine")
 
@@ -20,12 +21,13 @@ class Job:
 
     ``config`` is the absolute path of the resolved YAML and ``out`` the absolute run directory. ``sites`` is the number
     of simulated sites; ``workers`` of them run at the same time, each with ``cpus`` and ``gpus`` of its own.
-    ``timeout`` is how many seconds a site may take for one message, ``None`` for as long as it likes; only an engine
-    that can end a site reads it, with the others the server stops waiting.
-    ``components`` names the ServerApp and the ClientApp as ``module:attribute``. ``extra`` holds files and folders that
-    are copied to the top of a submitted app beside the four packages; only engines that submit an app read it.
-    ``superlink`` is the connection of a deployment, ``ray_address`` a Ray cluster that is there already;
-    ``settings`` are what a resumed deployment changes of the run's own config.
+    ``timeout`` is how many seconds a site may take for one message, ``None`` for no limit; it is for engines that can
+    end a site, with the others the server stops waiting.
+    ``components`` names the ServerApp and the ClientApp as ``module:attribute``. ``extra`` holds files and folders to
+    copy to the top of a submitted app, next to the four packages; it is for engines that submit an app.
+    ``superlink`` is the connection of a deployment, ``ray_address`` an existing Ray cluster; ``settings`` are the
+    changes that a resumed deployment makes to the run's own config. ``setup`` is the run as this process has set it up,
+    for an engine whose ServerApp runs in this process.
     """
 
     config: Path
@@ -41,9 +43,27 @@ class Job:
     superlink: str | None = None
     ray_address: str | None = None
     settings: tuple[str, ...] = ()
+    setup: RunSetup | None = None
+
+    @classmethod
+    def of(cls, setup: RunSetup, resume: bool = False) -> Self:
+        """The job of a simulation that has been set up."""
+        config = setup.config
+        return cls(
+            config=setup.directory.config,
+            out=setup.directory.path,
+            resume=resume,
+            sites=config.sites.count,
+            workers=config.engine.workers,
+            cpus=config.engine.cpus,
+            gpus=config.engine.gpus,
+            timeout=config.sites.timeout,
+            ray_address=config.engine.ray_address,
+            setup=setup,
+        )
 
     def run_config(self) -> dict[str, bool | float | int | str]:
-        """The run config that Flower hands to the ServerApp and to the sites."""
+        """The run config that Flower passes to the ServerApp and to the sites."""
         return {"config": str(self.config), "out": str(self.out), "resume": self.resume}
 
 
@@ -58,6 +78,6 @@ class Engine(ABC):
         """Execute ``job`` and return when it has completed.
 
         Raises:
-            FedReconError: the run failed; the message is one line. A ``RunError`` unless the ServerApp named a fault of
-                the config or the data itself.
+            FedReconError: the run failed; the message is one line. A ``RunError`` unless the ServerApp found a fault in
+                the config or the data.
         """

@@ -24,6 +24,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedrecon_core.errors import FedReconError, RunError
 from server.engines.base import ENGINES, Engine, Job
 from server.engines.pool import Answer, Here, Pool, Runner, load
+from server.runs.setup import share_setup
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class InProcess(Engine):
         """
         torch.set_num_threads(1)  # results depend on the number of threads
         server_app, client_app = (_load_app(name) for name in job.components)
-        with contextlib.closing(InProcessGrid(job, _runner(job, client_app))) as grid:
+        with share_setup(job.setup), contextlib.closing(InProcessGrid(job, _runner(job, client_app))) as grid:
             _serve(server_app, grid, job)
 
 

@@ -101,7 +101,7 @@ class SuperLink:
     def resuming(self, directory: str | None) -> str:
         """How to go on with a run that has ended. ``directory``: its run directory, if known."""
         words = ("run", "--resume", "--out", directory or "DIR", "--engine", "deployment")
-        return f"go on with: {self.command(*words)}"
+        return f"resume with: {self.command(*words)}"
 
     def mark_stale(self) -> str:
         """What to do after a submission without an answer."""

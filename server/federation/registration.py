@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from flwr.app import Message
 
-from fedrecon_core.data.allocation import Allocation, Share, allocate
+from fedrecon_core.data.allocation import ServerData, Share, allocate
 from fedrecon_core.data.dataset import Dataset, load_dataset
 from fedrecon_core.data.site_data import open_site
 from fedrecon_core.data.statistics import Statistics, Sums, combine, same_values, site_sums
@@ -31,14 +31,6 @@ ASKED = 16
 """How many simulated sites are asked for their description. The server knows what each holds, since it assigned the
 samples; a few descriptions show whether the processes that act for the sites run this code on these values. Every reply
 of a round has the hashes of code and data specification again, and no values."""
-
-
-@dataclass(frozen=True)
-class ServerData:
-    """The server's own copy of the data, and the allocation of its samples to sites and splits."""
-
-    dataset: Dataset
-    allocation: Allocation
 
 
 @dataclass(frozen=True)
@@ -69,16 +61,21 @@ class RunSites:
 
 
 def register_sites(
-    channel: Channel, run: str, statistics: Mapping[str, Statistics] | None = None, spec: str | None = None
+    channel: Channel,
+    run: str,
+    statistics: Mapping[str, Statistics] | None = None,
+    spec: str | None = None,
+    server_data: ServerData | None = None,
 ) -> RunSites:
     """Find the sites, assign the data where the server has them, and learn what data each site has.
 
     ``run`` is where, or under which name, sites store their state. ``statistics`` are those of a resumed run, ``spec``
-    the hash of its data specification. Raises ``RunError`` when too few sites connect within ``sites.wait`` seconds, or
+    the hash of its data specification. ``server_data`` are the data of the server, where they have been loaded and
+    allocated already. Raises ``RunError`` when too few sites connect within ``sites.wait`` seconds, or
     when a site does not fit the run.
     """
-    config, server_data = channel.config, None
-    if config.engine.simulated or config.has_central_data:
+    config = channel.config
+    if server_data is None and config.has_central_data:
         dataset = load_dataset(config)
         server_data = ServerData(dataset, allocate(dataset, config))
     if config.engine.simulated and server_data is not None:

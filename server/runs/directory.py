@@ -71,7 +71,7 @@ class RunDirectory:
         try:
             if self.path.exists() and not all(map(is_leftover, self.path.iterdir())):
                 raise UsageError(
-                    f"--out {self.path} exists already; choose another directory, or add --resume to go on"
+                    f"--out {self.path} exists already; choose another directory, or add --resume to continue"
                 )
             self.path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.path)

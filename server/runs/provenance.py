@@ -1,4 +1,4 @@
-"""What rounds are made with beside config and data: code, device, versions. Of another making, numbers may differ."""
+"""Provenance of rounds: the code, device and package versions that computed them. With others, numbers may differ."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from typing import Any
 
 from strategies.code_hash import code_hash
 
-VERSIONS = ("fedrecon", "flwr", "ray", "torch", "numpy")
-MAKING = ("code_sha256", "device", "versions")
-"""The fields of a manifest that say it."""
+PACKAGES = ("fedrecon", "flwr", "ray", "torch", "numpy")
+FIELDS = ("code_sha256", "device", "versions")
+"""The fields of a manifest that hold the provenance."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """``what`` (``code``, ``device`` or a package's name) was ``then`` and is ``now``; None where there is none."""
+    """``what`` (``code``, ``device`` or the name of a package) was ``then`` and is ``now``; None if there is none."""
 
     what: str
     then: str
     now: str | None
 
 
-def making_here(device: str | None) -> dict[str, Any]:
-    """The fields as this process on ``device`` would write them."""
+def provenance_here(device: str | None) -> dict[str, Any]:
+    """The provenance of rounds that this process would compute on ``device``."""
     return {"code_sha256": code_hash(), "device": device, "versions": dict(_versions())}
 
 
 @cache
 def _versions() -> Mapping[str, str]:
     """Read once: a sweep asks for each of its cells."""
-    return {name: version(name) for name in VERSIONS}
+    return {name: version(name) for name in PACKAGES}
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
-    """Each field of ``now`` that ``then``, which may be any manifest, says otherwise; what it does not say is none."""
+    """The fields in which the provenance ``now`` differs from ``then``, which may be any manifest. A field that
+    ``then`` lacks is no change."""
     for what, key in (("code", "code_sha256"), ("device", "device")):
         if then.get(key) not in (None, now[key]):
             yield Change(what, str(then[key]), now[key])
@@ -45,3 +46,24 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]
         before = found.get(name) if isinstance(found, Mapping) else None
         if before not in (None, text):
             yield Change(name, str(before), text)
+
+
+def describe_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """A message for each change of provenance on a resume, after which numbers may not repeat."""
+    messages = {
+        "code": "this run began with other code",
+        "device": "the rounds so far were computed on {0.then}, and this machine continues on {0.now}",
+    }
+    for change in changes(then, now):
+        yield messages.get(change.what, "the rounds so far were computed with {0.what} {0.then} (now {0.now})").format(
+            change
+        )
+
+
+def earlier_provenance(old: Mapping[str, Any], now: Mapping[str, Any], rounds: int) -> list[dict[str, Any]]:
+    """The provenance of the rounds before those of ``now``, oldest first: for each part its provenance and its last
+    round. ``old`` is the manifest so far, of a run with ``rounds`` rounds. Empty if nothing changed."""
+    parts = list(old.get("earlier", []))
+    if any(changes(old, now)):
+        parts.append({"rounds": rounds, **{key: old[key] for key in FIELDS if key in old}})
+    return parts

@@ -1,9 +1,14 @@
-"""From a config file and settings to a resolved config and a run directory, with every path made absolute."""
+"""Set up a run: from a config file and settings to a checked config, its data and a run directory.
+
+A process loads, checks and resolves its config once. Everything after that gets a ``RunSetup``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -12,7 +17,7 @@ from typing import Any
 
 from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.config.loading import override, read_yaml
-from fedrecon_core.data.allocation import allocate
+from fedrecon_core.data.allocation import ServerData, allocate
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.errors import ConfigError, UsageError
 from fedrecon_core.files import user_path
@@ -26,83 +31,109 @@ from server.trackers.choice import check_keys, trackers_of
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
 PACKAGES = (*CORE_PACKAGES, "strategies")
-WAITING = tuple(f"sites.{key}=" for key in ("min", "wait", "timeout", "quorum", "retries"))
-RESUMABLE = ("engine.", *WAITING, "updates.limit=", "tracking.")
-"""What a resume may set: where a run goes on, how long it waits for whom, whom it believes, and whom it tells."""
+"""The packages whose modules are searched for registered classes."""
+RESUMABLE = (
+    "engine.",
+    *(f"sites.{key}=" for key in ("min", "wait", "timeout", "quorum", "retries")),
+    "updates.limit=",
+    "tracking.",
+)
+"""The settings that a resume may change: where the run is executed, how long the server waits for sites and how many it
+needs, which updates are too large, and the trackers."""
 
 
 @dataclass(frozen=True)
 class RunSetup:
-    """A checked config and the directory that its run writes."""
+    """A checked config and the directory of its run.
+
+    ``settings`` are the changes of a resume, which ``start_run`` writes into ``config.yaml``. ``server_data``
+    are the data of the server with their allocation, where they have been loaded already.
+    """
 
     config: RunConfig
     directory: RunDirectory
     settings: tuple[str, ...] = ()
-    """What a resume changes of the run's own config; it is written down by the process that takes the run up."""
+    server_data: ServerData | None = None
+
+
+_shared: ContextVar[RunSetup | None] = ContextVar("shared", default=None)
+
+
+@contextlib.contextmanager
+def share_setup(setup: RunSetup | None) -> Iterator[None]:
+    """Let ``open_run`` return ``setup`` inside the block: a ServerApp that runs in the process of the command does not
+    load the config a second time."""
+    token = _shared.set(setup)
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
+# --- the config -----------------------------------------------------------------------------------------------------
 
 
 def load_config(path: Path | None, settings: Sequence[str] = ()) -> RunConfig:
-    """As ``resolve_config``; ``ConfigError`` where nothing lies at ``data.root``."""
+    """Load a config as ``resolve_config`` does; ``ConfigError`` if ``data.root`` does not exist."""
     config = resolve_config(path, settings)
     check_root(config)
     return config
 
 
 def resolve_config(path: Path | None, settings: Sequence[str] = ()) -> RunConfig:
-    """The config in ``path`` (default: quickstart) with ``settings`` applied and ``data.root`` made absolute, wherever
-    its data are."""
-    discover(PACKAGES)
+    """Load the config in ``path`` (default: the quickstart), apply ``settings`` and make ``data.root`` absolute."""
     source = QUICKSTART if path is None else path
-    raw = override(read_yaml(source), settings)
-    return parse(_rooted(raw, source.resolve().parent))
+    return _resolve(read_yaml(source), source, settings)
 
 
-def _rooted(raw: dict[str, Any], base: Path) -> dict[str, Any]:
+def _resolve(raw: dict[str, Any], source: Path, settings: Sequence[str]) -> RunConfig:
+    discover(PACKAGES)
+    raw = override(raw, settings)
     data = raw.get("data")
-    if not isinstance(data, dict) or not isinstance(data.get("root"), str):
-        return raw
-    return {**raw, "data": {**data, "root": str(user_path(data["root"], base, "data.root"))}}
+    if isinstance(data, dict) and isinstance(data.get("root"), str):
+        root = user_path(data["root"], source.resolve().parent, "data.root")
+        raw = {**raw, "data": {**data, "root": str(root)}}
+    return parse(raw)
 
 
 def check_root(config: RunConfig) -> None:
-    """``ConfigError`` where ``data.root`` names something that does not exist."""
+    """Raise ``ConfigError`` if ``data.root`` does not exist."""
     root = config.data.root
     if root is not None and not Path(root).exists():
-        told = "a path that is not absolute begins at the config file"
-        raise ConfigError(f"data.root: expected an existing folder or file, found no {root} ({told})")
+        hint = "a path that is not absolute begins at the config file"
+        raise ConfigError(f"data.root: expected an existing folder or file, found no {root} ({hint})")
 
 
-def create_run(path: Path | None, settings: Sequence[str] = (), out: Path | None = None) -> RunSetup:
-    """A new run: its config, checked against its data, in a fresh directory (default ``runs/<name>-<UTC time>``)."""
-    config = load_config(path, settings)
-    check_run(config)
-    directory = RunDirectory((out or default_directory(config.name)).resolve())
-    directory.create(config.to_yaml())
-    return RunSetup(config, directory)
+def check_run(config: RunConfig) -> ServerData | None:
+    """Load and allocate the data and build the models, so that faults show before anything is written.
 
-
-def check_run(config: RunConfig) -> None:
-    """Load the data, share them out and build the models, so that a fault shows before anything is written. What only
-    the sites of a deployment hold shows in the handshake."""
+    Returns the data that the server opens; None in a deployment whose sites alone hold data, which are checked at
+    registration. Raises a ``UsageError`` for the first fault.
+    """
     check_trackers(config)
     choose_device(config.device)
     if not config.has_central_data:
-        _check_owned(config)
-        return
+        if config.data.name != "sites":
+            hint = "or evaluate.where: server, if the server should score on its held-out part"
+            raise ConfigError(
+                f"data.name: expected sites, whose data a deployment trains on, {hint}; found {config.data.name}"
+            )
+        return None
     dataset = load_dataset(config)
     recovery = checked_recovery(config, dataset.spec)
-    allocate(dataset, config)
+    server_data = ServerData(dataset, allocate(dataset, config))
     recovery.build()
+    return server_data
 
 
 def check_trackers(config: RunConfig) -> None:
-    """``ConfigError`` for a tracker, or a key of one, that does not exist; and where the ServerApp runs on this
-    machine, for one whose package is not installed."""
+    """Raise ``ConfigError`` for a tracker or a tracker's key that does not exist; and, if the ServerApp runs on this
+    machine, for a tracker whose package is not installed."""
     (trackers_of if config.engine.simulated else check_keys)(config)
 
 
 def checked_recovery(config: RunConfig, spec: DatasetSpec) -> Recovery:
-    """The run's recovery for data of ``spec``; ``ConfigError`` where a key has no meaning for them."""
+    """The run's recovery for data of ``spec``; ``ConfigError`` if a config key does not apply to such data."""
     check_select(config.evaluate.select, spec)
     config.strategy.check_data(spec)
     recovery = recovery_for(config, spec)
@@ -110,86 +141,102 @@ def checked_recovery(config: RunConfig, spec: DatasetSpec) -> Recovery:
     return recovery
 
 
-def _check_owned(config: RunConfig) -> None:
-    if config.data.name != "sites":
-        told = "or evaluate.where: server, if the server should score on its held-out part"
-        raise ConfigError(
-            f"data.name: expected sites, whose data a deployment trains on, {told}; found {config.data.name}"
-        )
+# --- the run directory ----------------------------------------------------------------------------------------------
+
+
+def create_run(path: Path | None, settings: Sequence[str] = (), out: Path | None = None) -> RunSetup:
+    """Set up a new run from the config in ``path``; see ``create_run_of``."""
+    return create_run_of(load_config(path, settings), out)
+
+
+def create_run_of(config: RunConfig, out: Path | None = None) -> RunSetup:
+    """Check ``config`` against its data and write it into a new run directory ``out`` (``default_directory``)."""
+    server_data = check_run(config)
+    directory = RunDirectory((out or default_directory(config.name)).resolve())
+    directory.create(config.to_yaml())
+    return RunSetup(config, directory, server_data=server_data)
 
 
 def default_directory(name: str) -> Path:
-    """``runs/<name>-<UTC time>``, with a number behind it where two runs start in the same second."""
+    """``runs/<name>-<UTC time>``, with a number appended if two runs start in the same second."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     first = Path("runs") / f"{name}-{stamp}"
     return next(path for n in count(1) if not (path := first if n == 1 else Path(f"{first}-{n}")).exists())
 
 
-def resume_run(out: Path, settings: Sequence[str] = ()) -> RunSetup:
-    """An existing run, to be resumed: its own ``config.yaml`` counts, but for ``settings`` that are ``RESUMABLE``.
-
-    The run is judged and its config changed under the lock, so that one in its last seconds ends in peace. The lock is
-    free again on return: it belongs to the ServerApp, which may be another process and judges once more (``claim``).
-    """
-    directory = existing_run(out)
-    check_resume_settings(settings)
-    with directory.lock():
-        _refuse_completed(directory)
-        begun = load_config(directory.config).engine.name
-        named = [setting.partition("=")[2] for setting in settings if setting.startswith("engine.name=")]
-        check_engine_kind(directory, begun, [begun, *named][-1])
-        prepared = RunSetup(load_config(directory.config, settings), directory)
-        check_trackers(prepared.config)
-        if settings:
-            write_text(directory.config, prepared.config.to_yaml())
-    return prepared
-
-
-def check_resume_settings(settings: Sequence[str]) -> None:
-    """``UsageError`` for a setting that a resume cannot change: with it the run would not be the one that was begun."""
-    strange = [setting for setting in settings if not setting.startswith(RESUMABLE)]
-    if strange:
-        known = ", ".join(f"{key}*" if key.endswith(".") else key.removesuffix("=") for key in RESUMABLE)
-        told = f"only these may be set: {known}"
-        raise UsageError(f"--resume continues the run's own config; '{strange[0]}' would change it ({told})")
-
-
-def check_engine_kind(directory: RunDirectory, begun: str, now: str) -> None:
-    """``UsageError`` where a simulation would go on as a deployment, or the other way round."""
-    if (begun == "deployment") != (now == "deployment"):
-        out = shlex.quote(str(directory.path))
-        told = f"fedrecon run --resume --out {out}{' --engine deployment' if begun == 'deployment' else ''}"
-        reason = f"the run in {directory.path} was begun with engine {begun}, and engine {now} has other sites and data"
-        raise UsageError(f"{reason}; go on with: {told}")
-
-
 def existing_run(out: Path) -> RunDirectory:
-    """The run directory at ``out``; ``UsageError`` if it is none."""
+    """The run directory at ``out``; ``UsageError`` if there is none."""
     directory = RunDirectory(out.resolve())
     if not directory.config.is_file():
         raise UsageError(f"--resume: {directory.path} is no run directory (it has no config.yaml)")
     return directory
 
 
+def resume_run(out: Path, settings: Sequence[str] = ()) -> RunSetup:
+    """Set up the resume of the run in ``out``, with its own ``config.yaml`` changed by ``settings`` (``RESUMABLE``).
+
+    The state of the run is checked and its config changed under the run's lock. The lock is free again on return: it is
+    taken by the ServerApp, possibly in another process, which checks once more (``start_run``).
+    """
+    directory = existing_run(out)
+    check_resume_settings(settings)
+    with directory.lock():
+        _check_not_complete(directory)
+        raw = read_yaml(directory.config)
+        engine = raw.get("engine")
+        begun = str(engine.get("name", "")) if isinstance(engine, dict) else ""
+        named = [setting.partition("=")[2] for setting in settings if setting.startswith("engine.name=")]
+        check_engine_kind(directory, begun, [begun, *named][-1])
+        config = _resolve(raw, directory.config, settings)
+        check_root(config)
+        check_trackers(config)
+        if settings:
+            write_text(directory.config, config.to_yaml())
+    return RunSetup(config, directory)
+
+
+def check_resume_settings(settings: Sequence[str]) -> None:
+    """Raise ``UsageError`` for a setting that a resume cannot change, because it would make another run of it."""
+    strange = [setting for setting in settings if not setting.startswith(RESUMABLE)]
+    if strange:
+        known = ", ".join(f"{key}*" if key.endswith(".") else key.removesuffix("=") for key in RESUMABLE)
+        hint = f"only these may be set: {known}"
+        raise UsageError(f"--resume continues the run's own config; '{strange[0]}' would change it ({hint})")
+
+
+def check_engine_kind(directory: RunDirectory, begun: str, now: str) -> None:
+    """Raise ``UsageError`` if a simulation would be resumed as a deployment, or the other way round."""
+    if (begun == "deployment") != (now == "deployment"):
+        out = shlex.quote(str(directory.path))
+        command = f"fedrecon run --resume --out {out}{' --engine deployment' if begun == 'deployment' else ''}"
+        reason = f"the run in {directory.path} was begun with engine {begun}, and engine {now} has other sites and data"
+        raise UsageError(f"{reason}; resume with: {command}")
+
+
 def open_run(out: Path, settings: Sequence[str] = ()) -> RunSetup:
-    """An existing run, read without its lock: nothing is judged and nothing written before ``claim``."""
+    """Read the run in ``out`` without its lock: nothing is written, and its state is checked by ``start_run``."""
+    shared = _shared.get()
+    if shared is not None and not settings and shared.directory.path == out.resolve():
+        return shared
     directory = existing_run(out)
     check_resume_settings(settings)
     return RunSetup(load_config(directory.config, settings), directory, tuple(settings))
 
 
-def start_run(prepared: RunSetup) -> RunSetup:
-    """What the process that holds the lock does first: see that the run is not complete by now, read its config as it
-    is now, write down what the resume changes, and take away the result of an earlier attempt."""
-    directory = prepared.directory
-    _refuse_completed(directory)
-    found = open_run(directory.path, prepared.settings)
-    if found.settings:
-        write_text(directory.config, found.config.to_yaml())
+def start_run(setup: RunSetup) -> RunSetup:
+    """Start or resume the run, under its lock: check that it is not complete by now, read its config again if another
+    process changed it, write the changes of a resume, and remove the result of an earlier attempt."""
+    directory = setup.directory
+    _check_not_complete(directory)
+    if setup.settings or existing_run(directory.path).config.read_text(encoding="utf-8") != setup.config.to_yaml():
+        config = load_config(directory.config, setup.settings)
+        setup = RunSetup(config, directory, setup.settings)
+    if setup.settings:
+        write_text(directory.config, setup.config.to_yaml())
     directory.forget_result()
-    return found
+    return setup
 
 
-def _refuse_completed(directory: RunDirectory) -> None:
+def _check_not_complete(directory: RunDirectory) -> None:
     if directory.completed():
         raise UsageError(f"the run in {directory.path} is complete; there is nothing to resume")

@@ -8,13 +8,13 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedrecon_core.config import RunConfig
 from fedrecon_core.errors import RunError, describe_error
 from server.runs.directory import RunDirectory
-from server.runs.setup import check_run, load_config
+from server.runs.setup import check_run, open_run
 from server.sweep.record import LOG, read_result
 
 
@@ -71,9 +71,9 @@ def run_trial(path: Path) -> bool:
     directory = RunDirectory(path)
     with _redirected_output(path / LOG):
         try:
-            config = load_config(directory.config)
-            check_run(config)
-            InProcess().run(Job(directory.config, path, True, config.sites.count, timeout=config.sites.timeout))
+            setup = open_run(path)
+            setup = replace(setup, server_data=check_run(setup.config))
+            InProcess().run(replace(Job.of(setup, resume=True), workers=1))
         except Exception as error:
             traceback.print_exception(error)
             if not directory.result.exists():  # else the ServerApp has written it

@@ -16,13 +16,13 @@ from fedrecon_core.errors import ConfigError, DataError, FedReconError, RunError
 from fedrecon_core.files import finish_folder_replacements, reason, replace_file
 from fedrecon_core.runtime import choose_device
 from server.runs.directory import RunDirectory, Words, held, write_text
-from server.runs.provenance import changes, making_here
+from server.runs.provenance import changes, provenance_here
 from server.runs.readers import json_in
+from server.runs.tracking import MEMORY, TRIAL
 from server.sweep.parameters import without_data_root
 from server.sweep.record import LOG, REFERENCE, SWEEP, TRIALS, State, read_result, read_sweep, state_of
 from server.sweep.spec import Definition
 from server.sweep.trials import SHOWN_DIGITS, StoredConfig, Trial, read_stored_config
-from server.trackers.reporting import MEMORY, TRIAL
 
 LOCK_SECONDS = 1.0
 WORDS = Words("sweep", "give the same command again")
@@ -254,7 +254,7 @@ class SweepDirectory:
 def _differences(manifest: Mapping[str, Any], device: str | None) -> list[str]:
     """How a run with ``manifest`` differs in code, device and PyTorch from a run by this process on ``device``."""
     found = []
-    for change in changes(manifest, making_here(device)):
+    for change in changes(manifest, provenance_here(device)):
         if change.what == "code":
             found.append(f"by other code ({change.then[:SHOWN_DIGITS]}, now {str(change.now)[:SHOWN_DIGITS]})")
         elif change.what == "device":

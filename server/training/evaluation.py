@@ -14,7 +14,7 @@ import torch
 from flwr.app import RecordDict
 
 from fedrecon_core.config import Engine
-from fedrecon_core.data.allocation import SERVER
+from fedrecon_core.data.allocation import SERVER, ServerData
 from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.data.statistics import scaled
 from fedrecon_core.errors import RunError
@@ -26,7 +26,7 @@ from fedrecon_core.runtime import choose_device
 from fedrecon_core.state import State, write_group
 from fedrecon_core.task.target import target_of
 from server.federation.messaging import Channel, Replies, needed
-from server.federation.registration import RunSites, ServerData
+from server.federation.registration import RunSites
 from server.federation.reply_validation import read_score
 from server.runs.predictions import write_predictions
 from strategies.fedavg import FedAvg

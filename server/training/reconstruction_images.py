@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from fedrecon_core.data.allocation import ServerData
 from fedrecon_core.inference import load_model
 from fedrecon_core.types import DatasetSpec
-from server.federation.registration import RunSites, ServerData
+from server.federation.registration import RunSites
 from server.runs.directory import RunDirectory
 from server.training.image_grid import save_grid
 

@@ -19,7 +19,7 @@ from server.federation.reply_validation import read_train_reply
 from server.federation.update_norms import History, judge
 from server.runs.directory import RunDirectory
 from server.runs.formatting import plural
-from server.runs.manifest import data_changes, joined_sites, sites_of
+from server.runs.manifest import data_changes, describe_sites, merge_sites
 from server.training import checkpoints
 from server.training.checkpoints import Best, Training
 from server.training.evaluation import Evaluator, NotScoredError, Scored, metrics_line, selected
@@ -111,10 +111,13 @@ class Rounds:
         self.training.statistics = dict(federation.statistics)
         if federation.sites != self.in_manifest:
             self.in_manifest = dict(federation.sites)
-            known, now = self.directory.read_json("manifest.json"), sites_of(self.sites)
+            known, now = (
+                self.directory.read_json("manifest.json"),
+                describe_sites(self.sites.federation, self.sites.server_data),
+            )
             for text in data_changes(known["sites"], now):
                 self.progress.note(text)
-            self.directory.write_json("manifest.json", {**known, "sites": joined_sites(known["sites"], now)})
+            self.directory.write_json("manifest.json", {**known, "sites": merge_sites(known["sites"], now)})
         if not federation.holders():
             raise RunError(f"round {round_}: no connected site holds training samples; nothing can be trained")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.commands.data.site_split import write_sites
+from fedrecon_core.preparation.simulated_sites import write_sites
 from server.runs.setup import load_config
 from tests.helpers.deployed import node_configs
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.runs.setup import create_run
 from server.training.progress import PlainProgress
 from tests.helpers.federation import toy_settings
-from tests.helpers.runs import job_of, write
+from tests.helpers.runs import write
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def test_memory_and_files_stay_flat(tmp_path, monkeypatch):
 
     monkeypatch.setattr(PlainProgress, "round_done", sampled)
     run = create_run(write(tmp_path, toy_settings(rounds=ROUNDS, evaluate={"every": 50})), out=tmp_path / "run")
-    InProcess().run(job_of(run))
+    InProcess().run(Job.of(run))
     memory, files = np.array(samples[WARM:]).T
     slope = np.polyfit(np.arange(len(memory)), memory, 1)[0]
     print(f"\n{ROUNDS} rounds: {memory[0] / 1e6:.1f} MB after {WARM}, {memory[-1] / 1e6:.1f} MB at the end, ", end="")

@@ -19,8 +19,8 @@ from fedrecon_core.data.dataset import Dataset, forget_datasets, load_dataset
 from fedrecon_core.data.site_folder.check import check_folder
 from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.datasets.prepared import PreparedLoader
+from fedrecon_core.preparation.simulated_sites import write_sites
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, MODALITIES, discover
-from server.commands.data.site_split import write_sites
 from server.runs.setup import load_config
 from tests.helpers.folders import write_toy_folder, write_toy_sites
 

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from server.cli import application
+from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.runs.setup import create_run
 from tests.deployment.federation import Federation
@@ -48,7 +49,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The parameters that the in-process engine reaches over the same sites."""
     run = create_run(folders / "federation.yaml", out=tmp_path_factory.mktemp("inprocess") / "run")
-    InProcess().run(runs.job_of(run))
+    InProcess().run(Job.of(run))
     sha256: str = runs.result(run.directory.path)["parameters_sha256"]
     return sha256
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from server.commands.data.site_split import write_sites
+from fedrecon_core.preparation.simulated_sites import write_sites
 from server.runs.setup import load_config
 from tests.deployment.federation import Federation, output_of
 from tests.deployment.hosts import Hosts, reason_against

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.commands.data.site_split import write_sites
+from fedrecon_core.preparation.simulated_sites import write_sites
 from server.runs.setup import load_config
 from tests.benchmarks.test_steady import anonymous_bytes, open_files
 from tests.deployment.federation import Federation, output_of

@@ -14,7 +14,7 @@ import tests.helpers.federation  # noqa: F401 - registers the data set `toy`
 from fedrecon_core.data.dataset import forget_datasets
 from server.engines.base import Job
 from server.engines.inprocess import InProcess
-from server.runs.setup import RunSetup, create_run, resume_run
+from server.runs.setup import create_run, resume_run
 
 CLOCK = "_seconds"
 
@@ -42,29 +42,16 @@ def write(folder: Path, raw: dict[str, Any]) -> Path:
     return path
 
 
-def job_of(prepared: RunSetup, *, resume: bool = False) -> Job:
-    """The in-process job of a prepared run."""
-    config = prepared.config
-    return Job(
-        config=prepared.directory.config,
-        out=prepared.directory.path,
-        resume=resume,
-        sites=config.sites.count,
-        workers=config.engine.workers,
-        timeout=config.sites.timeout,
-    )
-
-
 def run(folder: Path, raw: dict[str, Any]) -> Path:
     """A whole run; returns its directory."""
     prepared = create_run(write(folder, raw), out=folder / "run")
-    InProcess().run(job_of(prepared))
+    InProcess().run(Job.of(prepared))
     return prepared.directory.path
 
 
 def resume(directory: Path) -> Path:
     """Go on with the run in ``directory``."""
-    InProcess().run(job_of(resume_run(directory), resume=True))
+    InProcess().run(Job.of(resume_run(directory), resume=True))
     return directory
 
 

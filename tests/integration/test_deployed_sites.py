@@ -15,6 +15,7 @@ from fedrecon_core.data.site_folder.write import write_folder
 from fedrecon_core.errors import ConfigError, RunError
 from fedrecon_core.local import evaluate
 from server.cli import application
+from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.runs.setup import create_run, resume_run
 from server.training.checkpoints import newest_round
@@ -22,7 +23,7 @@ from server.training.rounds import Rounds
 from tests.helpers.deployed import deploy, node_configs
 from tests.helpers.federation import tiny_dataset
 from tests.helpers.folders import content, write_toy_sites
-from tests.helpers.runs import job_of, settings, write
+from tests.helpers.runs import settings, write
 
 SITES = ("site-0000", "site-0001", "site-0002")
 
@@ -71,7 +72,7 @@ def test_a_site_without_the_ragged_modality_trains_as_in_the_simulation(tmp_path
     done = CliRunner().invoke(application, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     simulated = create_run(config, out=tmp_path / "simulated")
-    InProcess().run(job_of(simulated))
+    InProcess().run(Job.of(simulated))
     deploy(prepared(tmp_path / "sites", tmp_path / "deployed"), node_configs(tmp_path / "sites", tmp_path / "state"))
     hashes = {result(tmp_path / name)["parameters_sha256"] for name in ("simulated", "deployed")}
     assert len(hashes) == 1
@@ -80,9 +81,9 @@ def test_a_site_without_the_ragged_modality_trains_as_in_the_simulation(tmp_path
 def test_a_deployment_reaches_the_parameters_of_the_simulation_that_was_split(folders, tmp_path, capsys):
     torch.set_num_threads(1)
     simulated = create_run(folders.parent / "config-in.yaml", out=tmp_path / "simulated")
-    InProcess().run(job_of(simulated))
+    InProcess().run(Job.of(simulated))
     over_folders = create_run(folders / "federation.yaml", out=tmp_path / "folders")
-    InProcess().run(job_of(over_folders))
+    InProcess().run(Job.of(over_folders))
     deployed = prepared(folders, tmp_path / "deployed")
     deploy(deployed, node_configs(folders, tmp_path / "state"))
     hashes = {result(tmp_path / name)["parameters_sha256"] for name in ("simulated", "folders", "deployed")}

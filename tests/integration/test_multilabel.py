@@ -16,6 +16,7 @@ from fedrecon_core.errors import ConfigError, DataError, RunError
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, RECOVERIES, discover
 from server.cli import application
 from server.commands.coherence import measure
+from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.report.terminal import final_table
 from server.runs.record import read_run
@@ -25,7 +26,7 @@ from server.training.evaluation import selected
 from tests.helpers.contract_support import restored, run_inprocess
 from tests.helpers.deployed import deploy, node_configs
 from tests.helpers.multilabel import CLASSES, ToyMultilabel, multilabel_settings
-from tests.helpers.runs import job_of, lines, result, without_clock, write
+from tests.helpers.runs import lines, result, without_clock, write
 
 discover((*CORE_PACKAGES, "strategies"))
 
@@ -197,7 +198,7 @@ def deployed(folders: Path, out: Path, *changes: str):
 
 def test_a_deployment_over_folders_ends_where_the_simulation_over_them_does(folders, tmp_path):
     simulated = create_run(folders / "federation.yaml", out=tmp_path / "simulated")
-    InProcess().run(job_of(simulated))
+    InProcess().run(Job.of(simulated))
     prepared = deployed(folders, tmp_path / "deployed")
     deploy(prepared, node_configs(folders, tmp_path / "state"))
     mine, theirs = result(tmp_path / "simulated"), result(tmp_path / "deployed")

@@ -13,6 +13,7 @@ import pytest
 
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.datasets.npz import read_npz
+from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.runs.setup import create_run
 from tests.helpers import raw_polymnist, runs
@@ -39,7 +40,7 @@ def centralised(config: str, root: Path, out: Path) -> dict[str, Any]:
     assert prepared.config.sites.count == 1 and prepared.config.engine.workers == 1
     assert prepared.config.recovery.name == "mask" and prepared.config.strategy.name == "fedavg"
     assert all(getattr(prepared.config.missing, split).level == "none" for split in ("train", "validation", "test"))
-    InProcess().run(runs.job_of(prepared))
+    InProcess().run(Job.of(prepared))
     result = runs.result(out)
     print(f"\n{config}: {result['test']}, round {result['best_round']}, {result['wall_seconds']:.0f} s")
     return result

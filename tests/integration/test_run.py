@@ -238,8 +238,10 @@ def test_a_resumed_run_says_and_keeps_what_its_first_rounds_were_made_with(
     runs.resume(tmp_path / "run")
     said = " ".join(capsys.readouterr().out.split())
     assert "this run began with other code; the rounds from here on may not repeat this run bit by bit" in said
-    assert "the rounds so far were made on cuda, and this machine goes on with cpu; the rounds from" in said
-    assert f"the rounds so far were made with torch 1.13.1 (now {began['versions']['torch']}); the rounds from" in said
+    assert "the rounds so far were computed on cuda, and this machine continues on cpu; the rounds from" in said
+    assert (
+        f"the rounds so far were computed with torch 1.13.1 (now {began['versions']['torch']}); the rounds from" in said
+    )
     ended = json.loads(path.read_text(encoding="utf-8"))
     assert ended == {**began, "earlier": [{"rounds": 1, **other}]}
 

@@ -10,9 +10,11 @@ import yaml
 
 from fedrecon_core.registry import discover
 from server import app
+from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.runs.directory import RunDirectory
 from server.runs.setup import create_run, open_run, resume_run
+from server.runs.tracking import Trackers
 from server.sweep.executor import run_trial
 from server.sweep.ray_executor import pack, run_packed
 from server.sweep.spec import read_definition
@@ -20,7 +22,6 @@ from server.sweep.store import SweepDirectory
 from server.sweep.trials import build_trials
 from server.trackers.base import TRACKER_PACKAGES, TRACKERS, TrackedRun, Tracker, TrackerParams
 from server.trackers.numbers import numbers_of_result, numbers_of_round
-from server.trackers.reporting import Trackers
 from tests.helpers import runs, tracked
 from tests.helpers.command import caller, refused
 from tests.helpers.sweeps import write_sweep
@@ -86,12 +87,12 @@ def begin(folder: Path, tracking, **changes) -> Path:
     """A run that is interrupted when a round's numbers are written and its checkpoint is not."""
     prepared = create_run(runs.write(folder, settings(tracking, **changes)), out=folder / "run")
     with contextlib.suppress(KeyboardInterrupt):
-        InProcess().run(runs.job_of(prepared))
+        InProcess().run(Job.of(prepared))
     return prepared.directory.path
 
 
 def go_on(directory: Path, *changes: str) -> None:
-    InProcess().run(runs.job_of(resume_run(directory, changes), resume=True))
+    InProcess().run(Job.of(resume_run(directory, changes), resume=True))
 
 
 def rounds_of(directory: Path) -> dict[int, dict[str, float]]:
@@ -300,7 +301,7 @@ def test_a_run_that_was_killed_when_it_was_complete_is_handed_over_by_a_resume(n
 
     monkeypatch.setattr(Trackers, "finish", killed)
     with pytest.raises(KeyboardInterrupt):
-        InProcess().run(runs.job_of(prepared))
+        InProcess().run(Job.of(prepared))
     monkeypatch.setattr(Trackers, "finish", whole)
     result = (directory / "result.json").read_bytes()
     command = caller(monkeypatch, capsys)
@@ -383,7 +384,7 @@ def test_a_place_that_cannot_be_written_costs_the_tracker_alone(name, tmp_path, 
     place = {"tensorboard": "tensorboard", "mlflow": "mlflow.db", "wandb": "wandb"}[name]
     blocked = prepared.directory.path / place
     blocked.mkdir() if name == "mlflow" else blocked.touch()
-    InProcess().run(runs.job_of(prepared))
+    InProcess().run(Job.of(prepared))
     assert runs.result(prepared.directory.path)["status"] == "completed"
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tracking.")]
     assert Counter(line.split(" ")[0] for line in told) == {f"tracking.{name}": 1}, told
@@ -411,6 +412,6 @@ def test_a_run_that_fails_is_told_as_failed(tmp_path, noisy):
     )
     (prepared.directory.path / "model").write_text("in the way of the model's folder")
     with pytest.raises(Exception, match="model"):
-        InProcess().run(runs.job_of(prepared))
+        InProcess().run(Job.of(prepared))
     assert runs.result(prepared.directory.path)["status"] == "failed"
     assert noisy == ["start", 1, 2, 3, "failed", "close"]

@@ -14,6 +14,7 @@ import torch
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.recovery.base import recovery_for
 from fedrecon_core.state import EXTRACTORS, HEAD_GROUP, State, extractor_group, read_group
+from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.runs.setup import RunSetup, create_run
 from server.training.checkpoints import load_newest
@@ -44,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunSetup]
         out = tmp_path_factory.mktemp(strategy) / "run"
         config = CONFIGS / f"uci_har_{strategy}.yaml"
         prepared = create_run(config, [f"data.root={data}", *SMALL, *settings], out=out)
-        InProcess().run(runs.job_of(prepared))
+        InProcess().run(Job.of(prepared))
         return prepared
 
     return run

@@ -246,7 +246,7 @@ def test_a_run_that_was_killed_says_how_to_go_on(flwr, watch, link, option):
     flwr.set(status="finished:failed", details="No heartbeat received from the task")
     watching = watch(link)
     assert watching.end() == ["run directory /runs/a", "ERROR :     out of memory"]  # nothing else tells it
-    resume = f"go on with: fedrecon run --resume --out /runs/a --engine deployment{option}"
+    resume = f"resume with: fedrecon run --resume --out /runs/a --engine deployment{option}"
     assert str(watching.error) == f"run 7 failed: No heartbeat received from the task; {resume}"
 
 
@@ -254,5 +254,5 @@ def test_a_stopped_run_says_how_to_go_on(flwr, watch):
     flwr.set(status="finished:stopped")
     watching = watch()
     watching.end()
-    resume = "go on with: fedrecon run --resume --out DIR --engine deployment --superlink far"
+    resume = "resume with: fedrecon run --resume --out DIR --engine deployment --superlink far"
     assert re.fullmatch(f"run 7 was stopped; {resume}", str(watching.error))

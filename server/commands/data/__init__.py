@@ -1,27 +1,17 @@
-"""``fedrecon data``: data sets prepared or imported, site folders described, checked and sealed; a file per command."""
+"""``fedrecon data``: commands for data sets and site folders."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import typer
 
-from server.commands.data.describe import describe
-from server.commands.data.folders import check, seal, split
-from server.commands.data.import_ import import_
-from server.commands.data.list_ import list_
-from server.commands.data.prepare import prepare
+from server.commands.data import folders, listing, prepare
 
 data = typer.Typer(name="data", help="Data sets and site folders: prepare, look at, check.", no_args_is_help=True)
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "list": list_,
-    "prepare": prepare,
-    "import": import_,
-    "describe": describe,
-    "check": check,
-    "seal": seal,
-    "split": split,
-}
-for name, command in COMMANDS.items():
-    data.command(name)(command)
+data.command("list")(listing.list_datasets)
+data.command("prepare")(prepare.prepare)
+data.command("import")(prepare.import_table)
+data.command("describe")(folders.describe)
+data.command("check")(folders.check)
+data.command("seal")(folders.seal)
+data.command("split")(folders.split)

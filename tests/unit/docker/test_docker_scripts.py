@@ -16,7 +16,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from server.commands.certificates import write_certificates
+from server.engines.certificates import write_certificates
 
 pytestmark = pytest.mark.quick
 

@@ -26,12 +26,13 @@ from fedrecon_core.datasets.sites import Sites, SitesParams
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import DatasetSpec, ModalitySpec
 from server.cli import application
+from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.runs.setup import create_run
 from tests.helpers.corruptions import write_multilabel
 from tests.helpers.federation import tiny_dataset
 from tests.helpers.folders import content, write_toy_sites
-from tests.helpers.runs import job_of, settings, write
+from tests.helpers.runs import settings, write
 
 TOY = tiny_dataset(12, 8)
 
@@ -737,7 +738,7 @@ def test_a_run_over_folders_names_the_one_that_went_bad(tmp_path, name):
     raw = settings(data={"name": "sites", "root": "sites"}, sites={"count": 2}, missing={}, rounds=2)
     change(root / "south")
     with pytest.raises(DataError, match=words) as caught:
-        InProcess().run(job_of(create_run(write(tmp_path, raw), out=tmp_path / "run")))
+        InProcess().run(Job.of(create_run(write(tmp_path, raw), out=tmp_path / "run")))
     assert str(caught.value).isprintable()
 
 
@@ -746,5 +747,5 @@ def test_a_folder_that_was_mended_and_sealed_trains(tmp_path):
     resaved(lambda a: a + 1)(root / "south")
     assert seal_folder(root / "south") == []
     raw = settings(data={"name": "sites", "root": "sites"}, sites={"count": 2}, missing={}, rounds=2)
-    InProcess().run(job_of(create_run(write(tmp_path, raw), out=tmp_path / "run")))
+    InProcess().run(Job.of(create_run(write(tmp_path, raw), out=tmp_path / "run")))
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "completed"

@@ -9,7 +9,7 @@ from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.errors import ConfigError, DataError
-from server.commands.data.site_split import federation_config
+from fedrecon_core.preparation.simulated_sites import federation_config
 from tests.helpers import runs
 from tests.helpers.federation import toy_config
 

@@ -365,7 +365,7 @@ def test_an_import_that_was_interrupted_goes_on_to_the_same_bytes(command, tmp_p
         patched.setattr(Letters, "extract", stop)
         code, _, err = command(*call, "--cache", tmp_path / "new")
     assert code == 130
-    assert "the same command goes on: fedrecon data import" in err
+    assert "the same command continues: fedrecon data import" in err
     assert command(*call)[0] == 0
     assert contents(tmp_path / "other") == whole
 

@@ -109,7 +109,7 @@ def test_all_missing_and_damaged_files_are_told_at_once(command, raw, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["polydigits"], ["data set 'polydigits' needs no preparation: it is built in, data.name: polydigits is all"]),
+        (["polydigits"], ["data set 'polydigits' needs no preparation: it is built in; set data.name: polydigits"]),
         (["sites"], ["data set 'sites' needs no preparation: data.name: sites opens data.root as it is"]),
         (["toy_rwa"], ["unknown data set 'toy_rwa'", f"Did you mean '{NAME}'?"]),
         ([NAME], ["--raw DIR is needed to prepare", "--layout"]),
@@ -147,7 +147,7 @@ def test_ctrl_c_tells_the_command_that_goes_on_and_it_does(command, raw, tmp_pat
         code, _, err = command("data", "prepare", NAME, "--raw", raw, "--out", "made here", "--set", "factor=2")
     assert code == 130
     going_on = f"fedrecon data prepare {NAME} --raw {raw} --out 'made here' --set factor=2"
-    assert err == f"fedrecon: interrupted; the same command goes on: {going_on}\n"
+    assert err == f"fedrecon: interrupted; the same command continues: {going_on}\n"
     assert command("data", "prepare", NAME, "--raw", raw, "--out", "made here", "--set", "factor=2")[0] == 0
     refused(command("data", "prepare", NAME, "--raw", raw, "--out", "made here"), "found a prepared data set")
     assert open_folder(tmp_path / "made here").arrays["words"][0, 0] == 194.0

@@ -107,7 +107,7 @@ def test_stop_says_how_to_go_on(flwr, command, log, directory):
     code, out, _ = command("stop", "7", "--superlink", "hospitals")
     assert code == 0
     resume = f"fedrecon run --resume --out {directory} --engine deployment --superlink hospitals"
-    assert out == f"stopped run 7; go on with: {resume}\n"
+    assert out == f"stopped run 7; resume with: {resume}\n"
 
 
 def test_an_unknown_run_is_pointed_to_the_list_on_the_same_superlink(flwr, command):
@@ -179,7 +179,7 @@ def test_a_submitted_run_says_where_its_directory_is(flwr, command, config, tmp_
     assert flwr.out[0].startswith(f'out = "{out.format(here=tmp_path)}')
     known = out.format(here=tmp_path) if options else "DIR"  # its log, which would tell, is empty
     resume = f"fedrecon run --resume --out {known} --engine deployment --superlink hospitals"
-    assert (code, err) == (1, f"fedrecon: run 7 was stopped; go on with: {resume}\n")
+    assert (code, err) == (1, f"fedrecon: run 7 was stopped; resume with: {resume}\n")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_simulated_run_is_not_resumed_at_real_sites(flwr, command, tmp_path):
     out = run_directory(tmp_path / "run", "inprocess")
     code, said, err = command("run", "--resume", "--out", out, "--engine", "deployment", "--superlink", "hospitals")
     reason = f"the run in {out} was begun with engine inprocess, and engine deployment has other sites and data"
-    assert (code, said, err) == (2, "", f"fedrecon: {reason}; go on with: fedrecon run --resume --out {out}\n")
+    assert (code, said, err) == (2, "", f"fedrecon: {reason}; resume with: fedrecon run --resume --out {out}\n")
     assert flwr.asked == []
 
 

@@ -6,7 +6,7 @@ import pytest
 from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.data.site_folder.write import FolderContent, write_folder
 from fedrecon_core.errors import DataError
-from server.commands.data.site_split import write_sites
+from fedrecon_core.preparation.simulated_sites import write_sites
 from tests.helpers.federation import toy_config, toy_spec
 
 pytestmark = pytest.mark.quick

@@ -14,12 +14,12 @@ from fedrecon_core.types import DatasetSpec
 from server import app
 from server.runs.directory import RunDirectory
 from server.runs.setup import check_run, create_run, open_run, resume_run
+from server.runs.tracking import Trackers
 from server.sweep.spec import read_definition
 from server.sweep.trials import build_trials, config_sha256
 from server.trackers.base import TRACKER_PACKAGES, TRACKERS, Tracker
 from server.trackers.choice import check_keys, missing_of, trackers_of
 from server.trackers.numbers import flat, numbers_of_result, numbers_of_round
-from server.trackers.reporting import Trackers
 from strategies.federation import Federation
 from tests.helpers import runs
 from tests.helpers.command import caller, refused

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.types import SPLITS
-from server.commands.data.description import View, histogram
+from server.report.dataset.summary import View, histogram
 from server.runs.formatting import percent
 
 COLOURS = ("#1f62a8", "#c2540a", "#18796b")
@@ -55,7 +55,7 @@ def panels_of(view: View) -> list[Panel]:
         partial(_stacked, title="Samples by class", names=view.spec.classes, counts=classes, what="class")
     ]
     if view.sites:
-        sites = np.stack([view.patterns[split].of_site for split in view.dealt])
+        sites = np.stack([view.patterns[split].of_site for split in view.at_sites])
         panels.append(partial(_stacked, title="Samples by site", names=view.sites, counts=sites, what="site"))
     panels += [partial(_combinations, view=view), partial(_rates, view=view)]
     if (view.missing("train") > 0).any():

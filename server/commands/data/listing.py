@@ -22,7 +22,7 @@ UNKNOWN = "by its files"
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set: one line on what it is, what it needs, and its modalities and target as far as they are known."""
+    """A row of the list: the data set in one line, what it needs, and its modalities and target as far as known."""
 
     name: str
     about: str
@@ -31,15 +31,13 @@ class Entry:
     target: str
 
 
-def entries() -> list[Entry]:
-    """All registered data sets by name."""
-    discover(PACKAGES)
-    return [entry_of(name, cls) for name, cls in DATASETS.items()]
-
-
 def entry_of(name: str, cls: Any) -> Entry:
-    """What there is to say about a data set before it is opened; one that is built in is built for it."""
-    about = _about(cls)
+    """Describe a data set without opening its files; a built-in one is built. Its text is the first sentence of its
+    module, which begins with the data set's name, or else of its class."""
+    module = inspect.getdoc(inspect.getmodule(cls)) or ""
+    text = module.partition(": ")[2] if module.startswith("Data set `") else inspect.getdoc(cls) or ""
+    first = re.split(r"(?<!al)\.\s|\n\n", text)[0]  # "et al." ends no sentence
+    about = " ".join(first.replace("`", "").split()).removesuffix(".")
     if issubclass(cls, PreparedLoader):
         needs = FILES if cls.opens_files else PREPARATION
         return Entry(
@@ -47,24 +45,16 @@ def entry_of(name: str, cls: Any) -> Entry:
         )
     try:
         spec = cls().load(cls.Params(name=name), None, 0).spec
-    except Exception:  # it wants files, and says so in its own way
+    except Exception:  # it needs files; which error says so depends on the data set
         return Entry(name, about, FILES, UNKNOWN, UNKNOWN)
     return Entry(name, about, NOTHING, ", ".join(spec.names), spec.target)
 
 
-def _about(cls: Any) -> str:
-    """The first sentence of the module, which begins with the data set's name, else of the class."""
-    module = inspect.getdoc(inspect.getmodule(cls)) or ""
-    text = module.partition(": ")[2] if module.startswith("Data set `") else inspect.getdoc(cls) or ""
-    # "et al." ends no sentence
-    first = re.split(r"(?<!al)\.\s|\n\n", text)[0]
-    return " ".join(first.replace("`", "").split()).removesuffix(".")
-
-
-def list_() -> None:
+def list_datasets() -> None:
     """Show the data sets: what each is, what it needs, its modalities and its target."""
+    discover(PACKAGES)
     table = Table("name", "what it is", "needs", "modalities", "target", box=box.SIMPLE_HEAD)
-    for one in entries():
+    for one in (entry_of(name, cls) for name, cls in DATASETS.items()):
         table.add_row(one.name, escape(one.about), one.needs, one.modalities, one.target)
     console = Console()
     console.print(table)

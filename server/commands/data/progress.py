@@ -1,4 +1,4 @@
-"""What ``prepare`` and ``import`` share: the progress that a person sees, and how an interruption goes on."""
+"""Progress of ``prepare`` and ``import``, and the messages at their end or interruption."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fedrecon_core.types import DatasetSpec
 from server.commands.data.folders import show_folders
 
 SECONDS = 30.0
-"""How long plain lines of one modality are apart."""
+"""Interval of the plain lines of one modality."""
 
 
 class InterruptedPreparationError(FedReconError):
@@ -69,16 +69,16 @@ def _shown(console: Console) -> Iterator[_Bars | _Lines]:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Ctrl-C becomes the command to go on with."""
+    """Turn Ctrl-C into an error that names the command to continue with."""
     try:
         yield
     except KeyboardInterrupt:
-        told = shlex.join(["fedrecon", *sys.argv[1:]])
-        raise InterruptedPreparationError(f"interrupted; the same command goes on: {told}") from None
+        command = shlex.join(["fedrecon", *sys.argv[1:]])
+        raise InterruptedPreparationError(f"interrupted; the same command continues: {command}") from None
 
 
 def write(sites: Mapping[str, RawDataset], out: Path) -> None:
-    """Write the site folders of ``sites`` below ``out`` with progress, and show what is in them."""
+    """Write the site folders of ``sites`` below ``out`` with progress, then print a table of them."""
     console = Console()
     with _shown(console) as show:
         prepare_sites(sites, out, show)
@@ -90,12 +90,12 @@ def cache_of(cache: Path | None) -> Path:
     return default_cache() if cache is None else user_path(cache, Path.cwd(), "--cache")
 
 
-def tell_run(out: Path, name: str, spec: DatasetSpec, *settings: str) -> None:
-    """Print a run on what was written: with settings, since a path in a config is relative to that. Several classes of
-    a sample have no accuracy to select by."""
+def print_run_command(out: Path, name: str, spec: DatasetSpec, *settings: str) -> None:
+    """Print a command that runs on what was written. It uses settings, since a path in a config is relative to the
+    config. Multilabel data have no accuracy, so it selects by another metric."""
     selected = ("evaluate.select=macro_auroc",) if spec.target == "multilabel" else ()
     chosen = (f"data.name={name}", f"data.root={out.resolve()}", *settings, *selected)
-    told = " ".join(f"--set {shlex.quote(setting)}" for setting in chosen)
+    options = " ".join(f"--set {shlex.quote(setting)}" for setting in chosen)
     Console().print(
-        f"run on it (a config may follow 'run'): fedrecon run {told}", highlight=False, markup=False, soft_wrap=True
+        f"run on it (a config may follow 'run'): fedrecon run {options}", highlight=False, markup=False, soft_wrap=True
     )

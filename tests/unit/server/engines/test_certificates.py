@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
 from fedrecon_core.errors import UsageError
-from server.commands import certificates
-from server.commands.certificates import write_certificates
+from server.engines import certificates
+from server.engines.certificates import write_certificates
 
 pytestmark = pytest.mark.quick
 

@@ -1,4 +1,4 @@
-"""A simulation's sites as site folders, so that it can be deployed one to one."""
+"""Write the sites of a simulation as site folders, so that the same run can be deployed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 import yaml
 
 from fedrecon_core.config import RunConfig
-from fedrecon_core.data.allocation import Allocation, Share, allocate
+from fedrecon_core.data.allocation import Share, allocate
 from fedrecon_core.data.dataset import Dataset, load_dataset
 from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.data.site_folder.write import FolderContent, write_folder
-from fedrecon_core.errors import ConfigError, DataError
+from fedrecon_core.errors import ConfigError, DataError, RunError
+from fedrecon_core.files import replace_text
 from fedrecon_core.registry import RECOVERIES
-from server.runs.directory import write_text
 
 
 def write_sites(config: RunConfig, out: Path) -> Iterator[Path]:
-    """Write ``out/<site>/`` for every site and ``out/federation.yaml``; yields each folder when it is there.
+    """Write ``out/<site>/`` for every site and ``out/federation.yaml``; yields each folder once it is complete.
 
-    Held-out samples lie at the sites, as with ``evaluate.where: sites``, once per draw of masks. What is absent is not
-    written. The run over the folders has the simulation's ``parameters_sha256``.
+    Held-out samples are written to the sites, as with ``evaluate.where: sites``, once per draw of masks. Absent data
+    are not written. A run over the folders has the ``parameters_sha256`` of the simulation.
     """
     if RECOVERIES.get(config.recovery.name).reads_absent:
         raise ConfigError(f"recovery.name: {config.recovery.name} reads absent data, which no site folder holds")
@@ -35,17 +35,18 @@ def write_sites(config: RunConfig, out: Path) -> Iterator[Path]:
     dataset = load_dataset(config)
     allocation = allocate(dataset, config)
     for name in sorted(allocation.train):
-        write_folder(out / name, _content(dataset, _shares(allocation, name)))
+        shares = [allocation.train[name], allocation.validation[name], allocation.test[name]]
+        write_folder(out / name, _content(dataset, shares))
         yield out / name
-    write_text(out / "federation.yaml", yaml.safe_dump(federation_config(config), sort_keys=False))
-
-
-def _shares(allocation: Allocation, name: str) -> list[Share]:
-    return [allocation.train[name], allocation.validation[name], allocation.test[name]]
+    path = out / "federation.yaml"
+    try:
+        replace_text(path, yaml.safe_dump(federation_config(config), sort_keys=False))
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _content(dataset: Dataset, shares: list[Share]) -> FolderContent:
-    """What the site sees of its samples, one split after the other."""
+    """The present data of the site's samples, one split after the other."""
     parts = [open_site(dataset, s.samples, s.present, device=torch.device("cpu")) for s in shares]
     arrays, offsets = {}, {}
     for name in dataset.spec.names:
@@ -79,8 +80,8 @@ def _rows(part: SiteData, name: str) -> list[np.ndarray]:
 
 
 def federation_config(config: RunConfig) -> dict[str, object]:
-    """The same run over the folders beside the file: nothing is missing but what the folders lack, and sites that do
-    not train hold no training samples."""
+    """Config of the same run over the folders: no missingness is simulated, and sites that do not train have no
+    training samples."""
     raw = config.model_dump(mode="json")
     del raw["sites"]["training"]
     return {**raw, "data": {"name": "sites", "root": "."}, "missing": {"empty": config.missing.empty}}

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedrecon_core.types import SPLITS
-from server.commands.data.description import View, histogram
+from server.report.dataset.summary import View, histogram
 from server.runs.formatting import DASH, count, percent
 
 MOST, ENDS = 12, 4
@@ -84,8 +84,8 @@ def tables(view: View) -> Iterator[Group]:
     several = view.spec.target == "multilabel"
     yield Grid("Samples by class", "class", view.spec.classes, SPLITS, classes, total=not several).shown_whole()
     if view.sites:
-        sites = np.stack([view.patterns[split].of_site for split in view.dealt], axis=1)
-        yield Grid("Samples by site", "site", view.sites, view.dealt, sites, total=True).shown_whole()
+        sites = np.stack([view.patterns[split].of_site for split in view.at_sites], axis=1)
+        yield Grid("Samples by site", "site", view.sites, view.at_sites, sites, total=True).shown_whole()
     rates = np.stack([view.missing(split) for split in SPLITS], axis=1)
     yield Grid("Samples that lack each modality", "modality", _shapes(view), SPLITS, rates, _percent).shown_whole()
     yield _combinations(view).shown_whole()

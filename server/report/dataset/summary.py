@@ -1,8 +1,7 @@
-"""The numbers behind a description: of a data set as it lies, or of one as a run will see it."""
+"""The numbers of a description: of site folders as they are, or of a data set as a run will use it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +23,8 @@ Shown = dict[str, tuple[IntArray, BoolArray]]
 
 @dataclass(frozen=True)
 class View:
-    """``patterns``: split -> pattern of presence; ``lengths``: modality of variable length -> int64 [R], the steps of
-    every sequence that is shown, over all splits; ``notes``: what a reader of the numbers must know."""
+    """Numbers of a data set. ``patterns``: split -> missingness summary. ``lengths``: modality of variable length ->
+    int64 [R], the steps of every sequence that is shown, over all splits. ``notes``: how to read the numbers."""
 
     spec: DatasetSpec
     patterns: dict[str, MissingnessSummary]
@@ -39,7 +38,7 @@ class View:
         return self.patterns[SPLITS[0]].sites
 
     @property
-    def dealt(self) -> tuple[str, ...]:
+    def at_sites(self) -> tuple[str, ...]:
         """The splits whose samples lie at these sites, not at the server."""
         return tuple(split for split in SPLITS if self.patterns[split].sites == self.sites)
 
@@ -62,7 +61,7 @@ def _lacking(having: IntArray, of: IntArray) -> NDArray[np.float64]:
 
 
 def folder_view(path: Path) -> View:
-    """A site folder, or a folder of them; ``DataError`` where one is not checked, or they do not agree."""
+    """Describe a site folder or a folder of them; ``DataError`` if one is not checked, or if they do not agree."""
     single = (path / DESCRIPTION).is_file()
     dataset = open_folder(path) if single else Sites().load(SitesParams(name="sites"), path, 0)
     exists = dataset.exists()
@@ -72,7 +71,7 @@ def folder_view(path: Path) -> View:
 
 
 def config_view(config: RunConfig) -> View:
-    """The data set of a config with the partition and the missingness of its run."""
+    """Describe the data set of a config with the partition and the missingness of its run."""
     dataset = load_dataset(config)
     allocation = allocate(dataset, config)
     draws = config.missing.test.draws
@@ -113,8 +112,3 @@ def histogram(lengths: IntArray, bins: int) -> tuple[IntArray, IntArray]:
     borders = np.arange(low, high + step + 1, step, dtype=np.int64)
     borders = borders[: int(np.searchsorted(borders, high, side="right")) + 1]
     return np.bincount((lengths - low) // step, minlength=len(borders) - 1).astype(np.int64), borders
-
-
-def view_of(path: Path, load: Callable[[Path], RunConfig]) -> View:
-    """What ``path`` names: folders as they lie, or the run of a config that ``load`` reads."""
-    return folder_view(path) if path.is_dir() else config_view(load(path))
