@@ -1,4 +1,4 @@
-"""Feature ``log_mel``: the logarithm of a sound's power in mel bands; needs the extra ``[features]`` (librosa)."""
+"""Feature ``log_mel``: logarithm of a sound's power in mel bands; needs the extra ``[features]`` (librosa)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from fedrecon_core.registry import FEATURES
 
 
 class LogMelParams(SoundParams):
-    """The keys of sound; ``SoundParams`` explains them."""
+    """The keys of ``SoundParams``."""
 
     name: str = "log_mel"
 
 
 @FEATURES.register("log_mel")
 class LogMel(SpectralFeature):
-    """ln(power + 1e-6) in 80 mel bands, every 10 ms; ``spectral.log_mel`` has the formula."""
+    """ln(power + 1e-6) in 80 mel bands, every 10 ms (formula in ``spectral.log_mel``)."""
 
     Params = LogMelParams
 
     @property
     def width(self) -> int:
-        """The bands."""
+        """Number of bands."""
         return self.params.bins
 
     def row(self, bands: FloatArray) -> FloatArray:
-        """As they are."""
+        """Return ``bands`` unchanged."""
         return bands

@@ -1,4 +1,4 @@
-"""Feature ``pixels``: the image itself, in one size."""
+"""Feature ``pixels``: the image itself, resized."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fedrecon_core.config import Params
 from fedrecon_core.preparation.features.base import Feature, FloatArray, RawItem
-from fedrecon_core.preparation.features.pictures import Mode, open_picture, unit_pixels
+from fedrecon_core.preparation.features.images import Mode, open_image, unit_pixels
 from fedrecon_core.registry import FEATURES
 from fedrecon_core.types import Likelihood, ModalitySpec
 
@@ -17,7 +17,7 @@ Side = Annotated[int, Field(ge=1, le=4096)]
 
 
 class PixelsParams(Params):
-    """``size``: height and width, to which an image of another size is squeezed. ``mode``: ``RGB``, or ``L`` (grey)."""
+    """``size``: height and width; images of another size are resized. ``mode``: ``RGB``, or ``L`` (grey)."""
 
     name: str = "pixels"
     size: tuple[Side, Side] = (64, 64)
@@ -26,13 +26,12 @@ class PixelsParams(Params):
 
 @FEATURES.register("pixels")
 class Pixels(Feature):
-    """(C, H, W) in [0, 1]. An image of the right size keeps its pixels; another is resized (bilinear, each pixel from
-    all that it covers), its sides not in proportion."""
+    """(C, H, W) in [0, 1]. Images of another size are resized (bilinear, antialiased) and may be distorted."""
 
     Params = PixelsParams
     medium: ClassVar[Literal["image"]] = "image"
     libraries: ClassVar[Mapping[str, str]] = {"pillow": "PIL"}
-    version: ClassVar[int] = 2  # images are turned as their EXIF data say
+    version: ClassVar[int] = 2  # rotation according to EXIF data
     params: PixelsParams
 
     @property
@@ -41,19 +40,18 @@ class Pixels(Feature):
         return False
 
     def modality(self, name: str) -> ModalitySpec:
-        """An image with a Gaussian of the width that pixels in [0, 1] need."""
+        """An image with a Gaussian likelihood of standard deviation 0.1, suited to pixels in [0, 1]."""
         shape = (len(self.params.mode), *self.params.size)
         return ModalitySpec(name=name, kind="image", shape=shape, likelihood=Likelihood(name="gaussian", std=0.1))
 
     def extract(self, contents: Sequence[RawItem]) -> list[FloatArray]:
         """float32 (C, H, W) per image."""
-        return [self._row(content) for content in contents]
-
-    def _row(self, content: RawItem) -> FloatArray:
         from PIL import Image
 
-        image = open_picture(content, self.params.mode)
-        height, width = self.params.size
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-        return unit_pixels(image)
+        rows, (height, width) = [], self.params.size
+        for content in contents:
+            image = open_image(content, self.params.mode)
+            if image.size != (width, height):
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
+            rows.append(unit_pixels(image))
+        return rows

@@ -1,9 +1,8 @@
-"""WAV files: PCM of 8, 16, 24 or 32 bits, and floating point of 32 or 64 bits."""
+"""Reader of WAV files: PCM with 8, 16, 24 or 32 bits, and floating point with 32 or 64 bits."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,7 +14,7 @@ from fedrecon_core.preparation.features.base import FloatArray, RawItem
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 UNKNOWN_SIZE = 0xFFFFFFFF
-"""What a program that writes to a pipe gives as the size of the sound: it goes on to the end of the file."""
+"""The size that programs write to a pipe: the sound extends to the end of the file."""
 CODES = {(PCM, 8): "u1", (PCM, 16): "<i2", (PCM, 32): "<i4", (FLOAT, 32): "<f4", (FLOAT, 64): "<f8"}
 
 Stereo = Literal["refuse", "mean"]
@@ -30,16 +29,17 @@ class _Format:
 
     @property
     def frame(self) -> int:
-        """Bytes of one moment in all channels."""
+        """Bytes per sample in all channels."""
         return self.channels * self.bits // 8
 
 
 def read_mono(content: RawItem, rate: int, stereo: Stereo) -> FloatArray:
-    """float32 [N], full scale is 1. Several channels are refused or averaged (``stereo``).
+    """Read a sound as float32 [N] in [-1, 1]. Several channels are refused or averaged (``stereo``).
 
-    ``DataError`` naming the origin of what is no WAV file, cut, empty, not finite, or of another ``rate`` (Hz).
+    Raises ``DataError`` naming the origin if it is not a WAV file, is truncated, empty or not finite, or has another
+    ``rate`` (Hz).
     """
-    told = f"convert it: ffmpeg -i IN -ac 1 -ar {rate} -c:a pcm_s16le OUT.wav"
+    advice = f"convert it: ffmpeg -i IN -ac 1 -ar {rate} -c:a pcm_s16le OUT.wav"
     try:
         form, sound = _read(content.data)
         if form.rate != rate:
@@ -50,7 +50,7 @@ def read_mono(content: RawItem, rate: int, stereo: Stereo) -> FloatArray:
         if not np.isfinite(samples).all():
             raise _misfit("finite samples", "NaN or infinity")
     except ValueError as fault:
-        raise DataError(f"{content.origin}: {fault}; {told}") from None
+        raise DataError(f"{content.origin}: {fault}; {advice}") from None
     mono: FloatArray = samples.reshape(-1, form.channels).mean(axis=1).astype(np.float32)
     return mono
 
@@ -60,30 +60,25 @@ def _misfit(expected: str, found: str) -> ValueError:
 
 
 def _read(data: bytes) -> tuple[_Format, bytes]:
-    """Format and sound of a file; ``ValueError`` where it has no such parts."""
+    """Return the format and the sound of a file; ``ValueError`` if it lacks them or is truncated."""
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise _misfit("a WAV file", "other bytes" if data else "no bytes")
     form: _Format | None = None
-    for name, size, body in _chunks(data):
+    place = 12
+    while place + 8 <= len(data):  # chunks of name, size and bytes; the last one of a truncated file is too short
+        name, size = struct.unpack_from("<4sI", data, place)
+        body = data[place + 8 : place + 8 + size]
         if name == b"fmt ":
             form = _format(body)
         elif name == b"data" and form is not None:
-            return form, _whole(form, size, body)
-    raise _misfit("a WAV file with its format and its sound", "one without")
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
-    """Name, promised size and bytes of each part of a RIFF file; of a file that was cut the last has fewer bytes."""
-    place = 12
-    while place + 8 <= len(data):
-        name, size = struct.unpack_from("<4sI", data, place)
-        yield name, size, data[place + 8 : place + 8 + size]
+            return form, _complete(form, size, body)
         place += 8 + size + size % 2
+    raise _misfit("a WAV file with a format and a sound", "one without")
 
 
 def _format(body: bytes) -> _Format:
     if len(body) < 16:
-        raise _misfit("16 bytes that describe the format", f"{len(body)}")
+        raise _misfit("16 bytes of format description", f"{len(body)}")
     code, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", body)
     if code == EXTENSIBLE and len(body) >= 26:
         (code,) = struct.unpack_from("<H", body, 24)
@@ -92,12 +87,12 @@ def _format(body: bytes) -> _Format:
     return _Format(code, channels, rate, bits)
 
 
-def _whole(form: _Format, size: int, body: bytes) -> bytes:
-    """The sound, unless bytes of it are missing."""
+def _complete(form: _Format, size: int, body: bytes) -> bytes:
+    """Return the sound; ``ValueError`` if bytes of it are missing."""
     if size == UNKNOWN_SIZE:
         body = body[: len(body) // form.frame * form.frame]
     elif len(body) < size:
-        raise _misfit(f"{size} bytes of sound", f"{len(body)} (the file was cut)")
+        raise _misfit(f"{size} bytes of sound", f"{len(body)} (the file is truncated)")
     if not body or len(body) % form.frame:
         raise _misfit(f"sound in frames of {form.frame} bytes", f"{len(body)} bytes")
     return body
@@ -112,4 +107,4 @@ def _samples(form: _Format, sound: bytes) -> NDArray[np.float64]:
     if form.code == FLOAT:
         return values
     full = 2.0 ** (form.bits - 1)
-    return values / full - 1 if form.bits == 8 else values / full  # only 8 bits have no sign
+    return values / full - 1 if form.bits == 8 else values / full  # 8-bit samples are unsigned

@@ -10,8 +10,7 @@ import pytest
 from fedrecon_core import files
 from fedrecon_core.config import Params
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.features import weights
-from fedrecon_core.preparation.features.base import Feature, RawItem
+from fedrecon_core.preparation.features.base import Feature, RawItem, sha256_of
 from fedrecon_core.preparation.features.cache import CachedFeature, default_cache
 from fedrecon_core.types import ModalitySpec
 
@@ -208,7 +207,7 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path):
         Cached(tmp_path).extract(a="one")
     assert str(caught.value).startswith(str(tmp_path / "count"))
     assert str(caught.value).endswith(
-        ": the cache of features cannot be written: File exists; mend that, or set XDG_CACHE_HOME to another folder"
+        ": the feature cache cannot be written: File exists; fix that, or set XDG_CACHE_HOME to another folder"
     )
 
 
@@ -225,7 +224,7 @@ def test_weights_are_hashed_once_and_again_when_the_file_changes(tmp_path, monke
     file.write_bytes(b"first")
     digest = hashlib.file_digest
     monkeypatch.setattr(hashlib, "file_digest", lambda *given: calls.append(given) or digest(*given))
-    assert weights.sha256_of(file) == weights.sha256_of(file) == hashlib.sha256(b"first").hexdigest()
+    assert sha256_of(file) == sha256_of(file) == hashlib.sha256(b"first").hexdigest()
     assert len(calls) == 1
     file.write_bytes(b"second")
-    assert weights.sha256_of(file) == hashlib.sha256(b"second").hexdigest()
+    assert sha256_of(file) == hashlib.sha256(b"second").hexdigest()

@@ -8,8 +8,7 @@ import torch
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.feature_rows import rows_through
 from fedrecon_core.preparation.features import base
-from fedrecon_core.preparation.features.base import RawItem
-from fedrecon_core.preparation.features.extra import require_library
+from fedrecon_core.preparation.features.base import RawItem, require_library
 from fedrecon_core.preparation.features.log_mel import LogMel, LogMelParams
 from fedrecon_core.preparation.features.mfcc import Mfcc, MfccParams
 from fedrecon_core.preparation.features.mobilebert import MobileBert, MobileBertParams
@@ -57,7 +56,7 @@ def test_a_library_is_imported_and_a_name_of_it_is_given():
 
 
 def test_a_library_that_is_not_there_is_told_with_the_line_that_installs_it():
-    expected = f"toy: expected the library no_such_library, found none; this needs the extra: {EXTRA}"
+    expected = f"toy: expected the library no_such_library, found none; install the extra: {EXTRA}"
     assert line("no_such_library") == line("no_such_library.part", "Name") == expected
 
 
@@ -109,7 +108,7 @@ def __getattr__(name):
 )
 def test_a_broken_library_is_told_with_its_own_words(source, found, library):
     library(source)
-    assert line("toylib") == f"toy: expected that toylib can be imported, found {found}; install it anew: {EXTRA}"
+    assert line("toylib") == f"toy: expected that toylib can be imported, found {found}; reinstall it: {EXTRA}"
 
 
 def test_a_name_that_a_library_lacks_is_told(library):
@@ -133,7 +132,7 @@ def test_a_library_or_weights_that_are_absent_are_told_before_any_content_is_rea
     assert str(caught.value).startswith("log_mel: expected the library no_such_library, found none; ")
     monkeypatch.setattr(MobileNetV2, "libraries", {})
     absent = str(tmp_path / "absent.pth")
-    with pytest.raises(DataError, match=r"^mobilenet_v2: expected the file of its weights .*absent\.pth, found none; "):
+    with pytest.raises(DataError, match=r"^mobilenet_v2: expected its weights in .*absent\.pth, found no file; "):
         rows_through(MobileNetV2(MobileNetV2Params(weights=absent)), tmp_path, opened)
 
 

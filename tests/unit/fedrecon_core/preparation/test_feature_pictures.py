@@ -230,8 +230,8 @@ def test_weights_are_found_in_the_cache_of_pytorch_and_never_fetched(weights, tm
     cached = MobileNetV2(MobileNetV2Params())
     told = line(cached, image_bytes(picture(8, 8)))
     assert told == (
-        f"mobilenet_v2: expected the file of its weights {folder / FILE}, found none; "
-        f"fetch https://download.pytorch.org/models/{FILE} into that folder, or name another file (weights: PATH)"
+        f"mobilenet_v2: expected its weights in {folder / FILE}, found no file; "
+        f"download https://download.pytorch.org/models/{FILE} into that folder, or name another file (weights: PATH)"
     )
     folder.mkdir(parents=True)
     (folder / FILE).write_bytes(weights.read_bytes())
@@ -240,7 +240,7 @@ def test_weights_are_found_in_the_cache_of_pytorch_and_never_fetched(weights, tm
 
 
 def test_weights_that_are_not_where_the_key_says_are_told(tmp_path):
-    with pytest.raises(DataError, match=r"^mobilenet_v2: expected the file of its weights .*absent\.pth, found none; "):
+    with pytest.raises(DataError, match=r"^mobilenet_v2: expected its weights in .*absent\.pth, found no file; "):
         mobilenet(tmp_path / "absent.pth").fingerprint()
 
 

@@ -76,7 +76,7 @@ def test_a_sequence_of_single_numbers_need_not_say_that_it_has_one_column():
 
 
 def test_a_longer_sequence_is_refused_unless_it_may_be_cut():
-    expected = "expected 1 to 1 steps of 3 numbers, found an array of the shape [2, 3]"
+    expected = "expected 1 to 1 steps of 3 numbers, found an array of shape [2, 3]"
     assert line(TABLE, width=3, longest=1) == expected
     np.testing.assert_array_equal(read(TABLE, width=3, longest=1, longer="cut"), VALUES[:1])
 
@@ -91,28 +91,28 @@ def test_modalities_are_vectors_and_sequences():
 
 SEQUENCE = {"width": 3, "longest": 5}
 BAD = {
-    "nothing": (b"", SEQUENCE, "expected a .npy file or a table in CSV, found nothing in it"),
-    "blank lines": (b"\n \n", SEQUENCE, "expected a .npy file or a table in CSV, found nothing in it"),
-    "names alone": (b"a,b,c\n", SEQUENCE, "expected 1 to 5 steps of 3 numbers, found an array of the shape [0]"),
+    "nothing": (b"", SEQUENCE, "expected a .npy file or a CSV table, found no rows"),
+    "blank lines": (b"\n \n", SEQUENCE, "expected a .npy file or a CSV table, found no rows"),
+    "names alone": (b"a,b,c\n", SEQUENCE, "expected 1 to 5 steps of 3 numbers, found an array of shape [0]"),
     "no steps": (
         npy_bytes(VALUES[:0]),
         SEQUENCE,
-        "expected 1 to 5 steps of 3 numbers, found an array of the shape [0, 3]",
+        "expected 1 to 5 steps of 3 numbers, found an array of shape [0, 3]",
     ),
     "another width": (
         npy_bytes(VALUES[:, :2]),
         SEQUENCE,
-        "expected 1 to 5 steps of 3 numbers, found an array of the shape [2, 2]",
+        "expected 1 to 5 steps of 3 numbers, found an array of shape [2, 2]",
     ),
     "a vector of another length": (
         npy_bytes(VALUES[0]),
         {"width": 4},
-        "expected 4 numbers, found an array of the shape [3]",
+        "expected 4 numbers, found an array of shape [3]",
     ),
     "a matrix for a vector": (
         npy_bytes(np.ones((2, 2))),
         {"width": 4},
-        "expected 4 numbers, found an array of the shape [2, 2]",
+        "expected 4 numbers, found an array of shape [2, 2]",
     ),
     "not finite": (
         b"1,2,nan\n",
@@ -133,7 +133,7 @@ BAD = {
     "rows of several widths": (
         b"1,2,3\n4,5\n",
         SEQUENCE,
-        "expected rows of one width, found 2 to 3 columns",
+        "expected rows of equal width, found 2 to 3 columns",
     ),
     "a column that is not there": (
         TABLE,
@@ -150,7 +150,7 @@ BAD = {
         SEQUENCE,
         "expected a .npy file or a table in UTF-8, found byte 0xb0 at position 11",
     ),
-    "an open quotation": (b'"1,2,3\n', SEQUENCE, "expected a table in CSV, found unexpected end of data"),
+    "an open quotation": (b'"1,2,3\n', SEQUENCE, "expected a CSV table, found unexpected end of data"),
     "text in an array": (npy_bytes(np.array(["a", "b"])), SEQUENCE, "expected numbers, found an array of <U1"),
     "complex numbers": (npy_bytes(VALUES * 1j), SEQUENCE, "expected numbers, found an array of complex128"),
 }
@@ -164,7 +164,7 @@ def test_each_fault_is_one_line(fault):
 
 def test_objects_are_never_unpickled():
     told = line(npy_bytes(np.array([{"a": 1}], dtype=object)), **SEQUENCE)
-    assert told.startswith("expected a whole .npy file, found Object arrays cannot be loaded")
+    assert told.startswith("expected a complete .npy file, found Object arrays cannot be loaded")
 
 
 def test_a_cut_or_flipped_array_is_told_or_read_but_never_a_traceback():
@@ -182,7 +182,7 @@ def test_a_cut_or_flipped_array_is_told_or_read_but_never_a_traceback():
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({}, r"expected how many numbers a step or a vector has \(or columns\), found neither"),
+        ({}, r"expected the number of values per step or vector \(or columns\), found neither"),
         ({"width": 3, "columns": ["a"]}, r"expected as many as width \(3\), found 1"),
         ({"width": 3, "longer": "cut"}, "expected its default, refuse, for a vector"),
         ({"width": 0}, "greater than or equal to 1"),

@@ -112,7 +112,7 @@ def test_sixteen_bits_are_enough():
 def test_bands_without_a_frequency_are_refused():
     with pytest.raises(DataError) as caught:
         extracted(LogMel, noise(800), bins=300)
-    told = "expected fewer, found 300, of which some hold no frequency of a window of 25.0 ms"
+    told = "expected fewer, found 300, of which some contain no frequency of a window of 25.0 ms"
     assert str(caught.value) == f"log_mel: bins: {told}; lower bins or raise window_ms"
 
 

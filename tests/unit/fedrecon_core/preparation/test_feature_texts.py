@@ -119,7 +119,7 @@ def test_the_cache_of_hugging_face_is_read(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     home = tmp_path / "models--google--mobilebert-uncased"
-    told = "`hf download google/mobilebert-uncased` fetches the model, and weights: FOLDER names another place"
+    told = "`hf download google/mobilebert-uncased` downloads the model, and weights: FOLDER names another place"
     with pytest.raises(DataError) as caught:
         MobileBert(MobileBertParams()).fingerprint()
     assert str(caught.value) == f"mobilebert: expected config.json in {home}, found none; {told}"
@@ -159,7 +159,9 @@ def test_weights_that_lack_a_part_are_refused_since_chance_would_fill_it(copy):
     lost = [name for name in state if "layer.1.attention" in name]
     save_file({name: state[name] for name in state if name not in lost}, copy / "model.safetensors", {"format": "pt"})
     told = line(copy)
-    assert told.startswith(f"{copy}: expected MobileBERT as Hugging Face stores it, found no weights encoder.layer.1.")
+    assert told.startswith(
+        f"{copy}: expected MobileBERT in the format of Hugging Face, found no weights encoder.layer.1."
+    )
     assert f"(and {len(lost) - 1} more) in model.safetensors" in told
 
 
@@ -167,14 +169,14 @@ def test_weights_that_lack_a_part_are_refused_since_chance_would_fill_it(copy):
 @pytest.mark.parametrize("data", [b"", b"{", b"<html>not found</html>"], ids=["empty", "cut", "another file"])
 def test_damaged_files_are_told_in_one_line(name, data, copy):
     (copy / name).write_bytes(data)
-    assert line(copy).startswith(f"{copy}: expected MobileBERT as Hugging Face stores it, found ")
+    assert line(copy).startswith(f"{copy}: expected MobileBERT in the format of Hugging Face, found ")
 
 
 def test_more_words_than_the_network_knows_are_refused(copy):
     with (copy / "vocab.txt").open("a", encoding="utf-8") as file:
         file.write("unheard\n")
     known = len(VOCABULARY)
-    assert f"found {known + 1} words for a network that knows {known}" in line(copy)
+    assert f"found a vocabulary of {known + 1} words for a network with {known}" in line(copy)
 
 
 def test_a_network_of_another_width_is_refused(tmp_path):
@@ -184,7 +186,7 @@ def test_a_network_of_another_width_is_refused(tmp_path):
 
 def test_more_tokens_than_the_network_has_places_are_refused(folder, copy):
     places = json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
-    told = f"mobilebert: longest: expected at most {places}, which the weights allow, found {places + 1}"
+    told = f"mobilebert: longest: expected at most {places}, the limit of the weights, found {places + 1}"
     assert line(copy, longest=places + 1) == told
 
 

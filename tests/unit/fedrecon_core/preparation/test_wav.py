@@ -79,7 +79,7 @@ def test_another_rate_is_told_with_the_line_that_converts():
 
 def test_a_file_that_was_cut_is_told():
     data = wav_bytes(tone(0.1))
-    assert line(data[:1001]) == f"clip 7: expected 3200 bytes of sound, found 957 (the file was cut); {TOLD}"
+    assert line(data[:1001]) == f"clip 7: expected 3200 bytes of sound, found 957 (the file is truncated); {TOLD}"
 
 
 CUT = wav_bytes(tone(0.01))
@@ -87,8 +87,8 @@ BAD = {
     "nothing": (b"", "expected a WAV file, found no bytes"),
     "text": (b"what was said", "expected a WAV file, found other bytes"),
     "a film": (bytes.fromhex("0000001c66747970") + b"isom" + bytes(90), "expected a WAV file, found other bytes"),
-    "the name alone": (CUT[:12], "expected a WAV file with its format and its sound, found one without"),
-    "half a format": (CUT[:30], "expected 16 bytes that describe the format, found 10"),
+    "the name alone": (CUT[:12], "expected a WAV file with a format and a sound, found one without"),
+    "half a format": (CUT[:30], "expected 16 bytes of format description, found 10"),
     "no sound": (wav_bytes(tone(0.0)), "expected sound in frames of 2 bytes, found 0 bytes"),
     "half a sample": (
         CUT[:40] + struct.pack("<I", 7) + CUT[44:51],

@@ -1,10 +1,10 @@
-"""What the features of images share: from the bytes of a file to pixels."""
+"""Shared code of image features: from the bytes of a file to pixels."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,29 +16,32 @@ if TYPE_CHECKING:
 
 Mode = Literal["L", "RGB"]
 DEEP = ("I", "F")
-"""How Pillow's modes of more than 8 bits begin; turning them into others would cut off what is bright."""
+"""Prefixes of Pillow's modes with more than 8 bits; converting them would clip bright values."""
 
 PNG, PNG_DEPTH = b"\x89PNG\r\n\x1a\n", 24
-"""How a PNG file begins, and the place of the byte that says its bits per channel."""
+"""Signature of a PNG file, and the offset of the byte with its bits per channel."""
 TIFF_BITS = 258
-"""The tag of bits per channel."""
+"""The tag with the bits per channel."""
 
 
-def open_picture(content: RawItem, mode: Mode) -> Image:
-    """The whole image (of an animation the first one) as grey (``L``) or ``RGB``, without transparency, turned as its
-    EXIF data say. ``DataError`` naming the origin of what is no image, or cut, or has more than 8 bits per channel."""
+def open_image(content: RawItem, mode: Mode) -> Image:
+    """Read an image (the first one of an animation) in grey (``L``) or ``RGB``, without transparency, rotated according
+    to its EXIF data. Raises ``DataError`` naming the origin if it is not an image, is truncated, or has more than 8
+    bits per channel."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as large is an error
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an image of twice that size is an error
             file = Image.open(io.BytesIO(content.data))
-            bits = _bits(content.data, file)
+            # Pillow converts color images of 16 bits to 8, so the bits per channel must come from the header.
+            png, tags = content.data.startswith(PNG), getattr(file, "tag_v2", {})
+            bits = content.data[PNG_DEPTH] if png else max(tags.get(TIFF_BITS, (8,)))
             file.load()
             image = ImageOps.exif_transpose(file)
     except UnidentifiedImageError:
         raise _misfit(content, "other bytes" if content.data else "no bytes") from None
-    except Exception as error:  # Pillow's readers raise whatever a damaged file leads them to
+    except Exception as error:  # Pillow raises many types on damaged files
         raise _misfit(content, " ".join(str(error).split()) or type(error).__name__) from None
     if bits > 8 or image.mode.startswith(DEEP):
         found = f"one of mode {image.mode}, with more than 8 bits per channel"
@@ -46,16 +49,8 @@ def open_picture(content: RawItem, mode: Mode) -> Image:
     return image.convert(mode)
 
 
-def _bits(data: bytes, file: Any) -> int:
-    """Bits per channel of a PNG or TIFF file, by its header: Pillow turns coloured images of 16 bits into 8, so that
-    the mode does not tell. 8 for other kinds of files."""
-    if data.startswith(PNG):
-        return data[PNG_DEPTH]
-    return int(max(getattr(file, "tag_v2", {}).get(TIFF_BITS, (8,))))
-
-
 def unit_pixels(image: Image) -> FloatArray:
-    """float32 (C, H, W) in [0, 1]."""
+    """Convert to float32 (C, H, W) in [0, 1]."""
     values = np.asarray(image, dtype=np.float32) / np.float32(255)
     return np.ascontiguousarray(values[None] if values.ndim == 2 else values.transpose(2, 0, 1))
 
