@@ -43,7 +43,7 @@ from fedrecon_core.preparation.raw_readers.meld_files import (
     Utterance,
     expected_files,
     read_table,
-    refuse_unheard,
+    refuse_missing_audio,
     table_file,
     wav_files,
 )
@@ -134,7 +134,7 @@ class Meld(PreparedLoader):
         files = wav_files(raw, told)
         heard = np.array([file.is_file() for file in files], dtype=np.bool_)
         if checked.missing_audio == "refuse":
-            refuse_unheard(told, files, heard)
+            refuse_missing_audio(told, files, heard)
         return RawDataset(
             spec=_spec(checked, audio, text),
             samples=_samples(checked, told, heard),

@@ -36,11 +36,11 @@ from fedrecon_core.preparation.raw_readers.digit_pictures import (
     SIDE,
     Bytes,
     backgrounds_of,
+    crop_positions,
     inverted,
     mnist_part,
     picture,
     pixels_of,
-    places_in,
 )
 from fedrecon_core.registry import DATASETS
 from fedrecon_core.seeding import numpy_stream
@@ -269,7 +269,7 @@ def _of_ingredients(keys: PolyMNISTRaw, raw: Path) -> RawDataset:
     tuples, files = _numbered(keys, parts), backgrounds_of(raw, keys.modalities)
     digits = np.concatenate([images for images, _ in parts])
     sources = [_sources(keys.pairing, tuples, m) for m in range(keys.modalities)]
-    corners = [_corners(places_in(file), m, [len(part) for part, _ in parts]) for m, file in enumerate(files)]
+    corners = [_corners(crop_positions(file), m, [len(part) for part, _ in parts]) for m, file in enumerate(files)]
     background = lru_cache(maxsize=1)(pixels_of)  # the modalities are prepared one after the other
 
     def rows(m: int, samples: IntArray) -> list[FloatArray]:

@@ -1,1 +1,1 @@
-"""The official files of published data sets, and of arrays that others wrote: how they lie, and how they are read."""
+"""Readers of the official files of published data sets and of .npz archives."""

@@ -1,4 +1,4 @@
-"""The pictures of PolyMNIST: read from PNG files, or built of MNIST's digits and crops of photographs."""
+"""Pictures of PolyMNIST: read from PNG files, or built from MNIST's digits and crops of photographs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fedrecon_core.preparation.raw_readers.idx import read_idx
 Bytes = NDArray[np.uint8]
 SIDE = 28
 MOST = 1_000_000
-"""Digits that a part may have."""
+"""Maximum number of digits in a part of MNIST."""
 BACKGROUNDS = "backgrounds"
 
 
 def picture(path: Path) -> FloatArray:
-    """float32 [3, 28, 28] in [0, 1]."""
+    """Read a picture as float32 [3, 28, 28] in [0, 1]."""
     pixels = pixels_of(path)
     if pixels.shape[:2] != (SIDE, SIDE):
         height, width = pixels.shape[:2]
@@ -35,19 +35,20 @@ def _scaled(pixels: Bytes) -> FloatArray:
 
 
 def pixels_of(path: Path) -> Bytes:
-    """uint8 [H, W, 3] of a picture in any format that Pillow reads."""
+    """Read a picture in any format that Pillow supports as uint8 [H, W, 3]."""
     from PIL import Image
 
     try:
         with Image.open(path) as opened:
             return np.asarray(opened.convert("RGB"))
-    except Exception as error:  # Pillow's readers raise whatever the bytes of a damaged picture lead them to
+    except Exception as error:  # Pillow raises many types on damaged files
         raise DataError(f"{path}: expected a picture, found {' '.join(str(error).split()) or 'none'}") from None
 
 
 def mnist_part(raw: Path, prefix: str) -> tuple[Bytes, IntArray]:
-    """Images uint8 [n, 28, 28] and digits int64 [n] of a part of MNIST."""
-    images, labels = (_mnist_file(raw, f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
+    """Read images uint8 [n, 28, 28] and digits int64 [n] of a part of MNIST, compressed or not."""
+    plain = [raw / f"{prefix}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
+    images, labels = (path if path.exists() else path.with_name(f"{path.name}.gz") for path in plain)
     pixels, digits = read_idx(images, 3), read_idx(labels, 1).astype(np.int64)
     if pixels.shape[1:] != (SIDE, SIDE):
         raise DataError(f"{images}: expected images of {SIDE} x {SIDE}, found {' x '.join(map(str, pixels.shape[1:]))}")
@@ -60,29 +61,25 @@ def mnist_part(raw: Path, prefix: str) -> tuple[Bytes, IntArray]:
     return pixels, digits
 
 
-def _mnist_file(raw: Path, name: str) -> Path:
-    return raw / name if (raw / name).exists() else raw / f"{name}.gz"
-
-
 def backgrounds_of(raw: Path, modalities: int) -> list[Path]:
-    """A photograph for each modality: m0.jpg and so on, where there is an m0, else the first ones by name."""
-    files = sorted(path for path in (raw / BACKGROUNDS).glob("[!.]*") if path.is_file())
+    """Return a photograph per modality: m0.jpg, m1.jpg, ... if there is an m0, otherwise the first ones by name."""
+    folder = raw / BACKGROUNDS
+    files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
     if not any(path.stem == "m0" for path in files):
         if len(files) < modalities:
-            raise DataError(f"{raw / BACKGROUNDS}: expected {modalities} photographs, found {len(files)}")
+            raise DataError(f"{folder}: expected {modalities} photographs, found {len(files)}")
         return files[:modalities]
-    return [_one(raw, [path for path in files if path.stem == f"m{m}"], f"m{m}") for m in range(modalities)]
+    for modality in range(modalities):
+        matching = [path.name for path in files if path.stem == f"m{modality}"]
+        if len(matching) != 1:
+            found = " and ".join(matching) or "none"
+            raise DataError(f"{folder}: expected one photograph named m{modality} (jpg, png, ...), found {found}")
+    by_name = {path.stem: path for path in files}
+    return [by_name[f"m{modality}"] for modality in range(modalities)]
 
 
-def _one(raw: Path, files: Sequence[Path], name: str) -> Path:
-    if len(files) != 1:
-        found = " and ".join(path.name for path in files) or "none"
-        raise DataError(f"{raw / BACKGROUNDS}: expected one photograph named {name} (jpg, png, ...), found {found}")
-    return files[0]
-
-
-def places_in(background: Path) -> tuple[int, int]:
-    """How many rows and how many columns of a photograph a crop may begin in."""
+def crop_positions(background: Path) -> tuple[int, int]:
+    """Return the number of rows and columns of a photograph in which a crop can start."""
     height, width = pixels_of(background).shape[:2]
     if min(height, width) < SIDE:
         raise DataError(f"{background}: expected at least {SIDE} x {SIDE} pixels, found {width} x {height}")
@@ -90,7 +87,7 @@ def places_in(background: Path) -> tuple[int, int]:
 
 
 def inverted(background: Bytes, digit: NDArray[np.bool_], corner: Sequence[int]) -> FloatArray:
-    """float32 [3, 28, 28] in [0, 1]: a crop of ``background`` with its colours inverted where the digit is."""
+    """Return a crop of ``background`` with inverted colors where the digit is, float32 [3, 28, 28] in [0, 1]."""
     top, left = corner
     crop = background[top : top + SIDE, left : left + SIDE]
     return _scaled(np.where(digit[..., None], 255 - crop, crop))

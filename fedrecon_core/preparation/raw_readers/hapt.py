@@ -1,16 +1,15 @@
-"""The raw recordings of HAPT (RawData/), brought to windows as those of UCI-HAR were.
+"""Windows of the raw recordings of HAPT (RawData/), made like those of UCI-HAR.
 
-What the original did (README of both sets; Anguita et al. 2013, Reyes-Ortiz et al. 2016): acceleration and angular
-velocity at 50 Hz, a median filter and a third-order low-pass Butterworth filter of 20 Hz against noise, a Butterworth
-low-pass of 0.3 Hz whose output is gravity and the rest of the acceleration the body's, windows of 2.56 s (128 values)
-that overlap by half.
+The original processing (README of both sets; Anguita et al. 2013, Reyes-Ortiz et al. 2016): acceleration and angular
+velocity at 50 Hz; a median filter and a third-order low-pass Butterworth filter of 20 Hz against noise; a Butterworth
+low-pass of 0.3 Hz whose output is gravity, the rest being body acceleration; windows of 2.56 s (128 values) that
+overlap by half.
 
-What it leaves open, and what is done here: the median is over 3 values; filters act on whole recordings, so that no
-window has an edge of theirs; they run forwards and backwards, without a shift in time; the gravity filter is of third
-order too; a window lies wholly inside one labelled segment, the first one at the segment's start. So the windows are
-not those of the official UCI-HAR files, to the number: the rebuild holds 10,411 of the six basic activities (7,415 of
-the training subjects, 2,996 of the test subjects), the official files 10,299 (7,352 and 2,947). HAPT's labels were
-made anew, so that segments begin and end elsewhere than UCI-HAR's.
+Choices where the original is unspecified: the median is over 3 values; filters act on whole recordings, so no window
+has their edge effects; they run forwards and backwards, so there is no time shift; the gravity filter is of third order
+too; a window is inside one labelled segment, and the first one starts with the segment. The windows therefore differ
+from the official UCI-HAR files: there are 10,411 of the six basic activities (7,415 of training subjects, 2,996 of test
+subjects) instead of 10,299 (7,352 and 2,947). HAPT was labelled again, so its segments differ from UCI-HAR's.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ NOISE, GRAVITY = 20.0, 0.3
 """Corner frequencies in Hz."""
 ORDER = 3
 BASIC = 6
-"""Activities 1 to 6 are the classes of UCI-HAR; 7 to 12 are changes of posture and are left out."""
+"""Activities 1 to 6 are the classes of UCI-HAR; 7 to 12 are postural transitions and are left out."""
 ACTIVITIES = 12
 LABELS = "RawData/labels.txt"
 SENSORS = {"acc": "the accelerometer", "gyro": "the gyroscope"}
@@ -45,16 +44,16 @@ SENSORS = {"acc": "the accelerometer", "gyro": "the gyroscope"}
 Signal = NDArray[np.float64]
 
 
-def without_noise(signal: Signal) -> Signal:
-    """float64 [T, D], a column per axis: median of 3, then a low-pass of 20 Hz without a shift in time."""
+def denoise(signal: Signal) -> Signal:
+    """Apply a median filter of 3 values and a zero-phase low-pass of 20 Hz. float64 [T, D], a column per axis."""
     from scipy.ndimage import median_filter
 
     return _low_pass(median_filter(signal, size=(3, 1), mode="nearest"), NOISE)
 
 
 def body_and_total(acceleration: Signal) -> tuple[Signal, Signal]:
-    """The body's acceleration and the total one, both float64 [T, D], of a raw recording; the rest is gravity."""
-    total = without_noise(acceleration)
+    """Return body and total acceleration of a raw recording, both float64 [T, D]; the difference is gravity."""
+    total = denoise(acceleration)
     return total - _low_pass(total, GRAVITY), total
 
 
@@ -66,13 +65,13 @@ def _low_pass(signal: Signal, corner: float) -> Signal:
 
 
 def window_starts(begin: int, end: int) -> IntArray:
-    """int64 [W]: the first rows of the windows that lie wholly in the rows ``begin`` to ``end - 1``."""
+    """Return the first rows, int64 [W], of the windows inside the rows ``begin`` to ``end - 1``."""
     return np.arange(begin, end - WINDOW + 1, STEP, dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of all recordings, int64 [N] each: ``experiment`` and ``user`` as in the file names, ``activity`` 0
+    """The windows of all recordings, int64 [N] each. ``experiment`` and ``user`` as in the file names, ``activity`` 0
     to 5, ``start`` the first row in the recording."""
 
     experiment: IntArray
@@ -82,12 +81,12 @@ class Windows:
 
 
 def recording(kind: str, experiment: int, user: int) -> str:
-    """The path of a recording (``acc`` or ``gyro``) below the raw folder."""
+    """Return the path of a recording (``acc`` or ``gyro``) relative to the raw folder."""
     return f"RawData/{kind}_exp{experiment:02d}_user{user:02d}.txt"
 
 
 def expected_files(raw: Path) -> list[ExpectedFile]:
-    """The files of the layout: which recordings there must be, ``labels.txt`` says."""
+    """Return the files of the layout; ``labels.txt`` lists the recordings."""
     labels = [
         ExpectedFile("activity_labels.txt", "the names of HAPT's activities"),
         ExpectedFile(LABELS, "the segments of HAPT (experiment, user, activity, first and last row)"),
@@ -96,14 +95,14 @@ def expected_files(raw: Path) -> list[ExpectedFile]:
         all_of = ((kind, f"the recordings of {sensor}") for kind, sensor in SENSORS.items())
         return labels + [ExpectedFile(f"RawData/{kind}_exp*_user*.txt", what) for kind, what in all_of]
     return labels + [
-        ExpectedFile(recording(kind, experiment, user), f"{sensor} of experiment {experiment}, which {LABELS} names")
+        ExpectedFile(recording(kind, experiment, user), f"{sensor} of experiment {experiment}, listed in {LABELS}")
         for experiment, user in np.unique(_segments(raw)[:, :2], axis=0).tolist()
         for kind, sensor in SENSORS.items()
     ]
 
 
 def read_windows(raw: Path) -> Windows:
-    """The windows of the basic activities, by experiment and then in the order of ``labels.txt``."""
+    """Return the windows of the basic activities, by experiment and then in the order of ``labels.txt``."""
     segments = _segments(raw)
     basic = segments[segments[:, 2] <= BASIC]
     ordered = basic[np.argsort(basic[:, 0], kind="stable")]
@@ -120,17 +119,13 @@ def _segments(raw: Path) -> IntArray:
     segments = read_integers(path, 5)
     _refuse(path, segments, (segments[:, 2] < 1) | (segments[:, 2] > ACTIVITIES), f"an activity from 1 to {ACTIVITIES}")
     _refuse(path, segments, (segments[:, 3] < 1) | (segments[:, 4] < segments[:, 3]), "first row <= last row, from 1")
-    _refuse(path, segments, _begun_before_the_last_ended(segments), "a segment behind the one before it")
-    return segments
-
-
-def _begun_before_the_last_ended(segments: IntArray) -> NDArray[np.bool_]:
-    """bool [S]: the segments that share rows with an earlier one of their experiment: two labels for one window."""
+    # Segments of one experiment must not share rows: a window would have two labels.
     order = np.lexsort((segments[:, 3], segments[:, 0]))
     before, after = segments[order[:-1]], segments[order[1:]]
     overlaps = np.zeros(len(segments), dtype=np.bool_)
     overlaps[order[1:]] = (before[:, 0] == after[:, 0]) & (after[:, 3] <= before[:, 4])
-    return overlaps
+    _refuse(path, segments, overlaps, "a segment after the end of the previous one")
+    return segments
 
 
 def _refuse(path: Path, segments: IntArray, wrong: NDArray[np.bool_], expected: str) -> None:
@@ -141,8 +136,8 @@ def _refuse(path: Path, segments: IntArray, wrong: NDArray[np.bool_], expected: 
 
 
 def readers(raw: Path, windows: Windows, total: bool) -> dict[str, RowReader]:
-    """Modality -> what reads its windows; the recording that was filtered last is kept. ``total`` puts the total
-    acceleration behind the body's."""
+    """Return modality -> reader of its windows. The last filtered recording is kept in memory. With ``total``, total
+    acceleration follows body acceleration."""
 
     @lru_cache(maxsize=1)
     def acceleration(experiment: int, user: int) -> Signal:
@@ -151,7 +146,7 @@ def readers(raw: Path, windows: Windows, total: bool) -> dict[str, RowReader]:
 
     @lru_cache(maxsize=1)
     def rotation(experiment: int, user: int) -> Signal:
-        return without_noise(_recorded(raw / recording("gyro", experiment, user)))
+        return denoise(_recorded(raw / recording("gyro", experiment, user)))
 
     def reader(kind: str, of: Callable[[int, int], Signal]) -> RowReader:
         return lambda samples: [_cut(raw, kind, of, windows, sample) for sample in samples.tolist()]
@@ -171,6 +166,6 @@ def _cut(raw: Path, kind: str, of: Callable[[int, int], Signal], windows: Window
     signal, start = of(experiment, user), int(windows.start[sample])
     if start + WINDOW > len(signal):
         path = raw / recording(kind, experiment, user)
-        wanted = f"expected at least {start + WINDOW} rows, which {LABELS} speaks of"
+        wanted = f"expected at least {start + WINDOW} rows, as {LABELS} says"
         raise DataError(f"{path}: {wanted}, found {len(signal)}; fetch it again")
     return signal[start : start + WINDOW].astype(np.float32)

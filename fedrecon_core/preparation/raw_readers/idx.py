@@ -1,4 +1,4 @@
-"""Reads IDX files of bytes, the format of MNIST: a magic number, the sizes, the values; as they are or with .gz."""
+"""Reader of IDX files of bytes, MNIST's format (magic number, sizes, values), plain or compressed (.gz)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from fedrecon_core.errors import DataError
 BYTES = 0x08
 """The third byte of the magic number: unsigned bytes. The fourth is the number of dimensions."""
 LARGEST = 1 << 31
-"""Bytes of values that are read at all: a damaged header may ask for any number."""
+"""Maximum number of values; a damaged header may state any number."""
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The values of a file of so many dimensions; ``DataError`` where its header or its length is another."""
+    """Read a file with that many dimensions; ``DataError`` if its header or length does not match."""
     try:
         with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
             shape = _shape(path, file.read(4 * (dimensions + 1)), dimensions)
@@ -30,13 +30,14 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         raise DataError(f"{path}: expected an IDX file, found {' '.join(str(error).split())}; fetch it again") from None
     if len(values) != math.prod(shape):
         found = len(values) if len(values) < math.prod(shape) else "more"
-        told = "; fetch it again"
-        raise DataError(f"{path}: expected {math.prod(shape)} values, as its header says, found {found}{told}")
+        raise DataError(
+            f"{path}: expected {math.prod(shape)} values, as its header says, found {found}; fetch it again"
+        )
     return np.frombuffer(values, dtype=np.uint8).reshape(shape)
 
 
 def _shape(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
-    """The sizes that the header gives."""
+    """Return the sizes in the header."""
     magic = bytes((0, 0, BYTES, dimensions))
     if header[:4] != magic:
         expected = f"expected an IDX file of bytes in {dimensions} dimensions (magic number {magic.hex()})"

@@ -1,4 +1,4 @@
-"""The official files of MELD: tables of utterances, and the sound of their clips as wav files."""
+"""Reader of the official files of MELD: tables of utterances, and WAV files of their clips."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Emotion = Literal["neutral", "surprise", "fear", "sadness", "joy", "disgust", "a
 EMOTIONS: tuple[str, ...] = get_args(Emotion)
 PARTS = ("train", "dev", "test")
 CLIPS = {"train": "train_splits", "dev": "dev_splits_complete", "test": "output_repeated_splits_test"}
-"""The official folders of film clips; wav files may lie in them, too, or in their ``waves``."""
+"""The official folders of video clips. WAV files may be there or in their subfolder ``waves``, too."""
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID", "Season")
 BROKEN = {"train": "; the official clip dia125_utt3 is broken", "dev": "; the official archive lacks dia110_utt7"}
 LEFTOVERS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
-"""Control characters that nobody writes -> what their bytes mean in windows-1252: the official tables are UTF-8, with a
-few apostrophes and dots that were once taken from that encoding byte by byte."""
+"""C1 control characters -> the meaning of their bytes in windows-1252. The official tables are UTF-8 with a few
+apostrophes and dots that were copied byte by byte from that encoding."""
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """A line of a table. ``part`` is the position in ``PARTS``, ``line`` that in the file, from 1."""
+    """A line of a table. ``part``: position in ``PARTS``; ``line``: line number in the file, from 1."""
 
     part: int
     line: int
@@ -41,49 +41,57 @@ class Utterance:
 
     @property
     def name(self) -> str:
-        """The official name of its clip, without an ending."""
+        """The official name of its clip, without a suffix."""
         return f"dia{self.dialogue}_utt{self.number}"
 
     @property
     def place(self) -> str:
-        """Where it stands, for messages."""
+        """File and line, for messages."""
         return f"{table_file(PARTS[self.part])}: line {self.line}"
 
     @property
     def group(self) -> int:
-        """Its dialogue; dialogues are counted anew in every split."""
+        """Its dialogue; numbering starts again in every split."""
         return self.part * 100_000 + self.dialogue
 
 
 def table_file(part: str) -> str:
-    """The official table of a part."""
+    """Return the file name of the official table of a part."""
     return f"{part}_sent_emo.csv"
 
 
 def expected_files(raw: Path) -> list[ExpectedFile]:
-    """The three tables, and a folder of wav files for each."""
+    """Return the three tables and a folder of WAV files for each."""
     tables = [
         ExpectedFile(table_file(part), f"the official table of the {part} utterances ({', '.join(COLUMNS)}, ...)")
         for part in PARTS
     ]
-    return [*tables, *(ExpectedFile(f"{_folder(raw, part)}/*.wav", _wanted(part)) for part in PARTS)]
+    sounds = [
+        ExpectedFile(
+            f"{_wav_folder(raw, part)}/*.wav",
+            f"the audio of the {part} clips as dia0_utt0.wav and so on, 16 kHz mono (also accepted in {CLIPS[part]}), "
+            f"made in the raw folder with: {_wav_command(part)}",
+        )
+        for part in PARTS
+    ]
+    return [*tables, *sounds]
 
 
 def read_table(path: Path, part: int, encoding: str) -> list[Utterance]:
-    """All utterances of an official table; ``DataError`` naming the first line at fault."""
+    """Read all utterances of an official table; ``DataError`` naming the first invalid line."""
     text = read_text(path, encoding).removeprefix("\ufeff").translate(LEFTOVERS)
-    told = [_utterance(path, part, line, cells) for line, cells in _lines(path, text)]
+    utterances = [_utterance(path, part, line, cells) for line, cells in _lines(path, text)]
     first: dict[tuple[int, int], int] = {}
-    for one in told:
+    for one in utterances:
         known = first.setdefault((one.dialogue, one.number), one.line)
         if known != one.line:
-            found = f"Dialogue_ID {one.dialogue} with Utterance_ID {one.number} in the lines {known} and {one.line}"
-            raise DataError(f"{path}: expected every utterance once, found {found}; take one out")
-    return told
+            found = f"Dialogue_ID {one.dialogue} with Utterance_ID {one.number} in lines {known} and {one.line}"
+            raise DataError(f"{path}: expected every utterance once, found {found}; remove one")
+    return utterances
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """The number of each line and its cells by column."""
+    """Yield the number of each line and its cells by column."""
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         lacking = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
@@ -98,7 +106,7 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
                 raise DataError(f"{path}: line {reader.line_num}: expected {count} cells, found another number")
             yield reader.line_num, cells
     except csv.Error as error:
-        line = reader.reader.line_num  # the reader of rows counts only those that it could read
+        line = reader.reader.line_num  # DictReader counts only lines that it could read
         raise DataError(f"{path}: line {line}: expected a line of a CSV file, found: {error}") from None
 
 
@@ -120,40 +128,33 @@ def _whole(place: str, column: str, cell: str, below: int) -> int:
     return int(found)
 
 
-def _folder(raw: Path, part: str) -> str:
-    """Where the wav files of a part lie: the first of the known places that holds one."""
+def _wav_folder(raw: Path, part: str) -> str:
+    """Return the folder of a part's WAV files: the first known place that has one."""
     places = (part, CLIPS[part], f"{CLIPS[part]}/waves", f"{part}/waves")
     return next((place for place in places if next((raw / place).glob("*.wav"), None) is not None), part)
 
 
-def _wanted(part: str) -> str:
-    return (
-        f"the sound of the {part} clips as dia0_utt0.wav and so on, 16 kHz mono (they may also lie in {CLIPS[part]}), "
-        f"made in the raw folder by: {_how(part)}"
-    )
+def _wav_command(part: str) -> str:
+    """Return the shell command that makes the WAV files of a part from its official clips."""
+    convert = f'ffmpeg -i "$f" -vn -ac 1 -ar 16000 "{part}/$(basename "$f" .mp4).wav"'
+    return f"mkdir -p {part}; for f in {CLIPS[part]}/*.mp4; do {convert}; done"
 
 
-def _how(part: str) -> str:
-    """The shell line that makes the wav files of a part from its official clips."""
-    made = f'ffmpeg -i "$f" -vn -ac 1 -ar 16000 "{part}/$(basename "$f" .mp4).wav"'
-    return f"mkdir -p {part}; for f in {CLIPS[part]}/*.mp4; do {made}; done"
+def wav_files(raw: Path, utterances: Sequence[Utterance]) -> list[Path]:
+    """Return the path of each utterance's WAV file, whether it exists or not."""
+    folders = [raw / _wav_folder(raw, part) for part in PARTS]
+    return [folders[utterance.part] / f"{utterance.name}.wav" for utterance in utterances]
 
 
-def wav_files(raw: Path, told: Sequence[Utterance]) -> list[Path]:
-    """Where the wav file of each utterance is, or would be."""
-    folders = [raw / _folder(raw, part) for part in PARTS]
-    return [folders[utterance.part] / f"{utterance.name}.wav" for utterance in told]
-
-
-def refuse_unheard(told: Sequence[Utterance], files: Sequence[Path], heard: BoolArray) -> None:
-    """``DataError`` naming the first of ``files`` that ``heard`` (bool [N]) says are not there."""
+def refuse_missing_audio(utterances: Sequence[Utterance], files: Sequence[Path], heard: BoolArray) -> None:
+    """Raise ``DataError`` naming the first of ``files`` that does not exist (``heard``, bool [N])."""
     for part, name in enumerate(PARTS):
-        of_part = [index for index, utterance in enumerate(told) if utterance.part == part]
+        of_part = [index for index, utterance in enumerate(utterances) if utterance.part == part]
         lacking = [files[index] for index in of_part if not heard[index]]
         if lacking:
             found = f"no {first_few([file.name for file in lacking])}"
             raise DataError(
-                f"{lacking[0].parent}: expected a wav file for each of the {len(of_part)} {name} utterances of the "
-                f"classes, found {found}{BROKEN.get(name, '')}; make them in the raw folder by: {_how(name)}; or "
-                "set missing_audio: allow, and they are samples without audio"
+                f"{lacking[0].parent}: expected a WAV file for each of the {len(of_part)} {name} utterances of the "
+                f"classes, found {found}{BROKEN.get(name, '')}; make them in the raw folder with: "
+                f"{_wav_command(name)}; or set missing_audio: allow to keep them as samples without audio"
             )

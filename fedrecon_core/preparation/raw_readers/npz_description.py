@@ -1,4 +1,4 @@
-"""How a YAML file describes the arrays of an .npz file: its keys, checked."""
+"""The YAML file that describes the arrays of an .npz file: its keys and their validation."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fedrecon_core.types import Likelihood, ModalityName, StrictModel
 
 
 class NpzModality(StrictModel):
-    """``array`` [N, *shape] of numbers; ``channels`` are the positions on its last axis that are taken (null: all).
-    ``present``, a bool array [N], says which samples have the modality at all; ``lengths``, whole numbers [N], how many
-    steps of a padded sequence [N, T, D] are real: what is absent or padding is not read, whatever it holds. ``kind``,
-    ``scale`` and ``likelihood`` are those of ``ModalitySpec``."""
+    """A modality. ``array``: numbers [N, *shape]; ``channels``: the positions on its last axis to use (null: all).
+    ``present``: bool array [N], whether a sample has the modality; ``lengths``: integers [N], the real steps of padded
+    sequences [N, T, D]. Missing rows and padding are not read. ``kind``, ``scale`` and ``likelihood`` are those of
+    ``ModalitySpec``."""
 
     name: ModalityName
     kind: str
@@ -30,7 +30,7 @@ class NpzModality(StrictModel):
 
 
 class NpzSplit(StrictModel):
-    """``array`` [N] holds a whole number or a text for each sample; the lists say which values mean which split."""
+    """A split by ``array`` [N], an integer or string per sample; the lists give the values of each split."""
 
     array: str
     train: tuple[int | str, ...] = ()
@@ -38,7 +38,7 @@ class NpzSplit(StrictModel):
     test: tuple[int | str, ...] = ()
 
     @model_validator(mode="after")
-    def _once(self) -> Self:
+    def _check_unique(self) -> Self:
         values = [*self.train, *self.validation, *self.test]
         repeated = next((value for value in values if values.count(value) > 1), None)
         if repeated is not None:
@@ -47,17 +47,17 @@ class NpzSplit(StrictModel):
 
 
 class NpzShare(StrictModel):
-    """A split that is drawn: ``share`` of the groups of the training part, whole ones, the same in every run."""
+    """A random split: ``share`` of the groups of the training part, the same groups in every run."""
 
     share: float = Field(gt=0, lt=1)
 
 
 class NpzDescription(StrictModel):
-    """All keys of the YAML. ``file`` lies beside it or below; ``label`` [N] holds positions in ``classes``, or [N, C]
-    zeros and ones (multilabel); ``classes`` lists the names or names an array of texts. ``group`` [N] is what never
-    straddles two splits (a subject; default: every sample by itself), ``natural`` [N] whom a sample comes from, where
-    that is another unit. ``split`` says which samples are which; ``test`` and ``validation`` are then drawn from what
-    is left for training."""
+    """All keys of the YAML file. ``file``: in the same folder or below it. ``label``: positions in ``classes`` [N], or
+    zeros and ones [N, C] (multilabel). ``classes``: a list of names, or the name of an array of strings. ``group`` [N]:
+    never straddles two splits (a subject; default: every sample is its own group). ``natural`` [N]: the source of a
+    sample, if it is not the group. ``split``: assigns samples to splits; ``test`` and ``validation`` are then drawn
+    from the remaining training part."""
 
     name: str = Field(min_length=1)
     file: str
@@ -71,16 +71,16 @@ class NpzDescription(StrictModel):
     test: NpzShare | None = None
 
     @model_validator(mode="after")
-    def _distinct(self) -> Self:
+    def _check_names(self) -> Self:
         names = [modality.name for modality in self.modalities]
         repeated = next((name for name in names if names.count(name) > 1), None)
         if repeated is not None:
-            raise InvalidValueError("modalities", f"expected a name for each, found '{repeated}' twice")
+            raise InvalidValueError("modalities", f"expected unique names, found '{repeated}' twice")
         return self
 
 
 def read_description(path: Path) -> NpzDescription:
-    """The YAML file ``path``, checked; ``DataError`` naming the key at fault."""
+    """Read and validate the YAML file ``path``; ``DataError`` naming an invalid key."""
     try:
         raw = read_yaml(path)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""The arrays of one .npz file, each read when it is asked for, with its fault in one line."""
+"""Reader of an .npz file: arrays are loaded on request and validated."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.errors import DataError, did_you_mean
 
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
-"""What NumPy raises on an archive that is cut, altered or encrypted."""
+"""Exceptions of NumPy for truncated, damaged or encrypted archives."""
 
 
 class NpzFile:
-    """An .npz file. Its arrays are never unpickled: one of Python objects is refused."""
+    """An .npz file. Arrays are never unpickled; arrays of Python objects are refused."""
 
     def __init__(self, path: Path) -> None:
-        """``DataError`` where ``path`` is no such file."""
+        """Open ``path``; ``DataError`` if it is not an .npz file."""
         self.path = path
         if not path.is_file():
             found = "a folder" if path.is_dir() else "nothing"
@@ -35,15 +35,15 @@ class NpzFile:
 
     @property
     def names(self) -> list[str]:
-        """The arrays that are there, sorted."""
+        """The names of the arrays, sorted."""
         return sorted(self._opened.files)
 
     def read(self, name: str, key: str) -> NDArray[Any]:
-        """The array ``name``, which the description names under ``key``."""
+        """Load the array ``name``, which the description gives under ``key``."""
         if name not in self._opened.files:
-            told = f"{self.path}: {key}: expected one of {', '.join(self.names)}, found '{name}'"
+            fault = f"{self.path}: {key}: expected one of {', '.join(self.names)}, found '{name}'"
             hint = did_you_mean(name, self.names)
-            raise DataError(f"{told}. {hint}" if hint else told)
+            raise DataError(f"{fault}. {hint}" if hint else fault)
         try:
             array = self._opened[name]
         except _DAMAGE as error:
@@ -53,7 +53,7 @@ class NpzFile:
         return array
 
     def of(self, name: str, key: str, kinds: str, rows: int | None) -> NDArray[Any]:
-        """As ``read``, of a dtype among ``kinds`` (the letters of ``_KINDS``), with ``rows`` rows unless None."""
+        """Load an array whose dtype is among ``kinds`` (the letters of ``_KINDS``), with ``rows`` rows unless None."""
         array = self.read(name, key)
         if array.dtype.kind not in kinds:
             expected = " or ".join(dict.fromkeys(_KINDS[kind] for kind in kinds))
@@ -64,14 +64,14 @@ class NpzFile:
         return array
 
     def column(self, name: str, key: str, kinds: str, rows: int | None) -> NDArray[Any]:
-        """As ``of``, with one value per row."""
+        """Load an array like ``of``, with one value per row."""
         array = self.of(name, key, kinds, rows)
         if array.ndim != 1:
             raise DataError(f"{self.path}: {name} ({key}): expected one value per row, found {list(array.shape)}")
         return array
 
     def codes(self, name: str, key: str, rows: int) -> IntArray:
-        """int64 [N]: a column of whole numbers as it is, one of texts as positions among its sorted values."""
+        """Load a column as int64 [N]: integers unchanged, strings as positions among their sorted values."""
         column = self.column(name, key, "iuU", rows)
         if column.dtype.kind == "U":
             return np.unique(column, return_inverse=True)[1].astype(np.int64)
@@ -82,15 +82,16 @@ class NpzFile:
     def _damaged(self, error: BaseException, name: str = "") -> DataError:
         where = f"{self.path}: {name}" if name else f"{self.path}"
         found = " ".join(str(error).split()) or type(error).__name__
-        told = "save it anew with np.savez, without Python objects"
-        return DataError(f"{where}: expected an undamaged array, found: {found}; {told}")
+        return DataError(
+            f"{where}: expected an undamaged array, found: {found}; save it again with np.savez, without Python objects"
+        )
 
 
 _KINDS = {
-    "i": "whole numbers",
-    "u": "whole numbers",
+    "i": "integers",
+    "u": "integers",
     "b": "booleans",
     "f": "floating-point numbers",
-    "U": "texts",
+    "U": "strings",
 }
-"""Kind of a dtype -> its word."""
+"""Kind of a dtype -> its name in messages."""

@@ -1,4 +1,4 @@
-"""Text files of numbers between spaces, read with the line that is at fault."""
+"""Reader of text files with numbers separated by spaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedrecon_core.preparation.expected_files import read_text
 
 
 def read_numbers(path: Path, columns: int) -> NDArray[np.float64]:
-    """float64 [rows, columns], all finite; ``DataError`` naming the first line that holds anything else."""
+    """Read float64 [rows, columns], all finite; ``DataError`` naming the first invalid line."""
     lines = read_text(path).splitlines()
     if not any(line.strip() for line in lines):
         raise DataError(f"{path}: expected rows of {_counted(columns)}, found an empty file; fetch it again")
@@ -28,13 +28,13 @@ def read_numbers(path: Path, columns: int) -> NDArray[np.float64]:
 
 
 def read_integers(path: Path, columns: int) -> IntArray:
-    """int64 [rows, columns], as ``read_numbers``."""
+    """Read int64 [rows, columns], like ``read_numbers``."""
     table = read_numbers(path, columns)
     whole = table.astype(np.int64)
     if not np.array_equal(whole, table):
         row = int(np.flatnonzero((whole != table).any(axis=1))[0])
         found = " ".join(f"{value:g}" for value in table[row])
-        raise DataError(f"{path}: row {row + 1}: expected whole numbers, found {found}")
+        raise DataError(f"{path}: row {row + 1}: expected integers, found {found}")
     return whole
 
 

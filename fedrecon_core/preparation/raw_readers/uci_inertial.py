@@ -1,4 +1,4 @@
-"""The official UCI-HAR layout: windows as text, a file per signal and axis (train/ and test/Inertial Signals/)."""
+"""Reader of the official UCI-HAR layout: a text file per signal and axis (train/ and test/Inertial Signals/)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedrecon_core.preparation.raw_dataset import RowReader
 from fedrecon_core.preparation.raw_readers.number_tables import read_integers, read_numbers
 
 WINDOW = 128
-"""Values of a window, at 50 Hz."""
+"""Values per window, at 50 Hz."""
 PARTS = ("train", "test")
 CLASSES = 6
 SIGNALS = {"acc": ("body_acc",), "gyro": ("body_gyro",)}
@@ -24,19 +24,19 @@ TOTAL = "total_acc"
 
 
 def signals_of(modality: str, total: bool) -> tuple[str, ...]:
-    """The signals whose three axes are the modality's channels, in order."""
+    """Return the signals whose three axes are the modality's channels, in order."""
     return (*SIGNALS[modality], TOTAL) if total and modality == "acc" else SIGNALS[modality]
 
 
 def expected_files(total: bool) -> list[ExpectedFile]:
-    """The files of the layout."""
+    """Return the files of the layout."""
     listed = [ExpectedFile("activity_labels.txt", "the names of UCI-HAR's activities")]
     for part in PARTS:
         listed.append(ExpectedFile(f"{part}/y_{part}.txt", "the activity of each window, 1 to 6"))
         listed.append(ExpectedFile(f"{part}/subject_{part}.txt", "the subject of each window"))
         for signal in dict.fromkeys(name for m in SIGNALS for name in signals_of(m, total)):
             listed += [
-                ExpectedFile(_path(signal, axis, part), f"{signal}, axis {axis}, a window per row") for axis in "xyz"
+                ExpectedFile(_path(signal, axis, part), f"{signal}, axis {axis}, one window per row") for axis in "xyz"
             ]
     return listed
 
@@ -57,7 +57,7 @@ class Windows:
 
 
 def read_windows(raw: Path) -> Windows:
-    """Activity, subject and part of every window; ``DataError`` naming a file at fault."""
+    """Read activity, subject and part of every window; ``DataError`` naming an invalid file."""
     activities, subjects = [], []
     for part in PARTS:
         path = raw / part / f"y_{part}.txt"
@@ -74,7 +74,7 @@ def read_windows(raw: Path) -> Windows:
 
 
 def readers(raw: Path, windows: Windows, total: bool) -> dict[str, RowReader]:
-    """Modality -> what reads its windows; the files of one part and modality are in memory together."""
+    """Return modality -> reader of its windows. The files of one part and modality are in memory together."""
 
     @lru_cache(maxsize=1)
     def channels(modality: str, part: int) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""UCI-HAR's windows, rebuilt from HAPT's recordings, as arrays of one .npz file: ``acc`` [N, 128, 6] (body, then
+"""Reader of UCI-HAR's windows rebuilt from HAPT's recordings, in one .npz file: ``acc`` [N, 128, 6] (body, then
 total), ``gyro`` [N, 128, 3], ``label`` 0 to 5, ``subject``, ``split`` (0 training, 2 test)."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SPLITS = (0, 2)
 
 
 def expected_files() -> list[ExpectedFile]:
-    """The one file."""
+    """Return the one file."""
     return [ExpectedFile(FILE, "windows of acc and gyro with label, subject and split")]
 
 
@@ -36,7 +36,7 @@ class Windows:
 
 
 def read_windows(raw: Path, classes: tuple[str, ...]) -> Windows:
-    """Activity, subject and split of every window; ``DataError`` naming an array at fault."""
+    """Read activity, subject and split of every window; ``DataError`` naming an invalid array."""
     file = NpzFile(raw / FILE)
     names = tuple(file.column("label_names", "label_names", "U", None).tolist())
     if names != classes:
@@ -49,12 +49,12 @@ def read_windows(raw: Path, classes: tuple[str, ...]) -> Windows:
             raise DataError(f"{file.path}: {name}: expected one of {list(known)}, found {stray[0]}")
     both = np.intersect1d(*(found["subject"][found["split"] == part] for part in SPLITS))
     if len(both):
-        raise DataError(f"{file.path}: split: expected each subject in one split, found {both[0]} in both; that leaks")
+        raise DataError(f"{file.path}: split: expected each subject in one split, found {both[0]} in both")
     return Windows(found["label"], found["subject"], found["split"])
 
 
 def readers(raw: Path, count: int, total: bool) -> dict[str, RowReader]:
-    """Modality -> what reads its windows."""
+    """Return modality -> reader of its windows."""
     file = NpzFile(raw / FILE)
     return {
         "acc": _reader(file, "acc", count, 2 * AXES if total else AXES),

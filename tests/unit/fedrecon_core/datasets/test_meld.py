@@ -370,7 +370,7 @@ def test_missing_wavs_are_named(broken):
     with pytest.raises(DataError) as caught:
         read_raw(broken, missing_audio="refuse")
     line = str(caught.value)
-    assert line.startswith(f"{broken / 'dev'}: expected a wav file for each of the 15 dev utterances of the classes")
+    assert line.startswith(f"{broken / 'dev'}: expected a WAV file for each of the 15 dev utterances of the classes")
     assert "no dia0_utt0.wav, dia0_utt1.wav, dia0_utt2.wav" in line and "and 8 more" in line
     assert "dia110_utt7" in line and "missing_audio: allow" in line and "\n" not in line
 
@@ -400,7 +400,7 @@ def changed(path: Path, line: int, **cells: Any) -> None:
         ({"Season": "four"}, "line 4: Season: expected a whole number"),
         (
             {"Utterance_ID": "1"},
-            "expected every utterance once, found Dialogue_ID 0 with Utterance_ID 1 in the lines 3 and 4; take one out",
+            "expected every utterance once, found Dialogue_ID 0 with Utterance_ID 1 in lines 3 and 4; remove one",
         ),
     ],
 )

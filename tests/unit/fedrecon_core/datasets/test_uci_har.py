@@ -61,7 +61,7 @@ def test_noise_filter_is_a_median_of_3_and_a_third_order_butterworth_both_ways()
     inner = np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
     numerator, denominator = reference.butter(3, 20 / 25)
     expected = reference.filtfilt(numerator, denominator, np.concatenate([values[:1], inner, values[-1:]]), axis=0)
-    found = hapt.without_noise(values)
+    found = hapt.denoise(values)
     assert found[50:-50] == pytest.approx(expected[50:-50], abs=1e-9)  # paddings at the ends differ
     assert not np.allclose(found, values, atol=0.1)
 
@@ -71,7 +71,7 @@ def test_body_motion_passes_and_a_tremble_near_the_limit_is_damped():
     gains = abs(reference.freqz(numerator, denominator, worN=[5, 23], fs=50)[1]) ** 2
     assert [strength(hapt._low_pass(wave(hertz), 20)) for hertz in (5, 23)] == pytest.approx(gains, rel=1e-2)
     assert gains[0] > 0.999 and gains[1] < 0.02
-    found = [strength(hapt.without_noise(wave(hertz))) for hertz in (5, 23)]
+    found = [strength(hapt.denoise(wave(hertz))) for hertz in (5, 23)]
     assert found[0] > 0.9  # the median flattens tips
     assert found[1] < 0.2  # and makes something slow of what is fast
 
@@ -89,7 +89,7 @@ def test_a_constant_is_gravity_and_a_stride_is_the_body():
 def test_filters_do_not_shift_in_time():
     impulse = np.zeros((401, 1))
     impulse[199:202] = 1  # three values pass the median
-    smooth = hapt.without_noise(impulse)[:, 0]
+    smooth = hapt.denoise(impulse)[:, 0]
     assert smooth == pytest.approx(smooth[::-1], abs=1e-6)
     body, total = hapt.body_and_total(impulse)
     gravity = (total - body)[:, 0]
@@ -163,7 +163,7 @@ def test_hapt_windows_are_cut_from_the_filtered_recording(raws, folders):
     assert dataset.cluster_ids[sample] == 2 and dataset.labels[sample] == 1
     window = slice(232 + 40 + 64, 232 + 40 + 64 + 128)
     assert dataset.arrays["acc"][sample] == pytest.approx(np.concatenate([body, total], axis=1)[window], abs=1e-6)
-    rotation = hapt.without_noise(np.loadtxt(raws["hapt"] / "RawData" / "gyro_exp02_user02.txt"))
+    rotation = hapt.denoise(np.loadtxt(raws["hapt"] / "RawData" / "gyro_exp02_user02.txt"))
     assert dataset.arrays["gyro"][sample] == pytest.approx(rotation[window], abs=1e-6)
 
 
@@ -322,8 +322,11 @@ def refused(raw: Path, **keys: object) -> str:
         ("1 1 5 1 nan\n", "labels.txt: line 1: expected 5 finite numbers, found 'nan'"),
         ("1 1 13 1 200\n", "row 1: expected an activity from 1 to 12, found 1 1 13 1 200"),
         ("1 1 5 200 1\n", "row 1: expected first row <= last row, from 1, found 1 1 5 200 1"),
-        ("1 1 5 1 200.5\n", "row 1: expected whole numbers, found 1 1 5 1 200.5"),
-        ("1 1 5 1 200\n1 1 4 200 400\n", "row 2: expected a segment behind the one before it, found 1 1 4 200 400"),
+        ("1 1 5 1 200.5\n", "row 1: expected integers, found 1 1 5 1 200.5"),
+        (
+            "1 1 5 1 200\n1 1 4 200 400\n",
+            "row 2: expected a segment after the end of the previous one, found 1 1 4 200 400",
+        ),
         ("1 1 5 1 99999\n", "acc_exp01_user01.txt: expected at least"),
         ("1 1 5 1 20\n", "labels.txt: expected segments of 128 rows or more, found none"),
         ("", "labels.txt: expected rows of 5 finite numbers, found an empty file"),
@@ -344,7 +347,7 @@ def test_faults_of_hapts_recordings(tmp_path):
     path.unlink()
     faults = file_faults(raw, UciHar.expected_files(UciHar.Raw(), raw))
     assert faults == [
-        f"{path}: expected the gyroscope of experiment 3, which RawData/labels.txt names, found none",
+        f"{path}: expected the gyroscope of experiment 3, listed in RawData/labels.txt, found none",
     ]
     path.write_text(good.replace(" ", ";", 1))
     assert "gyro_exp03_user03.txt: line 1: expected 3 finite numbers" in refused(raw)
@@ -372,7 +375,7 @@ def test_faults_of_uci_files(tmp_path):
     assert "body_acc_y_train.txt: line 72: expected 128 finite numbers, found 3" in refused(raw)
     inertial.unlink()
     [fault] = file_faults(raw, UciHar.expected_files(UciHar.Raw(), raw))
-    assert fault == f"{inertial}: expected body_acc, axis y, a window per row, found none"
+    assert fault == f"{inertial}: expected body_acc, axis y, one window per row, found none"
     inertial.write_text("".join(good))
     (raw / "train" / "Inertial Signals" / "total_acc_x_train.txt").unlink()
     assert file_faults(raw, UciHar.expected_files(UciHar.Raw(), raw)) == []

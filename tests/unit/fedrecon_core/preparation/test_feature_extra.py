@@ -80,8 +80,9 @@ def test_a_torchvision_of_another_torch_is_explained(library, monkeypatch):
     library('raise RuntimeError("operator torchvision::nms does not exist")')
     monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
     assert line("toylib") == (
-        "toy: expected a torchvision built for the installed torch 2.13.0+cpu, found one of another build; install both "
-        "from one index: python -m pip install --force-reinstall --no-deps -c constraints.txt torch torchvision "
+        "toy: expected a torchvision built for the installed torch 2.13.0+cpu, found one of another build; "
+        "install both from one index: python -m pip install --force-reinstall --no-deps -c constraints.txt "
+        "torch torchvision "
         "--index-url https://download.pytorch.org/whl/cpu"
     )
 
