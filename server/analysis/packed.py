@@ -16,7 +16,7 @@ again. Checkpoints, models, logs, reports and the lines of single sites (``sites
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,7 @@ def read_packed(directory: Path) -> Sweep:
     columns |= {**dict.fromkeys(NUMBERS, is_number), "protocol_faults": is_text_list}
     prefixes = {METRICS: is_number, MISSING: is_number, VERSIONS: is_text}
     table = _read(path, columns, prefixes)
-    frame = table.to_pandas()
-    names = frame["trial"].tolist()
+    names = table["trial"].to_pylist()
     if odd := [name for name in names if not _is_plain(name)]:
         raise DataError(f"{path}: expected names of folders in the column 'trial', found {odd[0]!r}; {AGAIN}")
     if len(set(names)) < len(names):
@@ -92,10 +91,10 @@ def read_packed(directory: Path) -> Sweep:
     known = {"status": [str(state) for state in State]}
     known |= {PARAMS + name: values for name, values in record.parameters.items()}
     for column, values in known.items():
-        if odd := [value for value in frame[column].tolist() if value not in values]:
+        if odd := [value for value in table[column].to_pylist() if value not in values]:
             found = f"expected one of {listing(values)} in the column '{column}', found {odd[0]!r}"
             raise DataError(f"{path}: {found}; {AGAIN}")
-    trials = trial_frame(frame.to_dict("records"), record.parameters)
+    trials = trial_frame(table.to_pylist(), record.parameters)
     numbers = trials.select_dtypes("number")
     if np.isinf(numbers).any(axis=None):
         raise DataError(f"{path}: expected finite numbers, found infinite ones; {AGAIN}")
@@ -233,26 +232,35 @@ def _trial_table(sweep: Sweep, hashes: Mapping[str, Any]) -> pa.Table:
 
 
 def _curve_table(sweep: Sweep) -> pa.Table:
-    """A row per line of ``metrics.jsonl``; the columns keep the order of the keys in the lines."""
-    lines, keys = [], ["trial"]
-    for trial in sweep.trials.index:
-        for line in curve_lines(sweep.directory_of(trial)):
-            lines.append({"trial": trial, **line})
-            for before, key in zip(("split", *line), line, strict=False):
-                if key not in keys:
-                    keys.insert(keys.index(before) + 1 if before in keys else len(keys), key)
-    return pa.table({key: pa.array([line.get(key) for line in lines]) for key in keys})
+    """A row per line of ``metrics.jsonl``."""
+    lines = [{"trial": trial, **line} for trial in sweep.names for line in curve_lines(sweep.directory_of(trial))]
+    return pa.table({key: pa.array([line.get(key) for line in lines]) for key in _merged_order(lines)})
+
+
+def _merged_order(sequences: Iterable[Iterable[str]]) -> list[str]:
+    """The names in all ``sequences``, each once; an order that several of them share is kept."""
+    merged: list[str] = []
+    for sequence in sequences:
+        place = 0
+        for name in sequence:
+            if name in merged:
+                place = merged.index(name) + 1
+            else:
+                merged.insert(place, name)
+                place += 1
+    return merged
 
 
 def _prediction_table(sweep: Sweep) -> pa.Table | None:
     tables = []
-    for trial in sweep.complete.index:
+    for trial in sweep.names:
         path = sweep.directory_of(trial) / PREDICTIONS
         if path.is_file():
             table = _read(path, {}).replace_schema_metadata(None)
             tables.append(table.add_column(0, "trial", pa.array([trial] * len(table))))
     try:
-        return pa.concat_tables(tables, promote_options="permissive") if tables else None
+        joined = pa.concat_tables(tables, promote_options="permissive") if tables else None
+        return joined and joined.select(_merged_order(table.column_names for table in tables))
     except pa.ArrowException as error:
         text = " ".join(str(error).split())
         raise DataError(f"{sweep.directory}: predictions of these trials do not fit into one table: {text}") from None

@@ -149,10 +149,11 @@ class Predictions:
         manifest does not name target and classes."""
         if trial not in self._counts:
             target, classes = (self._sweep.value(trial, column) for column in ("target", "classes"))
-            self._counts[trial] = count(self._table, trial, target or "", int(classes), self._rows)
+            self._counts[trial] = count(self.table, trial, target or "", int(classes), self._rows)
         return self._counts[trial]
 
-    def _table(self, trial: str) -> pa.Table | None:
+    def table(self, trial: str) -> pa.Table | None:
+        """The predictions of one trial, one row per test sample and mask; None where it has none."""
         if not self._sweep.packed:
             path = self._sweep.directory_of(trial) / FILE
             return pq.read_table(pa.BufferReader(path.read_bytes())) if path.is_file() else None  # errors name no path

@@ -105,7 +105,7 @@ class Sweep:
             from server.analysis.packed import read_curves
 
             found = read_curves(self.directory)
-            return found[found["trial"].isin(self.trials.index)]
+            return found[found["trial"].isin(self.complete.index)]
         names = self.complete.index
         lines = [{"trial": trial, **line} for trial in names for line in curve_lines(self.directory_of(trial))]
         return pd.DataFrame(lines, columns=None if lines else ["trial", "round", "split"])
@@ -161,8 +161,9 @@ def trial_frame(rows: Sequence[Mapping[str, Any]], parameters: Mapping[str, Sequ
         frame[PARAMS + name] = frame[PARAMS + name].astype(kind) if rows else pd.Series(dtype=kind)
     for name in (*NUMBERS, *(str(column) for column in frame if str(column).startswith((METRICS, MISSING)))):
         frame[name] = frame[name].astype(float) if name in frame else float("nan")
-    for name in (*TEXTS, "protocol_faults"):
-        frame[name] = frame[name].astype(object) if name in frame else None
+    for name in (*TEXTS, "protocol_faults", *(str(column) for column in frame if str(column).startswith(VERSIONS))):
+        texts = frame[name].astype(object) if name in frame else pd.Series(None, frame.index, dtype=object)
+        frame[name] = texts.where(texts.notna(), None)
     return frame
 
 

@@ -20,7 +20,7 @@ PredictionsOption = Annotated[
 ]
 OfOption = Annotated[
     list[str] | None,
-    typer.Option("--predictions-of", help="Pack the predictions of these alone: axis=level,level (repeatable)."),
+    typer.Option("--predictions-of", help="Pack the predictions of these alone: axis=value,value (repeatable)."),
 ]
 
 

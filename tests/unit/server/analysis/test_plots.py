@@ -254,6 +254,18 @@ def test_the_same_sweep_gives_the_same_bytes_whatever_the_settings_of_matplotlib
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
+def test_a_packed_sweep_gives_the_same_bytes(sweep, call, tmp_path):
+    assert call("pack", sweep, tmp_path / "packed")[0] == 0
+    for kind in ("lines", "bars", "differences", "sites"):
+        asked = "--kind", kind, "--set", "baseline.recovery=mask", "--out", tmp_path / "out"
+        made = []
+        for folder in (sweep, tmp_path / "packed"):
+            code, out, _ = call("plot", folder, *asked)
+            assert code == 0
+            made.append({path: (tmp_path / "out" / path).read_bytes() for path in out.split()})
+        assert made[0] == made[1]
+
+
 def test_the_files_tell_names_as_text_and_nothing_of_when_they_were_made(sweep, call):
     code, out, _ = call("plot", sweep)
     assert code == 0
