@@ -19,8 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from server.report.charts import shade
-from server.report.files import write_whole
 from server.runs import formatting
+from server.runs.directory import write_file
 
 REPORT = "report.html"
 FOLDER = Path(__file__).parent
@@ -102,5 +102,5 @@ def write_page(directory: Path, text: str) -> Path:
         RunError: the file cannot be written; an older one is unchanged.
     """
     path = directory / REPORT
-    write_whole(path, lambda part: part.write_bytes(text.encode("utf-8", errors="replace")))
+    write_file(path, lambda part: part.write_bytes(text.encode("utf-8", errors="replace")))
     return path

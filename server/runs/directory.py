@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from fedrecon_core.errors import RunError, UsageError
-from fedrecon_core.files import is_leftover, remove_leftovers, replace_text
+from fedrecon_core.files import is_leftover, reason, remove_leftovers, replace_file, replace_text
 from server.runs.readers import json_in, json_mapping
 
 LOCK_SECONDS = 10.0
@@ -236,3 +236,12 @@ def write_text(path: Path, text: str) -> None:
         replace_text(path, text)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}") from None
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Replace the file whole (``replace_file``); ``RunError`` if it cannot be written."""
+    try:
+        replace_file(path, write)
+    except OSError as error:
+        advice = "make room, or mend the rights of its folder"
+        raise RunError(f"cannot write {path}: {reason(error)}; {advice}") from None

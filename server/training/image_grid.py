@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.errors import DataError
-from server.report.files import write_whole
+from server.runs.directory import write_file
 
 TILE = 84  # pixels that a tile takes at least: small images are enlarged by whole factors, pixel by pixel
 GAP = 6
@@ -79,4 +79,4 @@ def _draw(
         axes.text(x, -8, name, ha="center", va="bottom", **style)
     for y, name in rows:
         axes.text(-8, y, name, ha="right", va="center", **style)
-    write_whole(path, lambda part: figure.savefig(part, format="png", metadata={"Software": None}))
+    write_file(path, lambda part: figure.savefig(part, format="png", metadata={"Software": None}))

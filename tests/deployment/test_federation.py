@@ -49,6 +49,7 @@ def test_a_killed_server_app_is_resumed_to_the_bytes_of_the_simulation(federatio
     assert runs.result(tmp_path / "run")["parameters_sha256"] == expected
     assert "round 3/3" in output
     assert "finished:completed" in federation.command("runs", "--superlink", "hospitals")
+    assert "Learning curves" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")  # by the ServerApp
 
 
 @pytest.mark.slow

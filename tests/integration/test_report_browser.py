@@ -70,30 +70,30 @@ def test_a_table_is_sorted_up_down_and_as_it_was(browser, run):
 
 def test_numbers_with_units_are_sorted_as_numbers_and_dashes_stay_last(browser, sweep):
     browser.open(sweep)
-    scores = [score for score in column(browser, "cells", 4) if score != "–"]
+    scores = [score for score in column(browser, "trials", 4) if score != "–"]
     for sign in (1, -1):
-        click(browser, "cells", 4)
+        click(browser, "trials", 4)
         ordered = sorted(scores, key=lambda words: sign * float(words.rstrip("%")))
-        assert column(browser, "cells", 4) == [*ordered, "–", "–"]
+        assert column(browser, "trials", 4) == [*ordered, "–", "–"]
 
 
 def test_one_column_after_the_other_keeps_the_order_of_equals(browser, sweep):
     browser.open(sweep)
-    click(browser, "cells", 2)
-    click(browser, "cells", 2)
-    assert click(browser, "cells", 0) == ["ascending", *[None] * 6]
-    assert column(browser, "cells", 0) == sorted(column(browser, "cells", 0))
-    assert column(browser, "cells", 2) == ["2", "2", "1", "1"] * 3
+    click(browser, "trials", 2)
+    click(browser, "trials", 2)
+    assert click(browser, "trials", 0) == ["ascending", *[None] * 6]
+    assert column(browser, "trials", 0) == sorted(column(browser, "trials", 0))
+    assert column(browser, "trials", 2) == ["2", "2", "1", "1"] * 3
 
 
 @pytest.mark.parametrize(("key", "code", "text"), [("Enter", 13, "\r"), (" ", 32, " ")])
 def test_a_key_sorts_as_a_click_does(browser, sweep, key, code, text):
     browser.open(sweep)
-    written = column(browser, "cells", 0)
-    browser.ask(f"{HEADS.format(section='cells')}[0].querySelector('button').focus()")
+    written = column(browser, "trials", 0)
+    browser.ask(f"{HEADS.format(section='trials')}[0].querySelector('button').focus()")
     browser.press(key, code, text)
-    assert browser.ask(f"{HEADS.format(section='cells')}[0].getAttribute('aria-sort')") == "ascending"
-    assert column(browser, "cells", 0) == sorted(written) != written
+    assert browser.ask(f"{HEADS.format(section='trials')}[0].getAttribute('aria-sort')") == "ascending"
+    assert column(browser, "trials", 0) == sorted(written) != written
 
 
 def test_no_other_script_runs(browser, run, tmp_path):

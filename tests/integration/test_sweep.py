@@ -165,7 +165,7 @@ def test_a_failed_trial_is_told_and_stops_no_other_and_is_tried_again(failing):
     states = {trial.labels["rate"]: trial.status for trial in read_sweep(failing / "runs" / "tiny").trials}
     assert states == {"some": "complete", "odd": "failed", "more": "complete"}
     assert f"report {failing / 'runs' / 'tiny' / 'report.html'}\n" in out
-    assert "1 cell failed" in (failing / "runs" / "tiny" / "report.html").read_text(encoding="utf-8")
+    assert "1 trial failed" in (failing / "runs" / "tiny" / "report.html").read_text(encoding="utf-8")
     code, out, _ = call(failing, "sweep", "sweep.yaml", "--only", "rate=odd")
     assert code == 1
     assert "started  rate=odd" in out

@@ -62,3 +62,4 @@ def test_every_engine_gives_the_same_bytes(reference: Path, engine: str, workers
     ours, theirs = (runs.without_clock(runs.lines(path, "sites.jsonl")) for path in (other, reference))
     assert [line["bytes_up"] for line in ours] == [line["bytes_up"] for line in theirs]
     assert json.loads((other / "manifest.json").read_text(encoding="utf-8"))["engine"] == engine
+    assert "Learning curves" in (other / "report.html").read_text(encoding="utf-8")

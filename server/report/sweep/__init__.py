@@ -1,1 +1,1 @@
-"""The report of a sweep: one HTML file of what its cells add up to."""
+"""The report of a sweep: one self-contained HTML file that compares its trials."""

@@ -1,4 +1,4 @@
-"""The report of a sweep, finished or not: the comparison of its complete cells, and the state of the others."""
+"""The report of a sweep, finished or not: the comparison of its complete trials, and the state of the others."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from server.sweep.record import State
 MEANINGS = {
     State.COMPLETE: "ran to the end",
     State.FAILED: "ended with an error",
-    State.UNFINISHED: "started, but not finished",
+    State.UNFINISHED: "not finished",
     State.MISSING: "not started",
 }
-BADGES = {"complete": "completed", "failed cells": "failed", "unfinished": "unfinished"}
+BADGES = {"complete": "completed", "failed trials": "failed", "unfinished": "unfinished"}
 """State of the sweep -> CSS class."""
 
 
@@ -45,7 +45,7 @@ def overview(view: View) -> dict[str, Any]:
     """Collect the context of heading and notices: parameters with their values, numbers of trials, and remarks."""
     complete, failed = view.count(State.COMPLETE), view.count(State.FAILED)
     trials, parameters = len(view.sweep.trials), view.sweep.parameters
-    state = "failed cells" if failed else "complete" if complete == trials else "unfinished"
+    state = "failed trials" if failed else "complete" if complete == trials else "unfinished"
     return {
         "state": state,
         "badge": BADGES[state],
@@ -65,27 +65,27 @@ def tiles(view: View) -> Iterator[Tile]:
         whole = f" of {len(view.sweep.trials)}" if state is State.COMPLETE else ""
         yield Tile(state.capitalize(), f"{count(view.count(state))}{whole}", meaning)
     wall, sent = (total([known(value) for value in view.trials[name]]) for name in ("wall_seconds", "bytes"))
-    yield Tile("Total time", seconds(wall), "of the complete cells, one after the other")
-    yield Tile("Tensor bytes", size(sent), "both ways, all complete cells")
+    yield Tile("Total time", seconds(wall), "of the complete trials, one after the other")
+    yield Tile("Tensor bytes", size(sent), "both ways, all complete trials")
 
 
 SECTIONS = (
-    Section("scores", "Scores", sections.scores, "No cell is complete, so there is nothing to compare."),
+    Section("scores", "Scores", sections.scores, "No trial is complete, so there is nothing to compare."),
     Section(
         "curves",
-        "Scores by level",
+        "Scores by value",
         curves.by_value,
-        "There is no curve to draw. A curve needs complete cells at two or more levels of the first axis of the "
-        "table's columns (table.columns), and these levels must be numbers.",
+        "There is no curve to draw. A curve needs complete trials with two or more values of the first parameter of "
+        "the table's columns (table.columns), and these values must be numbers.",
     ),
     Section(
         "learning",
         "Learning curves",
         curves.learning,
-        "No complete cell has scores by round (metrics.jsonl).",
+        "No complete trial has scores by round (metrics.jsonl).",
     ),
-    Section("costs", "Traffic and time", sections.costs, "No complete cell reports its bytes or its training time."),
-    Section("failures", "What failed and why", sections.failures, "No cell has failed."),
-    Section("cells", "Cells", sections.trials, "The sweep has no cells."),
+    Section("costs", "Traffic and time", sections.costs, "No complete trial reports its bytes or its training time."),
+    Section("failures", "What failed and why", sections.failures, "No trial has failed."),
+    Section("trials", "Trials", sections.trials, "The sweep has no trials."),
     Section("details", "Reproduce", sections.details, ""),
 )

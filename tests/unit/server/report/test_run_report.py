@@ -2,7 +2,6 @@
 
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 
@@ -11,20 +10,16 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from fedrecon_core.errors import FedReconError, RunError
-from server.report.charts import nice_ticks, round_ticks
-from server.report.page import write_page
+from fedrecon_core.errors import FedReconError
 from server.report.run.report import SECTIONS, write_report
+from server.report.run.sections import MOST_ROWS
 from server.report.terminal import final_table
 from server.runs.directory import RunDirectory
-from server.runs.formatting import listing, percent, seconds, size
-from server.runs.record import FILES, PICTURE, number, read_run
+from server.runs.record import FILES, PICTURE, read_run
 from server.runs.summary import participation, points, traffic
 from server.training.image_grid import save_grid
-from tests.helpers.command import caller
 from tests.helpers.pages import Page
 from tests.helpers.reported_run import FAILED, SITES, site_line, write_run
-from tests.helpers.small_disk import files_end_at
 
 
 def report(directory: Path) -> Page:
@@ -59,7 +54,7 @@ def test_nothing_is_fetched(run: Path, page: Page) -> None:
     assert "url(" not in text and "@import" not in text
 
 
-def test_the_page_says_what_the_run_did(page: Page) -> None:
+def test_the_page_describes_the_run(page: Page) -> None:
     for words in (
         "quickstart",
         "completed",
@@ -75,7 +70,7 @@ def test_the_page_says_what_the_run_did(page: Page) -> None:
     assert len(page.all("polyline")) == 7  # three scores, two losses of the task, generators, mappings
 
 
-def test_the_known_faults_of_a_protocol_are_told(tmp_path: Path) -> None:
+def test_known_faults_of_the_protocol_are_shown(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "run")
     known = json.loads((directory / "manifest.json").read_text())
     (directory / "manifest.json").write_text(json.dumps({**known, "protocol_faults": ["windows overlap."]}))
@@ -83,7 +78,7 @@ def test_the_known_faults_of_a_protocol_are_told(tmp_path: Path) -> None:
     assert "Known fault" not in report(write_run(tmp_path / "other")).words
 
 
-def test_failed_replies_are_told_with_their_reasons(page: Page) -> None:
+def test_failed_replies_are_listed_with_their_reasons(page: Page) -> None:
     assert "2 replies of 92 in 12 rounds failed, from site-0003 and site-0006" in page.words
     for reason in FAILED.values():
         assert reason in page.words
@@ -117,7 +112,7 @@ def test_the_report_is_the_same_twice(run: Path) -> None:
     assert [path.name for path in run.iterdir() if "report" in path.name] == ["report.html"]
 
 
-def test_what_is_no_run_directory_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_directory_is_an_error(tmp_path: Path) -> None:
     for directory, found in ((tmp_path / "none", "found nothing"), (tmp_path, "found none of them")):
         with pytest.raises(FedReconError, match=found) as caught:
             write_report(directory)
@@ -177,7 +172,7 @@ def test_values_of_the_wrong_type_still_give_a_report(tmp_path: Path) -> None:
     assert len(report(tmp_path).all("section")) == len(SECTIONS)
 
 
-def test_a_failed_run_says_why_and_shows_what_there_is(tmp_path: Path) -> None:
+def test_a_failed_run_shows_its_error_and_its_results(tmp_path: Path) -> None:
     write_run(tmp_path)
     failure = "round 5: 3 of 8 sites replied, quorum 0.5 needs 4\nTraceback: <lost>"
     (tmp_path / "result.json").write_text(json.dumps({"status": "failed", "rounds": 4, "error": failure}))
@@ -190,7 +185,7 @@ def test_a_failed_run_says_why_and_shows_what_there_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_diverged_loss_is_told_and_not_drawn(tmp_path: Path, loss: float) -> None:
+def test_a_diverged_loss_is_reported_and_not_drawn(tmp_path: Path, loss: float) -> None:
     write_run(tmp_path)
     for turn in (13, 14):
         line = {"round": turn, "split": "train", "loss": loss, "loss_generator": 0.5}
@@ -225,7 +220,7 @@ def test_a_repeated_round_counts_its_last_report(tmp_path: Path) -> None:
     assert participation(read_run(tmp_path))["site-0003"][5]["status"] == "ok"
 
 
-def test_final_table_holds_the_run_in_the_terminal(run: Path) -> None:
+def test_the_final_table_summarises_the_run_in_the_terminal(run: Path) -> None:
     text = shown_table(run)
     for words in (
         "quickstart: completed",
@@ -259,8 +254,8 @@ def test_a_run_with_several_labels_shows_its_own_scores(tmp_path: Path) -> None:
     scores = {"loss": 0.3, "accuracy": 0.9, "macro_auroc": 0.8125, "macro_auroc_error": 0.0004, "macro_f1": 0.7}
     lines = [{"round": turn, "split": "validation", "n": 200, **scores} for turn in (1, 2)]
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    told = json.loads((directory / "result.json").read_text())
-    (directory / "result.json").write_text(json.dumps({**told, "test": {**scores, "n": 24}}))
+    result = json.loads((directory / "result.json").read_text())
+    (directory / "result.json").write_text(json.dumps({**result, "test": {**scores, "n": 24}}))
     page = report(directory)
     for words in (
         "Test Macro-AUROC 81.2% ± 0.04% mean area under the ROC curve; chance is 50%; ± bounds the error due to the",
@@ -276,10 +271,10 @@ def test_a_run_with_several_labels_shows_its_own_scores(tmp_path: Path) -> None:
 
 def test_an_exact_score_has_no_bound(tmp_path: Path) -> None:
     directory = write_run(tmp_path / "exact")
-    told = json.loads((directory / "result.json").read_text())
+    result = json.loads((directory / "result.json").read_text())
     scores = {"loss": 0.3, "accuracy": 0.9, "macro_auroc": 0.8125, "macro_auroc_error": 0.0, "macro_auroc_classes": 3}
     (directory / "metrics.jsonl").unlink()
-    (directory / "result.json").write_text(json.dumps({**told, "test": {**scores, "n": 24}}))
+    (directory / "result.json").write_text(json.dumps({**result, "test": {**scores, "n": 24}}))
     page, table = report(directory), shown_table(directory)
     assert "Test Macro-AUROC 81.2% mean area" in page.words and "±" not in page.words
     assert "81.2%" in table and "±" not in table
@@ -297,65 +292,45 @@ def test_grid_is_a_png_of_whole_pixels(tmp_path: Path) -> None:
         save_grid(tmp_path / "grid.png", ["one"], ["a", "b"], images)
 
 
-@pytest.mark.parametrize("values", [[0.0], [3.0, 3.0], [0.1, 0.72], [-5.0, 12_345.0], [1e-9, 2e-9], [210.0, 850.0]])
-def test_ticks_enclose_the_values(values: list[float]) -> None:
-    ticks = nice_ticks(values)
-    assert ticks[0] <= min(values) + 1e-12 and ticks[-1] >= max(values) - 1e-12
-    assert 2 <= len(ticks) <= 8
+MANY, ASKED = 1000, range(900, 950)
 
 
-@pytest.mark.parametrize(("last", "expected"), [(1, [1]), (3, [1, 2, 3]), (12, [1, 4, 6, 8, 10, 12])])
-def test_round_ticks_are_whole_and_end_at_the_last(last: int, expected: list[int]) -> None:
-    assert round_ticks(1, last) == expected
+def site_name(site: int) -> str:
+    return f"site-{site:04d}"
 
 
-def test_numbers_are_written_as_people_read_them() -> None:
-    assert [percent(0.6214), percent(None), size(41_230_000), size(512)] == ["62.1%", "–", "41.2 MB", "512 B"]
-    assert [seconds(0.42), seconds(31.5), seconds(125), seconds(11_520)] == [
-        "0.42 s",
-        "31.5 s",
-        "2 min 05 s",
-        "3 h 12 min",
+def reply(site: int) -> str:
+    seconds = {"task_seconds": 1.0, "total_seconds": 1.5}
+    numbers = {"round": 1, "samples": 4, "bytes_down": 100, "bytes_up": 50, **seconds}
+    return json.dumps({"site": site_name(site), "status": "ok", **numbers}) + "\n"
+
+
+def many_sites(directory: Path, sites: int) -> str:
+    described = [
+        {"name": site_name(s), "samples": 4, "modalities": {"m": 1.0}, "classes": [2, 2]} for s in range(sites)
     ]
-    assert listing(["a", "b", "c"]) == "a, b and c" and listing(list("abcdefgh")) == "a, b, c, d, e and 3 more"
-    assert listing(["a=1, b=2", "a=2, b=3", "c"]) == "a=1, b=2; a=2, b=3 and c"
-    assert [number(True), number("3"), number(math.inf), number(10**400), number(2)] == [None, None, None, None, 2.0]
+    manifest = {"modalities": ["m"], "classes": ["a", "b"], "full_bytes": 100, "sites": described}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    (directory / "sites.jsonl").write_text("".join(reply(s) for s in ASKED if s < sites))
+    return write_report(directory).read_text()
 
 
-# --- written whole ----------------------------------------------------------------------------------------------------
+@pytest.mark.quick
+def test_of_very_many_sites_those_that_took_part_have_rows(tmp_path: Path) -> None:
+    found = many_sites(tmp_path, MANY)
+    assert all(site_name(site) in found for site in (*ASKED, 0, MOST_ROWS - len(ASKED) - 1))
+    assert site_name(MOST_ROWS - len(ASKED)) not in found
+    assert site_name(MANY - 1) not in found
+    assert found.count(f"{MOST_ROWS} of 1,000 sites") == 5  # participation, modalities, classes, traffic, time
 
 
-def names_in(directory: Path) -> set[str]:
-    return {path.name for path in directory.iterdir()}
+@pytest.mark.quick
+def test_up_to_the_limit_every_site_has_a_row(tmp_path: Path) -> None:
+    found = many_sites(tmp_path, MOST_ROWS)
+    assert all(site_name(site) in found for site in range(MOST_ROWS))
+    assert " sites, those that took part first" not in found
 
 
-def test_reports_that_are_written_at_once_do_not_hinder_each_other(tmp_path: Path) -> None:
-    texts = [letter * 200_000 for letter in "ab"]
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda text: write_page(tmp_path, text), texts * 20))
-    assert (tmp_path / "report.html").read_text() in texts
-    assert names_in(tmp_path) == {"report.html"}
-
-
-def test_a_report_that_cannot_be_written_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = names_in(write_run(tmp_path)) | {"report.html"}
-    (tmp_path / "report.html").mkdir()
-    code, out, err = caller(monkeypatch, capsys)("report", tmp_path)
-    assert (code, out, err.count("\n")) == (1, "", 1)
-    assert f"fedrecon: cannot write {tmp_path / 'report.html'}: Is a directory; make room, or mend the rights" in err
-    assert names_in(tmp_path) == before
-
-
-def test_a_full_disk_leaves_the_old_report_and_the_old_picture(tmp_path: Path) -> None:
-    images, paths = np.zeros((1, 1, 3, 8, 8)), [tmp_path / "report.html", tmp_path / "grid.png"]
-    write_page(tmp_path, "before")
-    save_grid(paths[1], ["one"], ["a"], images)
-    before = [path.read_bytes() for path in paths]
-    with files_end_at(100), pytest.raises(RunError, match=r"cannot write .*report\.html: File too large; make room"):
-        write_page(tmp_path, "after" * 100)
-    with files_end_at(100), pytest.raises(RunError, match=r"cannot write .*grid\.png: File too large; make room"):
-        save_grid(paths[1], ["one"], ["a"], images + 1)
-    assert [path.read_bytes() for path in paths] == before
-    assert names_in(tmp_path) == {"report.html", "grid.png"}
+@pytest.mark.quick
+def test_totals_include_sites_without_a_row(tmp_path: Path) -> None:
+    assert "5.0 kB" in many_sites(tmp_path, MANY)  # 50 downloads of 100 bytes

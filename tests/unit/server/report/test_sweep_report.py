@@ -1,4 +1,4 @@
-"""The report of a sweep: whole and broken sweeps, every state of a cell, hostile names, and the same bytes again."""
+"""The report of a sweep: whole and broken sweeps, every state of a trial, hostile names, and the same bytes again."""
 
 import json
 import re
@@ -26,13 +26,13 @@ PARAMETERS = {"recovery": ["zero", "mask"], "rate": ["0.3", "0.6"], "seed": ["1"
 TABLE = {"rows": ["recovery"], "columns": ["rate"], "metrics": ["accuracy"], "baseline": {"recovery": "mask"}}
 
 
-def said(labels):
+def predictions(labels):
     chance = {"zero": 0.2, "mask": 0.5}.get(labels["recovery"], 0.4)
     return right_with(chance, int(labels["seed"]))
 
 
-def trial_of(folder: Path, *levels: str) -> Path:
-    return folder / "cells" / "-".join(levels)
+def trial_of(folder: Path, *values: str) -> Path:
+    return folder / "cells" / "-".join(values)
 
 
 def write_metrics(trial: Path, scores: list[float]) -> None:
@@ -50,7 +50,7 @@ def empty_sections(page: Page) -> set[str]:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    return write_results(tmp_path / "sweep", PARAMETERS, said, **TABLE)
+    return write_results(tmp_path / "sweep", PARAMETERS, predictions, **TABLE)
 
 
 def test_a_whole_sweep_has_the_tables_of_the_command_and_its_curves(sweep):
@@ -91,22 +91,22 @@ def test_learning_curves_are_means_over_the_seeds_that_have_them(sweep):
     assert "Accuracy: rate 0.6" not in page.words
 
 
-def test_every_state_of_a_trial_is_told(tmp_path):
+def test_every_state_of_a_trial_is_shown(tmp_path):
     lacking = ("2", "0.6")
     folder = write_results(
         tmp_path / "sweep",
         PARAMETERS,
-        lambda trial: None if (trial["seed"], trial["rate"]) == lacking else said(trial),
+        lambda trial: None if (trial["seed"], trial["rate"]) == lacking else predictions(trial),
         **TABLE,
     )
     failed, begun = trial_of(folder, "mask", "0.3", "1"), trial_of(folder, "zero", "0.3", "1")
-    told = "round 3: 1 of 4 sites replied, quorum 0.5 needs 2\nTraceback: <lost>"
-    (failed / "result.json").write_text(json.dumps({"status": "failed", "error": told}))
+    error = "round 3: 1 of 4 sites replied, quorum 0.5 needs 2\nTraceback: <lost>"
+    (failed / "result.json").write_text(json.dumps({"status": "failed", "error": error}))
     (failed / "cell.log").write_text("it said this")
     (failed / "report.html").write_text("its own")
     (begun / "result.json").unlink()
     page = report(folder)
-    for words in ("4 of 8", "failed cells", "1 cell failed", "4 of 8 cells are not complete and left out"):
+    for words in ("4 of 8", "failed trials", "1 trial failed", "4 of 8 trials are not complete and left out"):
         assert words in page.words
     for words in ("round 3: 1 of 4 sites replied", "Traceback: <lost>", "recovery mask, rate 0.3, seed 1"):
         assert words in page.words
@@ -121,7 +121,7 @@ def test_every_state_of_a_trial_is_told(tmp_path):
 def test_a_failure_without_a_log_names_where_it_would_be(sweep):
     (trial_of(sweep, "zero", "0.3", "1") / "result.json").write_text('{"status": "failed"}')
     page = report(sweep)
-    assert "1 of 8 cells is not complete" in page.words
+    assert "1 of 8 trials is not complete" in page.words
     assert "no reason was given" in page.words and "cells/zero-0.3-1/cell.log (missing)" in page.words
 
 
@@ -131,7 +131,7 @@ def test_a_sweep_without_a_complete_trial_still_has_a_report(tmp_path):
     assert "0 of 8" in page.words and len(page.all("tr")) == 9
 
 
-def test_results_that_do_not_fit_are_told_and_the_trials_shown(sweep):
+def test_results_that_cannot_be_compared_are_reported_and_the_trials_shown(sweep):
     raw = yaml.safe_load((sweep / "sweep.yaml").read_text())
     raw["table"]["reference"] = "published.csv"
     (sweep / "sweep.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
@@ -142,28 +142,28 @@ def test_results_that_do_not_fit_are_told_and_the_trials_shown(sweep):
 
 def test_values_that_are_no_numbers_have_no_curve_over_them(tmp_path):
     axes = {"recovery": ["zero", "mask"], "kind": ["site", "sample"], "seed": ["1"]}
-    page = report(write_results(tmp_path / "sweep", axes, said))
+    page = report(write_results(tmp_path / "sweep", axes, predictions))
     assert "curves" in empty_sections(page) and not page.all("polyline")
     assert "UAR" in page.words  # the metric that chose the best round
 
 
-def test_a_mark_tells_its_spread_its_seeds_and_what_is_published(tmp_path):
+def test_a_tooltip_has_the_deviation_the_seeds_and_the_published_value(tmp_path):
     (tmp_path / "published.csv").write_text("recovery,rate,metric,value\nzero,0.3,accuracy,61.5\n")
-    folder = write_results(tmp_path / "sweep", PARAMETERS, said, **TABLE, reference="published.csv")
+    folder = write_results(tmp_path / "sweep", PARAMETERS, predictions, **TABLE, reference="published.csv")
     shutil.copy(tmp_path / "published.csv", folder)
     (table,) = load_results(folder).tables()
     cell = table.cell((0, 0))
     assert cell["deviation"] > 0
-    told = f"{100 * cell['mean']:.1f}% ± {100 * cell['deviation']:.1f} over 2 seeds; published: 61.5"
+    tooltip = f"{100 * cell['mean']:.1f}% ± {100 * cell['deviation']:.1f} over 2 seeds; published: 61.5"
     page = report(folder)
-    assert f"zero, rate 0.3: {told}" in page.words
+    assert f"zero, rate 0.3: {tooltip}" in page.words
     spreads = [line for line in page.all("line") if line.get("class") == "spread"]
     assert len(spreads) == (table.cells["deviation"] > 0).sum() > 0
 
 
-def test_values_that_would_run_together_stand_apart(tmp_path):
+def test_values_that_are_close_to_each_other_get_a_logarithmic_axis(tmp_path):
     axes = {"recovery": ["mask"], "alpha": ["0.1", "1", "10", "100"], "seed": ["1"]}
-    page = report(write_results(tmp_path / "sweep", axes, said))
+    page = report(write_results(tmp_path / "sweep", axes, predictions))
     places = [float(mark["cx"] or "nan") for mark in page.all("circle")]
     gaps = [after - before for before, after in pairwise(places)]
     assert len(gaps) == 3 and max(gaps) - min(gaps) < 0.2
@@ -176,10 +176,10 @@ def test_a_method_has_one_colour_in_all_charts(sweep):
         write_metrics(trial_of(sweep, "mask", rate, "1"), [0.5, 0.6])
     page = report(sweep)
     lines = [group["class"] for group in page.all("g") if (group.get("class") or "").startswith("line")]
-    assert lines == ["line c1", "line c2", "line c1", "line c2", "line c2"]  # by level, at 0.3, at 0.6 without `zero`
+    assert lines == ["line c1", "line c2", "line c1", "line c2", "line c2"]  # by value, at 0.3, at 0.6 without `zero`
 
 
-def test_a_legend_tells_what_a_line_came_to_over_rounds_and_no_score_of_one_value_among_others(sweep):
+def test_a_legend_shows_the_last_value_over_rounds_but_not_over_a_parameter(sweep):
     write_metrics(trial_of(sweep, "mask", "0.3", "1"), [0.5, 0.6])
     _, *sections = write_sweep_report(sweep).read_text().split('<section id="')
     legends = {one.partition('"')[0]: re.findall(r'<ul class="legend">.*?</ul>', one, re.DOTALL) for one in sections}
@@ -195,7 +195,7 @@ def test_a_sweep_of_seeds_alone_has_a_report(tmp_path):
 def test_hostile_names_stay_text(tmp_path):
     evil = '<b>x</b>"><script>alert(1)</script>'
     axes = {"recovery": ["zero", evil], "rate": ["0.3", "0.6"], "seed": ["1"]}
-    folder = write_results(tmp_path / "sweep", {**axes, "recovery": ["zero", "other"]}, said)
+    folder = write_results(tmp_path / "sweep", {**axes, "recovery": ["zero", "other"]}, predictions)
     raw = yaml.safe_load((folder / "sweep.yaml").read_text())
     raw.update(name="</title><script>1</script>", axes=axes)
     for trial in raw["cells"]:
@@ -209,7 +209,7 @@ def test_hostile_names_stay_text(tmp_path):
     assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
 
 
-def test_made_again_and_elsewhere_it_has_the_same_bytes(sweep, tmp_path):
+def test_a_report_has_the_same_bytes_again_and_elsewhere(sweep, tmp_path):
     first = write_sweep_report(sweep).read_bytes()
     assert write_sweep_report(sweep).read_bytes() == first
     shutil.copytree(sweep, tmp_path / "copy")
@@ -222,7 +222,7 @@ def call(monkeypatch, capsys):
     return caller(monkeypatch, capsys)
 
 
-def test_the_command_tells_a_sweep_from_a_run(sweep, call, tmp_path):
+def test_the_command_recognises_sweeps_and_runs(sweep, call, tmp_path):
     assert call("report", sweep) == (0, f"{sweep / 'report.html'}\n", "")
     assert "FedRecon sweep" in (sweep / "report.html").read_text()
     trial = trial_of(sweep, "zero", "0.3", "1")
@@ -239,7 +239,7 @@ def test_a_command_that_repeats_a_trial_can_be_copied(sweep):
     assert (sweep / "cells" / folder / "config.yaml").is_file()
 
 
-def test_what_is_no_sweep_is_one_clear_line(tmp_path):
+def test_a_folder_that_is_no_sweep_is_an_error(tmp_path):
     with pytest.raises(DataError, match="expected a directory written by `fedrecon sweep`"):
         write_sweep_report(tmp_path)
     (tmp_path / "sweep.yaml").write_text("[")
@@ -248,7 +248,7 @@ def test_what_is_no_sweep_is_one_clear_line(tmp_path):
 
 
 def completed(folder: Path) -> tuple[Path, Path]:
-    """The YAML of a sweep, and its directory, in which every cell is complete."""
+    """The YAML of a sweep, and its directory, in which every trial is complete."""
     config, out = write_sweep(folder), folder / "out"
     for place, trial in enumerate(build_trials(read_definition(config), folder)):
         path = SweepDirectory(out).run_of(trial).path
@@ -261,18 +261,18 @@ def completed(folder: Path) -> tuple[Path, Path]:
 
 def test_a_sweep_ends_with_its_report(tmp_path, call):
     config, out = completed(tmp_path)
-    code, said_, _ = call("sweep", config, "--out", out)
+    code, out_text, _ = call("sweep", config, "--out", out)
     assert code == 0
-    assert said_.splitlines()[-2:] == [f"report {out / 'report.html'}", f"all 4 trials are complete in {out}"]
+    assert out_text.splitlines()[-2:] == [f"report {out / 'report.html'}", f"all 4 trials are complete in {out}"]
     assert "50.5 ± 0.7" in Page((out / "report.html").read_text()).words
 
 
-def test_a_report_that_cannot_be_written_is_a_note_and_no_failure(tmp_path, call):
+def test_a_report_that_cannot_be_written_does_not_fail_the_sweep(tmp_path, call):
     config, out = completed(tmp_path)
     (out / "report.html").mkdir()
-    code, said_, _ = call("sweep", config, "--out", out)
+    code, out_text, _ = call("sweep", config, "--out", out)
     assert code == 0
-    note, verdict = said_.splitlines()[-2:]
+    note, verdict = out_text.splitlines()[-2:]
     assert note.startswith(
         f"note: report.html could not be written: cannot write {out / 'report.html'}: Is a directory"
     )

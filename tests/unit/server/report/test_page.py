@@ -6,19 +6,26 @@ import io
 import re
 import shutil
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flwr.cli.build import build_fab_from_disk
 
+from fedrecon_core.errors import RunError
 from server.engines.submission import write_app
-from server.report.page import FOLDER, environment
+from server.report.charts import nice_ticks, round_ticks
+from server.report.page import FOLDER, environment, write_page
 from server.report.run.report import write_report
 from server.runs.formatting import size
 from server.runs.record import read_run
 from server.runs.summary import traffic
+from server.training.image_grid import save_grid
+from tests.helpers.command import caller
 from tests.helpers.pages import Page
 from tests.helpers.reported_run import write_run
+from tests.helpers.small_disk import files_end_at
 
 pytestmark = pytest.mark.quick
 
@@ -60,3 +67,51 @@ def test_flowers_bundle_has_every_file_of_the_reports(tmp_path: Path) -> None:
     shutil.copytree(app, checkout)
     shutil.copyfile(root / "pyproject.toml", checkout / "pyproject.toml")
     assert bundled(checkout) == files
+
+
+def names_in(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def test_reports_can_be_written_at_the_same_time(tmp_path: Path) -> None:
+    texts = [letter * 200_000 for letter in "ab"]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda text: write_page(tmp_path, text), texts * 20))
+    assert (tmp_path / "report.html").read_text() in texts
+    assert names_in(tmp_path) == {"report.html"}
+
+
+def test_a_report_that_cannot_be_written_is_one_line_on_stderr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = names_in(write_run(tmp_path)) | {"report.html"}
+    (tmp_path / "report.html").mkdir()
+    code, out, err = caller(monkeypatch, capsys)("report", tmp_path)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert f"fedrecon: cannot write {tmp_path / 'report.html'}: Is a directory; make room, or mend the rights" in err
+    assert names_in(tmp_path) == before
+
+
+def test_a_full_disk_leaves_the_old_report_and_the_old_picture(tmp_path: Path) -> None:
+    images, paths = np.zeros((1, 1, 3, 8, 8)), [tmp_path / "report.html", tmp_path / "grid.png"]
+    write_page(tmp_path, "before")
+    save_grid(paths[1], ["one"], ["a"], images)
+    before = [path.read_bytes() for path in paths]
+    with files_end_at(100), pytest.raises(RunError, match=r"cannot write .*report\.html: File too large; make room"):
+        write_page(tmp_path, "after" * 100)
+    with files_end_at(100), pytest.raises(RunError, match=r"cannot write .*grid\.png: File too large; make room"):
+        save_grid(paths[1], ["one"], ["a"], images + 1)
+    assert [path.read_bytes() for path in paths] == before
+    assert names_in(tmp_path) == {"report.html", "grid.png"}
+
+
+@pytest.mark.parametrize("values", [[0.0], [3.0, 3.0], [0.1, 0.72], [-5.0, 12_345.0], [1e-9, 2e-9], [210.0, 850.0]])
+def test_ticks_enclose_the_values(values: list[float]) -> None:
+    ticks = nice_ticks(values)
+    assert ticks[0] <= min(values) + 1e-12 and ticks[-1] >= max(values) - 1e-12
+    assert 2 <= len(ticks) <= 8
+
+
+@pytest.mark.parametrize(("last", "expected"), [(1, [1]), (3, [1, 2, 3]), (12, [1, 4, 6, 8, 10, 12])])
+def test_round_ticks_are_whole_and_end_at_the_last(last: int, expected: list[int]) -> None:
+    assert round_ticks(1, last) == expected
