@@ -139,13 +139,22 @@ def _simulated_sites(
         split: {name: plan(_modalities(share, dataset)) for name, share in getattr(allocation, split).items()}
         for split in SPLITS
     }
-    nodes = _wait_for_nodes(channel)
-    names = sorted(allocation.train)
+    deadline = time.monotonic() + config.sites.wait
+    while not (nodes := sorted(channel.grid.get_node_ids())):  # the list is empty at the start
+        if time.monotonic() > deadline:
+            wait = f"{config.sites.wait:g} s (sites.wait)"
+            raise RunError(f"no node connected within {wait}; is the federation running?")
+        time.sleep(POLL_SECONDS)
+    code, spec, names = code_hash(), dataset.spec.digest(), sorted(allocation.train)
+    expected = {}  # the description that each site should give, without its sums: for those its rows must be read
+    for name in names:
+        share = allocation.train[name]
+        expected[name] = SiteInfo(name, code, spec, _modalities(share, dataset), len(share.samples), sums={})
     federation = Federation(
         config,
         dataset.spec,
         run,
-        sites=_expected_descriptions(server_data),
+        sites=expected,
         nodes={name: nodes[index % len(nodes)] for index, name in enumerate(names)},  # any node may act for any site
         plans=plans["train"],
         shares=dict(allocation.train),
@@ -160,27 +169,6 @@ def _simulated_sites(
 def _modalities(share: Share, dataset: Dataset) -> tuple[str, ...]:
     """The modalities that some sample of ``share`` shows."""
     return tuple(name for column, name in enumerate(dataset.spec.names) if share.present[:, column].any())
-
-
-def _wait_for_nodes(channel: Channel) -> list[int]:
-    """The node ids, once there are any: the list is empty at the start."""
-    wait = channel.config.sites.wait
-    deadline = time.monotonic() + wait
-    while not (nodes := sorted(channel.grid.get_node_ids())):
-        if time.monotonic() > deadline:
-            raise RunError(f"no node connected within {wait:g} s (sites.wait); is the federation running?")
-        time.sleep(POLL_SECONDS)
-    return nodes
-
-
-def _expected_descriptions(server_data: ServerData) -> dict[str, SiteInfo]:
-    """The description that each site should give, without its sums: for those its rows must be read."""
-    code, dataset = code_hash(), server_data.dataset
-    spec = dataset.spec.digest()
-    return {
-        name: SiteInfo(name, code, spec, _modalities(share, dataset), len(share.samples), sums={})
-        for name, share in sorted(server_data.allocation.train.items())
-    }
 
 
 def _ask(channel: Channel, federation: Federation) -> dict[str, SiteInfo]:

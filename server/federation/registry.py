@@ -84,7 +84,9 @@ class SiteRegistry:
         while True:
             news, late = self._poll(round_), time.monotonic() > began + sites.wait
             enough, waiting = len(self._nodes()) >= least, self._waiting()
-            if enough and (late or not self._just_asked()):
+            recent = time.monotonic() - GRACE_SECONDS
+            just_asked = any(exchange.waiting and exchange.began > recent for exchange in self._pending)
+            if enough and (late or not just_asked):
                 break
             if late and not enough and not any(r.name and r.node in waiting for r in self._records.values()):
                 raise RunError(self._too_few(round_, least))
@@ -117,10 +119,6 @@ class SiteRegistry:
     def _waiting(self) -> set[int]:
         """The nodes that have not answered yet, connected or not."""
         return {int(label.removeprefix("node ")) for exchange in self._pending for label in exchange.waiting}
-
-    def _just_asked(self) -> bool:
-        now = time.monotonic()
-        return any(exchange.waiting and now - exchange.began < GRACE_SECONDS for exchange in self._pending)
 
     # --- one poll -------------------------------------------------------------------------------------------------
 
@@ -237,31 +235,24 @@ def choose(met: Mapping[int, SiteInfo], names: Mapping[str, int], code: str, spe
         spec = min(counts, key=lambda found: (-counts[found], found), default="")
     choice = Choice()
     for node, info in sorted(met.items()):
-        same = [other for other, their in met.items() if their.name == info.name]
-        if (reason := _misfit(info, code, spec)) is not None:
-            choice.misfits[node] = reason
-        elif (reason := _namesake(node, info.name, same, names.get(info.name))) is not None:
-            choice.namesakes[node] = reason
+        site, current = f"site {info.name}", names.get(info.name)
+        same = sum(other.name == info.name for other in met.values())
+        if info.code_hash != code:
+            choice.misfits[node] = f"{site} runs other code: expected code hash {code}, found {info.code_hash}"
+        elif info.own is None:
+            choice.misfits[node] = (
+                f"{site} brings no data of its own; give its SuperNode site=, data= and state= as node config"
+            )
+        elif info.spec_hash != spec:
+            choice.misfits[node] = f"{site} has another data set: expected spec hash {spec}, found {info.spec_hash}"
+        elif current is not None and node != current:
+            choice.namesakes[node] = (
+                f"a second node calls itself {site}; it can take part under that name when the first has left"
+            )
+        elif current is None and same > 1:
+            choice.namesakes[node] = (
+                f"{same} nodes call themselves {site}; give each SuperNode a name of its own (site= in node config)"
+            )
         else:
             choice.accepted[info.name] = node
     return choice
-
-
-def _misfit(info: SiteInfo, code: str, spec: str) -> str | None:
-    if info.code_hash != code:
-        return f"site {info.name} runs other code: expected code hash {code}, found {info.code_hash}"
-    if info.own is None:
-        return f"site {info.name} brings no data of its own; give its SuperNode site=, data= and state= as node config"
-    if info.spec_hash != spec:
-        return f"site {info.name} has another data set: expected spec hash {spec}, found {info.spec_hash}"
-    return None
-
-
-def _namesake(node: int, name: str, same: list[int], current: int | None) -> str | None:
-    if node == current or (current is None and len(same) == 1):
-        return None
-    if current is not None:
-        return f"a second node calls itself site {name}; it can take part under that name when the first has left"
-    return (
-        f"{len(same)} nodes call themselves site {name}; give each SuperNode a name of its own (site= in node config)"
-    )

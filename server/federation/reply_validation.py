@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from flwr.app import MetricRecord, RecordDict
+from flwr.app import RecordDict
 from torch import Tensor
 
 from fedrecon_core.local.evaluate import Score
+from fedrecon_core.metrics.base import Counts
 from fedrecon_core.metrics.histograms import confusion_matrices
 from fedrecon_core.state import STRATEGY_GROUPS, State, TransferPlan
 from fedrecon_core.types import SITE_NAME, SITE_NAME_RULE, SPLITS, DatasetSpec
@@ -102,7 +103,14 @@ def read_train_reply(
     if missing := sorted(group for group, count in reply.counts.items() if count and group not in reply.groups):
         raise ReplyError(f"expected {', '.join(missing)}, of which it has a count, found none")
     for group, state in sorted(reply.groups.items()):
-        _check_count(group, reply.counts.get(group), reply.real.get(group, 0), site.samples)
+        count, real = reply.counts.get(group), reply.real.get(group, 0)
+        if count is None or count <= 0:
+            raise ReplyError(f"{group}: expected a count above 0 beside an upload, found {count}")
+        if count > site.samples:
+            most = f"at most the site's {site.samples} training samples"
+            raise ReplyError(f"{group}: expected a count of {most}, found {count}")
+        if not 0 <= real <= count:
+            raise ReplyError(f"{group}: expected between 0 and {count} real ones among the {count}, found {real}")
         _check_tensors(group, state, current[group])
     for what, expected, found in (  # the data themselves may grow
         ("code", site.identity.code_hash, reply.identity.code_hash),
@@ -112,15 +120,6 @@ def read_train_reply(
             raise ReplyError(f"the site's {what} changed during the run: expected hash {expected}, found {found}")
     _check_numbers(reply)
     return reply
-
-
-def _check_count(group: str, count: int | None, real: int, samples: int) -> None:
-    if count is None or count <= 0:
-        raise ReplyError(f"{group}: expected a count above 0 beside an upload, found {count}")
-    if count > samples:
-        raise ReplyError(f"{group}: expected a count of at most the site's {samples} training samples, found {count}")
-    if not 0 <= real <= count:
-        raise ReplyError(f"{group}: expected between 0 and {count} real ones among the {count}, found {real}")
 
 
 def _check_tensors(group: str, state: State, current: State) -> None:
@@ -162,23 +161,13 @@ def read_score(content: RecordDict, split: str, spec: DatasetSpec, samples: int)
     with _decoding("score"):
         record = messages.scores_of(content)
         score = messages.read_scores(record, spec)[split]
-        _check_fields(record, split, score)
-    _check_counts(score, split, samples)
-    return score
-
-
-def _check_fields(record: MetricRecord, split: str, score: Score) -> None:
-    """The record must hold exactly what was read of it: whole numbers are counts, and nothing else was sent."""
-    expected = messages.scores_of(messages.write_scores({split: score}))
-    losses = {key for key in expected if isinstance(expected[key], float)}
-    odd = sorted(key for key in record if key not in losses and record[key] != expected.get(key))
+        # the record must hold exactly what was read of it: counts are whole numbers, and nothing else was sent
+        expected = messages.scores_of(messages.write_scores({split: score}))
+        losses = {key for key in expected if isinstance(expected[key], float)}
+        odd = sorted(key for key in record if key not in losses and record[key] != expected.get(key))
     if odd:
         raise ReplyError(f"expected whole numbers, and scores of {split} alone, found others in {', '.join(odd)}")
-
-
-def _check_counts(score: Score, split: str, samples: int) -> None:
-    """Every question that the counts answer must be answered for the same samples, which are no more than the site
-    has. Sums are Python integers, which do not overflow."""
+    # sums are Python integers, which do not overflow
     tables = [[cells.flatten().tolist() for cells in counts.matrices] for counts in (score.counts, score.empty)]
     least = min(cell for table in tables for cells in table for cell in cells)
     if least < 0:
@@ -192,12 +181,17 @@ def _check_counts(score: Score, split: str, samples: int) -> None:
     total = sum(sum(table[0]) for table in tables)
     if total > samples:
         raise ReplyError(f"expected scores of at most its {samples} samples of {split}, found {total}")
-    counts = score.counts
+    _check_histograms(score.counts)
+    return score
+
+
+def _check_histograms(counts: Counts) -> None:
+    """The histograms must be of the samples in the confusion matrices."""
     if counts.histograms is None:
         return
-    smallest, largest = int(counts.histograms.min()), int(counts.histograms.max())
-    if smallest < 0 or largest > counts.samples:  # makes the sums below safe
-        found = smallest if smallest < 0 else largest
+    least, most = int(counts.histograms.min()), int(counts.histograms.max())
+    if least < 0 or most > counts.samples:  # within these bounds the sums of the bins do not overflow
+        found = least if least < 0 else most
         raise ReplyError(
             f"expected between 0 and its {counts.samples} scored samples in each bin of a histogram, found {found}"
         )

@@ -84,15 +84,10 @@ def judge(
                     f"{group}: an update of norm {norm:.3g}, more than {bounds.limit:g} times {reference:.3g}, {what}; "
                     "raise updates.limit if that is to be expected",
                 )
-    return Verdict(faults, _updated(history, real, set(faults), bounds.least))
-
-
-def _updated(history: History, norms: Mapping[str, Mapping[str, float]], faults: Set[str], least: int) -> History:
-    """``history`` with the accepted norms of groups that fewer than ``least`` sites hold."""
     after = {group: dict(sites) for group, sites in history.items()}
-    for group, found in norms.items():
-        for site, norm in found.items() if len(found) < least else ():
+    for group, norms in real.items():
+        for site, norm in norms.items() if len(norms) < bounds.least else ():
             if site not in faults:
-                known = after.setdefault(group, {})
-                known[site] = MEMORY * norm + (1 - MEMORY) * known.get(site, norm)
-    return after
+                means = after.setdefault(group, {})
+                means[site] = MEMORY * norm + (1 - MEMORY) * means.get(site, norm)
+    return Verdict(faults, after)
