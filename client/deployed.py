@@ -20,11 +20,11 @@ from fedrecon_core.types import SITE_NAME, SITE_NAME_RULE, SPLITS, DatasetSpec
 from strategies.messages import Holding, OwnData
 
 RUN = re.compile(r"[0-9a-f]{32}")
-"""What ``RunDirectory.identity`` makes at the server."""
+"""The form of ``RunDirectory.identity`` at the server."""
 
 
 class DeployedSite(Site):
-    """The site that the node config names, with its folder of data and its folder of state."""
+    """The site that the node config names, with a folder of data and a folder of state."""
 
     @property
     def name(self) -> str:
@@ -41,19 +41,23 @@ class DeployedSite(Site):
 
     @property
     def own(self) -> OwnData:
-        """The specification, a hash of ``dataset.yaml`` (which holds the hashes of all files), and what there is."""
-        spec = json.dumps(self.spec.model_dump(mode="json"))
-        return OwnData(spec, self.data_hash, self._holdings())
+        """The specification, ``data_hash``, and the samples of each split, counted in the table of samples."""
+        exists, holdings = self._dataset.exists(), {}
+        for split in SPLITS:
+            kept = split_samples(self._dataset, split, keep_empty=self._keep_empty)
+            counts = exists[kept].sum(axis=0).tolist()
+            holdings[split] = Holding(len(kept), dict(zip(self.spec.names, counts, strict=True)))
+        return OwnData(json.dumps(self.spec.model_dump(mode="json")), self.data_hash, holdings)
 
     @property
     def data_hash(self) -> str:
-        """See ``Site.data_hash``: of ``dataset.yaml``, which holds the hashes of all files."""
+        """The hash of ``dataset.yaml``, which has the hashes of all files."""
         return hashlib.sha256((self._path("data") / "dataset.yaml").read_bytes()).hexdigest()
 
     @property
     def folder(self) -> Path:
-        """A folder of each run's own in the site's folder of state. The server names the run; a name that could lead
-        elsewhere on this machine is a ``DataError``."""
+        """The run's own folder in the site's folder of state. The server names the run; a name that could lead out of
+        that folder is a ``DataError``."""
         if not RUN.fullmatch(self.instruction.run):
             raise DataError(
                 f"the server names the run {self.instruction.run[:80]!r}; expected 32 digits of 0-9 and a-f "
@@ -71,20 +75,11 @@ class DeployedSite(Site):
     def _keep_empty(self) -> bool:
         return self.config.missing.empty == "allow"
 
-    def _holdings(self) -> dict[str, Holding]:
-        """Split -> what ``data`` would hold of it, counted in the table of samples."""
-        exists, holdings = self._dataset.exists(), {}
-        for split in SPLITS:
-            kept = split_samples(self._dataset, split, keep_empty=self._keep_empty)
-            counts = exists[kept].sum(axis=0).tolist()
-            holdings[split] = Holding(len(kept), dict(zip(self.spec.names, counts, strict=True)))
-        return holdings
-
     @cached_property
     def _dataset(self) -> Dataset:
         if self.instruction.share is not None:
             raise DataError(
-                f"site {self.name} has data of its own, and engine '{self.config.engine.name}' deals out others; "
+                f"site {self.name} has data of its own, and engine '{self.config.engine.name}' assigns others; "
                 "run with --engine deployment (engine.name in the config)"
             )
         return open_folder(self._path("data"))
@@ -92,6 +87,6 @@ class DeployedSite(Site):
     def _path(self, key: str) -> Path:
         found = self.node_config.get(key)
         if not found:
-            what = {"data": "its site folder (`fedrecon data split` makes some)", "state": "a folder for what it keeps"}
+            what = {"data": "its site folder (`fedrecon data split` makes some)", "state": "a folder for its state"}
             raise DataError(f"node config of site {self.name}: expected {key}=PATH, {what[key]}, found none")
         return Path(str(found))

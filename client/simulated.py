@@ -1,4 +1,4 @@
-"""A simulated site: the server deals out its samples, and any node may act for it."""
+"""A simulated site: the server assigns its samples, and any node may act for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedrecon_core.state import tensor_bytes
 from fedrecon_core.types import DatasetSpec
 
 OPEN_SITES = 64
-"""Simulated sites whose data a process keeps at hand; beyond it the one used longest ago is opened again."""
+"""How many simulated sites' data a process keeps open; beyond it the least recently used one is closed."""
 _open: OrderedDict[tuple[str, ...], SiteData] = OrderedDict()
 
 
@@ -36,23 +36,23 @@ class SimulatedSite(Site):
     @property
     def spec(self) -> DatasetSpec:
         """See ``Site.spec``."""
-        self._share()  # without one, a deployment reached a node that has no data: say so first
+        self._share()  # without one, a deployment reached a node that has no data: report that first
         return load_dataset(self.config).spec
 
     @property
     def folder(self) -> Path:
-        """Below the run directory, which lies on the same machine."""
+        """A folder in the run directory, which is on the same machine."""
         run = str(self.run_config.get("out") or self.instruction.run)
         return Path(run) / "sites" / self.name
 
     def data(self, split: str, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
-        """See ``Site.data``. The message's share is of ``split`` already; only ``oracle`` gets the sealed copy."""
+        """See ``Site.data``. The share in the message is of ``split``; only ``oracle`` gets the sealed copy."""
         return self._opened(self._share(), statistics)
 
     def training(self, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
-        """See ``Site.training``. They came with the message."""
+        """See ``Site.training``. They are in the message."""
         if self.instruction.training is None:
-            raise DataError("expected this site's training samples beside those that it is to score, found none")
+            raise DataError("expected this site's training samples in a message to score others, found none")
         return self._opened(self.instruction.training, statistics)
 
     def _opened(self, share: Share, statistics: Mapping[str, Statistics] | None) -> SiteData:

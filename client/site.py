@@ -1,5 +1,5 @@
-"""What a site is to the ClientApp: its name, its data, its folder. Either the site's own, or one that the server deals
-out to a node that lends its hands in a simulation."""
+"""A site as the ClientApp sees it: its name, its data, its folder. Either a site with data of its own, or a simulated
+one whose samples the server assigns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Site(ABC):
     """The site that answers one message."""
 
     def __init__(self, context: Context, instruction: TrainInstruction) -> None:
-        """``context.node_config`` says who the node is, ``instruction`` what it is to do."""
+        """``context.node_config`` describes the node, ``instruction`` its task."""
         self.node_config = context.node_config
         self.run_config = context.run_config
         self.instruction = instruction
@@ -50,7 +50,7 @@ class Site(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """The stable name, on which the site's random streams hang."""
+        """The stable name, from which the site's random streams are seeded."""
 
     @property
     @abstractmethod
@@ -60,29 +60,29 @@ class Site(ABC):
     @property
     @abstractmethod
     def own(self) -> OwnData | None:
-        """What it says of data that the server cannot see; None where the server dealt them out."""
+        """The report on its own data, which the server cannot see; None where the server assigned the samples."""
 
     @property
     @abstractmethod
     def data_hash(self) -> str:
-        """A SHA-256 that changes with any file of its own data; empty where the server dealt them out."""
+        """A SHA-256 that changes with any file of its own data; empty where the server assigned the samples."""
 
     @abstractmethod
     def data(self, split: str, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
-        """Its samples of ``split``, scaled by ``statistics``. Raises ``DataError`` naming what is wrong with them."""
+        """Its samples of ``split``, scaled by ``statistics``. Raises ``DataError`` where they cannot be used."""
 
     def training(self, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
-        """Its training samples, where the message is about others."""
+        """Its training samples, where the message is about another split."""
         return self.data("train", statistics)
 
     @property
     @abstractmethod
     def folder(self) -> Path:
-        """Where it keeps its state."""
+        """The folder of its state."""
 
     @property
     def store(self) -> DiskSiteStore:
-        """What it keeps from round to round."""
+        """Storage of its state between rounds."""
         return DiskSiteStore(self.folder, self.instruction.round, self.instruction.accepted)
 
 
@@ -101,6 +101,6 @@ def recovery_of(text: str, spec: DatasetSpec) -> Recovery:
 
 @lru_cache(maxsize=2)
 def modules_of(text: str, spec: DatasetSpec) -> Groups:
-    """Every group's module, built once per process; a message overwrites all parameters of the groups that it uses."""
+    """Every group's module, built once per process: a message overwrites all parameters of the groups that it uses."""
     device = choose_device(config_of(text).device)
     return {name: module.to(device) for name, module in recovery_of(text, spec).build().items()}

@@ -171,7 +171,7 @@ def test_a_deployed_site_that_lost_its_state_is_refused_in_words_until_it_is_res
         assert line["reason"].startswith(
             f"state folder {folder}: expected 'hook' of round 2, which the server accepted"
         )
-        assert "found nothing kept; restore it from a backup" in line["reason"]
+        assert "found no version; restore it from a backup" in line["reason"]
     said = " ".join(capsys.readouterr().out.split())
     assert f"round 3: 2 of 3 sites answered; {BAD}: state folder" in said
     training = load_newest(out / "checkpoints")

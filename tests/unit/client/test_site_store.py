@@ -1,4 +1,4 @@
-"""What a site keeps between rounds: a repeated round finds what the round before it left."""
+"""A site's state between rounds: a repeated round finds the version of the round before it."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_the_first_round_finds_nothing(tmp_path):
     assert not (tmp_path / "site").exists()
 
 
-def test_a_place_where_nothing_can_be_kept_is_told_before_it_is_needed(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_before_it_is_needed(tmp_path):
     DiskSiteStore(tmp_path / "not" / "yet", 1).require()
     assert not (tmp_path / "not").exists()
     (tmp_path / "file").write_text("")
@@ -79,7 +79,7 @@ def test_a_server_that_falls_back_to_its_older_checkpoint_finds_the_sites_state(
 
 
 @pytest.mark.parametrize("rounds", [(1, 2, 3, 4, 5, 6), (3, 6, 7, 9)])
-def test_a_version_that_is_gone_is_told_and_never_taken_for_none(tmp_path, rounds):
+def test_a_lost_version_is_reported_and_never_taken_for_none(tmp_path, rounds):
     took_part_in(tmp_path, *rounds)
     words = r"round 4 is repeated and needs 'hook' of a round before it, found only rounds .*restore .* from a backup"
     with pytest.raises(DataError, match=words):
@@ -102,7 +102,7 @@ def test_what_came_after_a_repeated_round_is_forgotten(tmp_path):
         DiskSiteStore(tmp_path, 5).load("hook")
 
 
-@pytest.mark.parametrize(("rounds", "words"), [((1, 2), "go on with the version before"), ((2,), "begin anew")])
+@pytest.mark.parametrize(("rounds", "words"), [((1, 2), "continue from the version before"), ((2,), "start anew")])
 def test_a_damaged_version_is_named_with_what_removing_it_means(tmp_path, rounds, words):
     took_part_in(tmp_path, *rounds)
     (tmp_path / "hook.round-000002.safetensors").write_bytes(b"garbage")
@@ -121,7 +121,7 @@ def accepted(folder, round_: int, **older: int) -> dict:
     )
 
 
-def test_before_the_first_accepted_reply_there_is_nothing_whatever_was_kept(tmp_path):
+def test_before_the_first_accepted_reply_there_is_nothing_whatever_was_saved(tmp_path):
     took_part_in(tmp_path, 1, 2)
     assert accepted(tmp_path, 0) == {}
 
@@ -149,8 +149,8 @@ def test_versions_that_the_server_may_ask_for_outlive_any_number_of_lost_replies
     assert len(list(tmp_path.iterdir())) == 3 + 3
 
 
-@pytest.mark.parametrize(("kept", "found"), [((), "nothing kept"), ((1, 4), "only rounds 1, 4")])
-def test_an_accepted_version_that_is_gone_is_told_with_the_folder_and_what_was_there(tmp_path, kept, found):
+@pytest.mark.parametrize(("kept", "found"), [((), "no version"), ((1, 4), "only rounds 1, 4")])
+def test_a_lost_accepted_version_is_reported_with_the_folder_and_the_versions_in_it(tmp_path, kept, found):
     took_part_in(tmp_path, *kept)
     words = (
         rf"^state folder {tmp_path}: expected 'hook' of round 3, which the server accepted .*, found {found}; restore"

@@ -337,7 +337,7 @@ def test_a_site_that_lost_its_variate_is_refused_and_its_last_word_stands():
     found, lost = train(world(), 3), NAMES[1]
     held, folder = found.held(lost), found.sites[lost].folder
     shutil.rmtree(folder)
-    words = rf"^state folder {folder}: expected 'hook' of round 3, .* found nothing kept; restore it from a backup; .*"
+    words = rf"^state folder {folder}: expected 'hook' of round 3, .* found no version; restore it from a backup; .*"
     [message] = [m for m in found.configure(4) if messages.addressee(m) == lost]
     with pytest.raises(DataError, match=words):
         found.answer(message)
