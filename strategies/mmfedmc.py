@@ -21,30 +21,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import torch
 from flwr.app import Message
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from fedrecon_core import seeding
 from fedrecon_core.config import GroupSelection, require_defaults
 from fedrecon_core.config.errors import InvalidValueError
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.local.by_modality import MOST_PLAYERS, ModalityViews, shapley_values
+from fedrecon_core.local.by_modality import (
+    MOST_PLAYERS,
+    Forest,
+    ModalityViews,
+    class_probabilities,
+    shapley_values,
+)
 from fedrecon_core.local.evaluate import EvaluationContext, Predictions
 from fedrecon_core.local.hook import HookState, LocalHook, StageStats
 from fedrecon_core.recovery.stage import LocalContext
 from fedrecon_core.registry import STRATEGIES
 from fedrecon_core.state import State, extractor_group, group_bytes
 from fedrecon_core.task.model import TaskModel
-from fedrecon_core.task.target import target_of
+from fedrecon_core.task.target import Target, target_of
 from fedrecon_core.types import Batch, DatasetSpec, StrictModel
 from strategies.fedavg import FedAvg, FedAvgParams
 from strategies.federation import Federation, share_of
 from strategies.messages import TrainInstruction, TrainReply
-from strategies.mmfedmc_fusion import LocalFusion, TaskFusion
 
 UPLOADS, ROUND = "uploads", "round"
 """Where a site keeps the rounds in which it last sent each modality."""
@@ -136,6 +142,56 @@ def first_places(losses: Sequence[float], wanted: int, rank: Literal["lowest", "
     sign = {"lowest": 1, "highest": -1}[rank]
     keys = [sign * loss if math.isfinite(loss) else math.inf for loss in losses]
     return set(sorted(range(len(keys)), key=lambda place: (keys[place], place))[:wanted])
+
+
+# --- fusion ----------------------------------------------------------------------------------------------------------
+
+
+class TaskFusion:
+    """The task model alone: nothing is added to its loss, and its predictions count."""
+
+    def loss(self, model: TaskModel, batch: Batch, target: Target) -> Tensor | float:
+        """What is added to the loss of the task model on ``batch``, whose labels are those of ``target``."""
+        return 0.0
+
+    def predictions(self, scoring: EvaluationContext) -> Predictions:
+        """What is scored where the sites evaluate."""
+        return scoring.predictions()
+
+
+@dataclass(frozen=True)
+class LocalFusion(TaskFusion):
+    """A modality's model is its extractor with the head reading its tokens alone; a forest of ``trees`` trees decides.
+
+    The paper trains these models alone. Here their mean loss is added to the task model's, so that the head keeps
+    reading several modalities as well: it is what Shapley values are taken of, and what a saved model predicts with.
+
+    The forest is fitted when a model is scored, to the site's training samples under the received model, as the
+    paper's sites do after a round. So nothing is kept of it, the model of the best round is tested with its own forest,
+    and a site that was never drawn has one, too. It is part of no saved model. A site without training samples predicts
+    with the task model.
+    """
+
+    trees: int
+
+    def loss(self, model: TaskModel, batch: Batch, target: Target) -> Tensor | float:
+        """The mean over the modalities present of the loss of each on its own, on real rows alone."""
+        views, losses = ModalityViews.of(model, batch), []
+        for name in model.extractors:
+            seen = batch.inputs[name].index
+            if len(seen):
+                losses.append(target.loss(views.logits([name])[seen], batch.labels[seen]))
+        return torch.stack(losses).mean() if losses else 0.0
+
+    def predictions(self, scoring: EvaluationContext) -> Predictions:
+        """Those of the forest."""
+        training = scoring.training()
+        if not len(training):
+            return super().predictions(scoring)
+        forest = Forest(self.trees, seeding.derive(scoring.recovery.config.seed, "forest") % 2**32)
+        known = scoring.apply(class_probabilities, training, f"training/{scoring.name}")
+        asked = scoring.apply(class_probabilities, scoring.data, scoring.name)
+        return Predictions(forest.logits(known, training.labels, asked))
 
 
 # --- at the site ----------------------------------------------------------------------------------------------------

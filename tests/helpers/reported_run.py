@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from server.training.image_grid import save_grid
+from server.training.reconstruction_images import save_grid
 
 SITES, ROUNDS, MODALITIES = 8, 12, ("m0", "m1", "m2")
 FAILED = {(3, 5): "timeout: no reply within 600 s", (6, 9): "DataError: arrays/m1.npy: checksum differs"}

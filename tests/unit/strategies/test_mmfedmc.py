@@ -23,8 +23,7 @@ from server.engines.inprocess import InProcessGrid
 from server.engines.pool import Here
 from strategies.federation import Federation, share_of
 from strategies.messages import Identity, SiteInfo, TrainReply
-from strategies.mmfedmc import MmFedMC, MmFedMCParams, Priority, first_places, priorities
-from strategies.mmfedmc_fusion import LocalFusion, TaskFusion
+from strategies.mmfedmc import LocalFusion, MmFedMC, MmFedMCParams, Priority, TaskFusion, first_places, priorities
 from tests.helpers.federation import (
     NAMES,
     MemoryShelf,

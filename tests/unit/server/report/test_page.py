@@ -21,7 +21,7 @@ from server.report.run.report import write_report
 from server.runs.formatting import size
 from server.runs.record import read_run
 from server.runs.summary import traffic
-from server.training.image_grid import save_grid
+from server.training.reconstruction_images import save_grid
 from tests.helpers.command import caller
 from tests.helpers.pages import Page
 from tests.helpers.reported_run import write_run
