@@ -1,1 +1,1 @@
-"""What server and sites share: message keys, strategies with their local halves, the code hash."""
+"""Shared by server and sites: strategies with their local halves, the messages, the code hash."""

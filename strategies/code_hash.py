@@ -1,4 +1,4 @@
-"""One hash of the code that a process runs, by which the server sees that a site runs the same."""
+"""One hash of the code that a process runs, so that the server can check that every site runs the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def code_hash() -> str:
     """SHA-256 (hex) over the sorted relative paths and the bytes of the ``.py`` files of the four packages.
 
     The templates of the reports are not part of it: they change how results are shown, never the results.
-    A package that is not there adds nothing. Read once per process, so that it stays the hash of the code that runs
+    A package that is not installed adds nothing. Read once per process, so that it stays the hash of the code that runs
     when a file changes meanwhile.
     """
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""What the server knows of the federation while it trains: sites, their plans, and what the groups have seen."""
+"""The server's knowledge of the federation during a run: sites, transfer plans, training counts."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from strategies.messages import Accepted, SiteInfo, TrainInstruction, TrainReply
 
 
 def share_of(share: float, count: int) -> int:
-    """``share`` of ``count``, rounded down, and at least one; 0.29 of 100 is 29, whatever floating point says."""
+    """``share`` of ``count``, rounded down, and at least one: 29 for 0.29 of 100, despite floating point."""
     return max(1, int(share * count + 1e-9))
 
 
 @dataclass
 class Federation:
-    """``nodes`` maps site names to Flower's random node ids of the moment (in a simulation several sites may share a
-    node); everything else goes by name.
+    """The sites of a run, by name. ``nodes`` maps them to Flower's current node ids; in a simulation several sites may
+    share a node.
 
-    ``sites`` and ``plans`` keep a site that has left: it may come back. ``shares`` and ``held_out`` are what the server
-    deals out in a simulation; ``held_out_plans`` gives, per split, the groups that each site's evaluation needs.
-    ``trained`` counts, per group, the samples that it was trained on so far; ``quality`` holds the mappings' scores;
-    ``accepted`` says, by site, which version of what it keeps fits what the server knows.
-    """
+    ``sites`` and ``plans`` keep a site that has left: it may come back. ``shares`` and ``held_out`` are the samples
+    that the server assigns in a simulation; ``held_out_plans`` has, per split, the groups that each site's evaluation
+    needs. ``trained``: group -> the samples that it was trained on so far. ``quality``: mapping -> score. ``accepted``:
+    site -> the version of its stored state that it continues from."""
 
     config: RunConfig
     spec: DatasetSpec
@@ -48,19 +47,18 @@ class Federation:
     config_json: str = ""
 
     def __post_init__(self) -> None:
-        """Serialise the config once: it travels with every message. Whom the server tells of the run is its own
-        affair."""
+        """Serialise the config once: it travels with every message, without the server's trackers."""
         self.config_json = self.config_json or self.config.model_dump_json(exclude={"tracking"})
 
     def instruction(self, name: str, round_: int, split: str = "train") -> TrainInstruction:
-        """The order for the site ``name`` in round ``round_``, over its samples of ``split``."""
+        """The instruction for the site ``name`` in round ``round_``, over its samples of ``split``."""
         shares = self.shares if split == "train" else self.held_out.get(split, {})
         instruction = TrainInstruction(name, self.config_json, round_, self.run, shares.get(name))
         return replace(instruction, accepted=self.accepted.get(name, instruction.accepted))
 
     def accept(self, round_: int, replies: Mapping[str, TrainReply], left_out: Set[str]) -> None:
-        """Remember that ``replies`` (by site) are in the averages of ``round_``, but for the groups ``left_out``: those
-        of their sites that keep a state go on from what they kept beside them."""
+        """Record that the averages of ``round_`` include ``replies`` (by site), without the groups ``left_out``: sites
+        that store a state continue from the version of that reply."""
         for name, reply in replies.items():
             if reply.kept:
                 before = self.accepted.get(name, Accepted())
@@ -72,12 +70,12 @@ class Federation:
         return self.plans[name] if split == "train" else self.held_out_plans[split][name]
 
     def global_info(self, round_: int) -> GlobalInfo:
-        """What travels with the groups in round ``round_``."""
+        """The global info that travels with the groups in round ``round_``."""
         return GlobalInfo(round_, dict(self.trained), dict(self.quality), dict(self.statistics))
 
     @contextmanager
     def as_of(self, global_info: GlobalInfo) -> Iterator[None]:
-        """Inside the block, messages carry ``global_info``: what belonged to the groups of an earlier round."""
+        """Within the block, messages carry ``global_info``, that of an earlier round's groups."""
         now = self.trained, self.quality
         self.trained, self.quality = dict(global_info.trained), dict(global_info.quality)
         try:

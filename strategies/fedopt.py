@@ -61,7 +61,8 @@ class FedOptParams(GroupSelection, FedAvgParams):
 
 @STRATEGIES.register("fedopt")
 class FedOpt(FedAvg):
-    """A group that nobody returned keeps its parameters and the optimiser's state of it."""
+    """Steps each group by a server optimiser. A group that no site returned keeps its parameters and optimiser
+    state."""
 
     Params = FedOptParams
 
@@ -82,9 +83,9 @@ class FedOpt(FedAvg):
         return new
 
     def state(self) -> dict[str, State]:
-        """The optimiser's state of every group that was stepped."""
+        """Group -> the optimiser's state, for every group that was stepped."""
         return dict(self._state)
 
     def load_state(self, state: Mapping[str, State]) -> None:
-        """Take up the optimiser's state again."""
+        """Restore the optimiser's state."""
         self._state = {group: dict(tensors) for group, tensors in state.items()}

@@ -1,4 +1,4 @@
-"""``fedprox``: at the sites every step is also pulled back to the model that was received (Li et al. 2020)."""
+"""``fedprox``: a penalty at the sites on the distance from the received model (Li et al. 2020)."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ from strategies.fedavg import FedAvg, FedAvgParams
 
 
 class FedProxParams(GroupSelection, FedAvgParams):
-    """The sites minimise loss + ``mu`` / 2 * ||w - w_received||^2 (Li et al. 2020, Eq. 2); a ``mu`` of exactly 0 is
-    ``fedavg``, one next to 0 need not be (``Proximal``).
+    """The sites minimise loss + ``mu`` / 2 * ||w - w_received||^2 (Li et al. 2020, Eq. 2). A ``mu`` of exactly 0 is
+    ``fedavg``; a tiny one need not be (see ``Proximal``).
 
-    ``groups`` are name prefixes of the groups that are pulled, in whichever stage trains them. The penalty is part of
-    the gradient, which is clipped as one (the FedMultimodal benchmark clips the loss's and adds the penalty's to it
-    afterwards), and not of the training loss that is reported: that stays comparable.
-    """
+    ``groups`` are name prefixes of the groups that are penalised, in whichever stage trains them. The penalty is part
+    of the gradient, which is clipped as one (the FedMultimodal benchmark clips the loss's and adds the penalty's to it
+    afterwards), and not of the training loss that is reported: that stays comparable."""
 
     name: str = "fedprox"
     mu: float = Field(default=0.01, ge=0)
 
 
 class Proximal(LocalHook):
-    """Adds ``mu`` (w - w_received), the gradient of the penalty, in place: there is no graph of it.
+    """Adds ``mu`` (w - w_received), the gradient of the penalty, to the gradients in place.
 
-    A batch may have nothing for some parameters, an extractor of which no sample has the modality: the penalty pulls
-    them nevertheless. Only those that no loss of this round has reached yet are left without a gradient, since they are
-    where they started, and so that an optimiser's weight decay leaves them alone, as it does in ``fedavg``.
+    A batch may give some parameters no gradient: an extractor whose modality no sample has. The penalty still acts on
+    them. Only parameters that no loss of this round has reached yet are left without a gradient: they have not moved,
+    and without one an optimiser's weight decay leaves them alone, as in ``fedavg``.
 
-    For the others such a batch has the penalty's gradient, however small, where ``fedavg`` has none: their momentum,
-    Adam's moments and weight decay go on. Where 3% of the samples have one of five modalities (one seed, ``mask``,
-    Adam), test UAR is 84.5% and loss 0.74 at ``mu`` 0, and 83.9% and 0.83 at 1e-12:
+    For the others such a batch has the penalty's gradient, however small, where ``fedavg`` has none, so that momentum,
+    Adam's moments and weight decay act on them. Where 3% of the samples have one of five modalities (one seed,
+    ``mask``, Adam), test UAR is 84.5% and loss 0.74 at ``mu`` 0, and 83.9% and 0.83 at 1e-12:
 
         fedrecon run --set recovery.name=mask --set strategy.name=fedprox --set strategy.mu=1e-12
             --set missing.train.level=sample --set "missing.train.rate={m0: 0.97, m1: 0, m2: 0, m3: 0, m4: 0}"
@@ -51,7 +50,7 @@ class Proximal(LocalHook):
         self._reached: set[str] = set()
 
     def begin(self, context: LocalContext, memory: HookState) -> None:
-        """Remember what was received."""
+        """Store the received parameters."""
         self._reached = set()
         self._start = {
             f"{group}/{name}": parameter.detach().clone()
@@ -89,5 +88,5 @@ class FedProx(FedAvg):
 
     @staticmethod
     def local_half(params: Any) -> LocalHook:
-        """The pull; without ``mu`` there is none, to the last bit."""
+        """The penalty; with ``mu`` 0 exactly the round of ``fedavg``."""
         return Proximal(params.mu, params.groups) if params.mu else LocalHook()

@@ -1,4 +1,4 @@
-"""``fedrs``: a softmax in which the classes that a site never sees are held back (Li and Zhan 2021)."""
+"""``fedrs``: a restricted softmax, in which the classes that a site lacks count less (Li and Zhan 2021)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from strategies.fedavg import FedAvg, FedAvgParams
 
 class FedRSParams(FedAvgParams):
     """In training the logit of class c is w_c . h where the site has samples of c and ``alpha`` w_c . h where it has
-    none (Li and Zhan 2021): the smaller ``alpha``, the less a site pushes away the classes that it never sees. 0.9 is
+    none (Li and Zhan 2021): the smaller ``alpha``, the less a site suppresses the classes that it never sees. 0.9 is
     the value of the FedMultimodal benchmark (Feng et al. 2023).
 
-    As there, the last layer's bias has no part in training: it stays as it was initialised, and evaluation adds it.
+    As in the benchmark, the last layer's bias is not trained: it stays as initialised, and evaluation adds it.
     """
 
     name: str = "fedrs"
@@ -48,7 +48,7 @@ class RestrictedSoftmax(LocalHook):
         self.alpha = alpha
 
     def begin(self, context: LocalContext, memory: HookState) -> None:
-        """Which classes the site's training samples have: a scale [C]."""
+        """Compute the scale [C] from the classes of the site's training samples."""
         classifier = cast(nn.Sequential, context.groups[HEAD_GROUP].classifier)
         self._bias = cast(nn.Linear, classifier[-1]).bias
         held = torch.bincount(context.data.labels, minlength=len(self._bias)) > 0
@@ -59,7 +59,8 @@ class RestrictedSoftmax(LocalHook):
         return (logits - self._bias.detach()) * self._scale
 
     def gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
-        """Without a gradient neither an optimiser nor its weight decay moves the bias, and no clipping counts it."""
+        """Remove the bias's gradient: neither the optimiser nor its weight decay then moves it, and clipping ignores
+        it."""
         self._bias.grad = None
 
 

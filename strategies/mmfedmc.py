@@ -1,20 +1,20 @@
 """``mmfedmc``: sites send the models of few modalities, the server averages over few sites (Yuan et al. 2024, "Joint
-modality and client selection"). A re-implementation from the description; how impacts and sizes are scaled, and that a
-modality which was never sent has the recency 1, is as in the authors' program.
+modality and client selection"). Re-implemented from the description; the scaling of impacts and sizes, and the recency
+1 of a modality that was never sent, follow the authors' program.
 
 A modality's model is the group ``task.extractor.<m>``. After its local round a site ranks the modalities that it holds
 
     priority = shapley * |impact| + size * (1 - bytes of the model) + recency * (rounds since it was sent) / (rounds)
 
 with impact and bytes scaled to 0..1 over the site's modalities (lowest and highest; all 0 where they are equal), and
-sends the first ``gamma`` of them. What a site gains for a modality that it lacks, from fills, stays there. The head
-always goes back: the paper keeps its fusion at the site, FedRecon's comparison uploads the task model for evaluation,
-which is the default here (``fusion``). So do a recovery's own groups (generators, mappings): they are no part of this
-method, and a mapping without the generator that it was trained with would be of no use.
+sends the first ``gamma`` of them. What a site learns about a modality that it lacks, from fills, stays there. The head
+is always sent: the paper keeps its fusion at the site, but FedRecon's comparison uploads the task model for evaluation,
+which is the default here (``fusion``). A recovery's own groups (generators, mappings) are always sent, too: they are
+not part of this method, and a mapping is useless without the generator that it was trained with.
 
-The server averages ``groups`` over the share ``delta`` of the sites that it asked in this round, those with the lowest
-loss first. Loss and groups arrive in one message, so that this spares no traffic; leaving out modalities does. The
-paper ranks by the loss of each modality's model; sites here train one model of all modalities and report its loss.
+The server averages ``groups`` over the share ``delta`` of the round's sites, those with the lowest loss first. Loss and
+groups arrive in one message, so that this saves no traffic; leaving out modalities does. The paper ranks by the loss of
+each modality's model; sites here train one model of all modalities and report its loss.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ from strategies.federation import Federation, share_of
 from strategies.messages import TrainInstruction, TrainReply
 
 UPLOADS, ROUND = "uploads", "round"
-"""Where a site keeps the rounds in which it last sent each modality."""
+"""Keys under which a site stores the rounds in which it last sent each modality."""
 
 
 class Priority(StrictModel):
-    """The weights of what speaks for sending a modality."""
+    """The weights of the terms of a modality's priority."""
 
     shapley: float = Field(default=1 / 3, ge=0)
     size: float = Field(default=1 / 3, ge=0)
@@ -66,18 +66,17 @@ class Priority(StrictModel):
     @model_validator(mode="after")
     def _some(self) -> Self:
         if not (self.shapley or self.size or self.recency):
-            raise ValueError("expected a weight above 0, found none: nothing would tell the modalities apart")
+            raise ValueError("expected a weight above 0, found none: all modalities would have the same priority")
         return self
 
 
 class MmFedMCParams(GroupSelection, FedAvgParams):
-    """``gamma`` modalities go back from each site, ranked by ``priority``; their Shapley values are taken over
-    ``samples`` training samples. The share ``delta`` of the sites that were asked, rounded down like ``sites.fraction``
-    and at least one, is averaged in ``groups`` (name prefixes): those of the lowest loss, or with ``rank: highest`` of
-    the highest.
+    """Each site sends ``gamma`` modalities, ranked by ``priority``; their Shapley values are taken over ``samples``
+    training samples. ``groups`` (name prefixes) are averaged over the share ``delta`` of the round's sites, rounded
+    down like ``sites.fraction`` and at least one: those of the lowest loss, or with ``rank: highest`` of the highest.
 
-    ``fusion: local`` predicts at each site with a forest of ``trees`` trees over what each modality says alone, fitted
-    to the site's own training samples whenever a model is scored there (``evaluate.where: sites``).
+    ``fusion: local`` predicts at each site with a forest of ``trees`` trees over the predictions of the single
+    modalities, fitted to the site's own training samples whenever a model is scored there (``evaluate.where: sites``).
     """
 
     name: str = "mmfedmc"
@@ -94,26 +93,26 @@ class MmFedMCParams(GroupSelection, FedAvgParams):
         if self.fusion == "task":
             require_defaults(self, ("trees",), "with fusion: task (it acts in local alone)")
         if self.robust is not None:
-            told = "it prefers sites by the loss that they state themselves, and few of them are left to average"
-            raise InvalidValueError("robust", f"expected none with mmfedmc ({told}), found {self.robust.rule}")
+            reason = "it selects sites by the loss that they report themselves, and few of them are left to average"
+            raise InvalidValueError("robust", f"expected none with mmfedmc ({reason}), found {self.robust.rule}")
         return self
 
     def check_run(self, run: Any) -> None:
-        """Decisions that are fused at the sites can only be scored there."""
+        """``InvalidValueError`` for predictions that are fused at the sites and scored at the server."""
         if self.fusion == "local" and run.evaluate.where != "sites":
-            told = "each site has a forest of its own; set evaluate.where: sites"
+            reason = "each site has a forest of its own; set evaluate.where: sites"
             raise InvalidValueError(
-                "strategy.fusion", f"expected task where the server evaluates ({told}), found local"
+                "strategy.fusion", f"expected task where the server evaluates ({reason}), found local"
             )
 
     def check_data(self, spec: DatasetSpec) -> None:
-        """Few modalities, and for the forest exactly one class per sample."""
+        """``ConfigError`` for data of too many modalities, or for a forest and several labels per sample."""
         if len(spec.names) > MOST_PLAYERS:
-            told = f"expected data of at most {MOST_PLAYERS} modalities, all of whose subsets are valued"
-            raise ConfigError(f"strategy.name: mmfedmc: {told}, found {len(spec.names)}; use another strategy")
+            expected = f"expected data of at most {MOST_PLAYERS} modalities, all of whose subsets are valued"
+            raise ConfigError(f"strategy.name: mmfedmc: {expected}, found {len(spec.names)}; use another strategy")
         if self.fusion == "local" and spec.target == "multilabel":
-            told = "expected task with data of several labels per sample (a forest tells one class)"
-            raise ConfigError(f"strategy.fusion: {told}, found local")
+            expected = "expected task with data of several labels per sample (a forest predicts one class)"
+            raise ConfigError(f"strategy.fusion: {expected}, found local")
 
 
 # --- pure parts -----------------------------------------------------------------------------------------------------
@@ -122,7 +121,7 @@ class MmFedMCParams(GroupSelection, FedAvgParams):
 def priorities(
     impact: Mapping[str, float], sizes: Mapping[str, float], recency: Mapping[str, float], weights: Priority
 ) -> dict[str, float]:
-    """Modality -> how much speaks for sending it. ``recency`` lies in 0..1, the others are scaled to it."""
+    """Modality -> its priority. ``recency`` is within 0..1, the others are scaled to it."""
     effect, size = _scaled(impact), _scaled(sizes)
     return {
         name: weights.shapley * effect[name] + weights.size * (1 - size[name]) + weights.recency * recency[name]
@@ -131,14 +130,14 @@ def priorities(
 
 
 def _scaled(values: Mapping[str, float]) -> dict[str, float]:
-    """From the lowest to the highest value as 0 to 1; all 0 where they are equal, or not all finite."""
+    """The values scaled to 0..1; all 0 where they are equal, or not all finite."""
     low, high = min(values.values(), default=0.0), max(values.values(), default=0.0)
     usable = all(map(math.isfinite, values.values())) and high > low
     return {name: (value - low) / (high - low) if usable else 0.0 for name, value in values.items()}
 
 
 def first_places(losses: Sequence[float], wanted: int, rank: Literal["lowest", "highest"]) -> set[int]:
-    """The places of the ``wanted`` first losses; of equal ones the earlier, and those that are not finite last."""
+    """The indices of the ``wanted`` best losses; of equal ones the earlier, and those that are not finite last."""
     sign = {"lowest": 1, "highest": -1}[rank]
     keys = [sign * loss if math.isfinite(loss) else math.inf for loss in losses]
     return set(sorted(range(len(keys)), key=lambda place: (keys[place], place))[:wanted])
@@ -148,14 +147,14 @@ def first_places(losses: Sequence[float], wanted: int, rank: Literal["lowest", "
 
 
 class TaskFusion:
-    """The task model alone: nothing is added to its loss, and its predictions count."""
+    """The task model alone: no additional loss, and its own predictions."""
 
     def loss(self, model: TaskModel, batch: Batch, target: Target) -> Tensor | float:
-        """What is added to the loss of the task model on ``batch``, whose labels are those of ``target``."""
+        """The term added to the loss of the task model on ``batch``, whose labels are those of ``target``."""
         return 0.0
 
     def predictions(self, scoring: EvaluationContext) -> Predictions:
-        """What is scored where the sites evaluate."""
+        """The predictions that are scored where the sites evaluate."""
         return scoring.predictions()
 
 
@@ -163,19 +162,19 @@ class TaskFusion:
 class LocalFusion(TaskFusion):
     """A modality's model is its extractor with the head reading its tokens alone; a forest of ``trees`` trees decides.
 
-    The paper trains these models alone. Here their mean loss is added to the task model's, so that the head keeps
-    reading several modalities as well: it is what Shapley values are taken of, and what a saved model predicts with.
+    The paper trains these models alone. Here their mean loss is added to the task model's, so that the head still
+    learns to read several modalities: Shapley values are taken of it, and a saved model predicts with it.
 
     The forest is fitted when a model is scored, to the site's training samples under the received model, as the
-    paper's sites do after a round. So nothing is kept of it, the model of the best round is tested with its own forest,
-    and a site that was never drawn has one, too. It is part of no saved model. A site without training samples predicts
-    with the task model.
+    paper's sites do after a round. So it needs no storage, the model of the best round is tested with a forest of its
+    own, and a site that was never sampled has one, too. A saved model has none. A site without training samples
+    predicts with the task model.
     """
 
     trees: int
 
     def loss(self, model: TaskModel, batch: Batch, target: Target) -> Tensor | float:
-        """The mean over the modalities present of the loss of each on its own, on real rows alone."""
+        """The mean over the present modalities of the loss of each alone, on real rows."""
         views, losses = ModalityViews.of(model, batch), []
         for name in model.extractors:
             seen = batch.inputs[name].index
@@ -184,7 +183,7 @@ class LocalFusion(TaskFusion):
         return torch.stack(losses).mean() if losses else 0.0
 
     def predictions(self, scoring: EvaluationContext) -> Predictions:
-        """Those of the forest."""
+        """The forest's predictions."""
         training = scoring.training()
         if not len(training):
             return super().predictions(scoring)
@@ -198,48 +197,50 @@ class LocalFusion(TaskFusion):
 
 
 class ModalitySelection(LocalHook):
-    """Chooses what goes back. The rounds of the last uploads are the site's own: a reply that was not among the sites
-    that the server averaged counts as sent, one that was lost or refused does not. ``fusion`` is asked what decides
-    over a sample."""
+    """Selects the groups to upload. A modality counts as sent if the server accepted the reply, whether or not it
+    averaged over this site; in a reply that was lost or rejected it does not. ``fusion`` adds its loss and makes the
+    predictions."""
 
-    _workshop: LocalContext
+    _context: LocalContext
 
     def __init__(self, params: MmFedMCParams, fusion: TaskFusion) -> None:
-        """``params`` are the strategy's."""
+        """``params`` are the strategy's keys."""
         self.params, self.fusion = params, fusion
         self._sent: dict[str, int] = {}
 
     def begin(self, context: LocalContext, memory: HookState) -> None:
-        """Take up the rounds of the last uploads."""
-        self._workshop = context
-        self._sent = {name: int(state[ROUND]) for name, state in _unnamed(memory.kept).items()}
+        """Restore the rounds of the last uploads."""
+        self._context = context
+        self._sent = {name.removeprefix(f"{UPLOADS}."): int(state[ROUND]) for name, state in memory.kept.items()}
 
     def loss(self, model: TaskModel, batch: Batch) -> torch.Tensor | float:
-        """What the fusion adds."""
-        return self.fusion.loss(model, batch, target_of(self._workshop.data.spec))
+        """The fusion's additional loss."""
+        return self.fusion.loss(model, batch, target_of(self._context.data.spec))
 
     def select_uploads(self, groups: Sequence[str]) -> Sequence[str]:
-        """All but the extractors of the modalities that are not among the first ``gamma``."""
-        shop = self._workshop
-        first = self._first([name for name in shop.data.modalities if extractor_group(name) in groups])
-        self._sent.update(dict.fromkeys(first, shop.global_info.round))
-        stay = {extractor_group(name) for name in shop.data.spec.names} - set(map(extractor_group, first))
+        """All groups but the extractors of the modalities that are not among the first ``gamma``."""
+        context = self._context
+        first = self._first([name for name in context.data.modalities if extractor_group(name) in groups])
+        self._sent.update(dict.fromkeys(first, context.global_info.round))
+        stay = {extractor_group(name) for name in context.data.spec.names} - set(map(extractor_group, first))
         return [group for group in groups if group not in stay]
 
     def end(self, stage_stats: Mapping[str, StageStats]) -> tuple[dict[str, State], dict[str, State]]:
-        """Keep the rounds of the last uploads."""
+        """Store the rounds of the last uploads."""
         return {}, {f"{UPLOADS}.{name}": {ROUND: torch.tensor(sent)} for name, sent in sorted(self._sent.items())}
 
     def predictions(self, scoring: EvaluationContext) -> Predictions:
-        """The fusion's."""
+        """The fusion's predictions."""
         return self.fusion.predictions(scoring)
 
     def _first(self, names: Sequence[str]) -> list[str]:
         if len(names) <= self.params.gamma:
             return list(names)
-        shop, values = self._workshop, self._impact()
-        sizes = {name: float(group_bytes(shop.groups[extractor_group(name)].state_dict())) for name in names}
-        now = shop.global_info.round  # counted from 1: with t = now - 1 this is (t - last) / (t + 1), 1 if never sent
+        context, values = self._context, self._impact()
+        sizes = {name: float(group_bytes(context.groups[extractor_group(name)].state_dict())) for name in names}
+        now = (
+            context.global_info.round
+        )  # counted from 1: with t = now - 1 this is (t - last) / (t + 1), 1 if never sent
         recency = {name: (now - self._sent.get(name, 0)) / now for name in names}
         impact = {name: values.get(name, 0.0) for name in names}
         ranks = priorities(impact, sizes, recency, self.params.priority)
@@ -249,15 +250,15 @@ class ModalitySelection(LocalHook):
         """Modality -> mean |Shapley value| over some training samples, of those that have a token there.
 
         The value of a set of modalities is exp(-loss) of a sample whose other tokens are masked: the probability of its
-        class; with several labels, the geometric mean of what the labels get.
+        class; with several labels, the geometric mean of the probabilities of its labels.
         """
-        shop = self._workshop
-        stream = shop.stream(f"shapley/{shop.global_info.round}")
-        drawn = torch.randperm(len(shop.data), generator=stream)[: self.params.samples].sort().values
-        batch, target = shop.data.batch(drawn.to(shop.data.device)), target_of(shop.data.spec)
-        model = TaskModel(shop.groups, shop.data.spec)
+        context = self._context
+        stream = context.stream(f"shapley/{context.global_info.round}")
+        drawn = torch.randperm(len(context.data), generator=stream)[: self.params.samples].sort().values
+        batch, target = context.data.batch(drawn.to(context.data.device)), target_of(context.data.spec)
+        model = TaskModel(context.groups, context.data.spec)
         with seeding.scope(stream.initial_seed()), torch.no_grad():
-            views = ModalityViews.of(model, batch, shop.recover(batch, shop))
+            views = ModalityViews.of(model, batch, context.recover(batch, context))
             players = [name for name in model.extractors if bool(views.has_token(name).any())]
 
             def value(modalities: Collection[str]) -> torch.Tensor:
@@ -270,11 +271,7 @@ FUSIONS: dict[str, Callable[[MmFedMCParams], TaskFusion]] = {
     "task": lambda params: TaskFusion(),
     "local": lambda params: LocalFusion(params.trees),
 }
-"""The values of ``fusion`` -> how it is made."""
-
-
-def _unnamed(kept: Mapping[str, State]) -> dict[str, State]:
-    return {key.removeprefix(f"{UPLOADS}."): state for key, state in kept.items()}
+"""Value of ``fusion`` -> factory."""
 
 
 # --- at the server --------------------------------------------------------------------------------------------------
@@ -292,7 +289,7 @@ class MmFedMC(FedAvg):
 
     @staticmethod
     def local_half(params: Any) -> LocalHook:
-        """What selects at the site, with the fusion that ``params`` names."""
+        """The selection at the site, with the fusion that ``params`` names."""
         return ModalitySelection(params, FUSIONS[params.fusion](params))
 
     def train_messages(self, round_: int, groups: Mapping[str, State]) -> list[Message]:

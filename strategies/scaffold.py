@@ -1,4 +1,4 @@
-"""``scaffold``: every site's steps are corrected by what it knows of all others' gradients (Karimireddy et al. 2020,
+"""``scaffold``: control variates correct each site's steps towards the gradients of all sites (Karimireddy et al. 2020,
 Algorithm 1, Option II)."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from strategies.federation import Federation
 from strategies.messages import TrainReply
 
 OF_ANY_PHASE = "recovery."
-"""How the names of a recovery's own groups begin: it may train them in any phase."""
+"""Prefix of the names of a recovery's own groups, which it may train in any phase."""
 
 
 class ScaffoldParams(GroupSelection, FedAvgParams):
@@ -36,10 +36,10 @@ class ScaffoldParams(GroupSelection, FedAvgParams):
     ``variate: mean`` divides by that, so that c_i is a mean of the site's gradients. ``plain`` takes ``lr_site`` *
     ``steps`` at any momentum, as the FedMultimodal benchmark does. Without momentum both are the paper's Option II;
     with it the variates of ``plain`` are too large by the quotient of the two, and where that is above 2 (momentum 0.9:
-    from four steps on) each round's error is thrown over to the other side, larger than before.
+    from four steps on) the error changes its sign and grows in each round.
 
-    The optimum that is sought is that of the sites' mean loss: each site counts the same, or, with ``weighting:
-    samples``, as many times as it has samples; c is weighted like the model. ``groups`` are name prefixes of the groups
+    The objective is the mean of the sites' losses: each site counts the same, or, with ``weighting: samples``, in
+    proportion to its samples; c is weighted like the model. ``groups`` are name prefixes of the groups
     that are corrected, in whichever stages train them, which must use SGD; all others are plain averages.
 
     c - c_i is added before the gradient is clipped (``local.<phase>.clip``), so that the clipped step is that of the
@@ -55,9 +55,9 @@ class ScaffoldParams(GroupSelection, FedAvgParams):
         for phase in PHASES:
             found = getattr(run.local, phase).optimizer
             if found != "sgd" and any(_meet(prefix, (f"{phase}.", OF_ANY_PHASE)) for prefix in self.groups):
-                told = f"set local.{phase}.optimizer: sgd, with a learning rate for it"
+                todo = f"set local.{phase}.optimizer: sgd, with a learning rate for it"
                 expected = "expected sgd with scaffold, which reads a site's mean gradient off its steps"
-                raise InvalidValueError(f"local.{phase}.optimizer", f"{expected}, found {found}; {told}")
+                raise InvalidValueError(f"local.{phase}.optimizer", f"{expected}, found {found}; {todo}")
 
 
 def _meet(prefix: str, families: tuple[str, ...]) -> bool:
@@ -71,8 +71,8 @@ def variate_group(group: str) -> str:
 
 
 def gradients_in(stats: StageStats) -> float:
-    """How many times a constant gradient is in the sum of the steps of SGD from zero momentum, which weighs the k-th of
-    K gradients (1 - m^(K - k + 1)) / (1 - m): the steps, where there is no momentum."""
+    """The sum of the weights of the gradients in the steps of SGD that starts from zero momentum: the k-th of K
+    gradients has the weight (1 - m^(K - k + 1)) / (1 - m). Without momentum that is the number of steps."""
     m, steps = stats.momentum, stats.steps
     return (steps - m * (1 - m**steps) / (1 - m)) / (1 - m)
 
@@ -80,8 +80,8 @@ def gradients_in(stats: StageStats) -> float:
 class Correction(LocalHook):
     """Adds c - c_i to the gradients of the groups whose c was received, and keeps c_i at the site.
 
-    A parameter that a batch gives no gradient has the gradient zero, and is corrected like the others: its c_i would
-    otherwise move away from its gradients by c in every round.
+    A parameter without a gradient in a batch has the gradient zero, and is corrected like the others: otherwise its c_i
+    would drift away from its gradients by c in every round.
     """
 
     _modules: Mapping[str, nn.Module]
@@ -94,7 +94,7 @@ class Correction(LocalHook):
         self._corrections: dict[str, Tensor] = {}
 
     def begin(self, context: LocalContext, memory: HookState) -> None:
-        """Remember what was received, and compute the round's corrections."""
+        """Store the received parameters, and compute the round's corrections."""
         self._modules, self._kept = context.groups, memory.kept
         sent = {group: memory.received.get(variate_group(group)) for group in sorted(context.groups)}
         self._change = {g: _minus(c, memory.kept.get(g)) for g, c in sent.items() if c is not None}
@@ -121,8 +121,8 @@ class Correction(LocalHook):
             torch._foreach_add_(gradients, corrections)
 
     def end(self, stage_stats: Mapping[str, StageStats]) -> tuple[dict[str, State], dict[str, State]]:
-        """What goes back is c + (new c_i - c_i), the c that this site alone would make: (w0 - w1) / a. A group that was
-        not trained keeps its c_i, and so does one that diverged."""
+        """Upload c + (new c_i - c_i) = (w0 - w1) / a, the c that this site would make alone. A group that was not
+        trained keeps its c_i, and so does one that diverged."""
         beside, kept = {}, dict(self._kept)
         for group, stats in stage_stats.items():
             if group in self._change:
@@ -141,7 +141,7 @@ class Correction(LocalHook):
 
 
 def _minus(left: Mapping[str, Tensor], right: Mapping[str, Tensor] | None) -> State:
-    """left - right in float64; nothing at all is zero."""
+    """left - right in float64; ``right`` None is zero."""
     return {name: t.double() - (0.0 if right is None else right[name].double()) for name, t in left.items()}
 
 
@@ -151,13 +151,13 @@ def _like(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> State:
 
 @STRATEGIES.register("scaffold")
 class Scaffold(FedAvg):
-    """Holds the sum of the sites' control variates of each group, in float64, since c is their mean over all sites that
-    hold the group: N of them, which grows when a site joins. A group that nobody returned keeps its c.
+    """Stores the sum of the sites' control variates of each group, in float64: c is their mean over the N sites that
+    hold the group, and N grows when a site joins. A group that no site returned keeps its c.
 
-    c and the c_i fit each other, since a site goes on from the c_i that it kept beside its last accepted reply, group
-    by group: a reply that is lost or refused, or a group that too few sites sent for a robust average, changes neither.
-    A site that has lost its c_i, which are in the sums, cannot begin anew with zero; ``client.site_store`` refuses it.
-    """
+    c and the c_i stay consistent, since a site continues from the c_i that it stored with its last accepted reply,
+    group by group: a reply that is lost or rejected, or a group that too few sites sent for a robust average, changes
+    neither. A site that has lost its c_i cannot start anew with zero, since they are in the sums: ``client.site_store``
+    raises."""
 
     Params = ScaffoldParams
 

@@ -1,4 +1,4 @@
-"""The optimisers that ``fedopt`` may use on the server, and one step of any of them on plain tensors.
+"""The server optimisers of ``fedopt``, and a step of any of them on plain tensors.
 
 torch.optim's own wherever it has one; Yogi, which it lacks, is written here as one of them. Adam and Yogi correct the
 bias of moments that start at zero, which Reddi et al. do not: at betas of 0.9 and 0.99, gradients that agree would move
@@ -57,8 +57,8 @@ class Yogi(Optimizer):
 
 @dataclass(frozen=True)
 class Rule:
-    """How to make an optimiser over tensors from ``fedopt``'s keys and a learning rate, which of the ``keys`` it reads
-    that others do not, and its learning rate where the config names none, from those keys and the sites' rate."""
+    """``make(tensors, keys, lr)`` builds the optimiser from ``fedopt``'s keys; ``keys`` are those that it reads and
+    others do not; ``default_lr(keys, client_lr)`` is its learning rate where the config has none."""
 
     make: Callable[[list[Tensor], Any, float], Optimizer]
     keys: tuple[str, ...]
@@ -94,8 +94,8 @@ def stepped(
 ) -> tuple[State, State]:
     """(``old`` after one step along ``gradient``, the optimiser's state after it).
 
-    ``state`` is what the step before gave, empty before the first: the entries of the optimiser's own state under
-    ``tensor.entry``, plain tensors that a checkpoint can hold. Nothing that was passed in is changed.
+    ``state`` is the state after the previous step, empty before the first: the entries of the optimiser's own state as
+    ``tensor.entry``, plain tensors that a checkpoint can hold. The arguments are not changed.
     """
     new = {name: tensor.clone() for name, tensor in old.items()}
     optimizer = make(list(new.values()))

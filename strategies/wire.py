@@ -1,4 +1,4 @@
-"""What messages weigh on the wire: the serialised size of everything that is sent, framing included."""
+"""The size of messages on the wire: everything that is serialised, framing included."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class WireMeter:
     serialised once per run and not once per message."""
 
     def __init__(self, total: int = 0) -> None:
-        """``total`` is what a resumed run had sent before."""
+        """``total``: the bytes of a resumed run so far."""
         self.total = total
         self._groups: dict[tuple[str, Shape], int] = {}
 

@@ -1,1 +1,1 @@
-"""The sites of a run: who takes part, what they are sent, and which replies are accepted."""
+"""The sites of a run: registration, messaging, and validation of their replies."""

@@ -1,1 +1,1 @@
-"""The rounds of a run: training, evaluation, checkpoints, and what a person sees of them."""
+"""The rounds of a run: training, evaluation, checkpoints, and progress on the terminal."""

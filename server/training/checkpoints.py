@@ -1,4 +1,4 @@
-"""Checkpoints: all that a resume needs, as safetensors and JSON in one folder per round, written atomically."""
+"""Checkpoints: the state that a resume needs, as safetensors and JSON in one folder per round, written atomically."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fedrecon_core.state import State, flatten_groups, unflatten_groups
 from strategies.messages import Accepted
 
 KEPT = 2
-"""Checkpoints that stay; the newest complete one is enough to resume, the other is there should it be damaged. Sites
-keep their state for as long as either can be asked for (``client.site_store.KEPT``)."""
+"""How many checkpoints are kept. The newest complete one is enough to resume; the other is a spare in case it is
+damaged. Sites keep the versions of their state that either may need (``client.site_store.KEPT``)."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Best:
 
 @dataclass
 class Training:
-    """What changes from round to round at the server."""
+    """The state of a run at the server, which changes from round to round."""
 
     round: int
     groups: dict[str, State]
@@ -59,7 +59,7 @@ _PARTS = ("groups", "best_groups", "strategy")
 def save(folder: Path, training: Training) -> None:
     """Write the checkpoint of ``training.round`` below ``folder`` and drop all but the last two.
 
-    A full disk or an unwritable folder is a ``RunError``; the checkpoints that were there stay.
+    A full disk or an unwritable folder is a ``RunError``; earlier checkpoints stay.
     """
     final = folder / f"round-{training.round:06d}"
     partial = folder / f".round-{training.round:06d}.partial"
@@ -74,8 +74,8 @@ def save(folder: Path, training: Training) -> None:
         sync(folder)
     except DISK_ERRORS as error:
         shutil.rmtree(partial, ignore_errors=True)
-        told = "the last good one is kept; mend that, then go on with --resume"
-        raise RunError(f"cannot write checkpoint {final}: {reason(error)}; {told}") from None
+        todo = "the last good one is kept; mend that, then go on with --resume"
+        raise RunError(f"cannot write checkpoint {final}: {reason(error)}; {todo}") from None
     for old in (*_rounds(folder)[:-KEPT], *folder.glob(".round-*.partial")):
         shutil.rmtree(old, ignore_errors=True)
 

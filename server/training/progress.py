@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live line on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class PlainProgress:
         """A site has answered."""
 
     def note(self, text: str) -> None:
-        """Something that a person should know."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)  # sites put words into it
+        """Show a line to the user."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)  # parts of it come from sites
 
     def round_done(self, round_: int, losses: Mapping[str, float], validation: Mapping[str, Any] | None) -> None:
         """A round is complete, with its mean losses and, if it was evaluated, the validation line."""

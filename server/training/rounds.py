@@ -273,7 +273,7 @@ def failed_result(error: BaseException, rounds: int) -> dict[str, Any]:
     """The result of a run that ``error`` ended after ``rounds`` rounds: its status, the reason and the exit code."""
     if isinstance(error, KeyboardInterrupt):
         return {"status": "interrupted", "error": "interrupted", "exit_code": 130, "rounds": rounds}
-    if not isinstance(error, Exception):  # Flower ends its ServerApp with SystemExit, or with a kind of its own
+    if not isinstance(error, Exception):  # Flower ends its ServerApp with SystemExit, or with an exception of its own
         reason = "stopped from outside, or the SuperLink ended; resume it with `fedrecon run --resume`"
         return {"status": "interrupted", "error": reason, "exit_code": 1, "rounds": rounds}
     exit_code = getattr(error, "exit_code", 1)
