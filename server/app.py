@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
-from fedrecon_core.errors import FedReconError, UsageError
+from fedrecon_core.errors import FedReconError
 from fedrecon_core.runtime import keep_freed_memory
 from server.engines import flower
 from server.federation.messaging import Channel
@@ -22,7 +21,7 @@ from server.report.run.report import write_report
 from server.report.terminal import final_table
 from server.runs.manifest import manifest, write_manifest
 from server.runs.record import read_run
-from server.runs.setup import RunSetup, check_engine_kind, create_run, open_run, start_run
+from server.runs.setup import RunSetup, open_run, start_run, submitted_run
 from server.runs.tracking import Trackers
 from server.training import checkpoints
 from server.training.evaluation import evaluator_for
@@ -32,8 +31,6 @@ from server.training.rounds import Rounds, failed_result, restore
 from strategies.wire import WireMeter
 
 app = ServerApp()
-APP = Path(__file__).resolve().parents[1]
-"""The folder of the packages and the configs, in a checkout, a wheel and a submitted app alike."""
 
 LOG_WIDTH = 120
 
@@ -44,31 +41,19 @@ def main(grid: Grid, context: Context) -> None:
     torch.set_num_threads(1)  # results depend on the number of threads
     keep_freed_memory()
     config, out = str(context.run_config.get("config") or ""), str(context.run_config.get("out") or "")
+    # whether a command on this machine has set up the run and waits for it; a deployment's command does not
     set_up = bool(out) and Path(config) == Path(out) / "config.yaml"
-    """Whether a command on this machine has set up the run and waits for it; a deployment's command does not."""
     try:
         if set_up:
             setup = open_run(Path(out))
         else:
-            setup = _own_setup(config, out, bool(context.run_config.get("resume")), context.run_config.get("settings"))
+            resume, settings = bool(context.run_config.get("resume")), str(context.run_config.get("settings") or "")
+            setup = submitted_run(config, out, resume, settings)
         run(grid, setup, named=bool(out))
     except Exception as error:
         if set_up:
             raise  # the command sees the error itself, or result.json
         raise flower.reportable(error) from error
-
-
-def _own_setup(config: str, out: str, resume: bool, settings: Any) -> RunSetup:
-    """The run of a ``flwr run``, or of a deployment's command, whose resume has ``settings`` (a JSON list)."""
-    if not resume:  # the config file came with the app, or is on this machine
-        path = APP / config if (APP / config).is_file() else Path(config)
-        return create_run(path if config else None, out=Path(out) if out else None)
-    if not out:
-        raise UsageError("resume needs out, the directory of the run to resume")
-    setup = open_run(Path(out), json.loads(settings or "[]"))
-    if settings:
-        check_engine_kind(setup.directory, setup.config.engine.name, "deployment")
-    return setup
 
 
 def run(grid: Grid, setup: RunSetup, named: bool = True) -> None:

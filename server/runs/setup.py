@@ -6,6 +6,7 @@ A process loads, checks and resolves its config once. Everything after that gets
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -29,7 +30,9 @@ from fedrecon_core.types import DatasetSpec
 from server.runs.directory import RunDirectory, write_text
 from server.trackers.choice import check_keys, trackers_of
 
-QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
+APP = Path(__file__).resolve().parents[2]
+"""The folder of the packages and the configs, in a checkout, a wheel and a submitted app alike."""
+QUICKSTART = APP / "configs" / "quickstart.yaml"
 PACKAGES = (*CORE_PACKAGES, "strategies")
 """The packages whose modules are searched for registered classes."""
 RESUMABLE = (
@@ -221,6 +224,24 @@ def open_run(out: Path, settings: Sequence[str] = ()) -> RunSetup:
     directory = existing_run(out)
     check_resume_settings(settings)
     return RunSetup(load_config(directory.config, settings), directory, tuple(settings))
+
+
+def submitted_run(config: str, out: str, resume: bool, settings: str) -> RunSetup:
+    """The run that ``flwr run``, or a deployment's command, asks the ServerApp for in its run config.
+
+    ``config``: a file that came with the app, or on this machine (empty: the quickstart); ``out``: the run directory
+    (empty: a default); ``settings``: the changes of a deployment's resume, as a JSON list of "key=value".
+    """
+    if not resume:
+        shipped = APP / config
+        path = (shipped if shipped.is_file() else Path(config)) if config else None
+        return create_run(path, out=Path(out) if out else None)
+    if not out:
+        raise UsageError("resume needs out, the directory of the run to resume")
+    setup = open_run(Path(out), json.loads(settings or "[]"))
+    if settings:
+        check_engine_kind(setup.directory, setup.config.engine.name, "deployment")
+    return setup
 
 
 def start_run(setup: RunSetup) -> RunSetup:
