@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Keys and certificates for compose.yml, in docker/keys (FEDRECON_KEYS); what is there is kept. Arguments go to
-# `fedrecon certificates`:
+# Create keys and certificates for compose.yml in docker/keys (FEDRECON_KEYS); existing keys are kept. Arguments are passed
+# to `fedrecon certificates`:
 #   docker/certificates.sh                                  three sites on this machine
 #   docker/certificates.sh --host fed.example.org --site hospital-a --site hospital-b
 # The SuperLink's certificate is written anew each time, so name every --host again when you add a site.
@@ -15,11 +15,11 @@ keys=$(cd "$keys" && pwd)
 
 contained() { docker run --rm --network none --read-only --cap-drop ALL --tmpfs /tmp --volume "$keys:/keys" "$@"; }
 
-# The containers of compose.yml run as this user, and private keys are readable by their owner alone.
+# The containers of compose.yml run as this user, and only the owner can read private keys.
 contained --user 0:0 --cap-add CHOWN "$image" chown 10001:10001 /keys
 contained "$image" fedrecon certificates --out /keys --host superlink --host localhost "$@"
-# What the SuperExec shows to the SuperLink, so that nobody else takes over the runs.
+# The secret by which the SuperLink recognises the SuperExec, so that nobody else can take over runs.
 contained "$image" sh -c 'umask 077; [ -s /keys/superexec.secret ] || head -c 32 /dev/urandom >/keys/superexec.secret'
-# The public keys apart from the private ones: the folder that `register` reads.
+# A folder with the public keys only, for `register`.
 contained "$image" sh -c 'mkdir -p /keys/public && cp /keys/sites/*.pub /keys/public/'
 echo "keys for compose.yml are in $keys"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Three site folders for a first try, in docker/sites (FEDRECON_SITES): handwritten digits, each site with other
-# modalities, and federation.yaml, the config of a run over them.
+# Create three example site folders in docker/sites (FEDRECON_SITES): handwritten digits, with different modalities at each
+# site, and federation.yaml, the config of a run over them.
 #   docker/example-data.sh [SIMULATION.yaml]       default: configs/deployment/simulation.yaml
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -14,4 +14,4 @@ contained() { docker run --rm --network none --read-only --cap-drop ALL --tmpfs 
 
 contained --user 0:0 --cap-add CHOWN "$image" chown 10001:10001 /sites
 contained --volume "$simulation:/simulation.yaml:ro" "$image" fedrecon data split /simulation.yaml --out /sites >/dev/null
-echo "three site folders and federation.yaml are in $sites; go on with the line \`up\` of docker/README.md"
+echo "three site folders and federation.yaml are in $sites; continue with the \`up\` command in docker/README.md"

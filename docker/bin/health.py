@@ -1,11 +1,11 @@
-"""Is a part of a federation alive? Exit code 0 if its health server says SERVING; else 1 and a line that says why not.
+"""Health check of a part of a federation. Exit code 0 if its health server reports SERVING; otherwise 1 and the reason.
 
     health.py 127.0.0.1:9099
     health.py 127.0.0.1:9099 --tls localhost:8000 --ca ca.crt
 
-Flower's health server has no TLS and is reached from inside the container alone. It answers as long as the process
-lives; ``--tls`` therefore also shakes hands with the SuperLink's own port and checks its certificate, so that one that
-has run out shows here before a site is refused. ``--tcp`` asks whether the port takes connections, without TLS.
+Flower's health server has no TLS and can be reached from inside the container only. It answers as long as the process
+lives. ``--tls`` therefore also opens a TLS connection to the SuperLink's own port and checks its certificate, so that
+an expired certificate is reported before a site is refused. ``--tcp`` checks that the port accepts connections.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SECONDS = 4.0
 
 
 def serving(address: str) -> None:
-    """Ask the health server at ``address``. Raises ``OSError`` unless it says SERVING."""
+    """Query the health server at ``address``. Raises ``OSError`` unless it reports SERVING."""
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             request = health_pb2.HealthCheckRequest()
@@ -29,7 +29,7 @@ def serving(address: str) -> None:
             raise OSError(f"the health server at {address} does not answer: {error.code().name}") from None
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-        raise OSError(f"the health server at {address} says {status}")
+        raise OSError(f"the health server at {address} reports {status}")
 
 
 def open_port(address: str) -> None:
@@ -38,8 +38,8 @@ def open_port(address: str) -> None:
     socket.create_connection((host, int(port)), SECONDS).close()
 
 
-def register_sites(address: str, authority: str) -> None:
-    """TLS with ``address``, whose certificate must hold and be signed by ``authority``. Raises ``OSError``."""
+def check_tls(address: str, authority: str) -> None:
+    """Open a TLS connection to ``address``. Raises ``OSError`` unless ``authority`` signed its certificate."""
     host, port = address.rsplit(":", 1)
     context = ssl.create_default_context(cafile=authority)
     with (
@@ -50,19 +50,19 @@ def register_sites(address: str, authority: str) -> None:
 
 
 def main() -> int:
-    """Check what the command line names."""
-    parser = argparse.ArgumentParser(description="Ask a Flower process how it is.")
+    """Run the checks that the command line asks for."""
+    parser = argparse.ArgumentParser(description="Check the health of a Flower process.")
     parser.add_argument("address", help="host:port of its health server")
-    parser.add_argument("--tcp", help="host:port that must take connections")
-    parser.add_argument("--tls", help="host:port whose certificate must hold")
-    parser.add_argument("--ca", help="the authority's certificate, for --tls")
+    parser.add_argument("--tcp", help="host:port that must accept connections")
+    parser.add_argument("--tls", help="host:port whose certificate must be valid")
+    parser.add_argument("--ca", help="certificate of the authority, for --tls")
     given = parser.parse_args()
     try:
         serving(given.address)
         if given.tcp:
             open_port(given.tcp)
         if given.tls:
-            register_sites(given.tls, given.ca)
+            check_tls(given.tls, given.ca)
     except OSError as error:
         print(f"{given.tls or given.tcp or given.address}: {error}")
         return 1

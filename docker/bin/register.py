@@ -1,6 +1,6 @@
-"""Register the public keys of a folder with a SuperLink: only sites whose key it knows may take part.
+"""Register the public keys in a folder with a SuperLink. Only sites with a registered key can take part.
 
-register.py CONNECTION FOLDER      every *.pub in FOLDER; a key that is known already is fine
+register.py CONNECTION FOLDER      every *.pub in FOLDER; keys that are registered already are skipped
 """
 
 import json
@@ -12,20 +12,20 @@ KNOWN = "already in use"
 
 
 def register(key: Path, connection: str) -> str:
-    """What came of it, in words. Raises ``RuntimeError`` with Flower's reason if the SuperLink refuses."""
+    """Register one key; return the outcome. Raises ``RuntimeError`` if the SuperLink refuses it."""
     command = ["flwr", "supernode", "register", str(key), connection, "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    said = " ".join((done.stdout + done.stderr).split())
-    if KNOWN in said:
+    output = " ".join((done.stdout + done.stderr).split())
+    if KNOWN in output:
         return "was registered before"
     try:
         return f"registered as node {json.loads(done.stdout)['node-id']}"
     except (ValueError, KeyError):
-        raise RuntimeError(f"{key.name}: the SuperLink did not register it: {said}") from None
+        raise RuntimeError(f"{key.name}: the SuperLink did not register it: {output}") from None
 
 
 def main(connection: str, folder: str) -> int:
-    """Register all keys; exit code 1 with a line at the first that is refused."""
+    """Register all keys; exit code 1 and a message at the first that is refused."""
     keys = sorted(Path(folder).glob("*.pub"))
     if not keys:
         print(f"register: expected public keys (*.pub) in {folder}, found none", file=sys.stderr)

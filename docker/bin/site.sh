@@ -1,6 +1,6 @@
 #!/bin/sh
-# A site: the SuperNode with its name, its data and its state. FEDRECON_SITE is the name, FEDRECON_SUPERLINK the address
-# of the SuperLink; all arguments go to flower-supernode.
+# Start the SuperNode of a site. FEDRECON_SITE is the name of the site, FEDRECON_SUPERLINK the address of the SuperLink;
+# all arguments are passed to flower-supernode.
 set -eu
 : "${FEDRECON_SITE:?is the name of this site}" "${FEDRECON_SUPERLINK:?is host:port of the SuperLink}"
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# (b) A site loses its network in mid-round and gets it back, while sites.min=2 lets the others go on.
+# (b) A site loses its network in mid-round and gets it back, while sites.min=2 lets the others continue.
 . "$(dirname "${BASH_SOURCE[0]}")/federation.sh"
 prepare
 compose up --detach --wait
@@ -17,10 +17,10 @@ docker network connect "${project}_sites" "$project-site-0001-1"
 say "site-0001 has its network again"
 ended || fail "the run did not complete"
 
-say "what became of site-0001 in each round:"
+say "status of site-0001 in each round:"
 statuses site-0001 | sed 's/^/        /'
 statuses site-0001 | grep -q 'round 2 failed' || fail "round 2: expected that the site failed"
 statuses site-0001 | grep -q 'round [3-6] ok' || fail "expected that the site took part again"
 memory "after the run"
-say "what site-0001 said of its connection:"
+say "messages of site-0001 about its connection:"
 words site-0001 | grep -iE 'connect|attempt|heartbeat|unavailable|error' | sed 's/^/        /' || true

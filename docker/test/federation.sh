@@ -1,7 +1,7 @@
-# Sourced by the tests: a federation of its own name, keys, data and volumes, and what the tests ask it. All of it is gone
-# when the test ends, however it ends. FEDRECON_IMAGE chooses the image, KEEP=1 leaves the containers for a look.
+# Sourced by the tests: a federation with its own name, keys, data and volumes, and functions to query it. All of it is
+# removed when the test ends, however it ends. FEDRECON_IMAGE chooses the image; KEEP=1 keeps the containers.
 set -euo pipefail
-docker_room=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+docker_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 project=fedrecon-test-$$
 work=$(mktemp -d)
 export FEDRECON_IMAGE=${FEDRECON_IMAGE:-fedrecon:0.1.0}
@@ -11,11 +11,11 @@ SECONDS=0
 say() { printf '%4d s  %s\n' "$SECONDS" "$*"; }
 fail() { say "FAILED: $*"; exit 1; }
 compose() {
-  docker compose --progress quiet --ansi never --project-name "$project" --file "$docker_room/compose.yml" "$@"
+  docker compose --progress quiet --ansi never --project-name "$project" --file "$docker_folder/compose.yml" "$@"
 }
 
 end() {
-  [ -z "${KEEP:-}" ] || { echo "left: project $project, files $work"; return; }
+  [ -z "${KEEP:-}" ] || { echo "kept: project $project, files $work"; return; }
   compose --profile run down --volumes --remove-orphans >/dev/null 2>&1 || true
   # Keys and data belong to the user of the containers.
   docker run --rm --network none --user 0:0 --volume "$work:/work" "$FEDRECON_IMAGE" \
@@ -26,18 +26,18 @@ trap 'exit 130' INT TERM
 
 prepare() {
   docker image inspect "$FEDRECON_IMAGE" >/dev/null || fail "no image $FEDRECON_IMAGE; build it: see docker/README.md"
-  "$docker_room/certificates.sh" >/dev/null
-  "$docker_room/example-data.sh" >/dev/null
-  say "keys and data are there"
+  "$docker_folder/certificates.sh" >/dev/null
+  "$docker_folder/example-data.sh" >/dev/null
+  say "keys and data are ready"
 }
 
-# The parameters of the same run in one process: what a federation must reach, too.
+# The parameters of the same run in one process, which a federation must reach too.
 expected() {
   docker run --rm --network none --volume "$FEDRECON_SITES:/sites:ro" "$FEDRECON_IMAGE" sh -c \
     'fedrecon run /sites/federation.yaml --out /tmp/run >/dev/null && cat /tmp/run/result.json' | field parameters_sha256
 }
 
-# field NAME: what the JSON object on standard input holds under that name.
+# field NAME: value of a key of the JSON object on standard input.
 field() { sed -n "s/^ *\"$1\": \"\{0,1\}\([^\",]*\).*/\1/p"; }
 
 run_file() { compose exec -T superexec cat "/runs/first/$1"; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# (c) The SuperLink is restarted in mid-run: the ServerApp lives in the SuperExec, and the run goes on. Then the SuperExec
-# is restarted, which ends the ServerApp: the run fails, and is resumed to the parameters of a run that nothing disturbed.
+# (c) The SuperLink is restarted in mid-run: the ServerApp runs in the SuperExec, and the run continues. Then the SuperExec
+# is restarted, which ends the ServerApp: the run fails, and is resumed to the parameters of an undisturbed run.
 . "$(dirname "${BASH_SOURCE[0]}")/federation.sh"
 prepare
 compose up --detach --wait
@@ -22,7 +22,7 @@ memory "after the run"
 
 [ "$(parameters)" = "$(expected)" ] || fail "expected the parameters of an undisturbed run, found others"
 say "parameters_sha256 $(parameters), as without the restarts"
-say "what the others said of the restarts:"
+say "messages of the other parts about the restarts:"
 for part in superexec site-0000; do
   words "$part" | grep -iE 'connect|attempt|heartbeat|unavailable|error' | tail -n 8 | sed "s/^/        $part: /" || true
 done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# (a) A federation with TLS and authentication, from `up` to the end of a run of 3 rounds. The exit code of `up` is the
-# run's, and the parameters are those of the same run in one process.
+# (a) A federation with TLS and authentication, from `up` to the end of a run of 3 rounds. `up` exits with the exit code of
+# the run, and the parameters are those of the same run in one process.
 . "$(dirname "${BASH_SOURCE[0]}")/federation.sh"
 prepare
 

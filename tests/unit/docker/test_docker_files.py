@@ -1,4 +1,4 @@
-"""The docker room: files that Docker and hadolint accept, and parts that are closed as promised."""
+"""The files in docker/: accepted by Docker and hadolint, and as closed as the documentation promises."""
 
 import fnmatch
 import json

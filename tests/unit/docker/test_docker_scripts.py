@@ -1,4 +1,4 @@
-"""The scripts in the image: a probe that can say no, and the registration of keys."""
+"""The scripts in the image: the health check and the registration of keys."""
 
 import contextlib
 import importlib.util
@@ -36,7 +36,7 @@ def script(name: str) -> ModuleType:
 
 @pytest.fixture
 def probe(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
-    """The probe's exit code and words for a command line."""
+    """Exit code and output of the health check for a command line."""
     module = script("health")
     monkeypatch.setattr(module, "SECONDS", 2.0)
 
@@ -107,7 +107,7 @@ def test_a_part_that_does_not_serve_is_not(probe):
     with health_server(health_pb2.HealthCheckResponse.NOT_SERVING) as address:
         code, said = probe(address)
     assert code == 1
-    assert "says NOT_SERVING" in said
+    assert "reports NOT_SERVING" in said
 
 
 def test_a_port_that_nobody_listens_at_is_told(probe, alive):
