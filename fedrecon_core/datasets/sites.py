@@ -12,7 +12,7 @@ import numpy as np
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import Dataset, DatasetLoader, IntArray, Stack
 from fedrecon_core.data.site_folder.description import DESCRIPTION, SAMPLES
-from fedrecon_core.data.site_folder.files import told
+from fedrecon_core.data.site_folder.files import reading
 from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.data.site_folder.stamp import CHECKED
 from fedrecon_core.errors import DataError
@@ -42,7 +42,7 @@ class Sites(DatasetLoader):
 def site_folders(root: Path) -> list[Path]:
     """The site folders in ``root``, sorted by name; ``DataError`` without any, and where one cannot be read or has lost
     its description: a site must not drop out of a federation in silence."""
-    with told(root):
+    with reading(root):
         found = sorted(path for path in root.iterdir() if _is_site(path)) if root.is_dir() else []
     if not found and (root / DESCRIPTION).is_file():
         found_one = "found one of them; name the folder above it, or set data.name: folder"
@@ -57,7 +57,7 @@ def _is_site(path: Path) -> bool:
     """Whether ``path`` is meant to be a site folder."""
     if not path.is_dir():
         return False
-    with told(path):
+    with reading(path):
         names = {entry.name for entry in path.iterdir()}
     if DESCRIPTION not in names and {SAMPLES, CHECKED} & names:
         raise DataError(

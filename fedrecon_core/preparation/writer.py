@@ -23,7 +23,7 @@ from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.data.site_folder.description import DESCRIPTION, SAMPLES, Description, array_file, offsets_file
 from fedrecon_core.data.site_folder.files import save_array
 from fedrecon_core.data.site_folder.samples import write_samples
-from fedrecon_core.data.site_folder.stamp import stamp
+from fedrecon_core.data.site_folder.stamp import write_stamp
 from fedrecon_core.data.site_folder.write import seal
 from fedrecon_core.errors import DataError
 from fedrecon_core.files import reason, remove_leftovers, replace_file, replace_text
@@ -238,7 +238,7 @@ def _write(raw_data: RawDataset, folder: Path, work: Path, tally: _Tally) -> Non
         _Blocks(raw_data, modality, work).write(folder, tally)
     replace_file(folder / SAMPLES, lambda partial: write_samples(partial, raw_data.spec, raw_data.samples))
     seal(folder, raw_data.spec, 1, raw_data.faults)
-    stamp(folder, raw_data.samples)
+    write_stamp(folder, raw_data.samples)
 
 
 def _failed(error: OSError, out: Path) -> DataError:

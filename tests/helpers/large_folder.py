@@ -9,7 +9,7 @@ import numpy as np
 from fedrecon_core.data.site_folder.description import array_file, offsets_file
 from fedrecon_core.data.site_folder.files import save_array
 from fedrecon_core.data.site_folder.samples import Samples, write_samples
-from fedrecon_core.data.site_folder.stamp import stamp
+from fedrecon_core.data.site_folder.stamp import write_stamp
 from fedrecon_core.types import DatasetSpec, ModalitySpec
 
 SPEC = DatasetSpec(
@@ -38,7 +38,7 @@ def write_large_folder(folder: Path, size: int) -> int:
     )
     write_samples(folder / "samples.parquet", SPEC, samples)
     (folder / "dataset.yaml").write_text(SPEC.model_dump_json(), encoding="utf-8")
-    stamp(folder, samples)
+    write_stamp(folder, samples)
     return count
 
 

@@ -1,13 +1,13 @@
-"""The site folder: what a site's owner prepares, and how a site opens it without reading its arrays.
+"""The site folder: the files that a site's owner prepares, and how a site opens them without reading its arrays.
 
-``dataset.yaml`` holds the data specification and the size and SHA-256 of every file; ``samples.parquet`` a row per
-sample (id, label, split, group, where that is another unit natural, and ``has_<modality>``);
-``arrays/<modality>.npy`` the rows of the samples that have the modality, in the samples' order, for sequences of
-different lengths concatenated in time, with the borders in ``arrays/<modality>.offsets.npy``. A modality that the site
-lacks altogether has no array.
+``dataset.yaml`` holds the data specification, and size and SHA-256 of every file. ``samples.parquet`` has a row per
+sample: id, label, split, group, natural (where it differs from group) and ``has_<modality>``. ``arrays/<modality>.npy``
+holds the rows of the samples that have the modality, in the order of the samples; sequences of different lengths are
+concatenated in time, with their offsets in ``arrays/<modality>.offsets.npy``. A modality that no sample of the site has
+has no array.
 
-A check (``check``) reads everything once and leaves ``.checked/``: a stamp, by which a later change is seen, and
-the table of samples in a form that needs no Parquet reader and is mapped, since a site's process is started for every
-message. The stamp holds the SHA-256 of ``dataset.yaml`` and of the other files size and time: bytes that were changed
-with both kept are not seen when the folder is opened, only by a check.
+A check (``check``) reads everything once and writes ``.checked/``: a stamp, by which later changes are detected, and
+the table of samples as an array. A site maps this array instead of reading Parquet, because its process is started for
+every message. The stamp holds the SHA-256 of ``dataset.yaml``, and size and time of the other files: a change that
+keeps both is not detected when the folder is opened, only by a check.
 """

@@ -1,4 +1,4 @@
-"""``dataset.yaml`` of a site folder: what it may hold, and the reading of it."""
+"""``dataset.yaml`` of a site folder: its content, how it is read, and the names of the other files."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from pydantic import Field, ValidationError, model_validator
 
 from fedrecon_core.config.errors import InvalidValueError, explain
 from fedrecon_core.config.loading import StrictLoader, load
-from fedrecon_core.data.site_folder.files import as_line, named, read_start
+from fedrecon_core.data.site_folder.files import printable, read_bytes, short_line
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import DatasetSpec, StrictModel
 
 FORMAT = 1
 DESCRIPTION, SAMPLES, ARRAYS = "dataset.yaml", "samples.parquet", "arrays"
 LONGEST = 1 << 20
-"""Bytes of ``dataset.yaml``."""
+"""Largest size of ``dataset.yaml`` in bytes."""
 MOST_NODES = 50_000
-"""Values in ``dataset.yaml``; reading that many takes about three seconds."""
+"""Largest number of values in ``dataset.yaml``; reading so many takes about three seconds."""
 LARGEST_ROW = 1 << 31
-"""Numbers in one row of a modality."""
+"""Largest number of values in one row of a modality."""
 
 
 def array_file(modality: str) -> str:
-    """Where the rows of a modality lie, relative to the folder."""
+    """The file with the rows of a modality, relative to the folder."""
     return f"arrays/{modality}.npy"
 
 
 def offsets_file(modality: str) -> str:
-    """Where the borders of sequences of different lengths lie, relative to the folder."""
+    """The file with the offsets of sequences of different lengths, relative to the folder."""
     return f"arrays/{modality}.offsets.npy"
 
 
@@ -52,12 +52,11 @@ class FileRecord(StrictModel):
 
 
 class Description(DatasetSpec):
-    """What ``dataset.yaml`` holds: the specification, and what ``fedrecon data seal`` writes.
+    """Content of ``dataset.yaml``: the specification, and the entries that ``fedrecon data seal`` adds.
 
-    ``spec_sha256`` is ``DatasetSpec.digest`` of the specification that was sealed, so that a check sees an edit.
-    ``draws`` is how often a test sample may stand in the table: ``fedrecon data split`` writes each once per draw of
-    masks. ``faults`` says in words what the protocol that the data were made by does wrong, as in ``Dataset``; where
-    there are some, groups may straddle splits.
+    ``spec_sha256`` is ``DatasetSpec.digest`` of the sealed specification, by which a check detects edits. ``draws`` is
+    how often a test sample may be in the table: ``fedrecon data split`` writes it once per draw of masks. ``faults`` as
+    in ``Dataset``; where there are any, a group may be in several splits.
     """
 
     format: int = Field(default=FORMAT, ge=FORMAT, le=FORMAT)
@@ -68,7 +67,7 @@ class Description(DatasetSpec):
 
     @property
     def spec(self) -> DatasetSpec:
-        """The part on which the whole federation agrees."""
+        """The specification, which is the same at all sites."""
         return DatasetSpec(name=self.name, modalities=self.modalities, classes=self.classes, target=self.target)
 
     @model_validator(mode="after")
@@ -79,18 +78,18 @@ class Description(DatasetSpec):
             repeated = sorted({name for name in values if values.count(name) > 1})
             if repeated:
                 raise InvalidValueError(
-                    key, f"expected different names, found {as_line(repr(repeated[0]))} several times"
+                    key, f"expected different names, found {short_line(repr(repeated[0]))} several times"
                 )
         for index, modality in enumerate(self.modalities):
             if not modality.shape or min(modality.shape) < 1 or math.prod(modality.shape) > LARGEST_ROW:
-                found = as_line(str(list(modality.shape)))
+                found = short_line(str(list(modality.shape)))
                 told = f"expected sizes of 1 or more, at most {LARGEST_ROW} numbers in all, found {found}"
                 raise InvalidValueError(f"modalities.{index}.shape", told)
         return self
 
 
 class _Loader(StrictLoader):
-    """An alias is refused, since a few of them make a file of terabytes."""
+    """Refuses aliases, because a few of them expand to terabytes, and more than ``MOST_NODES`` values."""
 
     nodes = 0
 
@@ -106,26 +105,23 @@ class _Loader(StrictLoader):
 
 
 def read_description(folder: Path) -> Description:
-    """``dataset.yaml``, checked; ``DataError`` naming the file and the key at fault."""
-    path = named(folder / DESCRIPTION)
-    raw = _parsed(path, read_start(folder, DESCRIPTION, LONGEST, "the description of a site folder"))
-    if not isinstance(raw, dict):
-        raise DataError(f"{path}: expected a mapping (name, modalities, classes, files), found {type(raw).__name__}")
-    if not all(isinstance(key, str) for key in raw):
-        found = next(key for key in raw if not isinstance(key, str))
-        raise DataError(f"{path}: expected keys that are words, found {as_line(repr(found))}")
+    """Read and validate ``dataset.yaml``; ``DataError`` naming the file and the key at fault."""
+    path = printable(folder / DESCRIPTION)
+    content = read_bytes(folder, DESCRIPTION, LONGEST, "the description of a site folder")
     try:
-        return Description.model_validate(raw)
-    except ValidationError as error:
-        raise DataError(f"{path}: {as_line(explain(error, raw, Description))}") from None
-
-
-def _parsed(path: str, content: bytes) -> Any:
-    try:
-        return load(content.decode("utf-8"), _Loader)
+        raw: Any = load(content.decode("utf-8"), _Loader)
     except UnicodeDecodeError as error:
         found = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
         raise DataError(f"{path}: expected text in UTF-8, found {found}; save it as UTF-8") from None
     except yaml.YAMLError as error:
-        words = str(error).replace('in "<unicode string>", ', "")
-        raise DataError(f"{path} is no YAML: {as_line(words)}") from None
+        message = str(error).replace('in "<unicode string>", ', "")
+        raise DataError(f"{path} is not valid YAML: {short_line(message)}") from None
+    if not isinstance(raw, dict):
+        raise DataError(f"{path}: expected a mapping (name, modalities, classes, files), found {type(raw).__name__}")
+    if not all(isinstance(key, str) for key in raw):
+        found = next(key for key in raw if not isinstance(key, str))
+        raise DataError(f"{path}: expected keys that are text, found {short_line(repr(found))}")
+    try:
+        return Description.model_validate(raw)
+    except ValidationError as error:
+        raise DataError(f"{path}: {short_line(explain(error, raw, Description))}") from None

@@ -1,4 +1,4 @@
-"""The table of samples of a site folder: how it is read from Parquet, and what can be wrong with it."""
+"""The table of samples of a site folder: writing and reading Parquet, and checks of its content."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 
 from fedrecon_core.data.dataset import BoolArray, IntArray
 from fedrecon_core.data.site_folder.description import SAMPLES
-from fedrecon_core.data.site_folder.files import as_line, named, open_file
+from fedrecon_core.data.site_folder.files import open_file, printable, short_line
 from fedrecon_core.errors import DataError
 from fedrecon_core.types import SPLITS, DatasetSpec
 
 MOST_SAMPLES = 50_000_000
-"""Rows of one table: a damaged or hostile file may promise any number of them."""
+"""Rows of one table. The metadata of a damaged or malicious file may claim any number."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +59,22 @@ def write_samples(path: Path, spec: DatasetSpec, samples: Samples) -> None:
 
 
 def read_samples(folder: Path, spec: DatasetSpec) -> tuple[Samples | None, list[str]]:
-    """The table in ``samples.parquet``, or None and why it cannot be read."""
+    """The table in ``samples.parquet``, or None, and the reasons why it cannot be read."""
     import pyarrow as pa
 
-    path = named(folder / SAMPLES)
+    path = printable(folder / SAMPLES)
     try:
         with open_file(folder, SAMPLES, "a Parquet table of the samples") as file:
-            samples, faults = _read(file, spec)
+            samples, faults = _read_table(file, spec)
     except DataError as error:
         return None, [str(error)]
     except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
-        found = as_line(str(error) or type(error).__name__)
+        found = short_line(str(error) or type(error).__name__)
         return None, [f"{path}: expected a Parquet table of the samples, found {found}"]
     return samples, [f"{path}: {fault}" for fault in faults]
 
 
-def _read(file: Any, spec: DatasetSpec) -> tuple[Samples | None, list[str]]:
+def _read_table(file: Any, spec: DatasetSpec) -> tuple[Samples | None, list[str]]:
     import pyarrow.parquet as pq
 
     opened = pq.ParquetFile(file)
@@ -87,11 +87,7 @@ def _read(file: Any, spec: DatasetSpec) -> tuple[Samples | None, list[str]]:
     table = opened.read(use_threads=False)
     table.validate(full=True)
     if len(table) != rows:
-        return None, [f"expected {rows} rows as its end says, found {len(table)}"]
-    return _samples(table, spec)
-
-
-def _samples(table: Any, spec: DatasetSpec) -> tuple[Samples | None, list[str]]:
+        return None, [f"expected {rows} rows, as the file's metadata says, found {len(table)}"]
     empty = [name for name in table.column_names if table[name].null_count]
     if empty:
         return None, [f"column {name}: expected a value in every row, found empty ones" for name in empty]
@@ -99,10 +95,10 @@ def _samples(table: Any, spec: DatasetSpec) -> tuple[Samples | None, list[str]]:
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown:
         found = ", ".join(map(repr, unknown[:5]))
-        return None, [as_line(f"column split: expected {', '.join(SPLITS)}, found {found}")]
-    labels, wrong = _labels(table["label"], spec)
-    if wrong:
-        return None, wrong
+        return None, [short_line(f"column split: expected {', '.join(SPLITS)}, found {found}")]
+    labels, faults = _read_labels(table["label"], spec)
+    if faults:
+        return None, faults
     has = [table[f"has_{name}"].to_numpy() for name in spec.names]
     return Samples(
         ids=table["id"].to_numpy(),
@@ -114,18 +110,17 @@ def _samples(table: Any, spec: DatasetSpec) -> tuple[Samples | None, list[str]]:
     ), []
 
 
-def _labels(column: Any, spec: DatasetSpec) -> tuple[IntArray, list[str]]:
-    """int64 [N], or zeros and ones [N, C] of a multilabel set, and what is wrong with them."""
+def _read_labels(column: Any, spec: DatasetSpec) -> tuple[IntArray, list[str]]:
+    """int64 [N], or zeros and ones [N, C] of a multilabel set, and the faults."""
     multilabel, classes = spec.target == "multilabel", len(spec.classes)
     flat = column.combine_chunks().flatten() if multilabel else column
     if flat.null_count:
-        return np.zeros(0, dtype=np.int64), [
-            "column label: expected a class in every place of a list, found empty ones"
-        ]
+        fault = "column label: expected a class in every position of a list, found empty ones"
+        return np.zeros(0, dtype=np.int64), [fault]
     values = np.asarray(flat.to_numpy(), dtype=np.int64)
     wrong = values[(values < 0) | (values >= classes)]
     if len(wrong):
-        return values, [f"column label: expected 0 to {classes - 1} (the classes), found {some(wrong)}"]
+        return values, [f"column label: expected 0 to {classes - 1} (the classes), found {first_values(wrong)}"]
     if not multilabel:
         return values, []
     lengths = column.combine_chunks().value_lengths().to_numpy()
@@ -135,7 +130,7 @@ def _labels(column: Any, spec: DatasetSpec) -> tuple[IntArray, list[str]]:
 
 
 def _column_faults(found: list[tuple[str, str]], spec: DatasetSpec) -> Iterator[str]:
-    """``found``: name and type of every column."""
+    """Faults of the columns, given as (name, type)."""
     label = "int64" if spec.target == "multiclass" else "list<element: int64>"
     expected = {"id": "int64", "label": label, "split": "string", "group": "int64"}
     expected |= {f"has_{name}": "bool" for name in spec.names}
@@ -144,46 +139,48 @@ def _column_faults(found: list[tuple[str, str]], spec: DatasetSpec) -> Iterator[
         if name not in types:
             yield f"expected the column {name} ({kind}), found none"
         elif types[name].removeprefix("large_").replace("<item:", "<element:").replace(" not null", "") != kind:
-            yield as_line(f"column {name}: expected {kind}, found {types[name]}")
-    strange = sorted({name for name, _ in found} - {*expected, "natural"})
-    if strange:
-        told = ", ".join(map(repr, strange[:5])) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
-        yield as_line(f"expected no columns but those of the sample and its modalities, found {told}")
+            yield short_line(f"column {name}: expected {kind}, found {types[name]}")
+    unknown = sorted({name for name, _ in found} - {*expected, "natural"})
+    if unknown:
+        listed = ", ".join(map(repr, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+        yield short_line(f"expected no columns but those of the sample and its modalities, found {listed}")
     if len(types) < len(found):
-        repeated = next(name for name, _ in found if [one for one, _ in found].count(name) > 1)
-        yield as_line(f"expected each column once, found {repeated!r} several times")
+        repeated = next(name for name, _ in found if [other for other, _ in found].count(name) > 1)
+        yield short_line(f"expected each column once, found {repeated!r} several times")
 
 
 def sample_faults(path: Path, samples: Samples, draws: int, declared: Sequence[str] = ()) -> Iterator[str]:
-    """What is wrong with a table that could be read: samples that stand twice (in test more than ``draws`` times),
-    groups that straddle splits, unless faults of the data are ``declared``."""
-    where = named(path)
+    """Faults of a table that could be read: samples that occur more than once (in test more than ``draws`` times), and
+    groups in several splits unless faults of the data are ``declared``."""
+    where = printable(path)
     for index, (split, most) in enumerate(zip(SPLITS, (1, 1, draws), strict=True)):
         ids, counts = np.unique(samples.ids[samples.split == index], return_counts=True)
         if (counts > most).any():
             times = "once" if most == 1 else f"at most {most} times (draws)"
             sample = "training sample" if split == "train" else f"{split} sample"
-            yield f"{where}: column id: expected each {sample} {times}, found {some(ids[counts > most])} more often"
-    whole = [("id", "sample", samples.ids)] + ([] if declared else [("group", "group", samples.cluster_ids)])
-    for column, told, values in whole:
-        torn = _with_several(values, samples.split)
-        if len(torn):
-            expected = f"expected each {told} in one split"
-            yield f"{where}: column {column}: {expected}, found {some(torn)} in several; that leaks"
+            found = first_values(ids[counts > most])
+            yield f"{where}: column id: expected each {sample} {times}, found {found} more often"
+    in_one_split = [("id", "sample", samples.ids)] + ([] if declared else [("group", "group", samples.cluster_ids)])
+    for column, unit, values in in_one_split:
+        several = _keys_with_several(values, samples.split)
+        if len(several):
+            found = f"found {first_values(several)} in several, which leaks held-out data into training"
+            yield f"{where}: column {column}: expected each {unit} in one split, {found}"
     labels = samples.labels if samples.labels.ndim == 1 else np.unique(samples.labels, axis=0, return_inverse=True)[1]
     for column, values in (("label", labels), ("group", samples.cluster_ids), ("natural", samples.natural_ids)):
-        torn = _with_several(samples.ids, values)
-        if len(torn):
-            yield f"{where}: column {column}: expected one value for each id, found several for {some(torn)}"
+        several = _keys_with_several(samples.ids, values)
+        if len(several):
+            found = f"found several for {first_values(several)}"
+            yield f"{where}: column {column}: expected one value for each id, {found}"
 
 
-def _with_several(keys: IntArray, values: IntArray) -> IntArray:
-    """The ``keys`` that stand beside more than one of ``values``."""
+def _keys_with_several(keys: IntArray, values: IntArray) -> IntArray:
+    """The ``keys`` that occur with more than one of ``values``."""
     pairs = np.unique(np.stack([keys, values.reshape(-1)]), axis=1)[0]
     return np.unique(pairs)[np.unique(pairs, return_counts=True)[1] > 1]
 
 
-def some(values: IntArray) -> str:
-    """A few of ``values`` for a line."""
+def first_values(values: IntArray) -> str:
+    """The smallest five of ``values``, for a message."""
     known = np.unique(values)
     return f"{', '.join(map(str, known[:5]))}{', ...' if len(known) > 5 else ''}"

@@ -1,4 +1,4 @@
-"""Writes a site folder: the table, the arrays, the checksums."""
+"""Writing a site folder: the table of samples, the arrays and the checksums."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fedrecon_core.data.site_folder.description import (
 )
 from fedrecon_core.data.site_folder.files import digest_and_size, save_array
 from fedrecon_core.data.site_folder.samples import Samples, sample_faults, write_samples
-from fedrecon_core.data.site_folder.stamp import stamp, state_of
+from fedrecon_core.data.site_folder.stamp import folder_state, write_stamp
 from fedrecon_core.errors import DataError
 from fedrecon_core.files import remove_leftovers, replace_text
 from fedrecon_core.types import DatasetSpec
@@ -30,8 +30,8 @@ from fedrecon_core.types import DatasetSpec
 
 @dataclass(frozen=True)
 class FolderContent:
-    """All that a folder holds. ``arrays[m]`` float32 as in ``Dataset``, only for modalities that some sample has;
-    ``faults`` as in ``Dataset``."""
+    """Content of a site folder. ``arrays[m]`` float32 as in ``Dataset``, only for modalities that some sample has;
+    ``offsets`` and ``faults`` as in ``Dataset``."""
 
     spec: DatasetSpec
     samples: Samples
@@ -41,12 +41,13 @@ class FolderContent:
 
 
 def write_folder(folder: Path, content: FolderContent) -> None:
-    """Write a checked site folder; ``DataError`` if ``folder`` holds something already, if a check would refuse the
-    samples (then nothing is written), or if it cannot be written."""
+    """Write a checked site folder. ``DataError`` if ``folder`` exists and is not empty, if a check would refuse the
+    samples (then nothing is written), or if the disk fails."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         found = "files in it" if folder.is_dir() else "a file"
         raise DataError(f"{folder}: expected a new or empty folder, found {found}; choose another one")
-    draws = _draws(content.samples)
+    tested = content.samples.ids[content.samples.split == 2]
+    draws = int(np.unique(tested, return_counts=True)[1].max(initial=1))  # how often a test sample is in the table
     for fault in sample_faults(folder / SAMPLES, content.samples, draws, content.faults):
         raise DataError(fault)
     try:
@@ -57,21 +58,16 @@ def write_folder(folder: Path, content: FolderContent) -> None:
         for name, borders in content.offsets.items():
             save_array(folder / offsets_file(name), np.ascontiguousarray(borders, dtype=np.int64))
         seal(folder, content.spec, draws, content.faults)
-        stamp(folder, content.samples)
+        write_stamp(folder, content.samples)
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error.strerror or error}") from None
 
 
-def _draws(samples: Samples) -> int:
-    """How often a test sample stands in the table at most."""
-    return int(np.unique(samples.ids[samples.split == 2], return_counts=True)[1].max(initial=1))
-
-
 def seal(folder: Path, spec: DatasetSpec, draws: int = 1, faults: Sequence[str] = ()) -> None:
-    """Write ``dataset.yaml``: ``spec``, and size and SHA-256 of every file as it is now. It is replaced whole, for what
-    its owner wrote by hand must not be lost to a crash or a full disk. ``draws``: how often a test sample may stand in
-    the table, under other masks; ``faults`` as in ``Description``."""
-    there = {*state_of(folder)} & {*file_names(spec)}
+    """Write ``dataset.yaml``: ``spec``, and size and SHA-256 of every file. The file is replaced atomically, so that a
+    crash or a full disk does not lose a hand-written one. ``draws``: how often a test sample may be in the table, under
+    different masks; ``faults`` as in ``Description``."""
+    files = {*folder_state(folder)} & {*file_names(spec)}
     text = yaml.safe_dump(
         {
             "format": FORMAT,
@@ -79,7 +75,7 @@ def seal(folder: Path, spec: DatasetSpec, draws: int = 1, faults: Sequence[str] 
             **({"draws": draws} if draws > 1 else {}),
             **({"faults": [*faults]} if faults else {}),
             "spec_sha256": spec.digest(),
-            "files": {name: record_of(folder, name).model_dump() for name in sorted(there)},
+            "files": {name: record_of(folder, name).model_dump() for name in sorted(files)},
         },
         sort_keys=False,
     )
@@ -88,6 +84,6 @@ def seal(folder: Path, spec: DatasetSpec, draws: int = 1, faults: Sequence[str] 
 
 
 def record_of(folder: Path, name: str) -> FileRecord:
-    """Size and SHA-256 of a file, read in blocks; ``DataError`` where it is no plain file inside the folder."""
+    """Size and SHA-256 of a file; ``DataError`` where it is not a regular file inside the folder."""
     digest, size = digest_and_size(folder, name)
     return FileRecord(bytes=size, sha256=digest)

@@ -155,18 +155,18 @@ ARRAYS = {
     "negative": (with_header("(28,", "(-28,"), "picture.npy", ("expected the header",)),
     "code": (with_header("{'descr'", "{__import__('os')"), "picture.npy", ("expected the header",)),
     "nested": (with_header("{", "(" * 40), "picture.npy", ("expected the header",)),
-    "unordered borders": (
+    "unordered offsets": (
         resaved(lambda a: put(a, slice(1, 3), a[2:0:-1]), "steps.offsets"),
         "steps.offsets.npy",
-        ("expected ascending borders from 0", "do not ascend"),
+        ("expected ascending offsets from 0", "do not ascend"),
     ),
-    "first border": (resaved(lambda a: a + 1, "steps.offsets"), "steps.offsets.npy", ("ascending borders from 0",)),
-    "huge borders": (
+    "first offset": (resaved(lambda a: a + 1, "steps.offsets"), "steps.offsets.npy", ("ascending offsets from 0",)),
+    "huge offsets": (
         resaved(lambda a: put(a, slice(1, 3), [2**63 - 1, -(2**63) + 5]), "steps.offsets"),
         "steps.offsets.npy",
-        ("ascending borders",),
+        ("ascending offsets",),
     ),
-    "last border": (resaved(lambda a: put(a, -1, a[-1] + 1), "steps.offsets"), "steps.npy", ("steps", "found")),
+    "last offset": (resaved(lambda a: put(a, -1, a[-1] + 1), "steps.offsets"), "steps.npy", ("steps", "found")),
     "long sequence": (
         resaved(lambda a: np.concatenate([[0], a[1:] + 20]), "steps.offsets"),
         "steps.offsets.npy",
@@ -177,15 +177,15 @@ ARRAYS = {
         "steps.offsets.npy",
         ("expected int64, found int32",),
     ),
-    "border count": (resaved(lambda a: a[:-1], "steps.offsets"), "steps.offsets.npy", ("expected int64 [29]", "[28]")),
-    "borders of a picture": (
+    "offset count": (resaved(lambda a: a[:-1], "steps.offsets"), "steps.offsets.npy", ("expected int64 [29]", "[28]")),
+    "offsets of a picture": (
         lambda f: np.save(f / "arrays" / "picture.offsets.npy", np.arange(29)),
         "picture.offsets.npy",
         ("picture.shape is not (steps, features)",),
     ),
-    "borders alone": (lambda f: (f / "arrays" / "steps.npy").unlink(), "steps.npy", ("found no file",)),
+    "offsets alone": (lambda f: (f / "arrays" / "steps.npy").unlink(), "steps.npy", ("found no file",)),
     "stray": (lambda f: (f / "arrays" / "sound.npy").touch(), "sound.npy", ("only arrays of modalities", "remove it")),
-    "stray names": (lambda f: (f / "arrays" / "a\n\x1b[2J\udcff").touch(), "a??[2J?", ("none so called",)),
+    "stray names": (lambda f: (f / "arrays" / "a\n\x1b[2J\udcff").touch(), "a??[2J?", ("a file of another name",)),
 }  # fmt: skip
 
 
@@ -284,7 +284,7 @@ def test_a_table_that_promises_too_many_rows_is_not_read(folder, monkeypatch):
 
 MULTILABEL = {
     "label": ([0, 3], "expected 0 to 2 (the classes), found 3"),
-    "null": ([0, None], "expected a class in every place of a list, found empty ones"),
+    "null": ([0, None], "expected a class in every position of a list, found empty ones"),
 }
 
 
@@ -319,7 +319,7 @@ def test_a_repeated_sample_shows_the_same_numbers_each_time(tmp_path):
     folder = write_multilabel(tmp_path / "north")
     values = np.load(folder / "arrays" / "steps.npy")
     np.save(folder / "arrays" / "steps.npy", put(values, -1, 7))
-    assert_told(file_faults(folder, seal_folder), "steps.npy", "the same numbers wherever an id stands again", "for 7")
+    assert_told(file_faults(folder, seal_folder), "steps.npy", "the same numbers in all rows of an id", "for 7")
 
 
 # --- dataset.yaml ---------------------------------------------------------------------------------------------------
@@ -344,14 +344,14 @@ TEXTS = {
     "large": (as_text("# " + "x" * (1 << 20)), ("expected at most 1048576 bytes",)),
     "deep": (as_text("[" * 1000), ("nested too deeply",)),
     "tag": (as_text("!!python/object/apply:os.system [touch trace]"), ("could not determine a constructor",)),
-    "odd tag": (as_text("name: !!bool x"), ("is no YAML",)),
-    "date": (as_text("name: 2020-99-99"), ("is no YAML", "month must be in 1..12")),
+    "odd tag": (as_text("name: !!bool x"), ("is not valid YAML",)),
+    "date": (as_text("name: 2020-99-99"), ("is not valid YAML", "month must be in 1..12")),
     "latin-1": (as_text(b"name: caf\xe9"), ("expected text in UTF-8, found byte 0xe9 at position 9",)),
-    "control": (as_text("name: \x00"), ("is no YAML",)),
+    "control": (as_text("name: \x00"), ("is not valid YAML",)),
     "twice": (as_text("name: a\nname: b"), ("the key 'name' stands twice line 2",)),
     "list": (as_text("[]"), ("expected a mapping",)),
     "nothing": (as_text(""), ("expected a mapping",)),
-    "number as key": (as_text("1: 2"), ("expected keys that are words, found 1",)),
+    "number as key": (as_text("1: 2"), ("expected keys that are text, found 1",)),
     "format": (lambda f: rewritten(f, format=2), ("format",)),
     "type": (lambda f: rewritten(f, classes="abc"), ("classes: expected a list",)),
     "class": (lambda f: rewritten(f, classes=["a", "b", True]), ("classes.2: expected a valid string, found True",)),
@@ -546,7 +546,7 @@ def test_what_may_not_be_read_is_named(folder, name):
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_told(tmp_path, monkeypatch):
-    folder, original = tmp_path / "north", arrays.layout_of
+    folder, original = tmp_path / "north", arrays.read_header
     write_folder(folder, content(tiny_dataset(96, 24)))
 
     def shrinking(file, path):
@@ -554,7 +554,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_told(tmp_path, monkeypatch):
         os.truncate(path, 200)
         return layout
 
-    monkeypatch.setattr(arrays, "layout_of", shrinking)
+    monkeypatch.setattr(arrays, "read_header", shrinking)
     assert_told(file_faults(folder), "picture.npy", "became shorter while it was read")
 
 
@@ -725,7 +725,7 @@ RUINS = {
     "cut": (lambda f: os.truncate(picture(f), 500), r"south changed since it was checked \(arrays/picture.npy\)"),
     "gone": (lambda f: picture(f).unlink(), r"south changed since it was checked \(arrays/picture.npy\)"),
     "pipe": (COMMAND["pipe"], r"south changed since it was checked \(arrays/picture.npy\)"),
-    "yaml": (as_text("{"), r"south/dataset.yaml is no YAML"),
+    "yaml": (as_text("{"), r"south/dataset.yaml is not valid YAML"),
     "no yaml": (lambda f: (f / "dataset.yaml").unlink(), "south: expected dataset.yaml beside the files of a site"),
     "link": (lambda f: (picture(f).unlink(), picture(f).symlink_to("/dev/zero")), "south changed since"),
 }

@@ -78,7 +78,7 @@ def test_a_specification_that_was_written_by_hand_outlives_a_seal_that_breaks_of
     written = path.read_text()
     with files_end_at(512):
         [fault] = seal_folder(folder)
-    assert fault == f"{folder} cannot be sealed: File too large; dataset.yaml is as it was"
+    assert fault == f"{folder} cannot be sealed: File too large; dataset.yaml was not changed"
     assert path.read_text() == written
     assert sorted(found.name for found in folder.iterdir()) == [".checked", "arrays", "dataset.yaml", "samples.parquet"]
 
@@ -86,7 +86,7 @@ def test_a_specification_that_was_written_by_hand_outlives_a_seal_that_breaks_of
 def test_a_check_that_breaks_off_leaves_the_folder_as_it_was(folder):
     with files_end_at(10):
         [fault] = check_folder(folder)
-    assert "the result of the check cannot be left there: File too large" in fault
+    assert "the result of the check cannot be written: File too large" in fault
     assert len(open_folder(folder).labels) == len(TOY.labels)
     assert len(list((folder / ".checked").iterdir())) == 2
 
@@ -111,10 +111,10 @@ FAULTS = {
     "rows": (lambda f: broken_array(f, lambda a: a[:-1]), "expected 28 rows"),
     "dtype": (lambda f: broken_array(f, lambda a: a.astype(np.float64)), "expected float32"),
     "gone": (lambda f: (f / "arrays" / "picture.npy").unlink(), "restore it"),
-    "stray": (lambda f: (f / "arrays" / "extra.npy").write_bytes(b"x"), "found none"),
+    "stray": (lambda f: (f / "arrays" / "extra.npy").write_bytes(b"x"), "found a file of another name"),
     "classes": (lambda f: rewritten(f, classes=["only"]), "column label: expected 0 to 0"),
     "key": (lambda f: rewritten(f, colour="red"), "colour"),
-    "yaml": (lambda f: (f / "dataset.yaml").write_text("{"), "is no YAML"),
+    "yaml": (lambda f: (f / "dataset.yaml").write_text("{"), "is not valid YAML"),
     "table": (lambda f: (f / "samples.parquet").write_bytes(b"nothing"), "expected a Parquet table"),
 }  # fmt: skip
 
@@ -137,7 +137,10 @@ def test_groups_that_straddle_splits_and_repeated_ids_are_faults(tmp_path):
     write_samples(tmp_path / "north" / "samples.parquet", plain.spec, torn)
     faults = " ".join(check_folder(tmp_path / "north"))
     assert "column id: expected each training sample once, found 0" in faults
-    assert "column group: expected each group in one split, found 0 in several; that leaks" in faults
+    assert (
+        "column group: expected each group in one split, found 0 in several, which leaks held-out data into training"
+        in faults
+    )
 
 
 def test_a_folder_of_site_folders_is_one_data_set_with_owners(tmp_path):
@@ -191,7 +194,7 @@ def test_faults_are_lines_of_text(folder, faults):
 
 
 def test_groups_that_straddle_undeclared_are_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(DataError, match=r"column group: expected each group in one split, found .*; that leaks"):
+    with pytest.raises(DataError, match=r"column group: expected each group in one split, found .*, which leaks"):
         write_folder(tmp_path / "north", straddling(()))
     assert not (tmp_path / "north").exists()
 
