@@ -36,7 +36,7 @@ SLACK = 1e-3
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Global groups with the global_info that belongs to them."""
+    """Global groups of a recovery, with the information that belongs to them."""
 
     recovery: Recovery
     groups: Groups
@@ -45,33 +45,27 @@ class TrainedModel:
     def predict(self, inputs: Mapping[str, NDArray[np.floating]]) -> Tensor:
         """Class probabilities float32 [N, C] from arrays alone: modality -> [N, *shape], for any of the modalities.
 
-        A multilabel model has one for each class on its own. What is left out is recovered. Floating numbers of any
-        width are read as float32; images are in [0, 1], unless the federation standardised them (``scale: standard``).
-        Raises ``DataError`` for an unknown modality, another shape, unequal lengths, whole numbers, NaN or infinity,
-        and pixels outside [0, 1].
+        A multilabel model returns an independent probability for each class. Missing modalities are recovered. Floats
+        of any width are converted to float32; images are in [0, 1], unless the federation standardised them
+        (``scale: standard``). Raises ``DataError`` for an unknown modality, another shape, unequal lengths, integers,
+        NaN or infinity, and pixels outside [0, 1].
         """
-        arrays = self._checked(inputs)
-        count = len(next(iter(arrays.values())))
-        rows = {m: np.arange(count) if m in arrays else np.full(count, -1) for m in self.recovery.spec.names}
-        empty = {m.name: np.zeros((0, *m.shape), dtype=np.float32) for m in self.recovery.spec.modalities}
-        nothing = np.zeros(count, dtype=np.int64)
-        dataset = Dataset(self.recovery.spec, nothing, np.arange(count), nothing, nothing, {**empty, **arrays}, rows)
-        data = open_site(dataset, np.arange(count), dataset.exists(), device=torch.device("cpu"))
-        return target_of(self.recovery.spec).probabilities(self.logits(data))
-
-    def _checked(self, inputs: Mapping[str, NDArray[np.floating]]) -> dict[str, NDArray[np.float32]]:
-        """``inputs`` as float32."""
         spec = self.recovery.spec
         arrays: dict[str, NDArray[np.float32]] = {}
         for name, values in inputs.items():
             if name not in spec.names:
                 raise DataError(f"unknown modality '{name}'; known: {', '.join(spec.names)}")
-            arrays[name] = _as_float32(spec[name], values)
-            _refuse_values(spec[name], arrays[name])
+            arrays[name] = _checked_array(spec[name], values)
         sizes = {name: len(values) for name, values in arrays.items()}
         if len(set(sizes.values())) != 1:
             raise DataError(f"expected some modalities, all of as many samples, found {sizes}")
-        return arrays
+        count = len(next(iter(arrays.values())))
+        rows = {m: np.arange(count) if m in arrays else np.full(count, -1) for m in spec.names}
+        empty = {m.name: np.zeros((0, *m.shape), dtype=np.float32) for m in spec.modalities}
+        nothing = np.zeros(count, dtype=np.int64)
+        dataset = Dataset(spec, nothing, np.arange(count), nothing, nothing, {**empty, **arrays}, rows)
+        data = open_site(dataset, np.arange(count), dataset.exists(), device=torch.device("cpu"))
+        return target_of(spec).probabilities(self.logits(data))
 
     def logits(self, data: SiteData) -> Tensor:
         """float32 [N, C] for every sample of ``data``, absent modalities recovered as in evaluation."""
@@ -81,67 +75,57 @@ class TrainedModel:
         ).logits
 
 
-def _as_float32(modality: ModalitySpec, values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """``values`` [N, *shape] in the model's own type, uncopied where they are; ``DataError`` for what is no such
-    array."""
+def _checked_array(modality: ModalitySpec, values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """``values`` [N, *shape] as float32, not copied if they have this type; invalid ones are a ``DataError``."""
+    name, pixels = modality.name, modality.kind == "image" and modality.scale == "none"
     if not isinstance(values, np.ndarray):
-        raise DataError(f"{modality.name}: expected a NumPy array of float32, found {type(values).__name__}")
+        raise DataError(f"{name}: expected a NumPy array of float32, found {type(values).__name__}")
     if not np.issubdtype(values.dtype, np.floating):
-        pixels = "; bytes of an image are divided by 255 first" if _is_in_unit_range(modality) else ""
-        raise DataError(f"{modality.name}: expected floating numbers (float32), found {values.dtype}{pixels}")
+        advice = "; bytes of an image are divided by 255 first" if pixels else ""
+        raise DataError(f"{name}: expected floating numbers (float32), found {values.dtype}{advice}")
     if values.ndim == 0 or values.shape[1:] != modality.shape:
-        raise DataError(f"{modality.name}: expected an array of shape (N, *{modality.shape}), found {values.shape}")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, which is refused
-        return values.astype(np.float32, copy=False)
-
-
-def _refuse_values(modality: ModalitySpec, values: NDArray[np.float32]) -> None:
-    if not values.size:
-        return
-    least, most = float(values.min()), float(values.max())  # either is NaN where a value is
+        raise DataError(f"{name}: expected an array of shape (N, *{modality.shape}), found {values.shape}")
+    with np.errstate(over="ignore"):  # numbers too large for float32 become infinity, which is refused
+        array = values.astype(np.float32, copy=False)
+    if not array.size:
+        return array
+    least, most = float(array.min()), float(array.max())  # both are NaN if any value is
     if not (np.isfinite(least) and np.isfinite(most)):
-        bad = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
-        told = "leave a modality that is missing out: it is recovered"
-        raise DataError(f"{modality.name}: expected finite numbers, found NaN or infinity in sample {bad}; {told}")
-    if _is_in_unit_range(modality) and (least < -SLACK or most > 1 + SLACK):
-        told = "scale them as the images of training, values 0 to 255 by dividing by 255"
-        raise DataError(f"{modality.name}: expected pixels in [0, 1], found {least:.6g} to {most:.6g}; {told}")
-
-
-def _is_in_unit_range(modality: ModalitySpec) -> bool:
-    """Whether the modality's values are in [0, 1]: images are, by the rule that encoders hold to (``Spread``), but for
-    those that the federation standardises."""
-    return modality.kind == "image" and modality.scale == "none"
+        bad = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
+        advice = "leave a modality that is missing out: it is recovered"
+        raise DataError(f"{name}: expected finite numbers, found NaN or infinity in sample {bad}; {advice}")
+    if pixels and (least < -SLACK or most > 1 + SLACK):
+        advice = "scale them as the images of training, values 0 to 255 by dividing by 255"
+        raise DataError(f"{name}: expected pixels in [0, 1], found {least:.6g} to {most:.6g}; {advice}")
+    return array
 
 
 def save_model(folder: Path, model: Mapping[str, State], recovery: Recovery, global_info: GlobalInfo) -> str:
     """Write ``model.safetensors`` and ``model.yaml`` into ``folder`` and return the SHA-256 over both files.
 
-    On return both are on the disk, each whole. A full disk or an unwritable folder is a ``RunError``.
+    On return both are complete on the disk. A full disk or an unwritable folder is a ``RunError``.
     """
+    statistics = {
+        name: {"mean": s.mean.tolist(), "std": s.std.tolist()} for name, s in sorted(global_info.statistics.items())
+    }
+    description = {
+        "spec": recovery.spec.model_dump(mode="json"),
+        "config": recovery.config.model_dump(mode="json", include=set(ModelConfig.model_fields)),
+        "round": global_info.round,
+        "trained": dict(sorted(global_info.trained.items())),
+        "quality": dict(sorted(global_info.quality.items())),
+        "statistics": statistics,
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / TENSORS, lambda partial: save_file(flatten_groups(model), partial))
-        replace_text(folder / DESCRIPTION, yaml.safe_dump(_described(recovery, global_info), sort_keys=False))
+        replace_text(folder / DESCRIPTION, yaml.safe_dump(description, sort_keys=False))
         sync(folder.parent)
     except DISK_ERRORS as error:
         raise RunError(
             f"cannot write the model {folder}: {reason(error)}; make room or mend its rights, then resume"
         ) from None
     return folder_sha256(folder)
-
-
-def _described(recovery: Recovery, global_info: GlobalInfo) -> dict[str, Any]:
-    return {
-        "spec": recovery.spec.model_dump(mode="json"),
-        "config": recovery.config.model_dump(mode="json", include=set(ModelConfig.model_fields)),
-        "round": global_info.round,
-        "trained": dict(sorted(global_info.trained.items())),
-        "quality": dict(sorted(global_info.quality.items())),
-        "statistics": {
-            name: {"mean": s.mean.tolist(), "std": s.std.tolist()} for name, s in sorted(global_info.statistics.items())
-        },
-    }
 
 
 def folder_sha256(folder: Path) -> str:
@@ -153,27 +137,26 @@ def folder_sha256(folder: Path) -> str:
 
 
 def load_model(folder: str | Path) -> TrainedModel:
-    """Read what ``save_model`` wrote, from the model's folder or its run directory; ``DataError`` if it is not there.
-    Needs the core alone; whoever registered a method of their own elsewhere imports it first."""
+    """Load the output of ``save_model`` from the model's folder or its run directory; if missing, a ``DataError``.
+
+    This needs only the core. Methods that are registered elsewhere have to be imported before.
+    """
     discover(CORE_PACKAGES)
     folder = Path(folder)
     folder = folder / "model" if (folder / "model").is_dir() else folder
     try:
-        described: dict[str, Any] = yaml.safe_load((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        description: dict[str, Any] = yaml.safe_load((folder / DESCRIPTION).read_text(encoding="utf-8"))
         states = unflatten_groups(load_file(folder / TENSORS))
     except FileNotFoundError as error:
         raise DataError(f"{folder} holds no trained model: {error.filename} is missing") from None
-    config = parse_model(described["config"])
-    recovery = recovery_for(config, DatasetSpec.model_validate(described["spec"]))
+    config = parse_model(description["config"])
+    recovery = recovery_for(config, DatasetSpec.model_validate(description["spec"]))
     groups = recovery.build()
     for name, module in groups.items():
         write_group(module, states.get(name, {}))
-    return TrainedModel(recovery, groups, _knowledge(described))
-
-
-def _knowledge(described: dict[str, Any]) -> GlobalInfo:
     statistics = {
         name: Statistics(*(torch.tensor(values[part], dtype=torch.float64) for part in ("mean", "std")))
-        for name, values in described["statistics"].items()
+        for name, values in description["statistics"].items()
     }
-    return GlobalInfo(described["round"], described["trained"], described["quality"], statistics)
+    global_info = GlobalInfo(description["round"], description["trained"], description["quality"], statistics)
+    return TrainedModel(recovery, groups, global_info)

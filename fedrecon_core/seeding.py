@@ -1,7 +1,7 @@
 """One seed of the run -> an independent random stream for each purpose, round, site and stage.
 
-A stream depends only on its keys, never on what was drawn before, so nothing has to be saved for a resume and
-no engine, worker count or order of sites can change a result.
+A stream depends only on its keys, never on earlier draws. So nothing has to be saved for a resume, and no engine,
+number of workers or order of sites can change a result.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Parameter groups: the unit that is sent, trained, frozen and aggregated; and who needs which of them."""
+"""Parameter groups, the unit that is sent, trained, frozen and aggregated; and transfer plans."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ HEAD_GROUP = "task.head"
 """Fusion and classifier of the task model."""
 
 STRATEGY_GROUPS = "strategy."
-"""Where the names of all groups begin that a strategy sends beside the model's."""
+"""Prefix of the names of all groups that a strategy sends in addition to the model's."""
 
 
 def strategy_group(strategy: str, group: str) -> str:
-    """The group of ``strategy``'s own that accompanies ``group``, for example a control variate."""
+    """The strategy's own group that belongs to the model's ``group``, for example its control variate."""
     return f"{STRATEGY_GROUPS}{strategy}.{group}"
 
 
 def model_group(group: str) -> str:
-    """The group that a strategy's own ``group`` accompanies; undoes ``strategy_group``."""
+    """The model's group that a strategy's own ``group`` belongs to; inverse of ``strategy_group``."""
     return group.removeprefix(STRATEGY_GROUPS).partition(".")[2]
 
 
@@ -64,11 +64,11 @@ class TransferPlan:
 
     @classmethod
     def of(cls, download: Iterable[str], upload: Iterable[str]) -> TransferPlan:
-        """Sorted, without repeats; a ``ValueError`` if a group is to be uploaded that was not downloaded."""
+        """Sort both and drop repeats. Raises ``ValueError`` if a group is uploaded without being downloaded."""
         down, up = sorted(set(download)), sorted(set(upload))
-        stray = sorted(set(up) - set(down))
-        if stray:
-            raise ValueError(f"a site cannot upload groups that it does not download: {', '.join(stray)}")
+        missing = sorted(set(up) - set(down))
+        if missing:
+            raise ValueError(f"a site cannot upload groups that it does not download: {', '.join(missing)}")
         return cls(tuple(down), tuple(up))
 
 
@@ -83,12 +83,12 @@ def write_group(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def flatten_groups(groups: Mapping[str, Mapping[str, Tensor]]) -> State:
-    """All groups as one dict with keys ``group/tensor``: the form in which they lie on a disk."""
+    """All groups as one dict with keys ``group/tensor``: the form in which they are saved."""
     return {f"{group}/{name}": t.contiguous() for group, state in groups.items() for name, t in state.items()}
 
 
 def unflatten_groups(tensors: Mapping[str, Tensor]) -> dict[str, State]:
-    """The groups in a flat dict; undoes ``flatten_groups``."""
+    """The groups of a flat dict; inverse of ``flatten_groups``."""
     groups: dict[str, State] = {}
     for key, tensor in tensors.items():
         group, name = key.rsplit("/", 1)

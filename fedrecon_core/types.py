@@ -1,4 +1,4 @@
-"""The nouns that every room shares: what a modality is, what a data set is, what a batch holds."""
+"""Types that all packages share: modality, data set, batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 ModalityName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-"""A site's name stands in file names, at the site and at the server."""
+"""Pattern of a site's name, which is part of file names at the site and at the server."""
 SITE_NAME_RULE = "letters, digits, '_', '.', '-' (not first), at most 100"
 SPLITS = ("train", "validation", "test")
 Widths = tuple[Annotated[int, Field(ge=1)], ...]
@@ -22,7 +22,7 @@ Widths = tuple[Annotated[int, Field(ge=1)], ...]
 
 
 class StrictModel(BaseModel):
-    """An immutable record that refuses unknown keys, and infinity and NaN, which bound nothing and are no JSON."""
+    """An immutable model that refuses unknown keys, infinity and NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -31,7 +31,7 @@ class Likelihood(StrictModel):
     """p(x_m given z_m) of a modality.
 
     ``std`` is the distribution's own scale (Gaussian sigma, Laplace b; unused by ``bernoulli``), ``weight`` a
-    multiplier of the log-likelihood. They are two keys because they do different things.
+    multiplier of the log-likelihood.
     """
 
     name: Literal["gaussian", "laplace", "bernoulli"] = "gaussian"
@@ -59,7 +59,7 @@ class ModalitySpec(StrictModel):
 
 
 class DatasetSpec(StrictModel):
-    """What the whole federation agrees on: the modalities, in a fixed order, and the classes.
+    """Specification that the whole federation shares: the modalities, in a fixed order, and the classes.
 
     ``target: multiclass`` means that a sample has exactly one of the classes, ``multilabel`` any number of them.
     """
@@ -86,10 +86,10 @@ class DatasetSpec(StrictModel):
 
 @dataclass(frozen=True)
 class Rows:
-    """The values of one modality for the samples of a batch that have it; nothing stands in for the others.
+    """The values of one modality for those samples of a batch that have it.
 
     ``values`` [R, *shape]; ``index`` int64 [R], the position in the batch of each row; ``lengths`` int64 [R] for
-    modalities of variable length (``values`` is then padded with zeros behind each length), else None.
+    modalities of variable length (``values`` is then padded with zeros after each length), else None.
     """
 
     values: Tensor
@@ -99,10 +99,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples: ``inputs[m]`` only where present, ``present`` bool [B, M], ``labels`` int64 [B] (multilabel: zeros
-    and ones [B, C]), ``ids`` int64 [B].
+    """Samples of a batch: ``inputs[m]`` only where present, ``present`` bool [B, M], ``labels`` int64 [B] (multilabel:
+    zeros and ones [B, C]), ``ids`` int64 [B].
 
-    ``sealed`` holds the true absent rows for the bound ``oracle`` and is None for every other recovery.
+    ``sealed`` are the true absent rows for the bound ``oracle``, and None for every other recovery.
     """
 
     inputs: dict[str, Rows]
@@ -118,5 +118,5 @@ class Batch:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors lie."""
+        """The device of the tensors."""
         return self.labels.device

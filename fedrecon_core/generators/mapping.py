@@ -39,7 +39,7 @@ class Mapping(nn.Module):
 
 @dataclass(frozen=True)
 class Pair:
-    """What a mapping loss may look at for a batch of samples that have both modalities.
+    """Inputs of a mapping loss, for a batch of samples that have both modalities.
 
     ``mapped`` is T(z_m), ``target`` q(z_n given x_n), ``sampled`` a draw from it, ``rows`` x_n itself, ``generator``
     the frozen generator of n.

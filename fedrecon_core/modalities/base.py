@@ -1,4 +1,4 @@
-"""What a modality kind offers: networks from its own arrays to a latent, back, and to tokens of the task model."""
+"""Base of every modality kind: networks from its arrays to a latent, back, and to tokens of the task model."""
 
 from __future__ import annotations
 
@@ -16,35 +16,34 @@ from fedrecon_core.types import ModalitySpec
 LOG_VARIANCE_RANGE = (-10.0, 5.0)
 """Log-variances are clamped to this range: outside it float32 likelihoods overflow before they inform."""
 
-OF_A_KIND = {"name": "the data say of which kind a modality is", "only": "these are one modality's keys already"}
-"""The keys that one modality has none of its own of, and why."""
+KIND_KEYS = {"name": "the data say of which kind a modality is", "only": "these are one modality's keys already"}
+"""Keys that cannot be set for one modality -> the reason."""
 
 
 class KindParams(Params):
-    """Keys of a modality kind. ``only``: a modality of the kind -> those of its keys that differ from the others'."""
+    """Keys of a modality kind. ``only``: modality of the kind -> the keys that differ for it."""
 
     only: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     def of(self, modality: str) -> Self:
         """The keys for ``modality``."""
-        own = self.only.get(modality)
-        return self if own is None else self._with(own)
-
-    def _with(self, own: dict[str, Any]) -> Self:
+        if modality not in self.only:
+            return self
         keys = {key: getattr(self, key) for key in self.model_fields_set - {"only"}}
-        return type(self).model_validate({**keys, **own})
+        return type(self).model_validate({**keys, **self.only[modality]})
 
     @model_validator(mode="after")
-    def _each_fits(self) -> Self:
+    def check_only(self) -> Self:
+        """Validate the keys of each modality in ``only``."""
         for modality, own in self.only.items():
-            for key in sorted(OF_A_KIND.keys() & own):
-                expected = f"expected no {key} ({OF_A_KIND[key]})"
+            for key in sorted(KIND_KEYS.keys() & own):
+                expected = f"expected no {key} ({KIND_KEYS[key]})"
                 raise InvalidValueError(f"only.{modality}.{key}", f"{expected}, found {short_repr(own[key])}")
             try:
-                self._with(own)
+                self.of(modality)
             except ValidationError as error:
-                key, _, words = explain(error, own, type(self)).partition(": ")
-                raise InvalidValueError(f"only.{modality}.{key}", words) from None
+                key, _, fault = explain(error, own, type(self)).partition(": ")
+                raise InvalidValueError(f"only.{modality}.{key}", fault) from None
         return self
 
 
@@ -53,10 +52,10 @@ class ModalityKind(ABC):
 
     Params: ClassVar[type[KindParams]] = KindParams
     axes: ClassVar[tuple[str, ...]] = ()
-    """The names of the axes of one sample's shape, where the kind reads a fixed number of them."""
+    """Names of the axes of one sample's shape, if the kind needs a fixed number of them."""
 
     def __init__(self, params: Any, spec: ModalitySpec) -> None:
-        """``params`` are this kind's keys of the config, ``spec`` the modality that the networks are built for."""
+        """``params`` are the kind's keys of the config, ``spec`` the modality that the networks are built for."""
         self.params = params
         self.spec = spec
 

@@ -1,8 +1,8 @@
-"""A gated recurrent unit whose gradient is written out: the same numbers as ``torch.nn.GRU``, in less time.
+"""A gated recurrent unit with a hand-written gradient: the same numbers as ``torch.nn.GRU``, in less time.
 
 On a CPU the library's GRU spends most of a small batch's time in one matrix product and a dozen small operations per
-step and gate, forwards and backwards. Here a backward step is one product and four operations: whatever does not depend
-on the step after is computed for all steps at once, and so are the gradients of the weights.
+step and gate, forwards and backwards. Here a backward step is one product and four operations: everything that does not
+depend on the next step is computed for all steps at once, and so are the gradients of the weights.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class _Steps(torch.autograd.Function):
         two = 2 * width
         flat = values.transpose(0, 1).reshape(steps * rows, inputs)
         gates = torch.addmm(b_in[:two] + b_hidden[:two], flat, w_in[:two].t()).view(steps, rows, two)
-        # Twice what leads to n, whose tanh(x) is made as 2 sigmoid(2x) - 1: a third of the time on a CPU, and an error
-        # below 2e-7 in float32, as a matrix product has anyway.
+        # Twice the input of n, whose tanh(x) is computed as 2 sigmoid(2x) - 1: a third of the time on a CPU, with an
+        # error below 2e-7 in float32, as a matrix product has anyway.
         new = torch.addmm(2 * b_in[two:], flat, (2 * w_in[two:]).t()).view(steps, rows, width)
         hidden = values.new_empty(steps + 1, rows, width)
         hidden[0] = 0
-        # Without a gradient to come, every step may write over what the one before has recalled.
+        # Without a gradient, every step may overwrite what the step before has recalled.
         recalled = torch.empty_like(new) if any(ctx.needs_input_grad) else torch.empty_like(new[:1]).expand_as(new)
         _run(hidden, gates, new, recalled, (w_hidden[:two].t(), (2 * w_hidden[two:]).t(), 2 * b_hidden[two:]))
         ctx.save_for_backward(flat, w_in, w_hidden, hidden, gates, new, recalled)
@@ -54,9 +54,23 @@ class _Steps(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         flat, w_in, w_hidden, hidden, gates, new, recalled = ctx.saved_tensors
         steps, rows, width = new.shape
-        slopes = _slopes(hidden, gates, new, recalled)
-        update = gates[..., width:].contiguous()
-        _run_back(gradients[0].transpose(0, 1).contiguous(), slopes, update, w_hidden)
+        # [T, R, 4, H]: derivatives of h' with respect to r, z, W_hn h + b_hn and the input of n, each before its own
+        # non-linearity
+        reset, update = gates[..., :width], gates[..., width:]
+        slopes = new.new_empty(steps, rows, 4, width)
+        of_new = torch.mul(1 - new * new, 1 - update, out=slopes[:, :, 3])
+        torch.mul(of_new, reset, out=slopes[:, :, 2])
+        torch.mul(of_new, (recalled * reset).mul_(0.5 - 0.5 * reset), out=slopes[:, :, 0])
+        torch.mul(hidden[:-1] - new, update * (1 - update), out=slopes[:, :, 1])
+        # turn them into gradients of the loss: multiply each step's with the gradient of its h', which flows back
+        # from step to step
+        gradient = gradients[0].transpose(0, 1).contiguous()
+        carried = torch.zeros_like(gradient[0])
+        parts = (gradient, slopes, update.contiguous())
+        for outer, slope, z in zip(*(reversed(part.unbind(0)) for part in parts), strict=True):
+            outer.add_(carried)
+            slope.mul_(outer[:, None])
+            torch.mul(outer, z, out=carried).addmm_(slope[:, :3].flatten(1), w_hidden)
         every = slopes.view(steps * rows, 4 * width)
         of_hidden = every[:, : 3 * width]
         of_given = torch.cat([every[:, : 2 * width], every[:, 3 * width :]], dim=1)
@@ -73,8 +87,8 @@ class _Steps(torch.autograd.Function):
 def _run(
     hidden: Tensor, gates: Tensor, new: Tensor, recalled: Tensor, recurrent: tuple[Tensor, Tensor, Tensor]
 ) -> None:
-    """Fill ``hidden`` [T + 1, R, H] from its first step on. ``gates`` [T, R, 2H] and ``new`` [T, R, H] come with what
-    the input gives, ``new`` with twice as much, and become r, z and n; ``recalled`` becomes 2 (W_hn h + b_hn)."""
+    """Fill ``hidden`` [T + 1, R, H] from its first step on. ``gates`` [T, R, 2H] and ``new`` [T, R, H] contain the part
+    of the input (``new`` twice that) and become r, z and n; ``recalled`` becomes 2 (W_hn h + b_hn)."""
     of_gates, of_new, bias = recurrent
     width, less = new.shape[-1], new.new_full((), -1)
     reset, update = gates[..., :width].unbind(0), gates[..., width:].unbind(0)
@@ -85,26 +99,3 @@ def _run(
         n.addcmul_(r, recall).sigmoid_()
         torch.add(less, n, alpha=2, out=n)
         torch.lerp(n, before, z, out=after)
-
-
-def _slopes(hidden: Tensor, gates: Tensor, new: Tensor, recalled: Tensor) -> Tensor:
-    """[T, R, 4, H]: how r, z, W_hn h + b_hn and the input of n (each before its own non-linearity) move h'."""
-    width = new.shape[-1]
-    reset, update = gates[..., :width], gates[..., width:]
-    slopes = new.new_empty(*new.shape[:2], 4, width)
-    of_new = torch.mul(1 - new * new, 1 - update, out=slopes[:, :, 3])
-    torch.mul(of_new, reset, out=slopes[:, :, 2])
-    torch.mul(of_new, (recalled * reset).mul_(0.5 - 0.5 * reset), out=slopes[:, :, 0])
-    torch.mul(hidden[:-1] - new, update * (1 - update), out=slopes[:, :, 1])
-    return slopes
-
-
-def _run_back(gradient: Tensor, slopes: Tensor, update: Tensor, w_hidden: Tensor) -> None:
-    """Turn ``slopes`` into the gradients of the loss by multiplying each step's with the gradient of its h', which
-    flows back from step to step; ``gradient`` [T, R, H] is that of the outputs and is overwritten."""
-    carried = torch.zeros_like(gradient[0])
-    back = zip(*(reversed(part.unbind(0)) for part in (gradient, slopes, update)), strict=True)
-    for outer, slope, z in back:
-        outer.add_(carried)
-        slope.mul_(outer[:, None])
-        torch.mul(outer, z, out=carried).addmm_(slope[:, :3].flatten(1), w_hidden)

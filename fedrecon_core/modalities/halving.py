@@ -1,4 +1,4 @@
-"""Half the time steps: the larger of two neighbours, ReLU and dropout in one operation."""
+"""Max pooling of two neighbouring time steps, ReLU and dropout in one operation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 
 class Halving(nn.Module):
-    """``MaxPool1d(2)``, ReLU and ``Dropout``, and the same numbers; at an odd end the last step stands alone.
+    """The same numbers as ``MaxPool1d(2)``, ReLU and ``Dropout``; with an odd length the last step is kept alone.
 
-    The three libraries' operations take as long as the convolution before them: the pooling writes down 64-bit places,
-    and dropout's Bernoulli numbers cost more than uniform ones. Channels come last: neighbours in time are then whole
+    The library's three operations take as long as the convolution before them: pooling writes 64-bit positions, and
+    dropout's Bernoulli numbers cost more than uniform ones. Channels come last here: then neighbours in time are whole
     rows, which a CPU compares many numbers at a time.
     """
 
@@ -32,7 +32,7 @@ class Halving(nn.Module):
 
 
 class _Halve(torch.autograd.Function):
-    """Masks are 0 and 1 in the values' own type: a CPU multiplies those, and converts bool, a number at a time."""
+    """Masks are 0 and 1 in the type of the values: a CPU multiplies these directly, but converts bool one by one."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, dropout: float) -> Tensor:
@@ -59,8 +59,8 @@ class _Halve(torch.autograd.Function):
 
 
 def _kept(values: Tensor, dropout: float) -> Tensor:
-    """0 for a share ``dropout`` of ``values`` [R, T, C], 1 for the others. They are drawn channel by channel: so the
-    libraries' convolutions lay out the values whose dropout this is."""
+    """0 for a share ``dropout`` of ``values`` [R, T, C], 1 for the others. They are drawn in the order [R, C, T], in
+    which the library's convolutions store the values."""
     rows, steps, channels = values.shape
     drawn = torch.rand(rows, channels, steps, dtype=values.dtype, device=values.device)
     return drawn.ge_(dropout).transpose(1, 2)

@@ -28,9 +28,8 @@ class ImageParams(KindParams):
 
 
 class Spread(nn.Module):
-    """Pixels in [0, 1] to [-2, 2], about mean 0 and deviation 1 of most images: encoders learn several times faster.
-
-    Images that the federation standardises (``scale: standard``) pass as they are.
+    """Scale pixels from [0, 1] to [-2, 2], about mean 0 and deviation 1 for most images: encoders learn several
+    times faster. Images that the federation standardises (``scale: standard``) pass unchanged.
     """
 
     def __init__(self, spec: ModalitySpec) -> None:
@@ -42,14 +41,10 @@ class Spread(nn.Module):
         return values * self.slope - self.offset
 
 
-def _halved(size: int, times: int) -> int:
-    return -(-size >> times)
-
-
 def _smallest(spec: ModalitySpec, channels: tuple[int, ...]) -> tuple[int, int, int]:
-    """(C, H, W) behind convolutions of ``channels``."""
+    """(C, H, W) after convolutions with ``channels``, each of which halves height and width, rounded up."""
     colours, height, width = spec.shape
-    return (channels or (colours,))[-1], _halved(height, len(channels)), _halved(width, len(channels))
+    return (channels or (colours,))[-1], -(-height >> len(channels)), -(-width >> len(channels))
 
 
 def _down(inputs: int, channels: tuple[int, ...], normalise: bool) -> nn.Sequential:
@@ -101,7 +96,7 @@ class ImageDecoder(nn.Module):
         self.body = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
-        """[R, Z] -> [R, C, H, W]; sizes that are no multiple of the stride are cut from a slightly larger image."""
+        """[R, Z] -> [R, C, H, W]; other sizes than multiples of the stride are cut from a slightly larger image."""
         image: Tensor = self.body(self.linear(z).view(-1, *self.start))
         return image[:, :, : self.height, : self.width]
 
@@ -111,10 +106,8 @@ class ImageExtractor(nn.Module):
 
     def __init__(self, spec: ModalitySpec, channels: tuple[int, ...], width: int) -> None:
         super().__init__()
-        colours, height, breadth = spec.shape
-        area = _halved(height, len(channels)) * _halved(breadth, len(channels))
-        self.body = _down(colours, channels, normalise=True)
-        self.linear = nn.Linear(channels[-1] * area, width)
+        self.body = _down(spec.shape[0], channels, normalise=True)
+        self.linear = nn.Linear(math.prod(_smallest(spec, channels)), width)
 
     def forward(self, values: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """[R, C, H, W] -> tokens [R, 1, width]."""
@@ -133,7 +126,7 @@ class Image(ModalityKind):
         return ImageEncoder(self.spec, self.params, latent)
 
     def decoder(self, latent: int) -> nn.Module:
-        """The encoder's mirror, with transposed convolutions."""
+        """The encoder in reverse order, with transposed convolutions."""
         return ImageDecoder(self.spec, self.params, latent)
 
     def extractor(self, width: int) -> nn.Module:

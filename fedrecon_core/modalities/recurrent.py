@@ -15,8 +15,8 @@ from fedrecon_core.types import ModalitySpec, StrictModel, Widths
 
 
 class Recurrent(StrictModel):
-    """``convolutions``: the channels of each, which also halves the time axis; none leaves the GRU alone.
-    ``dropout`` acts behind each of them."""
+    """``convolutions``: the channels of each, which also halves the time axis; without any there is only the GRU.
+    ``dropout`` follows each of them."""
 
     convolutions: Widths = (32, 64, 128)
     dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -25,7 +25,7 @@ class Recurrent(StrictModel):
 class RecurrentExtractor(nn.Module):
     """One token per remaining time step: the GRU's hidden state, as wide as a token.
 
-    A GRU reads forwards, so that what lies behind a sequence's end never reaches the steps before it.
+    A GRU reads forwards, so padding after a sequence's end never affects the steps before it.
     """
 
     def __init__(self, spec: ModalitySpec, params: Recurrent, width: int) -> None:
@@ -39,21 +39,17 @@ class RecurrentExtractor(nn.Module):
         """[R, T, D] -> tokens [R, T', width] and, for variable lengths, their mask [R, T']."""
         hidden = values
         for convolution in self.convolutions:
-            hidden = self.halving(_within(_convolved(_within(hidden, lengths), convolution), lengths))
+            assert isinstance(convolution, nn.Conv1d)
+            # As the convolution of images one step high: only for these does the library take channels last as they
+            # are; it would transpose a sequence before a convolution and back after it.
+            images, weight = _masked(hidden, lengths).transpose(1, 2).unsqueeze(2), convolution.weight.unsqueeze(2)
+            convolved = F.conv2d(images, weight, convolution.bias, padding=(0, convolution.kernel_size[0] // 2))
+            hidden = self.halving(_masked(convolved.squeeze(2).transpose(1, 2), lengths))
             lengths = None if lengths is None else (lengths + 1) // 2
         tokens: Tensor = self.gru(hidden)
         return tokens, None if lengths is None else length_mask(lengths, tokens.shape[1])
 
 
-def _convolved(hidden: Tensor, layer: nn.Module) -> Tensor:
-    """[R, T, C] -> [R, T, C'] by an ``nn.Conv1d``, as the convolution of images one step high. Of these alone the
-    library takes channels last as they are; it would turn a sequence round before a convolution and back behind it."""
-    assert isinstance(layer, nn.Conv1d)
-    images, weight = hidden.transpose(1, 2).unsqueeze(2), layer.weight.unsqueeze(2)
-    convolved = F.conv2d(images, weight, layer.bias, padding=(0, layer.kernel_size[0] // 2))
-    return convolved.squeeze(2).transpose(1, 2)
-
-
-def _within(hidden: Tensor, lengths: Tensor | None) -> Tensor:
-    """[R, T, C] with zeros behind the ends: a convolution would carry them into the sequences."""
+def _masked(hidden: Tensor, lengths: Tensor | None) -> Tensor:
+    """[R, T, C] with zeros after the ends, since a convolution would carry padding into the sequences."""
     return hidden if lengths is None else hidden * length_mask(lengths, hidden.shape[1])[:, :, None]

@@ -19,9 +19,9 @@ Channels = Annotated[Widths, Field(min_length=1)]
 
 
 class SequenceParams(KindParams):
-    """Channels of the generator's and of the extractor's convolutions; each layer halves the time axis. ``normalise``
-    the channels of every step between the extractor's convolutions and their ReLUs: deep ones learn faster by it.
-    In place of its channels, ``extractor`` may hold the keys of a recurrent one."""
+    """``generator`` and ``extractor``: channels of their convolutions, each of which halves the time axis. Instead of
+    channels, ``extractor`` may have the keys of a recurrent extractor. ``normalise`` adds a LayerNorm over the channels
+    of every step before each ReLU of the extractor: deep ones learn faster."""
 
     name: str = "sequence"
     generator: Channels = (32, 64)
@@ -29,7 +29,8 @@ class SequenceParams(KindParams):
     normalise: bool = False
 
     @model_validator(mode="after")
-    def _acting(self) -> Self:
+    def check_normalise(self) -> Self:
+        """Allow ``normalise`` with strided convolutions only."""
         if isinstance(self.extractor, Recurrent):
             require_defaults(
                 self, ("normalise",), "with a recurrent extractor (it acts between strided convolutions alone)"
@@ -38,8 +39,8 @@ class SequenceParams(KindParams):
 
 
 class Downsampler(nn.Module):
-    """Strided convolutions over time that never let padding behind a sequence's end leak into it; that is also why
-    ``normalise`` acts within a step: statistics over time would count the padding."""
+    """Strided convolutions over time in which padding after a sequence's end never leaks into it. That is also why
+    ``normalise`` acts within a step: statistics over time would include the padding."""
 
     def __init__(self, features: int, channels: tuple[int, ...], normalise: bool = False) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class Downsampler(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) if normalise else nn.Identity() for width in channels)
 
     def forward(self, values: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """[R, T, D] -> (hidden [R, T', C], lengths in units of T'); hidden is zero behind the ends."""
+        """[R, T, D] -> (hidden [R, T', C], lengths in units of T'); hidden is zero after the ends."""
         hidden = values.transpose(1, 2)
         if lengths is not None:
             hidden = hidden * length_mask(lengths, hidden.shape[-1])[:, None, :]
@@ -62,7 +63,7 @@ class Downsampler(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-    """q(z given sequence); the hidden steps stand side by side, so that the latent keeps their order."""
+    """q(z given sequence); the hidden steps are concatenated, so that the latent keeps their order."""
 
     def __init__(self, spec: ModalitySpec, channels: tuple[int, ...], latent: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Feature vectors (D,): multilayer perceptrons all through; one token for the task model."""
+"""Feature vectors (D,): multilayer perceptrons everywhere; one token for the task model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedrecon_core.types import Widths
 
 class VectorParams(KindParams):
     """Hidden widths of the generator's and of the extractor's perceptrons. ``normalise`` (LayerNorm before each ReLU)
-    and ``dropout`` (behind it) act in the extractor; a generator's layers are always normalised."""
+    and ``dropout`` (after it) act in the extractor; a generator's layers are always normalised."""
 
     name: str = "vector"
     generator: Widths = Field(default=(128, 128), min_length=1)

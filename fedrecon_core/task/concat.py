@@ -1,4 +1,4 @@
-"""Concatenation: the fusion of the paper's ablation, one place per modality, zeros where nothing is."""
+"""Concatenation: the fusion of the paper's ablation, one vector per modality, zeros for an absent one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from fedrecon_core.config import Params
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.registry import FUSIONS
-from fedrecon_core.task.fusion import Fusion, FusionShape
+from fedrecon_core.task.model import Fusion, FusionShape
 from fedrecon_core.task.tokens import Tokens
 
 
@@ -22,7 +22,7 @@ class ConcatParams(Params):
 
 @FUSIONS.register("concat")
 class Concat(Fusion):
-    """The weighted mean of each modality's tokens, all modalities side by side."""
+    """The weighted means of each modality's tokens, concatenated."""
 
     Params = ConcatParams
 

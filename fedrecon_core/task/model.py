@@ -1,17 +1,44 @@
-"""The task model over its parameter groups: ``task.extractor.<m>`` and ``task.head``."""
+"""The task model over its parameter groups: ``task.extractor.<m>`` and ``task.head``, which contains the fusion."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from fedrecon_core.config import Task
+from fedrecon_core.config import Params, Task
 from fedrecon_core.registry import FUSIONS
 from fedrecon_core.state import HEAD_GROUP, extractor_group
-from fedrecon_core.task.fusion import Fusion, FusionShape
 from fedrecon_core.task.tokens import Fill, Tokens, tokenise
 from fedrecon_core.types import Batch, DatasetSpec
+
+
+@dataclass(frozen=True)
+class FusionShape:
+    """Sizes that a fusion is built for. ``learned_weight``: initial log-weight of synthetic tokens if the fusion learns
+    it, per modality and head; None if tokens have fixed weights."""
+
+    width: int
+    modalities: int
+    learned_weight: float | None = None
+
+
+class Fusion(nn.Module, ABC):
+    """Base of a registered fusion: from tokens to one vector per sample."""
+
+    Params: ClassVar[type[Params]] = Params
+    outputs: int
+
+    def __init__(self, params: Any, shape: FusionShape) -> None:
+        """``params`` are the fusion's own keys of the config."""
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, tokens: Tokens) -> Tensor:
+        """[B, outputs]; zeros for a sample without any token."""
 
 
 class Head(nn.Module):
@@ -35,10 +62,10 @@ class Head(nn.Module):
 
 
 class TaskModel:
-    """Reads a batch and its fills into class logits, with the groups that this site holds."""
+    """From a batch and its fills to class logits, with the groups that this site has."""
 
     def __init__(self, groups: Mapping[str, nn.Module], spec: DatasetSpec) -> None:
-        """``groups`` holds ``task.head`` and any of the extractors."""
+        """``groups`` has ``task.head`` and any of the extractors."""
         self.names = spec.names
         self.head = groups[HEAD_GROUP]
         self.extractors = {

@@ -1,5 +1,5 @@
-"""What a label is: one class per sample, or any number of them. The only place that knows the difference in learning,
-predicting and counting."""
+"""Kinds of labels: one class per sample, or any number of classes. Training, prediction and counting differ only
+here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedrecon_core.types import DatasetSpec
 
 
 class Target(ABC):
-    """What becomes of logits [N, C] and labels (int64 [N], or zeros and ones [N, C])."""
+    """Loss, predictions and counts from logits [N, C] and labels (int64 [N], or zeros and ones [N, C])."""
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -38,19 +38,19 @@ class Target(ABC):
 
     @abstractmethod
     def count(self, logits: Tensor, labels: Tensor) -> Counts:
-        """What the predictions add up to, on the CPU, and may leave a site."""
+        """Counts of the predictions, on the CPU; they may leave a site."""
 
     @abstractmethod
     def with_scores(self, counts: Counts, logits: Tensor, labels: Tensor) -> Counts:
-        """``counts`` of these with what makes their metrics exact, on the CPU, for whoever holds the data."""
+        """``counts`` of these samples, with the scores that make their metrics exact, for whoever holds the data."""
 
     @abstractmethod
     def shapes(self, classes: int) -> dict[str, tuple[int, ...]]:
-        """Field of ``Counts`` -> its shape, for those that are there."""
+        """Field of ``Counts`` -> its shape, for the fields in use."""
 
     @abstractmethod
     def columns(self, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-        """What a table of predictions says of each sample: ``label`` and ``predicted``, and more where that helps."""
+        """Columns of a table of predictions: ``label`` and ``predicted``, and scores if they are needed."""
 
 
 class Multiclass(Target):
@@ -65,7 +65,7 @@ class Multiclass(Target):
         return F.cross_entropy(logits, labels, reduction="none")
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """They add up to 1."""
+        """Of all classes together: they add up to 1."""
         return logits.softmax(dim=1)
 
     def predictions(self, logits: Tensor) -> Tensor:
@@ -79,11 +79,11 @@ class Multiclass(Target):
         return Counts(cells.reshape(classes, classes).cpu())
 
     def with_scores(self, counts: Counts, logits: Tensor, labels: Tensor) -> Counts:
-        """They are exact as they are."""
+        """Unchanged: they are exact."""
         return counts
 
     def shapes(self, classes: int) -> dict[str, tuple[int, ...]]:
-        """Of the matrix alone."""
+        """Of the matrix."""
         return {"confusion": (classes, classes)}
 
     def columns(self, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
@@ -108,16 +108,16 @@ class Multilabel(Target):
         return logits.sigmoid()
 
     def predictions(self, logits: Tensor) -> Tensor:
-        """Zeros and ones [N, C]: the classes whose probability is above 0.5, none or several."""
+        """Zeros and ones [N, C]: the classes whose probability is above 0.5."""
         return (logits > 0).long()
 
     def count(self, logits: Tensor, labels: Tensor) -> Counts:
-        """Histograms of the logits, and their halves at probability 0.5."""
+        """Histograms of the logits, and confusion matrices at probability 0.5."""
         counted = histograms(logits, labels)
         return Counts(confusion_matrices(counted), counted)
 
     def with_scores(self, counts: Counts, logits: Tensor, labels: Tensor) -> Counts:
-        """The scores themselves beside their histograms."""
+        """With logits and labels in addition to their histograms."""
         return replace(counts, logits=logits.cpu(), labels=labels.cpu())
 
     def shapes(self, classes: int) -> dict[str, tuple[int, ...]]:
@@ -125,8 +125,8 @@ class Multilabel(Target):
         return {"confusion": (classes, 2, 2), "histograms": (classes, 2, BINS)}
 
     def columns(self, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-        """Lists of positions of classes, and ``probability_<class>`` in float64, where no two scores that matter
-        become one."""
+        """Lists of positions of classes, and ``probability_<class>`` in float64, so that different scores stay
+        different."""
         probabilities = self.probabilities(logits.double())
         scores = {f"probability_{name}": column for name, column in zip(classes, probabilities.T, strict=True)}
         return {"label": _positions(labels), "predicted": _positions(self.predictions(logits)), **scores}

@@ -1,4 +1,4 @@
-"""Tokens of a batch: what the extractors made of present rows and of filled ones, with their weights."""
+"""Tokens of a batch: the extractors' outputs for present and filled rows, with their weights."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fedrecon_core.types import Batch, Rows
 
 @dataclass(frozen=True)
 class Fill:
-    """Values that a recovery puts where a modality is absent (or beside it).
+    """Values from a recovery for a modality that is absent (or, with ``reconstruct: all``, present).
 
-    ``slot`` tells reconstructions of one modality apart ("global", "local"); ``rows`` as in a batch; ``weight``
-    float [R] multiplies the token's attention, and 0 hides it; ``synthetic`` is false for plain fills that pass as real
-    input.
+    ``slot`` distinguishes several reconstructions of one modality ("global", "local"); ``rows`` as in a batch;
+    ``weight`` float [R] multiplies the token's attention, and 0 hides it; ``synthetic`` is false for plain fills that
+    count as real input.
     """
 
     modality: str
@@ -29,8 +29,8 @@ class Fill:
 
 @dataclass(frozen=True)
 class Tokens:
-    """All tokens of B samples in S places: ``values`` [B, S, D]; ``mask`` bool [B, S]; ``log_weight`` [B, S];
-    ``modality`` int64 [S], the column of each place; ``synthetic`` bool [S]."""
+    """All tokens of B samples, in S places: ``values`` [B, S, D]; ``mask`` bool [B, S]; ``log_weight`` [B, S];
+    ``modality`` int64 [S], the modality's number at each place; ``synthetic`` bool [S]."""
 
     values: Tensor
     mask: Tensor
@@ -39,14 +39,14 @@ class Tokens:
     synthetic: Tensor
 
     def of(self, columns: Collection[int]) -> Tokens:
-        """The same as if a sample had the modalities ``columns`` alone; the places stay."""
+        """The tokens of the modalities ``columns`` alone: the others are masked, the places stay."""
         kept = torch.tensor(sorted(columns), dtype=torch.long, device=self.modality.device)
         return replace(self, mask=self.mask & torch.isin(self.modality, kept))
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Rows that go through one extractor, before they find their places."""
+    """Rows for one extractor, with what their tokens will need."""
 
     column: int
     rows: Rows
@@ -55,9 +55,9 @@ class _Source:
 
 
 def tokenise(extractors: dict[str, nn.Module], names: Sequence[str], batch: Batch, fills: Iterable[Fill]) -> Tokens:
-    """Run every extractor once over present and filled rows and lay the tokens out by sample.
+    """Run every extractor once on present and filled rows, and arrange the tokens by sample.
 
-    A modality whose extractor the site does not hold gives no token.
+    A modality without an extractor gives no token.
     """
     sources: dict[str, list[_Source]] = {name: [] for name in names if name in extractors}
     for column, name in enumerate(names):
@@ -67,26 +67,32 @@ def tokenise(extractors: dict[str, nn.Module], names: Sequence[str], batch: Batc
         if fill.modality in sources and len(fill.rows.index):
             column = names.index(fill.modality)
             sources[fill.modality].append(_Source(column, fill.rows, fill.weight.log(), fill.synthetic))
-    blocks = [block for name, found in sources.items() for block in _blocks(extractors[name], found, batch)]
-    return _joined(blocks, batch) if blocks else _none(batch)
-
-
-def _blocks(extractor: nn.Module, sources: list[_Source], batch: Batch) -> list[Tokens]:
-    """One block of places per source; sources of one fixed shape share a single pass through the extractor."""
-    if len(sources) > 1 and all(source.rows.lengths is None for source in sources):
-        tokens, _ = extractor(torch.cat([source.rows.values for source in sources]), None)
-        parts = tokens.split([len(source.rows.index) for source in sources])
-        return [_placed(part, None, source, batch) for part, source in zip(parts, sources, strict=True)]
-    return [_extracted(extractor, source, batch) for source in sources]
-
-
-def _extracted(extractor: nn.Module, source: _Source, batch: Batch) -> Tokens:
-    tokens, mask = extractor(source.rows.values, source.rows.lengths)
-    return _placed(tokens, mask, source, batch)
+    blocks = []
+    for name, group in sources.items():
+        extractor = extractors[name]
+        if len(group) > 1 and all(source.rows.lengths is None for source in group):  # one pass for one fixed shape
+            tokens, _ = extractor(torch.cat([source.rows.values for source in group]), None)
+            parts = tokens.split([len(source.rows.index) for source in group])
+            blocks += [_placed(part, None, source, batch) for part, source in zip(parts, group, strict=True)]
+        else:
+            for source in group:
+                tokens, mask = extractor(source.rows.values, source.rows.lengths)
+                blocks.append(_placed(tokens, mask, source, batch))
+    if not blocks:  # no places; nothing reads the width then
+        empty = torch.zeros(batch.size, 0, device=batch.device)
+        places = torch.zeros(0, dtype=torch.long, device=batch.device)
+        return Tokens(empty[..., None], empty.bool(), empty, places, places.bool())
+    return Tokens(
+        values=torch.cat([block.values for block in blocks], dim=1),
+        mask=torch.cat([block.mask for block in blocks], dim=1),
+        log_weight=torch.cat([block.log_weight for block in blocks], dim=1),
+        modality=torch.cat([block.modality for block in blocks]),
+        synthetic=torch.cat([block.synthetic for block in blocks]),
+    )
 
 
 def _placed(tokens: Tensor, mask: Tensor | None, source: _Source, batch: Batch) -> Tokens:
-    """Scatter the rows' tokens [R, T, D] to their samples: [B, T, D]."""
+    """Put the rows' tokens [R, T, D] at their samples: [B, T, D]."""
     rows, steps, _ = tokens.shape
     index, size = source.rows.index, batch.size
     real = torch.ones(rows, steps, dtype=torch.bool, device=tokens.device) if mask is None else mask
@@ -104,24 +110,7 @@ def _placed(tokens: Tensor, mask: Tensor | None, source: _Source, batch: Batch) 
 
 
 def _scattered(rows: Tensor, index: Tensor, size: int) -> Tensor:
-    """[R, ...] -> [size, ...] with zeros where no row is placed; all of them, in order, stay as they are."""
+    """[R, ...] -> [size, ...] with zeros at other samples; rows of all samples in order are returned as they are."""
     if len(rows) == size and torch.equal(index, torch.arange(size, device=index.device)):
         return rows
     return rows.new_zeros(size, *rows.shape[1:]).index_copy(0, index, rows)
-
-
-def _joined(blocks: list[Tokens], batch: Batch) -> Tokens:
-    return Tokens(
-        values=torch.cat([block.values for block in blocks], dim=1),
-        mask=torch.cat([block.mask for block in blocks], dim=1),
-        log_weight=torch.cat([block.log_weight for block in blocks], dim=1),
-        modality=torch.cat([block.modality for block in blocks]),
-        synthetic=torch.cat([block.synthetic for block in blocks]),
-    )
-
-
-def _none(batch: Batch) -> Tokens:
-    """A batch of samples with nothing at all: no places; the width is not needed any more."""
-    empty = torch.zeros(batch.size, 0, device=batch.device)
-    places = torch.zeros(0, dtype=torch.long, device=batch.device)
-    return Tokens(empty[..., None], empty.bool(), empty, places, places.bool())

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedrecon_core import seeding
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.registry import FUSIONS
-from fedrecon_core.task.fusion import Fusion, FusionShape
+from fedrecon_core.task.model import Fusion, FusionShape
 from fedrecon_core.task.tokens import Tokens
 
 WIDTH, MODALITIES = 6, 3

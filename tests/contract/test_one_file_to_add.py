@@ -74,7 +74,7 @@ FUSION = """
     from fedrecon_core.config import Params
     from fedrecon_core.errors import ConfigError
     from fedrecon_core.registry import FUSIONS
-    from fedrecon_core.task.fusion import Fusion
+    from fedrecon_core.task.model import Fusion
 
     class AverageParams(Params):
         name: str = "average"

@@ -10,7 +10,7 @@ from fedrecon_core.errors import ConfigError
 from fedrecon_core.recovery.reconstruction import split_weight
 from fedrecon_core.task.attention import Attention, AttentionParams
 from fedrecon_core.task.concat import Concat, ConcatParams
-from fedrecon_core.task.fusion import FusionShape
+from fedrecon_core.task.model import FusionShape
 from fedrecon_core.task.tokens import Fill, Tokens, tokenise
 from fedrecon_core.types import Batch, Rows
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedrecon_core.task.squash import squash_
+from fedrecon_core.task.attention import squash_
 
 pytestmark = pytest.mark.quick
 
