@@ -133,7 +133,7 @@ class Shown:
             return np.zeros(len(predictions), dtype=bool)
         if not self.names:
             return np.asarray(np.sum(list(found.values()), axis=0) == self.count)
-        return np.all([column == (name in self.names) for name, column in found.items()], axis=0)
+        return np.asarray(np.all([column == (name in self.names) for name, column in found.items()], axis=0))
 
 
 class Predictions:

@@ -109,7 +109,7 @@ def points(metric: str) -> str:
     return " (points)" if is_percentage(metric) else ""
 
 
-def known(value: float) -> float | None:
+def known(value: Any) -> float | None:
     """``value``, or None where it is missing."""
     return None if pd.isna(value) else float(value)
 

@@ -220,7 +220,8 @@ class InProcessGrid(Grid):
             dst_task_id=old.dst_task_id,
         )
         body: Any = {"error": message.error} if content is None else {"content": content}
-        return Message(**body, metadata=metadata)  # type: ignore[call-overload]
+        stamped: Message = Message(**body, metadata=metadata)  # type: ignore[call-overload]
+        return stamped
 
 
 def _copy(content: RecordDict) -> RecordDict:

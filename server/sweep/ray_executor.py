@@ -49,7 +49,7 @@ class RayExecutor(Executor):
             signal.signal(signal.SIGTERM, handler)  # Ray has set one that ends the process at once
         self._address = address
         self._workers = workers
-        self._resources = ray.cluster_resources()
+        self._resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         # A process of its own for each trial: what one leaves in memory does not stay for the next.
         self._task = ray.remote(num_cpus=1, max_retries=0, max_calls=1)(run_packed)
         self._running: dict[Any, Path] = {}
@@ -80,7 +80,7 @@ class RayExecutor(Executor):
                     raise LostError(f"the Ray cluster at {self._address} is lost: {reason}") from None
             time.sleep(1.0)
         try:
-            self._resources = ray.cluster_resources()
+            self._resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
             ready, _ = ray.wait(list(self._running), num_returns=1, timeout=seconds)
         except RayError as error:
             raise LostError(f"the Ray cluster at {self._address} is lost: {one_line(str(error))}") from None

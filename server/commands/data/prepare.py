@@ -17,6 +17,7 @@ from rich.table import Table
 
 from fedrecon_core.config.errors import explain
 from fedrecon_core.config.loading import override
+from fedrecon_core.data.dataset import DatasetLoader
 from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.errors import ConfigError, DataError, UsageError
 from fedrecon_core.preparation.expected_files import CHECKSUMS, ExpectedFile, file_faults
@@ -85,7 +86,7 @@ def import_table(
 def loader_of(name: str) -> type[PreparedLoader]:
     """The class of a data set; ``UsageError`` if the data set needs no preparation."""
     discover((*PACKAGES, *FEATURE_PACKAGES))
-    cls: Any = DATASETS.get(name)
+    cls: type[DatasetLoader] = DATASETS.get(name)
     if issubclass(cls, PreparedLoader):
         return cls
     built_in = entry_of(name, cls).needs == NOTHING
