@@ -1,1 +1,1 @@
-"""Run directories read back: the final table in the terminal, the reconstruction grid and the HTML report."""
+"""Reports of runs and sweeps as HTML, of data sets as pictures and tables, and the final table in the terminal."""

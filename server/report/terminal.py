@@ -1,45 +1,32 @@
-"""The table that closes a run in the terminal."""
+"""The table with which a run ends in the terminal."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 from rich.markup import escape
 from rich.table import Table
 
 from fedrecon_core.metrics.base import is_percentage
-from server.runs.formatting import DASH, bounded, count, decimal, percent, seconds, size
+from server.runs.formatting import bounded, count, decimal, percent, seconds, size
 from server.runs.record import RunRecord, number
-from server.runs.summary import Direction, best_round, final_scores, rounds_done, scores, status, traffic
+from server.runs.summary import best_round, final_scores, rounds_done, scores, status, traffic
 
 
 def final_table(record: RunRecord) -> Table:
-    """Test scores, best round, bytes and their saving against sending everything, seconds; a dash where unknown."""
+    """Summarise a run: test scores, best round, traffic and its saving, times. A dash stands for an unknown value."""
     table = Table(title=f"{escape(record.name)}: {escape(status(record))}", show_header=False, title_justify="left")
-    table.add_column("what", style="bold")
+    table.add_column("name", style="bold")
     table.add_column("value", justify="right")
-    for what, value in _rows(record):
-        table.add_row(what, value)
+    test, result = final_scores(record), record.result
+    for metric, title in scores(record).items():
+        value, bound = number(test.get(metric)), number(test.get(f"{metric}_error"))
+        lower = title if title.isupper() else title[0].lower() + title[1:]
+        table.add_row(f"Test {lower}", bounded(value, bound) if is_percentage(metric) else decimal(value))
+    table.add_row("Test loss", decimal(number(test.get("loss"))))
+    table.add_row("Best round", f"{count(best_round(record))} of {rounds_done(record)}")
+    for name, found in (("Downloaded", traffic(record, "down")), ("Uploaded", traffic(record, "up"))):
+        saving = "" if found.saving is None else f" ({percent(found.saving)} saved against sending everything)"
+        table.add_row(f"{name} by the sites", f"{size(found.sent)}{saving}")
+    table.add_row("Training time", seconds(number(result.get("train_seconds"))))
+    table.add_row("Processor time of training", seconds(number(result.get("train_processor_seconds"))))
+    table.add_row("Total time", seconds(number(result.get("wall_seconds"))))
     return table
-
-
-def _rows(record: RunRecord) -> Iterator[tuple[str, str]]:
-    test = final_scores(record)
-    for field, name in scores(record).items():
-        title, value = name if name.isupper() else name[0].lower() + name[1:], number(test.get(field))
-        text = bounded(value, number(test.get(f"{field}_error"))) if is_percentage(field) else decimal(value)
-        yield f"Test {title}", text
-    yield "Test loss", decimal(number(test.get("loss")))
-    yield "Best round", f"{count(best_round(record))} of {rounds_done(record)}"
-    yield "Downloaded by the sites", _sent(record, "down")
-    yield "Uploaded by the sites", _sent(record, "up")
-    yield "Training time", seconds(number(record.result.get("train_seconds")))
-    yield "Processor time of it", seconds(number(record.result.get("train_processor_seconds")))
-    yield "Whole time", seconds(number(record.result.get("wall_seconds")))
-
-
-def _sent(record: RunRecord, direction: Direction) -> str:
-    found = traffic(record, direction)
-    if found.saving is None:
-        return size(found.sent) if found.sent is not None else DASH
-    return f"{size(found.sent)} ({percent(found.saving)} saved against sending everything)"

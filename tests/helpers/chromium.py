@@ -34,7 +34,7 @@ for end, place in zip(ends, (3, 4)):
     os.dup2(end, place)
 os.execvp(sys.argv[3], sys.argv[3:])
 """
-"""Chromium reads orders from descriptor 3 and answers on 4."""
+"""Chromium reads commands from descriptor 3 and answers on 4."""
 LIMIT = 60.0
 
 
@@ -44,7 +44,7 @@ def found() -> str | None:
 
 
 class Chromium:
-    """One browser with one page. ``said``: what the page, or the browser about it, wrote as an error or a warning."""
+    """One browser with one page. ``complaints``: errors and warnings of the page, or of the browser about it."""
 
     def __init__(self, profile: Path) -> None:
         (theirs_in, self._orders), (self._answers, theirs_out) = os.pipe(), os.pipe()
@@ -56,7 +56,7 @@ class Chromium:
         os.close(theirs_out)
         self._rest, self._number, self._session = b"", 0, ""
         self._events: list[dict[str, Any]] = []
-        self.said: list[str] = []
+        self.complaints: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
@@ -121,28 +121,28 @@ class Chromium:
         return {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}}
 
     def _read(self) -> dict[str, Any]:
-        """The next message; one that tells of an event is kept."""
+        """The next message; an event is kept."""
         deadline = time.monotonic() + LIMIT
         while b"\0" not in self._rest:
             ready, _, _ = select.select([self._answers], [], [], max(0.0, deadline - time.monotonic()))
             part = os.read(self._answers, 1 << 16) if ready else b""
             if not part:
-                raise RuntimeError(f"Chromium says nothing (exit code {self._process.poll()})")
+                raise RuntimeError(f"Chromium does not answer (exit code {self._process.poll()})")
             self._rest += part
         text, _, self._rest = self._rest.partition(b"\0")
         message: dict[str, Any] = json.loads(text)
         if "method" in message:
             self._events.append(message)
-            self.said += _complaints(message)
+            self.complaints += _complaints(message)
         return message
 
 
 def _complaints(event: dict[str, Any]) -> list[str]:
-    told = event.get("params", {})
+    details = event.get("params", {})
     if event["method"] == "Runtime.exceptionThrown":
-        return [json.dumps(told["exceptionDetails"])]
-    if event["method"] == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
-        return [json.dumps(told["args"])]
-    if event["method"] == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
-        return [f"{told['entry']['text']} {told['entry'].get('url', '')}"]
+        return [json.dumps(details["exceptionDetails"])]
+    if event["method"] == "Runtime.consoleAPICalled" and details["type"] in ("error", "warning", "assert"):
+        return [json.dumps(details["args"])]
+    if event["method"] == "Log.entryAdded" and details["entry"]["level"] in ("error", "warning"):
+        return [f"{details['entry']['text']} {details['entry'].get('url', '')}"]
     return []

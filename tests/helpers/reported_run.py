@@ -1,4 +1,4 @@
-"""A run directory with all that a report shows, without a run."""
+"""A run directory with everything that a report shows, written without a run."""
 
 import json
 import math

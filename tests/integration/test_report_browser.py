@@ -40,17 +40,17 @@ def click(browser: Chromium, section: str, place: int) -> list[str | None]:
     """Click on a head; what every head says of its order."""
     heads = HEADS.format(section=section)
     browser.ask(f"{heads}[{place}].querySelector('button').click()")
-    told: list[str | None] = browser.ask(f"[...{heads}].map(head => head.getAttribute('aria-sort'))")
-    return told
+    orders: list[str | None] = browser.ask(f"[...{heads}].map(head => head.getAttribute('aria-sort'))")
+    return orders
 
 
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_page_shows_itself_without_complaint(browser, pages, name, scheme):
-    browser.said.clear()
+    browser.complaints.clear()
     browser.open(pages[name], scheme=scheme)
     shown = np.asarray(Image.open(io.BytesIO(browser.picture())).convert("L"))
-    assert browser.said == []
+    assert browser.complaints == []
     assert shown.std() > 10 and len(np.unique(shown)) > 50
     assert (np.median(shown) > 128) == (scheme == "light")
     assert browser.ask("document.querySelectorAll('th button').length") > 10
@@ -99,8 +99,8 @@ def test_a_key_sorts_as_a_click_does(browser, sweep, key, code, text):
 def test_no_other_script_runs(browser, run, tmp_path):
     foreign = run.read_text().replace("</main>", "</main><script>document.title = 'foreign'</script>")
     (tmp_path / "foreign.html").write_text(foreign.replace("<h1>", "<h1 onclick=\"document.title = 'foreign'\">"))
-    browser.said.clear()
+    browser.complaints.clear()
     browser.open(tmp_path / "foreign.html")
     browser.ask("document.querySelector('h1').click()")
     assert browser.ask("document.title").endswith("FedRecon")
-    assert len(browser.said) == 2 and all("Content Security Policy" in words for words in browser.said)
+    assert len(browser.complaints) == 2 and all("Content Security Policy" in words for words in browser.complaints)

@@ -1,4 +1,4 @@
-"""What may differ between machines, and what breaks a page, as JavaScript."""
+"""JavaScript that breaks a page, in part or as a whole."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SPOILT = {
     ),
     "place time": "document.querySelector('#time').style.display = 'none'",
 }
-"""Part of the report of a run -> what spoils it and no other: an empty chart, one that lacks a line, a picture that is
-not shown, bars without what fills them, strips without cells, a table without its shades, a section that vanished."""
+"""Part of the report of a run -> script that breaks this part only: an empty chart, a chart without one of its lines, a
+hidden picture, bars without fill, strips without cells, a table without its shades, a hidden section."""
 RECOLOURED = {
     "light cards in the dark": "document.documentElement.style.setProperty('--card', '#ffffff')",
     "colours inverted": "document.documentElement.style.filter = 'invert(1)'",
     "no style": "document.querySelector('style').remove()",
 }
-"""What spoils a whole page in the dark."""
+"""Scripts that break a whole page in the dark scheme."""

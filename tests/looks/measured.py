@@ -1,5 +1,5 @@
-"""How far looks are apart: of one page on other machines, and of a page that is broken. `pictures.TOLERANCE` has to lie
-between the two.
+"""Measure the distances between looks: of one page on different machines, and of broken pages. `pictures.TOLERANCE`
+must be between the two.
 
     python -m tests.looks.measured
 """
@@ -17,12 +17,12 @@ from tests.looks.pages import write_pages
 from tests.looks.pictures import TOLERANCE, Look, distance, load, look, photograph, stored
 from tests.looks.views import FONTS, VIEWS, View, in_letters
 
-Told = tuple[str, float]
+Distance = tuple[str, float]
 SCALES = (1.0, 1.25, 2.0)
 
 
-def harmless(browser: Chromium, view: View, path: Path) -> Iterator[Told]:
-    """Of each font and scale, and each kind of part, the part that differs most."""
+def harmless(browser: Chromium, view: View, path: Path) -> Iterator[Distance]:
+    """Yield, for each font and scale and each kind of part, the largest distance."""
     for font, scale in [(None, scale) for scale in SCALES] + [(font, 1.0) for font in FONTS]:
         shown = in_letters(path, font, path.with_name("other.html")) if font else path
         replace(view, scale=scale).show(browser, shown)
@@ -31,8 +31,8 @@ def harmless(browser: Chromium, view: View, path: Path) -> Iterator[Told]:
         yield from _largest(f"{font or 'same letters'}, scale {scale:g}", found, load(stored(view)))
 
 
-def spoilt(browser: Chromium, view: View, path: Path) -> Iterator[Told]:
-    """Of each fault of a part, that part; of each fault of the page and each kind, the part that differs most."""
+def spoilt(browser: Chromium, view: View, path: Path) -> Iterator[Distance]:
+    """Yield the distance of each broken part, and for each broken page and kind of part the largest distance."""
     expected = load(stored(view))
     for part, script in SPOILT.items() if view.page == "run" else ():
         found = _after(script, browser, view, path).parts.get(part)
@@ -47,14 +47,14 @@ def _after(script: str, browser: Chromium, view: View, path: Path) -> Look:
     return look(browser, photograph(browser))
 
 
-def _largest(name: str, found: Look, expected: Look) -> Iterator[Told]:
+def _largest(name: str, found: Look, expected: Look) -> Iterator[Distance]:
     for kind in TOLERANCE:
         parts = [part for part in expected.parts if part.startswith(kind)]
         yield f"{name}: {kind}", max(distance(part, found.parts[part], expected.parts[part]) for part in parts)
 
 
 def measure() -> None:
-    """Print the largest distance of what is harmless and the smallest of what is broken, over all views."""
+    """Print the largest distance of harmless changes and the smallest of broken parts, over all views."""
     most: dict[str, float] = {}
     least: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The report of a run and that of a sweep from fixed inputs: the same bytes wherever and whenever they are written."""
+"""The reports of a run and of a sweep, made from fixed inputs, with the same bytes at any place and time."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ FAILED = "mask-0.6-2"
 
 
 def write_pages(folder: Path, name: str = "fedrecon") -> dict[str, Path]:
-    """The name of each page -> where it lies below ``folder``. ``name``: that of the run and the sites of the one, and
-    of a method in the other."""
+    """Write both reports below ``folder``; return page -> path. ``name`` is the name of the run and of its sites, and
+    of a method of the sweep."""
     run = write_run(folder / "run", [f"{name}-{site}" for site in range(SITES)], name)
     return {"run": write_report(run), "sweep": write_sweep_report(_write_sweep(folder / "sweep", name))}
 
 
 def _write_sweep(folder: Path, name: str) -> Path:
-    """Twelve cells, of which one failed and one is missing."""
+    """Write twelve trials, of which one failed and one is missing."""
     axes = {"recovery": [*CHANCE, name], "rate": RATES, "seed": SEEDS}
-    write_results(folder, axes, _said, **TABLE)
+    write_results(folder, axes, _predictions, **TABLE)
     for cell in (folder / "cells").iterdir():
         chance = CHANCE.get(cell.name.split("-")[0], BEST)
         lines = [{"round": turn, "split": "validation", "accuracy": chance * turn / (turn + 1)} for turn in range(1, 6)]
@@ -42,5 +42,5 @@ def _write_sweep(folder: Path, name: str) -> Path:
     return folder
 
 
-def _said(labels: Labels) -> NDArray[np.int64] | None:
+def _predictions(labels: Labels) -> NDArray[np.int64] | None:
     return None if labels == MISSING else right_with(CHANCE.get(labels["recovery"], BEST), int(labels["seed"]))

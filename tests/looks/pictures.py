@@ -1,13 +1,13 @@
-"""What a page looks like, coarsely: each of its parts as a picture of 16 x 16 blocks, beside the stored one.
+"""The coarse look of a page: each of its parts as a picture of 16 x 16 blocks, compared with the stored one.
 
 A part is a place (a section, the tiles, a notice, ...), a drawing (a chart, the grid of reconstructions) or, of a
-table, its first column of bars or shades. Each is cut out for itself, so that text that takes one line more in another
+table, its first column of bars or shades. Each part is cut out on its own, so that a text with one more line in another
 font does not move the parts below it. A block is compared with that of the nearest colour among the stored one and its
-eight neighbours, and the other way round. Two blocks are apart by the mean difference of their red, green and blue, of
-0 to 1; two parts by the mean over their blocks, but two drawings, whose lines are thin, by the mean over the twentieth
-of the blocks that differs most.
+eight neighbours, and the other way round. The distance of two blocks is the mean
+difference of their red, green and blue, 0 to 1; that of two parts is the mean over their blocks. For drawings, whose
+lines are thin, it is the mean over the twentieth of the blocks that differs most.
 
-After a change that is meant to be seen, make the stored pictures again, look at them, and commit them:
+After an intended visible change, renew the stored pictures, look at them, and commit them:
 
     python -m tests.looks.pictures
 """
@@ -33,9 +33,9 @@ RENEW = "python -m tests.looks.pictures"
 SIDE = 16
 DRAWN = 20
 TOLERANCE = {"place": 0.045, "drawing": 0.04, "column": 0.05}
-"""How far a part may be apart, by its kind. By ``python -m tests.looks.measured``, over all views: other letters and
-screens set places apart by 0.022 at most, drawings by 0.025, columns by 0.019. What is broken is further apart: an
-empty chart by 0.13, one that lacks one of two lines by 0.052, bars without what fills them by 0.14, a page without its
+"""Largest distance allowed, by the kind of the part. By ``python -m tests.looks.measured``, over all views: other fonts
+and screens give distances of at most 0.022 for places, 0.025 for drawings, 0.019 for columns. Broken pages differ more:
+an empty chart by 0.13, a chart without one of its two lines by 0.052, bars without fill by 0.14, a page without its
 style by 0.080."""
 Blocks = NDArray[np.float64]
 PARTS = """
@@ -66,12 +66,12 @@ PARTS = """
 
 @dataclass(frozen=True)
 class Look:
-    """The parts of a page: its kind and name -> blocks [16, 16, 3] of 0 to 1."""
+    """The parts of a page: kind and name -> blocks, [16, 16, 3], 0 to 1."""
 
     parts: dict[str, Blocks]
 
     def save(self, path: Path) -> None:
-        """As a PNG, one part below the other, with their names in it."""
+        """Save the parts as one PNG, one below the other, with their names as metadata."""
         names = PngInfo()
         names.add_text("parts", "\n".join(self.parts))
         stacked = np.concatenate(list(self.parts.values()))
@@ -79,24 +79,24 @@ class Look:
 
 
 def stored(view: View) -> Path:
-    """Where the picture of a view is kept."""
+    """Return the path of the stored picture of a view."""
     return FOLDER / f"{view}.png"
 
 
 def load(path: Path) -> Look:
-    """A look that was saved."""
+    """Load a saved look."""
     with Image.open(path) as image:
         stacked, names = np.asarray(image, dtype=np.float64) / 255, image.info["parts"].split("\n")
     return Look(dict(zip(names, stacked.reshape(len(names), SIDE, SIDE, 3), strict=True)))
 
 
 def photograph(browser: Chromium) -> Image.Image:
-    """The whole page."""
+    """Take a screenshot of the whole page."""
     return Image.open(io.BytesIO(browser.picture(whole=True))).convert("RGB")
 
 
 def look(browser: Chromium, image: Image.Image, scale: float = 1.0) -> Look:
-    """The parts of the page that the browser shows, in a photograph of it; ``scale``: pixels for one of CSS."""
+    """Cut the parts of the page that the browser shows out of a screenshot; ``scale``: pixels per CSS pixel."""
     boxes = browser.ask(PARTS)
     parts = {name: _blocks(image, [side * scale for side in sides]) for name, *sides in boxes}
     assert len(parts) == len(boxes), f"two parts of one name: {[name for name, *_ in boxes]}"
@@ -104,19 +104,19 @@ def look(browser: Chromium, image: Image.Image, scale: float = 1.0) -> Look:
 
 
 def _blocks(image: Image.Image, sides: list[float]) -> Blocks:
-    """The part at x, y of a width and a height, as blocks."""
+    """Return the part at x, y, width, height as blocks."""
     x, y, width, height = sides
     box = (max(0.0, x), max(0.0, y), min(x + width, image.width), min(y + height, image.height))
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX, box), dtype=np.float64) / 255
 
 
 def distance(name: str, one: Blocks, other: Blocks) -> float:
-    """How far two looks of a part are apart, of 0 to 1."""
+    """Return the distance of two looks of a part, 0 to 1."""
     return max(_of_part(name, _apart(*pair)) for pair in ((one, other), (other, one)))
 
 
 def _apart(one: Blocks, other: Blocks) -> Blocks:
-    """Of each block of the ``one`` [16, 16] how far the nearest at its place in the ``other`` is."""
+    """Return, for each block of ``one``, the distance to the nearest of the blocks around its place in ``other``."""
     padded = np.pad(other, ((1, 1), (1, 1), (0, 0)), mode="edge")
     near = [padded[down : down + SIDE, across : across + SIDE] for down in range(3) for across in range(3)]
     apart: Blocks = np.abs(one - np.stack(near)).mean(axis=-1).min(axis=0)
@@ -133,16 +133,16 @@ def _kind(name: str) -> str:
 
 
 def differences(found: Look, expected: Look) -> list[str]:
-    """What is there in one alone, and which parts are further apart than they may be."""
-    lacking = [f"{name}: is not there any more" for name in expected.parts if name not in found.parts]
-    new = [f"{name}: was not there" for name in found.parts if name not in expected.parts]
+    """List the parts that only one of the looks has, and those whose distance is too large."""
+    lacking = [f"{name}: is missing" for name in expected.parts if name not in found.parts]
+    new = [f"{name}: is new" for name in found.parts if name not in expected.parts]
     apart = {n: distance(n, found.parts[n], expected.parts[n]) for n in expected.parts if n in found.parts}
     far = {name: far for name, far in apart.items() if far > TOLERANCE[_kind(name)]}
     return [*lacking, *new, *(f"{n}: {far:.3f} apart, at most {TOLERANCE[_kind(n)]}" for n, far in far.items())]
 
 
 def renew() -> None:
-    """Make all stored pictures again, and drop those of views that are no more."""
+    """Renew all stored pictures, and delete those of views that no longer exist."""
     with tempfile.TemporaryDirectory() as folder:
         pages, browser = write_pages(Path(folder)), Chromium(Path(folder) / "profile")
         for view in VIEWS:

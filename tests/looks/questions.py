@@ -1,4 +1,4 @@
-"""What a page is asked about itself, as JavaScript: text that cannot be read, marks that have to be seen, keys."""
+"""JavaScript that examines a page: illegible texts, overlaps, marks that must be visible, keyboard focus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the reports look like in a real browser: as they did before, legible, whole on a phone, and usable by keys."""
+"""The look of the reports in a real browser: unchanged, legible, fit for a phone, and usable by keyboard."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ SHADES = """
 """
 TAB = 9
 NEAR = 24
-"""How far a colour of a pixel may lie from that of the mark which is painted there, of 255."""
+"""Largest difference between the colour of a pixel and that of the mark painted there, of 255."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A view, and what it told of itself when it was shown once."""
+    """A view and what the scripts of `questions` found in it."""
 
     view: View
     look: Look
@@ -65,8 +65,8 @@ def shown(request: pytest.FixtureRequest, browser: Chromium, pages: dict[str, Pa
     view.show(browser, pages[view.page])
     image, marks = photograph(browser), browser.ask(MARKS)
     seen = look(browser, image)
-    told = [browser.ask(question) for question in (PALE_TEXTS, CROWDED_TEXTS, SCROLLERS)]
-    yield Shown(view, seen, np.asarray(image, dtype=np.int64), marks, *told)
+    answers = [browser.ask(question) for question in (PALE_TEXTS, CROWDED_TEXTS, SCROLLERS)]
+    yield Shown(view, seen, np.asarray(image, dtype=np.int64), marks, *answers)
 
 
 def test_the_pages_are_the_same_bytes_wherever_they_are_written(pages, tmp_path):
@@ -75,8 +75,10 @@ def test_the_pages_are_the_same_bytes_wherever_they_are_written(pages, tmp_path)
 
 
 def test_a_page_looks_as_it_did(shown):
-    told = differences(shown.look, load(stored(shown.view)))
-    assert not told, f"{shown.view}: {'; '.join(told)}. If that is meant: {RENEW}, look at the page and at the pictures"
+    different = differences(shown.look, load(stored(shown.view)))
+    assert not different, (
+        f"{shown.view}: {'; '.join(different)}. If that is meant: {RENEW}, look at the page and at the pictures"
+    )
 
 
 def test_every_chart_bar_and_strip_is_painted(shown):
@@ -88,7 +90,7 @@ def test_every_chart_bar_and_strip_is_painted(shown):
 
 
 def painted(mark: dict[str, Any], pixels: NDArray[np.int64]) -> bool:
-    """Whether its colour is there, all over a bar, along a line; what a table keeps out of sight is not asked."""
+    """Whether a mark has its colour all over a bar, or along a line; true for what a table scrolls out of sight."""
     left, top, right, bottom = map(round, mark["box"])
     if right - left < 3:
         return True
@@ -131,8 +133,8 @@ def test_a_number_can_be_read_on_every_shade(browser, tmp_path, scheme):
     page = environment().from_string(SHADES).render(name="shades", sections=[], content={}, tiles=[], closing="")
     (tmp_path / "shades.html").write_text(page)
     browser.open(tmp_path / "shades.html", scheme=scheme)
-    told = browser.ask(PALE_TEXTS)
-    assert told["read"] > 300 and told["pale"] == []
+    different = browser.ask(PALE_TEXTS)
+    assert different["read"] > 300 and different["pale"] == []
 
 
 @pytest.mark.parametrize("font", FONTS)
@@ -149,11 +151,11 @@ def test_what_breaks_a_part_is_seen_there(browser, pages):
     view = View("run", "phone", "dark")
     view.show(browser, pages["run"])
     browser.ask(f"{'; '.join(SPOILT.values())}; null")
-    told = differences(look(browser, photograph(browser)), load(stored(view)))
-    found = {words.rpartition(": ")[0] for words in told}
-    assert set(SPOILT) <= found
-    assert {part_of(name) for name in found} == {part_of(name) for name in SPOILT}
-    assert not found & {"drawing curves: Loss of the generators", "drawing curves: Loss of the mappings"}
+    different = differences(look(browser, photograph(browser)), load(stored(view)))
+    names = {words.rpartition(": ")[0] for words in different}
+    assert set(SPOILT) <= names
+    assert {part_of(name) for name in names} == {part_of(name) for name in SPOILT}
+    assert not names & {"drawing curves: Loss of the generators", "drawing curves: Loss of the mappings"}
 
 
 def part_of(name: str) -> str:
@@ -166,8 +168,8 @@ def test_what_spoils_a_whole_page_is_seen(browser, pages, name):
     view = View("run", "desktop", "dark")
     view.show(browser, pages["run"])
     browser.ask(f"{RECOLOURED[name]}; null")
-    told = differences(look(browser, photograph(browser)), load(stored(view)))
-    assert len(told) > 10
+    different = differences(look(browser, photograph(browser)), load(stored(view)))
+    assert len(different) > 10
 
 
 def test_dark_text_in_the_dark_is_found(browser, pages):

@@ -1,4 +1,4 @@
-"""In what ways a page is looked at: its width, its scheme, and what may differ from machine to machine."""
+"""The views of a page: its width, its colour scheme, and what may differ between machines."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WIDTHS = {"phone": 390, "desktop": 1200}
 SCHEMES = ("light", "dark")
 POLICY = escape("default-src 'none';")
 FONTS = {"narrow letters": "STIXGeneral.ttf", "wide letters": "DejaVuSansMono.ttf"}
-"""Both come with matplotlib, so that they are there on every machine."""
+"""Both come with matplotlib, so every machine has them."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A ``page``, on a ``device`` with a ``scheme``; ``scale``: its pixels for one of CSS."""
+    """A ``page``, on a ``device`` with a ``scheme``; ``scale``: pixels per CSS pixel."""
 
     page: str
     device: str
@@ -41,7 +41,7 @@ VIEWS = tuple(View(*words) for words in product(PAGES, WIDTHS, SCHEMES))
 
 
 def in_letters(path: Path, font: str, copy: Path) -> Path:
-    """``copy`` of a page with all its text in one of `FONTS`."""
+    """Write a ``copy`` of a page with all its text in one of `FONTS`."""
     data = base64.b64encode((Path(matplotlib.get_data_path()) / "fonts" / "ttf" / FONTS[font]).read_bytes()).decode()
     face = f'@font-face {{ font-family: Other; src: url("data:font/ttf;base64,{data}"); }}'
     text = path.read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedrecon_core.metrics.base import is_percentage
 from server.report.charts import Chart, Column, Mark, RoundsTable, Series, StripCell, line_chart, rounds_table, strip
 from server.runs import summary
 from server.runs.formatting import decimal, percent
@@ -60,14 +61,18 @@ def curves(record: RunRecord) -> Curves | None:
     """Draw scores and losses over the rounds, with the numbers behind them."""
     best = summary.best_round(record)
     mark = Mark(best, f"best: round {best}") if best is not None else None
-    scores = [Series(name, points(record, "validation", key)) for key, name in summary.scores(record).items()]
+    shares: list[Series] = []
+    others: list[Series] = []
+    for metric, title in summary.scores(record).items():
+        (shares if is_percentage(metric) else others).append(Series(title, points(record, "validation", metric)))
     losses = [
         Series("training", points(record, "train", "loss")),
         Series("validation", points(record, "validation", "loss")),
     ]
     mappings = points(record, "train", "loss_mapping")
     charts = [
-        line_chart("Validation scores", scores, percent, mark),
+        line_chart("Validation scores", shares, percent, mark),
+        *(line_chart(f"Validation {one.name}", [one], decimal, mark) for one in others),
         line_chart("Loss of the task model", losses, decimal, mark),
         line_chart("Loss of the generators", [Series("training", points(record, "train", "loss_generator"))], decimal),
         line_chart("Loss of the mappings", [Series("training", mappings)], decimal),
@@ -75,7 +80,8 @@ def curves(record: RunRecord) -> Curves | None:
     drawn = [chart for chart in charts if chart]
     columns: list[Column] = [
         *((f"{one.name.capitalize()} loss", one.points, decimal) for one in losses),
-        *((f"Validation {one.name}", one.points, percent) for one in scores),
+        *((f"Validation {one.name}", one.points, percent) for one in shares),
+        *((f"Validation {one.name}", one.points, decimal) for one in others),
     ]
     return Curves(drawn, bool(mappings), rounds_table("Losses and scores by round", columns)) if drawn else None
 

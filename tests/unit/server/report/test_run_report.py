@@ -11,6 +11,8 @@ from PIL import Image
 from rich.console import Console
 
 from fedrecon_core.errors import FedReconError
+from fedrecon_core.metrics.base import Counts, Metric
+from fedrecon_core.registry import METRICS
 from server.report.run.report import SECTIONS, write_report
 from server.report.run.sections import MOST_ROWS
 from server.report.terminal import final_table
@@ -267,6 +269,28 @@ def test_a_run_with_several_labels_shows_its_own_scores(tmp_path: Path) -> None:
     assert "UAR" not in page.words
     assert "Test macro-AUROC" in shown_table(directory) and "UAR" not in shown_table(directory)
     assert "81.2% ± 0.04%" in shown_table(directory)
+
+
+def test_a_metric_of_ones_own_that_is_no_share_is_shown_by_its_own_title(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Bits(Metric):
+        title, explanation, percentage = "Bits", "information per sample", False
+
+        @staticmethod
+        def compute(counts: Counts) -> float:
+            raise NotImplementedError
+
+    monkeypatch.setitem(METRICS._classes, "bits", Bits)
+    directory = write_run(tmp_path / "own")
+    lines = [{"round": turn, "split": "validation", "uar": 0.5, "bits": 2.5 + turn} for turn in (1, 2)]
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = json.loads((directory / "result.json").read_text())
+    (directory / "result.json").write_text(json.dumps({**result, "test": {"uar": 0.5, "bits": 3.25}}))
+    page = report(directory)
+    for words in ("Test Bits 3.25 information per sample", "Bits, round 2: 4.5", "UAR, round 2: 50.0%"):
+        assert words in page.words
+    assert "Test bits" in shown_table(directory) and "3.25" in shown_table(directory)
 
 
 def test_an_exact_score_has_no_bound(tmp_path: Path) -> None:
