@@ -86,10 +86,12 @@ def load_config(path: Path | None, settings: Sequence[str] = ()) -> RunConfig:
 def resolve_config(path: Path | None, settings: Sequence[str] = ()) -> RunConfig:
     """Load the config in ``path`` (default: the quickstart), apply ``settings`` and make ``data.root`` absolute."""
     source = QUICKSTART if path is None else path
-    return _resolve(read_yaml(source), source, settings)
+    return resolve_raw(read_yaml(source), source, settings)
 
 
-def _resolve(raw: dict[str, Any], source: Path, settings: Sequence[str]) -> RunConfig:
+def resolve_raw(raw: dict[str, Any], source: Path, settings: Sequence[str] = ()) -> RunConfig:
+    """Resolve the config ``raw`` as ``resolve_config`` does; a relative ``data.root`` starts at the folder of
+    ``source``."""
     discover(PACKAGES)
     raw = override(raw, settings)
     data = raw.get("data")
@@ -190,7 +192,7 @@ def resume_run(out: Path, settings: Sequence[str] = ()) -> RunSetup:
         begun = str(engine.get("name", "")) if isinstance(engine, dict) else ""
         named = [setting.partition("=")[2] for setting in settings if setting.startswith("engine.name=")]
         check_engine_kind(directory, begun, [begun, *named][-1])
-        config = _resolve(raw, directory.config, settings)
+        config = resolve_raw(raw, directory.config, settings)
         check_root(config)
         check_trackers(config)
         if settings:

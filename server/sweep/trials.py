@@ -19,12 +19,12 @@ from fedrecon_core.errors import ConfigError, DataError, UsageError, describe_er
 from fedrecon_core.files import user_path
 from server.runs.formatting import listing
 from server.runs.readers import yaml_in
-from server.runs.setup import check_root, check_trackers, checked_recovery, resolve_config
-from server.sweep.parameters import SEED, Value, as_yaml, exactly, fits, slug_of, title_of
+from server.runs.setup import check_root, check_trackers, checked_recovery, resolve_raw
+from server.sweep.parameters import SEED, Value, exactly, fits, slug_of, title_of
 from server.sweep.spec import Definition
 from server.trackers.choice import untracked_unless_asked
 
-ENGINE = "engine={name: inprocess}"
+ENGINE = {"name": "inprocess"}
 """Every trial runs in one process, whatever its base config says; the sweep decides how many run at a time."""
 SHOWN_DIGITS = 10
 SHOWN_TRIALS = 3
@@ -209,7 +209,7 @@ def _resolve(definition: Definition, folder: Path, values: Sequence[Value], sett
     if (engine.get("name") if isinstance(engine, Mapping) else engine) == "deployment":
         hint = "a sweep runs each trial in a process"
         raise ConfigError(f"engine.name: expected a simulation, found 'deployment'; {hint}")
-    config = resolve_config(base, [*(f"{key}={as_yaml(value)}" for key, value in raw.items()), ENGINE])
+    config = resolve_raw({**raw, "engine": ENGINE}, base)
     check_trackers(config)
     return untracked_unless_asked(config)
 

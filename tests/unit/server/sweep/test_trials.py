@@ -302,9 +302,9 @@ def test_faults_of_some_seeds_are_left_to_their_trials(tmp_path):
     trials = build_trials(read_definition(write_sweep(tmp_path, axes=axes)), tmp_path)
     told = [data_fault(trial, dataset.load_dataset(trial.config)) for trial in trials]
     assert any(told) and not all(told)
-    assert all("found none at any site" in words for words in told if words)
+    assert all("expected some training sample with a modality, found none" in words for words in told if words)
     check_data(trials)
-    with pytest.raises(DataError, match="found none at any site"):
+    with pytest.raises(DataError, match="expected some training sample with a modality, found none"):
         check_data([trial for trial, words in zip(trials, told, strict=True) if words])
 
 
