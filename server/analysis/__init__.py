@@ -1,4 +1,1 @@
-"""The cells of a sweep side by side: tables and figures of scores, of what they cost, and of what sets them apart.
-
-``server.report`` shows one run, and lends its formats, its markup and its charts; what compares runs is here.
-"""
+"""Results of sweeps: the trials as a DataFrame, statistics, tables of scores and costs, and figures."""

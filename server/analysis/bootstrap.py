@@ -1,14 +1,15 @@
-"""How sure is a difference of two methods that were run on the same seeds and asked the same test samples?
+"""Confidence intervals of paired differences: two methods on the same seeds, scored on the same test samples.
 
-Two things are drawn at random in such a comparison: the seeds, and the clusters of the test set (the subjects, or the
-source images of which several samples are made). The variance of the mean difference has a part of each: that of seeds
-from the differences themselves, that of clusters by a bootstrap, which draws the same ones for both methods and for all
-seeds. What seeds and clusters share is in both parts, so that the sum errs on the side of too much, as the pigeonhole
-bootstrap does (Owen 2007, Annals of Applied Statistics 1(2)).
+Two things are random in such a comparison: the seeds, and the clusters of the test set (subjects, or source images of
+which several samples are made). The variance of the mean difference has a part from each: that of seeds is computed
+from the differences themselves, that of clusters by a bootstrap, which resamples the same clusters for both methods and
+all seeds. Variance that seeds and clusters share is in both parts, so the sum is conservative, like that of the
+pigeonhole bootstrap (Owen 2007, Annals of Applied Statistics 1(2)).
 
-Interval and p-value are Student's, with the degrees of freedom of the scarcer of the two, since a percentile bootstrap
-of three seeds, or of nine subjects, is far too sure: where seeds vary more than subjects it calls 6% of true nulls with
-two seeds, and 4.5% with three, significant at 0.002. One seed says nothing of others: there only clusters count.
+Interval and p-value are Student's, with the degrees of freedom of seeds or clusters, whichever are fewer. A percentile
+bootstrap of three seeds, or of nine subjects, gives intervals that are far too narrow: where seeds vary more than
+subjects, it rejects 6% of true null hypotheses with two seeds, and 4.5% with three, at a level of 0.002. A single seed
+says nothing about other seeds; the interval then covers clusters only.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """The 95% interval of a mean difference, from ``low`` to ``high``, over a test set of ``clusters``, and the
-    two-sided p-value of no difference."""
+    """The 95% interval of a mean difference, from ``low`` to ``high``, the two-sided p-value of no difference, and the
+    number of test clusters."""
 
     low: float
     high: float
@@ -36,20 +37,24 @@ class Interval:
 
 
 def cluster_weights(clusters: int, stream: np.random.Generator, draws: int = DRAWS) -> NDArray[np.float64]:
-    """[draws, clusters]: how often each cluster stands in each resample of as many clusters as there are."""
+    """Float64 [draws, clusters]: how often each cluster is drawn in each resample of the test set."""
     return stream.multinomial(clusters, np.full(clusters, 1 / clusters), size=draws).astype(np.float64)
 
 
 def paired_interval(observed: Sequence[float], resampled: NDArray[np.float64], clusters: int) -> Interval:
-    """How sure the mean of ``observed`` is, [S]: the difference in each seed. ``resampled`` [S, D]: the same in D
-    resamples of ``clusters``.
+    """The interval of a mean difference.
+
+    Args:
+        observed: the difference for each of S seeds.
+        resampled: float64 [S, D], the same differences in D resamples of the clusters.
+        clusters: the number of clusters.
 
     Raises:
-        ValueError: there is but one cluster, which shows nothing of how clusters vary.
+        ValueError: there is only one cluster, so that its variance is unknown.
     """
     if clusters < 2:
         raise ValueError("expected test samples of at least two groups, found one")
-    from scipy.special import stdtr, stdtrit  # here: commands that compare nothing stay quick
+    from scipy.special import stdtr, stdtrit  # late: most commands do not need it
 
     mean, seeds = float(np.mean(observed)), len(observed)
     of_seeds = float(np.var(observed, ddof=1)) / seeds if seeds > 1 else 0.0
@@ -62,12 +67,11 @@ def paired_interval(observed: Sequence[float], resampled: NDArray[np.float64], c
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """The p-values of a family, adjusted so that the chance of any false discovery in it is bounded (Holm 1979, "A
-    simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6): the k-th smallest of
-    n is multiplied by n - k + 1, and none is below a smaller one's."""
-    order = sorted(range(len(values)), key=values.__getitem__)
-    adjusted, least = [0.0] * len(values), 0.0
-    for rank, place in enumerate(order):
-        least = max(least, min(1.0, (len(values) - rank) * values[place]))
-        adjusted[place] = least
-    return adjusted
+    """Adjust the p-values of a family so that the chance of any false discovery in it is bounded (Holm 1979, "A simple
+    sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6): the k-th smallest of n
+    values is multiplied by n - k + 1, and none is below the adjusted value of a smaller one."""
+    order = np.argsort(values, kind="stable")
+    scaled = np.minimum(1.0, np.asarray(values)[order] * (len(values) - np.arange(len(values))))
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.maximum.accumulate(scaled)
+    return [float(value) for value in adjusted]

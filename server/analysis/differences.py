@@ -59,7 +59,12 @@ class Differences:
         Raises:
             PredictionsError: they have no seed in common.
         """
-        pairs = self._pairs(first, second, metric)
+        scored = self._trials[SCORES + metric].notna()
+        seeds = self._trials.get(PARAMS + SEED, pd.Series("", index=self._trials.index))  # or one trial of each
+        others = {seeds[trial]: trial for trial in second if scored[trial]}
+        pairs = [(trial, others[seeds[trial]]) for trial in first if seeds[trial] in others]
+        if not pairs:
+            raise PredictionsError(f"no complete cell to compare it with has the same seed and a score {metric}")
         scores = self._trials[SCORES + metric]
         observed = [float(scores[one] - scores[other]) for one, other in pairs]
         mean = float(np.mean(observed))
@@ -67,16 +72,6 @@ class Differences:
             return Difference(mean, len(pairs), self._interval(pairs, observed, metric))
         except PredictionsError as error:
             return Difference(mean, len(pairs), fault=error.fault)
-
-    def _pairs(self, first: Sequence[str], second: Sequence[str], metric: str) -> list[Pair]:
-        """The trials by seed; where the sweep has no seeds, the one trial of each."""
-        scored = self._trials[SCORES + metric].notna()
-        seeds = self._trials.get(PARAMS + SEED, pd.Series("", index=self._trials.index))
-        others = {seeds[trial]: trial for trial in second if scored[trial]}
-        pairs = [(trial, others[seeds[trial]]) for trial in first if seeds[trial] in others]
-        if not pairs:
-            raise PredictionsError(f"no complete cell to compare it with has the same seed and a score {metric}")
-        return pairs
 
     def _interval(self, pairs: Sequence[Pair], observed: Sequence[float], metric: str) -> Interval:
         trials = [trial for pair in pairs for trial in pair]

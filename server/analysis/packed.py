@@ -173,7 +173,8 @@ def pack(source: Path, out: Path, predictions: Sequence[str] | None = ()) -> lis
     _check_out(out, sweep.name)
     raw = yaml.safe_load((source / SWEEP).read_text(encoding="utf-8"))
     hashes = {str(trial["folder"]): trial.get("config_sha256") for trial in raw.pop("cells")}
-    curves = _curve_table(sweep)
+    lines = [{"trial": trial, **line} for trial in sweep.names for line in curve_lines(sweep.directory_of(trial))]
+    curves = pa.table({key: pa.array([line.get(key) for line in lines]) for key in _merged_order(lines)})
     predicted = None if predictions is None else _prediction_table(sweep.only(predictions))
     written = {
         PACKED_TRIALS: _trial_table(sweep, hashes),
@@ -188,7 +189,7 @@ def pack(source: Path, out: Path, predictions: Sequence[str] | None = ()) -> lis
                 (out / name).unlink(missing_ok=True)
         for name, table in written.items():
             path = out / name
-            replace_file(path, partial(_write, table))
+            replace_file(path, partial(pq.write_table, table, compression="zstd", compression_level=19))
         if reference := _reference(sweep):
             path = out / reference.name
             content = reference.read_bytes()
@@ -216,10 +217,6 @@ def _reference(sweep: Sweep) -> Path | None:
     return path if _is_plain(name) and path.is_file() else None
 
 
-def _write(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, compression="zstd", compression_level=19)
-
-
 def _trial_table(sweep: Sweep, hashes: Mapping[str, Any]) -> pa.Table:
     trials = sweep.trials.reset_index()
     trials["config_sha256"] = trials["trial"].map(hashes)
@@ -229,12 +226,6 @@ def _trial_table(sweep: Sweep, hashes: Mapping[str, Any]) -> pa.Table:
         kind = pa.list_(pa.string()) if name == "protocol_faults" else pa.string()
         columns[name] = pa.array(values, pa.float64() if pd.api.types.is_float_dtype(trials[name]) else kind)
     return pa.table(columns)
-
-
-def _curve_table(sweep: Sweep) -> pa.Table:
-    """A row per line of ``metrics.jsonl``."""
-    lines = [{"trial": trial, **line} for trial in sweep.names for line in curve_lines(sweep.directory_of(trial))]
-    return pa.table({key: pa.array([line.get(key) for line in lines]) for key in _merged_order(lines)})
 
 
 def _merged_order(sequences: Iterable[Iterable[str]]) -> list[str]:

@@ -180,7 +180,13 @@ def count(
         table = read(trial)
         if table is None:
             raise PredictionsError(f"no {FILE}", trial)
-        return _counted(table.filter(pa.array(rows(table))), _CONFUSIONS[target], classes)
+        table = table.filter(pa.array(rows(table)))
+        groups, place = np.unique(table["group"].to_numpy(), return_inverse=True)
+        confusion = _CONFUSIONS[target](table, (len(groups), classes), place)
+        samples = hashlib.sha256(repr([table[name].to_pylist() for name in ("id", "group", "label")]).encode())
+        modalities = list(present(table).values())
+        missing = 1 - float(np.mean(modalities)) if modalities and len(table) else None
+        return PredictionCounts(tuple(map(int, groups)), confusion, samples.hexdigest(), missing)
     except PredictionsError:
         raise
     except (OSError, pa.ArrowException, ValueError, IndexError, KeyError, TypeError) as error:
@@ -199,19 +205,6 @@ def check_scores(counts: PredictionCounts, scores: Mapping[str, float], trial: s
         if not abs(score - scores[name]) <= SAME_SCORE:
             found = f"{trial}: {name} {score:.6f} instead of {scores[name]:.6f}"
             raise PredictionsError("the predictions score otherwise than the result says", found)
-
-
-Confusion = Callable[[pa.Table, tuple[int, int], NDArray[np.intp]], NDArray[np.int64]]
-"""Predictions, (G, C), the position of each row's group -> int64 [G, ...]."""
-
-
-def _counted(table: pa.Table, confusion: Confusion, classes: int) -> PredictionCounts:
-    groups, place = np.unique(table["group"].to_numpy(), return_inverse=True)
-    counted = confusion(table, (len(groups), classes), place)
-    samples = hashlib.sha256(repr([table[name].to_pylist() for name in ("id", "group", "label")]).encode())
-    modalities = list(present(table).values())
-    missing = 1 - float(np.mean(modalities)) if modalities and len(table) else None
-    return PredictionCounts(tuple(map(int, groups)), counted, samples.hexdigest(), missing)
 
 
 def _class_indices(values: Any, classes: int) -> NDArray[np.intp]:
@@ -244,4 +237,6 @@ def _multilabel(table: pa.Table, shape: tuple[int, int], place: NDArray[np.intp]
     return confusion
 
 
+Confusion = Callable[[pa.Table, tuple[int, int], NDArray[np.intp]], NDArray[np.int64]]
+"""Predictions, (G, C), the position of each row's group -> int64 [G, ...]."""
 _CONFUSIONS: dict[str, Confusion] = {"multiclass": _multiclass, "multilabel": _multilabel}

@@ -79,12 +79,12 @@ def sheets(tables: Sequence[ScoreTable]) -> Iterator[Sheet]:
     """For each table its scores, then the differences from the baseline; and once per section the costs."""
     sections: list[Labels] = []
     for table in tables:
-        yield _scores(table)
+        yield score_sheet(table)
         if table.cells["difference"].notna().any() or table.notes:
-            yield _differences(table)
+            yield difference_sheet(table)
         if table.section not in sections:
             sections.append(table.section)
-            yield _costs(table)
+            yield cost_sheet(table)
 
 
 def score(value: float, metric: str) -> str:
@@ -114,7 +114,8 @@ def known(value: Any) -> float | None:
     return None if pd.isna(value) else float(value)
 
 
-def _scores(table: ScoreTable) -> Sheet:
+def score_sheet(table: ScoreTable) -> Sheet:
+    """The scores of a table, laid out in its rows and columns."""
     cells, metric = table.cells, table.metric
     most = int(cells["seeds"].max())
     about = [f"Test scores: mean ± standard deviation over {most} seeds." if most > 1 else "Test scores of one seed."]
@@ -127,14 +128,14 @@ def _scores(table: ScoreTable) -> Sheet:
     rows = []
     for down, row in enumerate(table.rows):
         keys = [(down, across) for across in range(len(table.columns))]
-        scores = [_score(table.cell(key), metric, most) if key in cells.index else Text(DASH) for key in keys]
+        scores = [score_text(table.cell(key), metric, most) if key in cells.index else Text(DASH) for key in keys]
         rows.append([*(Text(value, value=as_number(value)) for value in row.values()), *scores])
     header = [*table.rows[0], *(named(column) or metric_title(metric) for column in table.columns)]
     title = _titled(metric_label(metric), table.section)
     return Sheet(title, header, rows, [" ".join(about), *table.remarks], len(table.rows[0]))
 
 
-def _score(cell: pd.Series[Any], metric: str, most: int) -> Text:
+def score_text(cell: pd.Series[Any], metric: str, most: int) -> Text:
     """``57.8 ± 0.4 (n = 2) [58.1]``: the mean, the deviation, the number of seeds where others have more, and the
     published value."""
     text = score(cell["mean"], metric)
@@ -147,7 +148,8 @@ def _score(cell: pd.Series[Any], metric: str, most: int) -> Text:
     return Text(text, cell["place"], cell["mean"])
 
 
-def _differences(table: ScoreTable) -> Sheet:
+def difference_sheet(table: ScoreTable) -> Sheet:
+    """The differences of the cells from the baseline, a row for each."""
     metric, cells = table.metric, table.cells[table.cells["difference"].notna()]
     rows = []
     for key in sorted(cells.index, key=lambda key: key[::-1]):
@@ -159,7 +161,7 @@ def _differences(table: ScoreTable) -> Sheet:
                 *_names(table, key),
                 Text(signed_score(cell["difference"], metric), value=cell["difference"]),
                 Text(interval, value=known(cell["difference_low"])),
-                *(_number(cell[name], _p_value) for name in ("p", "p_holm")),
+                *(_number(cell[name], p_value) for name in ("p", "p_holm")),
                 *(_number(cell[name], count) for name in ("difference_seeds", "test_groups")),
             ]
         )
@@ -171,7 +173,8 @@ def _differences(table: ScoreTable) -> Sheet:
     return Sheet(_titled(title, table.section), header, rows, [*about, *table.notes], len(names))
 
 
-def _costs(table: ScoreTable) -> Sheet:
+def cost_sheet(table: ScoreTable) -> Sheet:
+    """The costs of the cells, a row for each."""
     time = time_column(table.trials)
     formats = {
         "seeds": str,
@@ -207,7 +210,8 @@ def _number(value: Any, written: Any) -> Text:
     return Text(written(value if pd.notna(value) else None), value=known(value))
 
 
-def _p_value(value: float | None) -> str:
+def p_value(value: float | None) -> str:
+    """A p-value with three decimals; a dash where there is none."""
     if value is None:  # of a single seed; and a bound has no adjusted one, since it does not compete
         return DASH
     return "<0.001" if value < 0.001 else f"{value:.3f}"
@@ -252,31 +256,26 @@ def _escape_markdown(text: str) -> str:
 def to_latex(sheets: Iterable[Sheet], notes: Iterable[str] = ()) -> str:
     """A ``table`` environment (package booktabs) for each sheet that has rows; ``notes`` are comments before them."""
     comments = ("needs \\usepackage{booktabs}", *map(one_line, notes))
-    head = "".join(f"% {comment}\n" for comment in comments)
-    return head + "\n".join(_latex_table(sheet) for sheet in sheets if sheet.rows)
-
-
-def _latex_table(sheet: Sheet) -> str:
-    columns = "".join("l" if place < sheet.left else "r" for place in range(len(sheet.header)))
-    caption = f"{_escape_latex(sheet.title)}. {' '.join(map(_escape_latex, sheet.about))}".strip()
-    rows = [[_LATEX[text.place].format(_escape_latex(text.text)) for text in row] for row in sheet.rows]
-    header, *body = [f"    {' & '.join(cells)} \\\\" for cells in (map(_escape_latex, sheet.header), *rows)]
-    return "\n".join(
-        [
+    parts = ["".join(f"% {comment}\n" for comment in comments)]
+    for sheet in sheets:
+        if not sheet.rows:
+            continue
+        columns = "".join("l" if place < sheet.left else "r" for place in range(len(sheet.header)))
+        caption = f"{_escape_latex(sheet.title)}. {' '.join(map(_escape_latex, sheet.about))}".strip()
+        rows = [[_LATEX[text.place].format(_escape_latex(text.text)) for text in row] for row in sheet.rows]
+        header, *body = [f"    {' & '.join(cells)} \\\\" for cells in (map(_escape_latex, sheet.header), *rows)]
+        lines = [
             r"\begin{table}",
             r"  \centering",
             f"  \\caption{{{caption}}}",
             f"  \\begin{{tabular}}{{{columns}}}",
-            r"    \toprule",
-            header,
-            r"    \midrule",
-            *body,
-            r"    \bottomrule",
+            *(r"    \toprule", header, r"    \midrule", *body, r"    \bottomrule"),
             r"  \end{tabular}",
             r"\end{table}",
             "",
         ]
-    )
+        parts.append("\n".join(lines))
+    return parts[0] + "\n".join(parts[1:])
 
 
 def _escape_latex(text: str) -> str:

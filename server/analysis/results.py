@@ -19,7 +19,7 @@ from fedrecon_core.registry import discover
 from server.analysis.differences import Differences
 from server.analysis.predictions import PredictionFault, Predictions, PredictionsError, Shown, check_scores, merged
 from server.analysis.published import Published, read_published, unknown_names
-from server.analysis.tables import Layout, ScoreTable, matching, score_tables, with_differences
+from server.analysis.tables import Layout, ScoreTable, compare, matching, score_tables
 from server.analysis.trials import METRICS, MISSING, Sweep, load_sweep
 from server.runs.formatting import listing, plural
 from server.runs.setup import PACKAGES
@@ -76,11 +76,13 @@ class SweepResults:
     def compared_tables(self) -> list[ScoreTable]:
         """The same tables with differences from the baseline, which take time: predictions are resampled."""
         baseline = self.layout.baseline
-        if baseline and matching(self.sweep.trials, baseline).empty:
+        if not baseline:
+            return self.tables()
+        if matching(self.sweep.trials, baseline).empty:
             note = f"No differences: no cell here has {title_of(baseline)}, the baseline; --only must keep it."
             return [replace(table, notes=(note,)) for table in self.tables()]
         differences = Differences(self.trials, self.predictions)
-        return with_differences(self.tables(), self.layout, self.trials, differences)
+        return [compare(table, self.layout, self.trials, differences) for table in self.tables()]
 
     def notes(self) -> list[str]:
         """Sentences for readers of tables and figures: which trials are left out, and which ones differ from the others

@@ -28,6 +28,9 @@ COSTS = (
     *("train_processor_seconds", "bytes_per_site", "sites", "sites_out", "best_round", "rounds"),
 )
 """Columns of a cell that are means over its trials of what these cost; missing where one of them does not know it."""
+DIFFERENCES = ("difference", "difference_low", "difference_high", "p", "p_holm", "difference_seeds", "test_groups")
+"""Columns of a cell about its difference from the baseline, missing until ``compare`` computes them."""
+NOT_IN_CSV = ("trials", "seed_values", "published_text", "published_line", "difference_seeds", "test_groups")
 RANKED = 2
 """The best and the second are marked."""
 
@@ -153,7 +156,7 @@ class ScoreTable:
     def long(self) -> pd.DataFrame:
         """The cells with their parameters in columns, as in ``table.csv``. A parameter with the name of another column
         is called ``axis_<name>``."""
-        columns = [column for column in self.cells if column not in _NOT_IN_CSV]
+        columns = [column for column in self.cells if column not in NOT_IN_CSV]
         labels = pd.DataFrame([self.labels(key) for key in self.keys])
         labels.columns = [f"axis_{name}" if name in (*columns, "metric") else name for name in labels]
         cells = self.cells[columns].reset_index(drop=True)
@@ -161,29 +164,25 @@ class ScoreTable:
         return pd.concat([labels, pd.Series(self.metric, cells.index, name="metric"), cells], axis=1)
 
 
-_NOT_IN_CSV = ("trials", "seed_values", "published_text", "published_line", "difference_seeds", "test_groups")
-_EMPTY: dict[str, Any] = {
-    "place": 0,
-    **dict.fromkeys(("published", "published_deviation", "published_line"), math.nan),
-    **dict.fromkeys(("published_source", "published_text")),
-    **dict.fromkeys(("difference", "difference_low", "difference_high", "p", "p_holm"), math.nan),
-    **dict.fromkeys(("difference_seeds", "test_groups"), math.nan),
-}
-"""Columns that are filled in later."""
-
-
 def score_tables(layout: Layout, trials: pd.DataFrame, published: Sequence[Published] = ()) -> list[ScoreTable]:
     """A table for each section and metric of which there are scores, ranked, and with published values.
 
     ``trials`` are the complete trials of a sweep, with the columns of ``load_trials``.
     """
-    tables = [
-        table
-        for section in layout.combinations(layout.sections)
-        for metric in layout.metrics
-        if (table := _score_table(layout, section, metric, matching(trials, section), published))
-    ]
-    return [_ranked(table, layout) for table in _note_unused(tables, published)]
+    tables: list[ScoreTable] = []
+    for section, metric in product(layout.combinations(layout.sections), layout.metrics):
+        if table := score_table(layout, section, metric, matching(trials, section), published):
+            tables.append(table)
+    used = {line for table in tables for line in table.cells["published_line"]}
+    noted = set()
+    for place, table in enumerate(tables):  # the first of each metric says how many published values have no cell
+        ours = [value for value in published if value.metric == table.metric]
+        unused = sum(value.line not in used for value in ours)
+        if unused and table.metric not in noted:
+            remark = f"{unused} of {len(ours)} published values of this metric stand beside no field."
+            tables[place] = replace(table, remarks=(*table.remarks, remark))
+        noted.add(table.metric)
+    return [rank(table, layout) for table in tables]
 
 
 def matching(trials: pd.DataFrame, labels: Labels) -> pd.DataFrame:
@@ -193,9 +192,10 @@ def matching(trials: pd.DataFrame, labels: Labels) -> pd.DataFrame:
     return trials
 
 
-def _score_table(
+def score_table(
     layout: Layout, section: Labels, metric: str, trials: pd.DataFrame, published: Sequence[Published]
 ) -> ScoreTable | None:
+    """Group ``trials``, those of one section, by the parameters in rows and columns; None if none has the metric."""
     score = METRICS + metric
     scored = trials[trials[score].notna()] if score in trials else trials.iloc[:0]
     if scored.empty:
@@ -212,21 +212,21 @@ def _score_table(
         own = groups.get((*below.values(), *beside.values()))
         if own is not None:
             value = find(published, {**section, **below, **beside}, metric)
-            cells[row, column] = {**_cell(own, score), **_published(value)}
+            cells[row, column] = score_cell(own, score, value)
     frame = pd.DataFrame(list(cells.values()), pd.MultiIndex.from_tuples(list(cells), names=["row", "column"]))
-    frame = frame.astype(dict.fromkeys(COSTS, float))  # unknown ones are None
+    frame = frame.astype(dict.fromkeys((*COSTS, "published_deviation"), float))  # unknown ones are None
     lacking = listing([trial for trial in trials.index if trial not in scored.index])
     remarks = (f"Complete, and without this score: {lacking}.",) if lacking else ()
     return ScoreTable(metric, section, rows, columns, frame, scored, layout.baseline, remarks)
 
 
-def _cell(trials: pd.DataFrame, score: str) -> dict[str, Any]:
-    """One cell of a table: the mean score of ``trials``, which differ in the seed alone, and their costs."""
+def score_cell(trials: pd.DataFrame, score: str, published: Published | None) -> dict[str, Any]:
+    """Compute one cell of a table: the mean of the column ``score`` over ``trials``, which differ in the seed alone,
+    their mean costs, and the published value."""
     scores = trials[score].tolist()
-    unknown = pd.Series(dtype=float)
     columns = {"missing_train": MISSING + "train", "missing_validation": MISSING + "validation"}
     columns |= {"missing_test": MISSING + "test", "tensor_bytes": "bytes"}
-    costs = {name: trials.get(columns.get(name, name), unknown) for name in COSTS}
+    costs = {name: trials.get(columns.get(name, name), pd.Series(dtype=float)) for name in COSTS}
     costs["bytes_per_site"] = trials["bytes"] / trials["sites"]
     faults = dict.fromkeys(fault for faults in trials["protocol_faults"] for fault in faults or ())
     return {
@@ -235,38 +235,19 @@ def _cell(trials: pd.DataFrame, score: str) -> dict[str, Any]:
         "seeds": len(scores),
         "mean": fmean(scores),
         "deviation": stdev(scores) if len(scores) > 1 else math.nan,
-        **_EMPTY,
+        "place": 0,
+        "published": published.value if published else math.nan,
+        "published_deviation": published.deviation if published else None,
+        "published_source": published.source if published else None,
+        "published_text": published.printed if published else None,
+        "published_line": published.line if published else math.nan,
+        **dict.fromkeys(DIFFERENCES, math.nan),
         **{name: mean_of(values) for name, values in costs.items()},
         "protocol_faults": " ".join(faults),
     }
 
 
-def _published(value: Published | None) -> dict[str, Any]:
-    if value is None:
-        return {}
-    return {
-        "published": value.value,
-        "published_deviation": math.nan if value.deviation is None else value.deviation,
-        "published_source": value.source,
-        "published_text": value.printed,
-        "published_line": float(value.line),
-    }
-
-
-def _note_unused(tables: Sequence[ScoreTable], published: Sequence[Published]) -> list[ScoreTable]:
-    """``tables`` with a sentence, in the first of each metric, on the published values that no table has a cell for."""
-    used = {line for table in tables for line in table.cells["published_line"]}
-    found: list[ScoreTable] = []
-    for table in tables:
-        ours = [value for value in published if value.metric == table.metric]
-        unused = sum(value.line not in used for value in ours)
-        sentence = f"{unused} of {len(ours)} published values of this metric stand beside no field."
-        first = all(other.metric != table.metric for other in found)
-        found.append(replace(table, remarks=(*table.remarks, sentence)) if unused and first else table)
-    return found
-
-
-def _ranked(table: ScoreTable, layout: Layout) -> ScoreTable:
+def rank(table: ScoreTable, layout: Layout) -> ScoreTable:
     """Mark the best and the second of each family, equal ones alike. A single cell is not ranked, nor are means over
     different seeds: a seed that is easy for all would decide."""
     cells, unlike, bounds = table.cells.copy(), [], dict[str, None]()
@@ -288,15 +269,9 @@ def _ranked(table: ScoreTable, layout: Layout) -> ScoreTable:
     return replace(table, cells=cells, remarks=(*table.remarks, *remarks))
 
 
-def with_differences(
-    tables: Sequence[ScoreTable], layout: Layout, trials: pd.DataFrame, differences: Differences
-) -> list[ScoreTable]:
-    """``tables`` with differences from the baseline, where the layout has one."""
-    return [_compared(table, layout, trials, differences) for table in tables] if layout.baseline else list(tables)
-
-
-def _compared(table: ScoreTable, layout: Layout, trials: pd.DataFrame, differences: Differences) -> ScoreTable:
-    """The p-values of all competitors in a family are adjusted together; those of bounds are not."""
+def compare(table: ScoreTable, layout: Layout, trials: pd.DataFrame, differences: Differences) -> ScoreTable:
+    """Compute the differences of all cells from the baseline, which is found among ``trials``. The p-values of all
+    competitors in a family are adjusted together; those of bounds are not."""
     cells = table.cells.copy()
     faults: list[tuple[str, PredictionFault]] = []
     for family in table.families(layout):
@@ -328,8 +303,3 @@ def _compared(table: ScoreTable, layout: Layout, trials: pd.DataFrame, differenc
         fields = [field for field, other in faults if other.why == fault.why]
         notes.append(f"No interval for {'; '.join(fields)}: {fault}.")
     return replace(table, cells=cells, notes=tuple(notes))
-
-
-def baseline_missing(layout: Layout, trials: pd.DataFrame) -> bool:
-    """Whether the layout names a baseline that none of ``trials`` belongs to."""
-    return bool(layout.baseline) and matching(trials, layout.baseline).empty

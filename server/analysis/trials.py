@@ -40,7 +40,7 @@ import pandas as pd
 from server.runs.readers import json_mapping, yaml_mapping
 from server.runs.record import entries, mapping, number, read_metrics
 from server.sweep.parameters import no_match, parse_only
-from server.sweep.record import TRIALS, State, SweepRecord, is_packed, read_sweep
+from server.sweep.record import TRIALS, State, is_packed, read_sweep
 
 FILES = {"config": "config.yaml", "manifest": "manifest.json", "result": "result.json"}
 """Column -> the file of a run directory whose text it holds."""
@@ -137,20 +137,12 @@ def load_sweep(directory: Path) -> Sweep:
 
         return read_packed(directory)
     record = read_sweep(directory)
-    return Sweep(directory, record.name, record.parameters, record.table, _frame(record))
-
-
-def _frame(record: SweepRecord) -> pd.DataFrame:
-    rows = [
-        {
-            "trial": trial.directory.name,
-            **{PARAMS + name: trial.labels[name] for name in record.parameters},
-            "status": str(trial.status),
-            **_read_run(trial.directory),
-        }
-        for trial in record.trials
-    ]
-    return trial_frame(rows, record.parameters)
+    rows = []
+    for trial in record.trials:
+        params = {PARAMS + name: trial.labels[name] for name in record.parameters}
+        status = {"status": str(trial.status)}
+        rows.append({"trial": trial.directory.name, **params, **status, **_read_run(trial.directory)})
+    return Sweep(directory, record.name, record.parameters, record.table, trial_frame(rows, record.parameters))
 
 
 def trial_frame(rows: Sequence[Mapping[str, Any]], parameters: Mapping[str, Sequence[str]]) -> pd.DataFrame:

@@ -28,7 +28,7 @@ def plot(
 ) -> None:
     """Draw the results of a sweep as PNG and SVG: scores as lines or bars, differences from the baseline, or
     which site holds which classes."""
-    from server.analysis.plots.catalog import drawings  # here: pandas takes half a second
+    from server.analysis.plots import drawings  # here: pandas takes half a second
     from server.analysis.plots.style import applied, save
     from server.analysis.results import load_results
 

@@ -1,4 +1,4 @@
-"""Bars side by side: a group for each column, a bar for each row, as ablations are shown."""
+"""Bar plots: a group of bars for each column of a table, a bar for each row."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from server.analysis.plots.style import (
     PUBLISHED,
     Drawing,
     Legend,
-    height,
     look,
+    unit_of,
     value_names,
 )
 from server.analysis.rendering import metric_label
@@ -24,9 +24,9 @@ from server.analysis.results import SweepResults
 from server.analysis.tables import ScoreTable, named
 
 GROUP = 0.8
-"""Width of a group of bars; groups stand at a distance of one."""
+"""Width of a group of bars; the distance between groups is 1."""
 NARROWEST = 0.12
-"""Inches per bar: where a column of a paper gives them less, the figure takes the width of its page."""
+"""Inches per bar; a figure whose bars would be narrower takes the width of a page."""
 
 
 def bars(results: SweepResults) -> list[Drawing]:
@@ -35,8 +35,8 @@ def bars(results: SweepResults) -> list[Drawing]:
 
 
 def draw(table: ScoreTable) -> Any:
-    """The figure (``matplotlib.figure.Figure``): means over the seeds from zero up, with one standard deviation to each
-    side; published values are hollow diamonds."""
+    """Draw the figure (``matplotlib.figure.Figure``): means over seeds, with error bars of one standard deviation;
+    published values are hollow diamonds."""
     from matplotlib.figure import Figure
 
     width = COLUMN if len(table.columns) * (len(table.rows) + 1) * NARROWEST < COLUMN - 0.6 else PAGE
@@ -52,7 +52,7 @@ def draw(table: ScoreTable) -> Any:
     if len(published):
         style: Any = {"marker": "D", "linestyle": "none", "markerfacecolor": "white", "markeredgecolor": "black"}
         across = [_middle(table, row, column) for row, column in published.index]
-        handles += axes.plot(across, list(height(table.metric) * published), **style, label=PUBLISHED)
+        handles += axes.plot(across, list(unit_of(table.metric) * published), **style, label=PUBLISHED)
     axes.set_xticks(range(len(groups)), groups, **turned)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.5, len(groups) - 0.5)
@@ -66,7 +66,7 @@ def draw(table: ScoreTable) -> Any:
 
 
 def _row(axes: Any, table: ScoreTable, row: int, name: str) -> Any:
-    own, unit, cells = look(row), height(table.metric), table.cells.xs(row, level="row")
+    own, unit, cells = look(row), unit_of(table.metric), table.cells.xs(row, level="row")
     return axes.bar(
         [_middle(table, row, column) for column in cells.index],
         list(unit * cells["mean"]),

@@ -9,13 +9,13 @@ import pandas as pd
 
 from fedrecon_core.errors import UsageError
 from fedrecon_core.metrics.base import metric_title
-from server.analysis.plots.style import COLUMN, GREY, LINE, Drawing, Legend, height, look, value_names
+from server.analysis.plots.style import COLUMN, GREY, LINE, Drawing, Legend, look, unit_of, value_names
 from server.analysis.rendering import points
 from server.analysis.results import SweepResults
 from server.analysis.tables import ScoreTable, named
 
 GROUP = 0.7
-"""Height of a group of differences; groups stand at a distance of one."""
+"""Height of a group of differences; the distance between groups is 1."""
 
 
 def differences(results: SweepResults) -> list[Drawing]:
@@ -32,8 +32,8 @@ def differences(results: SweepResults) -> list[Drawing]:
 
 
 def draw(table: ScoreTable) -> Any:
-    """The figure (``matplotlib.figure.Figure``): a group for each column, in it a mark for each method with its 95%
-    interval. A mark is hollow where it says nothing about other seeds: there is a single one, or no interval."""
+    """Draw the figure (``matplotlib.figure.Figure``): a group for each column, with a mark and a 95% interval for each
+    method. Hollow marks have a single seed or no interval, and say nothing about other seeds."""
     from matplotlib.figure import Figure
 
     cells = table.cells[table.cells["difference"].notna()]
@@ -50,7 +50,7 @@ def draw(table: ScoreTable) -> Any:
     for place, row in enumerate(rows):  # rows of a group lie around its middle, the first on top
         aside = (place - (len(rows) - 1) / 2) * GROUP / len(rows)
         own = {columns.index(column) + aside: cell for column, cell in cells.xs(row, level="row").iterrows()}
-        marks = [_mark(axes, place, cell, row, height(table.metric)) for place, cell in own.items()]
+        marks = [_mark(axes, place, cell, row, unit_of(table.metric)) for place, cell in own.items()]
         handles.append(marks[0])
     axes.set_yticks(range(len(columns)), [value_names(table.columns[column]) for column in columns])
     axes.tick_params(axis="y", length=0)

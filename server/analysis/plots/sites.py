@@ -1,4 +1,4 @@
-"""Which site holds how many training samples of each class, as a dot whose area is the count."""
+"""Dot plots of data partitions: how many training samples of each class a site has, as the area of a dot."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from server.runs.record import RunRecord, entries, mapping, number
 from server.runs.summary import described_sites, modalities
 from server.sweep.parameters import slug_of
 
-FEW_SITES, FEW_CLASSES, MOST_NAMES = 14, 30, 36
-"""More sites than the first take the width of a page; more classes than the second, or sites than the third, have
-names only here and there."""
+FEW_SITES = 14
+"""Figures of more sites take the width of a page."""
+FEW_CLASSES, MOST_NAMES = 30, 36
+"""Of more classes, or more sites, only some have a label."""
 TALL = 0.24
-"""Inches per class, and per modality."""
+"""Inches per class and per modality."""
 DOT = 1.5
-"""Diameter of the largest dot, in distances from site to site: dots are translucent and may overlap."""
+"""Largest diameter of a dot, in distances between sites; dots are translucent and may overlap."""
 SEEN = 0.07
-"""Inches that it has at least, however many classes there are."""
+"""Smallest diameter of the largest dot, in inches."""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """What the sites of the cell with ``labels`` hold for training. ``counts`` int64 [C, S]: samples of each class at
-    each site. ``present`` float64 [M, S]: share of a site's samples that have a modality; 0 where it lacks it."""
+    """The training data of the sites in the trial with ``labels``. ``counts`` int64 [C, S]: samples of each class at
+    each site. ``present`` float64 [M, S]: share of a site's samples that have a modality."""
 
     labels: Labels
     sites: tuple[str, ...]
@@ -47,7 +48,7 @@ class Allocation:
 
     @property
     def lacking(self) -> NDArray[np.bool_]:
-        """[S]: the sites that lack a modality altogether."""
+        """Bool [S]: the sites without any sample of some modality."""
         found: NDArray[np.bool_] = (self.present == 0).any(axis=0)
         return found
 
@@ -66,13 +67,13 @@ def sites(results: SweepResults) -> list[Drawing]:
 
 
 def allocation_of(run: RunRecord, labels: Labels) -> Allocation:
-    """Read from the manifest of a run what its sites hold; errors as for ``sites``."""
+    """Read the allocation from the manifest of a run; errors as for ``sites``."""
     found = described_sites(run)
     classes, names = tuple(map(str, entries(run.manifest.get("classes")))), tuple(modalities(run))
     counted = [[number(value) for value in entries(site.get("classes"))] for site in found]
     if not found or not classes or any(len(row) != len(classes) or None in row for row in counted):
-        told = "expected how many samples of each class each site holds, found nothing or a part of it; sites of a"
-        raise DataError(f"{run.directory / 'manifest.json'}: {told} deployment keep that to themselves")
+        fault = "expected the number of samples of each class at each site, found none or only some of them"
+        raise DataError(f"{run.directory / 'manifest.json'}: {fault}; deployed sites do not report them")
     shares = [[number(mapping(site.get("modalities")).get(name)) or 0.0 for name in names] for site in found]
     return Allocation(
         labels=labels,
@@ -85,43 +86,54 @@ def allocation_of(run: RunRecord, labels: Labels) -> Allocation:
 
 
 def draw(allocation: Allocation) -> Any:
-    """The figure (``matplotlib.figure.Figure``): sites across, classes down; where a site lacks a modality altogether,
-    its dots have another colour, and a strip below says which."""
+    """Draw the figure (``matplotlib.figure.Figure``): sites across, classes down. Dots of sites that lack a modality
+    altogether have another colour, and a strip below shows which modality."""
     from matplotlib.figure import Figure
 
     some = bool(allocation.lacking.any())
     panels = [TALL * min(len(allocation.classes), FEW_CLASSES), TALL * len(allocation.modalities)][: 1 + some]
     width = COLUMN if len(allocation.sites) <= FEW_SITES else PAGE
     names = site_names(allocation.sites)
-    below = LETTER * max(map(len, names)) if _turned(names) else 0.0
+    vertical = max(map(len, names)) > 3
+    below = LETTER * max(map(len, names)) if vertical else 0.0
     figure = Figure(figsize=(width, sum(panels) + below + 1.0 + 2 * LINE * some))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=panels)[:, 0]
-    handles = _dots(axes[0], allocation, _largest(allocation, width))
+    handles = _dots(axes[0], allocation, width)
     if some:
-        handles += _strip(axes[1], allocation)
-    _across(axes[-1], names)
+        rows, columns = np.nonzero(allocation.present == 0)
+        style: Any = {"marker": "o", "linestyle": "none", "markersize": 5, "markeredgewidth": 0}
+        colour = look(1).colour
+        handles.append(axes[1].scatter(columns, rows, 14, marker="x", c=colour, linewidths=1, label="modality absent"))
+        _label_rows(axes[1], allocation.modalities, "")
+        handles += axes[1].plot([], [], color=colour, **style, label="site that lacks one")
+    step = 1 if len(names) <= MOST_NAMES else 5 * -(-len(names) // (5 * MOST_NAMES))
+    axes[-1].set_xticks(range(0, len(names), step), names[::step], rotation=90 if vertical else 0)
+    axes[-1].set_xlim(-0.7, len(names) - 0.3)
+    axes[-1].set_xlabel("site")
     figure.suptitle(short(named(allocation.labels), int((width - 0.2) / LETTER)))
-    columns = legend_columns([handle.get_label() for handle in handles], width)
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, scatteryoffsets=[0.5], labelspacing=0.9)
+    columns_of_legend = legend_columns([handle.get_label() for handle in handles], width)
+    placed: Any = {
+        "loc": "outside lower center",
+        "ncols": columns_of_legend,
+        "scatteryoffsets": [0.5],
+        "labelspacing": 0.9,
+    }
+    figure.legend(handles=handles, **placed)
     return figure
 
 
-def _largest(allocation: Allocation, width: float) -> float:
-    """Area of the largest dot, in square points."""
+def _dots(axes: Any, allocation: Allocation, width: float) -> list[Any]:
+    """Draw the dots; returns handles of three areas for the legend."""
     left = LETTER * max(len(short(name)) for name in (*allocation.classes, *allocation.modalities))
     across = (width - left - 0.3) / len(allocation.sites)
     down = TALL * min(1.0, FEW_CLASSES / len(allocation.classes))
-    return float(72 * min(max(0.9 * down, SEEN), DOT * across)) ** 2
-
-
-def _dots(axes: Any, allocation: Allocation, largest: float) -> list[Any]:
-    """Draw them; handles for a legend of their areas."""
+    largest = float(72 * min(max(0.9 * down, SEEN), DOT * across)) ** 2  # in square points
     most = max(1, int(allocation.counts.max()))
     rows, columns = np.nonzero(allocation.counts)
     sizes = largest * allocation.counts[rows, columns] / most
     colours = np.where(allocation.lacking[columns], look(1).colour, look(0).colour)
     axes.scatter(columns, rows, sizes, c=colours, alpha=0.75, linewidths=0, clip_on=False)
-    _rows(axes, allocation.classes, "class")
+    _label_rows(axes, allocation.classes, "class")
     handles = []
     for shown in dict.fromkeys(max(1, round(part * most)) for part in (0.1, 0.5, 1)):
         name = f"{count(shown)} sample{'s' * (shown > 1)}"
@@ -129,34 +141,14 @@ def _dots(axes: Any, allocation: Allocation, largest: float) -> list[Any]:
     return handles
 
 
-def _strip(axes: Any, allocation: Allocation) -> list[Any]:
-    """Which modalities a site lacks, and handles that tell it."""
-    rows, columns = np.nonzero(allocation.present == 0)
-    crosses = axes.scatter(columns, rows, 14, marker="x", c=look(1).colour, linewidths=1, label="modality absent")
-    _rows(axes, allocation.modalities, "")
-    colour, style = look(1).colour, {"marker": "o", "linestyle": "none", "markersize": 5, "markeredgewidth": 0}
-    return [crosses, *axes.plot([], [], color=colour, **style, label="site that lacks one")]
-
-
-def _rows(axes: Any, names: Sequence[str], what: str) -> None:
+def _label_rows(axes: Any, names: Sequence[str], title: str) -> None:
     step = -(-len(names) // FEW_CLASSES)
     axes.set_yticks(range(0, len(names), step), [short(name) for name in names[::step]])
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_ylabel(what)
+    axes.set_ylabel(title)
 
 
 def site_names(names: Sequence[str]) -> list[str]:
-    """As an axis shows them: sites that are only numbered by their numbers."""
+    """The labels of sites: the number of ``site-0003``, or else the shortened name."""
     numbered = [re.fullmatch(r"site-(\d+)", name) for name in names]
     return [str(int(found[1])) if found else short(name) for found, name in zip(numbered, names, strict=True)]
-
-
-def _turned(names: Sequence[str]) -> bool:
-    return max(map(len, names)) > 3
-
-
-def _across(axes: Any, names: Sequence[str]) -> None:
-    step = 1 if len(names) <= MOST_NAMES else 5 * -(-len(names) // (5 * MOST_NAMES))
-    axes.set_xticks(range(0, len(names), step), names[::step], rotation=90 if _turned(names) else 0)
-    axes.set_xlim(-0.7, len(names) - 0.3)
-    axes.set_xlabel("site")

@@ -1,5 +1,5 @@
-"""How all figures look: for a column of a paper, to be told apart by the colour-blind and on grey paper, and with the
-same bytes whenever they are made."""
+"""The style of all figures: sized for a paper, readable for the colour-blind and in greyscale, and reproducible to the
+byte."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ LINE = 0.16
 """Height of a line of a legend in inches."""
 GREY = "#555555"
 FORMATS: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-"""What a picture is saved as, and the metadata that would tell when and by what."""
+"""File formats, and the metadata that is left out because it depends on time and software."""
 LONGEST = 24
-SPEAKING = {"data", "recovery", "strategy"}
-"""Axes whose levels are names that say what they are."""
+SELF_EXPLANATORY = {"data", "recovery", "strategy"}
+"""Parameters whose values need no title in a legend."""
 PUBLISHED = "published"
-"""What values are called that are not ours."""
+"""The name of published values in a legend."""
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito 2008, "Color Universal Design", without the yellow, which is too pale for a line."""
+"""Okabe and Ito 2008, "Color Universal Design", without yellow, which is too pale for lines."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", "-.", ":")
 _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "oo", "++++")
@@ -48,7 +48,7 @@ _SETTINGS: Any = {
     "figure.dpi": 100,
     "figure.titlesize": 9,
     "figure.labelsize": 9,
-    "font.family": "DejaVu Sans",  # it comes with matplotlib: the same letters everywhere
+    "font.family": "DejaVu Sans",  # part of matplotlib, so the same on every machine
     "font.size": 8,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.5,
@@ -60,7 +60,7 @@ _SETTINGS: Any = {
     "lines.linewidth": 1.2,
     "lines.markersize": 4.5,
     "savefig.dpi": 300,
-    "svg.fonttype": "none",  # names stay text, which can be searched and set in the paper's own font
+    "svg.fonttype": "none",  # text stays text, which can be searched and restyled
     "svg.hashsalt": "fedrecon",
     "text.parse_math": False,
 }
@@ -68,21 +68,21 @@ _SETTINGS: Any = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that can be drawn. ``name``: of its files, without their endings. ``draw`` gives a
-    ``matplotlib.figure.Figure``; it is called within ``applied``."""
+    """A figure to draw. ``name`` is the name of its files without suffix; ``draw``, which must be called within
+    ``applied``, returns a ``matplotlib.figure.Figure``."""
 
     name: str
     draw: Callable[[], Any]
 
     @classmethod
     def of_table(cls, kind: str, table: ScoreTable, draw: Callable[[], Any]) -> Drawing:
-        """The figure of a table; its name, ``lines-uar-alpha0.1``, has kind, metric and section."""
+        """The figure of a table, named after kind, metric and section: ``lines-uar-alpha0.1``."""
         return cls("-".join(filter(None, (kind, table.metric, slug_of(table.section)))), draw)
 
 
 @dataclass(frozen=True)
 class Look:
-    """What tells one method from the others, by more than its colour."""
+    """How one method is drawn; methods differ in more than their colour."""
 
     colour: str
     marker: str
@@ -91,24 +91,24 @@ class Look:
 
 
 def look(place: int) -> Look:
-    """The look of the method in a place of its order; the first 56 differ."""
+    """The look of the method at position ``place``; the first 56 are different."""
     return Look(*(many[place % len(many)] for many in (_COLOURS, _MARKERS, _DASHES, _HATCHES)))
 
 
 @contextmanager
 def applied() -> Iterator[None]:
-    """Draw and save in here: with these settings and no others, whatever a ``matplotlibrc`` says."""
+    """Context in which figures are drawn and saved with these settings, whatever the user's ``matplotlibrc`` says."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
-        warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks is drawn as a box
+        warnings.simplefilter("ignore", UserWarning)  # missing glyphs are drawn as boxes
         yield
 
 
 def save(figure: Any, stem: Path) -> list[Path]:
-    """Write ``stem`` with the ending of each format; ``OSError`` where that cannot be."""
+    """Write the figure in each format, ``stem`` with its suffix; ``OSError`` if a file cannot be written."""
     written = []
     for ending, metadata in FORMATS.items():
         path = stem.with_name(f"{stem.name}.{ending}")
@@ -117,51 +117,51 @@ def save(figure: Any, stem: Path) -> list[Path]:
     return written
 
 
-def height(metric: str) -> float:
-    """What a share is multiplied with to be drawn: shares stand in per cent, a loss as it is."""
+def unit_of(metric: str) -> float:
+    """The factor of values in a figure: 100 for percentages, 1 for others such as the loss."""
     return 100.0 if is_percentage(metric) else 1.0
 
 
 def value_names(labels: Labels) -> str:
-    """``mask, fedavg``: the levels alone, where their axes are told elsewhere."""
+    """The values without their parameters: ``mask, fedavg``."""
     return ", ".join(labels.values())
 
 
 def short(name: str, longest: int = LONGEST) -> str:
-    """Of a long name the middle is left out."""
+    """Shorten a long name by leaving out its middle."""
     half = longest // 2
     return name if len(name) <= longest else f"{name[:half]}…{name[1 - half :]}"
 
 
 def legend_columns(names: Sequence[str], width: float) -> int:
-    """How many names stand beside each other in a legend of ``width`` inches."""
+    """The number of columns in a legend of ``width`` inches."""
     widest = 0.5 + LETTER * max(map(len, names), default=0)
     return max(1, min(len(names), int(width / widest)))
 
 
 @dataclass(frozen=True)
 class Legend:
-    """The names of methods, in a figure of ``width`` inches. ``axes``: of which each name has a level; they stand above
-    the names, unless these are known without."""
+    """A legend of ``names`` in a figure of ``width`` inches. The names consist of values of
+    ``parameters``, which are its title, unless the values are self-explanatory."""
 
     names: Sequence[str]
-    axes: Sequence[str]
+    parameters: Sequence[str]
     width: float
 
     @property
     def title(self) -> str | None:
-        """What stands above the names."""
-        return None if set(self.axes) <= SPEAKING else ", ".join(self.axes)
+        """The title; None if the names are self-explanatory."""
+        return None if set(self.parameters) <= SELF_EXPLANATORY else ", ".join(self.parameters)
 
     @property
     def height(self) -> float:
-        """In inches; one that would have a single name is left out."""
+        """The height in inches; a legend with a single name is left out."""
         if len(self.names) < 2:
             return 0.0
         return LINE * (bool(self.title) - (-len(self.names) // legend_columns(self.names, self.width)))
 
     def put(self, figure: Any, handles: Sequence[Any]) -> None:
-        """Above the axes of a ``matplotlib.figure.Figure``; a handle for each name."""
+        """Add it above the axes of a ``matplotlib.figure.Figure``, with one handle per name."""
         if len(self.names) > 1:
             columns = legend_columns(self.names, self.width)
             figure.legend(handles, self.names, loc="outside upper center", ncols=columns, title=self.title)

@@ -13,8 +13,8 @@ import pytest
 from matplotlib.colors import to_hex, to_rgba
 from PIL import Image
 
+from server.analysis.plots import drawings
 from server.analysis.plots.bars import bars
-from server.analysis.plots.catalog import drawings
 from server.analysis.plots.differences import differences
 from server.analysis.plots.lines import lines
 from server.analysis.plots.sites import sites
@@ -307,7 +307,7 @@ def test_without_a_kind_numbers_are_lines_and_names_are_bars(sweep, tmp_path):
         (["--kind", "lins"], ["unknown kind 'lins'", "Did you mean 'lines'?"]),
         (
             ["--kind", "lines", "--set", "rows=rate", "--set", "columns=recovery"],
-            ["expected numbers as levels of 'recovery' for lines, found 'zero'", "--kind bars"],
+            ["expected numbers as values of 'recovery' for lines, found 'zero'", "--kind bars"],
         ),
         (["--set", "metrics=[macro_auroc]"], ["table.metrics: expected scores that complete cells have (accuracy, "]),
         (["--set", "columns=[rat]"], ["unknown axis 'rat'; known: recovery, rate, seed", "Did you mean 'rate'?"]),
@@ -331,7 +331,7 @@ def test_sweeps_with_nothing_to_show_say_so(tmp_path, call):
     empty = write_results(tmp_path / "empty", PARAMETERS, lambda labels: None)
     refused(call("plot", empty), "nothing to show: none of 12 cells is complete; `fedrecon sweep` goes on with them")
     lone = write_results(tmp_path / "lone", {"recovery": ["mask"]}, lambda labels: right_with(0.5, 1))
-    refused(call("plot", lone, "--kind", "lines"), "expected an axis whose levels are numbers for lines, found no axis")
+    refused(call("plot", lone, "--kind", "lines"), "expected an axis whose values are numbers for lines, found no axis")
 
 
 @pytest.mark.quick
@@ -339,7 +339,7 @@ def test_sweeps_with_nothing_to_show_say_so(tmp_path, call):
 def test_sites_that_keep_their_counts_are_told(sweep, call, classes):
     site = {"name": "clinic", "samples": 3, "modalities": {"a": 1.0}}
     change_manifest(sweep, sites=[site if classes is None else {**site, "classes": classes}])
-    told = "expected how many samples of each class each site holds"
+    told = "expected the number of samples of each class at each site"
     refused(call("plot", sweep, "--kind", "sites"), "manifest.json", told)
 
 
@@ -350,7 +350,7 @@ def test_damaged_files_of_a_trial_are_told_or_left_out(sweep, call):
     (trial / "config.yaml").write_text("a: 2020-99-99")
     assert call("plot", sweep, "--kind", "sites")[0] == 0
     (trial / "manifest.json").write_text("[" * 100_000)
-    told = "expected how many samples of each class each site holds"
+    told = "expected the number of samples of each class at each site"
     refused(call("plot", sweep, "--kind", "sites"), "manifest.json", told)
     assert call("table", sweep)[0] == 0
     (trial / "result.json").write_text("[" * 100_000)  # a cell that is not complete

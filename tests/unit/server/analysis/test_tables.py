@@ -11,7 +11,7 @@ from fedrecon_core.errors import DataError
 from server.analysis.differences import Differences
 from server.analysis.predictions import Predictions
 from server.analysis.published import read_published
-from server.analysis.tables import Layout, score_tables, with_differences
+from server.analysis.tables import Layout, compare, score_tables
 from server.analysis.trials import load_sweep
 from server.sweep.spec import Table
 from tests.helpers.sweep_results import asked, right_with, write_results
@@ -32,7 +32,8 @@ def tables_of(folder, published=None, **table):
     layout = Layout.of(Table(**table), sweep.parameters, ("accuracy",))
     values = read_published(published, sweep.parameters) if published else []
     differences = Differences(sweep.complete, Predictions(sweep))
-    return with_differences(score_tables(layout, sweep.complete, values), layout, sweep.complete, differences)
+    tables = score_tables(layout, sweep.complete, values)
+    return [compare(table, layout, sweep.complete, differences) for table in tables] if layout.baseline else tables
 
 
 def made(folder, predictions=said, axes=PARAMETERS, **table):
