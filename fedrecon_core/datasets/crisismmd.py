@@ -1,7 +1,7 @@
-"""Data set ``crisismmd``: tweets of seven natural disasters with their pictures (Alam et al. 2018), version 2.0.
+"""Data set ``crisismmd``: tweets about seven natural disasters with their pictures (Alam et al. 2018), version 2.0.
 
-A sample is a picture with the text of its tweet; its class is that of the picture in the humanitarian task. A group is
-a tweet, which may hold several pictures; a natural id is a disaster.
+A sample is a picture with the text of its tweet; its class is that of the picture in the humanitarian task. A cluster
+is a tweet, which may have several pictures; a natural id is a disaster.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from fedrecon_core.preparation.feature_rows import (
     rows_version,
     text_item,
 )
-from fedrecon_core.preparation.features.base import Feature
 from fedrecon_core.preparation.raw_dataset import RawDataset, column
 from fedrecon_core.registry import DATASETS
 from fedrecon_core.types import DatasetSpec, StrictModel
@@ -46,21 +45,21 @@ CLASSES = (
     "rescue_volunteering_or_donation_effort",
     "vehicle_damage",
 )
-"""As the tables of the humanitarian task write them."""
+"""Spelled as in the tables of the humanitarian task."""
 PARTS = ("train", "dev", "test")
 TABLES = "crisismmd_datasplit_all"
 COLUMNS = ("event_name", "tweet_id", "image_id", "tweet_text", "image", "label_image")
 LINK = re.compile(r"http\S+")
 FAULT = (
     "protocol fedmultimodal: the text of the n-th test sample is that of the n-th validation sample, as in the "
-    "benchmark, so that picture and text of a test sample belong to different tweets, and the scores are too low."
+    "benchmark, so picture and text of a test sample belong to different tweets, and the scores are too low."
 )
 
 
 class CrisisMmdRaw(StrictModel):
-    """``straddling``: what happens where the pictures of one tweet lie in several official splits; with ``leave_out``
-    those of the last of these splits stay. ``encoding`` of the tables. ``image`` and ``text``: the features that the
-    modalities hold."""
+    """``straddling``: what to do if the pictures of one tweet are in several official splits; ``leave_out`` keeps only
+    those in the last of these splits. ``encoding`` of the tables. ``image`` and ``text``: the features of the
+    modalities."""
 
     straddling: Literal["refuse", "leave_out"] = "refuse"
     encoding: str = "utf-8"
@@ -76,8 +75,8 @@ class CrisisMmdParams(DataParams):
 
 @dataclass(frozen=True)
 class Picture:
-    """A line of a table. ``part`` is the position in ``PARTS``; ``file`` is relative to the raw folder; ``place`` is
-    where the line stands, for messages."""
+    """A line of a table. ``part``: position in ``PARTS``; ``file``: relative to the raw folder; ``place``: file and
+    line, for messages."""
 
     part: int
     place: str
@@ -91,7 +90,7 @@ class Picture:
 
 @DATASETS.register("crisismmd")
 class CrisisMmd(PreparedLoader):
-    """The official splits of all pictures, whether or not text and picture were labelled alike."""
+    """The official splits of all pictures, including those whose text has another label."""
 
     Params = CrisisMmdParams
     Raw = CrisisMmdRaw
@@ -101,22 +100,27 @@ class CrisisMmd(PreparedLoader):
     @classmethod
     def expected_files(cls, keys: Any, raw: Path) -> Sequence[ExpectedFile]:
         """The three tables of the humanitarian task, and a folder of pictures."""
-        told = f"the official table of the task (columns {', '.join(COLUMNS)}, ...), from the archive {TABLES}.zip"
+        table = f"the official table of the task (columns {', '.join(COLUMNS)}, ...), from the archive {TABLES}.zip"
         pictures = "the pictures as <event>/<day>_<month>_<year>/<image>.jpg, from the archive CrisisMMD_v2.0.tar.gz"
-        return [*(ExpectedFile(_table(part), told) for part in PARTS), ExpectedFile("data_image/*/*/*", pictures)]
+        return [*(ExpectedFile(_table(part), table) for part in PARTS), ExpectedFile("data_image/*/*/*", pictures)]
 
     @classmethod
     def read_raw(cls, keys: Any, raw: Path, cache: Path) -> RawDataset:
-        """The pictures of the tables; ``DataError`` naming a file at fault."""
+        """Read the pictures of the tables; ``DataError`` naming an invalid file."""
         checked = cast(CrisisMmdRaw, keys)
         image, text = make_feature("image", checked.image), make_feature("text", checked.text)
         listed = _listed(checked, raw)
         kept = _whole_tweets(checked, raw, listed)
         shown = [listed[number] for number in kept]
         files = [inside(raw, picture.file) for picture in shown]
-        _refuse_missing(raw, files)
+        lacking = [file.relative_to(raw) for file in files if not file.is_file()]
+        if lacking:
+            found = f"no {first_few(lacking)}"
+            advice = "unpack the archive CrisisMMD_v2.0.tar.gz there"
+            raise DataError(f"{raw}: expected the {len(files)} pictures of the tables, found {found}; {advice}")
+        modalities = (image.modality("image"), text.modality("text"))
         return RawDataset(
-            spec=_spec(image, text),
+            spec=DatasetSpec(name=cls.name, modalities=modalities, classes=CLASSES),
             samples=_samples(shown, kept),
             rows={
                 "image": rows_through(image, cache, lambda sample: file_item(files[sample])),
@@ -128,14 +132,16 @@ class CrisisMmd(PreparedLoader):
         )
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
-        """The prepared folder, its arrays mapped from the disk."""
+        """Open the prepared folder with memory-mapped arrays."""
         dataset = self.open(root)
-        if cast(CrisisMmdParams, params).protocol == "fedmultimodal":
-            return _as_in_the_benchmark(dataset)
-        return dataset
-
-
-# --- files ----------------------------------------------------------------------------------------------------------
+        if cast(CrisisMmdParams, params).protocol == "default":
+            return dataset
+        # The texts of the test split are those of the validation split, in order. Officially both have the same
+        # length; if validation is shorter, it starts again.
+        text = dataset.rows["text"].copy()
+        validation, test = dataset.members(1), dataset.members(2)
+        text[test] = np.resize(text[validation], len(test))
+        return replace(dataset, rows={**dataset.rows, "text": text}, faults=(*dataset.faults, FAULT))
 
 
 def _table(part: str) -> str:
@@ -143,20 +149,20 @@ def _table(part: str) -> str:
 
 
 def _listed(keys: CrisisMmdRaw, raw: Path) -> list[Picture]:
-    """All pictures of the tables, split by split in their order; each may be listed once."""
+    """Read all pictures of the tables, split by split; each may be listed once."""
     listed = [picture for part in range(len(PARTS)) for picture in read_table(keys, raw, part)]
     first: dict[str, str] = {}
     for picture in listed:
         known = first.setdefault(picture.image, picture.place)
         if known != picture.place:
             found = f"{picture.image} in {known} and in {picture.place}"
-            raise DataError(f"{raw}: expected every image_id once, found {found}; take one out")
+            raise DataError(f"{raw}: expected every image_id once, found {found}; remove one")
     return listed
 
 
 def read_table(keys: CrisisMmdRaw, raw: Path, part: int) -> list[Picture]:
-    """The pictures of a table; ``DataError`` naming the first line at fault. Cells are whatever stands between tabs:
-    the official tables do not quote, and hold quotation marks of the tweets."""
+    """Read the pictures of a table; ``DataError`` naming the first invalid line. Cells are separated by tabs without
+    quoting: the official tables contain quotation marks of the tweets."""
     name = _table(PARTS[part])
     path = raw / name
     found = []
@@ -181,7 +187,7 @@ def read_table(keys: CrisisMmdRaw, raw: Path, part: int) -> list[Picture]:
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """The number of each line and its cells by column."""
+    """Yield the number of each line and its cells by column."""
     lines = [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
     header = lines[0].split("\t")
     lacking = [column for column in COLUMNS if column not in header]
@@ -199,24 +205,13 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _tweet(place: str, cell: str) -> int:
     if not (cell.isascii() and cell.isdigit() and len(cell) < 19):
-        told = "a spreadsheet rounds such numbers, fetch the table again"
-        raise DataError(f"{place}: tweet_id: expected a whole number below 10^18, found '{cell[:40]}'; {told}")
+        advice = "spreadsheets round such numbers, fetch the table again"
+        raise DataError(f"{place}: tweet_id: expected a whole number below 10^18, found '{cell[:40]}'; {advice}")
     return int(cell)
 
 
-def _refuse_missing(raw: Path, files: Sequence[Path]) -> None:
-    lacking = [file.relative_to(raw) for file in files if not file.is_file()]
-    if lacking:
-        found = f"no {first_few(lacking)}"
-        told = "they belong there as the archive CrisisMMD_v2.0.tar.gz unpacks"
-        raise DataError(f"{raw}: expected the {len(files)} pictures of the tables, found {found}; {told}")
-
-
-# --- recipe ---------------------------------------------------------------------------------------------------------
-
-
 def _whole_tweets(keys: CrisisMmdRaw, raw: Path, listed: Sequence[Picture]) -> list[int]:
-    """The positions of the pictures that are taken: those of a tweet lie in one split."""
+    """Return the positions of the pictures to use, such that those of a tweet are in one split."""
     last: dict[int, int] = {}
     for picture in listed:
         last[picture.tweet] = max(picture.part, last.get(picture.tweet, 0))
@@ -225,21 +220,16 @@ def _whole_tweets(keys: CrisisMmdRaw, raw: Path, listed: Sequence[Picture]) -> l
         parts = sorted({picture.part for picture in listed if picture.tweet == stray[0]})
         where = " and ".join(PARTS[part] for part in parts)
         more = f" (and {len(stray) - 1} more tweets)" if len(stray) > 1 else ""
-        told = "set straddling: leave_out, and they stay in the last of these splits alone"
+        advice = "set straddling: leave_out to keep only those in the last of these splits"
         raise DataError(
             f"{raw / TABLES}: expected the pictures of a tweet in one split, found those of {stray[0]} in {where}{more}"
-            f"; {told}"
+            f"; {advice}"
         )
     return [number for number, picture in enumerate(listed) if picture.part == last[picture.tweet]]
 
 
-def _spec(image: Feature, text: Feature) -> DatasetSpec:
-    modalities = (image.modality("image"), text.modality("text"))
-    return DatasetSpec(name=CrisisMmd.name, modalities=modalities, classes=CLASSES)
-
-
 def _samples(shown: Sequence[Picture], positions: Sequence[int]) -> Samples:
-    """An id is the position of the picture in the three tables, one behind the other."""
+    """An id is the position of the picture in the concatenated tables."""
     events = {event: number for number, event in enumerate(sorted({picture.event for picture in shown}))}
     return Samples(
         ids=column(positions),
@@ -249,15 +239,3 @@ def _samples(shown: Sequence[Picture], positions: Sequence[int]) -> Samples:
         present=np.ones((len(shown), 2), dtype=np.bool_),
         natural_ids=column([events[picture.event] for picture in shown]),
     )
-
-
-# --- protocol fedmultimodal -----------------------------------------------------------------------------------------
-
-
-def _as_in_the_benchmark(dataset: Dataset) -> Dataset:
-    """The texts of the test split are those of the validation split, in order; officially both are equally long, and
-    where validation is the shorter one it begins again."""
-    text = dataset.rows["text"].copy()
-    validation, test = dataset.members(1), dataset.members(2)
-    text[test] = np.resize(text[validation], len(test))
-    return replace(dataset, rows={**dataset.rows, "text": text}, faults=(*dataset.faults, FAULT))

@@ -1,9 +1,9 @@
-"""Data set ``meld``: utterances of the dialogues of a television series, heard (``audio``) and read (``text``), with
-the speaker's emotion (Poria et al. 2019).
+"""Data set ``meld``: audio and text of the utterances in dialogues of a television series, with the speaker's emotion
+(Poria et al. 2019).
 
-The official clips are films; their sound as wav files lies beside the official tables, and ``expected`` says how it is
-made. A sample is an utterance, a group is a dialogue, and a natural id is a speaker within a season, as in the
-FedMultimodal benchmark.
+The official clips are videos; their audio must be converted to WAV files next to the official tables
+(``expected_files`` says how). A sample is an utterance, a cluster is a dialogue, and a natural id is a speaker within a
+season, as in the FedMultimodal benchmark.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from fedrecon_core.preparation.feature_rows import (
     rows_version,
     text_item,
 )
-from fedrecon_core.preparation.features.base import Feature
 from fedrecon_core.preparation.features.spectral import SoundParams
 from fedrecon_core.preparation.raw_dataset import RawDataset, column
 from fedrecon_core.preparation.raw_readers.meld_files import (
@@ -51,22 +50,22 @@ from fedrecon_core.registry import DATASETS, FEATURES
 from fedrecon_core.types import DatasetSpec, StrictModel
 
 RARE = 10
-"""The benchmark takes the speakers with more utterances in a split than this."""
+"""The benchmark uses speakers with more utterances in a split than this."""
 FLAT = 1e-5
-"""What the benchmark adds to a deviation before it divides by it."""
+"""Added by the benchmark to a standard deviation before dividing by it."""
 FAULTS = (
-    "protocol fedmultimodal: the audio is z-normalised by the speaker in training and by the single utterance in "
-    "validation and test, as in the benchmark, so that the model is scored on input that is scaled in another way.",
-    "protocol fedmultimodal: validation and test hold the speakers with more than 10 utterances there, as in the "
-    "benchmark, so that the scores do not speak of rare ones.",
+    "protocol fedmultimodal: audio is z-normalized per speaker in training and per utterance in validation and test, "
+    "as in the benchmark, so the model is evaluated on inputs that are scaled differently.",
+    "protocol fedmultimodal: validation and test contain only speakers with more than 10 utterances there, as in the "
+    "benchmark, so the scores do not cover rare speakers.",
 )
 
 
 class MeldRaw(StrictModel):
-    """``classes``: the emotions that are classes; utterances of others are left out. ``missing_audio: allow`` takes an
-    utterance without a wav file as a sample that lacks ``audio``; else it is a fault. ``encoding`` of the tables.
-    ``audio`` and ``text``: the features that the modalities hold; sounds longer than those of ``audio`` may be are cut,
-    as in the benchmark, unless ``audio.longer`` says otherwise."""
+    """``classes``: emotions to use; utterances with others are left out. ``missing_audio: allow``: an utterance without
+    a WAV file is a sample without ``audio`` instead of an error. ``encoding`` of the tables. ``audio`` and ``text``:
+    the features of the modalities; sounds that are too long for ``audio`` are cut, as in the benchmark, unless
+    ``audio.longer`` says otherwise."""
 
     classes: tuple[Emotion, ...] = Field(default=("neutral", "sadness", "joy", "anger"), min_length=2)
     missing_audio: Literal["refuse", "allow"] = "refuse"
@@ -76,7 +75,7 @@ class MeldRaw(StrictModel):
 
     @field_validator("audio", mode="before")
     @classmethod
-    def _cut(cls, given: Any) -> Any:
+    def _cut_by_default(cls, given: Any) -> Any:
         keys = {"name": given} if isinstance(given, str) else given
         if not isinstance(keys, dict) or keys.get("name") not in FEATURES.names():
             return given
@@ -84,36 +83,36 @@ class MeldRaw(StrictModel):
         return {"longer": "cut", **keys} if issubclass(cls_of.Params, SoundParams) else given
 
     @model_validator(mode="after")
-    def _different(self) -> Self:
+    def _check_classes(self) -> Self:
         if len(set(self.classes)) < len(self.classes):
             raise InvalidValueError("classes", f"expected each emotion once, found {', '.join(self.classes)}")
         return self
 
 
 class MeldParams(DataParams):
-    """``min_utterances``: the fewest training utterances of a speaker (in a season) who is trained on; 11 gives the 86
-    speakers of the benchmark. ``protocol: fedmultimodal`` takes only utterances with audio, in every split of speakers
-    with more than 10 there, and z-normalises as ``FAULTS`` says, instead of ``scale: standard`` over all sites; what is
-    missing in training must then be missing for whole speakers (``normalised_by_natural_id``).
+    """``min_utterances``: minimum number of training utterances of a speaker (in a season); 11 gives the 86 speakers of
+    the benchmark. ``protocol: fedmultimodal`` uses only utterances with audio, in every split of speakers with more
+    than 10 there, and z-normalizes as described in ``FAULTS`` instead of federation-wide. Modalities missing in
+    training must then be missing for whole speakers (``normalised_by_natural_id``).
 
-    The benchmark's code normalises held-out utterances of the very same words together; here each is one by itself.
+    The benchmark's code normalizes held-out utterances with identical words together; here each one is separate.
     """
 
     protocol: Literal["default", "fedmultimodal"] = "default"
     min_utterances: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _acting(self) -> Self:
+    def _check_keys(self) -> Self:
         if self.protocol == "fedmultimodal":
             require_defaults(
-                self, ("min_utterances",), "with protocol fedmultimodal (it takes speakers with more than 10)"
+                self, ("min_utterances",), "with protocol fedmultimodal (it uses speakers with more than 10)"
             )
         return self
 
 
 @DATASETS.register("meld")
 class Meld(PreparedLoader):
-    """The official splits. Audio is standardised federation-wide."""
+    """The official splits. Audio is standardized federation-wide."""
 
     Params = MeldParams
     Raw = MeldRaw
@@ -122,71 +121,66 @@ class Meld(PreparedLoader):
 
     @classmethod
     def expected_files(cls, keys: Any, raw: Path) -> Sequence[ExpectedFile]:
-        """The three tables, and a folder of wav files for each."""
+        """The three tables, and a folder of WAV files for each."""
         return expected_files(raw)
 
     @classmethod
     def read_raw(cls, keys: Any, raw: Path, cache: Path) -> RawDataset:
-        """The utterances of the classes; ``DataError`` naming a file at fault."""
+        """Read the utterances of the classes; ``DataError`` naming an invalid file."""
         checked = cast(MeldRaw, keys)
         audio, text = make_feature("audio", checked.audio), make_feature("text", checked.text)
-        told = _told(checked, raw)
-        files = wav_files(raw, told)
+        tables = [read_table(raw / table_file(part), number, checked.encoding) for number, part in enumerate(PARTS)]
+        utterances = [utterance for table in tables for utterance in table if utterance.emotion in checked.classes]
+        files = wav_files(raw, utterances)
         heard = np.array([file.is_file() for file in files], dtype=np.bool_)
         if checked.missing_audio == "refuse":
-            refuse_missing_audio(told, files, heard)
+            refuse_missing_audio(utterances, files, heard)
         return RawDataset(
-            spec=_spec(checked, audio, text),
-            samples=_samples(checked, told, heard),
+            spec=DatasetSpec(
+                name=cls.name,
+                modalities=(audio.modality("audio").model_copy(update={"scale": "standard"}), text.modality("text")),
+                classes=tuple(checked.classes),
+            ),
+            samples=_samples(checked, utterances, heard),
             rows={
                 "audio": rows_through(audio, cache, lambda sample: file_item(files[sample])),
-                "text": rows_through(text, cache, lambda sample: text_item(told[sample].text, told[sample].place)),
+                "text": rows_through(
+                    text, cache, lambda sample: text_item(utterances[sample].text, utterances[sample].place)
+                ),
             },
             ragged=frozenset(name for name, feature in (("audio", audio), ("text", text)) if feature.ragged),
-            names=[f"{PARTS[utterance.part]} {utterance.name}" for utterance in told],
-            version=rows_version((audio, text), (*(one.text for one in told), *file_states(raw, files))),
+            names=[f"{PARTS[utterance.part]} {utterance.name}" for utterance in utterances],
+            version=rows_version((audio, text), (*(one.text for one in utterances), *file_states(raw, files))),
         )
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
-        """The prepared folder, its arrays mapped from the disk, with the speakers that ``params`` takes."""
+        """Open the prepared folder with the speakers that ``params`` selects."""
         keys = cast(MeldParams, params)
         dataset = self.open(root)
         if keys.protocol == "fedmultimodal":
-            return _as_in_the_benchmark(dataset)
-        return _taken(dataset, _trained_often(dataset, keys.min_utterances))
+            return _apply_benchmark_protocol(dataset)
+        training, least = dataset.split == 0, keys.min_utterances
+        spoken = _utterances_of_speaker(dataset, training)
+        if training.any() and spoken[training].max() < least:
+            found = f"at most {spoken[training].max()}"
+            raise DataError(f"data.min_utterances: expected a speaker with {least} training utterances, found {found}")
+        return _select(dataset, np.asarray(~training | (spoken >= least)))
 
 
-# --- recipe ---------------------------------------------------------------------------------------------------------
-
-
-def _told(keys: MeldRaw, raw: Path) -> list[Utterance]:
-    """The utterances of the classes, split by split in the order of the tables."""
-    tables = [read_table(raw / table_file(part), number, keys.encoding) for number, part in enumerate(PARTS)]
-    return [utterance for table in tables for utterance in table if utterance.emotion in keys.classes]
-
-
-def _spec(keys: MeldRaw, audio: Feature, text: Feature) -> DatasetSpec:
-    heard = audio.modality("audio").model_copy(update={"scale": "standard"})
-    return DatasetSpec(name=Meld.name, modalities=(heard, text.modality("text")), classes=tuple(keys.classes))
-
-
-def _samples(keys: MeldRaw, told: Sequence[Utterance], heard: BoolArray) -> Samples:
-    people = {person: number for number, person in enumerate(sorted({(u.season, u.speaker) for u in told}))}
+def _samples(keys: MeldRaw, utterances: Sequence[Utterance], heard: BoolArray) -> Samples:
+    people = {person: number for number, person in enumerate(sorted({(u.season, u.speaker) for u in utterances}))}
     return Samples(
-        ids=column([u.group * 1000 + u.number for u in told]),
-        labels=column([keys.classes.index(cast(Emotion, u.emotion)) for u in told]),
-        split=column([u.part for u in told]),
-        cluster_ids=column([u.group for u in told]),
+        ids=column([u.group * 1000 + u.number for u in utterances]),
+        labels=column([keys.classes.index(cast(Emotion, u.emotion)) for u in utterances]),
+        split=column([u.part for u in utterances]),
+        cluster_ids=column([u.group for u in utterances]),
         present=np.stack([heard, np.ones_like(heard)], axis=1),
-        natural_ids=column([people[u.season, u.speaker] for u in told]),
+        natural_ids=column([people[u.season, u.speaker] for u in utterances]),
     )
 
 
-# --- which speakers, and the protocol -------------------------------------------------------------------------------
-
-
-def _taken(dataset: Dataset, kept: BoolArray) -> Dataset:
-    """The samples ``kept`` (bool [N]); arrays and borders stay as they are."""
+def _select(dataset: Dataset, kept: BoolArray) -> Dataset:
+    """Keep the samples ``kept`` (bool [N]); arrays and offsets are unchanged."""
     if kept.all():
         return dataset
     columns = ("labels", "ids", "split", "cluster_ids", "natural_ids")
@@ -195,36 +189,26 @@ def _taken(dataset: Dataset, kept: BoolArray) -> Dataset:
 
 
 def _utterances_of_speaker(dataset: Dataset, counted: BoolArray) -> IntArray:
-    """int64 [N]: how many of the samples ``counted`` (bool [N]) each sample's speaker has in its split."""
+    """Count, for each sample, the samples among ``counted`` (bool [N]) of its speaker in its split. int64 [N]."""
     unit = dataset.natural_ids * len(PARTS) + dataset.split
     known, place = np.unique(unit, return_inverse=True)
     return np.bincount(place[counted], minlength=len(known))[place].astype(np.int64)
 
 
-def _trained_often(dataset: Dataset, least: int) -> BoolArray:
-    training = dataset.split == 0
-    said = _utterances_of_speaker(dataset, training)
-    if training.any() and said[training].max() < least:
-        found = f"at most {said[training].max()}"
-        raise DataError(f"data.min_utterances: expected a speaker with {least} training utterances, found {found}")
-    return np.asarray(~training | (said >= least))
-
-
 def benchmark_samples(dataset: Dataset) -> BoolArray:
-    """bool [N]: what the FedMultimodal benchmark takes of the prepared set: utterances with audio, of the speakers
-    (within a season) who have more than 10 of them in the split. On the official files with its four classes these are
-    86 speakers with 7,318 utterances in training, 628 in validation and 1,774 in test."""
+    """Return which samples (bool [N]) the FedMultimodal benchmark uses: utterances with audio of speakers (within a
+    season) who have more than 10 of them in the split. On the official files with four classes these are 86 speakers
+    with 7,318 utterances in training, 628 in validation and 1,774 in test."""
     heard = dataset.rows["audio"] >= 0
     return np.asarray(heard & (_utterances_of_speaker(dataset, heard) > RARE))
 
 
 class NormedFrames(LazyArray):
-    """Frames [F, D] of sequences, each brought to mean 0 and deviation 1 within its sequence's unit. A unit is measured
-    when one of its frames is read for the first time."""
+    """Frames [F, D] of sequences, z-normalized within the unit of each sequence. The statistics of a unit are computed
+    when one of its frames is first read."""
 
     def __init__(self, frames: StoredArray, borders: IntArray, unit: IntArray) -> None:
-        """``unit`` int64 [number of sequences] numbers the units; the frames of a sequence in unit -1 are as they are
-        stored."""
+        """``unit``: int64 [number of sequences]; frames of sequences in unit -1 are not changed."""
         super().__init__(frames.shape)
         self._frames, self._borders, self._unit = frames, borders, unit
         self._known: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
@@ -233,12 +217,12 @@ class NormedFrames(LazyArray):
         unit = self._unit[np.searchsorted(self._borders, rows, side="right") - 1]
         taken = np.array(self._frames[rows], dtype=np.float32)
         for number in np.unique(unit[unit >= 0]).tolist():
-            mean, deviation = self._measured(number)
+            mean, deviation = self._statistics(number)
             taken[unit == number] = (taken[unit == number] - mean) / deviation
         return taken
 
-    def _measured(self, unit: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and deviation of a unit's frames, [D] each."""
+    def _statistics(self, unit: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of a unit's frames, [D] each."""
         if unit not in self._known:
             parts = [slice(*self._borders[row : row + 2]) for row in np.flatnonzero(self._unit == unit).tolist()]
             frames = np.concatenate([np.asarray(self._frames[part], dtype=np.float64) for part in parts])
@@ -246,11 +230,11 @@ class NormedFrames(LazyArray):
         return self._known[unit]
 
 
-def _as_in_the_benchmark(dataset: Dataset) -> Dataset:
+def _apply_benchmark_protocol(dataset: Dataset) -> Dataset:
     if "audio" not in dataset.offsets:
         found = f"one of shape {list(dataset.spec['audio'].shape)}"
         raise DataError(f"data.protocol: fedmultimodal expects an audio feature with lengths (log_mel), found {found}")
-    taken = _taken(dataset, benchmark_samples(dataset))
+    taken = _select(dataset, benchmark_samples(dataset))
     for split, part in enumerate(PARTS):
         if not len(taken.members(split)):
             expected = f"expects speakers with more than {RARE} utterances in every split"

@@ -1,9 +1,9 @@
-"""Data set ``npz``: arrays in one .npz file, described by a small YAML file beside it.
+"""Data set ``npz``: arrays in one .npz file, described by a small YAML file next to it.
 
-The YAML (``NpzDescription``) is ``data.root``. Arrays in an .npz file cannot be mapped from the disk: all that is named
-is read into memory, as float32, by the process that opens it. For data that are large against the memory prepare a
-folder once (``fedrecon data prepare npz --raw FOLDER --out DIR``, where FOLDER holds the YAML as ``npz.yaml``) and give
-that as ``data.root``: it is mapped.
+The YAML file (``NpzDescription``) is ``data.root``. Arrays in an .npz file cannot be memory-mapped: the process that
+opens it loads all named arrays as float32. For data that are large compared to the memory, prepare a folder once
+(``fedrecon data prepare npz --raw FOLDER --out DIR``, where FOLDER has the YAML file as ``npz.yaml``) and use that as
+``data.root``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from fedrecon_core.seeding import numpy_stream
 from fedrecon_core.types import SPLITS, DatasetSpec, ModalitySpec, StrictModel
 
 PADDED = ("T", "D")
-"""The axes of one sample of a modality that has lengths."""
+"""The axes of one sample of a modality with lengths."""
 
 
 class NpzRaw(StrictModel):
@@ -48,12 +48,12 @@ class NpzRaw(StrictModel):
 
 
 class NpzParams(DataParams):
-    """``root``: the describing YAML file, or a folder prepared from one."""
+    """``root``: the YAML file, or a folder prepared from one."""
 
 
 @DATASETS.register("npz")
 class Npz(PreparedLoader):
-    """Any arrays under their own names; ``NpzDescription`` says what is what."""
+    """Arrays under their own names, described by ``NpzDescription``."""
 
     Params = NpzParams
     Raw = NpzRaw
@@ -62,12 +62,12 @@ class Npz(PreparedLoader):
 
     @classmethod
     def expected_files(cls, keys: Any, raw: Path) -> Sequence[ExpectedFile]:
-        """The description; the file that it names is looked for when it is read."""
+        """The YAML file; the .npz file that it names is checked when it is read."""
         return [ExpectedFile(cast(NpzRaw, keys).description, "the YAML file that describes the arrays")]
 
     @classmethod
     def read_raw(cls, keys: Any, raw: Path, cache: Path) -> RawDataset:
-        """The arrays as rows of a folder, under the description's own name."""
+        """Read the arrays as rows of a folder, under the name in the YAML file."""
         path = inside(raw, cast(NpzRaw, keys).description)
         file = inside(path.parent, read_description(path).file)
         version = rows_version((), (read_text(path), *file_states(raw, [file])))
@@ -78,7 +78,7 @@ class Npz(PreparedLoader):
         return RawDataset(dataset.spec, samples, rows, frozenset(dataset.offsets), version=version)
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
-        """The arrays, in memory, or the prepared folder; ``seed`` has no part in it."""
+        """Load the arrays into memory, or open the prepared folder; ``seed`` is not used."""
         if root is None:
             raise DataError("data.root: data set 'npz' expects the YAML file that describes the arrays, found none")
         return open_whole(root) if root.is_dir() else read_npz(root)
@@ -91,11 +91,8 @@ def _reader(dataset: Dataset, name: str) -> RowReader:
     return lambda samples: [array[borders[row] : borders[row + 1]] for row in rows[samples].tolist()]
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
-
-
 def read_npz(path: Path) -> Dataset:
-    """The data set that the YAML file ``path`` describes; ``DataError`` naming the key or the array at fault."""
+    """Read the data set that the YAML file ``path`` describes; ``DataError`` naming an invalid key or array."""
     description = read_description(path)
     file = NpzFile(inside(path.parent, description.file))
     classes = _classes(file, description)
@@ -133,7 +130,7 @@ def _classes(file: NpzFile, description: NpzDescription) -> tuple[str, ...]:
 
 
 def _labels(file: NpzFile, name: str, classes: int) -> IntArray:
-    """int64 [N], or zeros and ones [N, C]."""
+    """Read labels: int64 [N], or zeros and ones [N, C]."""
     labels = file.of(name, "label", "iub", None)
     multilabel = labels.ndim == 2
     if labels.ndim > 2 or (multilabel and labels.shape[1] != classes):
@@ -146,20 +143,24 @@ def _labels(file: NpzFile, name: str, classes: int) -> IntArray:
     return labels.astype(np.int64)
 
 
-# --- splits ---------------------------------------------------------------------------------------------------------
-
-
 def _split(path: Path, file: NpzFile, description: NpzDescription, groups: IntArray) -> IntArray:
-    """int64 [N]: 0 train, 1 validation, 2 test; none of them is empty, and no group lies in two."""
+    """Return the split of each sample (0 train, 1 validation, 2 test); none is empty, and no group is in two."""
     split = _named_split(file, description, len(groups))
-    _refuse_torn(file, split, groups)
+    pairs = np.unique(np.stack([groups, split]), axis=1)[0]
+    straddling, times = np.unique(pairs, return_counts=True)
+    if (times > 1).any():
+        found = f"found group {straddling[times > 1][0]} in {int(times.max())} of them"
+        advice = "name an array under group whose values do not straddle splits, or correct the split"
+        raise DataError(f"{file.path}: group: expected each group in one split, {found}; that leaks; {advice}")
     for part, share in ((2, description.test), (1, description.validation)):
         if share is not None:
             split[np.isin(groups, _drawn(path, split, groups, share, part))] = part
     empty = [name for part, name in enumerate(SPLITS) if not (split == part).any()]
     if empty:
-        told = f"name its values under split.{empty[0]}" + ("" if empty[0] == "train" else f", or set {empty[0]}.share")
-        raise DataError(f"{path}: expected samples in every split, found none in {empty[0]}; {told}")
+        advice = f"list its values under split.{empty[0]}" + (
+            "" if empty[0] == "train" else f", or set {empty[0]}.share"
+        )
+        raise DataError(f"{path}: expected samples in every split, found none in {empty[0]}; {advice}")
     return split
 
 
@@ -180,31 +181,19 @@ def _named_split(file: NpzFile, description: NpzDescription, count: int) -> IntA
     return split
 
 
-def _refuse_torn(file: NpzFile, split: IntArray, groups: IntArray) -> None:
-    pairs = np.unique(np.stack([groups, split]), axis=1)[0]
-    torn, times = np.unique(pairs, return_counts=True)
-    if (times > 1).any():
-        found = f"found group {torn[times > 1][0]} in {int(times.max())} of them"
-        told = "name under group what does not straddle, or correct the split"
-        raise DataError(f"{file.path}: group: expected each group in one split, {found}; that leaks; {told}")
-
-
 def _drawn(path: Path, split: IntArray, groups: IntArray, share: NpzShare, part: int) -> IntArray:
-    """The groups that leave the training part: nearest to ``share`` of them, drawn by a stream that no seed moves."""
+    """Draw about ``share`` of the groups of the training part, independently of the run's seed."""
     known = np.unique(groups[split == 0])
     wanted = round(share.share * len(known))
     if not 0 < wanted < len(known):
-        expected = f"expected a share that takes some of the {len(known)} groups of the training part and leaves some"
+        expected = f"expected a share that selects some but not all of the {len(known)} groups of the training part"
         raise DataError(f"{path}: {SPLITS[part]}.share: {expected}, found {share.share}")
     return numpy_stream(0, "npz", SPLITS[part]).permutation(known)[:wanted]
 
 
-# --- modalities -----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class _Column:
-    """One modality as ``Dataset`` holds it."""
+class _ModalityArrays:
+    """One modality in the form of ``Dataset``."""
 
     spec: ModalitySpec
     values: FloatArray
@@ -212,9 +201,9 @@ class _Column:
     offsets: IntArray | None
 
 
-def _column(file: NpzFile, modality: NpzModality, count: int) -> _Column:
+def _column(file: NpzFile, modality: NpzModality, count: int) -> _ModalityArrays:
     where = f"modalities.{modality.name}"
-    array = _chosen(file, modality, file.of(modality.array, where, "fiub", count))
+    array = _select_channels(file, modality, file.of(modality.array, where, "fiub", count))
     spec = _spec(file, modality, array.shape[1:])
     has = _present(file, modality, count)
     rows = np.where(has, np.cumsum(has) - 1, -1).astype(np.int64)
@@ -224,18 +213,17 @@ def _column(file: NpzFile, modality: NpzModality, count: int) -> _Column:
         lengths = _lengths(file, modality, has, array.shape)
         kept = kept[np.arange(array.shape[1])[None, :] < lengths[:, None]]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite and are refused
         values = np.ascontiguousarray(kept, dtype=np.float32)
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
         sample = int(np.flatnonzero(has)[row if offsets is None else np.searchsorted(offsets, row, side="right") - 1])
-        told = "mark what is missing as absent (modalities: present)"
-        found = f"found NaN or infinity in row {sample}; {told}"
+        found = f"found NaN or infinity in row {sample}; mark missing samples with an array (modalities: present)"
         raise DataError(f"{file.path}: {modality.array} ({where}): expected finite numbers, {found}")
-    return _Column(spec, values, rows, offsets)
+    return _ModalityArrays(spec, values, rows, offsets)
 
 
-def _chosen(file: NpzFile, modality: NpzModality, array: NDArray[Any]) -> NDArray[Any]:
+def _select_channels(file: NpzFile, modality: NpzModality, array: NDArray[Any]) -> NDArray[Any]:
     if modality.channels is None:
         return array
     width = array.shape[-1] if array.ndim > 1 else 0
@@ -265,16 +253,16 @@ def _present(file: NpzFile, modality: NpzModality, count: int) -> BoolArray:
     key = f"modalities.{modality.name}.present"
     has: BoolArray = file.column(modality.present, key, "b", count)
     if not has.any():
-        raise DataError(f"{file.path}: {modality.present} ({key}): expected some sample to have it, found none")
+        raise DataError(f"{file.path}: {modality.present} ({key}): expected a sample that has it, found none")
     return has
 
 
 def _lengths(file: NpzFile, modality: NpzModality, has: BoolArray, shape: tuple[int, ...]) -> IntArray:
-    """int64 [R]: the steps of each sample that has the modality."""
+    """Return the number of steps of each sample that has the modality, int64 [R]."""
     key, name = f"modalities.{modality.name}.lengths", str(modality.lengths)
     lengths = file.column(name, key, "iu", len(has))[has].astype(np.int64)
     wrong = lengths[(lengths < 1) | (lengths > shape[1])]
     if len(wrong):
-        told = "mark what is missing as absent (present)"
-        raise DataError(f"{file.path}: {name} ({key}): expected 1 to {shape[1]} steps, found {wrong[0]}; {told}")
+        advice = "mark missing samples with an array (present)"
+        raise DataError(f"{file.path}: {name} ({key}): expected 1 to {shape[1]} steps, found {wrong[0]}; {advice}")
     return lengths

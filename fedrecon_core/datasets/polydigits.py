@@ -1,7 +1,8 @@
-"""Data set ``polydigits``: a five-modality colour set in the manner of PolyMNIST, built from what scikit-learn ships.
+"""Data set ``polydigits``: five color modalities in the style of PolyMNIST, built from data that ship with
+scikit-learn.
 
-Recipe (Sutter et al. 2021, PolyMNIST): modality m shows a digit as the inverted part of a random crop of background
-m; the modalities of a tuple share the class (or, with ``pairing: instance``, the very digit) and nothing else.
+Construction (Sutter et al. 2021, PolyMNIST): modality m shows a digit as the inverted part of a random crop of
+background m; the modalities of a tuple share only the class (or, with ``pairing: instance``, the digit).
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ FloatArray = NDArray[np.float32]
 SIDE = 16
 SOURCES = 1797
 SHARES = (1200 / SOURCES, 200 / SOURCES)
-stream = partial(numpy_stream, 0, "polydigits")  # fixed: the run's seed has no part in the data set
+stream = partial(numpy_stream, 0, "polydigits")  # fixed: the data set does not depend on the run's seed
 
 
 class PolyDigitsParams(DataParams):
-    """``pairing``: what the modalities of a tuple share; ``tuples``: training tuples per source digit;
-    ``modalities``: how many of the five."""
+    """``pairing``: what the modalities of a tuple share; ``tuples``: training tuples per source digit; ``modalities``:
+    number of modalities."""
 
     pairing: Literal["class", "instance"] = "class"
     tuples: int = Field(default=3, ge=1)
@@ -38,16 +39,16 @@ class PolyDigitsParams(DataParams):
 
 @DATASETS.register("polydigits")
 class PolyDigits(DatasetLoader):
-    """Colour digits 3x16x16 in [0, 1], modalities m0 to m4, ten classes; nothing is downloaded.
+    """Color digits 3x16x16 in [0, 1], modalities m0 to m4, ten classes; nothing is downloaded.
 
-    Fewer modalities or training tuples are a part of the larger set: samples that both hold are equal in it.
+    A set with fewer modalities or training tuples is a subset of the larger one.
     """
 
     Params = PolyDigitsParams
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
-        """The data set. ``root`` and ``seed`` are not used: split, pairing and crops come from fixed constants, so that
-        runs over several seeds are scored on one and the same test set."""
+        """Build the data set. ``root`` and ``seed`` are not used: split, pairing and crops are fixed, so runs with
+        different seeds are evaluated on the same test set."""
         keys = cast(PolyDigitsParams, params)
         digits, classes = _digits()
         split, copy, sources = _tuples(keys, classes)
@@ -68,7 +69,7 @@ class PolyDigits(DatasetLoader):
 
 
 def sources(params: PolyDigitsParams) -> IntArray:
-    """int64 [N, M]: the source digit (its number in scikit-learn's set) of each sample in each modality."""
+    """Return the source digit (its number in scikit-learn's set) of each sample in each modality, int64 [N, M]."""
     return _tuples(params, _digits()[1])[2]
 
 
@@ -85,20 +86,21 @@ def _spec(modalities: int) -> DatasetSpec:
 
 
 def _digits() -> tuple[BoolArray, IntArray]:
-    """bool [1797, 16, 16] and the classes int64 [1797]: doubled bilinearly, then cut at half of the range 0..16.
+    """Return digits bool [1797, 16, 16] and classes int64 [1797]: upsampled bilinearly and binarized at half of the
+    range 0..16.
 
-    Pixels and weights are multiples of 1/16, so the cut is exact on every machine.
+    Pixels and weights are multiples of 1/16, so the result is exact on every machine.
     """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    centres = (np.arange(SIDE) + 0.5) / 2 - 0.5  # where the new pixels' centres lie among the eight old ones
+    centres = (np.arange(SIDE) + 0.5) / 2 - 0.5  # positions of the new pixels' centers among the eight old ones
     weights = np.maximum(0, 1 - np.abs(np.clip(centres, 0, 7)[:, None] - np.arange(8)))
     return weights @ digits.images @ weights.T > 8, digits.target.astype(np.int64)
 
 
 def _split(classes: IntArray) -> IntArray:
-    """int64 [1797]: 0, 1 or 2 for each source digit, in equal shares of every class."""
+    """Return the split (0, 1 or 2) of each source digit, int64 [1797], with equal shares of every class."""
     split = np.full(len(classes), 2, dtype=np.int64)
     for label in range(10):
         members = stream("split", label).permutation(np.flatnonzero(classes == label))
@@ -136,7 +138,7 @@ def _partners(keys: PolyDigitsParams, members: IntArray, classes: IntArray, wher
 
 
 def _crops(background: FloatArray, split: IntArray, copy: IntArray, modality: int) -> FloatArray:
-    """float32 [N, 3, 16, 16]: a random crop of ``background`` (float32 [3, H, W]) for each sample."""
+    """Draw a crop of ``background`` (float32 [3, H, W]) for each sample, float32 [N, 3, 16, 16]."""
     windows = np.lib.stride_tricks.sliding_window_view(background, (SIDE, SIDE), axis=(1, 2))
     top, left = np.empty((2, len(split)), dtype=np.int64)
     for part, number in np.unique(np.stack([split, copy], axis=1), axis=0):
@@ -148,7 +150,8 @@ def _crops(background: FloatArray, split: IntArray, copy: IntArray, modality: in
 
 
 def _backgrounds() -> list[FloatArray]:
-    """Five of float32 [3, H, W] in [0, 1]. All keep away from mid-grey, where an inverted digit would not show."""
+    """Return five backgrounds, float32 [3, H, W] in [0, 1]. None is mid-gray, where an inverted digit would be
+    invisible."""
     from sklearn.datasets import load_sample_image
 
     return [
@@ -161,7 +164,7 @@ def _backgrounds() -> list[FloatArray]:
 
 
 def _shrunk(photograph: NDArray[np.uint8]) -> FloatArray:
-    """float32 [3, H / 4, W / 4] in [0, 1]: means over 4 x 4 pixels of a photograph uint8 [H, W, 3]."""
+    """Average 4 x 4 pixels of a photograph uint8 [H, W, 3] to float32 [3, H / 4, W / 4] in [0, 1]."""
     height, width = (size // 4 for size in photograph.shape[:2])
     pixels = photograph[: height * 4, : width * 4].reshape(height, 4, width, 4, 3)
     means: FloatArray = (pixels.mean(axis=(1, 3)) / 255).astype(np.float32)
@@ -169,8 +172,8 @@ def _shrunk(photograph: NDArray[np.uint8]) -> FloatArray:
 
 
 def _texture(colour: tuple[float, float, float], number: int) -> FloatArray:
-    """float32 [3, 96, 96]: a few slow random waves of contrast 0.15 about ``colour``. Fine texture such as white noise
-    would hide a digit, because its inverse looks like itself."""
+    """Return a texture float32 [3, 96, 96] of a few slow random waves of contrast 0.15 around ``colour``. Fine texture
+    such as white noise would hide a digit, because its inverse looks like itself."""
     draw = stream("texture", number)
     y, x = np.mgrid[0:96, 0:96] * (2 * np.pi / 96)
     waves = np.zeros((3, 96, 96))

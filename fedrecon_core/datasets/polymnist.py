@@ -1,12 +1,12 @@
-"""Data set ``polymnist``: PolyMNIST (Sutter et al. 2021), five modalities that show a digit on five backgrounds.
+"""Data set ``polymnist``: PolyMNIST (Sutter et al. 2021), five modalities with a digit on five backgrounds.
 
-Its raw files have one of two layouts. ``png``: the official folders ``PolyMNIST/{train,test}/m{0..4}/{i}.{digit}.png``.
-``idx``: the four files of MNIST (as they are or with .gz) and a folder ``backgrounds`` with a photograph per modality,
-from which the set is built anew: the digit is cut at half of its range, and inverts a random crop of background m.
+The raw files have one of two layouts. ``png``: the official folders ``PolyMNIST/{train,test}/m{0..4}/{i}.{digit}.png``.
+``idx``: the four files of MNIST (plain or .gz) and a folder ``backgrounds`` with a photograph per modality, from which
+the set is built: the digit is binarized at half of its range and inverts a random crop of background m.
 
-Of the official folders nobody can tell which digit of MNIST a picture shows. Their training and test part share none,
-but validation is cut from the training part, so that a digit of a validation tuple may recur, on another background and
-in another modality, in a training tuple: choose ``idx`` where validation scores must be free of that.
+The official folders do not say which digit of MNIST a picture shows. Their training and test parts share none, but
+validation is taken from the training part, so a digit of a validation tuple may also occur, on another background and
+in another modality, in a training tuple. Use ``idx`` if validation scores must be free of this.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from fedrecon_core.types import DatasetSpec, Likelihood, ModalitySpec, StrictMod
 
 THRESHOLD = 128
 TEST = MOST
-"""Ids of the test part count from here, those of the training part from zero."""
+"""First id of the test part; ids of the training part start at zero."""
 PARTS = ("train", "test")
 MNIST = {
     "train-images-idx3-ubyte": ("MNIST's training images", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
@@ -56,20 +56,20 @@ MNIST = {
     "t10k-images-idx3-ubyte": ("MNIST's test images", "9fb629c4189551a2d022fa330f9573f3"),
     "t10k-labels-idx1-ubyte": ("MNIST's test labels", "ec29112dd5afa0611ce80d1b7f02629c"),
 }
-"""File -> what it is, and the MD5 of the .gz file as it is published."""
+"""File -> description, and the MD5 of the published .gz file."""
 RECURS = (
-    "layout png: validation is cut from the official training part, whose pictures do not say which digit they show; "
-    "that of a validation tuple may recur, on another background, in a training tuple, and the validation score may "
-    "be too high. The test part is not concerned."
+    "layout png: validation is taken from the official training part, whose pictures do not say which digit of MNIST "
+    "they show; that of a validation tuple may also occur, on another background, in a training tuple, and the "
+    "validation score may be too high. The test part is not affected."
 )
 stream = partial(numpy_stream, 0, "polymnist")  # fixed: every preparation gives the same set
 
 
 class PolyMNISTRaw(StrictModel):
-    """``layout``: of the raw files. ``pairing``: what the modalities of a tuple share, its class or the very digit
-    (``idx`` alone; the official tuples share the class). ``modalities``: how many of the five. ``validation``: how many
-    digits of the training part are held out; ``train_tuples`` of the others (all) and ``test_tuples`` of the test part
-    (all) are used. Fewer are a part of more, in the same shares of the classes, and their samples are the same."""
+    """``layout`` of the raw files. ``pairing``: the modalities of a tuple share the class or (``idx`` only) the same
+    digit. ``modalities``: number of modalities. ``validation``: number of held-out digits of the training part;
+    ``train_tuples`` of the others (all) and ``test_tuples`` of the test part (all) are used. A smaller set is a subset
+    of a larger one, with the same shares of the classes."""
 
     layout: Literal["auto", "png", "idx"] = "auto"
     pairing: Literal["class", "instance"] = "class"
@@ -81,8 +81,8 @@ class PolyMNISTRaw(StrictModel):
 
 @DATASETS.register("polymnist")
 class PolyMNIST(PreparedLoader):
-    """Colour digits 3x28x28 in [0, 1], modalities m0 to m4, ten classes. The group of a sample is its tuple, which in
-    the layout ``idx`` is the digit that m0 shows; there no digit is in two splits in any modality."""
+    """Color digits 3x28x28 in [0, 1], modalities m0 to m4, ten classes. The cluster of a sample is its tuple, with
+    layout ``idx`` the digit of m0; there, no digit is in two splits in any modality."""
 
     name = "polymnist"
     Raw = PolyMNISTRaw
@@ -97,17 +97,19 @@ class PolyMNIST(PreparedLoader):
             return _expected_folders(keys, raw)
         if layout == "idx":
             return _expected_ingredients(keys, raw)
-        told = "the official folders PolyMNIST/{train,test}/m0 to m4 (or MNIST's four files and a folder backgrounds)"
-        return [ExpectedFile("PolyMNIST", told)]
+        expected = (
+            "the official folders PolyMNIST/{train,test}/m0 to m4 (or MNIST's four files and a folder backgrounds)"
+        )
+        return [ExpectedFile("PolyMNIST", expected)]
 
     @classmethod
     def read_raw(cls, keys: PolyMNISTRaw, raw: Path, cache: Path) -> RawDataset:
-        """The tuples of either layout; ``DataError`` naming a file or key at fault."""
-        return _of_folders(keys, raw) if _layout(keys, raw) == "png" else _of_ingredients(keys, raw)
+        """Read the tuples of either layout; ``DataError`` naming an invalid file or key."""
+        return _read_folders(keys, raw) if _layout(keys, raw) == "png" else _build_from_mnist(keys, raw)
 
 
 def _layout(keys: PolyMNISTRaw, raw: Path) -> str:
-    """The layout that the keys name or the files show; empty where there is nothing of either."""
+    """Return the layout given by the keys or found in the files; empty if there is neither."""
     if keys.layout != "auto":
         return keys.layout
     png = any((_base(raw) / part).is_dir() for part in PARTS)
@@ -131,13 +133,10 @@ def _spec(keys: PolyMNISTRaw) -> DatasetSpec:
     )
 
 
-# --- tuples ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Tuples:
-    """All that a raw set can give. Of each tuple: ``ids``, ``classes`` and, under the keys, ``split`` int64 [N];
-    ``kept`` int64 [K] are the positions of those that the prepared set holds, ascending."""
+    """All tuples of a raw set: ``ids``, ``classes`` and ``split``, int64 [N]. ``kept``: ascending positions of those in
+    the prepared set, int64 [K]."""
 
     ids: IntArray
     classes: IntArray
@@ -145,20 +144,25 @@ class _Tuples:
     kept: IntArray
 
     def samples(self, modalities: int) -> Samples:
-        """The kept ones; every sample has every modality."""
+        """Return the kept tuples as samples; every sample has every modality."""
         ids = self.ids[self.kept]
         present = np.ones((len(ids), modalities), dtype=np.bool_)
         return Samples(ids, self.classes[self.kept], self.split[self.kept], ids, present)
 
 
 def _tuples(keys: PolyMNISTRaw, train: tuple[IntArray, IntArray], test: tuple[IntArray, IntArray]) -> _Tuples:
-    """Deal out ids and classes (int64 [n] each) of the official parts to the three splits."""
-    order, last = _dealt(train[1], "train"), _dealt(test[1], "test")
+    """Assign ids and classes (int64 [n] each) of the official parts to the three splits."""
+    order, last = _stratified_order(train[1], "train"), _stratified_order(test[1], "test")
     cut = keys.validation
     if cut >= len(order):
         raise DataError(f"validation: expected fewer than the {len(order)} digits of the training part, found {cut}")
-    _refuse_more("train_tuples", keys.train_tuples, len(order) - cut, "that validation leaves of the training part")
-    _refuse_more("test_tuples", keys.test_tuples, len(last), "of the test part")
+    limits = (
+        ("train_tuples", keys.train_tuples, len(order) - cut, "of the training part that are not in validation"),
+        ("test_tuples", keys.test_tuples, len(last), "of the test part"),
+    )
+    for key, asked, limit, of in limits:
+        if asked is not None and asked > limit:
+            raise DataError(f"{key}: expected at most the {limit} digits {of}, found {asked}")
     split = np.repeat([0, 2], [len(order), len(last)])
     split[order[:cut]] = 1
     until = None if keys.train_tuples is None else cut + keys.train_tuples
@@ -171,8 +175,8 @@ def _tuples(keys: PolyMNISTRaw, train: tuple[IntArray, IntArray], test: tuple[In
     )
 
 
-def _dealt(classes: IntArray, part: str) -> IntArray:
-    """int64 [n]: all positions in a random order whose every beginning holds the classes in their shares."""
+def _stratified_order(classes: IntArray, part: str) -> IntArray:
+    """Return all positions (int64 [n]) in a random order in which every prefix has the classes in their shares."""
     place = np.empty(len(classes))
     for label in range(10):
         members = stream("order", part, label).permutation(np.flatnonzero(classes == label))
@@ -180,16 +184,8 @@ def _dealt(classes: IntArray, part: str) -> IntArray:
     return np.argsort(place, kind="stable").astype(np.int64)
 
 
-def _refuse_more(key: str, asked: int | None, there: int, whose: str) -> None:
-    if asked is not None and asked > there:
-        raise DataError(f"{key}: expected at most the {there} digits {whose}, found {asked}")
-
-
-# --- the official folders -------------------------------------------------------------------------------------------
-
-
 def _base(raw: Path) -> Path:
-    """Where ``train`` and ``test`` lie."""
+    """Return the folder of ``train`` and ``test``."""
     return raw if any((raw / part).is_dir() for part in PARTS) else raw / "PolyMNIST"
 
 
@@ -199,7 +195,7 @@ def _expected_folders(keys: PolyMNISTRaw, raw: Path) -> list[ExpectedFile]:
     return [ExpectedFile((base / part / name / "*.png").as_posix(), what) for part in PARTS for name in _names(keys)]
 
 
-def _of_folders(keys: PolyMNISTRaw, raw: Path) -> RawDataset:
+def _read_folders(keys: PolyMNISTRaw, raw: Path) -> RawDataset:
     if keys.pairing != "class":
         raise DataError(f"pairing: expected class for PolyMNIST's official folders, found {keys.pairing}; it needs idx")
     base = _base(raw)
@@ -226,7 +222,7 @@ def _of_folders(keys: PolyMNISTRaw, raw: Path) -> RawDataset:
 
 
 def _pictures(folder: Path, modalities: Sequence[str]) -> tuple[IntArray, IntArray]:
-    """Numbers, ascending, and digits (int64 [n] each) of the tuples below one of the two parts."""
+    """Return ascending numbers and digits (int64 [n] each) of the tuples in one of the two parts."""
     names = {path.name for path in (folder / modalities[0]).glob("*.png")}
     for modality in modalities[1:]:
         differing = sorted(names ^ {path.name for path in (folder / modality).glob("*.png")})
@@ -245,32 +241,29 @@ def _pictures(folder: Path, modalities: Sequence[str]) -> tuple[IntArray, IntArr
     return numbers, digits
 
 
-# --- built from MNIST and backgrounds -------------------------------------------------------------------------------
-
-
 def _expected_ingredients(keys: PolyMNISTRaw, raw: Path) -> list[ExpectedFile]:
     what = f"a photograph per modality, m0 to m{keys.modalities - 1} (jpg, png, ...)"
     return [
-        *(_expected_file(raw, name) for name in MNIST),
+        *(_expected_mnist_file(raw, name) for name in MNIST),
         ExpectedFile(f"{BACKGROUNDS}/*", what, least=keys.modalities),
     ]
 
 
-def _expected_file(raw: Path, name: str) -> ExpectedFile:
-    """The file as it is, or as it is published."""
+def _expected_mnist_file(raw: Path, name: str) -> ExpectedFile:
+    """Return the file in plain form, or compressed with its published checksum."""
     what, md5 = MNIST[name]
     if not (raw / name).exists() and (raw / f"{name}.gz").exists():
         return ExpectedFile(f"{name}.gz", f"{what} as published", md5=md5)
     return ExpectedFile(name, f"{what} ({name} or {name}.gz)")
 
 
-def _of_ingredients(keys: PolyMNISTRaw, raw: Path) -> RawDataset:
+def _build_from_mnist(keys: PolyMNISTRaw, raw: Path) -> RawDataset:
     parts = [mnist_part(raw, prefix) for prefix in ("train", "t10k")]
     tuples, files = _numbered(keys, parts), backgrounds_of(raw, keys.modalities)
     digits = np.concatenate([images for images, _ in parts])
     sources = [_sources(keys.pairing, tuples, m) for m in range(keys.modalities)]
     corners = [_corners(crop_positions(file), m, [len(part) for part, _ in parts]) for m, file in enumerate(files)]
-    background = lru_cache(maxsize=1)(pixels_of)  # the modalities are prepared one after the other
+    background = lru_cache(maxsize=1)(pixels_of)  # modalities are prepared one after the other
 
     def rows(m: int, samples: IntArray) -> list[FloatArray]:
         chosen = tuples.kept[samples]
@@ -286,21 +279,21 @@ def _of_ingredients(keys: PolyMNISTRaw, raw: Path) -> RawDataset:
 
 
 def sources(keys: PolyMNISTRaw, raw: Path) -> IntArray:
-    """int64 [K, M]: the id of the digit that each sample of the layout ``idx`` shows in each modality."""
+    """Return the id of the digit of each sample in each modality for layout ``idx``, int64 [K, M]."""
     tuples = _numbered(keys, [mnist_part(raw, prefix) for prefix in ("train", "t10k")])
     shown = [tuples.ids[_sources(keys.pairing, tuples, m)][tuples.kept] for m in range(keys.modalities)]
     return np.stack(shown, axis=1)
 
 
 def _numbered(keys: PolyMNISTRaw, parts: Sequence[tuple[Bytes, IntArray]]) -> _Tuples:
-    """The tuples, one per digit of MNIST, which is the one that m0 shows."""
+    """Return the tuples, one per digit of MNIST, which is the digit of m0."""
     train, test = ((np.arange(len(digits)), digits) for _, digits in parts)
     return _tuples(keys, train, test)
 
 
 def _sources(pairing: str, tuples: _Tuples, modality: int) -> IntArray:
-    """int64 [N]: the position of the digit that each tuple shows in a modality. By ``class``, every modality but the
-    first permutes the digits of each class within each split, so that no digit ever leaves its split."""
+    """Return the position of the digit of each tuple in a modality, int64 [N]. With ``class``, every modality except
+    the first permutes the digits of each class within each split, so no digit leaves its split."""
     sources = np.arange(len(tuples.ids))
     if pairing == "instance" or modality == 0:
         return sources
@@ -313,13 +306,13 @@ def _sources(pairing: str, tuples: _Tuples, modality: int) -> IntArray:
 
 
 def _corners(places: tuple[int, int], modality: int, sizes: Sequence[int]) -> IntArray:
-    """int64 [N, 2]: the top and left of the crop of each tuple; ``sizes`` are those of the official parts."""
+    """Draw top and left of the crop of each tuple, int64 [N, 2]; ``sizes``: of the official parts."""
     drawn = [stream("crop", part, modality).integers(places, size=(n, 2)) for part, n in zip(PARTS, sizes, strict=True)]
     return np.concatenate(drawn)
 
 
 def _version(keys: PolyMNISTRaw, digits: Bytes, files: Sequence[Path]) -> str:
-    """A digest of all that decides the pictures."""
+    """Return a digest of everything that determines the pictures."""
     sha = hashlib.sha256(f"idx {keys.pairing} {keys.validation}".encode())
     for part in (digits.tobytes(), *(file.read_bytes() for file in files)):
         sha.update(hashlib.sha256(part).digest())

@@ -1,4 +1,4 @@
-"""Data sets that are prepared once, from their official files to a folder in the site format, and opened from there."""
+"""Base class of data sets that are prepared once, from their official files to a site folder, and opened from there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedrecon_core.types import StrictModel
 
 
 class PreparedLoader(DatasetLoader):
-    """Base of such a data set. ``Raw`` are the keys of its preparation; its ``Params`` act when it is loaded, so that
+    """Base class of prepared data sets. ``Raw`` are the keys of the preparation; ``Params`` apply when it is loaded, so
     one prepared folder serves every protocol. The registered name is the name in the prepared specification."""
 
     Raw: ClassVar[type[StrictModel]] = StrictModel
@@ -26,27 +26,27 @@ class PreparedLoader(DatasetLoader):
     modalities: ClassVar[tuple[str, ...]] = ()
     target: ClassVar[Literal["multiclass", "multilabel"]] = "multiclass"
     opens_files: ClassVar[bool] = False
-    """What `fedrecon data list` tells of it, the last whether it need not be prepared; nothing else reads the three."""
+    """Shown by `fedrecon data list`; ``opens_files``: whether it can be used without preparation."""
 
     @classmethod
     @abstractmethod
     def expected_files(cls, keys: Any, raw: Path) -> Sequence[ExpectedFile]:
-        """The files that must be below ``raw`` in the official layout, under the keys ``Raw``."""
+        """Return the files that must be below ``raw`` in the official layout, given the keys ``Raw``."""
 
     @classmethod
     @abstractmethod
     def read_raw(cls, keys: Any, raw: Path, cache: Path) -> RawDataset:
-        """The samples of the files below ``raw`` and how to read their rows; ``DataError`` naming a file at fault.
+        """Read the samples below ``raw`` and return readers of their rows; ``DataError`` naming an invalid file.
 
-        ``cache`` is the folder of a ``CachedFeature``; it decides nothing about the rows.
+        ``cache`` is the folder of a ``CachedFeature``; it does not affect the rows.
         """
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
-        """The prepared folder ``root``, its arrays mapped from the disk."""
+        """Open the prepared folder ``root`` with memory-mapped arrays."""
         return self.open(root)
 
     def open(self, root: Path | None) -> Dataset:
-        """The prepared folder; ``DataError`` where it is none, of another data set, or lacks a modality."""
+        """Open a prepared folder; ``DataError`` if it is not one, or of another data set."""
         if root is None or not (root / DESCRIPTION).is_file():
             raise self._misfit("none" if root is None else f"{root} without {DESCRIPTION}")
         dataset = open_whole(root)
@@ -55,5 +55,7 @@ class PreparedLoader(DatasetLoader):
         return dataset
 
     def _misfit(self, found: str) -> DataError:
-        told = f"`fedrecon data prepare {self.name} --raw RAW --out DIR` makes one (a path relative to the config file)"
-        return DataError(f"data.root: expected a folder prepared for '{self.name}', found {found}; {told}")
+        advice = (
+            f"`fedrecon data prepare {self.name} --raw RAW --out DIR` makes one (a path relative to the config file)"
+        )
+        return DataError(f"data.root: expected a folder prepared for '{self.name}', found {found}; {advice}")

@@ -1,8 +1,8 @@
-"""Data set ``uci_har``: a phone at the waist, 30 subjects, six activities; acceleration and angular velocity.
+"""Data set ``uci_har``: acceleration and angular velocity of a phone at the waist, 30 subjects, six activities.
 
-Two official layouts give it: UCI-HAR itself, whose windows are taken as they are, and the raw recordings of HAPT, from
-which the windows are rebuilt (``layouts/hapt.py`` says how, and how they differ from UCI-HAR's). A third one is a file
-of such rebuilt windows (``layouts/windows_npz.py``). Rebuilt windows are a known fault of the folder that holds them.
+There are three layouts of the raw files: UCI-HAR's own windows, the raw recordings of HAPT, from which the windows are
+rebuilt (``raw_readers/hapt.py`` describes how, and how they differ), and one .npz file of such rebuilt windows
+(``raw_readers/windows_npz.py``). A prepared folder with rebuilt windows records this as a known fault.
 """
 
 from __future__ import annotations
@@ -32,23 +32,22 @@ CLASSES = ("WALKING", "WALKING_UPSTAIRS", "WALKING_DOWNSTAIRS", "SITTING", "STAN
 TEST = (2, 4, 9, 10, 12, 13, 18, 20, 24)
 """The official test subjects of UCI-HAR, and of HAPT."""
 VALIDATION = (7, 16, 23, 29)
-"""Every fifth of the 21 official training subjects, counted upwards: chosen once, no seed has a part in it."""
+"""Every fifth of the 21 official training subjects in ascending order; fixed, whatever the seed."""
 AXES = 3
 FLAT = 1e-5
-"""What the benchmark adds to a deviation before it divides by it."""
+"""Added by the benchmark to a standard deviation before dividing by it."""
 OFFICIAL = 10_299
-"""Windows in the files of UCI-HAR."""
+"""Number of windows in UCI-HAR's files."""
 OVERLAP = (
     "protocol fedmultimodal: validation is 20% of the windows of each training subject, drawn at random, as in the "
-    "benchmark; a window shares half of its values with the next one, so that validation windows overlap training "
-    "windows of the same subject, and the validation score is too high. The test subjects are not concerned."
+    "benchmark; a window shares half of its values with the next one, so validation windows overlap training windows "
+    "of the same subject, and the validation score is too high. The test subjects are not affected."
 )
 
 
 class UciHarRaw(StrictModel):
-    """``layout``: ``uci``, ``hapt`` or ``npz``, by default whichever is there. ``total``: the total acceleration as
-    channels 3 to 5 of ``acc``, behind the body's. ``validation``: the training subjects who are set aside for
-    validation."""
+    """``layout``: ``uci``, ``hapt`` or ``npz``; default: the one found. ``total``: add total acceleration as channels 3
+    to 5 of ``acc``, after body acceleration. ``validation``: the training subjects held out for validation."""
 
     layout: Literal["auto", "uci", "hapt", "npz"] = "auto"
     total: bool = False
@@ -56,15 +55,15 @@ class UciHarRaw(StrictModel):
 
 
 class UciHarParams(DataParams):
-    """``protocol``: ``fedmultimodal`` takes the body's acceleration, z-normalises every axis of every window by itself,
-    and draws validation windows from the training subjects, by the run's seed, instead of setting subjects aside."""
+    """``protocol: fedmultimodal`` uses body acceleration, z-normalizes every axis of every window, and draws validation
+    windows from the training subjects with the run's seed instead of holding out subjects."""
 
     protocol: Literal["default", "fedmultimodal"] = "default"
 
 
 @DATASETS.register("uci_har")
 class UciHar(PreparedLoader):
-    """Windows of 128 values at 50 Hz: ``acc`` in g and ``gyro`` in rad/s, scaled federation-wide. Groups and natural
+    """Windows of 128 values at 50 Hz: ``acc`` in g and ``gyro`` in rad/s, scaled federation-wide. Clusters and natural
     ids are the subjects; the official test subjects are the test split, four training subjects the validation split."""
 
     Params = UciHarParams
@@ -74,46 +73,40 @@ class UciHar(PreparedLoader):
 
     @classmethod
     def expected_files(cls, keys: Any, raw: Path) -> Sequence[ExpectedFile]:
-        """The files of the layout that is there."""
+        """The files of the layout that is found."""
         if not raw.is_dir():
-            return []  # `file_faults` says so
+            return []  # reported by `file_faults`
         checked = cast(UciHarRaw, keys)
         return _EXPECTED[_layout(checked, raw)](checked, raw)
 
     @classmethod
     def read_raw(cls, keys: Any, raw: Path, cache: Path) -> RawDataset:
-        """The windows of the layout that is there; ``DataError`` naming a file at fault."""
+        """Read the windows of the layout that is found; ``DataError`` naming an invalid file."""
         checked = cast(UciHarRaw, keys)
         layout = _layout(checked, raw)
         files = [raw / one.path for one in cls.expected_files(checked, raw)]
         version = rows_version((), (layout, checked.total, *file_states(raw, files)))
         samples, rows, names = _OF[layout](checked, raw)
         count = len(samples.ids)
-        found = f"layout {layout}: {_HOLDS[layout]}, {count:,} windows"
+        found = f"layout {layout}: {_SOURCE[layout]}, {count:,} windows"
         raw_data = RawDataset(_spec(checked.total), samples, rows, names=names, version=version)
-        return replace(raw_data, faults=_rebuilt(layout, count), found=found)
+        rebuilt = (
+            f"layout {layout}: the {count:,} windows are rebuilt from the recordings of HAPT; the official files of "
+            f"UCI-HAR have {OFFICIAL:,}, with other cuts and labels, so scores are not comparable with those on the "
+            "official windows."
+        )
+        return replace(raw_data, faults=() if layout == "uci" else (rebuilt,), found=found)
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
-        """The prepared folder; ``seed`` draws validation windows under protocol ``fedmultimodal`` alone."""
+        """Open the prepared folder; ``seed`` only matters with protocol ``fedmultimodal``."""
         dataset = self.open(root)
         if cast(UciHarParams, params).protocol == "default":
             return dataset
-        return _as_in_the_benchmark(dataset, seed)
+        return _apply_benchmark_protocol(dataset, seed)
 
 
-_HOLDS = {"uci": "the files of UCI-HAR", "hapt": "the recordings of HAPT", "npz": windows_npz.FILE}
-"""Layout -> what is there."""
-
-
-def _rebuilt(layout: str, count: int) -> tuple[str, ...]:
-    """What is known to be wrong with windows that are not those of the official files."""
-    if layout == "uci":
-        return ()
-    return (
-        f"layout {layout}: the {count:,} windows are rebuilt from the recordings of HAPT; the official files of "
-        f"UCI-HAR hold {OFFICIAL:,}, cut and labelled otherwise, so that scores do not compare with those on the "
-        "official windows.",
-    )
+_SOURCE = {"uci": "the files of UCI-HAR", "hapt": "the recordings of HAPT", "npz": windows_npz.FILE}
+"""Layout -> description of its files."""
 
 
 def _layout(keys: UciHarRaw, raw: Path) -> str:
@@ -127,7 +120,7 @@ def _layout(keys: UciHarRaw, raw: Path) -> str:
     expected = f"--raw {raw}: expected UCI-HAR (a folder train), HAPT (a folder RawData) or {windows_npz.FILE}"
     if found:
         raise DataError(f"{expected}, found {' and '.join(found)}; set layout to one of them")
-    raise DataError(f"{expected}, found none of them; name the folder that holds it, as the official archive unpacks")
+    raise DataError(f"{expected}, found none of them; name the folder that contains the unpacked official archive")
 
 
 def _spec(total: bool) -> DatasetSpec:
@@ -149,7 +142,7 @@ def _spec(total: bool) -> DatasetSpec:
 
 
 def _refuse_other_classes(path: Path) -> None:
-    """The six basic activities must be the first six, in the official order."""
+    """Raise ``DataError`` unless the six basic activities come first, in the official order."""
     lines = [" ".join(line.split()) for line in read_text(path).splitlines() if line.strip()]
     for number, name in enumerate(CLASSES, start=1):
         found = lines[number - 1] if len(lines) >= number else "nothing"
@@ -161,7 +154,7 @@ Found = tuple[Samples, dict[str, RowReader], list[str]]
 
 
 def _of_uci(keys: UciHarRaw, raw: Path) -> Found:
-    """The windows of the official UCI-HAR files."""
+    """Read the windows of the official UCI-HAR files."""
     _refuse_other_classes(raw / "activity_labels.txt")
     windows = uci_inertial.read_windows(raw)
     both = sorted(set(windows.subject[windows.part == 0].tolist()) & set(windows.subject[windows.part == 1].tolist()))
@@ -179,7 +172,7 @@ def _of_uci(keys: UciHarRaw, raw: Path) -> Found:
 
 
 def _of_hapt(keys: UciHarRaw, raw: Path) -> Found:
-    """The windows cut from HAPT's recordings; an id is 1,000,000 times the experiment plus the first row."""
+    """Cut the windows from HAPT's recordings; an id is 1,000,000 times the experiment plus the first row."""
     _refuse_other_classes(raw / "activity_labels.txt")
     windows = hapt.read_windows(raw)
     split = _set_aside(keys, np.where(np.isin(windows.user, TEST), 2, 0).astype(np.int64), windows.user)
@@ -190,7 +183,7 @@ def _of_hapt(keys: UciHarRaw, raw: Path) -> Found:
 
 
 def _of_npz(keys: UciHarRaw, raw: Path) -> Found:
-    """The windows of an .npz file; ids are their places in it."""
+    """Read the windows of an .npz file; ids are their positions."""
     windows = windows_npz.read_windows(raw, CLASSES)
     split = _set_aside(keys, windows.split, windows.subject)
     ids = np.arange(len(split), dtype=np.int64)
@@ -208,7 +201,7 @@ _EXPECTED: dict[str, Callable[[UciHarRaw, Path], list[ExpectedFile]]] = {
 
 
 def _set_aside(keys: UciHarRaw, split: IntArray, subjects: IntArray) -> IntArray:
-    """``split`` with the validation subjects taken out of the training part."""
+    """Move the validation subjects from the training split to the validation split."""
     training = set(subjects[split == 0].tolist())
     wrong = [subject for subject in keys.validation if subject not in training]
     if wrong or not keys.validation or set(keys.validation) == training:
@@ -222,12 +215,8 @@ def _samples(ids: IntArray, labels: IntArray, split: IntArray, subjects: IntArra
     return Samples(ids, labels, split, subjects, np.ones((len(ids), 2), dtype=np.bool_))
 
 
-# --- protocol fedmultimodal -----------------------------------------------------------------------------------------
-
-
 class OwnNorm(LazyArray):
-    """Windows [N, T, D] seen through: the first three channels, each brought to mean 0 and deviation 1 within its own
-    window."""
+    """The first three channels of windows [N, T, D], each z-normalized within its window when it is read."""
 
     def __init__(self, stored: StoredArray) -> None:
         super().__init__((*stored.shape[:2], AXES))
@@ -239,25 +228,20 @@ class OwnNorm(LazyArray):
         return np.asarray(centred / (windows.std(axis=-2, keepdims=True) + FLAT), dtype=np.float32)
 
 
-def _as_in_the_benchmark(dataset: Dataset, seed: int) -> Dataset:
+def _apply_benchmark_protocol(dataset: Dataset, seed: int) -> Dataset:
+    split = dataset.split.copy()
+    training = split < 2
+    split[training] = 0
+    for subject in np.unique(dataset.cluster_ids[training]).tolist():  # a fifth of each subject's windows
+        members = np.flatnonzero(training & (dataset.cluster_ids == subject))
+        drawn = numpy_stream(seed, "uci_har", "validation", subject).permutation(members)
+        split[drawn[: len(members) // 5]] = 1
     plain = {"shape": (uci_inertial.WINDOW, AXES), "scale": "none"}
     modalities = tuple(modality.model_copy(update=plain) for modality in dataset.spec.modalities)
     return replace(
         dataset,
         spec=dataset.spec.model_copy(update={"modalities": modalities}),
         arrays={name: OwnNorm(array) for name, array in dataset.arrays.items()},
-        split=_drawn(dataset, seed),
+        split=split,
         faults=(*dataset.faults, OVERLAP),
     )
-
-
-def _drawn(dataset: Dataset, seed: int) -> IntArray:
-    """int64 [N]: a fifth of each training subject's windows is validation."""
-    split = dataset.split.copy()
-    trained = split < 2
-    split[trained] = 0
-    for subject in np.unique(dataset.cluster_ids[trained]).tolist():
-        members = np.flatnonzero(trained & (dataset.cluster_ids == subject))
-        drawn = numpy_stream(seed, "uci_har", "validation", subject).permutation(members)
-        split[drawn[: len(members) // 5]] = 1
-    return split

@@ -257,7 +257,7 @@ def test_missing_pictures_are_named(broken):
     ("cells", "expected"),
     [
         ({"label_image": "fine"}, "line 4: label_image: expected one of affected_individuals, .*, found 'fine'"),
-        ({"tweet_id": "9.17791E+17"}, r"line 4: tweet_id: expected a whole number .*, found '9.17791E\+17'; a spread"),
+        ({"tweet_id": "9.17791E+17"}, r"line 4: tweet_id: expected a whole number .*, found '9.17791E\+17'; spread"),
         ({"tweet_text": "a\tb"}, "line 4: expected 9 cells between tabs, found 10"),
     ],
 )

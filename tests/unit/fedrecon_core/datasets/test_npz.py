@@ -176,7 +176,7 @@ PRESENT = int(np.flatnonzero(arrays()["has_blood"])[3])
         (modality(1, channels=[-1]), {}, "expected positions 0 to 2 on the last axis of blood, found -1"),
         (modality(1, channels=[]), {}, "modalities.1.channels: expected at least 1 entry"),
         (modality(1, present="steps"), {}, "steps (modalities.blood.present): expected booleans, found int64"),
-        ({}, {"has_blood": np.zeros(60, bool)}, "has_blood (modalities.blood.present): expected some sample"),
+        ({}, {"has_blood": np.zeros(60, bool)}, "has_blood (modalities.blood.present): expected a sample"),
         ({}, {"has_blood": np.ones(59, bool)}, "has_blood (modalities.blood.present): expected 60 rows, as label has"),
         (modality(1, present=None), {}, "blood (modalities.blood): expected finite numbers, found NaN"),
         ({}, {"blood": spoilt(BLOOD, (PRESENT, 2), np.inf)}, f"found NaN or infinity in row {PRESENT}; mark what"),
@@ -197,7 +197,11 @@ PRESENT = int(np.flatnonzero(arrays()["has_blood"])[3])
         ),
         (modality(1, channels=None), {"blood": BLOOD[:, :0]}, "[D] (vector), none of them 0, found [0]"),
         ({}, {"steps": np.full(60, 9)}, "steps (modalities.motion.lengths): expected 1 to 8 steps, found 9"),
-        ({}, {"steps": np.zeros(60, int)}, "expected 1 to 8 steps, found 0; mark what is missing as absent (present)"),
+        (
+            {},
+            {"steps": np.zeros(60, int)},
+            "expected 1 to 8 steps, found 0; mark missing samples with an array (present)",
+        ),
         ({}, {"steps": np.full(60, 2.0)}, "steps (modalities.motion.lengths): expected integers, found float64"),
         ({}, {"label": np.full(60, 3)}, "label (label): expected 0 to 2 (the classes), found 3"),
         ({}, {"label": np.full(60, -1)}, "label (label): expected 0 to 2 (the classes), found -1"),
@@ -232,10 +236,14 @@ PRESENT = int(np.flatnonzero(arrays()["has_blood"])[3])
         (
             {"validation": None},
             {},
-            "found none in validation; name its values under split.validation, or set",
+            "found none in validation; list its values under split.validation, or set",
         ),
         ({"split": None}, {}, "expected samples in every split, found none in test"),
-        ({"validation": {"share": 0.01}}, {}, "validation.share: expected a share that takes some of the 8 groups"),
+        (
+            {"validation": {"share": 0.01}},
+            {},
+            "validation.share: expected a share that selects some but not all of the 8 groups",
+        ),
         ({"validation": {"share": 1}}, {}, "validation.share: expected less than 1, found 1"),
     ],
 )

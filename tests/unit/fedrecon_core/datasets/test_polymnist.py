@@ -302,7 +302,7 @@ def test_a_number_that_stands_twice_is_named(folders, tmp_path):
     ("keys", "expected"),
     [
         ({"validation": 50}, "validation: expected fewer than the 50 digits of the training part, found 50"),
-        ({"train_tuples": 31}, "train_tuples: expected at most the 30 digits that validation leaves"),
+        ({"train_tuples": 31}, "train_tuples: expected at most the 30 digits of the training part"),
         ({"test_tuples": 21}, "test_tuples: expected at most the 20 digits of the test part, found 21"),
     ],
 )
@@ -326,7 +326,7 @@ def test_both_layouts_at_once_are_refused_unless_one_is_named(own, tmp_path):
 def test_official_folders_say_that_a_digit_may_recur_in_validation(folders, dataset, tmp_path):
     found = opened(toy.prepared(folders, tmp_path / "set"))
     [fault] = found.faults
-    assert fault.startswith("layout png: ") and "that of a validation tuple may recur" in fault
+    assert fault.startswith("layout png: ") and "that of a validation tuple may also occur" in fault
     assert dataset.faults == ()
 
 

@@ -21,8 +21,8 @@ discover(CORE_PACKAGES)
 DATA = Path(__file__).resolve().parents[4].parent / "shared" / "data" / "hapt_ucihar.npz"
 WRITERS = {"uci": write_uci, "hapt": write_hapt}
 REBUILT = (
-    "layout hapt: the 96 windows are rebuilt from the recordings of HAPT; the official files of UCI-HAR hold 10,299, "
-    "cut and labelled otherwise, so that scores do not compare with those on the official windows."
+    "layout hapt: the 96 windows are rebuilt from the recordings of HAPT; the official files of UCI-HAR have 10,299, "
+    "with other cuts and labels, so scores are not comparable with those on the official windows."
 )
 REMARKS = {"uci": (), "hapt": (REBUILT,)}
 """Layout -> the known faults of a folder prepared from it."""
