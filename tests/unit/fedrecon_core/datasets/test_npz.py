@@ -179,7 +179,7 @@ PRESENT = int(np.flatnonzero(arrays()["has_blood"])[3])
         ({}, {"has_blood": np.zeros(60, bool)}, "has_blood (modalities.blood.present): expected a sample"),
         ({}, {"has_blood": np.ones(59, bool)}, "has_blood (modalities.blood.present): expected 60 rows, as label has"),
         (modality(1, present=None), {}, "blood (modalities.blood): expected finite numbers, found NaN"),
-        ({}, {"blood": spoilt(BLOOD, (PRESENT, 2), np.inf)}, f"found NaN or infinity in row {PRESENT}; mark what"),
+        ({}, {"blood": spoilt(BLOOD, (PRESENT, 2), np.inf)}, f"found NaN or infinity in row {PRESENT}; mark missing"),
         ({}, {"blood": spoilt(BLOOD, (PRESENT, 2), 1e300)}, f"found NaN or infinity in row {PRESENT}"),
         (
             {},
