@@ -56,7 +56,7 @@ def describe(message: Message, context: Context) -> Message:
     own = site.own
     if own is not None:
         site.store.require()
-    info = SiteInfo.of(site.name, code_hash(), site.data("train"), own)
+    info = SiteInfo.of(site.name, code_hash(site.config.plugins), site.data("train"), own)
     return Message(messages.write_site_info(info), reply_to=message)
 
 
@@ -86,7 +86,7 @@ def local(message: Message, context: Context) -> Message:
     )
     result = train_locally(request, {name: site.modules[name] for name in received})
     seconds, processor = time.perf_counter() - started, time.process_time() - worked
-    identity = Identity(code_hash(), data.spec.digest(), site.data_hash)
+    identity = Identity(code_hash(site.config.plugins), data.spec.digest(), site.data_hash)
     reply = TrainReply.of(result, len(data), seconds, processor, identity)
     return Message(messages.write_train_reply(reply), reply_to=message)
 

@@ -15,6 +15,7 @@ from client.site_store import DiskSiteStore
 from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.data.site_data import SiteData
 from fedrecon_core.data.statistics import Statistics
+from fedrecon_core.plugins import MissingPluginError
 from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from fedrecon_core.runtime import choose_device
@@ -88,9 +89,12 @@ class Site(ABC):
 
 @lru_cache(maxsize=8)
 def config_of(text: str) -> RunConfig:
-    """The config in a message, parsed once per process."""
+    """The config in a message, parsed once per process; ``MissingPluginError`` if the site lacks a plugin."""
     discover((*CORE_PACKAGES, "strategies"))
-    return parse(json.loads(text))
+    try:
+        return parse(json.loads(text))
+    except MissingPluginError as error:
+        raise MissingPluginError(error.names, at_site=True) from None
 
 
 @lru_cache(maxsize=2)

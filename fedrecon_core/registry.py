@@ -2,10 +2,12 @@
 
 import importlib
 import pkgutil
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
+from fedrecon_core import plugins
 from fedrecon_core.errors import ConfigError, did_you_mean
 
 Base = TypeVar("Base")
@@ -54,19 +56,23 @@ class Registry(Generic[Base]):
         return enter
 
     def get(self, name: str) -> type[Base]:
-        """The class under ``name``; an unknown name raises ``ConfigError`` with the known ones and the nearest."""
-        if name in self._classes:
-            return self._classes[name]
-        told = f"unknown {self.kind} '{name}'; known: {', '.join(self.names())}."
-        raise ConfigError(f"{told} {did_you_mean(str(name), self._classes)}".rstrip())
+        """The class under ``name``. An unknown name raises ``ConfigError`` with the known ones, the nearest of them,
+        and the installed plugins that offer it."""
+        known = dict(self.items())
+        if name in known:
+            return known[name]
+        hint = did_you_mean(str(name), known)
+        if offers := plugins.offering(str(name)):
+            hint = f"The installed plugin '{offers[0]}' offers it: add plugins: [{offers[0]}] to the config."
+        raise ConfigError(f"unknown {self.kind} '{name}'; known: {', '.join(known)}. {hint}".rstrip())
 
     def names(self) -> list[str]:
         """The known names, sorted."""
-        return sorted(self._classes)
+        return [name for name, _ in self.items()]
 
     def items(self) -> Iterator[tuple[str, type[Base]]]:
-        """(name, class) pairs in sorted order."""
-        return iter(sorted(self._classes.items()))
+        """(name, class) pairs in sorted order, without those of plugins that are not in use (``use_plugins``)."""
+        return iter(sorted((name, cls) for name, cls in self._classes.items() if not _is_unused(cls)))
 
     def forget(self, name: str) -> None:
         """Take ``name`` out again (for tests that enter a toy method)."""
@@ -75,6 +81,30 @@ class Registry(Generic[Base]):
 
 def _origin(cls: type[Any]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+_loaded: set[str] = set()
+_unused: set[str] = set()
+"""The modules of the plugins that this process has loaded, and of those among them that are not in use."""
+
+
+def _is_unused(cls: type[Any]) -> bool:
+    return any(f"{cls.__module__}.".startswith(f"{module}.") for module in _unused)
+
+
+def use_plugins(names: Iterable[str]) -> None:
+    """Import the plugins ``names``, and hide the classes of all other plugins that this process has loaded: which
+    names a config may use depends on the config alone.
+
+    Raises ``ConfigError`` if a plugin is not installed, or cannot be imported.
+    """
+    modules = [point.module for point in plugins.require(names)]
+    for name in modules:
+        _import(name)
+        _import_submodules(name)
+    _loaded.update(modules)
+    _unused.clear()
+    _unused.update(_loaded.difference(modules))
 
 
 DATASETS: Registry[Any] = Registry("data set")
@@ -91,9 +121,13 @@ def discover(packages: Iterable[str]) -> None:
     """Import every module of ``packages`` so that their decorators run. The caller names the packages: the core
     does not know the ones above it."""
     for name in packages:
-        package = importlib.import_module(name)
-        for module in pkgutil.iter_modules(package.__path__, prefix=f"{name}."):
-            _import(module.name)
+        importlib.import_module(name)
+        _import_submodules(name)
+
+
+def _import_submodules(name: str) -> None:
+    for module in pkgutil.iter_modules(getattr(sys.modules[name], "__path__", ()), prefix=f"{name}."):
+        _import(module.name)
 
 
 def _import(name: str) -> None:

@@ -5,21 +5,29 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
+
+from fedrecon_core.plugins import sources as plugin_sources
 
 PACKAGES = ("client", "fedrecon_core", "server", "strategies")
 
 
-@functools.cache
-def code_hash() -> str:
-    """SHA-256 (hex) over the sorted relative paths and the bytes of the ``.py`` files of the four packages.
+def code_hash(plugins: Sequence[str] = ()) -> str:
+    """SHA-256 (hex) over the sorted relative paths and the bytes of the ``.py`` files of the four packages and of the
+    packages of ``plugins``, the plugins of a config.
 
     The templates of the reports are not part of it: they change how results are shown, never the results.
     A package that is not installed adds nothing. Read once per process, so that it stays the hash of the code that runs
     when a file changes meanwhile.
     """
+    return _code_hash(tuple(sorted(plugins)))
+
+
+@functools.cache
+def _code_hash(plugins: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for name, path in sorted(sources(".py").items()):
+    for name, path in sorted({**sources(".py"), **plugin_sources(plugins)}.items()):
         content = path.read_bytes()
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from fedrecon_core.config.base import Data, Recovery, Strategy
 from fedrecon_core.config.errors import InvalidValueError, explain
 from fedrecon_core.config.missing import Missingness
 from fedrecon_core.config.sections import Engine, Evaluate, Kinds, Local, Sites, Task, Tracking, Updates
 from fedrecon_core.errors import ConfigError
+from fedrecon_core.registry import use_plugins
 from fedrecon_core.types import SPLITS, StrictModel
 
 
@@ -23,12 +24,21 @@ class ModelConfig(StrictModel):
     """
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    plugins: tuple[str, ...] = Field(default=(), description="installed plugins whose classes the config may use")
     seed: int = Field(default=0, ge=0)
     recovery: Recovery
     modalities: Kinds = Field(default_factory=dict, validate_default=True)
     task: Task = Field(default_factory=Task)
     local: Local = Local()
     evaluate: Evaluate = Evaluate()
+
+    @model_serializer(mode="wrap")
+    def _without_empty_plugins(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Files, messages and hashes of a run without plugins do not name the key."""
+        written: dict[str, Any] = write(self)
+        if not self.plugins:
+            written.pop("plugins", None)
+        return written
 
 
 class RunConfig(ModelConfig):
@@ -121,7 +131,8 @@ Model = TypeVar("Model", bound=ModelConfig)
 
 
 def parse(raw: Mapping[str, Any]) -> RunConfig:
-    """Validate a config given as plain mappings; every fault is a ``ConfigError`` of one line."""
+    """Import the plugins of a config given as plain mappings, and validate it; every fault is a ``ConfigError`` of one
+    line."""
     return _parse(raw, RunConfig)
 
 
@@ -131,6 +142,8 @@ def parse_model(raw: Mapping[str, Any]) -> ModelConfig:
 
 
 def _parse(raw: Mapping[str, Any], model: type[Model]) -> Model:
+    plugins = raw.get("plugins")
+    use_plugins([name for name in plugins if isinstance(name, str)] if isinstance(plugins, list | tuple) else [])
     try:
         return model.model_validate(dict(raw))
     except ValidationError as error:

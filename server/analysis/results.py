@@ -15,14 +15,14 @@ from pydantic import ValidationError
 from fedrecon_core.config.errors import InvalidValueError, explain
 from fedrecon_core.config.loading import override
 from fedrecon_core.errors import DataError, UsageError
-from fedrecon_core.registry import discover
 from server.analysis.differences import Differences
 from server.analysis.predictions import PredictionFault, Predictions, PredictionsError, Shown, check_scores, merged
 from server.analysis.published import Published, read_published, unknown_names
 from server.analysis.tables import Layout, ScoreTable, compare, matching, score_tables
 from server.analysis.trials import METRICS, MISSING, Sweep, load_sweep
 from server.runs.formatting import listing, plural
-from server.runs.setup import PACKAGES
+from server.runs.readers import yaml_mapping
+from server.runs.setup import use_recorded_plugins
 from server.sweep.parameters import title_of
 from server.sweep.record import State
 from server.sweep.spec import Table, metric_names
@@ -114,8 +114,9 @@ def load_results(
         UsageError: the settings or the choice do not fit the sweep; ``DataError`` where it cannot be read, or where no
             trial is complete.
     """
-    discover(PACKAGES)
     sweep = load_sweep(directory)
+    texts = [text for text in sweep.trials["config"].dropna().unique() if "plugins:" in text]
+    use_recorded_plugins(yaml_mapping(text) or {} for text in texts)
     table = _table_section(sweep, settings)
     sweep = sweep.only(only)
     trials = sweep.complete

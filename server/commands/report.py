@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from server.runs.readers import yaml_in
+from server.runs.setup import use_recorded_plugins
 from server.sweep.paths import Kind, expect, kind_of
 
 
@@ -16,6 +18,7 @@ def report(directory: Annotated[Path, typer.Argument(help="The directory of a ru
     from server.report.sweep.report import write_sweep_report
 
     expect(directory, Kind.RUN, Kind.SWEEP, Kind.PACKED)
+    use_recorded_plugins([yaml_in(directory / "config.yaml")])
     write = write_sweep_report if kind_of(directory) in (Kind.SWEEP, Kind.PACKED) else write_report
     typer.echo(write(directory))
 

@@ -145,7 +145,7 @@ def _simulated_sites(
             wait = f"{config.sites.wait:g} s (sites.wait)"
             raise RunError(f"no node connected within {wait}; is the federation running?")
         time.sleep(POLL_SECONDS)
-    code, spec, names = code_hash(), dataset.spec.digest(), sorted(allocation.train)
+    code, spec, names = code_hash(config.plugins), dataset.spec.digest(), sorted(allocation.train)
     expected = {}  # the description that each site should give, without its sums: for those its rows must be read
     for name in names:
         share = allocation.train[name]

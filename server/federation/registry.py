@@ -167,7 +167,7 @@ class SiteRegistry:
         """Accept the nodes that fit the run."""
         met = {record.node: record.info for record in self._records.values() if record.info is not None}
         names = {record.name: record.node for record in self._records.values() if record.name is not None}
-        choice = choose(met, names, code_hash(), self.spec)
+        choice = choose(met, names, code_hash(self._channel.config.plugins), self.spec)
         nodes = {node: name for name, node in choice.accepted.items()}
         for node, record in self._records.items():
             record.active = False

@@ -48,7 +48,7 @@ def manifest(
     """
     config, spec = federation.config, federation.spec
     allocation = server_data.allocation if server_data and federation.shares else None
-    provenance = provenance_here(choose_device(config.device).type)
+    provenance = provenance_here(choose_device(config.device).type, config.plugins)
     return {
         **provenance,
         "versions": {"python": platform.python_version(), **provenance["versions"]},

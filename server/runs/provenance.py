@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+from fedrecon_core.plugins import versions as plugin_versions
 from strategies.code_hash import code_hash
 
 PACKAGES = ("fedrecon", "flwr", "ray", "torch", "numpy")
@@ -24,9 +25,10 @@ class Change:
     now: str | None
 
 
-def provenance_here(device: str | None) -> dict[str, Any]:
-    """The provenance of rounds that this process would compute on ``device``."""
-    return {"code_sha256": code_hash(), "device": device, "versions": dict(_versions())}
+def provenance_here(device: str | None, plugins: Sequence[str] = ()) -> dict[str, Any]:
+    """The provenance of rounds that this process would compute on ``device`` with the config's ``plugins``."""
+    versions = {**_versions(), **plugin_versions(plugins)}
+    return {"code_sha256": code_hash(plugins), "device": device, "versions": versions}
 
 
 @cache

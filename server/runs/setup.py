@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,11 +23,13 @@ from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.errors import ConfigError, UsageError
 from fedrecon_core.files import user_path
 from fedrecon_core.metrics.base import check_select
+from fedrecon_core.plugins import installed
 from fedrecon_core.recovery.base import Recovery, recovery_for
-from fedrecon_core.registry import CORE_PACKAGES, discover
+from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, discover, use_plugins
 from fedrecon_core.runtime import choose_device
 from fedrecon_core.types import DatasetSpec
 from server.runs.directory import RunDirectory, write_text
+from server.runs.record import entries
 from server.trackers.choice import check_keys, trackers_of
 
 APP = Path(__file__).resolve().parents[2]
@@ -43,6 +45,21 @@ RESUMABLE = (
 )
 """The settings that a resume may change: where the run is executed, how long the server waits for sites and how many it
 needs, which updates are too large, and the trackers."""
+
+
+def discover_all() -> None:
+    """Import every registered class, those of all installed plugins included: for commands on data, which have no
+    config that names plugins."""
+    discover((*PACKAGES, *FEATURE_PACKAGES))
+    use_plugins(installed())
+
+
+def use_recorded_plugins(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Import every registered class, with the installed ones of the plugins that recorded ``configs`` name: results can
+    be shown without the others."""
+    discover(PACKAGES)
+    named = {str(name) for config in configs for name in entries(config.get("plugins"))}
+    use_plugins(sorted(named & installed().keys()) if named else ())
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from fedrecon_core.config.errors import InvalidValueError, explain
 from fedrecon_core.config.loading import read_yaml
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.files import user_path
-from fedrecon_core.registry import METRICS, discover
+from fedrecon_core.registry import METRICS, discover, use_plugins
 from fedrecon_core.types import StrictModel
+from server.runs.readers import yaml_in
 from server.runs.setup import PACKAGES
 from server.sweep.parameters import SEED, Choice, Labels, Parameters, Settings, check_choice, check_known, exactly, fits
 from server.sweep.paths import Kind, expect
@@ -126,7 +127,9 @@ def read_definition(path: Path) -> Definition:
     Raises:
         ConfigError: the file is not a valid sweep; the message is one line.
     """
-    definition, folder = parse_definition(read_yaml(path)), path.resolve().parent
+    raw, folder = read_yaml(path), path.resolve().parent
+    use_plugins(_plugin_names(raw, folder))  # the table may show their metrics
+    definition = parse_definition(raw)
     values = [value for parameter in definition.axes for value in parameter.values]
     for base in dict.fromkeys((definition.base, *(value.base for value in values))):
         if base is not None:
@@ -139,6 +142,15 @@ def read_definition(path: Path) -> Definition:
         expected = "expected a CSV of published values, relative to the sweep's file"
         raise ConfigError(f"table.reference: {expected}, found no file {reference}")
     return definition.model_copy(update={"table": table.model_copy(update={"reference": str(reference)})})
+
+
+def _plugin_names(raw: Mapping[str, Any], folder: Path) -> list[str]:
+    """The plugins in ``set``, else those of the base config. Anything malformed is left to its check."""
+    base, changes = raw.get("base"), raw.get("set")
+    names = changes.get("plugins") if isinstance(changes, Mapping) else None
+    if names is None and isinstance(base, str) and (folder / base).is_file():
+        names = yaml_in(folder / base).get("plugins")
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def parse_definition(raw: Mapping[str, Any]) -> Definition:

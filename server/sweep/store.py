@@ -145,12 +145,12 @@ class SweepDirectory:
         if device is None:  # nothing can be computed here, so that the device of the rounds does not matter
             manifest.pop("device", None)
         unknown = ["by unknown code"] if manifest.get("code_sha256") is None else []
-        return " and ".join([*unknown, *_differences(manifest, device)])
+        return " and ".join([*unknown, *_differences(manifest, device, trial.config)])
 
     def provenance_changes(self, trial: Trial) -> list[str]:
         """How a complete trial was computed differently than it would be now: code, device, PyTorch, data root. What
         its files do not say is no difference."""
-        found = _differences(self.manifest_of(trial), self._device(trial.config))
+        found = _differences(self.manifest_of(trial), self._device(trial.config), trial.config)
         stored = self._configs.get(trial.folder) or read_stored_config(self.run_of(trial).config)
         if stored.root != trial.config.data.root:
             found.append(f"with data.root {stored.root or 'unset'} (now: {trial.config.data.root or 'unset'})")
@@ -251,10 +251,11 @@ class SweepDirectory:
                 raise RunError(f"cannot copy {reference} to {copy}: {error.strerror}") from None
 
 
-def _differences(manifest: Mapping[str, Any], device: str | None) -> list[str]:
-    """How a run with ``manifest`` differs in code, device and PyTorch from a run by this process on ``device``."""
+def _differences(manifest: Mapping[str, Any], device: str | None, config: RunConfig) -> list[str]:
+    """How a run with ``manifest`` differs in code, device and PyTorch from a run of ``config`` by this process on
+    ``device``."""
     found = []
-    for change in changes(manifest, provenance_here(device)):
+    for change in changes(manifest, provenance_here(device, config.plugins)):
         if change.what == "code":
             found.append(f"by other code ({change.then[:SHOWN_DIGITS]}, now {str(change.now)[:SHOWN_DIGITS]})")
         elif change.what == "device":

@@ -22,26 +22,8 @@ from tests.contract import (
     test_datasets,
 )
 from tests.helpers.contract_support import restored
+from tests.helpers.plugin import METRIC, RECOVERY
 
-RECOVERY = """
-    '''``ramp``: absent modalities are filled with a ramp.'''
-    import torch
-    from fedrecon_core.config import Params
-    from fedrecon_core.recovery.plain_fill import PlainFill
-    from fedrecon_core.registry import RECOVERIES
-
-    class RampParams(Params):
-        name: str = "ramp"
-        slope: float = 0.5
-
-    @RECOVERIES.register("ramp")
-    class Ramp(PlainFill):
-        Params = RampParams
-
-        def values(self, modality, ids, global_info):
-            ramp = self.params.slope * torch.linspace(0, 1, torch.Size(modality.shape).numel())
-            return ramp.repeat(len(ids)).view(len(ids), *modality.shape)
-"""
 MODALITY = """
     from torch import nn
     from fedrecon_core.config import Params
@@ -107,18 +89,6 @@ STRATEGY = """
         Params = SlowParams
         def server_step(self, group, old, average):
             return {name: torch.lerp(tensor, average[name], 0.5) for name, tensor in old.items()}
-"""
-METRIC = """
-    from fedrecon_core.metrics.base import Metric, ratio
-    from fedrecon_core.registry import METRICS
-
-    @METRICS.register("worst_recall")
-    class WorstRecall(Metric):
-        @staticmethod
-        def compute(counts):
-            support = counts.confusion.sum(dim=1)
-            recall = ratio(counts.confusion.diagonal(), support)[support > 0]
-            return float(recall.min()) if len(recall) else 0.0
 """
 PARTITION = """
     import numpy as np

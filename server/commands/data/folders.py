@@ -17,12 +17,11 @@ from fedrecon_core.datasets.sites import site_folders
 from fedrecon_core.errors import DataError, UsageError, one_line
 from fedrecon_core.files import reason
 from fedrecon_core.preparation.simulated_sites import write_sites
-from fedrecon_core.registry import discover
 from fedrecon_core.types import SPLITS
 from server.report.dataset.picture import save_picture
 from server.report.dataset.summary import config_view, folder_view
 from server.report.dataset.tables import show
-from server.runs.setup import PACKAGES, load_config
+from server.runs.setup import discover_all, load_config
 
 NOT_STAMPED = "; nothing was stamped where one was"
 
@@ -39,7 +38,7 @@ def describe(
         raise DataError(f"{path}: expected a site folder, a folder of site folders or a config, found nothing")
     if settings and path.is_dir():
         raise UsageError(f"--set overrides keys of a config, and {path} is a folder; leave --set out")
-    discover(PACKAGES)
+    discover_all()
     view = folder_view(path) if path.is_dir() else config_view(load_config(path, settings or []))
     show(view, Console())
     if png is not None:
@@ -63,6 +62,7 @@ def split(
 
 def check(folder: Folder) -> None:
     """Read every file of a site folder, explain every fault, and leave a stamp where there is none."""
+    discover_all()
     folders = _folders(folder)
     raise_faults([fault for path in folders for fault in check_folder(path)], NOT_STAMPED)
     show_folders(folders)
@@ -70,6 +70,7 @@ def check(folder: Folder) -> None:
 
 def seal(folder: Folder) -> None:
     """Write size and SHA-256 of the files as they are now into dataset.yaml, then check."""
+    discover_all()
     folders = _folders(folder)
     raise_faults([fault for path in folders for fault in seal_folder(path)], NOT_STAMPED)
     show_folders(folders)

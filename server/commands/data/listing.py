@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedrecon_core.datasets.prepared import PreparedLoader
-from fedrecon_core.registry import DATASETS, discover
-from server.runs.setup import PACKAGES
+from fedrecon_core.plugins import plugin_of
+from fedrecon_core.registry import DATASETS
+from server.runs.setup import discover_all
 
 NOTHING, FILES, PREPARATION = "nothing", "files", "prepare"
 UNKNOWN = "by its files"
@@ -38,6 +39,8 @@ def entry_of(name: str, cls: Any) -> Entry:
     text = module.partition(": ")[2] if module.startswith("Data set `") else inspect.getdoc(cls) or ""
     first = re.split(r"(?<!al)\.\s|\n\n", text)[0]  # "et al." ends no sentence
     about = " ".join(first.replace("`", "").split()).removesuffix(".")
+    if plugin := plugin_of(cls):
+        about += f" (plugins: [{plugin}])"
     if issubclass(cls, PreparedLoader):
         needs = FILES if cls.opens_files else PREPARATION
         return Entry(
@@ -52,7 +55,7 @@ def entry_of(name: str, cls: Any) -> Entry:
 
 def list_datasets() -> None:
     """Show the data sets: what each is, what it needs, its modalities and its target."""
-    discover(PACKAGES)
+    discover_all()
     table = Table("name", "what it is", "needs", "modalities", "target", box=box.SIMPLE_HEAD)
     for one in (entry_of(name, cls) for name, cls in DATASETS.items()):
         table.add_row(one.name, escape(one.about), one.needs, one.modalities, one.target)

@@ -20,15 +20,16 @@ from fedrecon_core.config.loading import override
 from fedrecon_core.data.dataset import DatasetLoader
 from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.errors import ConfigError, DataError, UsageError
+from fedrecon_core.plugins import plugin_of
 from fedrecon_core.preparation.expected_files import CHECKSUMS, ExpectedFile, file_faults
 from fedrecon_core.preparation.importing.mapping import read_mapping
 from fedrecon_core.preparation.importing.sites import read_sites
 from fedrecon_core.preparation.writer import lacking, refuse_lacking
-from fedrecon_core.registry import DATASETS, FEATURE_PACKAGES, discover
+from fedrecon_core.registry import DATASETS
 from server.commands.data.folders import raise_faults
 from server.commands.data.listing import NOTHING, entry_of
 from server.commands.data.progress import cache_of, print_run_command, resumable, write
-from server.runs.setup import PACKAGES
+from server.runs.setup import discover_all
 
 
 def prepare(
@@ -58,7 +59,8 @@ def prepare(
         for line in (*lines, *(f"known fault: {fault}" for fault in raw_data.faults)):
             Console().print(line, highlight=False, markup=False, soft_wrap=True)
         write({".": raw_data}, out)
-    print_run_command(out, name, raw_data.spec)
+    plugin = plugin_of(loader)
+    print_run_command(out, name, raw_data.spec, *([f"plugins=[{plugin}]"] if plugin else []))
 
 
 def import_table(
@@ -68,7 +70,7 @@ def import_table(
     cache: Annotated[Path | None, typer.Option(help="Features of files seen before (default: the user's).")] = None,
 ) -> None:
     """Make a site folder, or one per site, from a table; after an interruption the same command continues."""
-    discover((*PACKAGES, *FEATURE_PACKAGES))
+    discover_all()
     with resumable():
         sites = read_sites(file, read_mapping(mapping), cache_of(cache))
         write(sites, out)
@@ -85,7 +87,7 @@ def import_table(
 
 def loader_of(name: str) -> type[PreparedLoader]:
     """The class of a data set; ``UsageError`` if the data set needs no preparation."""
-    discover((*PACKAGES, *FEATURE_PACKAGES))
+    discover_all()
     cls: type[DatasetLoader] = DATASETS.get(name)
     if issubclass(cls, PreparedLoader):
         return cls
