@@ -1,7 +1,8 @@
-"""What every metric promises. Each check takes a registered name and tries the targets that the metric applies to."""
+"""Contract of every metric. Each check takes a registered name and tries the targets that the metric applies to."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedrecon_core.metrics.base import Counts, all_metrics
+from fedrecon_core.metrics.base import (
+    Counts,
+    all_metrics,
+    higher_is_better,
+    is_percentage,
+    metric_title,
+    shown_metrics,
+)
 from fedrecon_core.registry import METRICS
 from fedrecon_core.task.target import TARGETS
 
@@ -79,11 +87,12 @@ def check_applies_to_some_target(name: str) -> None:
     assert metric_of(name).targets
 
 
-def check_is_a_number_from_0_to_1(name: str) -> None:
+def check_is_a_number_and_a_percentage_a_share(name: str) -> None:
     for counts in cases(name):
         before = Counts(*(None if table is None else table.clone() for table in vars(counts).values()))
         value = metric_of(name).compute(counts)
-        assert isinstance(value, float) and 0 <= value <= 1
+        assert isinstance(value, float) and math.isfinite(value)
+        assert 0 <= value <= 1 or not metric_of(name).percentage
         assert torch.equal(counts.confusion, before.confusion)
         assert counts.histograms is None or torch.equal(counts.histograms, before.histograms)
 
@@ -94,7 +103,7 @@ def check_many_at_once_are_what_they_are_one_by_one(name: str) -> None:
         confusions.append(Counts(torch.zeros_like(confusions[0].confusion)))
         try:
             expected = [metric_of(name).compute(counts) for counts in confusions]
-        except ValueError:  # it needs more than answers
+        except ValueError:  # it needs more than confusion matrices
             with pytest.raises(ValueError):
                 metric_of(name).compute_each(torch.stack([counts.confusion for counts in confusions]))
             continue
@@ -103,9 +112,11 @@ def check_many_at_once_are_what_they_are_one_by_one(name: str) -> None:
         assert found.tolist() == pytest.approx(expected, abs=1e-12, rel=0)
 
 
-def check_perfect_is_1_and_nothing_is_0(name: str) -> None:
+def check_perfect_is_best_and_nothing_is_0(name: str) -> None:
     for target in metric_of(name).targets:
-        assert [metric_of(name).compute(counts) for counts in PERFECT[target]()] == [1.0] * len(PERFECT[target]())
+        perfect = [metric_of(name).compute(counts) for counts in PERFECT[target]()]
+        if metric_of(name).percentage:
+            assert perfect == [float(metric_of(name).higher_is_better)] * len(perfect)
         assert metric_of(name).compute(NOTHING[target]()) == 0
 
 
@@ -121,7 +132,16 @@ def check_names_of_classes_do_not_matter(name: str) -> None:
         assert abs(metric_of(name).compute(counts) - metric_of(name).compute(turned)) < 1e-12
 
 
-def check_stands_among_all_metrics_of_its_targets_alone(name: str) -> None:
+def check_declares_how_it_is_shown(name: str) -> None:
+    metric = metric_of(name)
+    assert metric_title(name) and "\n" not in metric_title(name) + metric.explanation
+    assert shown_metrics()[name] is metric
+    assert (is_percentage(name), higher_is_better(name)) == (metric.percentage, metric.higher_is_better)
+    for target in metric.targets:
+        assert metric.explain(target, 0).startswith(metric.explain(target, CLASSES)[:5])
+
+
+def check_is_one_of_all_metrics_of_its_targets_only(name: str) -> None:
     for target, made in SOME.items():
         found = all_metrics(made()[0])
         assert (name in found) == (target in metric_of(name).targets)

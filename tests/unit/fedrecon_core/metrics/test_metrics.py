@@ -8,8 +8,19 @@ import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 
 from fedrecon_core.local.evaluate import Predictions
-from fedrecon_core.metrics.base import Counts, all_metrics, applicable
+from fedrecon_core.metrics.accuracy import Accuracy
+from fedrecon_core.metrics.base import (
+    Counts,
+    Metric,
+    all_metrics,
+    applicable,
+    higher_is_better,
+    is_percentage,
+    metric_title,
+    shown_metrics,
+)
 from fedrecon_core.registry import METRICS
+from tests.helpers.contract_support import restored
 from tests.helpers.federation import everything, toy_site
 
 pytestmark = pytest.mark.quick
@@ -80,3 +91,32 @@ def test_scores_add_up():
     double = score + score
     assert torch.equal(double.counts.confusion, 2 * score.counts.confusion)
     assert double.loss_sum == pytest.approx(2 * score.loss_sum)
+
+
+class ErrorRate(Metric):
+    """The share of wrong predictions, shown as a number."""
+
+    title, explanation = "Error rate", "share of wrong predictions"
+    higher_is_better, percentage = False, False
+
+    @staticmethod
+    def compute(counts: Counts) -> float:
+        return 1 - Accuracy.compute(counts) if counts.samples else 0.0
+
+
+def test_a_metric_declares_how_it_is_shown():
+    with restored(METRICS):
+        METRICS.register("error_rate")(ErrorRate)
+        METRICS.register("plain")(type("Plain", (ErrorRate,), {"title": ""}))
+        assert list(shown_metrics())[:4] == ["accuracy", "uar", "macro_f1", "macro_auroc"]
+        assert {"error_rate", "plain"} <= set(list(shown_metrics())[4:])
+        assert [metric_title(name) for name in ("uar", "error_rate", "plain")] == ["UAR", "Error rate", "Plain"]
+        assert not is_percentage("error_rate") and not higher_is_better("error_rate")
+    assert (metric_title("loss"), is_percentage("loss"), higher_is_better("loss")) == ("Loss", False, False)
+    assert (metric_title("my_own"), is_percentage("my_own"), higher_is_better("my_own")) == ("My own", True, True)
+
+
+def test_explanations_name_chance_and_the_kind_of_labels():
+    accuracy, uar = METRICS.get("accuracy"), METRICS.get("uar")
+    assert uar.explain("multiclass", 8).endswith("; chance is 12%") and "chance" not in uar.explain("multiclass", 0)
+    assert accuracy.explain("multilabel", 3) != accuracy.explain("multiclass", 3) == accuracy.explanation
