@@ -17,7 +17,7 @@ from server.runs.setup import create_run
 from server.training.checkpoints import load_newest
 from tests.helpers import runs
 from tests.helpers.deployed import deploy, node_configs
-from tests.integration.test_run import stop_in
+from tests.helpers.interruption import stop_in
 
 LOCAL = {"name": "mmfedmc", "fusion": "local", "delta": 1.0}
 

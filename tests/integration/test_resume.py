@@ -16,8 +16,8 @@ from fedrecon_core.errors import RunError
 from server.training.checkpoints import newest_round
 from strategies.fedavg import FedAvg
 from tests.helpers import runs
+from tests.helpers.interruption import Momentum, stop_in
 from tests.helpers.processes import wait_until
-from tests.integration.test_run import Momentum, stop_in
 
 pytestmark = pytest.mark.faults
 

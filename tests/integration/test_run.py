@@ -24,16 +24,15 @@ from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.site_data import open_site
 from fedrecon_core.errors import DataError, RunError, UsageError
 from fedrecon_core.inference import load_model
-from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.local.local_round import train_locally
 from fedrecon_core.registry import DATASETS, RECOVERIES, STRATEGIES
 from fedrecon_core.runtime import choose_device
 from fedrecon_core.state import group_bytes, read_group
 from server.runs.setup import create_run, load_config, open_run, resume_run, start_run
-from server.training.rounds import Rounds
 from strategies.fedavg import FedAvg
 from tests.helpers import runs
 from tests.helpers.command import caller
+from tests.helpers.interruption import Momentum, stop_in
 
 FILES = {
     "config.yaml",
@@ -246,18 +245,6 @@ def test_a_resumed_run_says_and_keeps_what_its_first_rounds_were_made_with(
     assert ended == {**began, "earlier": [{"rounds": 1, **other}]}
 
 
-def stop_in(round_: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on a run is interrupted when it would validate ``round_``."""
-    original = Rounds._validate
-
-    def crash(self: Rounds, current: int) -> Any:
-        if current == round_:
-            raise KeyboardInterrupt
-        return original(self, current)
-
-    monkeypatch.setattr(Rounds, "_validate", crash)
-
-
 @pytest.mark.parametrize("strategy", ["fedavg", "fedopt"])
 @pytest.mark.parametrize("crash_in", [1, 2, 3])
 def test_a_resumed_run_ends_like_one_that_never_stopped(
@@ -274,21 +261,6 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(
     ended, expected = runs.outcome(resumed), runs.outcome(whole)
     assert ended["result"].pop("wire_bytes") >= expected["result"].pop("wire_bytes")  # hands were shaken twice
     assert ended == expected
-
-
-class Momentum(LocalHook):
-    """A local half whose state at the site grows with every round that is applied, and bends the training by it."""
-
-    def begin(self, local_context: Any, memory: Any) -> None:
-        self.seen = memory.kept.get("seen", {"rounds": torch.zeros(1)})["rounds"]
-
-    def gradients(self, parameters: Any) -> None:
-        for _, parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad.mul_(1 + float(self.seen))
-
-    def end(self, paces: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {}, {"seen": {"rounds": self.seen + 1}}
 
 
 @pytest.mark.parametrize("crash_in", [1, 2, 3])

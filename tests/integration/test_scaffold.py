@@ -21,7 +21,7 @@ from server.training.checkpoints import load_newest, newest_round
 from strategies.messages import Accepted
 from tests.helpers import runs
 from tests.helpers.deployed import deploy, node_configs
-from tests.integration.test_run import stop_in
+from tests.helpers.interruption import stop_in
 
 BAD = "site-0001"
 TASK = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9}
