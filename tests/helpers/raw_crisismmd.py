@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fedrecon_core.datasets.crisismmd import CrisisMmd
-from fedrecon_core.preparation.writer import prepare
+from fedrecon_core.preparation.writer import write_site_folder
 from tests.helpers.toy_features import toy_features
 
 CLASSES = (
@@ -92,7 +92,7 @@ def prepared(raw: Path, out: Path, cache: Path, **keys: Any) -> Path:
     """``out``, prepared from the raw folder with toy features."""
     with toy_features():
         checked = CrisisMmd.Raw(**{"image": "toy_image", "text": "toy_text", **keys})
-        prepare(CrisisMmd.read_raw(checked, raw, cache), out, lambda *_: None)
+        write_site_folder(CrisisMmd.read_raw(checked, raw, cache), out, lambda *_: None)
     return out
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedrecon_core.datasets.meld import Meld
-from fedrecon_core.preparation.writer import prepare
+from fedrecon_core.preparation.writer import write_site_folder
 from tests.helpers.toy_features import toy_features
 
 EMOTIONS = ("neutral", "joy", "sadness", "anger", "neutral", "surprise")
@@ -81,7 +81,7 @@ def prepared(raw: Path, out: Path, cache: Path, **keys: Any) -> Path:
     """``out``, prepared from the raw folder with toy features."""
     with toy_features():
         checked = Meld.Raw(**{"missing_audio": "allow", "audio": "toy_audio", "text": "toy_text", **keys})
-        prepare(Meld.read_raw(checked, raw, cache), out, lambda *_: None)
+        write_site_folder(Meld.read_raw(checked, raw, cache), out, lambda *_: None)
     return out
 
 

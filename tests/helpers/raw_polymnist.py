@@ -13,7 +13,7 @@ from PIL import Image
 
 from fedrecon_core.datasets.polymnist import PolyMNIST, PolyMNISTRaw
 from fedrecon_core.preparation.expected_files import file_faults
-from fedrecon_core.preparation.writer import prepare
+from fedrecon_core.preparation.writer import write_site_folder
 
 TRAIN, TEST = 50, 20
 """Digits of the two parts."""
@@ -35,7 +35,7 @@ def prepared(raw: Path, out: Path, **changes: Any) -> Path:
     """Check and prepare ``raw``, as the command does."""
     chosen = keys(**changes)
     assert file_faults(raw, PolyMNIST.expected_files(chosen, raw)) == []
-    prepare(PolyMNIST.read_raw(chosen, raw, raw), out, lambda modality, done, total: None)
+    write_site_folder(PolyMNIST.read_raw(chosen, raw, raw), out, lambda modality, done, total: None)
     return out
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fedrecon_core.datasets.uci_har import CLASSES, UciHar
-from fedrecon_core.preparation.writer import prepare
+from fedrecon_core.preparation.writer import write_site_folder
 
 TRAIN, TEST = (1, 3, 7, 16, 23, 29), (2, 4)
 SEGMENT = 192
@@ -25,7 +25,7 @@ def root(base: Path) -> Path:
 
 def prepared(raw: Path, out: Path, **keys: object) -> Path:
     """``raw`` as a folder in the site format."""
-    prepare(UciHar.read_raw(UciHar.Raw(**keys), raw, out.parent / "cache"), out, lambda *_: None)
+    write_site_folder(UciHar.read_raw(UciHar.Raw(**keys), raw, out.parent / "cache"), out, lambda *_: None)
     return out
 
 

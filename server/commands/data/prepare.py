@@ -24,7 +24,7 @@ from fedrecon_core.plugins import plugin_of
 from fedrecon_core.preparation.expected_files import CHECKSUMS, ExpectedFile, file_faults
 from fedrecon_core.preparation.importing.mapping import read_mapping
 from fedrecon_core.preparation.importing.sites import read_sites
-from fedrecon_core.preparation.writer import lacking, refuse_lacking
+from fedrecon_core.preparation.writer import missing_modalities, refuse_missing_modalities
 from fedrecon_core.registry import DATASETS
 from server.commands.data.folders import raise_faults
 from server.commands.data.listing import NOTHING, entry_of
@@ -54,7 +54,7 @@ def prepare(
         hint = f", nothing was written; `fedrecon data prepare {name} --layout` shows what is expected"
         raise_faults(file_faults(raw, loader.expected_files(keys, raw)), hint)
         raw_data = loader.read_raw(keys, raw, cache_of(cache))
-        refuse_lacking(raw_data)
+        refuse_missing_modalities(raw_data)
         lines = [f"found {raw_data.found}"] if raw_data.found else []
         for line in (*lines, *(f"known fault: {fault}" for fault in raw_data.faults)):
             Console().print(line, highlight=False, markup=False, soft_wrap=True)
@@ -74,7 +74,7 @@ def import_table(
     with resumable():
         sites = read_sites(file, read_mapping(mapping), cache_of(cache))
         write(sites, out)
-    if names := lacking(sites.values()):
+    if names := missing_modalities(sites.values()):
         hint = "the folder can be a site of a deployment in which another one has it, but no run of its own"
         typer.echo(f"no sample has {', '.join(names)}: {hint}")
         return

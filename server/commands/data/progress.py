@@ -16,7 +16,7 @@ from fedrecon_core.errors import FedReconError
 from fedrecon_core.files import user_path
 from fedrecon_core.preparation.features.cache import default_cache
 from fedrecon_core.preparation.raw_dataset import RawDataset
-from fedrecon_core.preparation.writer import prepare_sites
+from fedrecon_core.preparation.writer import write_site_folders
 from fedrecon_core.types import DatasetSpec
 from server.commands.data.folders import show_folders
 
@@ -81,7 +81,7 @@ def write(sites: Mapping[str, RawDataset], out: Path) -> None:
     """Write the site folders of ``sites`` below ``out`` with progress, then print a table of them."""
     console = Console()
     with _shown(console) as show:
-        prepare_sites(sites, out, show)
+        write_site_folders(sites, out, show)
     show_folders([out / name for name in sites])
 
 

@@ -11,7 +11,7 @@ from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.datasets.npz import Npz, read_npz
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.expected_files import file_faults
-from fedrecon_core.preparation.writer import prepare
+from fedrecon_core.preparation.writer import write_site_folder
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from tests.helpers.raw_npz import arrays, description, root, write
 
@@ -122,7 +122,7 @@ def test_several_labels_per_sample(tmp_path):
 def test_it_can_be_prepared_into_a_folder_that_holds_the_same(toy, tmp_path):
     raw = root(tmp_path / "raw").parent
     assert file_faults(raw, Npz.expected_files(Npz.Raw(), raw)) == []
-    prepare(Npz.read_raw(Npz.Raw(), raw, tmp_path / "cache"), tmp_path / "out", lambda *_: None)
+    write_site_folder(Npz.read_raw(Npz.Raw(), raw, tmp_path / "cache"), tmp_path / "out", lambda *_: None)
     folder = Npz().load(Npz.Params(name="npz"), tmp_path / "out", 0)
     assert isinstance(folder.arrays["motion"], np.memmap)
     assert folder.spec == toy.spec

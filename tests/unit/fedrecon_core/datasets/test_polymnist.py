@@ -14,7 +14,7 @@ from fedrecon_core.data.site_folder.write import FolderContent, write_folder
 from fedrecon_core.datasets.polymnist import MNIST, PolyMNIST, PolyMNISTRaw, sources
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.expected_files import file_faults
-from fedrecon_core.preparation.writer import prepare
+from fedrecon_core.preparation.writer import write_site_folder
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from tests.helpers import raw_polymnist as toy
 
@@ -64,7 +64,7 @@ def refusal(raw: Path, out: Path, **keys) -> str:
     """The one line with which the preparation of ``raw`` ends."""
     chosen = toy.keys(**keys)
     with pytest.raises(DataError) as error:
-        prepare(PolyMNIST.read_raw(chosen, raw, raw), out, lambda modality, done, total: None)
+        write_site_folder(PolyMNIST.read_raw(chosen, raw, raw), out, lambda modality, done, total: None)
     assert "\n" not in str(error.value)
     return str(error.value)
 

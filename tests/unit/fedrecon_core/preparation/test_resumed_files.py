@@ -12,7 +12,7 @@ import pytest
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.feature_rows import file_states, first_few
 from fedrecon_core.preparation.raw_dataset import RawDataset
-from fedrecon_core.preparation.writer import prepare
+from fedrecon_core.preparation.writer import write_site_folder
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, discover
 from tests.helpers import raw_crisismmd, raw_meld, raw_npz, raw_polymnist, raw_uci_har
 from tests.helpers.toy_features import toy_features
@@ -72,11 +72,11 @@ def test_a_file_that_was_right_by_its_size_and_is_fetched_again_is_not_mixed_wit
         np.savetxt(wrong, np.zeros_like(np.loadtxt(wrong)), fmt=" %15.7e", delimiter="")
         damaged.write_text("oops")
         with pytest.raises(DataError, match=r"body_gyro_x_train\.txt"):
-            prepare(raw_data(), tmp_path / "out", lambda *_: None)
+            write_site_folder(raw_data(), tmp_path / "out", lambda *_: None)
         for file, text in good.items():
             file.write_text(text)
         with pytest.raises(DataError, match="an unfinished preparation of other files or with other options"):
-            prepare(raw_data(), tmp_path / "out", lambda *_: None)
+            write_site_folder(raw_data(), tmp_path / "out", lambda *_: None)
 
 
 def test_states_are_by_path_size_and_time_and_know_what_is_not_there(tmp_path):

@@ -14,7 +14,7 @@ from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation import writer as driver
 from fedrecon_core.preparation.raw_dataset import RawDataset
-from fedrecon_core.preparation.writer import BLOCK, WORK, prepare, prepare_sites
+from fedrecon_core.preparation.writer import BLOCK, WORK, write_site_folder, write_site_folders
 from fedrecon_core.types import DatasetSpec, ModalitySpec
 from tests.helpers.raw_datasets import contents, made_up, reading
 from tests.helpers.small_disk import files_end_at
@@ -28,13 +28,13 @@ def silent(modality: str, done: int, total: int) -> None:
 def whole(tmp_path_factory):
     """What an uninterrupted preparation writes."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    prepare(made_up(), out, silent)
+    write_site_folder(made_up(), out, silent)
     return contents(out)
 
 
 def test_the_folder_holds_every_row_at_its_sample(tmp_path):
     raw_data = made_up(300)
-    prepare(raw_data, tmp_path / "out", silent)
+    write_site_folder(raw_data, tmp_path / "out", silent)
     assert check_folder(tmp_path / "out") == []
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         ".checked",
@@ -63,18 +63,18 @@ def test_a_reader_gets_each_sample_once_and_never_more_than_a_block(tmp_path):
         return rows
 
     raw_data = reading(made_up(), "numbers", read)
-    prepare(raw_data, tmp_path / "out", silent)
+    write_site_folder(raw_data, tmp_path / "out", silent)
     assert np.array_equal(np.concatenate(seen), np.flatnonzero(raw_data.samples.present[:, 0]))
 
 
 @pytest.mark.parametrize(("most", "together"), [(16, 1), (36, 3), (1 << 20, 64)])
 def test_large_samples_are_read_in_smaller_blocks_to_the_same_bytes(tmp_path, monkeypatch, most, together):
     """A row of ``numbers`` has 12 bytes, one of ``steps`` at most 48."""
-    prepare(made_up(200), tmp_path / "whole", silent)
+    write_site_folder(made_up(200), tmp_path / "whole", silent)
     monkeypatch.setattr(driver, "MOST_BYTES", most)
     sizes: list[int] = []
     raw_data = reading(made_up(200), "numbers", lambda chosen, rows: sizes.append(len(chosen)) or rows)
-    prepare(raw_data, tmp_path / "out", silent)
+    write_site_folder(raw_data, tmp_path / "out", silent)
     assert max(sizes) == together
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
@@ -89,7 +89,7 @@ def test_a_file_of_rows_takes_no_second_copy_of_them(tmp_path):
     raw_data = RawDataset(spec, samples, {"map": lambda chosen: [np.full(shape, n, dtype=np.float32) for n in chosen]})
     tracemalloc.start()
     try:
-        prepare(raw_data, tmp_path / "out", silent)
+        write_site_folder(raw_data, tmp_path / "out", silent)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -100,7 +100,7 @@ def test_a_file_of_rows_takes_no_second_copy_of_them(tmp_path):
 def test_progress_counts_up_to_the_rows_that_there_are(tmp_path):
     told: dict[str, list[tuple[int, int]]] = {}
     raw_data = made_up(300)
-    prepare(raw_data, tmp_path / "out", lambda name, *counts: told.setdefault(name, []).append(counts))
+    write_site_folder(raw_data, tmp_path / "out", lambda name, *counts: told.setdefault(name, []).append(counts))
     for column, name in enumerate(raw_data.spec.names):
         total = int(raw_data.samples.present[:, column].sum())
         assert told[name][-1] == (total, total)
@@ -119,7 +119,7 @@ def test_a_preparation_that_breaks_off_goes_on_to_the_same_bytes(tmp_path, whole
         return rows
 
     with pytest.raises(error if isinstance(error, type) else type(error)):
-        prepare(reading(made_up(), modality, broken), out, silent)
+        write_site_folder(reading(made_up(), modality, broken), out, silent)
     with pytest.raises(DataError, match=r"dataset.yaml: expected"):
         open_folder(out)
     again: list[int] = []
@@ -133,13 +133,13 @@ def test_a_preparation_that_breaks_off_goes_on_to_the_same_bytes(tmp_path, whole
         if name == modality:
             told.append(done)
 
-    prepare(reading(made_up(), modality, recorded), out, progress)
+    write_site_folder(reading(made_up(), modality, recorded), out, progress)
     assert contents(out) == whole
     assert again[0] > calls[0]  # what was there is not read again
     assert told[-1] == made_up().samples.present[:, made_up().spec.names.index(modality)].sum()
 
 
-@pytest.mark.parametrize("step", ["write_samples", "seal", "stamp", "_clear", "replace_text"])
+@pytest.mark.parametrize("step", ["write_samples", "seal", "write_stamp", "_clear", "replace_text"])
 def test_a_crash_at_any_later_step_is_made_good(tmp_path, whole, monkeypatch, step):
     out = tmp_path / "out"
 
@@ -149,8 +149,8 @@ def test_a_crash_at_any_later_step_is_made_good(tmp_path, whole, monkeypatch, st
     with monkeypatch.context() as patched:
         patched.setattr(driver, step, crash)
         with pytest.raises(KeyboardInterrupt):
-            prepare(made_up(), out, silent)
-    prepare(made_up(), out, silent)
+            write_site_folder(made_up(), out, silent)
+    write_site_folder(made_up(), out, silent)
     assert contents(out) == whole
 
 
@@ -163,10 +163,10 @@ def test_what_a_killed_process_leaves_half_written_is_not_taken_for_done(tmp_pat
         return rows
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(reading(made_up(), "steps", broken), out, silent)
+        write_site_folder(reading(made_up(), "steps", broken), out, silent)
     for name in (f"{WORK}/.steps.000001.npz.partial", "arrays/.steps.npy.partial", ".samples.parquet.partial"):
         (out / name).write_bytes(b"half")
-    prepare(made_up(), out, silent)
+    write_site_folder(made_up(), out, silent)
     assert contents(out) == whole
 
 
@@ -181,12 +181,12 @@ def test_a_block_that_is_damaged_is_made_anew(tmp_path, whole, damage, flip):
         return rows
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(reading(made_up(), "steps", broken), out, silent)
+        write_site_folder(reading(made_up(), "steps", broken), out, silent)
     block = sorted((out / WORK).glob("steps.*.npz"))[0]
     data = bytearray(block.read_bytes())
     data[len(data) // 2] ^= 0xFF
     block.write_bytes(data if flip else damage(bytes(data)))
-    prepare(made_up(), out, silent)
+    write_site_folder(made_up(), out, silent)
     assert contents(out) == whole
 
 
@@ -198,7 +198,7 @@ def hold(out: Path, ready, go) -> None:
         assert go.wait(60)
         return rows
 
-    prepare(reading(made_up(), "steps", waiting), out, silent)
+    write_site_folder(reading(made_up(), "steps", waiting), out, silent)
 
 
 @pytest.mark.parametrize("other", [made_up(), made_up(seed=1)])
@@ -209,8 +209,8 @@ def test_two_preparations_of_one_folder_do_not_meet(tmp_path, whole, other):
     process.start()
     try:
         assert ready.wait(60)
-        with pytest.raises(DataError, match=r"out: another preparation of this folder is at work; wait for it or choo"):
-            prepare(other, out, silent)
+        with pytest.raises(DataError, match=r"out: another process is writing to this folder; wait for it or choo"):
+            write_site_folder(other, out, silent)
     finally:
         go.set()
         process.join(60)
@@ -223,10 +223,10 @@ def test_a_removal_of_the_blocks_that_broke_off_goes_on(tmp_path, whole, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(driver, "_clear", lambda work: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            prepare(made_up(), out, silent)
+            write_site_folder(made_up(), out, silent)
     for path in (out / WORK).glob("*.joined"):
         path.unlink()
-    prepare(made_up(), out, silent)
+    write_site_folder(made_up(), out, silent)
     assert contents(out) == whole
 
 
@@ -236,23 +236,23 @@ def test_another_recipe_does_not_go_on_with_it(tmp_path, other):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(reading(made_up(), "numbers", broken), tmp_path / "out", silent)
+        write_site_folder(reading(made_up(), "numbers", broken), tmp_path / "out", silent)
     with pytest.raises(DataError, match=r"unfinished preparation of other files or with other options; choose another"):
-        prepare(other, tmp_path / "out", silent)
+        write_site_folder(other, tmp_path / "out", silent)
 
 
 @pytest.mark.parametrize(("name", "found"), [("dataset.yaml", "a prepared data set"), ("notes.txt", "files in it")])
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path, name, found):
     (tmp_path / name).write_text("mine")
     with pytest.raises(DataError, match=f"expected a new or empty folder, found {found}"):
-        prepare(made_up(10), tmp_path, silent)
+        write_site_folder(made_up(10), tmp_path, silent)
     assert contents(tmp_path) == {name: b"mine"}
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(DataError, match="out: expected a new or empty folder, found a file"):
-        prepare(made_up(10), tmp_path / "out", silent)
+        write_site_folder(made_up(10), tmp_path / "out", silent)
 
 
 @pytest.mark.parametrize(
@@ -276,21 +276,21 @@ def test_a_row_that_does_not_fit_names_its_sample(tmp_path, modality, row, words
         return [row if sample == 7 else good for sample, good in zip(chosen, rows, strict=True)]
 
     with pytest.raises(DataError, match=words):
-        prepare(reading(raw_data, modality, read), tmp_path / "out", silent)
+        write_site_folder(reading(raw_data, modality, read), tmp_path / "out", silent)
 
 
 def test_a_sample_is_called_by_its_own_name(tmp_path):
     raw_data = replace(made_up(30), names=[f"visit {n}" for n in range(30)])
     broken = reading(raw_data, "numbers", lambda chosen, rows: [row * np.nan for row in rows])
     with pytest.raises(DataError, match=r"^visit \d+: numbers: expected finite numbers"):
-        prepare(broken, tmp_path / "out", silent)
+        write_site_folder(broken, tmp_path / "out", silent)
 
 
 def test_a_modality_that_all_lack_is_refused_before_anything_is_written(tmp_path):
     raw_data = made_up(30)
     raw_data.samples.present[:, 1] = False
     with pytest.raises(DataError, match="made_up: expected some sample with steps, found none in the whole set"):
-        prepare(raw_data, tmp_path / "out", silent)
+        write_site_folder(raw_data, tmp_path / "out", silent)
     assert not (tmp_path / "out").exists()
 
 
@@ -298,14 +298,14 @@ def test_a_specification_that_no_folder_can_have_is_refused_before_anything_is_w
     raw_data = made_up(30)
     twice = replace(raw_data, spec=raw_data.spec.model_copy(update={"classes": ("yes", "yes")}))
     with pytest.raises(DataError, match=r"^made_up: classes: expected different names, found 'yes' several times$"):
-        prepare(twice, tmp_path / "out", silent)
+        write_site_folder(twice, tmp_path / "out", silent)
     assert not (tmp_path / "out").exists()
 
 
 def test_sites_may_all_lack_what_the_federation_has(tmp_path):
     west = made_up(40)
     west.samples.present[:, 1] = False
-    prepare_sites({".": west}, tmp_path / "out", silent)
+    write_site_folders({".": west}, tmp_path / "out", silent)
     assert check_folder(tmp_path / "out") == []
     assert open_folder(tmp_path / "out").spec == west.spec
     with pytest.raises(DataError, match="expected some sample with modality 'steps', found none in the whole set"):
@@ -316,7 +316,7 @@ def test_a_site_may_lack_what_another_has(tmp_path):
     north, south = made_up(100), made_up(80, seed=1)
     south.samples.present[:, 1] = False
     told = []
-    prepare_sites({"north": north, "south": south}, tmp_path / "out", lambda *counts: told.append(counts))
+    write_site_folders({"north": north, "south": south}, tmp_path / "out", lambda *counts: told.append(counts))
     assert [check_folder(tmp_path / "out" / name) for name in ("north", "south")] == [[], []]
     assert not (tmp_path / "out" / "south" / "arrays" / "steps.npy").exists()
     total = int(north.samples.present[:, 0].sum() + south.samples.present[:, 0].sum())
@@ -331,20 +331,20 @@ def test_several_sites_that_break_off_go_on_to_the_same_bytes(tmp_path):
     def broken(chosen, rows):
         raise KeyboardInterrupt
 
-    prepare_sites(sites(), tmp_path / "whole", silent)
+    write_site_folders(sites(), tmp_path / "whole", silent)
     with pytest.raises(KeyboardInterrupt):
-        prepare_sites(sites(south=reading(made_up(150, seed=1), "steps", broken)), tmp_path / "out", silent)
+        write_site_folders(sites(south=reading(made_up(150, seed=1), "steps", broken)), tmp_path / "out", silent)
     read = []
     north = reading(made_up(200), "numbers", lambda chosen, rows: read.append(chosen) or rows)
-    prepare_sites(sites(north=north), tmp_path / "out", silent)
+    write_site_folders(sites(north=north), tmp_path / "out", silent)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert read == []  # a site that was finished is not read again
 
 
 def test_a_full_disk_is_named_and_made_good(tmp_path, whole):
-    with files_end_at(4096), pytest.raises(DataError, match="out cannot be written: File too large; mend that, then"):
-        prepare(made_up(), tmp_path / "out", silent)
-    prepare(made_up(), tmp_path / "out", silent)
+    with files_end_at(4096), pytest.raises(DataError, match="out cannot be written: File too large; fix that, then"):
+        write_site_folder(made_up(), tmp_path / "out", silent)
+    write_site_folder(made_up(), tmp_path / "out", silent)
     assert contents(tmp_path / "out") == whole
 
 
@@ -352,4 +352,4 @@ def test_a_file_of_the_source_that_went_away_is_named(tmp_path):
     gone = tmp_path / "raw" / "a.wav"
     raw_data = reading(made_up(10), "steps", lambda chosen, rows: gone.read_bytes())
     with pytest.raises(DataError, match=r"a\.wav cannot be read: No such file"):
-        prepare(raw_data, tmp_path / "out", silent)
+        write_site_folder(raw_data, tmp_path / "out", silent)
