@@ -1,4 +1,4 @@
-"""Data set ``folder``: one site folder taken as a whole data set, to be dealt out to simulated sites."""
+"""Data set ``folder``: one site folder as a whole data set, to be divided among simulated sites."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class FolderParams(DataParams):
 
 @DATASETS.register("folder")
 class Folder(DatasetLoader):
-    """What ``fedrecon data import`` and ``fedrecon data prepare`` write, of whatever name."""
+    """A folder that ``fedrecon data import`` or ``fedrecon data prepare`` wrote, with any data set's name."""
 
     Params = FolderParams
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
-        """The folder, its arrays mapped from the disk; ``DataError`` where it is none or has not been checked."""
+        """Open the folder with its arrays mapped from the disk; ``DataError`` where it is not a checked site folder."""
         if root is None:
             raise DataError("data.root: data set 'folder' expects a site folder here, found none")
         return open_whole(root)

@@ -1,1 +1,1 @@
-"""From files as their owners have them to a site folder: what must be there, how it is read, and the writing of it."""
+"""Preparation of data: from raw files or tables to site folders."""

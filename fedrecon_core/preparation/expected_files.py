@@ -1,4 +1,4 @@
-"""What a raw data set must hold, said before anything is read: each missing or damaged file in one line."""
+"""The files that a raw data set must consist of; each missing or damaged file is reported before anything is read."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from fedrecon_core.errors import DataError
 from fedrecon_core.files import reason
 
 CHECKSUMS = "SHA256SUMS"
-"""A list of checksums in the raw folder, as ``sha256sum`` writes it; where there is one, it is held to."""
+"""An optional list of checksums in the raw folder, in the format of ``sha256sum``; the files are checked against it."""
 _NAMES: dict[str, tuple[str, Callable[[str], str]]] = {
     "md5": ("MD5", lambda digest: digest),
     "sha256": ("SHA-256", lambda digest: f"{digest[:12]}..."),
 }
-"""Algorithm -> what people call it, and how much of a digest they are shown."""
+"""Algorithm -> its common name, and the part of a digest that messages show."""
 
 
 @dataclass(frozen=True)
 class ExpectedFile:
-    """One file (or, with a wildcard, at least ``least`` files) below the raw folder.
+    """One file (or, with a wildcard, at least ``least`` files) in the raw folder.
 
-    ``what`` says what it is and where it comes from, for the line that misses it. ``md5`` is the checksum that its
-    publisher gives, where one does.
+    ``what`` describes the file and its source for messages. ``md5`` is the checksum of its publisher, if known.
     """
 
     path: str
@@ -35,7 +34,7 @@ class ExpectedFile:
 
 
 def file_faults(raw: Path, expected: Iterable[ExpectedFile]) -> list[str]:
-    """Every file of ``expected`` that is not below ``raw``, and every one whose checksum is another."""
+    """The faults of the files ``expected`` in ``raw``: missing ones, and those with a wrong checksum."""
     if not raw.is_dir():
         return [f"--raw {raw}: expected a folder, found {'a file' if raw.exists() else 'nothing'}"]
     return [*(fault for one in expected for fault in _faults(raw, one)), *_listed(raw)]
@@ -51,7 +50,7 @@ def _faults(raw: Path, one: ExpectedFile) -> Iterator[str]:
 
 
 def _other(file: Path, algorithm: str, digest: str, what: str) -> Iterator[str]:
-    """The fault of a file that has another digest, or cannot be read."""
+    """The fault of a file that has a different digest, or cannot be read."""
     try:
         found = digest_of(file, algorithm)
     except DataError as error:
@@ -79,7 +78,7 @@ def _listed(raw: Path) -> Iterator[str]:
 
 
 def digest_of(path: Path, algorithm: str) -> str:
-    """A hex digest of a file, read in blocks; ``DataError`` where it cannot be read, or is a folder."""
+    """The hex digest of a file; ``DataError`` where it cannot be read, or is a folder."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, algorithm).hexdigest()
@@ -88,7 +87,7 @@ def digest_of(path: Path, algorithm: str) -> str:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """``folder / name``; ``DataError`` where that leads out of the folder, by ``..``, as an absolute path or a link."""
+    """``folder / name``; ``DataError`` where it leads out of the folder by ``..``, an absolute path or a link."""
     path = folder / name
     try:
         stays = path.resolve().is_relative_to(folder.resolve())
@@ -100,7 +99,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """The text of a file; ``DataError`` naming the first byte that is none in ``encoding``."""
+    """The text of a file; ``DataError`` naming the first byte that is not valid in ``encoding``."""
     try:
         return path.read_bytes().decode(encoding)
     except UnicodeDecodeError as error:

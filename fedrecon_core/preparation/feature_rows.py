@@ -1,4 +1,4 @@
-"""From files and texts to the rows of a modality, through the feature that the keys of a preparation choose."""
+"""Rows of a modality that are computed from files or texts by a feature, which the options of a preparation choose."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fedrecon_core.preparation.raw_dataset import RowReader
 from fedrecon_core.registry import FEATURES
 
 SHOWN = 5
-"""Files that a line names before it only counts."""
+"""Number of files that a message lists."""
 
 
 def make_feature(medium: str, keys: Params) -> Feature:
-    """The feature that ``keys`` choose; ``ConfigError`` naming the key ``medium`` where it reads something else."""
+    """The feature that ``keys`` choose; ``ConfigError`` naming the key ``medium`` where it reads another medium."""
     cls: type[Feature] = FEATURES.get(keys.name)
     if cls.medium != medium:
         expected = f"expected a feature of {medium}, found '{keys.name}'"
@@ -27,15 +27,18 @@ def make_feature(medium: str, keys: Params) -> Feature:
 
 
 def rows_through(feature: Feature, cache: Path, content: Callable[[int], RawItem]) -> RowReader:
-    """Reads rows by ``feature``, kept in the folder ``cache``; ``content`` gives that of a sample by its position.
-    ``DataError`` now, before any content is read, where a library or weights of the feature are not there."""
+    """Make a reader of rows that ``feature`` computes and caches in the folder ``cache``.
+
+    ``content`` returns the raw item of a sample by its position. Raises ``DataError`` at once, before any item is read,
+    where the feature lacks a library or its weights.
+    """
     feature.require()
     cached = CachedFeature(feature, cache)
     return lambda samples: cached.extract([content(sample) for sample in samples.tolist()])
 
 
 def file_item(path: Path) -> RawItem:
-    """The bytes of a file under its path; ``DataError`` where it cannot be read."""
+    """The content of a file; ``DataError`` where it cannot be read."""
     try:
         return RawItem(path.read_bytes(), str(path))
     except OSError as error:
@@ -43,13 +46,13 @@ def file_item(path: Path) -> RawItem:
 
 
 def text_item(text: str, place: str) -> RawItem:
-    """A text in UTF-8; ``place`` is where it stands, for messages."""
+    """A text in UTF-8; ``place`` is its location for messages."""
     return RawItem(text.encode("utf-8"), place)
 
 
 def file_states(raw: Path, files: Iterable[Path]) -> Iterator[str]:
-    """Of each of ``files`` below ``raw`` a line by which a change is seen: relative path, size in bytes and time of the
-    last change in nanoseconds; "none" for one that is not there."""
+    """A line per file in ``raw`` by which changes are detected: relative path, size in bytes and modification time in
+    nanoseconds, or "none" for a missing file."""
     for file in files:
         try:
             state = file.stat()
@@ -60,13 +63,13 @@ def file_states(raw: Path, files: Iterable[Path]) -> Iterator[str]:
 
 
 def first_few(names: Sequence[object]) -> str:
-    """The first few of ``names`` for a line, and how many more there are."""
+    """The first few of ``names`` and the number of the others, for a message."""
     return ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def rows_version(features: Iterable[Feature], contents: Iterable[object]) -> str:
-    """SHA-256 over what decides rows beside the samples: the features with their keys and weights, and ``contents``
-    (options, texts, ``file_states`` the files that are read for rows)."""
+    """SHA-256 over everything that determines the rows, apart from the samples: the features with their options and
+    weights, and ``contents`` (options, texts, ``file_states`` of the files)."""
     sha = hashlib.sha256()
     for part in (*(feature.fingerprint() for feature in features), *contents):
         sha.update(f"{part}\0".encode())

@@ -1,4 +1,4 @@
-"""What a raw data set turns out to hold once its tables are read: samples, and how to get their rows."""
+"""A raw data set: samples from its tables, and readers of the rows, which are read later."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def column(values: Sequence[int]) -> IntArray:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """All that is known before the large files are read.
+    """A data set whose tables have been read and whose large files have not.
 
-    ``samples.present`` says which sample has which modality; ``rows[m]`` reads rows of modality m, float32
-    [*spec[m].shape], for the modalities in ``ragged`` [T_i, D] with 1 <= T_i <= spec[m].shape[0]. ``names`` are the
-    samples' own names for messages ("dia0_utt3"). ``version`` stands for whatever else decides the rows (options,
-    weights of a feature extractor, sizes and times of the files): a preparation that was interrupted goes on only under
-    the same version. ``faults`` as in ``Dataset``. ``found`` says in a line which of several layouts the files are in,
-    for the person who prepares; nothing where there is one.
+    ``samples.present``: which sample has which modality. ``rows[m]``: reads rows of modality m, float32
+    [*spec[m].shape], or [T_i, D] with 1 <= T_i <= spec[m].shape[0] for the modalities in ``ragged``. ``names``: the
+    samples' names for messages ("dia0_utt3"). ``version``: identifies everything else that determines the rows
+    (options, weights of features, sizes and times of files); an interrupted preparation resumes only if it is the same.
+    ``faults`` as in ``Dataset``. ``found``: a note for the user on which of several layouts was found; empty where
+    there is only one.
     """
 
     spec: DatasetSpec
@@ -45,7 +45,7 @@ class RawDataset:
     found: str = ""
 
     def name_of(self, sample: int) -> str:
-        """What a message calls the sample."""
+        """The name of a sample for messages."""
         return self.names[sample] if len(self.names) else f"sample {self.samples.ids[sample]}"
 
     def digest(self) -> str:

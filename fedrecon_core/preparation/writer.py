@@ -1,4 +1,4 @@
-"""Writing the site folders of raw data sets in blocks, so that memory stays small and an interruption loses one block."""
+"""Writing site folders from raw data in blocks, so that memory stays small and an interruption loses one block."""
 
 from __future__ import annotations
 
@@ -130,11 +130,8 @@ class _ModalityWriter:
     def checked(self, sample: int, row: FloatArray) -> FloatArray:
         """The row in float32; ``DataError`` where its shape does not fit the modality or a number is not finite."""
         shape, where = self.row_shape, f"{self.raw_data.name_of(sample)}: {self.modality}"
-        if self.ragged and row.ndim:
-            fits = 1 <= row.shape[0] <= shape[0]
-        else:
-            fits = row.shape[:1] == shape[:1]
-        if not fits or row.shape[1:] != shape[1:]:
+        steps = 1 <= row.shape[0] <= shape[0] if self.ragged and row.ndim else row.shape[:1] == shape[:1]
+        if not steps or row.shape[1:] != shape[1:]:
             expected = f"1 to {shape[0]} steps of {list(shape[1:])}" if self.ragged else f"{list(shape)}"
             raise DataError(f"{where}: expected {expected}, found {list(row.shape)}")
         with np.errstate(over="ignore"):

@@ -1,1 +1,1 @@
-"""A table and folders of files of any owner, with a mapping that says what they mean, as site folders."""
+"""Importing a table (CSV or Parquet) and the files that it names, by a mapping of its columns."""

@@ -1,4 +1,4 @@
-"""What a table's columns mean: the keys of the mapping that ``fedrecon data import`` reads."""
+"""The mapping of ``fedrecon data import``: what the columns of a table mean."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from fedrecon_core.errors import ConfigError
 from fedrecon_core.types import SPLITS, Likelihood, ModalityName, StrictModel
 
 COLUMN = re.compile(r"\{([^{}]+)\}")
-"""A column's name in the path of a file."""
+"""The name of a column in the path of a file."""
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
 class Modality(StrictModel):
-    """What every modality may say; ``None`` leaves it to the feature (a vector: as ``ModalitySpec``)."""
+    """Keys of every modality; ``None`` stands for the default of the feature (of ``ModalitySpec`` for a vector)."""
 
     scale: Literal["none", "standard"] | None = None
     likelihood: Likelihood | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns of the table that it takes."""
+        """The columns of the table that are used."""
         raise NotImplementedError
 
     @property
     def given(self) -> dict[str, Any]:
-        """The keys of its specification that are set here."""
+        """The keys of the modality's specification that the mapping sets."""
         given = {"scale": self.scale, "likelihood": self.likelihood}
         return {key: value for key, value in given.items() if value is not None}
 
@@ -51,7 +51,7 @@ class Vector(Modality):
 
 class Files(Modality):
     """A file per row: ``files`` is its path with columns in braces (``images/{image}``). A row with an empty cell in
-    one of them lacks the modality; one whose file is not there does so with ``missing: allow``."""
+    one of them lacks the modality; with ``missing: allow`` so does a row whose file does not exist."""
 
     files: Text
     feature: Feature
@@ -74,11 +74,11 @@ class Words(Modality):
 
 
 class Label(StrictModel):
-    """Where the classes stand."""
+    """The columns with the classes."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns of the table that it takes."""
+        """The columns of the table that are used."""
         raise NotImplementedError
 
 
@@ -105,7 +105,8 @@ class LabelColumns(Label):
 
 @dataclass(frozen=True)
 class _ByKey:
-    """A validator that chooses the model by the one key that only it has; ``short`` is the key of a bare text."""
+    """A validator that selects the model by the one key that no other model has. A plain text is taken as the value of
+    the key ``short``."""
 
     models: MappingType[str, type[StrictModel]]
     short: str | None = None
@@ -114,7 +115,7 @@ class _ByKey:
         return value if isinstance(value, StrictModel) else self.params(value).model_validate(self._keys(value))
 
     def params(self, value: Any) -> type[StrictModel]:
-        """The model that reads ``value``; messages look it up here too."""
+        """The model for ``value``; error messages use it, too."""
         keys = self._keys(value)
         found = [key for key in self.models if isinstance(keys, MappingType) and key in keys]
         if len(found) != 1:
@@ -137,7 +138,7 @@ _Names = Annotated[tuple[Text, ...], BeforeValidator(lambda value: (value,) if i
 
 
 class SplitColumn(StrictModel):
-    """``column`` names each row's split, in its own words."""
+    """``column`` holds each row's split; ``train``, ``validation`` and ``test`` list its values for each."""
 
     column: Text
     train: _Names = ("train",)
@@ -146,8 +147,8 @@ class SplitColumn(StrictModel):
 
 
 class Shares(StrictModel):
-    """The chance of each split for a group of samples, whose own text decides, with ``seed`` and the data set's name:
-    so it is in the same split in every table. The shares hold on average over groups."""
+    """The probability of each split for a group of samples. The split follows from the group's text, ``seed`` and the
+    data set's name, so that it is the same in every table. The shares hold on average over groups."""
 
     train: float = Field(default=0.7, gt=0, le=1)
     validation: float = Field(default=0.15, ge=0, le=1)
@@ -163,12 +164,12 @@ class Shares(StrictModel):
 
 
 class Mapping(StrictModel):
-    """The whole mapping; names in it are the table's columns unless said otherwise.
+    """The whole mapping. Names in it are columns of the table unless noted otherwise.
 
-    ``id``: texts are numbered in sorted order; without it samples are numbered by their rows. ``classes``: the class
-    names in order (default: the label's values, sorted). ``group``: the unit that never straddles two splits (default:
-    every row). ``natural``: whom a sample comes from, for a partition by nature. ``site``: one site folder per value.
-    ``empty``: words that stand for an empty cell. ``folder``: where paths of files begin, from the table's folder.
+    ``id``: texts are numbered in sorted order; without it, samples are numbered by row. ``classes``: the class names in
+    order (default: the label's values, sorted). ``group``: the unit that is in one split only (default: every row).
+    ``natural``: the source of a sample, for a natural partition. ``site``: one site folder per value. ``empty``: texts
+    that stand for an empty cell. ``folder``: the folder of the files, relative to the table's folder.
     """
 
     name: Text
@@ -189,7 +190,7 @@ class Mapping(StrictModel):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column of the table that is named, once."""
+        """Every column of the table that the mapping names, without repeats."""
         single = (self.id, self.group, self.natural, self.site, self.split.column if self.split else None)
         taken = (name for keys in self.modalities.values() for name in keys.names)
         return tuple(dict.fromkeys(name for name in (*single, *self.label.names, *taken) if name is not None))
@@ -198,34 +199,27 @@ class Mapping(StrictModel):
     def _possible(self) -> Self:
         if (self.split is None) == (self.shares is None):
             found = "neither" if self.split is None else "both"
-            raise InvalidValueError(
-                "split", f"expected split (a column) or shares (to deal the samples out), found {found}"
-            )
+            raise InvalidValueError("split", f"expected split (a column) or shares (to draw the splits), found {found}")
         if self.classes and len(set(self.classes)) < len(self.classes):
             raise InvalidValueError("classes", f"expected each class once, found {short_repr(list(self.classes))}")
-        self._check_split_names()
-        self._check_label_columns()
-        return self
-
-    def _check_split_names(self) -> None:
         names = [name for split in SPLITS for name in (getattr(self.split, split) if self.split else ())]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InvalidValueError(
-                "split", f"expected each of the column's words under one split, found '{twice[0]}' twice"
+                "split", f"expected each of the column's values under one split, found '{twice[0]}' twice"
             )
-
-    def _check_label_columns(self) -> None:
         columns = self.label.columns if isinstance(self.label, LabelColumns) else None
         if columns and len(set(columns)) < len(columns):
             raise InvalidValueError("label.columns", f"expected each column once, found {short_repr(list(columns))}")
         if columns and self.classes and len(columns) != len(self.classes):
             found = f"found {len(self.classes)}"
             raise InvalidValueError("classes", f"expected a name for each of the {len(columns)} label columns, {found}")
+        return self
 
 
 def read_mapping(path: Path) -> Mapping:
-    """The mapping in the YAML file ``path``; ``ConfigError`` naming the key at fault. Features must be registered."""
+    """Read the mapping in the YAML file ``path``; ``ConfigError`` naming the key at fault. The features must be
+    registered."""
     raw = read_yaml(path)
     try:
         return Mapping.model_validate(raw)

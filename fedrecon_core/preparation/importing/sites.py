@@ -1,81 +1,104 @@
-"""The sites of a table and a mapping: one site folder, or one per value of the mapping's ``site`` column."""
+"""The sites of an imported table: one site folder, or one per value of the mapping's ``site`` column."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from fedrecon_core.data.dataset import BoolArray, IntArray
+from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.expected_files import digest_of
-from fedrecon_core.preparation.importing.labels import labels_of
-from fedrecon_core.preparation.importing.mapping import Mapping, Shares
-from fedrecon_core.preparation.importing.modalities import Column, Source, column_of
+from fedrecon_core.preparation.importing.mapping import Label, Mapping, OneLabel, Shares
+from fedrecon_core.preparation.importing.modalities import Source, import_modality
 from fedrecon_core.preparation.importing.table import Form, Table, codes, read_table
 from fedrecon_core.preparation.raw_dataset import RawDataset, RowReader
 from fedrecon_core.seeding import derive
 from fedrecon_core.types import SITE_NAME, SITE_NAME_RULE, SPLITS, DatasetSpec
 
+Classes = tuple[str, ...]
+
 
 def read_sites(path: Path, mapping: Mapping, cache: Path) -> dict[str, RawDataset]:
-    """Site -> raw_data of the table at ``path``; without a ``site`` column the only one is called ``.``.
+    """Site -> raw data of the table at ``path``; without a ``site`` column the only site is called ``.``.
 
-    Raises ``DataError`` or ``ConfigError`` naming line and column of a fault. Files are looked for but not read.
+    Raises ``DataError`` or ``ConfigError`` naming line and column of a fault. Files are checked for existence but not
+    read.
     """
-    form = Form(mapping.encoding, mapping.separator, mapping.decimal, mapping.empty)
-    table = read_table(path, mapping.columns, form)
-    classes, labels = labels_of(table, mapping.label, mapping.classes)
-    columns = [column_of(Source(table, mapping, cache), name) for name in mapping.modalities]
+    table = read_table(path, mapping.columns, Form(mapping.encoding, mapping.separator, mapping.decimal, mapping.empty))
+    rows = np.arange(len(table))
+    classes, labels = _read_labels(table, mapping.label, mapping.classes)
+    modalities = [import_modality(Source(table, mapping, cache), name) for name in mapping.modalities]
+    groups = codes(table.filled(mapping.group, "a group")) if mapping.group else rows
+    samples = Samples(
+        ids=_read_ids(table, mapping.id) if mapping.id else rows,
+        labels=labels,
+        split=_read_split(table, mapping, groups),
+        cluster_ids=groups,
+        present=np.stack([modality.present for modality in modalities], axis=1),
+        natural_ids=codes(table.filled(mapping.natural, "a value")) if mapping.natural else groups,
+    )
     spec = DatasetSpec(
         name=mapping.name,
-        modalities=tuple(column.spec for column in columns),
+        modalities=tuple(modality.spec for modality in modalities),
         classes=classes,
         target="multiclass" if labels.ndim == 1 else "multilabel",
     )
+    places = [f"{table.path.name}, {table.unit} {place}" for place in table.places]
+    if mapping.id:
+        places = [f"{name} ({place})" for name, place in zip(table[mapping.id], places, strict=True)]
+    version = [mapping.model_dump_json(), digest_of(path, "sha256"), *(modality.version for modality in modalities)]
     whole = RawDataset(
         spec=spec,
-        samples=_samples(table, mapping, labels, np.stack([column.present for column in columns], axis=1)),
-        rows={column.spec.name: column.read for column in columns},
-        ragged=frozenset(column.spec.name for column in columns if column.ragged),
-        names=_names(table, mapping),
-        version=_version(path, mapping, columns),
+        samples=samples,
+        rows={modality.spec.name: modality.read for modality in modalities},
+        ragged=frozenset(modality.spec.name for modality in modalities if modality.ragged),
+        names=places,
+        version=hashlib.sha256("\n".join(version).encode()).hexdigest(),
     )
-    return {name: _part(whole, rows) for name, rows in _sites(table, mapping).items()}
+    return {name: _select_rows(whole, rows) for name, rows in _site_rows(table, mapping).items()}
 
 
-def _names(table: Table, mapping: Mapping) -> Sequence[str]:
-    places = [f"{table.path.name}, {table.unit} {place}" for place in table.places]
-    return (
-        [f"{name} ({place})" for name, place in zip(table[mapping.id], places, strict=True)] if mapping.id else places
+def _site_rows(table: Table, mapping: Mapping) -> dict[str, IntArray]:
+    """Site -> its rows, sorted by name. Names become folders, and some file systems ignore case."""
+    if mapping.site is None:
+        return {".": np.arange(len(table))}
+    rows: dict[str, list[int]] = {}
+    first: dict[str, str] = {}
+    for row, text in enumerate(table.filled(mapping.site, "a site")):
+        if not SITE_NAME.fullmatch(text):
+            raise table.fault(row, mapping.site, f"expected a site's name ({SITE_NAME_RULE}), found '{text}'")
+        rows.setdefault(text, []).append(row)
+    for name, (row, *_) in rows.items():
+        other = first.setdefault(name.lower(), name)
+        if other != name:
+            found = f"found '{name}' and, in {table.place(rows[other][0])}, '{other}'"
+            raise table.fault(row, mapping.site, f"expected names of sites that differ in more than case, {found}")
+    return {name: np.array(rows[name], dtype=np.int64) for name in sorted(rows)}
+
+
+def _select_rows(whole: RawDataset, rows: IntArray) -> RawDataset:
+    """The raw data of some of the table's rows."""
+
+    def reader(read: RowReader) -> RowReader:
+        return lambda samples: read(rows[samples])
+
+    columns = ("ids", "labels", "split", "cluster_ids", "present", "natural_ids")
+    return replace(
+        whole,
+        samples=Samples(**{name: getattr(whole.samples, name)[rows] for name in columns}),
+        rows={name: reader(read) for name, read in whole.rows.items()},
+        names=[whole.names[row] for row in rows.tolist()],
     )
-
-
-def _version(path: Path, mapping: Mapping, columns: Iterable[Column]) -> str:
-    parts = [mapping.model_dump_json(), digest_of(path, "sha256"), *(column.version for column in columns)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 # --- samples --------------------------------------------------------------------------------------------------------
 
 
-def _samples(table: Table, mapping: Mapping, labels: IntArray, present: BoolArray) -> Samples:
-    groups = codes(table.filled(mapping.group, "a group")) if mapping.group else np.arange(len(table))
-    return Samples(
-        ids=_ids(table, mapping.id) if mapping.id else np.arange(len(table)),
-        labels=labels,
-        split=_split(table, mapping, groups),
-        cluster_ids=groups,
-        present=present,
-        natural_ids=codes(table.filled(mapping.natural, "a value")) if mapping.natural else groups,
-    )
-
-
-def _ids(table: Table, column: str) -> IntArray:
+def _read_ids(table: Table, column: str) -> IntArray:
     seen: dict[str, int] = {}
     for row, text in enumerate(table.filled(column, "an id")):
         if text in seen:
@@ -85,36 +108,33 @@ def _ids(table: Table, column: str) -> IntArray:
     return codes(table[column])
 
 
-def _split(table: Table, mapping: Mapping, groups: IntArray) -> IntArray:
+def _read_split(table: Table, mapping: Mapping, groups: IntArray) -> IntArray:
     """int64 [N]: the split of each row, by its column or by shares."""
     if mapping.split is None:
-        return _dealt(table, mapping, mapping.shares or Shares())
+        return _draw_split(table, mapping, mapping.shares or Shares())
     column = mapping.split.column
     known = {name: place for place, split in enumerate(SPLITS) for name in getattr(mapping.split, split)}
     for row, text in enumerate(table.filled(column, "a split")):
         if text not in known:
-            told = "name the column's words under split: train, validation and test"
-            raise table.fault(row, column, f"expected {', '.join(known)}, found '{text}'; {told}")
+            hint = "list the column's values under split: train, validation and test"
+            raise table.fault(row, column, f"expected {', '.join(known)}, found '{text}'; {hint}")
     split = np.array([known[text] for text in table[column]], dtype=np.int64)
     if not (split == 0).any():
         raise DataError(f"{table.path}: column '{column}': expected some row of the split train, found none")
     if mapping.group is not None:
-        _refuse_torn(table, mapping.group, groups, split)
+        first: dict[int, int] = {}
+        for row, (group, part) in enumerate(zip(groups.tolist(), split.tolist(), strict=True)):
+            other = first.setdefault(group, row)
+            if split[other] != part:
+                found = f"found it in {SPLITS[part]} and, in {table.place(other)}, in {SPLITS[int(split[other])]}"
+                fault = f"expected each group in one split, {found}, which leaks held-out data into training"
+                raise table.fault(row, mapping.group, fault)
     return split
 
 
-def _refuse_torn(table: Table, column: str, groups: IntArray, split: IntArray) -> None:
-    first: dict[int, int] = {}
-    for row, (group, part) in enumerate(zip(groups.tolist(), split.tolist(), strict=True)):
-        other = first.setdefault(group, row)
-        if split[other] != part:
-            found = f"found it in {SPLITS[part]} and, in {table.place(other)}, in {SPLITS[int(split[other])]}"
-            raise table.fault(row, column, f"expected each group in one split, {found}; that leaks")
-
-
-def _dealt(table: Table, mapping: Mapping, shares: Shares) -> IntArray:
-    """int64 [N]: each group's split by a hash of its text, so that a patient is in the same one at every hospital, and
-    stays there when the table grows; the shares hold on average over groups."""
+def _draw_split(table: Table, mapping: Mapping, shares: Shares) -> IntArray:
+    """int64 [N]: the split of each row, by a hash of its group's text. A patient is then in the same split at every
+    hospital, and stays there when the table grows; the shares hold on average over groups."""
     unit = mapping.group or mapping.id
     texts = table[unit] if unit else [str(row) for row in range(len(table))]
     wanted = {number: share for number, name in enumerate(SPLITS) if (share := getattr(shares, name)) > 0}
@@ -123,52 +143,57 @@ def _dealt(table: Table, mapping: Mapping, shares: Shares) -> IntArray:
     split = np.array([*wanted])[np.searchsorted(borders, [drawn[text] for text in texts], side="right")]
     for number in wanted:
         if not (split == number).any():
-            found = f"expected a group of samples for it, found none of {len(drawn)}"
-            told = "set another seed or raise its share (the same for every site), or name the splits in a column"
-            raise DataError(f"{table.path}: shares.{SPLITS[number]}: {found}; {told} (split:)")
+            raise DataError(
+                f"{table.path}: shares.{SPLITS[number]}: expected a group of samples for it, found none of "
+                f"{len(drawn)}; set another seed or raise its share (the same for every site), or name the splits in a "
+                "column (split:)"
+            )
     return split.astype(np.int64)
 
 
-def _sites(table: Table, mapping: Mapping) -> dict[str, IntArray]:
-    """Site -> its rows, sorted by name."""
-    if mapping.site is None:
-        return {".": np.arange(len(table))}
-    rows: dict[str, list[int]] = {}
-    for row, text in enumerate(table.filled(mapping.site, "a site")):
-        if not SITE_NAME.fullmatch(text):
-            raise table.fault(row, mapping.site, f"expected a site's name ({SITE_NAME_RULE}), found '{text}'")
-        rows.setdefault(text, []).append(row)
-    _refuse_alike(table, mapping.site, rows)
-    return {name: np.array(rows[name], dtype=np.int64) for name in sorted(rows)}
+# --- classes and labels: one column, a column of several classes, or a column of zeros and ones per class -------------
 
 
-def _refuse_alike(table: Table, column: str, rows: dict[str, list[int]]) -> None:
-    """Names become folders, which some disks tell apart by more than the case of letters."""
-    first: dict[str, str] = {}
-    for name, (row, *_) in rows.items():
-        other = first.setdefault(name.lower(), name)
-        if other != name:
-            found = f"found '{name}' and, in {table.place(rows[other][0])}, '{other}'"
-            raise table.fault(row, column, f"expected names of sites that differ in more than case, {found}")
+def _read_labels(table: Table, label: Label, given: Classes | None) -> tuple[Classes, IntArray]:
+    """The classes (``given``, else those found), and the labels, int64 [N] or zeros and ones [N, C]."""
+    if not isinstance(label, OneLabel):
+        flags = []
+        for column in label.names:
+            table.filled(column, "0 or 1")
+            values = table.numbers(column)
+            wrong = ~np.isin(values, (0, 1))
+            if wrong.any():
+                row = int(wrong.argmax())
+                raise table.fault(row, column, f"expected 0 or 1, found '{table[column][row]}'")
+            flags.append(values.astype(np.int64))
+        return given or label.names, np.stack(flags, axis=1)
+    if label.separator is None:
+        cells = [[text] for text in table.filled(label.column, "a class")]
+    else:
+        cells = [[part.strip() for part in text.split(label.separator)] for text in table[label.column]]
+        cells = [[part for part in cell if part] for cell in cells]
+    classes = given or _find_classes(table, label.column, {text for cell in cells for text in cell})
+    known = {name: place for place, name in enumerate(classes)}
+    positions = []
+    for row, cell in enumerate(cells):
+        for text in cell:
+            if text not in known:
+                expected = f"expected one of the classes ({', '.join(classes)})"
+                raise table.fault(row, label.column, f"{expected}, found '{text}'")
+        positions.append([known[text] for text in cell])
+    if label.separator is None:
+        return classes, np.array(positions, dtype=np.int64)[:, 0]
+    labels = np.zeros((len(table), len(classes)), dtype=np.int64)
+    for row, found in enumerate(positions):
+        labels[row, found] = 1
+    return classes, labels
 
 
-def _part(whole: RawDataset, rows: IntArray) -> RawDataset:
-    """The raw_data of some of its rows."""
-
-    def reader(read: RowReader) -> RowReader:
-        return lambda samples: read(rows[samples])
-
-    taken = whole.samples
-    return replace(
-        whole,
-        samples=Samples(
-            ids=taken.ids[rows],
-            labels=taken.labels[rows],
-            split=taken.split[rows],
-            cluster_ids=taken.cluster_ids[rows],
-            present=taken.present[rows],
-            natural_ids=taken.natural_ids[rows],
-        ),
-        rows={name: reader(read) for name, read in whole.rows.items()},
-        names=[whole.names[row] for row in rows.tolist()],
-    )
+def _find_classes(table: Table, column: str, found: set[str]) -> Classes:
+    if len(found) < 2:
+        raise DataError(
+            f"{table.path}: column '{column}': expected at least two classes, found {len(found)}; "
+            "if the table holds only some of them, list all under classes:"
+        )
+    numbers = all(text.isdecimal() for text in found)
+    return tuple(sorted(found, key=lambda text: (int(text) if numbers else 0, text)))

@@ -1,4 +1,4 @@
-"""A table as its owner has it, CSV or Parquet: columns of texts, and numbers from them with the place of a fault."""
+"""Reading a table in CSV or Parquet: columns of texts, and numbers from them; errors name the row."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,16 @@ from fedrecon_core.errors import DataError, did_you_mean
 from fedrecon_core.preparation.expected_files import read_text
 
 MAGIC = {b"PAR1": "parquet", b"PK\x03\x04": "workbook"}
-"""How a file begins -> what it is; all else is read as CSV."""
+"""First bytes of a file -> its format; everything else is read as CSV."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-"""A number with a decimal point, without marks between thousands."""
+"""A number with a decimal point, without thousands separators."""
 MARKS = str.maketrans("", "", ".,_' \u00a0\u2009\u202f")
-"""Takes out what people write between thousands."""
+"""Removes thousands separators."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a CSV file is written; ``empty``: words that stand for an empty cell."""
+    """The format of a CSV file; ``empty``: texts that stand for an empty cell."""
 
     encoding: str = "utf-8"
     separator: str = ","
@@ -38,9 +38,9 @@ class Form:
 
 @dataclass(frozen=True)
 class Table:
-    """Chosen columns of a table. An empty cell is an empty text. ``places`` are the rows' numbers as their owner counts
-    them: ``unit`` is ``line`` in a CSV file, whose header is line 1, else ``row``. ``typed`` names the columns that are
-    stored as numbers: they have a decimal point, whatever the form says of texts."""
+    """Selected columns of a table. An empty cell is an empty text. ``places``: the numbers of the rows for messages, as
+    ``unit`` counts them: ``line`` in a CSV file, whose header is line 1, else ``row``. ``typed``: the columns that are
+    stored as numbers; they have a decimal point, whatever ``form`` says about texts."""
 
     path: Path
     columns: Mapping[str, Sequence[str]]
@@ -56,12 +56,12 @@ class Table:
         return self.columns[column]
 
     def place(self, row: int) -> str:
-        """Where a row is, in its owner's count."""
+        """The location of a row, for messages."""
         return f"{self.unit} {self.places[row]}"
 
-    def fault(self, row: int, column: str, words: str) -> DataError:
-        """The error of one cell: where it is, and what was expected and found."""
-        return DataError(f"{self.path}: {self.place(row)}, column '{column}': {words}")
+    def fault(self, row: int, column: str, message: str) -> DataError:
+        """The error for one cell."""
+        return DataError(f"{self.path}: {self.place(row)}, column '{column}': {message}")
 
     def filled(self, column: str, what: str) -> Sequence[str]:
         """The column's texts; ``DataError`` where one is empty."""
@@ -72,19 +72,19 @@ class Table:
         return texts
 
     def numbers(self, column: str) -> NDArray[np.float64]:
-        """float64 [N], NaN where the cell is empty; ``DataError`` at a cell that is no finite number."""
+        """float64 [N], NaN where the cell is empty; ``DataError`` for a cell that is not a finite number."""
         texts, decimal = self[column], "." if column in self.typed else self.form.decimal
         values = np.array([_number(text, decimal) for text in texts], dtype=np.float64)
         wrong = ~np.isfinite(values) & np.array([bool(text) for text in texts], dtype=np.bool_)
         if wrong.any():
             row = int(wrong.argmax())
-            told = _hint(texts[row], decimal)
-            raise self.fault(row, column, f"expected a number, found '{texts[row][:40]}'; {told}")
+            hint = _hint(texts[row], decimal)
+            raise self.fault(row, column, f"expected a number, found '{texts[row][:40]}'; {hint}")
         return values
 
 
 def _number(text: str, decimal: str) -> float:
-    """NaN for an empty text, infinity for one that is no number: Python's own reading would take 1_000 for 1000."""
+    """NaN for an empty text, infinity for one that is not a number. Python's ``float`` would accept 1_000."""
     if not text:
         return math.nan
     plain = text if decimal == "." else text.translate({ord(","): ".", ord("."): ","})
@@ -92,18 +92,18 @@ def _number(text: str, decimal: str) -> float:
 
 
 def _hint(text: str, decimal: str) -> str:
-    """What to do about a text that is no number."""
+    """What to do about a text that is not a number."""
     if decimal == "." and np.isfinite(_number(text, ",")):
-        return "a decimal comma is read with decimal: ',' in the mapping; a comma between thousands is taken out"
+        return "set decimal: ',' in the mapping for decimal commas; remove commas between thousands"
     if decimal == "," and np.isfinite(_number(text, ".")):
-        return "the mapping says decimal: ','; leave that key out for decimal points; take out points between thousands"
+        return "the mapping sets decimal: ','; remove that key for decimal points; remove points between thousands"
     if np.isfinite(_number(text.translate(MARKS), ".")):
-        return "take out what stands between thousands"
-    return "correct it, or list it under empty: in the mapping, where it stands for a missing value"
+        return "remove the thousands separators"
+    return "correct it, or list it under empty: in the mapping if it stands for a missing value"
 
 
 def codes(texts: Sequence[str]) -> IntArray:
-    """int64 [N]: the texts' own numbers where all are whole numbers, else their places among the sorted texts."""
+    """int64 [N]: the texts as numbers where all are whole numbers, else their positions among the sorted texts."""
     if all(re.fullmatch(r"-?[0-9]{1,18}", text) for text in texts):
         numbers = [int(text) for text in texts]
         if all(str(number) == text for number, text in zip(numbers, texts, strict=True)):  # 007 is not 7
@@ -116,7 +116,7 @@ def codes(texts: Sequence[str]) -> IntArray:
 
 
 def read_table(path: Path, wanted: Collection[str], form: Form) -> Table:
-    """The columns ``wanted`` of a CSV or Parquet file; ``DataError`` where it is none, or lacks one of them."""
+    """Read the columns ``wanted`` of a CSV or Parquet file; ``DataError`` for another format or a missing column."""
     try:
         with path.open("rb") as file:
             kind = MAGIC.get(file.read(4))
@@ -139,26 +139,20 @@ def _read_csv(path: Path, wanted: Collection[str], form: Form) -> Table:
         places = {name: header.index(name) for name in wanted}
         columns: dict[str, list[str]] = {name: [] for name in wanted}
         lines = []
-        for cells in _rows(path, reader, len(header)):
+        for cells in reader:
+            if not any(cells):
+                continue  # an empty line
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{path}: line {reader.line_num}: expected {len(header)} cells as in the header, found "
+                    f"{len(cells)}; put texts that contain the separator in quotes"
+                )
             lines.append(reader.line_num)
             for name, place in places.items():
                 columns[name].append(_cell(cells[place], form))
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: expected CSV, found: {error}") from None
     return Table(path, columns, lines, "line", form)
-
-
-def _rows(path: Path, reader: Any, width: int) -> Iterator[list[str]]:
-    """The rows, without empty lines; ``reader`` is csv's."""
-    for cells in reader:
-        if not any(cells):
-            continue
-        if len(cells) != width:
-            told = "a text with the separator in it stands in quotes"
-            raise DataError(
-                f"{path}: line {reader.line_num}: expected {width} cells as in the header, found {len(cells)}; {told}"
-            )
-        yield cells
 
 
 def _read_parquet(path: Path, wanted: Collection[str], form: Form) -> Table:
@@ -171,15 +165,9 @@ def _read_parquet(path: Path, wanted: Collection[str], form: Form) -> Table:
         columns = {name: _texts(path, name, found[name], form) for name in wanted}
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: expected a Parquet file, found: {' '.join(str(error).split())}") from None
-    typed = frozenset(name for name in columns if _is_typed(found[name].type))
+    numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    typed = frozenset(name for name in columns if any(test(found[name].type) for test in numeric))
     return Table(path, columns, range(1, len(found) + 1), "row", form, typed)
-
-
-def _is_typed(kind: Any) -> bool:
-    """Whether a Parquet type is one of numbers; texts have several types, and may be kept as codes."""
-    import pyarrow as pa
-
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _texts(path: Path, name: str, column: Any, form: Form) -> list[str]:

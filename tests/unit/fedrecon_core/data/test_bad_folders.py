@@ -726,7 +726,7 @@ RUINS = {
     "gone": (lambda f: picture(f).unlink(), r"south changed since it was checked \(arrays/picture.npy\)"),
     "pipe": (COMMAND["pipe"], r"south changed since it was checked \(arrays/picture.npy\)"),
     "yaml": (as_text("{"), r"south/dataset.yaml is not valid YAML"),
-    "no yaml": (lambda f: (f / "dataset.yaml").unlink(), "south: expected dataset.yaml beside the files of a site"),
+    "no yaml": (lambda f: (f / "dataset.yaml").unlink(), "south: expected dataset.yaml with the other files of a site"),
     "link": (lambda f: (picture(f).unlink(), picture(f).symlink_to("/dev/zero")), "south changed since"),
 }
 

@@ -199,6 +199,8 @@ def test_groups_that_straddle_undeclared_are_refused_before_anything_is_written(
     assert not (tmp_path / "north").exists()
 
 
-def test_a_site_folder_in_the_place_of_a_folder_of_them_is_told_apart(folder):
-    with pytest.raises(DataError, match="expected a folder of site folders, found one of them; name the folder above"):
+def test_a_single_site_folder_as_root_is_explained(folder):
+    with pytest.raises(
+        DataError, match="expected a folder of site folders, found a single site folder; name the folder"
+    ):
         Sites().load(SitesParams(name="sites"), folder, 0)

@@ -38,7 +38,7 @@ def test_a_group_may_lie_at_several_sites_in_one_split():
 def test_a_group_that_trains_at_one_site_and_is_tested_at_another_is_refused():
     groups = tiny_dataset().cluster_ids + COUNT
     groups[-4:] = 3  # of the test split; group 3 trains in the north
-    words = r"expected each group in one split, found group 3 in train at north and in test at south; that leaks"
+    words = r"expected each group in one split, found group 3 in train at north and in test at south, which leaks"
     with pytest.raises(DataError, match=words):
         joined(sites(cluster_ids=groups))
 
