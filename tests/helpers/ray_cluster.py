@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine, of which nothing is left."""
+"""A Ray cluster on this machine that is removed completely at the end."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.helpers.processes import PATIENCE, free_port, wait_until
 
 @contextmanager
 def two_nodes(home: Path, left: Callable[[], object], *own: str) -> Iterator[str]:
-    """The address of a cluster of two nodes with one cpu each, started with ``own`` flags. Its processes carry the name
-    of ``home``, a new folder with a path that is short enough for Ray's sockets; the end waits until nothing is
-    ``left`` of them."""
+    """Start a cluster of two nodes with one CPU each and the additional flags ``own``; yield its address. Its processes
+    are marked with the name of ``home``, a new folder whose path is short enough for Ray's sockets. At the end, wait
+    until none of them is ``left``."""
     environment = {**os.environ, **processes.environment(home.name), "RAY_USAGE_STATS_ENABLED": "0"}
     environment["OMP_NUM_THREADS"] = "1"
     home.mkdir()  # some of Ray's processes lose their environment, and keep their working directory
@@ -41,7 +41,7 @@ def two_nodes(home: Path, left: Callable[[], object], *own: str) -> Iterator[str
 
 
 def kill_head(home: Path) -> None:
-    """End, as a power cut would, what makes a node of the cluster its head, and its own node with it."""
+    """Kill the head of the cluster and the node that it runs on, as a power cut would."""
     killed = [process for process in processes.marked(home.name) if _of_head(process)]
     for process in killed:
         os.kill(process, signal.SIGKILL)

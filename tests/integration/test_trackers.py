@@ -200,7 +200,7 @@ def test_the_trials_of_a_sweep_have_names_of_their_own_and_tell_their_values(pac
     directory, trials = SweepDirectory(tmp_path / "out"), build_trials(definition, tmp_path)[:2]
     for trial in trials:
         path = directory.begin(trial).path
-        assert run_packed(pack(path)) if packed else run_trial(path, path / "cell.log")
+        assert run_packed(pack(path)) if packed else run_trial(path)
     assert [(run.name, run.labels) for run in told] == [(trial.slug, trial.labels) for trial in trials]
     assert len({run.name for run in told}) == 2
 

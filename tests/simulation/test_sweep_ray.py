@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from server.engines import processes
+from server.runs.setup import load_config
 from server.sweep.ray_executor import RayExecutor, pack, unpack
 from server.sweep.record import read_sweep
 from tests.helpers.processes import PATIENCE
@@ -49,7 +50,7 @@ def results(folder):
     return found
 
 
-def test_trials_are_tasks_of_a_cluster_and_come_back_as_they_are_made_here(cluster, tmp_path):
+def test_trials_run_as_tasks_of_a_cluster_with_the_same_results(cluster, tmp_path):
     write_sweep(tmp_path, axes=PARAMETERS)
     code, out, err = sweep(tmp_path, "--ray-address", cluster)
     assert code == 1, (out, err)
@@ -78,7 +79,7 @@ def test_trials_are_tasks_of_a_cluster_and_come_back_as_they_are_made_here(clust
 
 @pytest.mark.faults
 @pytest.mark.slow
-def test_a_lost_head_ends_the_sweep_in_its_own_words_with_a_verdict_on_each_trial_at_work(tmp_path):
+def test_a_lost_head_ends_the_sweep_with_one_clear_line_and_fails_the_running_trials(tmp_path):
     home = Path("/tmp") / f"sw{uuid.uuid4().hex[:6]}"
     write_sweep(tmp_path, axes={"seed": [0, 1, 2]}, set={"rounds": 5000})
     with two_nodes(home, lambda: processes.marked(home.name)) as address:
@@ -109,7 +110,7 @@ def test_a_lost_head_ends_the_sweep_in_its_own_words_with_a_verdict_on_each_tria
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_trials_and_says_how_to_go_on(cluster, tmp_path, number):
+def test_an_interrupt_ends_the_trials_and_says_how_to_resume(cluster, tmp_path, number):
     write_sweep(tmp_path, axes={"seed": [0]}, set={"rounds": 5000})
     command = [PROGRAMS / "fedrecon", "sweep", "sweep.yaml", "--ray-address", cluster]
     running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -127,7 +128,7 @@ def test_an_interrupt_ends_the_trials_and_says_how_to_go_on(cluster, tmp_path, n
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cluster", [("--num-gpus=1",)], indirect=True)
-def test_only_a_trial_on_cuda_is_shown_a_gpu(cluster, tmp_path):
+def test_only_a_trial_on_cuda_gets_a_gpu(cluster, tmp_path):
     """Ray believes what it is told of GPUs; what it would show to PyTorch is in the task's environment."""
 
     def told(data):
@@ -136,24 +137,24 @@ def test_only_a_trial_on_cuda_is_shown_a_gpu(cluster, tmp_path):
         (path / "result.json").write_text(json.dumps({"error": f"sees '{os.environ.get('CUDA_VISIBLE_DEVICES')}'"}))
         return pack(path)
 
-    workers = RayExecutor(cluster, 4)
-    workers._task = ray.remote(num_cpus=1, max_calls=1)(told)
+    executor = RayExecutor(cluster, 4)
+    executor._task = ray.remote(num_cpus=1, max_calls=1)(told)
     try:
         for device in ("cuda", "auto", "cpu"):
             path = tmp_path / "cells" / device
             path.mkdir(parents=True)
             (path / "config.yaml").write_text(yaml.safe_dump({**BASE, "device": device}))
-            workers.start(path)
+            executor.start(path, load_config(path / "config.yaml"))
         seen = {}
         while len(seen) < 3:
-            seen.update({ended.path.name: ended.reason for ended in workers.ended(10.0)})
+            seen.update({ended.path.name: ended.reason for ended in executor.wait(10.0)})
     finally:
-        workers.close()
+        executor.close()
     assert seen == {"cuda": "sees '0'", "auto": "sees ''", "cpu": "sees ''"}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
-def test_a_cluster_that_is_not_there_is_told_at_once(tmp_path, address):
+def test_a_missing_cluster_is_reported_at_once(tmp_path, address):
     write_sweep(tmp_path)
     code, _, err = sweep(tmp_path, "--ray-address", address)
     assert code == 2

@@ -77,14 +77,14 @@ BEFORE = ["checkpoints", "config.yaml"], "old"
 AFTER = ["config.yaml", "result.json"], "new"
 
 
-def test_the_new_folder_stands_in_the_place_of_the_old_one_and_nothing_beside_it(old):
+def test_a_folder_is_replaced_and_nothing_is_left_next_to_it(old):
     replace_folder(old, new)
     assert content(old) == AFTER
     assert list(old.parent.iterdir()) == [old]
 
 
 @pytest.mark.parametrize(("renames", "left"), [(0, BEFORE), (1, AFTER), (2, AFTER)])
-def test_an_interruption_leaves_the_old_folder_or_from_when_it_is_whole_the_new_one(old, monkeypatch, renames, left):
+def test_an_interruption_leaves_the_old_folder_or_the_complete_new_one(old, monkeypatch, renames, left):
     rename, done = Path.rename, []
 
     def stopping(self, target):
@@ -106,7 +106,7 @@ def test_an_interruption_leaves_the_old_folder_or_from_when_it_is_whole_the_new_
     assert list(old.parent.iterdir()) == [old]
 
 
-def test_an_interrupt_between_the_two_renames_gives_the_new_folder_its_place_at_once(old, monkeypatch):
+def test_an_interrupt_between_the_two_renames_completes_the_replacement(old, monkeypatch):
     rename, done = Path.rename, []
 
     def once(self, target):
@@ -122,7 +122,7 @@ def test_an_interrupt_between_the_two_renames_gives_the_new_folder_its_place_at_
     assert list(old.parent.iterdir()) == [old]
 
 
-def test_a_disk_that_refuses_the_new_folder_its_place_gets_the_old_one_back(old, monkeypatch):
+def test_the_old_folder_comes_back_if_the_new_one_cannot_be_renamed(old, monkeypatch):
     rename = Path.rename
 
     def refusing(self, target):
@@ -137,8 +137,8 @@ def test_a_disk_that_refuses_the_new_folder_its_place_gets_the_old_one_back(old,
     assert list(old.parent.iterdir()) == [old]
 
 
-def test_an_exchange_that_follows_an_interrupted_one_does_not_take_half_for_whole(old):
-    """With the place free, another one must not be at work beside an old folder that stands aside."""
+def test_a_replacement_after_an_interrupted_one_does_not_use_a_partial_folder(old):
+    """The old folder must be back in place before a new one is written next to it."""
     old.rename(old.with_name(".cell.old"))
 
     def stopped(folder):
@@ -150,7 +150,7 @@ def test_an_exchange_that_follows_an_interrupted_one_does_not_take_half_for_whol
     assert content(old) == BEFORE
 
 
-def test_what_cannot_be_written_leaves_the_old_folder(old):
+def test_a_failed_write_leaves_the_old_folder(old):
     def full(folder):
         new(folder)
         raise OSError(28, "No space left on device")

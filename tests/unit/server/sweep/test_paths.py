@@ -37,7 +37,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_each_kind_is_known_and_nothing_else_is_taken_for_one(place):
+def test_kinds_of_paths(place):
     known = {
         "base.yaml": Kind.RUN_CONFIG,
         "runs/r/config.yaml": Kind.RUN_CONFIG,
@@ -91,7 +91,7 @@ def test_each_kind_is_known_and_nothing_else_is_taken_for_one(place):
         ("coherence runs/s", "expected the directory of one run, found the directory of a sweep, runs/s"),
     ],
 )
-def test_another_kind_is_named_with_what_takes_it(place, call, arguments, words):
+def test_a_path_of_the_wrong_kind_is_explained(place, call, arguments, words):
     before = sorted(place.rglob("*"))
     refused(call(*arguments.split()), words)
     assert sorted(place.rglob("*")) == before
@@ -102,7 +102,7 @@ def test_a_path_in_a_command_can_be_copied(place, call):
     refused(call("table", "my run"), "`fedrecon report 'my run'` writes its report")
 
 
-def test_the_base_of_a_sweep_that_is_one_itself_is_told(place, call):
+def test_a_sweep_as_the_base_of_a_sweep_is_refused(place, call):
     (place / "outer.yaml").write_text(yaml.safe_dump({"name": "o", "base": "sweep.yaml", "axes": {"seed": [1]}}))
     refused(call("sweep", "outer.yaml"), "expected the config of one run, found the config of a sweep")
 
@@ -140,7 +140,7 @@ def test_the_config_of_a_sweep_is_not_overwritten_by_its_list_of_trials(tmp_path
         ("sweep.yaml", "cells:\n- a\n", "a sweep.yaml in it that `fedrecon sweep` did not write"),
     ],
 )
-def test_a_folder_of_something_else_is_refused_and_stays_as_it_is(tmp_path, monkeypatch, capsys, path, text, words):
+def test_a_folder_with_other_files_is_refused_and_not_changed(tmp_path, monkeypatch, capsys, path, text, words):
     definition, out = write_sweep(tmp_path / "exp"), tmp_path / "out"
     (out / path).parent.mkdir(parents=True)
     (out / path).write_text(text)
@@ -148,7 +148,7 @@ def test_a_folder_of_something_else_is_refused_and_stays_as_it_is(tmp_path, monk
     assert [one.read_text() for one in out.rglob("*") if one.is_file()] == [text]
 
 
-def test_new_places_and_those_of_an_interrupted_start_are_taken(tmp_path):
+def test_new_folders_and_those_of_an_interrupted_start_are_accepted(tmp_path):
     for name in ("new", "empty", "hidden", "started"):
         out = tmp_path / name
         if name != "new":
@@ -162,7 +162,7 @@ def test_new_places_and_those_of_an_interrupted_start_are_taken(tmp_path):
         check_out(out)
 
 
-def test_a_sweep_goes_on_in_its_own_directory_whatever_became_of_its_list(tmp_path):
+def test_the_directory_of_a_sweep_is_accepted_even_without_its_list(tmp_path):
     definition = read_definition(write_sweep(tmp_path / "exp"))
     directory, trials = SweepDirectory(tmp_path / "out"), build_trials(definition, tmp_path / "exp")
     directory.begin(trials[0])
@@ -175,7 +175,7 @@ def test_a_sweep_goes_on_in_its_own_directory_whatever_became_of_its_list(tmp_pa
     check_out(directory.path)
 
 
-def test_a_list_that_was_copied_without_its_trials_is_gone_on_with(tmp_path):
+def test_a_list_that_was_copied_without_its_trials_is_accepted(tmp_path):
     definition = read_definition(write_sweep(tmp_path / "exp"))
     directory = SweepDirectory(tmp_path / "out")
     directory.path.mkdir()

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.quick
 PLAIN = {"name": "s", "base": "base.yaml", "axes": {"recovery": ["mask", "zero"], "seed": [1, 2]}}
 
 
-def test_lists_of_well_known_parameters_set_their_keys_and_the_seed_comes_last():
+def test_lists_of_well_known_parameters_set_their_keys_and_the_seed_is_last():
     axes = {"seed": {"first": 3, "count": 2}, "data": ["polydigits"], "strategy": ["fedavg", "fedopt"]}
     found = parse_definition({**PLAIN, "axes": axes})
     assert found.labels == {"data": ["polydigits"], "strategy": ["fedavg", "fedopt"], "seed": ["3", "4"]}
@@ -48,7 +48,7 @@ def test_values_of_a_mapping_set_any_keys_and_may_have_a_base():
         ({"a": None, "b": True, "c": "1e-3", "d": 0.00001}, ("a=null", "b=true", "c=1e-3", "d=1.0e-05")),
     ],
 )
-def test_settings_become_the_words_of_set(settings, words):
+def test_settings_as_key_value_strings(settings, words):
     assert as_settings(settings) == words
 
 
@@ -138,7 +138,7 @@ def test_a_fault_is_one_line_that_names_the_key(change, words):
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
         read_definition(tmp_path / "nowhere.yaml")
 
