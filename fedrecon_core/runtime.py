@@ -1,4 +1,4 @@
-"""The process that computes: its device and its memory."""
+"""Settings of the process: its device and its memory."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class RepeatedKeyError(yaml.MarkedYAMLError):
     """One mapping has a key twice."""
 
     def __init__(self, key: str, mark: Any) -> None:
-        super().__init__(problem=f"the key '{key}' stands twice", problem_mark=mark)
+        super().__init__(problem=f"the key '{key}' is repeated", problem_mark=mark)
         self.key = key
         self.line = int(mark.line) + 1
 
@@ -59,7 +59,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"config file {path} cannot be read: {error}") from None
     except RepeatedKeyError as error:
-        raise ConfigError(f"{error.key}: this key stands twice, again in line {error.line}") from None
+        raise ConfigError(f"{error.key}: this key is repeated in line {error.line}; give it once") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):

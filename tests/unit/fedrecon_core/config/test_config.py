@@ -537,5 +537,5 @@ def test_a_level_set_on_the_command_line_drops_what_belonged_to_the_one_before(l
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("rounds: 3\nname: a\nrounds: 4\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="rounds: this key stands twice, again in line 3"):
+    with pytest.raises(ConfigError, match="rounds: this key is repeated in line 3; give it once"):
         read_yaml(path)

@@ -16,7 +16,7 @@ ODD = {
     "no end of nesting": "a: " + "[" * 1200,
     "a tag": "a: !!int ''",
     "a truth that is none": "a: !!bool x",
-    "a key that stands twice": "a: 1\na: 2",
+    "a repeated key": "a: 1\na: 2",
 }
 
 

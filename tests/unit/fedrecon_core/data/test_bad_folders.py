@@ -348,7 +348,7 @@ TEXTS = {
     "date": (as_text("name: 2020-99-99"), ("is not valid YAML", "month must be in 1..12")),
     "latin-1": (as_text(b"name: caf\xe9"), ("expected text in UTF-8, found byte 0xe9 at position 9",)),
     "control": (as_text("name: \x00"), ("is not valid YAML",)),
-    "twice": (as_text("name: a\nname: b"), ("the key 'name' stands twice line 2",)),
+    "twice": (as_text("name: a\nname: b"), ("the key 'name' is repeated line 2",)),
     "list": (as_text("[]"), ("expected a mapping",)),
     "nothing": (as_text(""), ("expected a mapping",)),
     "number as key": (as_text("1: 2"), ("expected keys that are text, found 1",)),

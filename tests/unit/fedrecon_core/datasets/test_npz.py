@@ -255,7 +255,7 @@ def test_faults_of_the_description_file(tmp_path):
     path = root(tmp_path)
     good = path.read_text()
     path.write_text(good + "label: label\n")
-    assert "label: this key stands twice" in refused(path)
+    assert "label: this key is repeated" in refused(path)
     path.write_text("a: [")
     assert "is not valid YAML" in refused(path)
     path.write_text("- a\n")
