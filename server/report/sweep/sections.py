@@ -125,6 +125,7 @@ def _score(value: float | None, metric: str) -> str:
 
 def details(view: View) -> dict[str, Any]:
     """Return ``sweep.yaml`` and the config of a complete trial, if there is one, to repeat."""
-    complete = () if view.sweep.packed else map(str, view.sweep.complete.index)
+    packed = view.sweep.packed
+    complete = () if packed else map(str, view.sweep.complete.index)
     config = next((f"{TRIALS}/{trial}/config.yaml" for trial in complete), None)
-    return {"file": SWEEP, "text": view.text, "config": config}
+    return {"file": SWEEP, "text": view.text, "config": config, "packed": packed}

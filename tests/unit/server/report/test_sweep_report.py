@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from fedrecon_core.errors import DataError
+from server.analysis.packed import pack
 from server.analysis.rendering import sheets
 from server.analysis.results import load_results
 from server.report.sweep.report import SECTIONS, write_sweep_report
@@ -190,6 +191,15 @@ def test_a_legend_shows_the_last_value_over_rounds_but_not_over_a_parameter(swee
 def test_a_sweep_of_seeds_alone_has_a_report(tmp_path):
     page = report(write_results(tmp_path / "sweep", {"seed": ["1", "2"]}, lambda trial: right_with(0.5, 1)))
     assert "scores" not in empty_sections(page) and "costs" not in empty_sections(page)
+
+
+def test_a_packed_sweep_has_the_same_scores_and_no_links_to_trials(sweep, tmp_path):
+    pack(sweep, tmp_path / "packed")
+    page, packed = report(sweep), report(tmp_path / "packed")
+    assert "This sweep is packed." in packed.words
+    assert {link["href"] for link in packed.all("a")} <= {f"#{section.anchor}" for section in SECTIONS} | {"#content"}
+    first, last = "Accuracy (%)", "Scores by value Test scores"
+    assert page.words.split(first)[1].split(last)[0] == packed.words.split(first)[1].split(last)[0]
 
 
 def test_hostile_names_stay_text(tmp_path):
