@@ -216,7 +216,7 @@ def test_resume_refuses_other_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     text = manifest.read_text(encoding="utf-8")
     manifest.write_text(text.replace('"mask_sha256": "', '"mask_sha256": "0'), encoding="utf-8")
     with pytest.raises(
-        RunError, match=r"the masks changed, .*; bring back .* remove its directory to have it begun anew$"
+        RunError, match=r"the masks changed, .*; restore the data .*, or remove its directory to start anew$"
     ):
         runs.resume(tmp_path / "run")
 

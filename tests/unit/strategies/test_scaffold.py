@@ -167,7 +167,7 @@ def test_a_variate_saw_something_real_where_its_group_did(present, real):
     job, _, modules = local_round(recovery, data)
     beside = {f"{STRATEGY_GROUPS}scaffold.{group}": zeros(state) for group, state in job.received.items()}
     hook = Scaffold.local_half(Scaffold.Params())
-    result = train_locally(replace(job, beside=beside, hook=hook), modules)
+    result = train_locally(replace(job, strategy_groups=beside, hook=hook), modules)
     assert result.real[f"{STRATEGY_GROUPS}scaffold.{SOME}"] == result.real[SOME] == real
     assert result.real[f"{STRATEGY_GROUPS}scaffold.{HEAD}"] == 48
     assert set(result.real) == set(result.groups) == {*job.received, *beside}
