@@ -62,7 +62,7 @@ def runs(superlink: SuperLinkOption = None) -> None:
     table = Table(*whole, "submitted", "finished", "details", title=title)
     for run in SuperLink(superlink).runs():
         told = [str(run.get(key, "")) for key in ("run-id", "status", "pending-at", "finished-at")]
-        reason = flower.told(str(run.get("status-details", "")))
+        reason = flower.reason(str(run.get("status-details", "")))
         table.add_row(*map(Text, [*told, reason]))  # not as markup: a site's words may hold brackets
     console = Console()  # ids are there to be copied: elsewhere than on a terminal no line is cut
     console.print(table, width=None if console.is_terminal else PIPED_WIDTH)
@@ -72,7 +72,7 @@ def stop(run_id: RunArgument, superlink: SuperLinkOption = None) -> None:
     """Stop a run on a SuperLink; its last checkpoint stays."""
     link = SuperLink(superlink)
     link.stop(run_id)
-    typer.echo(f"stopped run {run_id}; {link.resuming(link.directory(run_id))}")
+    typer.echo(f"stopped run {run_id}; {link.how_to_resume(link.directory(run_id))}")
 
 
 def watch(run_id: RunArgument, superlink: SuperLinkOption = None) -> None:

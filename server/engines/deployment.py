@@ -1,7 +1,7 @@
-"""Engine ``deployment``: the run goes to a SuperLink that serves real sites, and this command only watches it.
+"""Engine ``deployment``: submit the run to a SuperLink that serves real sites, and follow its log.
 
-The ServerApp may run on another machine; the run directory lies there. The run does not need the command: it goes on
-when the command or its connection ends.
+The ServerApp, and with it the run directory, may be on another machine. The run does not depend on the command: it
+continues when the command or its connection ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -24,13 +23,13 @@ from server.engines.superlink import SuperLink
 
 SUBMITTED = "configs/submitted.yaml"
 POLL_SECONDS = 10.0
-"""How often a run's status is asked for; each time is a process that works for about a second."""
+"""Interval of the requests for a run's status; each starts a process that works for about a second."""
 PATIENCE_SECONDS = 60.0
-"""How long a lost connection is tried again before the command gives up watching."""
+"""How long the command tries to restore a lost connection before it stops following the run."""
 
 
 class DetachedError(FedReconError):
-    """The command stopped watching a run that goes on."""
+    """The command stopped following a run that continues."""
 
     exit_code = 130
 
@@ -40,114 +39,102 @@ class Deployment(Engine):
     """Submits the run and follows its log."""
 
     def run(self, job: Job) -> None:
-        """Execute ``job``; see ``Engine.run``. ``job.out`` is a path where the ServerApp runs.
+        """Execute ``job``; see ``Engine.run``. ``job.out`` is a path on the ServerApp's machine.
 
-        Raises ``DetachedError`` on Ctrl-C: the run goes on.
+        Raises ``DetachedError`` on Ctrl-C: the run continues.
         """
         link = SuperLink(job.superlink)
         try:
-            run_id = _submit(link, job)
+            with tempfile.TemporaryDirectory(prefix="fedrecon-", ignore_cleanup_errors=True) as name:
+                folder = Path(name)
+                app = write_app(folder / "app", job.components, job.extra)
+                config: dict[str, bool | float | int | str] = {"config": "", "out": str(job.out), "resume": job.resume}
+                if job.resume:  # the run's own config is in its run directory
+                    config["settings"] = json.dumps(job.settings)
+                else:
+                    config["config"] = SUBMITTED
+                    (app / SUBMITTED).parent.mkdir(exist_ok=True)
+                    shutil.copyfile(job.config, app / SUBMITTED)
+                run_id = link.submit(app, flower.write_run_config(folder / "run.toml", config))
         except KeyboardInterrupt:
-            raise DetachedError(f"interrupted while submitting; {link.mark_stale()}") from None
-        where = "on the ServerApp's machine" if job.out.is_absolute() else "in the ServerApp's working directory"
-        _say(Console(), f"submitted as run {run_id}; its run directory is {job.out}, {where}")
+            raise DetachedError(f"interrupted while submitting; {link.how_to_check()}") from None
+        place = "on the ServerApp's machine" if job.out.is_absolute() else "in the ServerApp's working directory"
+        show(Console(), f"submitted as run {run_id}; its run directory is {job.out}, {place}")
         follow(link, run_id, str(job.out) if job.out.is_absolute() else None)
 
 
 def follow(link: SuperLink, run_id: str, directory: str | None = None) -> None:
-    """Print what the run says until it ends. ``directory``: its run directory, if known; else its log tells.
+    """Print the log of a run until the run ends. ``directory`` is its run directory, if known.
 
-    Raises ``DetachedError`` on Ctrl-C. Unless the run completed, raises a ``FedReconError`` with its reason, and with
+    Raises ``DetachedError`` on Ctrl-C. Unless the run completed, raises a ``FedReconError`` with the reason and with
     the exit code that its ServerApp chose.
     """
-    watcher = _Watcher(link, run_id, directory)
+    follower = LogFollower(link, run_id, directory)
     try:
-        status, details = watcher.watch()
+        status, details = follower.follow()
     except KeyboardInterrupt:
-        raise DetachedError(f"stopped watching; the run goes on. {link.hints(run_id)}") from None
+        raise DetachedError(f"stopped following; the run continues. {link.how_to_follow(run_id)}") from None
     if status == "finished:completed":
         return
-    resume = link.resuming(watcher.directory)
+    resume = link.how_to_resume(follower.directory)
     if status == "finished:stopped":
         raise RunError(f"run {run_id} was stopped; {resume}")
-    raise flower.raised(details) or RunError(f"run {run_id} failed: {flower.told(details) or status}; {resume}")
+    raise flower.raised(details) or RunError(f"run {run_id} failed: {flower.reason(details) or status}; {resume}")
 
 
-class _Watcher:
+class LogFollower:
     """Follows one run over a connection that may break."""
 
     def __init__(self, link: SuperLink, run_id: str, directory: str | None) -> None:
-        self._link, self._run_id, self._known = link, run_id, directory
-        self._console = Console()
-        self._log = RunLog(lambda: link.log(run_id), self._say)
-        self._lost: float | None = None
+        self.link, self.run_id, self.known = link, run_id, directory
+        self.console = Console()
+        self.log = RunLog(lambda: link.log(run_id), lambda line: show(self.console, line))
+        self.lost: float | None = None
+        """When the SuperLink stopped answering; None while it answers."""
 
     @property
     def directory(self) -> str | None:
-        """The run directory, if known or told by the log."""
-        return self._log.directory or self._known
+        """The run directory, if it was given or is in the log."""
+        return self.log.directory or self.known
 
-    def watch(self) -> tuple[str, str]:
-        """The final status and its details."""
+    def follow(self) -> tuple[str, str]:
+        """Show the log until the run ends; return the run's final status and its details."""
         try:
-            while not (run := self._asked()).get("status", "").startswith("finished"):
-                self._log.ended.wait(POLL_SECONDS)  # it ends with the run, or when the connection breaks
-                self._log.ended.clear()
-            details = str(run.get("status-details", ""))
-            if not self._log.finish(told=flower.raised(details) is not None):
-                self._say("(the end of the log could not be read)")
+            while not (run := self.poll()).get("status", "").startswith("finished"):
+                self.log.ended.wait(POLL_SECONDS)  # set when the run ends, or when the connection breaks
+                self.log.ended.clear()
+            details = run.get("status-details", "")
+            if not self.log.finish(known_reason=flower.raised(details) is not None):
+                show(self.console, "(the end of the log could not be read)")
             return run["status"], details
         finally:
-            self._log.close()
+            self.log.close()
 
-    def _asked(self) -> dict[str, Any]:
-        """What the SuperLink knows of the run; nothing if it does not answer. The log is read while it does."""
+    def poll(self) -> dict[str, str]:
+        """Ask for the run's status, and keep the log open while the SuperLink answers; empty if it does not.
+        ``RunError`` if it has not answered for ``PATIENCE_SECONDS``."""
         try:
-            run = self._link.run(self._run_id)
+            run = self.link.run(self.run_id)
         except RunError as error:
-            self._missed(error)
+            now = time.monotonic()
+            if self.lost is None:
+                self.lost = now
+                show(self.console, f"lost the SuperLink ({error}); trying again for {PATIENCE_SECONDS:g} s")
+            elif now - self.lost > PATIENCE_SECONDS:
+                raise RunError(
+                    f"the SuperLink has not answered for {PATIENCE_SECONDS:g} s ({error}); the run continues if the "
+                    f"SuperLink does. {self.link.how_to_follow(self.run_id)}   after a crash, "
+                    f"{self.link.how_to_resume(self.directory)}"
+                ) from None
             return {}
-        back = self._lost is not None
-        self._lost = None
+        back, self.lost = self.lost is not None, None
         if back:
-            self._say("the SuperLink answers again")
+            show(self.console, "the SuperLink answers again")
         if not run["status"].startswith("finished"):
-            self._log.tend(doubtful=back)
+            self.log.keep_open(restart=back)
         return run
 
-    def _missed(self, error: RunError) -> None:
-        """The SuperLink did not answer; ``RunError`` if it has not for too long."""
-        now = time.monotonic()
-        if self._lost is None:
-            self._lost = now
-            self._say(f"lost the SuperLink ({error}); trying again for {PATIENCE_SECONDS:g} s")
-        elif now - self._lost > PATIENCE_SECONDS:
-            reason = f"no word of the run for {PATIENCE_SECONDS:g} s ({error}); it goes on if the SuperLink does"
-            hints = f"{self._link.hints(self._run_id)}   after a crash, {self._link.resuming(self.directory)}"
-            raise RunError(f"{reason}. {hints}")
 
-    def _say(self, line: str) -> None:
-        _say(self._console, line)
-
-
-def _submit(link: SuperLink, job: Job) -> str:
-    """Send the app with its config; returns the run's id."""
-    folder = Path(tempfile.mkdtemp(prefix="fedrecon-"))
-    try:
-        app = write_app(folder / "app", job.components, job.extra)
-        return link.submit(app, flower.write_run_config(folder / "run.toml", _run_config(job, app)))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _run_config(job: Job, app: Path) -> dict[str, bool | float | int | str]:
-    """The run config; the config of a new run goes into the app, that of a resumed one lies in its run directory."""
-    if job.resume:
-        return {"config": "", "out": str(job.out), "resume": True, "settings": json.dumps(job.settings)}
-    (app / SUBMITTED).parent.mkdir(exist_ok=True)
-    shutil.copyfile(job.config, app / SUBMITTED)
-    return {"config": SUBMITTED, "out": str(job.out), "resume": False}
-
-
-def _say(console: Console, line: str) -> None:
+def show(console: Console, line: str) -> None:
+    """Print a line as it is."""
     console.print(line, highlight=False, soft_wrap=True, markup=False)

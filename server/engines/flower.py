@@ -1,4 +1,4 @@
-"""Flower's own programs, called as a user would call them, and what a run's status keeps of its end."""
+"""Run Flower's own commands, and read back the end of a run from its status."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 from fedrecon_core.errors import FedReconError, RunError, UsageError
 
 COMMAND_SECONDS = 30.0
-_RAISED = "ServerApp failed with exception:"
-_USAGE = f" (exit code {UsageError.exit_code})"
+RAISED = "ServerApp failed with exception:"
+"""How Flower begins the details of a run whose ServerApp raised."""
+USAGE = f" (exit code {UsageError.exit_code})"
+"""How ``reportable`` marks a ``UsageError``."""
 
 ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -26,7 +28,7 @@ ENVIRONMENT = {
 
 
 def program(name: str) -> str:
-    """The program ``name`` beside this interpreter; ``RunError`` if this environment does not have it."""
+    """Path of the program ``name`` in the environment of this interpreter; ``RunError`` if it is not installed."""
     path = Path(sys.executable).parent / name
     if not path.exists():
         raise RunError(f"{path} does not exist; install flwr[simulation] in the environment of {sys.executable}")
@@ -34,7 +36,11 @@ def program(name: str) -> str:
 
 
 def ask(*arguments: str, surroundings: Mapping[str, Any], seconds: float = COMMAND_SECONDS) -> str:
-    """The standard output of a short ``flwr`` command; ``RunError`` with its words if it fails or takes ``seconds``."""
+    """Run a short ``flwr`` command and return its standard output.
+
+    ``surroundings`` are the options of ``subprocess.run`` for its environment and working directory. Raises
+    ``RunError`` with its output if it fails or takes longer than ``seconds``.
+    """
     options: dict[str, Any] = {**surroundings, "capture_output": True, "text": True, "timeout": seconds}
     try:
         done = subprocess.run([program("flwr"), *arguments], **options, check=False)
@@ -46,8 +52,8 @@ def ask(*arguments: str, surroundings: Mapping[str, Any], seconds: float = COMMA
 
 
 def write_run_config(path: Path, values: Mapping[str, bool | float | int | str]) -> str:
-    """``values`` as the TOML file that ``flwr run --run-config`` takes; its path. Flower splits the values of a
-    command line by a pattern that odd paths break."""
+    """Write ``values`` as the TOML file for ``flwr run --run-config`` and return its path. (As options of the command,
+    odd paths break the pattern by which Flower splits them.)"""
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     path.write_text("\n".join(lines), encoding="utf-8")
     return str(path)
@@ -59,23 +65,23 @@ def one_line(text: str) -> str:
 
 
 def reportable(error: Exception) -> FedReconError:
-    """``error`` such that its text alone holds what a command needs: Flower keeps no more of a ServerApp's exception.
-    ``raised`` reads it back."""
+    """An error whose text alone tells the command what it needs: Flower stores only the text of a ServerApp's
+    exception. ``raised`` is the inverse."""
     if not isinstance(error, FedReconError):
         return RunError(f"{type(error).__name__}: {error}")
-    return UsageError(f"{error}{_USAGE}") if error.exit_code == UsageError.exit_code else RunError(str(error))
+    return UsageError(f"{error}{USAGE}") if error.exit_code == UsageError.exit_code else RunError(str(error))
 
 
 def raised(details: str) -> FedReconError | None:
-    """What the ServerApp of a run raised, with its exit code, from the details of the run's status; ``None`` if the run
+    """The exception of a run's ServerApp with its exit code, from the details of the run's status; ``None`` if the run
     ended otherwise."""
-    words = one_line(details)
-    reason = words.removeprefix(_RAISED).strip()
-    if reason in (words, ""):
+    text = one_line(details)
+    reason = text.removeprefix(RAISED).strip()
+    if reason in (text, ""):
         return None
-    return UsageError(reason.removesuffix(_USAGE)) if reason.endswith(_USAGE) else RunError(reason)
+    return UsageError(reason.removesuffix(USAGE)) if reason.endswith(USAGE) else RunError(reason)
 
 
-def told(details: str) -> str:
-    """The details of a run's status in one line; Flower writes ``N/A`` where there are none."""
+def reason(details: str) -> str:
+    """The details of a run's status in one line; empty if there are none, for which Flower writes ``N/A``."""
     return str(raised(details) or one_line(details).removeprefix("N/A"))

@@ -206,9 +206,9 @@ def test_the_command_gives_up_on_a_superlink_that_stays_away(flwr, watch, monkey
     assert isinstance(watching.error, RunError)
     told = str(watching.error)
     assert told.startswith(
-        f"no word of the run for 0.5 s (flwr list: {UNAVAILABLE}); it goes on if the SuperLink does."
+        f"the SuperLink has not answered for 0.5 s (flwr list: {UNAVAILABLE}); the run continues if the SuperLink does."
     )
-    assert "Watch it: fedrecon follow 7 --superlink far   stop it: fedrecon stop 7 --superlink far" in told
+    assert "Follow it: fedrecon follow 7 --superlink far   stop it: fedrecon stop 7 --superlink far" in told
     assert "fedrecon run --resume --out '/runs/a b' --engine deployment --superlink far" in told
     assert flwr.alive() == []
 

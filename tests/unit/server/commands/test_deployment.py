@@ -15,7 +15,7 @@ import server.app
 from fedrecon_core.errors import ConfigError, FedReconError, RunError, UsageError
 from server import cli
 from server.engines import flower, superlink
-from server.engines.run_log import Faults
+from server.engines.run_log import ErrorFilter
 from tests.helpers.federation import toy_settings
 
 pytestmark = pytest.mark.quick
@@ -193,7 +193,7 @@ def test_a_submission_without_an_answer_may_have_come_through(flwr, command, con
     monkeypatch.setattr(superlink, "DOUBT_SECONDS", -1.0)  # as if it had taken long
     flwr.fails = fault
     mark_stale = (
-        "the run may have been submitted: look with `fedrecon runs --superlink hospitals` before you submit it again"
+        "the run may have been submitted: check with `fedrecon runs --superlink hospitals` before you submit it again"
     )
     assert command("run", config) == (code, "", f"fedrecon: {words}{mark_stale}\n")
 
@@ -291,8 +291,8 @@ def test_a_run_that_ended_otherwise_raised_nothing(details):
 
 
 def shown(lines: list[str], told: bool = False) -> list[str]:
-    faults = Faults()
-    return [*[line for taken in lines for line in faults.take(taken)], *faults.end(told)]
+    faults = ErrorFilter()
+    return [*[line for taken in lines for line in faults.take(taken)], *faults.finish(told)]
 
 
 TRACE = ["Traceback (most recent call last):", '  File "a.py", line 1', "    f()", "", "    ^^^", "ValueError: odd"]
