@@ -1,4 +1,4 @@
-"""Progress of a run that goes on in another process: its metrics file is read as it grows."""
+"""Show the progress of a run in another process by reading its metrics file as it grows."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ POLL_SECONDS = 0.5
 
 
 class Follower:
-    """Prints a round's line when the run has written it; used as a context around an engine that only returns at the
-    end. What the file held before (a resumed run) is not shown again."""
+    """Prints a line for each round that the run has written, while used as a context manager around an engine. Lines
+    that the file had before, in a resumed run, are not shown again."""
 
     def __init__(self, console: Console, directory: RunDirectory, rounds: int) -> None:
         self._path: Path = directory.path / "metrics.jsonl"
@@ -35,7 +35,7 @@ class Follower:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Read what is left, then stop."""
+        """Show the remaining lines, then stop."""
         self._stop.set()
         self._thread.join()
 
@@ -45,10 +45,10 @@ class Follower:
         self.read()
 
     def read(self) -> None:
-        """Show what the file holds now and did not hold before.
+        """Show the lines that are new in the file.
 
-        A resume drops the lines of the rounds that it repeats, and may have written some of them again by now: neither
-        size nor place in the file tells old from new. Contents do, since every train line carries its wall-clock time.
+        A resume drops the lines of the rounds that it repeats, and may have written some of them again by now. New
+        lines are therefore recognised by their content, which includes wall-clock times, and not by their place.
         """
         lines = self._whole_lines()
         kept = _common(self._lines, lines)
@@ -59,7 +59,7 @@ class Follower:
             self._show(json.loads(line))
 
     def _whole_lines(self) -> list[bytes]:
-        """The lines of the file; what is being written and has no end yet comes with the next look."""
+        """The complete lines of the file; a line that is being written is read the next time."""
         try:
             text = self._path.read_bytes()
         except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""The processes that a run starts: with one thread each, and found and ended exactly, however deep they were started.
+"""The processes that a run starts: give them one thread each, and find and end all of them, children included.
 
-A process inherits its environment and its working directory from the one that starts it. A name that no other run has,
-in either of them, therefore marks all of them, also those that left the process group and those whose parent is gone.
-Linux shows both in ``/proc``. Neither is enough alone: Ray's agents write their title over their environment, and a
-program may work elsewhere.
+A process inherits its environment and its working directory from its parent. A unique name in either of them therefore
+marks all processes of a run, also those that left the process group and those whose parent has ended. Linux shows both
+in ``/proc``. Neither is enough alone: Ray's agents overwrite their environment with their title, and a program may
+change its working directory.
 """
 
 from __future__ import annotations
@@ -19,31 +19,27 @@ MARK = "FEDRECON_RUN"
 
 
 def environment(token: str) -> dict[str, str]:
-    """What to add to the environment of a process so that it and its children are found by ``token``.
+    """The variable that marks a process and its children with ``token``.
 
-    Where its working directory also lies in a folder named ``token``, those that lose their environment are found, too.
+    If its working directory is in a folder named ``token``, children that lose their environment are found as well.
     """
     return {MARK: token}
 
 
 def marked(token: str) -> list[int]:
-    """The ids of the running processes that carry ``token``, this one never among them."""
-    found = []
+    """The ids of the running processes that carry ``token``, except this process."""
+    found, mark = [], f"{MARK}={token}".encode()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):  # it ended meanwhile, or it belongs to someone else
-                if _carries(entry, token):
+            with contextlib.suppress(OSError):  # it has ended, or it belongs to another user
+                environment_of = (entry / "environ").read_bytes().split(b"\0")
+                if mark in environment_of or token in (entry / "cwd").readlink().parts:
                     found.append(int(entry.name))
     return found
 
 
-def _carries(entry: Path, token: str) -> bool:
-    in_environment = f"{MARK}={token}".encode() in (entry / "environ").read_bytes().split(b"\0")
-    return in_environment or token in (entry / "cwd").readlink().parts
-
-
 def wait_until_gone(token: str, seconds: float) -> bool:
-    """Whether no process carries ``token`` any more, waiting at most ``seconds`` for it."""
+    """Wait at most ``seconds`` until no process carries ``token``; whether that is so."""
     deadline = time.monotonic() + seconds
     while marked(token):
         if time.monotonic() > deadline:
@@ -53,7 +49,7 @@ def wait_until_gone(token: str, seconds: float) -> bool:
 
 
 def end(token: str, grace: float = 3.0) -> None:
-    """End every process that carries ``token``: ask, wait ``grace`` seconds, then kill until none is left."""
+    """End every process that carries ``token``: SIGTERM, then after ``grace`` seconds SIGKILL until none is left."""
     _signal(token, signal.SIGTERM)
     if wait_until_gone(token, grace):
         return
@@ -71,7 +67,7 @@ def _signal(token: str, number: signal.Signals) -> None:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Child processes that start inside use one thread from their first import on."""
+    """Let child processes that are started inside the block use one thread from their first import on."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:

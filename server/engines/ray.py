@@ -1,9 +1,8 @@
-"""Engine ``ray``: the run goes through Flower's own commands to its simulation on Ray.
+"""Engine ``ray``: run Flower's simulation on Ray through Flower's own commands.
 
-A SuperLink is started for this one run, on a port and with a Flower home of its own, from an empty folder: Ray's
-workers import from the working directory before they look into the app bundle, and would run another project's
-``client`` package if they were started beside one. Everything that is started carries a mark by which it is found and
-ended.
+A SuperLink is started for this one run, with its own port and Flower home, from an empty folder: Ray's workers import
+from the working directory before they look into the app bundle, and would run another project's ``client`` package if
+they were started next to one. All processes that are started carry a mark, by which they are found and ended.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedrecon_core.errors import FedReconError, RunError, UsageError
+from fedrecon_core.errors import RunError, UsageError
 from server.engines import flower, processes
 from server.engines.base import ENGINES, Engine, Job
 from server.engines.submission import write_app
@@ -34,39 +32,53 @@ START_SECONDS = 60.0
 CLUSTER_SECONDS = 10.0
 POLL_SECONDS = 2.0
 NODES = 64
-"""Most nodes of a simulation: they only lend the sites their hands. Flower goes over all messages that wait, for every
-node and ten times a second, so that a node for each site would make a round dearer with every site that exists."""
-# Ray's sockets lie up to 70 characters below its folder, and a socket's path has at most 107.
+"""Most nodes of a simulation; any node may act for any site. Flower goes over all waiting messages for every node, ten
+times a second: with a node for each site, the cost of a round would grow with the number of sites."""
+# The paths of Ray's sockets add up to 70 characters to that of its folder; a socket's path has at most 107.
 LONGEST_FOLDER = 30
 
 
 @ENGINES.register("ray")
 class Ray(Engine):
-    """Runs the sites as Ray actors: ``workers`` at a time, or as many as a cluster at ``ray_address`` has cpus for.
+    """Runs the sites as Ray actors, ``workers`` at a time, or as many as the cluster at ``ray_address`` has CPUs for.
 
     The machines of a cluster need the run directory and the data under the same paths, and this environment.
     """
 
     def run(self, job: Job) -> None:
-        """Execute ``job``; see ``Engine.run``. What Flower and Ray say goes to ``engine.log`` in the run directory.
+        """Execute ``job``; see ``Engine.run``. The output of Flower and Ray is in ``engine.log`` in the run directory.
 
-        Nothing that was started is left behind, whether the run completes, fails, or is interrupted.
+        No process is left behind, whether the run completes, fails, or is interrupted.
         """
-        before = _stamp(job)
-        with _terminable(), _private_folder() as folder:
-            session = _Session(folder, job.out / "engine.log")
+        result = job.out / "result.json"
+        before = result.stat().st_mtime_ns if result.exists() else 0
+        usual = tempfile.gettempdir()
+        parent = usual if len(usual) <= LONGEST_FOLDER - 18 else "/tmp"
+        with (
+            exit_on_sigterm(),
+            tempfile.TemporaryDirectory(prefix="fedrecon-", dir=parent, ignore_cleanup_errors=True) as name,
+        ):
+            folder = Path(name)
+            session = Session(folder, job.out / "engine.log")
             try:
                 session.start(job.ray_address)
                 session.submit(job)
                 status, details = session.status()
             finally:
                 session.close()
-        if status != "finished:completed":
-            raise _told(job, before) or RunError(f"{_failure(status, details)}; see {session.log}")
+        if status == "finished:completed":
+            return
+        written = json_in(result)
+        reason = flower.one_line(str(written.get("error") or ""))
+        if reason and result.stat().st_mtime_ns != before:  # not the result of an earlier attempt
+            raise (UsageError if written.get("exit_code") == UsageError.exit_code else RunError)(reason)
+        details = flower.one_line(details).removeprefix("Simulation failed with exception: ")
+        failure = f"the run failed: {details}" if details else f"Flower reports the run as '{status}'"
+        raise RunError(f"{failure}; see {session.log}")
 
 
 @dataclass
-class _Session:
+class Session:
     """One SuperLink and the commands that talk to it."""
 
     folder: Path
@@ -75,7 +87,7 @@ class _Session:
     _unfinished: bool = False
 
     def __post_init__(self) -> None:
-        self.token = self.folder.name  # all that is started here works below the folder
+        self.token = self.folder.name  # all processes that are started here work below the folder
         for name in ("home", "empty", "ray", "app"):
             (self.folder / name).mkdir()
         programs = str(Path(sys.executable).parent)
@@ -86,24 +98,30 @@ class _Session:
             "FLWR_HOME": str(self.folder / "home"),
             "RAY_TMPDIR": str(self.folder / "ray"),
             "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
-            # A proxy for the world outside would be asked for our own SuperLink, too.
+            # Otherwise a configured proxy would be used for the connection to this SuperLink.
             **{name: f"127.0.0.1,localhost,{os.environ.get(name, '')}" for name in ("NO_PROXY", "no_proxy")},
         }
 
     def start(self, ray_address: str | None) -> None:
-        """Start the SuperLink and wait until it listens; ``RunError`` if it does not. Ray itself is started by the run,
-        or found at ``ray_address``."""
+        """Start the SuperLink and wait until it listens; ``RunError`` if it does not. The run starts Ray, or connects
+        to the cluster at ``ray_address``."""
         if ray_address is not None:
             require_cluster(ray_address, "engine.ray_address")
-            self._environment["RAY_ADDRESS"] = ray_address  # Flower passes no address on, and Ray looks here
-        port = _free_port()
+            self._environment["RAY_ADDRESS"] = ray_address  # Flower has no option for it, and Ray reads it
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
         address = f"127.0.0.1:{port}"
         connection = f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
         (self.folder / "home" / "config.toml").write_text(f'{connection}address = "{address}"\ninsecure = true\n')
         flags = ["--simulation", "--insecure", "--host", "127.0.0.1", "--port", str(port)]
         self._superlink = self._open("flower-superlink", *flags, "--disable-runtime-dependency-installation")
         deadline = time.monotonic() + START_SECONDS
-        while not _listens(port):
+        while True:
+            with socket.socket() as probe:
+                probe.settimeout(1.0)
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    return
             if self._superlink.poll() is not None or time.monotonic() > deadline:
                 raise RunError(f"Flower's SuperLink did not start; see {self.log}")
             time.sleep(0.1)
@@ -113,11 +131,11 @@ class _Session:
         app = write_app(self.folder / "app", job.components, job.extra)
         run_config = flower.write_run_config(self.folder / "run.toml", job.run_config())
         self._unfinished = True
-        follow = ["--stream", "--federation-config", _federation(job), "--run-config", run_config]
+        follow = ["--stream", "--federation-config", federation_config(job), "--run-config", run_config]
         self._open("flwr", "run", str(app), CONNECTION, *follow).wait()
 
     def status(self) -> tuple[str, str]:
-        """The run's final status and its details; waits for them, for the log may have broken off before.
+        """Wait for the run's final status and its details; the log may have ended before the run.
 
         Raises:
             RunError: Flower refused the run, or the SuperLink ended.
@@ -130,22 +148,18 @@ class _Session:
             time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
-        """Stop a run that still runs, then end everything that was started."""
+        """Stop the run if it has not ended, then end all processes that were started."""
         try:
             with contextlib.suppress(RunError, OSError, ValueError):
-                self._stop_run()
+                alive = self._superlink is not None and self._superlink.poll() is None
+                if alive and self._unfinished:  # ending the SuperLink alone would leave Ray's processes running
+                    self._ask("stop", self._newest()["run-id"], CONNECTION)
             if self._superlink is not None:
                 self._superlink.terminate()
-        finally:  # also when a second Ctrl-C cuts the polite part short
+        finally:  # also after a second Ctrl-C
             processes.end(self.token)
             if self._superlink is not None:
                 self._superlink.wait()
-
-    def _stop_run(self) -> None:
-        """Ask Flower to stop the run: the SuperLink alone would leave Ray's processes without a parent."""
-        alive = self._superlink is not None and self._superlink.poll() is None
-        if alive and self._unfinished:
-            self._ask("stop", self._newest()["run-id"], CONNECTION)
 
     def _newest(self) -> dict[str, Any]:
         runs = json.loads(self._ask("list", CONNECTION, "--format", "json"))["runs"]
@@ -166,85 +180,37 @@ class _Session:
             )
 
     def _surroundings(self) -> dict[str, Any]:
-        # A session of its own: Ctrl-C must reach this process alone, which then ends the others in order.
+        # A session of its own: Ctrl-C must reach only this process, which then ends the others in order.
         shared = {"env": self._environment, "cwd": self.folder / "empty"}
         return {**shared, "stdin": subprocess.DEVNULL, "start_new_session": True}
 
 
-def _federation(job: Job) -> str:
-    settings = {
+def federation_config(job: Job) -> str:
+    """The value of ``flwr run --federation-config``."""
+    settings: dict[str, float] = {
         "num-supernodes": min(job.sites, NODES),
         "client-resources-num-cpus": job.cpus,
         "client-resources-num-gpus": job.gpus,
     }
-    if job.ray_address is None:  # a cluster that is there has the cpus that it has
+    if job.ray_address is None:  # an existing cluster has its own number of CPUs
         settings["init-args-num-cpus"] = min(job.workers, job.sites) * job.cpus
     return " ".join(f"{key}={value}" for key, value in settings.items())
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def require_cluster(address: str, key: str) -> None:
-    """``UsageError`` at ``key`` where nothing answers at ``address`` (HOST:PORT); Ray itself would try for ever."""
+    """Raise ``UsageError`` at ``key`` if nothing answers at ``address`` (HOST:PORT); Ray itself would try for ever."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), CLUSTER_SECONDS).close()
     except (OSError, ValueError) as error:
-        told = "expected HOST:PORT of a Ray cluster's head (`ray start --head` prints it)"
-        raise UsageError(f"{key}: {told}, found {address}: {error}") from None
-
-
-def _result(job: Job) -> Path:
-    return job.out / "result.json"
-
-
-def _stamp(job: Job) -> int:
-    """When the result was written; 0 if there is none."""
-    return _result(job).stat().st_mtime_ns if _result(job).exists() else 0
-
-
-def _told(job: Job, before: int) -> FedReconError | None:
-    """The ServerApp's own words for the failure of this run, if it left any, with the exit code that it chose."""
-    if _stamp(job) == before:
-        return None  # no result, or the one of an earlier attempt that is being resumed
-    result = json_in(_result(job))
-    reason, code = flower.one_line(str(result.get("error") or "")), result.get("exit_code")
-    if not reason:
-        return None
-    return UsageError(reason) if code == UsageError.exit_code else RunError(reason)
-
-
-def _failure(status: str, details: str) -> str:
-    """Flower's words for the failure of a run."""
-    words = flower.one_line(details).removeprefix("Simulation failed with exception: ")
-    return f"the run failed: {words}" if words else f"Flower reports the run as '{status}'"
+        expected = "expected HOST:PORT of a Ray cluster's head (`ray start --head` prints it)"
+        raise UsageError(f"{key}: {expected}, found {address}: {error}") from None
 
 
 @contextlib.contextmanager
-def _private_folder() -> Iterator[Path]:
-    """A short-lived folder with a path that is short enough for Ray's sockets."""
-    usual = tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="fedrecon-", dir=usual if len(usual) <= LONGEST_FOLDER - 18 else "/tmp"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Make SIGTERM leave through the ``finally`` blocks, as Ctrl-C does, where this is the main thread and nothing else
-    has been made of the signal (the command's ``main`` does)."""
+def exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise ``SystemExit``, so that ``finally`` blocks run as after Ctrl-C. Does nothing if the signal
+    already has a handler, as in the command, or outside the main thread."""
 
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
@@ -254,7 +220,7 @@ def _terminable() -> Iterator[None]:
         return
     try:
         before = signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not the main thread: its owner decides
+    except ValueError:  # not the main thread
         yield
         return
     try:

@@ -1,6 +1,6 @@
-"""The temporary app folder that ``flwr run`` bundles: an installed package holds none.
+"""Write the temporary app folder that ``flwr run`` submits; an installed package has none.
 
-It is written from the packages that this process imports, so that what runs there is what was called here.
+It is written from the packages that this process imports, so that the submitted code is the code of the command.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import fedrecon_core
 from fedrecon_core.errors import RunError
 from strategies.code_hash import sources
 
-BUNDLE_BYTES = 10 * 1024 * 1024  # Flower's limit for a bundle; ours is counted before it is compressed
+BUNDLE_BYTES = 10 * 1024 * 1024  # Flower's limit for a bundle; here counted before compression
 
 _PYPROJECT = """\
 [project]
@@ -47,7 +47,9 @@ def write_app(folder: Path, components: tuple[str, str], extra: Sequence[Path] =
     Raises:
         RunError: the app is larger than Flower takes.
     """
-    files = {**sources(".py", ".yaml", ".md"), **_configs()}  # .md: the templates of the reports
+    folder_of_configs = Path(fedrecon_core.__file__).resolve().parent.parent / "configs"
+    configs = _below(folder_of_configs, ".yaml") if folder_of_configs.is_dir() else {}
+    files = {**sources(".py", ".yaml", ".md"), **configs}  # .md: the templates of the reports
     for path in extra:
         files |= {path.name: path} if path.is_file() else _below(path)
     total = sum(path.stat().st_size for path in files.values())
@@ -58,22 +60,13 @@ def write_app(folder: Path, components: tuple[str, str], extra: Sequence[Path] =
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     server, client = (json.dumps(name) for name in components)
-    text = _PYPROJECT.format(version=_version(), server=server, client=client)
+    version = str(getattr(fedrecon_core, "__version__", "0.1.0"))
+    text = _PYPROJECT.format(version=version, server=server, client=client)
     (folder / "pyproject.toml").write_text(text, encoding="utf-8")
     return folder
-
-
-def _configs() -> dict[str, Path]:
-    """The configs that lie beside the packages, in a checkout and in a wheel alike."""
-    folder = Path(fedrecon_core.__file__).resolve().parent.parent / "configs"
-    return _below(folder, ".yaml") if folder.is_dir() else {}
 
 
 def _below(folder: Path, *suffixes: str) -> dict[str, Path]:
     wanted = suffixes or (".py", ".yaml", ".json")
     paths = [path for path in folder.rglob("*") if path.suffix in wanted and path.is_file()]
     return {f"{folder.name}/{path.relative_to(folder).as_posix()}": path for path in paths}
-
-
-def _version() -> str:
-    return str(getattr(fedrecon_core, "__version__", "0.1.0"))

@@ -12,7 +12,7 @@ import pytest
 from fedrecon_core.errors import RunError
 from server.engines import processes, submission
 from server.engines.base import Job
-from server.engines.ray import NODES, _federation
+from server.engines.ray import NODES, federation_config
 from strategies.code_hash import PACKAGES, code_hash, sources
 
 pytestmark = pytest.mark.quick
@@ -61,10 +61,10 @@ def test_the_code_hash_sees_names_and_bytes(tmp_path):
 
 def test_what_a_run_asks_of_ray(tmp_path):
     job = Job(tmp_path, tmp_path, False, sites=3, workers=8, cpus=2, gpus=0.5)
-    assert _federation(job) == (
+    assert federation_config(job) == (
         "num-supernodes=3 client-resources-num-cpus=2 client-resources-num-gpus=0.5 init-args-num-cpus=6"
     )
-    assert f"num-supernodes={NODES} " in _federation(replace(job, sites=10 * NODES))
+    assert f"num-supernodes={NODES} " in federation_config(replace(job, sites=10 * NODES))
 
 
 def test_ending_the_processes_of_one_run_alone():
