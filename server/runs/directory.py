@@ -1,4 +1,4 @@
-"""The run directory: every file that a run leaves, where it lies and how it is written."""
+"""The run directory: paths of a run's files, how they are written, and the lock."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fedrecon_core.files import is_leftover, reason, remove_leftovers, replace_f
 from server.runs.readers import json_in, json_mapping
 
 LOCK_SECONDS = 10.0
-"""How long a resumed run waits for the process that worked on it before: one that was just killed may be going down."""
+"""How long a resumed run waits for its previous process, which may be shutting down after it was killed."""
 
 
 class Words(NamedTuple):
-    """What lies in a folder, and how a person goes on with it."""
+    """The words of messages about a folder: what it contains, and how the user continues it."""
 
     what: str
     again: str
@@ -56,16 +56,16 @@ class RunDirectory:
 
     @property
     def result(self) -> Path:
-        """The file that says how the run ended."""
+        """The file with the result of the run."""
         return self.path / "result.json"
 
     def completed(self) -> bool:
-        """Whether the run in it reached its end."""
+        """Whether the run is complete."""
         return bool(json_in(self.result).get("status") == "completed")
 
     def create(self, config_yaml: str) -> None:
-        """Make the folder with its config; an existing run or an unwritable place is a ``UsageError``. What a crash
-        left before the config was there does not count: it is no run that could be resumed."""
+        """Create the folder with its config; ``UsageError`` if it has a run already, or if it cannot be written. Files
+        that a crash left before the config was written do not count: there is no run to resume."""
         if self.path.is_file():
             raise UsageError(f"--out {self.path} is a file; name a directory that does not exist yet")
         try:
@@ -81,8 +81,8 @@ class RunDirectory:
 
     @property
     def identity(self) -> str:
-        """A name that no other run has, under which sites keep their state; a resumed run keeps it. It has a file
-        of its own, so that the other files of equal runs are equal. Whoever makes it holds the lock."""
+        """A unique name, under which sites store their state; a resumed run keeps it. It has its own file, so that the
+        other files of equal runs are equal. The caller holds the lock."""
         path = self.path / "identity.txt"
         if not path.exists():
             write_text(path, uuid.uuid4().hex)
@@ -90,12 +90,12 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-        """``held`` for a run."""
+        """Hold the run for this process alone; see ``held``."""
         with held(self.path, RUN, seconds):
             yield
 
     def forget_result(self) -> None:
-        """Remove ``result.json``: what it says is about to be untrue. ``UsageError`` if it cannot be."""
+        """Remove the ``result.json`` of an earlier attempt; ``UsageError`` if it cannot be removed."""
         try:
             self.result.unlink(missing_ok=True)
         except OSError as error:
@@ -106,7 +106,7 @@ class RunDirectory:
         write_text(self.path / name, _json(value, indent=2) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """What the file ``name`` holds; empty if it is not there, ``RunError`` if it cannot be read or is damaged."""
+        """The JSON object in the file ``name``; empty without a file, ``RunError`` if it is unreadable or damaged."""
         path = self.path / name
         try:
             found = json_mapping(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -115,21 +115,21 @@ class RunDirectory:
         except OSError as error:
             raise RunError(f"cannot read {path}: {error.strerror}") from None
         if found is None:
-            told = "put back a whole one, or remove the run directory to have the run begun anew"
-            raise RunError(f"{path} is damaged: expected a JSON object; {told}")
+            hint = "restore it, or remove the run directory to start the run anew"
+            raise RunError(f"{path} is damaged: expected a JSON object; {hint}")
         return found
 
     def listen(self, listener: Callable[[str, list[Mapping[str, Any]]], None]) -> None:
-        """From now on, call ``listener`` with the file's name and the lines whenever some have been appended."""
+        """Call ``listener`` with a file's name and the new lines whenever lines are appended."""
         self._listeners.append(listener)
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
-        """The objects of the JSON lines file ``name``, but for a line that a crash cut off; none without it."""
+        """The objects in the JSON lines file ``name``, without a line that a crash cut off; none without a file."""
         path = self.path / name
         return _whole_lines(path) if path.exists() else []
 
     def append(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Append one JSON object per line to ``name``, then tell those who listen."""
+        """Append one JSON object per line to ``name``, then call the listeners."""
         written = list(lines)
         try:
             with (self.path / name).open("a", encoding="utf-8") as file:
@@ -142,7 +142,7 @@ class RunDirectory:
             listener(name, written)
 
     def drop_rounds_after(self, name: str, last: int) -> None:
-        """Take out what a resumed run writes again: later rounds, test scores, and a line that a crash cut off."""
+        """Remove what a resumed run writes again: later rounds, test scores, and a line that a crash cut off."""
         path = self.path / name
         if path.exists():
             kept = [line for line in _whole_lines(path) if line["round"] <= last and line.get("split") != "test"]
@@ -151,10 +151,10 @@ class RunDirectory:
 
 @contextlib.contextmanager
 def held(folder: Path, words: Words, seconds: float) -> Iterator[None]:
-    """Hold ``folder`` for this process alone: two that write in one would spoil it.
+    """Lock ``folder`` for this process, so that no other one writes to it.
 
-    The lock ends with its process, however that ends. After ``seconds`` of waiting for another one: ``RunError``;
-    ``UsageError`` where the folder cannot be written, before anything was done.
+    The lock ends with its process, however that ends. Raises ``RunError`` after waiting ``seconds`` for another
+    process, and ``UsageError`` if the folder cannot be written.
     """
     path = folder / "run.lock"
     try:

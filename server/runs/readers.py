@@ -1,4 +1,4 @@
-"""What runs and sweeps have written, read back whatever has become of it: a mapping, or nothing."""
+"""Tolerant readers of JSON and YAML files of runs and sweeps: a damaged or missing file is an empty mapping."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import yaml
 from fedrecon_core.config.loading import load
 
 LONGEST = 10_000
-"""Characters of YAML that libyaml is given, which is seven times as fast: a sweep reads back hundreds of configs. In a
-longer text, nesting could end the whole process."""
+"""Longest YAML, in characters, for libyaml, which is seven times as fast: a sweep reads hundreds of configs. In a
+longer text, deep nesting could crash the process."""
 _FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def json_mapping(text: str) -> dict[str, Any] | None:
-    """The object that ``text`` holds; None where it is damaged."""
+    """The JSON object in ``text``; None if it is damaged."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -27,7 +27,7 @@ def json_mapping(text: str) -> dict[str, Any] | None:
 
 
 def yaml_mapping(text: str) -> dict[str, Any] | None:
-    """The mapping that ``text`` holds; None where it is damaged."""
+    """The YAML mapping in ``text``; None if it is damaged."""
     try:
         value = load(text, _FAST if len(text) <= LONGEST else yaml.SafeLoader)
     except yaml.YAMLError:
@@ -36,12 +36,12 @@ def yaml_mapping(text: str) -> dict[str, Any] | None:
 
 
 def json_in(path: Path) -> dict[str, Any]:
-    """The object in the file ``path``; empty where it is missing, cannot be read, or is damaged."""
+    """The JSON object in the file ``path``; empty if it is missing, cannot be read, or is damaged."""
     return _in(path, json_mapping)
 
 
 def yaml_in(path: Path) -> dict[str, Any]:
-    """The mapping in the file ``path``; empty where it is missing, cannot be read, or is damaged."""
+    """The YAML mapping in the file ``path``; empty if it is missing, cannot be read, or is damaged."""
     return _in(path, yaml_mapping)
 
 

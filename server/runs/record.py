@@ -1,4 +1,4 @@
-"""A run directory read back, whole or not: what is missing or damaged becomes a note, never a crash."""
+"""Read a run directory, complete or not: a missing or damaged file becomes a note, never a crash."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ ABSENT = {
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What the files of one run directory say.
+    """The content of the files of one run directory.
 
-    Entries are kept as they were written: a reader asks for numbers with `number` and survives what is not there.
-    ``notes`` name each file that is missing or damaged. ``picture`` holds the bytes of the reconstruction grid.
+    Entries are kept as they were written: read numbers with ``number``, which accepts missing ones. ``notes`` name each
+    file that is missing or damaged. ``picture`` is the reconstruction grid as PNG.
     """
 
     directory: Path
@@ -41,7 +41,7 @@ class RunRecord:
     notes: tuple[str, ...] = ()
 
     def setting(self, path: str) -> Any:
-        """The config value under a dotted path such as ``recovery.name``; None where it is not there."""
+        """The config value under a dotted path such as ``recovery.name``; None if there is none."""
         value: Any = self.config
         for key in path.split("."):
             value = mapping(value).get(key)
@@ -57,7 +57,7 @@ def read_run(directory: Path) -> RunRecord:
     """Read the run directory ``directory``, finished or not.
 
     Raises:
-        DataError: it is no directory, or none of a run's files is in it.
+        DataError: it is no directory, or has none of a run's files.
     """
     if not directory.is_dir():
         raise DataError(f"{directory}: expected a run directory, found {'a file' if directory.exists() else 'nothing'}")
@@ -79,12 +79,12 @@ def read_run(directory: Path) -> RunRecord:
 
 
 def read_metrics(directory: Path) -> RunRecord:
-    """Of the run in ``directory`` its metrics alone, none where there are none: a report of many runs reads no more."""
+    """Read only the metrics of the run in ``directory``, which is all that a report of many runs needs."""
     return RunRecord(directory, metrics=_Files(directory).lines("metrics.jsonl"))
 
 
 def number(value: Any) -> float | None:
-    """``value`` as a float if it is a finite number, else None (NaN and infinity are no numbers to draw)."""
+    """``value`` as a float if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -104,14 +104,14 @@ def entries(value: Any) -> list[Any]:
 
 
 class _Files:
-    """Reads the files of one directory and collects what is wrong with them."""
+    """Reads the files of one directory and collects notes on their faults."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.notes: list[str] = []
 
     def config(self) -> tuple[Mapping[str, Any], str]:
-        """``config.yaml`` as a mapping and as it stands."""
+        """``config.yaml`` as a mapping and as text."""
         text = self._text("config.yaml")
         value = yaml_mapping(text)
         if text and value is None:
@@ -127,7 +127,7 @@ class _Files:
         return value or {}
 
     def lines(self, name: str) -> tuple[Mapping[str, Any], ...]:
-        """One object per line; a crash may have cut the last one, so that the others still count."""
+        """One object per line; damaged lines, such as one that a crash cut off, are left out with a note."""
         parsed = [json_mapping(line) for line in self._text(name).splitlines() if line.strip()]
         kept = tuple(value for value in parsed if value is not None)
         if len(kept) < len(parsed):

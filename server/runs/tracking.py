@@ -1,4 +1,4 @@
-"""A run's trackers together: what one of them cannot do is told once and stops neither the run nor the others."""
+"""Pass a run's numbers on to its trackers; a failure of one stops neither the run nor the others."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from server.trackers.numbers import numbers_of_round
 
 MEMORY, TRIAL = "tracking.json", "cell.json"
 TAGS = ("engine", "seed", "device", "code_sha256", "partition_sha256", "mask_sha256")
-"""What of the manifest names a run at a tracker."""
+"""The fields of the manifest that identify a run in a tracker."""
 
 
 class Trackers:
-    """Hears the lines of a run directory and passes their numbers on, round by round.
+    """Listens to the lines that are appended to a run directory, and passes their numbers on, round by round.
 
-    ``RUN/tracking.json`` holds for each tracker what it remembers, the last round that it took, and whether it knows
-    how the completed run ended, so that a resumed run goes on there: it repeats nothing but what was being told when
-    its process was killed. Whoever missed rounds, or was named only now, hears them from the files.
+    ``RUN/tracking.json`` stores for each tracker its memory, the last round that it has recorded, and whether it has
+    the result of the completed run. A resumed run continues from there; only a round that was being recorded when the
+    process was killed is repeated. A tracker that missed rounds, or was added later, gets them from the files.
     """
 
     def __init__(self, config: RunConfig, directory: RunDirectory) -> None:
-        """Nothing is looked for before ``choose``."""
+        """The trackers are created by ``choose``."""
         self._config, self._directory = config, directory
         self._all: dict[str, Tracker] = {}
         self._memory: dict[str, Any] = {}
         self._sites: list[Mapping[str, Any]] = []
 
     def choose(self) -> None:
-        """Find what the config asks for; ``ConfigError`` where a tracker cannot be had (``trackers_of``)."""
+        """Create the trackers of the config; ``ConfigError`` if one cannot be created (``trackers_of``)."""
         self._all = trackers_of(self._config)
         for text in missing_of(self._config):
             _tell(text)
 
     def start(self, last: int) -> None:
-        """Begin, once the run has its manifest and its files hold the rounds up to ``last`` and no more."""
+        """Start the trackers, once the manifest is written and the files end with the round ``last``."""
         self._memory = self._remembered()
         for name, tracker in list(self._all.items()):
             self._try(name, self._begin, name, tracker, last)
         self._directory.listen(self._heard)
 
     def _remembered(self) -> dict[str, Any]:
-        """What the trackers of earlier attempts knew. Without it they begin anew, which is no reason to stop a run."""
+        """The stored state of the trackers. If it cannot be read, they begin anew; the run does not stop for that."""
         try:
             found = self._directory.read_json(MEMORY).items()
             return {name: _entry(known["round"], known["memory"], known.get("ended") is True) for name, known in found}
-        except Exception as error:  # whatever stands in a file that a person may have edited
+        except Exception as error:  # the file may have been edited
             _tell(f"{MEMORY} cannot be read, and trackers begin anew: {describe_error(error)}")
             return {}
 
@@ -75,12 +75,12 @@ class Trackers:
         return TrackedRun(self._directory.path, name, config, tags, last, memory, labels)
 
     def _past(self, last: int) -> Iterable[tuple[int, dict[str, float]]]:
-        """The rounds that the files hold."""
+        """The rounds that are in the files."""
         metrics, sites = (_by_round(self._directory.read_lines(f"{name}.jsonl")) for name in ("metrics", "sites"))
         return [(n, numbers_of_round(metrics[n], sites.get(n, []))) for n in sorted(metrics) if n <= last]
 
     def _heard(self, name: str, lines: list[Mapping[str, Any]]) -> None:
-        """Lines that the run has just written: those of the sites come before those of the round."""
+        """Pass on lines that the run has just written: those of the sites come before those of the round."""
         if name == "sites.jsonl":
             self._sites += lines
         if name != "metrics.jsonl" or lines[0]["split"] == "test":
@@ -95,7 +95,7 @@ class Trackers:
         tracker.metrics(first["round"], values)  # a round that was trained before is scored only now
 
     def _pass_on(self, name: str, tracker: Tracker, round_: int, values: Mapping[str, float]) -> None:
-        """A tracker hears each round once."""
+        """Record a round unless the tracker has it already."""
         if round_ > self._memory[name]["round"]:
             tracker.metrics(round_, values)
             self._remember(name, round_, self._memory[name]["memory"])
@@ -105,8 +105,8 @@ class Trackers:
         self._directory.write_json(MEMORY, self._memory)
 
     def hand_over(self) -> bool:
-        """Tell those that do not know the whole of a completed run what they missed. Whether there were any; the caller
-        holds the run's lock."""
+        """Pass on the missing part of a completed run to the trackers that lack some of it; whether there were any.
+        The caller holds the run's lock."""
         if not self._directory.completed():
             return False
         self._memory = self._remembered()
@@ -118,17 +118,17 @@ class Trackers:
             self.finish(result)
         for name in names:
             if self._memory.get(name, {}).get("ended"):
-                _tell(f"tracking.{name} knows the whole run now")
+                _tell(f"tracking.{name} now has the whole run")
         return bool(names)
 
     def _pending(self) -> dict[str, Any]:
-        """The section, of those alone that do not know how the run ended. Of what is ``auto`` only what was begun:
-        nobody asked for the others."""
+        """The section ``tracking`` without the trackers that have the result of the run, and without those that are
+        ``auto`` and have not begun it."""
         ended = {name: known["ended"] for name, known in self._memory.items()}
         return {name: keys for name, keys in self._config.tracking.items() if not ended.get(name, keys == AUTO)}
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Tell how the run ended and let go of every tracker; those of a run that never began have nothing to tell."""
+        """Pass the result on to the trackers that have begun, and close all of them."""
         for name, tracker in list(self._all.items()):
             if name in self._memory:
                 self._try(name, tracker.finish, result)
@@ -143,19 +143,19 @@ class Trackers:
             self._directory.write_json(MEMORY, self._memory)
 
     def _try(self, name: str, action: Callable[..., None], *arguments: Any) -> None:
-        """A failure of any kind costs the run this tracker."""
+        """Call ``action``; if it fails in any way, the run continues without this tracker."""
         try:
             action(*arguments)
         except Exception as error:
             _tell(f"tracking.{name} failed and is left out from here on: {describe_error(error)}")
             try:
                 self._all.pop(name).close()
-            except Exception:  # what it could not hand over was told
+            except Exception:  # its failure has been printed
                 return
 
 
 def _entry(round_: Any, memory: Mapping[str, Any], ended: bool = False) -> dict[str, Any]:
-    """What ``tracking.json`` holds of a tracker."""
+    """The entry of a tracker in ``tracking.json``."""
     return {"round": int(round_), "memory": dict(memory), "ended": ended}
 
 

@@ -1,1 +1,1 @@
-"""Whom a run tells of itself while it goes on, beside its own files: one file for each tracker."""
+"""Trackers, which record a run while it is in progress: one file for each."""

@@ -1,4 +1,4 @@
-"""What a tracker is: it hears how a run begins, the numbers of each round, and how the run ends."""
+"""Base class of the trackers: a tracker gets the start of a run, the numbers of each round, and the result."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class TrackerParams(StrictModel):
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run as a tracker learns of it.
+    """Description of a run for trackers.
 
-    ``config`` is the resolved config without ``tracking``, ``tags`` are what names the run beside it (code hash,
-    engine, seed, ...), ``labels`` the axes and levels of a cell of a sweep, none of a run by itself. ``last`` is the
-    round of the checkpoint that the run goes on from, 0 at its beginning. ``memory`` is what the tracker's ``start``
-    returned when the run was begun; empty the first time.
+    ``config`` is the resolved config without ``tracking``, ``tags`` identify the run (code hash, engine, seed, ...),
+    ``labels`` are the parameters and values of a trial of a sweep, empty for other runs. ``last`` is the round of the
+    checkpoint from which the run resumes, 0 at its beginning. ``memory`` is what the tracker's ``start`` returned when
+    the run began; empty the first time.
     """
 
     directory: Path
@@ -39,22 +39,21 @@ class TrackedRun:
 
 
 class Tracker(ABC):
-    """Tells one service, or one kind of file, of a run.
+    """Base of a tracker, which records runs with one service or in one kind of file.
 
-    A subclass names its own keys (``Params``) and imports its package late: nothing of it may be imported before
-    ``start``, since commands and sites load every tracker's file. Whatever a method raises is told once, and the run
-    goes on without the tracker. ``metrics`` takes the numbers of a round at once and not split by split, for some
-    services know a step only as a whole.
+    A subclass declares its own keys (``Params``) and imports its package late: not before ``start``, since commands
+    load every tracker's file. If a method raises, the error is printed once and the run continues without the tracker.
+    ``metrics`` gets all numbers of a round at once, since some services accept a step only once.
     """
 
     Params: ClassVar[type[TrackerParams]] = TrackerParams
     package: ClassVar[str | None] = None
-    """The package that it needs, as it is imported; None if it needs none."""
+    """Import name of the package that it needs; None if it needs none."""
     pip: ClassVar[str] = ""
-    """What stands behind ``python -m pip install`` to get it."""
+    """Arguments of ``python -m pip install`` that install it."""
     takes_back: ClassVar[bool] = False
     """Whether ``start`` removes the rounds after ``TrackedRun.last``, which a resumed run repeats. A tracker that
-    cannot hears each round once, as it was the first time."""
+    cannot gets each round once, as it was the first time."""
 
     def __init__(self, params: Any) -> None:
         """``params`` are checked keys, a ``Params`` of this class."""
@@ -62,16 +61,16 @@ class Tracker(ABC):
 
     @abstractmethod
     def start(self, run: TrackedRun) -> dict[str, Any]:
-        """Begin, or go on with, ``run``. Returns what should be known when it is resumed (plain JSON)."""
+        """Begin or resume ``run``. Returns what ``TrackedRun.memory`` should be on a resume (plain JSON)."""
 
     @abstractmethod
     def metrics(self, round_: int, values: Mapping[str, float]) -> None:
-        """The numbers of a round (from 1), ``<split>/<name>`` -> value; they are out of the process on return."""
+        """Record the numbers of a round (from 1), ``<split>/<name>`` -> value; on return they have left the process."""
 
     @abstractmethod
     def finish(self, result: Mapping[str, Any]) -> None:
-        """How the run ended: the fields of ``result.json`` (``status``, ``test``, ...)."""
+        """Record the result of the run: the fields of ``result.json`` (``status``, ``test``, ...)."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files and connections; the last call, also after a failure of the others."""
+        """Close files and connections; the last call, also after a failure of another."""

@@ -1,4 +1,4 @@
-"""The section ``tracking`` of a config, checked against the trackers that there are."""
+"""Select the trackers of a config (section ``tracking``)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from server.trackers.base import TRACKER_PACKAGES, TRACKERS, Tracker
 
 
 def check_keys(config: RunConfig) -> None:
-    """``ConfigError`` for a tracker that does not exist, or a key that it does not have."""
+    """Raise ``ConfigError`` for a tracker or a tracker's key that does not exist."""
     _chosen(config)
 
 
 def trackers_of(config: RunConfig) -> dict[str, Tracker]:
-    """The trackers that ``config`` asks for, by name; of those that are ``auto`` the ones whose package is installed.
+    """The trackers of ``config`` by name; those that are ``auto`` only if their package is installed.
 
     Raises:
-        ConfigError: as ``check_keys``; or a package that was asked for is not installed (in this environment, so that
-            a deployment is not to be asked by the machine that submits it).
+        ConfigError: as ``check_keys``, or the package of another tracker is not installed in this environment. (The
+            machine that submits a deployment must not call this: the trackers run with the ServerApp.)
     """
     chosen = _chosen(config)
     for name, tracker in chosen.items():
@@ -37,7 +37,7 @@ def trackers_of(config: RunConfig) -> dict[str, Tracker]:
 
 
 def missing_of(config: RunConfig) -> list[str]:
-    """For each tracker that is ``auto`` and not installed, a line that says so."""
+    """A message for each tracker that is ``auto`` and not installed."""
     chosen = _chosen(config)
     return [
         f"tracking.{name} is off: the package {tracker.package} is not installed (python -m pip install {tracker.pip})"
@@ -47,14 +47,14 @@ def missing_of(config: RunConfig) -> list[str]:
 
 
 def untracked_unless_asked(config: RunConfig) -> RunConfig:
-    """``config`` for a cell of a sweep: what is ``auto`` is off, for a sweep has its own tables and curves, and nobody
-    looks at the event files of hundreds of small runs."""
+    """``config`` for a trial of a sweep, with trackers that are ``auto`` switched off: a sweep has its own tables and
+    curves, and nobody looks at the event files of hundreds of small runs."""
     asked = {name: None if keys == AUTO else keys for name, keys in config.tracking.items()}
     return config.model_copy(update={"tracking": asked})
 
 
 def _chosen(config: RunConfig) -> dict[str, Tracker]:
-    """Every tracker that is not off, with its keys; a name that is off must exist as well."""
+    """Every tracker that is not off, with its keys; the name of one that is off must exist, too."""
     discover(TRACKER_PACKAGES)
     classes = {name: _class(name) for name in config.tracking}
     return {name: _made(name, classes[name], keys) for name, keys in config.tracking.items() if keys is not None}

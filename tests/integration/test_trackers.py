@@ -307,7 +307,7 @@ def test_a_run_that_was_killed_when_it_was_complete_is_handed_over_by_a_resume(n
     command = caller(monkeypatch, capsys)
     code, out, err = command("run", "--resume", "--out", directory)
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == f"tracking.{name} knows the whole run now"
+    assert out.splitlines()[-1] == f"tracking.{name} now has the whole run"
     check_holds_every_number_once(name, directory)
     check_knows_the_end(name, directory)
     refused(command("run", "--resume", "--out", directory), "complete; there is nothing to resume")
@@ -349,7 +349,7 @@ def test_what_a_tracker_missed_of_a_complete_run_is_told_without_a_site_or_data(
     line, command = ("run", "--resume", "--out", directory, "--set"), caller(monkeypatch, capsys)
     refused(command(*line, "rounds=9"), "'rounds=9' would change it")
     code, out, _ = command(*line, "tracking.zz_noisy.at=99")
-    assert (code, out) == (0, "tracking.zz_noisy knows the whole run now\n")
+    assert (code, out) == (0, "tracking.zz_noisy now has the whole run\n")
     assert noisy == ["start", 2, 3, "completed", "close"]
     assert runs.result(directory)["status"] == "completed"
 

@@ -44,7 +44,7 @@ def test_a_damaged_file_that_a_resume_needs_is_one_clear_line(directory):
     assert directory.read_json("manifest.json") == {}
     for content in (b"[", b"[]", b"\xff", b"[" * 100_000):
         path.write_bytes(content)
-        with pytest.raises(RunError, match=r"manifest\.json is damaged: expected a JSON object; put back a whole one"):
+        with pytest.raises(RunError, match=r"manifest\.json is damaged: expected a JSON object; restore it, or remove"):
             directory.read_json("manifest.json")
     path.unlink()
     path.mkdir()
