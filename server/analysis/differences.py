@@ -64,7 +64,7 @@ class Differences:
         others = {seeds[trial]: trial for trial in second if scored[trial]}
         pairs = [(trial, others[seeds[trial]]) for trial in first if seeds[trial] in others]
         if not pairs:
-            raise PredictionsError(f"no complete cell to compare it with has the same seed and a score {metric}")
+            raise PredictionsError(f"no complete trial of the baseline has the same seed and a score {metric}")
         scores = self._trials[SCORES + metric]
         observed = [float(scores[one] - scores[other]) for one, other in pairs]
         mean = float(np.mean(observed))
@@ -106,7 +106,9 @@ class Differences:
             except PredictionsError as error:
                 self._faults[trial, metric] = error.fault
             except ValueError as error:
-                self._faults[trial, metric] = PredictionFault(f"it needs more than the predicted classes: {error}")
+                self._faults[trial, metric] = PredictionFault(
+                    f"the metric needs more than the predicted classes: {error}"
+                )
         return self._faults[trial, metric]
 
     def _resample(self, trial: str, metric: str, groups: Groups) -> NDArray[np.float64]:

@@ -72,7 +72,7 @@ class PredictionCounts:
     missing: float | None = None
 
     def score(self, metric: type[Metric]) -> float:
-        """The metric over all groups; ``ValueError`` if it needs more than the predicted classes."""
+        """The metric over all groups; ``ValueError`` if the metric needs more than the predicted classes."""
         return metric.compute(Counts(torch.from_numpy(self.confusion.sum(axis=0))))
 
     def scores(self, names: Iterable[str]) -> dict[str, float]:
@@ -204,7 +204,7 @@ def check_scores(counts: PredictionCounts, scores: Mapping[str, float], trial: s
     for name, score in counts.scores(scores).items():
         if not abs(score - scores[name]) <= SAME_SCORE:
             found = f"{trial}: {name} {score:.6f} instead of {scores[name]:.6f}"
-            raise PredictionsError("the predictions score otherwise than the result says", found)
+            raise PredictionsError("the scores of the predictions differ from those in result.json", found)
 
 
 def _class_indices(values: Any, classes: int) -> NDArray[np.intp]:

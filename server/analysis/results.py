@@ -67,7 +67,7 @@ class SweepResults:
         if not found:
             names = [name for name in score_names(self.trials) if self.trials[METRICS + name].notna().any()]
             known = ", ".join(sorted(names))
-            raise UsageError(f"table.metrics: expected scores that complete cells have ({known}), found none of them")
+            raise UsageError(f"table.metrics: expected scores that complete trials have ({known}), found none of them")
         if self.shown is None:
             return found
         remark = f"Only of the test samples that show {self.shown}. What is missing in test is theirs, too."
@@ -79,7 +79,7 @@ class SweepResults:
         if not baseline:
             return self.tables()
         if matching(self.sweep.trials, baseline).empty:
-            note = f"No differences: no cell here has {title_of(baseline)}, the baseline; --only must keep it."
+            note = f"No differences: no trial here has {title_of(baseline)}, the baseline; --only must keep it."
             return [replace(table, notes=(note,)) for table in self.tables()]
         differences = Differences(self.trials, self.predictions)
         return [compare(table, self.layout, self.trials, differences) for table in self.tables()]
@@ -94,7 +94,7 @@ class SweepResults:
         found = list(mixed_provenance(self.trials))
         names = list(unknown_names(self.published, self.sweep.parameters, metric_names()))
         if names:
-            text = "Published values of names that this sweep does not have stand beside no field"
+            text = "Published values with names that this sweep does not have are not shown"
             found.append(f"{text}: {listing(names)}.")
         return found
 
@@ -121,7 +121,7 @@ def load_results(
     sweep = sweep.only(only)
     trials = sweep.complete
     if trials.empty:
-        found = f"none of {plural(len(sweep.trials), 'cell')} is complete; `fedrecon sweep` goes on with them"
+        found = f"none of {plural(len(sweep.trials), 'trial')} is complete; `fedrecon sweep` continues them"
         raise DataError(f"{directory}: nothing to show: {found}")
     selected = trials["select"].dropna().unique()
     layout = Layout.of(table, sweep.parameters, tuple(selected) or ("accuracy",))
@@ -181,7 +181,7 @@ def _rescored(
             found.at[trial, MISSING + "test"] = counts.missing
     if found.filter(regex=f"^{METRICS}").isna().all(axis=None):
         reasons = "".join(f"; {fault}" for fault in merged(faults))
-        raise DataError(f"--shown: no complete cell has predictions of test samples that show {samples}{reasons}")
+        raise DataError(f"--shown: no complete trial has predictions of test samples that show {samples}{reasons}")
     return found, merged(faults)
 
 
@@ -196,7 +196,7 @@ def left_out(sweep: Sweep) -> Iterator[str]:
     others = [name for name, status in statuses.items() if status != State.COMPLETE]
     if others:
         which = listing([f"{title_of(sweep.labels(name))} ({statuses[name]})" for name in others])
-        yield f"Left out, not complete: {len(others)} of {plural(len(sweep.trials), 'cell')}: {which}."
+        yield f"Left out, not complete: {len(others)} of {plural(len(sweep.trials), 'trial')}: {which}."
 
 
 def mixed_provenance(trials: pd.DataFrame) -> Iterator[str]:
@@ -207,5 +207,5 @@ def mixed_provenance(trials: pd.DataFrame) -> Iterator[str]:
         if len(found) > 1:
             silent = len(trials) - found.total()
             versions = [f"{count} of {version}" for version, count in found.most_common()]
-            which = listing([*versions, *([f"{silent} that do not say"] if silent else [])])
+            which = listing([*versions, *([f"{silent} unknown"] if silent else [])])
             yield f"The {len(trials)} cells come from {len(found)} {name} ({which}): what sets cells apart may be that."

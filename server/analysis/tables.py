@@ -179,7 +179,7 @@ def score_tables(layout: Layout, trials: pd.DataFrame, published: Sequence[Publi
         ours = [value for value in published if value.metric == table.metric]
         unused = sum(value.line not in used for value in ours)
         if unused and table.metric not in noted:
-            remark = f"{unused} of {len(ours)} published values of this metric stand beside no field."
+            remark = f"{unused} of {len(ours)} published values of this metric have no cell in these tables."
             tables[place] = replace(table, remarks=(*table.remarks, remark))
         noted.add(table.metric)
     return [rank(table, layout) for table in tables]

@@ -26,8 +26,8 @@ def differences(results: SweepResults) -> list[Drawing]:
     """
     tables = [table for table in results.compared_tables() if table.cells["difference"].notna().any()]
     if not tables:
-        advice = "--set baseline.AXIS=LEVEL names what others are compared with, and --only must keep it"
-        raise UsageError(f"table.baseline: expected one of which complete cells differ, found none: {advice}")
+        advice = "--set baseline.AXIS=LEVEL names what the others are compared with, and --only must keep it"
+        raise UsageError(f"table.baseline: expected one that complete trials differ from, found none: {advice}")
     return [Drawing.of_table("differences", table, partial(draw, table)) for table in tables]
 
 

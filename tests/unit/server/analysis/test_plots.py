@@ -242,7 +242,7 @@ def test_many_classes_and_sites_have_names_here_and_there(sweep):
 def test_the_same_sweep_gives_the_same_bytes_whatever_the_settings_of_matplotlib(sweep, call, tmp_path, kind):
     asked = "--kind", kind, "--set", "baseline.recovery=mask"
     code, out, err = call("plot", sweep, *asked, "--out", tmp_path / "first")
-    assert code == 0 and err.startswith("note: Left out, not complete: 3 of 12 cells: ")
+    assert code == 0 and err.startswith("note: Left out, not complete: 3 of 12 trials: ")
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "svg.hashsalt": "other"}):
         before = dict(matplotlib.rcParams)
         call("plot", sweep, *asked, "--out", tmp_path / "second")
@@ -303,16 +303,16 @@ def test_without_a_kind_numbers_are_lines_and_names_are_bars(sweep, tmp_path):
     ("arguments", "words"),
     [
         (["--kind", "pie"], ["--kind: unknown kind 'pie'; known: lines, bars, differences, sites"]),
-        (["--kind", "differences"], ["table.baseline: expected one of which complete cells differ, found none"]),
+        (["--kind", "differences"], ["table.baseline: expected one that complete trials differ from, found none"]),
         (["--kind", "lins"], ["unknown kind 'lins'", "Did you mean 'lines'?"]),
         (
             ["--kind", "lines", "--set", "rows=rate", "--set", "columns=recovery"],
             ["expected numbers as values of 'recovery' for lines, found 'zero'", "--kind bars"],
         ),
-        (["--set", "metrics=[macro_auroc]"], ["table.metrics: expected scores that complete cells have (accuracy, "]),
+        (["--set", "metrics=[macro_auroc]"], ["table.metrics: expected scores that complete trials have (accuracy, "]),
         (["--set", "columns=[rat]"], ["unknown axis 'rat'; known: recovery, rate, seed", "Did you mean 'rate'?"]),
         (["--only", "rate=50%"], ["--only.rate: unknown value '50%'; known: 80%, 30%"]),
-        (["--only", "recovery=mask", "--only", "rate=80%", "--only", "seed=3"], ["none of 1 cell is complete"]),
+        (["--only", "recovery=mask", "--only", "rate=80%", "--only", "seed=3"], ["none of 1 trial is complete"]),
         (["--set", "reference=nowhere.csv"], ["nowhere.csv: the published values cannot be read"]),
         (["--kind", "sites", "--set", "reference=nowhere.csv"], ["nowhere.csv: the published values cannot be read"]),
         (["--out", "{sweep}/sweep.yaml"], ["sweep.yaml: figures cannot be written there"]),
@@ -329,7 +329,7 @@ def test_sweeps_with_nothing_to_show_say_so(tmp_path, call):
         call("plot", tmp_path / "nowhere"), "expected a directory written by `fedrecon sweep`, found no such directory"
     )
     empty = write_results(tmp_path / "empty", PARAMETERS, lambda labels: None)
-    refused(call("plot", empty), "nothing to show: none of 12 cells is complete; `fedrecon sweep` goes on with them")
+    refused(call("plot", empty), "nothing to show: none of 12 trials is complete; `fedrecon sweep` continues them")
     lone = write_results(tmp_path / "lone", {"recovery": ["mask"]}, lambda labels: right_with(0.5, 1))
     refused(call("plot", lone, "--kind", "lines"), "expected an axis whose values are numbers for lines, found no axis")
 

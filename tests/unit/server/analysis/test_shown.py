@@ -79,7 +79,7 @@ def test_predictions_of_another_run_have_no_such_score_and_the_trials_are_named(
     assert uar.trials_of((0, 0))["params.seed"].tolist() == ["3"]
     code, out, _ = call("table", sweep, "--shown", "1")
     assert code == 0
-    told = r"Not scored: the predictions score otherwise than the result says \((.*)\)\.\n"
+    told = r"Not scored: the scores of the predictions differ from those in result.json \((.*)\)\.\n"
     ((named),) = re.findall(told, out)
     assert re.fullmatch(
         r"zero-1: accuracy 0\.\d+ instead of 0\.\d+ and zero-2: accuracy 0\.\d+ instead of 0\.\d+", named
@@ -118,8 +118,8 @@ def test_what_is_missing_in_test_is_that_of_the_samples_that_are_scored(sweep, c
 @pytest.mark.parametrize(
     ("shown", "words"),
     [
-        ("c", "no complete cell has predictions of test samples that show c alone"),
-        ("3", "no complete cell has predictions of test samples that show 3 modalities"),
+        ("c", "no complete trial has predictions of test samples that show c alone"),
+        ("3", "no complete trial has predictions of test samples that show 3 modalities"),
         ("0", "expected a number of modalities from 1 on, or names of some, found '0'"),
         ("a,", "expected a number of modalities from 1 on, or names of some, found 'a,'"),
     ],

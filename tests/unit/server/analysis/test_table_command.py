@@ -118,9 +118,9 @@ def test_trials_that_were_not_made_alike_are_told_wherever_they_are_compared(swe
     manifests[1].unlink()
     _, out, _ = call("table", sweep, "--out", tmp_path / "out")
     told = [
-        "The 8 cells come from 2 versions of the code (5 of aaaaaaaaaaaa, 2 of bbbbbbbbbbbb and 1 that do not say)",
-        "The 8 cells come from 2 versions of PyTorch (5 of 2.13.0, 2 of 2.12.1 and 1 that do not say): what",
-        "The 8 cells come from 2 devices (6 of cpu, 1 of cuda and 1 that do not say): what sets cells apart may be",
+        "The 8 cells come from 2 versions of the code (5 of aaaaaaaaaaaa, 2 of bbbbbbbbbbbb and 1 unknown)",
+        "The 8 cells come from 2 versions of PyTorch (5 of 2.13.0, 2 of 2.12.1 and 1 unknown): what",
+        "The 8 cells come from 2 devices (6 of cpu, 1 of cuda and 1 unknown): what sets cells apart may be",
     ]
     assert "engines" not in out  # the one that has no manifest says nothing of its engine
     pages = [out, (tmp_path / "out" / "table.tex").read_text(), call("plot", sweep)[2]]
@@ -226,12 +226,12 @@ def test_a_part_is_shown_alone(sweep, call):
 def test_a_part_without_the_baseline_says_that_it_has_no_differences_and_why(sweep, call):
     code, out, err = call("table", sweep, "--only", "recovery=zero")
     assert (code, err) == (0, "")
-    assert out.count("No differences: no cell here has recovery=mask, the baseline; --only must keep it.") == 1
+    assert out.count("No differences: no trial here has recovery=mask, the baseline; --only must keep it.") == 1
     assert "No interval" not in out
     raw = yaml.safe_load((sweep / "sweep.yaml").read_text())
     kept = [trial for trial in raw["cells"] if trial["labels"]["recovery"] != "mask"]
     (sweep / "sweep.yaml").write_text(yaml.safe_dump({**raw, "cells": kept}))  # its `only` may leave it out as well
-    assert "No differences: no cell here has recovery=mask, the baseline" in call("table", sweep)[1]
+    assert "No differences: no trial here has recovery=mask, the baseline" in call("table", sweep)[1]
     (sweep / "sweep.yaml").write_text(yaml.safe_dump(raw))
     assert "No differences" not in call("table", sweep, "--only", "recovery=zero,mask", "--only", "seed=1")[1]
 
@@ -243,7 +243,7 @@ def test_published_values_of_unknown_names_are_named_with_the_nearest_known_and_
     code, out, err = call("table", sweep, *reference)
     assert (code, err) == (0, "")
     assert " [51.25]**" in out
-    told = "Published values of names that this sweep does not have stand beside no field: "
+    told = "Published values with names that this sweep does not have are not shown: "
     names = "recovery 'zeros' (Did you mean 'zero'?), metric 'acuracy' (Did you mean 'accuracy'?) and recovery 'gan'."
     assert told + names in out
     assert told + names in call("plot", sweep, *reference)[2]
@@ -261,7 +261,7 @@ def test_trials_that_are_not_complete_are_told(tmp_path, call):
     )
     _, out, _ = call("table", folder)
     assert "Test scores of one seed." in out
-    told = "Left out, not complete: 4 of 8 cells: recovery=zero, rate=0.3, seed=2 (missing); "
+    told = "Left out, not complete: 4 of 8 trials: recovery=zero, rate=0.3, seed=2 (missing); "
     assert told in out
     code, paths, err = call("plot", folder)
     assert code == 0
@@ -323,7 +323,7 @@ def test_published_values_stand_in_brackets(sweep, call, tmp_path):
         (["metrics=[f1]"], ["table.metrics: unknown metric 'f1'; known: "]),
         (
             ["metrics=[macro_auroc]"],
-            ["expected scores that complete cells have (accuracy, loss, ", "found none of them"],
+            ["expected scores that complete trials have (accuracy, loss, ", "found none of them"],
         ),
         (
             ["baseline={seed: 1}"],
@@ -343,7 +343,7 @@ def test_a_fault_of_the_layout_is_one_line(sweep, call, settings, words):
 def test_what_is_no_sweep_or_has_no_result_is_one_line(tmp_path, call):
     refused(call("table", tmp_path), "expected a directory written by `fedrecon sweep`, found no sweep.yaml in it")
     folder = write_results(tmp_path / "sweep", PARAMETERS, lambda labels: None)
-    refused(call("table", folder), "none of 8 cells is complete; `fedrecon sweep` goes on with them")
+    refused(call("table", folder), "none of 8 trials is complete; `fedrecon sweep` continues them")
 
 
 def test_a_place_that_cannot_be_written_is_one_line(sweep, call, tmp_path):
@@ -409,7 +409,7 @@ def test_a_baseline_without_the_score_has_no_differences(sweep, call):
         change(path, test={})
     code, out, _ = call("table", sweep)
     assert code == 0
-    assert "no complete cell to compare it with has the same seed and a score accuracy" in out
+    assert "no complete trial of the baseline has the same seed and a score accuracy" in out
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_seeds_are_paired_as_far_as_both_have_them(tmp_path):
             lambda trials: (trials / "zero-0.3-1" / "predictions.parquet").write_bytes(
                 (trials / "oracle-0.3-1" / "predictions.parquet").read_bytes()
             ),
-            r"the predictions score otherwise than the result says \(zero-0\.3-1: accuracy 0\.\d+ instead of 0",
+            r"the scores of the predictions differ from those in result.json \(zero-0\.3-1: accuracy 0\.\d+ instead",
         ),
     ],
 )
@@ -244,7 +244,9 @@ def test_trials_with_the_same_fault_are_one_note_without_a_path(tmp_path):
         notes.append(tables_of(path, baseline={"recovery": "mask"})[0].notes)
     assert notes[0] == notes[1]
     copied, damaged = notes[0]
-    assert copied.startswith("No interval for recovery=zero, rate=0.3; recovery=oracle, rate=0.6: the predictions ")
+    assert copied.startswith(
+        "No interval for recovery=zero, rate=0.3; recovery=oracle, rate=0.6: the scores of the predictions "
+    )
     assert re.findall(r"[(, ]((?:zero|oracle)-\d\.\d-\d): accuracy", copied) == [
         "zero-0.3-2", "zero-0.3-3", "oracle-0.6-1",
     ]  # fmt: skip
@@ -321,7 +323,7 @@ def test_published_values_stand_beside_the_fields_of_their_labels(tmp_path):
     folder = write_results(tmp_path / "sweep", PARAMETERS, said)
     accuracy, uar = tables_of(folder, path, metrics=["accuracy", "uar"])
     assert [table.remarks for table in (accuracy, uar)] == [
-        (), ("1 of 2 published values of this metric stand beside no field.",)
+        (), ("1 of 2 published values of this metric have no cell in these tables.",)
     ]  # fmt: skip
     assert accuracy.cells["published"].dropna().to_dict() == {(1, 0): pytest.approx(0.505)}
     assert accuracy.cell((1, 0))["published_deviation"] == pytest.approx(0.015)
@@ -349,7 +351,7 @@ def test_a_published_value_that_stands_in_another_section_stands_beside_a_field(
 def test_a_published_value_that_stands_in_no_section_is_told_once(tmp_path):
     text = "recovery,alpha,metric,value\nmask,1,uar,50\nmask,9,uar,60\n"
     remarks = [(table.metric, remark) for table in beside(tmp_path, text, SECTIONED) for remark in table.remarks]
-    assert remarks == [("uar", "1 of 2 published values of this metric stand beside no field.")]
+    assert remarks == [("uar", "1 of 2 published values of this metric have no cell in these tables.")]
 
 
 @pytest.mark.parametrize("turn", [1, -1], ids=["general first", "specific first"])
