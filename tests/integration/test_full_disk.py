@@ -152,6 +152,6 @@ def test_a_specification_is_not_lost_when_it_is_sealed_without_room(disk):
     with disk.full():
         [fault] = seal_folder(folder)
     assert "cannot be sealed" in fault
-    assert "dataset.yaml is as it was" in fault
+    assert "dataset.yaml was not changed" in fault
     assert (folder / "dataset.yaml").read_text() == written
     assert check_folder(folder) == []
