@@ -257,7 +257,7 @@ def test_data_that_change_in_mid_run_are_seen_told_and_used(tmp_path, capsys):
     deploy(run, node_configs(tmp_path / "sites", tmp_path / "state"), connected)
     said = capsys.readouterr().out
     assert "round 2: 1 of 2 sites answered; south: expected generator.features.encoder, " in said
-    assert "the site's data have changed since it said what it holds; it will be asked again" in said
+    assert "the site's data have changed since its last description; it will be asked again" in said
     assert "the data of site south changed since this run began" in said
     groups = {(line["round"], line["site"]): line.get("groups_up", []) for line in lines(tmp_path / "run")}
     assert "generator.features.encoder" not in groups[1, "south"]
