@@ -5,6 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 export OMP_NUM_THREADS=1 FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 RAY_USAGE_STATS_ENABLED=0
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 MPLBACKEND=Agg
+export PIP_NO_COMPILE=1 # most of the installed modules are never imported
 export FEDRECON_CI=1 # the whole extra [dev] is installed: a test that needs a tracker's package fails without it
 
 heading() { printf '\n==> %s\n' "$*"; }
