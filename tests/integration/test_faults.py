@@ -199,7 +199,7 @@ def test_a_site_with_other_code_is_refused_before_round_1_and_one_that_changes_i
     codes = {"describe": {BAD: "0ld"}, "local": {"site-0004": "new"}}
     right, asked = client.app.code_hash(), []
 
-    def code_hash() -> str:
+    def code_hash(*_: object) -> str:
         return codes.get(*asked[-1:], {}).get(asked_site[-1], right) if asked else right
 
     asked_site: list[str] = []
