@@ -42,7 +42,7 @@ class DiskSiteStore:
         place = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
         if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
             raise DataError(
-                f"state folder {self.folder} cannot be written: {place} is no folder with rights for this user"
+                f"state folder {self.folder} cannot be written: {place} is not a folder that this user can write to"
             )
 
     def load(self, name: str) -> dict[str, State]:

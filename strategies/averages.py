@@ -59,12 +59,12 @@ class Robust(GroupSelection):
 
 
 def median(states: Sequence[State], robust: Robust) -> State:
-    """The median of each coordinate (Yin et al. 2018); between the two middle values where their number is even."""
+    """The median of each coordinate (Yin et al. 2018): the mean of the two middle values if their number is even."""
     return _stacked(states, lambda values: np.median(values, axis=0))
 
 
 def trimmed(states: Sequence[State], robust: Robust) -> State:
-    """The mean of each coordinate without its ``trim`` smallest and largest values (Yin et al. 2018)."""
+    """The mean of each coordinate without the share ``trim`` of the values at each end (Yin et al. 2018)."""
     return _stacked(states, lambda values: trim_mean(values, robust.trim))
 
 

@@ -24,7 +24,7 @@ class WireMeter:
         self.total += self.weigh(content)
 
     def weigh(self, content: RecordDict) -> int:
-        """The bytes of one message, as Flower sends it object by object."""
+        """The size of one message in bytes. Flower sends each object separately."""
         skeleton = RecordDict({name: _stand_in(name) if is_group(name) else r for name, r in content.items()})
         groups = sum(self._group(name, r) for name, r in content.array_records.items() if is_group(name))
         return _size(skeleton) + groups
@@ -37,7 +37,7 @@ class WireMeter:
 
 
 def _stand_in(name: str) -> ArrayRecord:
-    """A small record, another one for each name: Flower sends equal objects once."""
+    """A small record that differs for each name, because Flower sends equal objects only once."""
     return ArrayRecord({name: Array(np.frombuffer(name.encode(), dtype=np.uint8))})
 
 

@@ -38,7 +38,7 @@ class Sites(StrictModel):
         names = isinstance(value, list | tuple) and bool(value) and all(isinstance(name, str) for name in value)
         if value is None or value == "complete" or names:
             return value
-        raise ValueError(f"expected a list of names of sites, or complete, found {short_repr(value)}")
+        raise ValueError(f"expected a list of site names, or complete, found {short_repr(value)}")
 
     @model_validator(mode="after")
     def check_min(self) -> Self:

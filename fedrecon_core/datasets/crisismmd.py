@@ -205,7 +205,7 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _tweet(place: str, cell: str) -> int:
     if not (cell.isascii() and cell.isdigit() and len(cell) < 19):
-        advice = "spreadsheets round such numbers, fetch the table again"
+        advice = "spreadsheets round such numbers; fetch the table again"
         raise DataError(f"{place}: tweet_id: expected a whole number below 10^18, found '{cell[:40]}'; {advice}")
     return int(cell)
 

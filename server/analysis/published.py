@@ -55,7 +55,7 @@ def read_published(path: Path, parameters: Mapping[str, Sequence[str]]) -> list[
         advice = "`--set reference=null` shows the results without them"
         raise DataError(f"{path}: the published values cannot be read: {error.strerror}; {advice}") from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no CSV: {error}") from None
+        raise DataError(f"{path} is not a valid CSV file: {error}") from None
     _check_unique(path, found, parameters)
     return found
 

@@ -142,13 +142,13 @@ def _check_numbers(reply: TrainReply) -> None:
     for name in dict.fromkeys((*TIMES, *reply.seconds)):
         seconds = reply.seconds.get(name, math.nan)
         if not (math.isfinite(seconds) and seconds >= 0):
-            raise ReplyError(f"expected seconds of at least 0 as its time ({name}), found {reply.seconds.get(name)}")
+            raise ReplyError(f"expected a time {name} of at least 0 seconds, found {reply.seconds.get(name)}")
     if stray := sorted(set(reply.quality) - set(reply.groups)):
-        raise ReplyError(f"a quality of {', '.join(stray)}, which it did not upload")
+        raise ReplyError(f"expected a quality only for uploaded groups, found one for {', '.join(stray)}")
     for name in reply.metrics:
         items = reply.metrics.get(name.replace(".loss", ".items"), 0.0)
         if not (math.isfinite(items) and items > 0):
-            raise ReplyError(f"expected the number of items beside {name}, found {items}")
+            raise ReplyError(f"expected a positive number of items for {name}, found {items}")
     if bad := sorted(group for group, score in reply.quality.items() if not math.isfinite(score)):
         raise ReplyError(f"expected a finite quality of {', '.join(bad)}, found {reply.quality[bad[0]]}")
 

@@ -1,4 +1,4 @@
-"""The trials of a sweep: every combination of values that stays, each with its resolved and checked config."""
+"""The trials of a sweep: every combination of values that ``only`` keeps, each with its resolved, checked config."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class StoredConfig:
 
 
 def read_stored_config(path: Path) -> StoredConfig:
-    """Read the identity of the config file ``path``. Keys that did not exist when it was written get their defaults,
-    with which runs are as before. The folder of the data need not exist; a damaged file has no hash."""
+    """Read the identity of the config file ``path``. Keys added since it was written get their defaults,
+    which reproduce the earlier behaviour. The folder of the data need not exist; a damaged file has no hash."""
     raw = yaml_in(path)
     data = raw.get("data")
     if not isinstance(data, Mapping):
@@ -182,7 +182,7 @@ def build_trials(definition: Definition, folder: Path, settings: Sequence[str] =
 
 
 def _check_settings(definition: Definition, settings: Sequence[str]) -> None:
-    """Refuse settings without effect: of the seed, if it is an axis, and of the engine."""
+    """Refuse settings that would have no effect: the seed, if it is an axis, and any key of the engine."""
     places = {"--set": settings, "set": definition.set}
     for parameter in definition.axes:
         places |= {f"axes.{parameter.name}.{value.label}": value.settings for value in parameter.values}
@@ -234,7 +234,7 @@ def _check_duplicates(trials: Iterable[Trial]) -> None:
 def check_data(trials: Sequence[Trial], proven: Collection[tuple[str, ...]] = ()) -> None:
     """Open each data source of ``trials`` once and check that their configs fit it, before the first trial starts.
 
-    The families in ``proven``, of which some trial is complete, are not checked against the data. A fault that only
+    Families in ``proven`` have at least one complete trial and are not checked against the data. A fault that only
     some seeds of a family have, such as masks that hide every training sample, is left to those trials.
 
     Raises:

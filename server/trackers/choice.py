@@ -22,10 +22,10 @@ def check_keys(config: RunConfig) -> None:
 
 
 def trackers_of(config: RunConfig) -> dict[str, Tracker]:
-    """The trackers of ``config`` by name; those that are ``auto`` only if their package is installed.
+    """The trackers of ``config`` by name. One that is set to ``auto`` is included only if its package is installed.
 
     Raises:
-        ConfigError: as ``check_keys``, or the package of another tracker is not installed in this environment. (The
+        ConfigError: as in ``check_keys``, or if the package of a tracker that is not ``auto`` is not installed. (The
             machine that submits a deployment must not call this: the trackers run with the ServerApp.)
     """
     chosen = _chosen(config)

@@ -1,4 +1,4 @@
-"""EvaluationContext the global model: by the server on its own copy of the data, or by the sites on theirs."""
+"""Evaluate the global model: by the server on its own copy of the data, or by the sites on theirs."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class ServerEvaluator(Evaluator):
 
 def threads_of(engine: Engine, device: torch.device) -> int:
     """How many batches the server reads at the same time: as many as there are workers on its own machine, which are
-    idle meanwhile; one where the sites run elsewhere, since the server's share of its machine is unknown then."""
+    idle meanwhile; one if the sites run elsewhere, since the server's share of its machine is unknown then."""
     here = engine.simulated and engine.ray_address is None and device.type == "cpu"
     return engine.workers if here else 1
 
@@ -112,8 +112,8 @@ class SiteEvaluator(Evaluator):
     def score(
         self, split: str, model: Mapping[str, State], global_info: GlobalInfo, refresh: Callable[[], None]
     ) -> Scored:
-        """Sum the sites' counts; below the quorum, ask the sites that are connected then again. Replies that cannot be
-        summed are failures; sites that failed are asked for their description again."""
+        """Sum the sites' counts; below the quorum, ask again: the sites that are connected by then. Replies that cannot
+        be summed are failures; sites that failed are asked for their description again."""
         federation, config = self._sites.federation, self._channel.config.sites
 
         def read(name: str, content: RecordDict) -> Score:

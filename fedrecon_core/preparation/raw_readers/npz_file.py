@@ -59,8 +59,8 @@ class NpzFile:
             expected = " or ".join(dict.fromkeys(_KINDS[kind] for kind in kinds))
             raise DataError(f"{self.path}: {name} ({key}): expected {expected}, found {array.dtype}")
         if not array.ndim or (rows is not None and len(array) != rows):
-            expected = "rows" if rows is None else f"{rows} rows, as label has"
-            raise DataError(f"{self.path}: {name} ({key}): expected {expected}, found {list(array.shape)}")
+            expected = "at least one axis" if rows is None else f"{rows} rows, like label"
+            raise DataError(f"{self.path}: {name} ({key}): expected {expected}, found shape {list(array.shape)}")
         return array
 
     def column(self, name: str, key: str, kinds: str, rows: int | None) -> NDArray[Any]:

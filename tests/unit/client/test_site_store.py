@@ -27,7 +27,9 @@ def test_a_folder_that_cannot_be_written_is_reported_before_it_is_needed(tmp_pat
     DiskSiteStore(tmp_path / "not" / "yet", 1).require()
     assert not (tmp_path / "not").exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"state folder .*file/site cannot be written: .*file is no folder with rights"):
+    with pytest.raises(
+        DataError, match=r"state folder .*file/site cannot be written: .*file is not a folder that this user"
+    ):
         DiskSiteStore(tmp_path / "file" / "site", 1).require()
 
 

@@ -84,7 +84,7 @@ def test_a_deployment_refuses_the_key():
 @pytest.mark.quick
 @pytest.mark.parametrize("value", ["site-0001", [], [1], {"site-0001": 1}])
 def test_what_is_no_list_of_names_is_refused_with_both_forms(value):
-    with pytest.raises(ConfigError, match=r"sites.training: expected a list of names of sites, or complete, found"):
+    with pytest.raises(ConfigError, match=r"sites.training: expected a list of site names, or complete, found"):
         config(sites={"count": 4, "training": value})
 
 

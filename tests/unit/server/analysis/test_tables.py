@@ -395,7 +395,7 @@ def test_published_values_of_which_no_field_is_left_to_two_are_no_fault(tmp_path
         ("metric,value\nuar,nan\n", "line 2: expected a number, found 'nan'"),
         ("metric,value\nuar\n", "line 2: expected as many fields as the header has"),
         ("metric,value\nuar,1,2\n", "line 2: expected as many fields as the header has"),
-        ('metric,value\nuar,"1\n', "is no CSV: "),
+        ('metric,value\nuar,"1\n', "is not a valid CSV file: "),
     ],
 )
 def test_published_values_that_cannot_be_used_are_told(tmp_path, text, words):

@@ -75,13 +75,15 @@ def test_a_bad_reply_is_named(groups: dict[str, Any], counts: dict[str, int] | N
 def test_a_time_that_would_spoil_a_sum_is_named(name: str, seconds: float) -> None:
     answer = reply({"task.head": STATE})
     answer.content["seconds"][name] = seconds
-    assert f"at least 0 as its time ({name}), found {seconds}" in str(fault_of(answer, PLAN, CURRENT, SITE))
+    assert f"expected a time {name} of at least 0 seconds, found {seconds}" in str(
+        fault_of(answer, PLAN, CURRENT, SITE)
+    )
 
 
 def test_a_reply_without_its_processor_time_is_named() -> None:
     answer = reply({"task.head": STATE})
     del answer.content["seconds"]["processor"]
-    assert "its time (processor), found None" in str(fault_of(answer, PLAN, CURRENT, SITE))
+    assert "a time processor of at least 0 seconds, found None" in str(fault_of(answer, PLAN, CURRENT, SITE))
 
 
 def test_a_reply_without_its_records_is_named() -> None:
@@ -95,7 +97,10 @@ def test_a_reply_without_its_records_is_named() -> None:
     [
         (reply({"task.head": STATE}, real={"task.head": 6}), "expected between 0 and 5 real ones"),
         (reply({"task.head": STATE}, real={"task.head": -1}), "found -1"),
-        (reply({"task.head": STATE}, quality={"mapping.a->b": 0.5}), "a quality of mapping.a->b, which it did not"),
+        (
+            reply({"task.head": STATE}, quality={"mapping.a->b": 0.5}),
+            "a quality only for uploaded groups, found one for mapping.a->b",
+        ),
         (reply({"task.head": STATE}, quality={"task.head": float("nan")}), "expected a finite quality of task.head"),
         (
             reply({"task.head": STATE}, identity=Identity("new", "spec")),
@@ -137,8 +142,11 @@ HUGE = (
         (damaged(HUGE), "cannot be read"),
         (damaged(b"\x93NUMPY"), "cannot be read"),
         (reply({"task.head": STATE}, counts={"task.head": float("inf")}), "cannot be read"),
-        (reply({}, counts={"mapping.a->b": 0}, quality={"mapping.a->b": 0.5}), "a quality of mapping.a->b, which it"),
-        (with_metrics(task_loss=1.0), "expected the number of items beside task.loss, found 0"),
+        (
+            reply({}, counts={"mapping.a->b": 0}, quality={"mapping.a->b": 0.5}),
+            "a quality only for uploaded groups, found one for mapping.a->b",
+        ),
+        (with_metrics(task_loss=1.0), "expected a positive number of items for task.loss, found 0"),
         (with_metrics(task_loss=1.0, task_items=0.0), "found 0.0"),
         (with_metrics(task_loss=1.0, task_items=float("nan")), "found nan"),
     ],

@@ -148,7 +148,7 @@ def test_a_missing_file_is_named(tmp_path):
     [
         (
             "recovery,metric,value,source\nmask,uar,50,Müller\n".encode("latin-1"),
-            "published.csv is no CSV: 'utf-8' codec",
+            "published.csv is not a valid CSV file: 'utf-8' codec",
         ),
         (b"recovry,metric,value\nmask,uar,50\n", "found 'recovry'. Did you mean 'recovery'?"),
         (b"recovery,metric,value\nmask,uar,many\n", "published.csv, line 2: expected a number, found 'many'"),
