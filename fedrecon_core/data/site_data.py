@@ -166,15 +166,8 @@ def open_site(
         return {name: _copy_rows(dataset, name, samples, shown, device) for name, shown in columns}
 
     shown = present & (np.stack([dataset.rows[name][samples] for name in dataset.spec.names], axis=1) >= 0)
-    return SiteData(
-        spec=dataset.spec,
-        labels=_tensor(dataset.labels[samples], device),
-        ids=_tensor(dataset.ids[samples], device),
-        cluster_ids=_tensor(dataset.cluster_ids[samples], device),
-        present=_tensor(shown, device),
-        arrays=copy_rows(present),
-        sealed=copy_rows(~present) if sealed else None,
-    )
+    arrays, hidden = copy_rows(present), copy_rows(~present) if sealed else None
+    return _site_data(dataset, samples, shown, arrays, device, hidden)
 
 
 def split_samples(dataset: Dataset, split: str, *, keep_empty: bool) -> IntArray:
@@ -195,6 +188,17 @@ def open_split(dataset: Dataset, split: str, *, device: torch.device, keep_empty
         values, rows = np.asarray(dataset.arrays[name]), dataset.rows[name][samples]
         offsets = torch.from_numpy(dataset.offsets[name]) if name in dataset.offsets else None
         arrays[name] = ModalityArray(torch.from_numpy(values), torch.from_numpy(rows), offsets)
+    return _site_data(dataset, samples, present, arrays, device)
+
+
+def _site_data(
+    dataset: Dataset,
+    samples: IntArray,
+    present: BoolArray,
+    arrays: dict[str, ModalityArray],
+    device: torch.device,
+    sealed: dict[str, ModalityArray] | None = None,
+) -> SiteData:
     return SiteData(
         spec=dataset.spec,
         labels=_tensor(dataset.labels[samples], device),
@@ -202,6 +206,7 @@ def open_split(dataset: Dataset, split: str, *, device: torch.device, keep_empty
         cluster_ids=_tensor(dataset.cluster_ids[samples], device),
         present=_tensor(present, device),
         arrays=arrays,
+        sealed=sealed,
     )
 
 

@@ -86,7 +86,7 @@ def _check_own_data(info: SiteInfo, spec: DatasetSpec, holdings: Mapping[str, me
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-def read_train_reply(
+def validate_train_reply(
     content: RecordDict, plan: TransferPlan, current: Mapping[str, State], site: SiteInfo
 ) -> TrainReply:
     """A site's train reply, validated. ``current`` are the global groups that the site was sent, the strategy's extra

@@ -15,7 +15,7 @@ from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import State, parameters_sha256, read_group
 from server.federation.messaging import Channel, Replies, needed
 from server.federation.registration import RunSites
-from server.federation.reply_validation import read_train_reply
+from server.federation.reply_validation import validate_train_reply
 from server.federation.update_norms import History, judge
 from server.runs.directory import RunDirectory
 from server.runs.formatting import plural
@@ -129,7 +129,7 @@ class Rounds:
         def read(name: str, content: RecordDict) -> TrainReply:
             plan = federation.plan(name)
             current = {**groups, **self.strategy.strategy_groups(plan.upload)}
-            return read_train_reply(content, plan, current, federation.sites[name])
+            return validate_train_reply(content, plan, current, federation.sites[name])
 
         replies = self.channel.exchange(sent, self.progress.site_done).decode(read)
         verdict = judge(

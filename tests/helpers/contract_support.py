@@ -28,7 +28,7 @@ from fedrecon_core.registry import RECOVERIES, Registry
 from fedrecon_core.state import Groups, State, TransferPlan, read_group
 from fedrecon_core.types import DatasetSpec
 from server.federation.messaging import ReplyError
-from server.federation.reply_validation import read_train_reply
+from server.federation.reply_validation import validate_train_reply
 from strategies.messages import SiteInfo
 from tests.helpers.federation import CPU, NAMES, MemoryShelf, tiny_dataset, toy_config
 
@@ -115,7 +115,7 @@ def subsets(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, State], site: SiteInfo) -> str | None:
     """What the server finds wrong with a train reply, or None."""
     try:
-        read_train_reply(reply.content, plan, current, site)
+        validate_train_reply(reply.content, plan, current, site)
     except ReplyError as error:
         return str(error)
     return None

@@ -10,7 +10,7 @@ from server.analysis.rendering import Sheet, TimeColumn, known, score, sheets, t
 from server.analysis.tables import named
 from server.analysis.trials import METRICS
 from server.report.page import REPORT
-from server.report.sweep.view import View, cells_of
+from server.report.sweep.view import View
 from server.runs.formatting import percent
 from server.sweep.record import LOG, SWEEP, TRIALS, State
 
@@ -47,10 +47,11 @@ def costs(view: View) -> Costs | None:
     """Compare the bytes and the training time of the methods: means over the seeds."""
     time, tables = time_column(view.trials), []
     for table in view.sections:
-        rows = [
-            Cost(list(labels.values()) or ["all"], named(labels), known(cell["tensor_bytes"]), known(cell[time.column]))
-            for labels, cell in cells_of(table)
-        ]
+        rows = []
+        for row, column in table.keys:
+            labels, cell = {**table.rows[row], **table.columns[column]}, table.cell((row, column))
+            values = known(cell["tensor_bytes"]), known(cell[time.column])
+            rows.append(Cost(list(labels.values()) or ["all"], named(labels), *values))
         tables.append((named(table.section), [*table.rows[0], *table.columns[0]] or ["Method"], rows))
     every = [row for _, _, rows in tables for row in rows]
     most_bytes = max((row.bytes or 0.0 for row in every), default=0.0)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
 
 from fedrecon_core.errors import FedReconError
-from server.analysis.published import Labels
 from server.analysis.results import load_results
 from server.analysis.tables import Layout, ScoreTable
 from server.analysis.trials import Sweep, load_sweep
@@ -72,9 +70,3 @@ def read_view(directory: Path) -> View:
 
 def _text(directory: Path) -> str:
     return (directory / SWEEP).read_text(encoding="utf-8", errors="replace")
-
-
-def cells_of(table: ScoreTable) -> Iterator[tuple[Labels, pd.Series[Any]]]:
-    """Yield each cell of a table with the labels of its row and column."""
-    for row, column in table.keys:
-        yield {**table.rows[row], **table.columns[column]}, table.cell((row, column))
