@@ -20,14 +20,14 @@ class Job:
     """One run for an engine.
 
     ``config`` is the absolute path of the resolved YAML and ``out`` the absolute run directory. ``sites`` is the number
-    of simulated sites; ``workers`` of them run at the same time, each with ``cpus`` and ``gpus`` of its own.
-    ``timeout`` is how many seconds a site may take for one message, ``None`` for no limit; it is for engines that can
-    end a site, with the others the server stops waiting.
+    of simulated sites; ``workers`` of them run at the same time, each with its own ``cpus`` and ``gpus``.
+    ``timeout`` is the number of seconds that a site may take for one message, ``None`` for no limit. Only some engines
+    can end a site; with the others the server stops waiting.
     ``components`` names the ServerApp and the ClientApp as ``module:attribute``. ``extra`` holds files and folders to
     copy to the top of a submitted app, next to the four packages; it is for engines that submit an app.
     ``superlink`` is the connection of a deployment, ``ray_address`` an existing Ray cluster; ``settings`` are the
-    changes that a resumed deployment makes to the run's own config. ``setup`` is the run as this process has set it up,
-    for an engine whose ServerApp runs in this process.
+    changes that a resumed deployment makes to the run's own config. ``setup`` is the run as set up by this process, for
+    an engine whose ServerApp runs in this process.
     """
 
     config: Path

@@ -1,4 +1,4 @@
-"""Engine ``deployment``: submit the run to a SuperLink that serves real sites, and follow its log.
+"""Engine ``deployment``: submit the run to a SuperLink with real sites, and show its log.
 
 The ServerApp, and with it the run directory, may be on another machine. The run does not depend on the command: it
 continues when the command or its connection ends.
@@ -23,7 +23,7 @@ from server.engines.superlink import SuperLink
 
 SUBMITTED = "configs/submitted.yaml"
 POLL_SECONDS = 10.0
-"""Interval of the requests for a run's status; each starts a process that works for about a second."""
+"""Interval of the requests for a run's status. Each starts a process that takes about a second."""
 PATIENCE_SECONDS = 60.0
 """How long the command tries to restore a lost connection before it stops following the run."""
 
@@ -36,7 +36,7 @@ class DetachedError(FedReconError):
 
 @ENGINES.register("deployment")
 class Deployment(Engine):
-    """Submits the run and follows its log."""
+    """Submits the run and shows its log."""
 
     def run(self, job: Job) -> None:
         """Execute ``job``; see ``Engine.run``. ``job.out`` is a path on the ServerApp's machine.
@@ -49,7 +49,7 @@ class Deployment(Engine):
                 folder = Path(name)
                 app = write_app(folder / "app", job.components, job.extra)
                 config: dict[str, bool | float | int | str] = {"config": "", "out": str(job.out), "resume": job.resume}
-                if job.resume:  # the run's own config is in its run directory
+                if job.resume:  # the config of the run is in its run directory
                     config["settings"] = json.dumps(job.settings)
                 else:
                     config["config"] = SUBMITTED
@@ -64,10 +64,10 @@ class Deployment(Engine):
 
 
 def follow(link: SuperLink, run_id: str, directory: str | None = None) -> None:
-    """Print the log of a run until the run ends. ``directory`` is its run directory, if known.
+    """Print the log of a run until the run ends. ``directory``: its run directory, if known.
 
-    Raises ``DetachedError`` on Ctrl-C. Unless the run completed, raises a ``FedReconError`` with the reason and with
-    the exit code that its ServerApp chose.
+    Raises ``DetachedError`` on Ctrl-C. If the run did not complete, raises a ``FedReconError`` with the reason and the
+    exit code of its ServerApp.
     """
     follower = LogFollower(link, run_id, directory)
     try:
@@ -111,7 +111,7 @@ class LogFollower:
             self.log.close()
 
     def poll(self) -> dict[str, str]:
-        """Ask for the run's status, and keep the log open while the SuperLink answers; empty if it does not.
+        """Request the run's status, and keep the log open while the SuperLink answers. Empty if it does not answer;
         ``RunError`` if it has not answered for ``PATIENCE_SECONDS``."""
         try:
             run = self.link.run(self.run_id)
@@ -119,7 +119,7 @@ class LogFollower:
             now = time.monotonic()
             if self.lost is None:
                 self.lost = now
-                show(self.console, f"lost the SuperLink ({error}); trying again for {PATIENCE_SECONDS:g} s")
+                show(self.console, f"lost the SuperLink ({error}); retrying for {PATIENCE_SECONDS:g} s")
             elif now - self.lost > PATIENCE_SECONDS:
                 raise RunError(
                     f"the SuperLink has not answered for {PATIENCE_SECONDS:g} s ({error}); the run continues if the "

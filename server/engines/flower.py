@@ -1,4 +1,4 @@
-"""Run Flower's own commands, and read back the end of a run from its status."""
+"""Run Flower's own commands, and carry a ServerApp's error through the status of its run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from fedrecon_core.errors import FedReconError, RunError, UsageError
 
 COMMAND_SECONDS = 30.0
 RAISED = "ServerApp failed with exception:"
-"""How Flower begins the details of a run whose ServerApp raised."""
+"""The beginning of the details that Flower stores for a run whose ServerApp raised an exception."""
 USAGE = f" (exit code {UsageError.exit_code})"
-"""How ``reportable`` marks a ``UsageError``."""
+"""The mark that ``reportable`` adds to a ``UsageError``."""
 
 ENVIRONMENT = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -52,8 +52,8 @@ def ask(*arguments: str, surroundings: Mapping[str, Any], seconds: float = COMMA
 
 
 def write_run_config(path: Path, values: Mapping[str, bool | float | int | str]) -> str:
-    """Write ``values`` as the TOML file for ``flwr run --run-config`` and return its path. (As options of the command,
-    odd paths break the pattern by which Flower splits them.)"""
+    """Write ``values`` as the TOML file for ``flwr run --run-config`` and return its path. (Flower does not split
+    ``key=value`` options correctly if a path in them has special characters.)"""
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     path.write_text("\n".join(lines), encoding="utf-8")
     return str(path)
@@ -65,7 +65,7 @@ def one_line(text: str) -> str:
 
 
 def reportable(error: Exception) -> FedReconError:
-    """An error whose text alone tells the command what it needs: Flower stores only the text of a ServerApp's
+    """Convert ``error`` into one whose text includes its exit code: Flower stores only the text of a ServerApp's
     exception. ``raised`` is the inverse."""
     if not isinstance(error, FedReconError):
         return RunError(f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""Show the progress of a run in another process by reading its metrics file as it grows."""
+"""Show the progress of a run that another process executes, by reading its growing metrics file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 
@@ -18,8 +18,8 @@ POLL_SECONDS = 0.5
 
 
 class Follower:
-    """Prints a line for each round that the run has written, while used as a context manager around an engine. Lines
-    that the file had before, in a resumed run, are not shown again."""
+    """A context manager around an engine that prints a line for each new round in the metrics file. Rounds that the
+    file of a resumed run already has at the beginning are not shown again."""
 
     def __init__(self, console: Console, directory: RunDirectory, rounds: int) -> None:
         self._path: Path = directory.path / "metrics.jsonl"
@@ -45,45 +45,34 @@ class Follower:
         self.read()
 
     def read(self) -> None:
-        """Show the lines that are new in the file.
+        """Show the rounds that are new in the file.
 
-        A resume drops the lines of the rounds that it repeats, and may have written some of them again by now. New
-        lines are therefore recognised by their content, which includes wall-clock times, and not by their place.
+        A resume removes the lines of the rounds that it repeats, and may have written some of them again since the last
+        call. New lines are therefore recognised by their content, which includes wall-clock times, and not by their
+        position.
         """
-        lines = self._whole_lines()
-        kept = _common(self._lines, lines)
-        if kept < len(self._lines):
-            self._progress.first = _last_round(lines[:kept]) + 1
-        self._lines = lines
-        for line in lines[kept:]:
-            self._show(json.loads(line))
+        before, self._lines = self._lines, self._whole_lines()
+        kept = 0
+        while kept < min(len(before), len(self._lines)) and before[kept] == self._lines[kept]:
+            kept += 1
+        if kept < len(before):
+            self._progress.first = _last_round(self._lines[:kept]) + 1
+        for line in map(json.loads, self._lines[kept:]):
+            if line["split"] == "train":
+                named = {"generator": "loss_generator", "mapping": "loss_mapping", "task": "loss"}
+                self._losses = {phase: line[key] for phase, key in named.items() if key in line}
+            if line["split"] == "validation":
+                self._progress.round_done(line["round"], self._losses, line)
 
     def _whole_lines(self) -> list[bytes]:
-        """The complete lines of the file; a line that is being written is read the next time."""
+        """The complete lines of the file. A line that is still being written is left for the next call."""
         try:
             text = self._path.read_bytes()
         except FileNotFoundError:
             return []
         return text[: text.rfind(b"\n") + 1].splitlines()
 
-    def _show(self, line: dict[str, Any]) -> None:
-        if line["split"] == "train":
-            named = {"generator": "loss_generator", "mapping": "loss_mapping", "task": "loss"}
-            self._losses = {phase: line[key] for phase, key in named.items() if key in line}
-        if line["split"] == "validation":
-            self._progress.round_done(line["round"], self._losses, line)
-
-
-def _common(before: Sequence[bytes], now: Sequence[bytes]) -> int:
-    """How many lines are the same from the beginning on."""
-    same = 0
-    for old, new in zip(before, now, strict=False):
-        if old != new:
-            break
-        same += 1
-    return same
-
 
 def _last_round(lines: Sequence[bytes]) -> int:
-    """The highest round; the line of the test split, if there is one, names an earlier one."""
+    """The highest round in ``lines``. It need not be in the last line: that of the test split has the best round."""
     return max((json.loads(line)["round"] for line in lines), default=0)

@@ -1,7 +1,7 @@
-"""Engine ``inprocess``: the ServerApp and every site in this process, or the sites in a few processes beside it.
+"""Engine ``inprocess``: run the ServerApp in this process, and the sites in it or in a few worker processes.
 
-It is a Flower ``Grid`` that calls the ClientApp directly: no SuperLink, no Ray, no start-up time. Messages, contexts
-and error replies are the ones that the other engines give, so the apps cannot tell the difference.
+The engine is a Flower ``Grid`` that calls the ClientApp directly: no SuperLink, no Ray, no start-up time. Apps get the
+same messages, contexts and error replies as from the other engines.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, Context, Message, Metadata, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import Grid
 
 # Flower fills a new message's run, node and task from here and offers no public way to set them.
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedrecon_core.errors import FedReconError, RunError
 from server.engines.base import ENGINES, Engine, Job
-from server.engines.pool import Answer, Here, Pool, Runner, load
+from server.engines.pool import Here, Pool, Runner, load
 from server.runs.setup import share_setup
 
 log = logging.getLogger(__name__)
@@ -42,34 +41,26 @@ class InProcess(Engine):
     def run(self, job: Job) -> None:
         """Execute ``job``; see ``Engine.run``. PyTorch stays at one thread in this process afterwards.
 
-        With ``workers`` above 1 the calling script must be importable (``if __name__ == "__main__"``), as for every use
-        of processes that are spawned.
+        With ``workers`` above 1 the calling script must be importable (``if __name__ == "__main__"``), as always where
+        processes are spawned.
         """
         torch.set_num_threads(1)  # results depend on the number of threads
-        server_app, client_app = (_load_app(name) for name in job.components)
-        with share_setup(job.setup), contextlib.closing(InProcessGrid(job, _runner(job, client_app))) as grid:
-            _serve(server_app, grid, job)
-
-
-def _load_app(name: str) -> Any:
-    try:
-        return load(name)
-    except (ImportError, AttributeError) as error:
-        raise RunError(f"cannot load the app '{name}': {error}") from error
-
-
-def _runner(job: Job, client_app: ClientApp) -> Runner:
-    return Here(client_app) if job.workers == 1 else Pool(job.components[1], min(job.workers, job.sites))
-
-
-def _serve(server_app: ServerApp, grid: Grid, job: Job) -> None:
-    try:
-        server_app(grid, _context(SERVER_NODE, {}, job))
-    except FedReconError:
-        raise
-    except Exception as error:
-        log.error("the ServerApp raised", exc_info=error)
-        raise RunError(f"the server failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        apps = []
+        for name in job.components:
+            try:
+                apps.append(load(name))
+            except (ImportError, AttributeError) as error:
+                raise RunError(f"cannot load the app '{name}': {error}") from error
+        server_app, client_app = apps
+        runner = Here(client_app) if job.workers == 1 else Pool(job.components[1], min(job.workers, job.sites))
+        with share_setup(job.setup), contextlib.closing(InProcessGrid(job, runner)) as grid:
+            try:
+                server_app(grid, _context(SERVER_NODE, {}, job))
+            except FedReconError:
+                raise
+            except Exception as error:
+                log.error("the ServerApp raised", exc_info=error)
+                raise RunError(f"the server failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def _context(node: int, node_config: dict[str, Any], job: Job) -> Context:
@@ -80,7 +71,7 @@ class InProcessGrid(Grid):
     """A ``Grid`` whose nodes are function calls. Node ids and message ids are the same in every run."""
 
     def __init__(self, job: Job, runner: Runner) -> None:
-        """``job.sites`` nodes, whose messages ``runner`` answers."""
+        """Create ``job.sites`` nodes, whose messages ``runner`` answers."""
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, SERVER_NODE, RUN_ID
         self._contexts = {
             SERVER_NODE + 1 + i: _context(SERVER_NODE + 1 + i, {"partition-id": i, "num-partitions": job.sites}, job)
@@ -95,17 +86,17 @@ class InProcessGrid(Grid):
         self._replies: dict[str, Message] = {}
 
     def close(self) -> None:
-        """End what still runs."""
+        """Drop queued messages and end those that are running."""
         self._queue.clear()
         self._runner.close()
 
     def set_run(self, run: Any) -> None:
-        """Keep Flower's description of the run; nothing here needs it."""
+        """Store Flower's description of the run, which this grid does not use."""
         self._run = run
 
     @property
     def run(self) -> Any:
-        """What ``set_run`` was given."""
+        """The value that ``set_run`` stored."""
         return self._run
 
     def create_message(
@@ -128,32 +119,31 @@ class InProcessGrid(Grid):
         return [message.metadata.message_id for message in pushed]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """The replies to ``message_ids`` that are there.
+        """Return the replies to ``message_ids`` that have arrived.
 
-        If there is none yet, one queued message is run (one process) or a short time is waited (several), so that a
-        caller can ask again and again without a pause and show its progress in between. Every message gets a reply:
-        an error from a site that took longer than the job's ``timeout``, counted from the moment when a process takes
-        the message. Waiting for its turn makes no site late, so the number of workers does not decide who is. With one
-        process nothing is interrupted.
+        If none has, this runs one queued message (with one process) or waits for a short time (with several), so that a
+        caller can poll without a pause of its own. Every message gets a reply. It is an error if the site took longer
+        than the job's ``timeout``, which is counted from the moment when a process receives the message: time in the
+        queue does not count, so that the number of workers has no influence. With one process nothing is interrupted.
         """
         return self._pull(list(message_ids), self._timeout)
 
     def forget(self, message_ids: Iterable[str]) -> None:
-        """Drop ``message_ids``: a caller that stops waiting leaves neither work nor replies behind for its next ones.
+        """Drop ``message_ids``, for which the caller no longer waits, with their replies.
 
-        What waits for its turn never runs; what runs is ended, where it has a process of its own.
+        Queued messages are not run any more; a message that is running is ended if it runs in a worker process.
         """
-        gone = set(message_ids)
-        self._queue = deque(message for message in self._queue if message.metadata.message_id not in gone)
-        self._runner.abandon(gone)
-        for key in gone:
+        dropped = set(message_ids)
+        self._queue = deque(message for message in self._queue if message.metadata.message_id not in dropped)
+        self._runner.abandon(dropped)
+        for key in dropped:
             self._running.pop(key, None)
             self._replies.pop(key, None)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Send ``messages`` and return their replies in the order of their arrival.
 
-        ``timeout`` takes the place of the job's, in the sense that ``pull_messages`` explains.
+        ``timeout`` replaces the job's; ``pull_messages`` explains how it is counted.
         """
         missing = dict.fromkeys(self.push_messages(messages))
         replies: list[Message] = []
@@ -170,7 +160,7 @@ class InProcessGrid(Grid):
         return [self._replies.pop(key) for key in wanted if key in self._replies]
 
     def _advance(self, timeout: float | None) -> None:
-        """Hand out queued messages, then take in what has been answered and what is late."""
+        """Start queued messages, then store the replies and states of those that were answered or are late."""
         for message in list(self._queue):
             if len(self._running) >= self._runner.capacity:
                 break
@@ -179,18 +169,12 @@ class InProcessGrid(Grid):
                 continue  # a node answers its messages in order: the next one needs the state that this one leaves
             self._queue.remove(message)
             self._running[message.metadata.message_id] = node
-            self._runner.start(message, self._copy_context(node))
-        self._settle(self._runner.finished(POLL_SECONDS))
+            kept = self._contexts[node]  # the site gets a copy, so that its changes are dropped if it fails
+            context = Context(RUN_ID, node, dict(kept.node_config), _copy(kept.state), dict(kept.run_config))
+            self._runner.start(message, context)
+        answers = self._runner.finished(POLL_SECONDS)
         if timeout is not None:
-            self._settle(self._runner.late(timeout))
-
-    def _copy_context(self, node: int) -> Context:
-        """The node's context; what a failing site does to it is forgotten, as where contexts travel."""
-        kept = self._contexts[node]
-        return Context(RUN_ID, node, dict(kept.node_config), _copy(kept.state), dict(kept.run_config))
-
-    def _settle(self, answers: list[Answer]) -> None:
-        """Keep replies and states."""
+            answers += self._runner.late(timeout)
         for answer in answers:
             sent = answer.message.metadata
             node = self._running.pop(sent.message_id)
@@ -203,7 +187,7 @@ class InProcessGrid(Grid):
             self._replies[sent.message_id] = self._stamp(answer.reply, content)
 
     def _stamp(self, message: Message, content: RecordDict | None) -> Message:
-        """``message`` with an id, as the SuperLink gives it one, and with ``content`` (``None``: an error)."""
+        """A copy of ``message`` with a new id, as a SuperLink assigns, and with ``content`` (``None``: its error)."""
         self._sent += 1
         old = message.metadata
         metadata = Metadata(
@@ -225,9 +209,8 @@ class InProcessGrid(Grid):
 
 
 def _copy(content: RecordDict) -> RecordDict:
-    """The same records in containers of their own: what the receiver adds or drops stays with it, as over a network."""
-    return RecordDict({name: _copy_record(record) for name, record in content.items()})
-
-
-def _copy_record(record: Any) -> Any:
-    return type(record)(OrderedDict(record) if isinstance(record, ArrayRecord) else dict(record))
+    """Copy the containers, but not the arrays: records that the receiver adds or removes must not affect the sender."""
+    records: dict[str, Any] = dict(content)
+    for name, record in records.items():
+        records[name] = type(record)(OrderedDict(record) if isinstance(record, ArrayRecord) else dict(record))
+    return RecordDict(records)

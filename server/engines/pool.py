@@ -1,8 +1,8 @@
-"""Where the in-process engine answers messages: in its own process, or in a few processes beside it.
+"""Runners of the in-process engine: they answer messages in the engine's own process, or in worker processes.
 
-The processes are plain ``multiprocessing`` ones with one pipe each. An executor would mark every message in flight as
-lost when one process dies; here a death belongs to the one message that the process was answering, and a process that
-does not come back can be ended by its handle.
+The workers are plain ``multiprocessing`` processes with one pipe each. An executor of ``concurrent.futures`` would lose
+all running messages when one process dies; here only the message that the process was answering is lost, and a process
+that does not answer can be killed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from flwr.clientapp import ClientApp
 
 from server.engines.processes import one_thread
 
-# Flower's own codes, so that the server reads one vocabulary whatever the engine.
+# Flower's own error codes: the server sees the same ones on every engine.
 RAISED = 2
 LATE = 4
 DIED = 8
@@ -38,7 +38,7 @@ _SPAWN = multiprocessing.get_context("spawn")  # a forked copy of a process with
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of ``message``: the reply, the state to keep, and why there is no result, if there is none."""
+    """The outcome of ``message``: the reply, the state to store, and the reason of a failure (empty without one)."""
 
     message: Message
     reply: Message
@@ -47,13 +47,13 @@ class Answer:
 
 
 def load(name: str) -> Any:
-    """The object behind ``module:attribute``; ``ImportError`` or ``AttributeError`` if there is none."""
+    """Import the object ``module:attribute``; ``ImportError`` or ``AttributeError`` if it does not exist."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def answer(app: ClientApp, message: Message, context: Context) -> Answer:
-    """Run ``app`` on ``message``; whatever it raises becomes an error reply, and its changes of the state are lost."""
+    """Run ``app`` on ``message``. An exception becomes an error reply, and changes of the state are dropped."""
     try:
         reply = app(message, context)
         if not isinstance(reply, Message):
@@ -65,94 +65,90 @@ def answer(app: ClientApp, message: Message, context: Context) -> Answer:
 
 
 class Runner(ABC):
-    """Answers messages, ``capacity`` of them at a time."""
+    """Base class: answers up to ``capacity`` messages at a time."""
 
     capacity: int
 
     @abstractmethod
     def start(self, message: Message, context: Context) -> None:
-        """Take ``message``; the caller keeps within ``capacity``."""
+        """Start ``message``; the caller respects ``capacity``."""
 
     @abstractmethod
     def finished(self, seconds: float) -> list[Answer]:
-        """The answers that are there, waiting at most ``seconds`` for the first one."""
+        """Wait at most ``seconds`` for an answer, and return those that have arrived."""
 
     def late(self, timeout: float) -> list[Answer]:
-        """Give up the messages that have run for longer than ``timeout`` seconds. One process cannot: it has none."""
+        """Give up messages that have run for longer than ``timeout`` seconds, if they run in worker processes."""
         return []
 
     @abstractmethod
     def abandon(self, message_ids: Container[str]) -> None:
-        """Leave nothing of ``message_ids`` that were taken: no process at work on them, and no answer."""
+        """Stop working on ``message_ids``; they get no answer."""
 
     @abstractmethod
     def close(self) -> None:
-        """Leave nothing running."""
+        """Stop everything that is running."""
 
 
 class Here(Runner):
-    """Answers one message at a time in this process; a site only ever waits for its turn, so none is late."""
+    """Answers one message at a time in this process. Messages cannot be interrupted, so that none is ever late."""
 
     capacity = 1
 
     def __init__(self, app: ClientApp) -> None:
-        """``app`` answers every message."""
+        """Let ``app`` answer every message."""
         self._app = app
-        self._taken: deque[tuple[Message, Context]] = deque()
+        self._started: deque[tuple[Message, Context]] = deque()
 
     def start(self, message: Message, context: Context) -> None:
-        """Take ``message``; it runs when its answer is asked for."""
-        self._taken.append((message, context))
+        """Store ``message``; ``finished`` runs it."""
+        self._started.append((message, context))
 
     def finished(self, seconds: float) -> list[Answer]:
-        """Run the message that was taken."""
-        return [answer(self._app, *self._taken.popleft())] if self._taken else []
+        """Run the message that was started."""
+        return [answer(self._app, *self._started.popleft())] if self._started else []
 
     def abandon(self, message_ids: Container[str]) -> None:
-        """Forget those that were taken and did not run."""
-        self._taken = deque(taken for taken in self._taken if taken[0].metadata.message_id not in message_ids)
+        """Drop those that have not run yet."""
+        self._started = deque(item for item in self._started if item[0].metadata.message_id not in message_ids)
 
     def close(self) -> None:
-        """Forget what was taken and did not run."""
-        self._taken.clear()
+        """Drop the messages that have not run yet."""
+        self._started.clear()
 
 
 class Pool(Runner):
-    """``workers`` processes beside this one; a process that dies or is late is replaced when it is needed again."""
+    """Answers messages in ``workers`` processes. A process that dies or is late is replaced when it is needed again."""
 
     def __init__(self, app: str, workers: int) -> None:
-        """``app`` is the ClientApp as ``module:attribute``; every process loads it once."""
+        """Set up the pool. ``app`` is the ClientApp as ``module:attribute``; every process loads it once."""
         self.capacity = workers
         self._app = app
         self._idle: list[_Process] = []
         self._busy: list[_Process] = []
 
     def start(self, message: Message, context: Context) -> None:
-        """Hand ``message`` to an idle process, or to a new one."""
-        self._grow()
+        """Send ``message`` to an idle process. All processes are started with the first message, so that they import
+        PyTorch at the same time."""
+        while len(self._idle) + len(self._busy) < self.capacity:
+            self._idle.append(_Process(self._app))
         process = self._idle.pop(0)
         self._busy.append(process)
         process.give(message, context)
 
-    def _grow(self) -> None:
-        # All at once: they import torch at the same time, while the first message is on its way.
-        while len(self._idle) + len(self._busy) < self.capacity:
-            self._idle.append(_Process(self._app))
-
     def finished(self, seconds: float) -> list[Answer]:
-        """Answers of the processes that are done, and error replies for those that died."""
+        """Return the answers of the processes that are done, and error replies for those that died."""
         ready = wait([process.pipe for process in self._busy], seconds) if self._busy else []
-        return [self._collect(process) for process in list(self._busy) if process.pipe in ready]
-
-    def _collect(self, process: _Process) -> Answer:
-        self._busy.remove(process)
-        result = process.take()
-        if process.alive:
-            self._idle.append(process)
-        return result
+        answers = []
+        for process in [process for process in self._busy if process.pipe in ready]:
+            answers.append(process.receive())
+            self._busy.remove(process)
+            if process.alive:
+                self._idle.append(process)
+        return answers
 
     def late(self, timeout: float) -> list[Answer]:
-        """End the processes whose message has run for longer than ``timeout`` seconds; error replies say so."""
+        """End the processes whose message has run for longer than ``timeout`` seconds; return error replies."""
         now = time.monotonic()
         late = [process for process in self._busy if now - process.since > timeout and not process.pipe.poll()]
         self._end(late)
@@ -168,7 +164,7 @@ class Pool(Runner):
             process.end()
 
     def close(self) -> None:
-        """End every process, whatever it is doing."""
+        """End every process, also in the middle of a message."""
         for process in self._idle + self._busy:
             process.end()
         self._idle, self._busy = [], []
@@ -179,17 +175,17 @@ class _Process:
 
     def __init__(self, app: str) -> None:
         self.pipe, theirs = _SPAWN.Pipe()
-        # Written by the process when it takes a message: its own start, with torch to import, makes no site late.
+        # Set by the process when it receives a message: the time in which it imports PyTorch does not count.
         self._since = _SPAWN.RawValue("d", math.inf)
         # Not a daemon: a site may start processes of its own, for example to load data.
         self._process = _SPAWN.Process(target=_serve, args=(theirs, self._since, app))
         with one_thread():
             self._process.start()
-        theirs.close()  # else the end of the process would not be seen on the pipe
+        theirs.close()  # otherwise this process would not notice on the pipe that the other one has ended
         self.alive = True
 
     def give(self, message: Message, context: Context) -> None:
-        """Send ``message``; if the process is gone already, ``take`` says so."""
+        """Send ``message``; if the process has ended already, ``receive`` reports it."""
         self.message = message
         self._since.value = math.inf
         with contextlib.suppress(OSError):
@@ -197,15 +193,15 @@ class _Process:
 
     @property
     def since(self) -> float:
-        """When the process took the message, by ``time.monotonic``, one clock for all; infinity if it has not yet."""
+        """The time (``time.monotonic``) at which the process received the message; infinity if it has not yet."""
         return float(self._since.value)
 
-    def take(self) -> Answer:
-        """The answer, or an error reply if the process died over the message."""
+    def receive(self) -> Answer:
+        """Return the answer, or an error reply if the process died while it worked on the message."""
         try:
             reply, state, failure = self.pipe.recv()
         except (EOFError, OSError):
-            self._process.join(timeout=1)  # its own exit code, not the one of the kill below
+            self._process.join(timeout=1)  # so that the exit code is its own and not that of the kill below
             self.end()
             reason = f"the site's process ended (exit code {self._process.exitcode})"
             return _error(self.message, DIED, reason)
@@ -224,10 +220,10 @@ def _error(message: Message, code: int, reason: str) -> Answer:
 
 
 def _serve(pipe: Connection, since: Any, name: str) -> None:
-    """The life of a process: answer until the pipe closes."""
+    """Main function of a worker process: answer messages until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its processes itself
     threading.Thread(target=end_with_parent, daemon=True).start()
-    import torch  # here: this module stays cheap for processes that run no site
+    import torch  # here, so that processes that run no site can import this module quickly
 
     torch.set_num_threads(1)
     app = load(name)
@@ -237,20 +233,16 @@ def _serve(pipe: Connection, since: Any, name: str) -> None:
         except EOFError:
             return
         since.value = time.monotonic()
-        _send(pipe, answer(app, message, context))
-
-
-def _send(pipe: Connection, result: Answer) -> None:
-    """Send what the parent does not have yet; a reply that cannot be sent becomes an error reply."""
-    try:
-        pipe.send((result.reply, result.state, result.failure))
-    except (TypeError, ValueError, AttributeError) as error:
-        reply = Message(Error(RAISED, f"the reply cannot be sent: {error}"), reply_to=result.message)
-        pipe.send((reply, None, traceback.format_exc()))
+        result = answer(app, message, context)
+        try:
+            pipe.send((result.reply, result.state, result.failure))
+        except (TypeError, ValueError, AttributeError) as error:  # the reply cannot be pickled
+            reply = Message(Error(RAISED, f"the reply cannot be sent: {error}"), reply_to=message)
+            pipe.send((reply, None, traceback.format_exc()))
 
 
 def end_with_parent() -> None:
-    """End this process at once when the parent is gone, even if the parent was killed."""
+    """End this process at once when its parent has ended, even if the parent was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

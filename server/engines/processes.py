@@ -1,8 +1,8 @@
-"""The processes that a run starts: give them one thread each, and find and end all of them, children included.
+"""Find and end all processes that a run has started, and limit them to one thread.
 
 A process inherits its environment and its working directory from its parent. A unique name in either of them therefore
-marks all processes of a run, also those that left the process group and those whose parent has ended. Linux shows both
-in ``/proc``. Neither is enough alone: Ray's agents overwrite their environment with their title, and a program may
+marks all processes of a run, including those that left the process group and those whose parent has ended. Linux shows
+both in ``/proc``. Neither is enough alone: Ray's agents overwrite their environment with their title, and a program may
 change its working directory.
 """
 
@@ -19,7 +19,7 @@ MARK = "FEDRECON_RUN"
 
 
 def environment(token: str) -> dict[str, str]:
-    """The variable that marks a process and its children with ``token``.
+    """The environment variable that marks a process and its children with ``token``.
 
     If its working directory is in a folder named ``token``, children that lose their environment are found as well.
     """
@@ -39,7 +39,7 @@ def marked(token: str) -> list[int]:
 
 
 def wait_until_gone(token: str, seconds: float) -> bool:
-    """Wait at most ``seconds`` until no process carries ``token``; whether that is so."""
+    """Wait until no process carries ``token``; False if some still do after ``seconds``."""
     deadline = time.monotonic() + seconds
     while marked(token):
         if time.monotonic() > deadline:
@@ -67,7 +67,7 @@ def _signal(token: str, number: signal.Signals) -> None:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Let child processes that are started inside the block use one thread from their first import on."""
+    """Limit child processes that are started inside the block to one thread, from their first import on."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:

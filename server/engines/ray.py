@@ -1,8 +1,8 @@
 """Engine ``ray``: run Flower's simulation on Ray through Flower's own commands.
 
-A SuperLink is started for this one run, with its own port and Flower home, from an empty folder: Ray's workers import
-from the working directory before they look into the app bundle, and would run another project's ``client`` package if
-they were started next to one. All processes that are started carry a mark, by which they are found and ended.
+The engine starts a SuperLink for this one run, with its own port and Flower home, in an empty folder: Ray's workers
+import from the working directory before they look into the app bundle, and would import another project's ``client``
+package if there was one in it. All processes are marked, so that they can be found and ended (``processes``).
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ START_SECONDS = 60.0
 CLUSTER_SECONDS = 10.0
 POLL_SECONDS = 2.0
 NODES = 64
-"""Most nodes of a simulation; any node may act for any site. Flower goes over all waiting messages for every node, ten
-times a second: with a node for each site, the cost of a round would grow with the number of sites."""
-# The paths of Ray's sockets add up to 70 characters to that of its folder; a socket's path has at most 107.
+"""The largest number of nodes of a simulation, in which any node may act for any site. Flower scans all waiting
+messages for every node ten times a second: with one node per site, a round would be slower with every site."""
+# Ray's socket paths are up to 70 characters longer than that of its folder, and a socket's path has at most 107.
 LONGEST_FOLDER = 30
 
 
 @ENGINES.register("ray")
 class Ray(Engine):
-    """Runs the sites as Ray actors, ``workers`` at a time, or as many as the cluster at ``ray_address`` has CPUs for.
+    """Runs the sites as Ray actors: ``workers`` at a time or, on the cluster at ``ray_address``, one per CPU.
 
-    The machines of a cluster need the run directory and the data under the same paths, and this environment.
+    The machines of a cluster need the run directory and the data under the same paths, and the same environment.
     """
 
     def run(self, job: Job) -> None:
         """Execute ``job``; see ``Engine.run``. The output of Flower and Ray is in ``engine.log`` in the run directory.
 
-        No process is left behind, whether the run completes, fails, or is interrupted.
+        All processes are ended, whether the run completes, fails, or is interrupted.
         """
         result = job.out / "result.json"
         before = result.stat().st_mtime_ns if result.exists() else 0
@@ -70,7 +70,7 @@ class Ray(Engine):
             return
         written = json_in(result)
         reason = flower.one_line(str(written.get("error") or ""))
-        if reason and result.stat().st_mtime_ns != before:  # not the result of an earlier attempt
+        if reason and result.stat().st_mtime_ns != before:  # otherwise it is the result of an earlier attempt
             raise (UsageError if written.get("exit_code") == UsageError.exit_code else RunError)(reason)
         details = flower.one_line(details).removeprefix("Simulation failed with exception: ")
         failure = f"the run failed: {details}" if details else f"Flower reports the run as '{status}'"
@@ -79,7 +79,7 @@ class Ray(Engine):
 
 @dataclass
 class Session:
-    """One SuperLink and the commands that talk to it."""
+    """A SuperLink and Flower's commands for it."""
 
     folder: Path
     log: Path
@@ -87,11 +87,11 @@ class Session:
     _unfinished: bool = False
 
     def __post_init__(self) -> None:
-        self.token = self.folder.name  # all processes that are started here work below the folder
+        self.token = self.folder.name  # in the working directory of all processes that are started here
         for name in ("home", "empty", "ray", "app"):
             (self.folder / name).mkdir()
         programs = str(Path(sys.executable).parent)
-        self._environment = {
+        self._environment = {  # changed by ``start``
             **os.environ,
             **flower.ENVIRONMENT,
             **processes.environment(self.token),
@@ -100,6 +100,12 @@ class Session:
             "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
             # Otherwise a configured proxy would be used for the connection to this SuperLink.
             **{name: f"127.0.0.1,localhost,{os.environ.get(name, '')}" for name in ("NO_PROXY", "no_proxy")},
+        }
+        self._surroundings: dict[str, Any] = {
+            "env": self._environment,
+            "cwd": self.folder / "empty",
+            "stdin": subprocess.DEVNULL,
+            "start_new_session": True,  # Ctrl-C must reach only this process, which then ends the others in order
         }
 
     def start(self, ray_address: str | None) -> None:
@@ -127,7 +133,7 @@ class Session:
             time.sleep(0.1)
 
     def submit(self, job: Job) -> None:
-        """Submit ``job`` and follow its log, which normally ends when the run does."""
+        """Submit ``job`` and write its log to the file, until the log ends. That is normally the end of the run."""
         app = write_app(self.folder / "app", job.components, job.extra)
         run_config = flower.write_run_config(self.folder / "run.toml", job.run_config())
         self._unfinished = True
@@ -135,7 +141,7 @@ class Session:
         self._open("flwr", "run", str(app), CONNECTION, *follow).wait()
 
     def status(self) -> tuple[str, str]:
-        """Wait for the run's final status and its details; the log may have ended before the run.
+        """Wait for the run's final status and its details, since the log may end before the run.
 
         Raises:
             RunError: Flower refused the run, or the SuperLink ended.
@@ -169,20 +175,15 @@ class Session:
 
     def _ask(self, *arguments: str) -> str:
         try:
-            return flower.ask(*arguments, surroundings=self._surroundings())
+            return flower.ask(*arguments, surroundings=self._surroundings)
         except RunError as error:
             raise RunError(f"{error}; see {self.log}") from None
 
     def _open(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [flower.program(program), *arguments], **self._surroundings(), stdout=log, stderr=subprocess.STDOUT
+                [flower.program(program), *arguments], **self._surroundings, stdout=log, stderr=subprocess.STDOUT
             )
-
-    def _surroundings(self) -> dict[str, Any]:
-        # A session of its own: Ctrl-C must reach only this process, which then ends the others in order.
-        shared = {"env": self._environment, "cwd": self.folder / "empty"}
-        return {**shared, "stdin": subprocess.DEVNULL, "start_new_session": True}
 
 
 def federation_config(job: Job) -> str:
@@ -198,7 +199,7 @@ def federation_config(job: Job) -> str:
 
 
 def require_cluster(address: str, key: str) -> None:
-    """Raise ``UsageError`` at ``key`` if nothing answers at ``address`` (HOST:PORT); Ray itself would try for ever."""
+    """Raise ``UsageError`` for ``key`` if nothing listens at ``address`` (HOST:PORT): Ray would try for ever."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), CLUSTER_SECONDS).close()

@@ -1,4 +1,4 @@
-"""The log of a run on a SuperLink, read line by line over connections that may break or die silently."""
+"""Read the log of a run on a SuperLink line by line, over connections that may break or stop without an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from collections.abc import Callable
 from server.engines.superlink import DIRECTORY
 
 SILENCE_SECONDS = 60.0
-"""A log without a line for this long is read anew: if its connection is dead, its reader does not notice."""
+"""A log without a new line for this long is read again from its beginning: its connection may be dead, which the
+reading process does not notice."""
 RESTART_SECONDS = 5.0
 LAST_SECONDS = 30.0
 CLOSE_SECONDS = 5.0
@@ -25,10 +26,10 @@ CHAIN = re.compile(r"^(During handling of the above exception, another|The above
 
 
 class ErrorFilter:
-    """Holds back the lines of an error until it is known whether the run survived it or ended with it.
+    """Filters errors out of a log: an error's lines are held back until the run continues or ends.
 
-    The frames of a traceback are never shown. All other lines are, except the error that ends a run whose status has
-    the reason.
+    Frames of a traceback are never shown. All other lines are shown, except for the error that ends the run if the
+    run's status contains the same error.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class ErrorFilter:
         self.exited = False  # the ServerApp has printed its exit code; the lines that follow explain it
 
     def take(self, line: str) -> list[str]:
-        """The lines to show after ``line`` has arrived."""
+        """Add ``line`` and return the lines to show now."""
         if TRACEBACK.match(line):
             self.in_traceback = True
             return []
@@ -45,42 +46,42 @@ class ErrorFilter:
             return []
         self.exited = self.exited or EXIT.match(line) is not None
         if self.exited or self.in_traceback or ERROR.match(line) or (self.held and not line.strip()):
-            self.in_traceback = False  # the last line of a traceback names the exception
+            self.in_traceback = False  # this is the last line of the traceback, with the exception
             self.held.append(line)
             return []
         shown, self.held = [*self.held, line], []
         return shown
 
     def finish(self, known_reason: bool) -> list[str]:
-        """The lines to show at the end. ``known_reason``: the run's status has the reason of its failure."""
+        """Return the lines to show at the end. ``known_reason``: the run's status contains the reason."""
         shown, self.held = ([] if known_reason else self.held), []
         return shown
 
 
 class RunLog:
-    """Shows each line of a log once. ``connect`` starts a process that prints the log from its beginning; a thread
-    reads it and calls ``show`` for each line."""
+    """Shows each line of a log once. ``connect`` starts a process that prints the log from its beginning. A thread
+    reads its output and calls ``show`` for each line."""
 
     def __init__(self, connect: Callable[[], subprocess.Popen[str]], show: Callable[[str], None]) -> None:
         self.directory: str | None = None
-        """The run directory, once the log has named it."""
+        """The run directory, after its line in the log has been read."""
         self.ended = threading.Event()
-        """Set when the process has ended, with the run or with the connection."""
+        """Set when the process has ended, because of the end of the run or of the connection."""
         self.connect, self.show = connect, show
         self.errors = ErrorFilter()
         self.seen = 0
         self.stream: LogStream | None = None
 
     def keep_open(self, restart: bool = False) -> None:
-        """Start reading. Start anew if the process has ended, if it was silent for too long, or if ``restart`` is set
-        because its connection is in doubt. Raises what ``show`` raised."""
+        """Start to read the log, unless it is being read. Start a new process if the old one has ended or has printed
+        nothing for too long, or if ``restart`` is set. Raises an exception of ``show``."""
         if self.stream is None or restart or self.stream.stale():
             self.restart()
 
     def finish(self, known_reason: bool) -> bool:
-        """Show the rest of the log of a run that has ended; whether all of it could be read. ``known_reason`` as in
-        ``ErrorFilter.finish``."""
-        stream = self.restart()  # the process before may have ended before the last lines were written
+        """Show the rest of the log of a run that has ended. Returns whether all of it could be read. ``known_reason``:
+        see ``ErrorFilter.finish``."""
+        stream = self.restart()  # the old process may have ended before the last lines were written
         complete = stream.wait(LAST_SECONDS)
         self.close()
         for line in self.errors.finish(known_reason):
@@ -101,7 +102,7 @@ class RunLog:
         return self.stream
 
     def receive(self, number: int, line: str) -> None:
-        """Show the line ``number`` unless an earlier process has delivered it."""
+        """Show the line ``number``, unless it came from an earlier process already."""
         if number <= self.seen:
             return
         self.seen = number
@@ -112,8 +113,8 @@ class RunLog:
 
 
 class LogStream:
-    """A process that prints a log, and the thread that reads it. ``receive`` gets the lines that are not Flower's own,
-    numbered from 1."""
+    """A process that prints a log, and the thread that reads it. ``receive`` is called with the number (from 1) and the
+    text of each line that is not one of Flower's own messages."""
 
     def __init__(
         self, process: subprocess.Popen[str], receive: Callable[[int, str], None], ended: threading.Event
@@ -125,7 +126,7 @@ class LogStream:
         self.thread.start()
 
     def stale(self) -> bool:
-        """Whether to start another process. Raises what ``receive`` raised."""
+        """Whether to start a new process. Raises an exception of ``receive``."""
         self.raise_failure()
         now = time.monotonic()
         if self.thread.is_alive():
@@ -133,7 +134,7 @@ class LogStream:
         return now - self.began > RESTART_SECONDS
 
     def wait(self, seconds: float) -> bool:
-        """Whether the log was read to its end within ``seconds``. Raises what ``receive`` raised."""
+        """Whether the log was read to its end within ``seconds``. Raises an exception of ``receive``."""
         self.thread.join(seconds)
         self.raise_failure()
         return not self.thread.is_alive() and self.process.wait() == 0
@@ -149,13 +150,13 @@ class LogStream:
         self.thread.join(CLOSE_SECONDS)
 
     def read(self) -> None:
-        """Pass on the lines of the process until it ends; the work of the thread."""
+        """Main function of the thread: call ``receive`` for the lines of the process until it ends."""
         number = 0
         try:
             for text in self.process.stdout or ():
                 self.heard = time.monotonic()
                 line = COLOUR.sub("", text.rstrip("\n"))
-                # A line that was cut off comes complete from the next process.
+                # An incomplete line is skipped: the next process prints it complete.
                 if FLOWERS_OWN.match(line) or not (text.endswith("\n") or self.process.wait() == 0):
                     continue
                 number += 1
@@ -166,6 +167,6 @@ class LogStream:
             self.ended.set()
 
     def raise_failure(self) -> None:
-        """Raise what ``receive`` raised in the thread."""
+        """Raise the exception that ``receive`` raised in the thread."""
         if self.failure is not None:
             raise self.failure

@@ -18,7 +18,7 @@ from server.engines import flower
 
 SUBMIT_SECONDS = 120.0
 DOUBT_SECONDS = 20.0
-"""A submission that fails after this time may have reached the SuperLink: Flower itself waits 30 s for it."""
+"""A submission that fails after this time may have reached the SuperLink: Flower itself waits 30 s for an answer."""
 CHATTER = re.compile(
     r"^\s*Using SuperLink: .*$|^.*\.\.\.\s*$"
     r"|An unexpected error occurred while reading the Flower configuration file \(.*?\)\. ",
@@ -32,7 +32,7 @@ DIRECTORY = re.compile(r"^run directory (?P<path>.+)$")
 
 @dataclass(frozen=True)
 class SuperLink:
-    """A connection by its name in Flower's ``config.toml``, or Flower's default without one."""
+    """A connection of Flower's ``config.toml``; without a name, Flower's default connection."""
 
     name: str | None
 
@@ -40,7 +40,7 @@ class SuperLink:
         """Submit the app in the folder ``app`` with the file ``run_config``; return the run's id.
 
         Raises:
-            RunError: it failed. The message says so if the run may have been submitted all the same.
+            RunError: it failed. If the run may have been submitted nevertheless, the message says so.
         """
         began = time.monotonic()
         arguments = ("run", str(app), *self.connection(), "--run-config", run_config)
@@ -64,7 +64,7 @@ class SuperLink:
                 raise
             found = []
         if not found:
-            raise UsageError(f"the SuperLink knows no run {run_id}; `{self.command('runs')}` lists them")
+            raise UsageError(f"the SuperLink has no run {run_id}; `{self.command('runs')}` lists its runs")
         return found[0]
 
     def stop(self, run_id: str) -> None:
@@ -73,8 +73,8 @@ class SuperLink:
         self.ask("stop", run_id, *self.connection())
 
     def log(self, run_id: str) -> subprocess.Popen[str]:
-        """Start a process that prints the run's log from its beginning, as it grows. It may wait for ever if the
-        connection dies silently."""
+        """Start a process that prints the run's log from its beginning and then its new lines. It may wait for ever if
+        the connection stops without an error."""
         arguments = [flower.program("flwr"), "log", run_id, *self.connection(), "--stream"]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         return subprocess.Popen(arguments, **surroundings(), **pipes, encoding="utf-8", errors="replace")
@@ -88,7 +88,8 @@ class SuperLink:
         return next((found["path"] for line in text.splitlines() if (found := DIRECTORY.match(line))), None)
 
     def ask(self, *arguments: str, seconds: float = flower.COMMAND_SECONDS) -> dict[str, Any]:
-        """The JSON answer of a ``flwr`` command. Such a command exits 0 even if it failed; only its answer tells."""
+        """The JSON answer of a ``flwr`` command; ``RunError`` if it failed. Its exit code is 0 even then, so that only
+        the answer shows the failure."""
         text = flower.ask(*arguments, "--format", "json", surroundings=surroundings(), seconds=seconds)
         try:
             answer: dict[str, Any] = json.loads(text[text.find("{") :])
@@ -125,8 +126,8 @@ class SuperLink:
 
 
 def surroundings() -> dict[str, Any]:
-    """Options of ``subprocess`` for Flower's commands: an empty folder, because packages next to the caller must not be
-    imported, and a session of its own, so that Ctrl-C reaches only this process."""
+    """Options of ``subprocess`` for Flower's commands: another working directory, so that packages in the user's are
+    not imported, and a new session, so that Ctrl-C reaches only this process."""
     environment = {**os.environ, **flower.ENVIRONMENT}
     shared = {"env": environment, "cwd": tempfile.gettempdir()}
     return {**shared, "stdin": subprocess.DEVNULL, "start_new_session": True}

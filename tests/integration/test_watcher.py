@@ -168,7 +168,7 @@ def test_a_lost_connection_is_told_at_once_and_so_is_its_return(flwr, watch):
     watching = watch()
     watching.until("round 1/2")
     flwr.set(down=True)
-    watching.until(f"lost the SuperLink (flwr list: {UNAVAILABLE}); trying again for 60 s")
+    watching.until(f"lost the SuperLink (flwr list: {UNAVAILABLE}); retrying for 60 s")
     flwr.log("/2\n")  # the connection broke in the middle of a line
     flwr.set(down=False, deaf=True)
     watching.until("the SuperLink answers again")

@@ -114,21 +114,21 @@ def test_an_unknown_run_is_pointed_to_the_list_on_the_same_superlink(flwr, comma
     flwr.runs = []
     code, _, err = command("follow", "8", "--superlink", "hospitals")
     assert code == 2
-    assert err == ("fedrecon: the SuperLink knows no run 8; `fedrecon runs --superlink hospitals` lists them\n")
+    assert err == ("fedrecon: the SuperLink has no run 8; `fedrecon runs --superlink hospitals` lists its runs\n")
 
 
 def test_a_run_that_flower_does_not_find_is_told_alike(flwr, command):
     flwr.fails = RunError("flwr list: [code: 16] Run ID not found.")
     code, _, err = command("stop", "8", "--superlink", "hospitals")
     assert code == 2
-    assert err == "fedrecon: the SuperLink knows no run 8; `fedrecon runs --superlink hospitals` lists them\n"
+    assert err == "fedrecon: the SuperLink has no run 8; `fedrecon runs --superlink hospitals` lists its runs\n"
 
 
 @pytest.mark.parametrize("run_id", ["79184126...", "--help", "x"])
 def test_what_is_no_id_is_not_asked_for(flwr, command, run_id):
     code, _, err = command("stop", "--superlink", "hospitals", "--", run_id)
     assert code == 2
-    assert f"the SuperLink knows no run {run_id}; " in err
+    assert f"the SuperLink has no run {run_id}; " in err
     assert flwr.asked == []
 
 

@@ -50,11 +50,11 @@ def test_a_second_call_keeps_every_key_adds_sites_and_renews_the_server_certific
     make(tmp_path)
     kept = {name: (tmp_path / name).read_bytes() for name in ("ca.key", "ca.crt", "server.key", "sites/north.key")}
     before = certificate(tmp_path / "server.crt").serial_number
-    said = make(tmp_path, sites=("north", "south"))
+    lines = make(tmp_path, sites=("north", "south"))
     assert {name: (tmp_path / name).read_bytes() for name in kept} == kept
     assert certificate(tmp_path / "server.crt").serial_number != before
     assert (tmp_path / "sites" / "south.key").exists()
-    assert any(line.startswith("kept") and "north.key" in line for line in said)
+    assert any(line.startswith("kept") and "north.key" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_second_call_keeps_every_key_adds_sites_and_renews_the_server_certific
         ({"sites": ("../x",)}, "--site: expected letters"),
     ],
 )
-def test_a_name_that_cannot_be_one_is_refused_before_anything_is_written(tmp_path, options, words):
+def test_an_invalid_name_is_refused_before_anything_is_written(tmp_path, options, words):
     with pytest.raises(UsageError, match=words):
         make(tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
@@ -73,7 +73,7 @@ def test_a_name_that_cannot_be_one_is_refused_before_anything_is_written(tmp_pat
 def test_an_authority_without_its_key_is_refused(tmp_path):
     make(tmp_path)
     (tmp_path / "ca.key").unlink()
-    with pytest.raises(UsageError, match=r"holds ca\.crt without ca\.key, which signs; restore it"):
+    with pytest.raises(UsageError, match=r"found ca\.crt without ca\.key, which signs certificates; restore ca\.key"):
         make(tmp_path)
 
 
@@ -81,16 +81,16 @@ def test_an_authority_of_another_key_is_refused(tmp_path):
     make(tmp_path / "a")
     make(tmp_path / "b")
     (tmp_path / "a" / "ca.key").replace(tmp_path / "b" / "ca.key")
-    with pytest.raises(UsageError, match=r"belongs to another key than ca\.key beside it"):
+    with pytest.raises(UsageError, match=r"expected the certificate of ca\.key, found that of another key"):
         make(tmp_path / "b")
 
 
-def test_a_lost_certificate_of_the_authority_is_made_anew_and_those_who_trust_the_lost_one_trust_it(tmp_path):
+def test_sites_that_trust_a_lost_certificate_of_the_authority_trust_the_one_created_from_its_key(tmp_path):
     make(tmp_path)
     lost = certificate(tmp_path / "ca.crt")
     (tmp_path / "ca.crt").unlink()
-    said = make(tmp_path)
-    assert any(line.startswith("wrote") and "ca.crt" in line for line in said)
+    lines = make(tmp_path)
+    assert any(line.startswith("wrote") and "ca.crt" in line for line in lines)
     for authority in (lost, certificate(tmp_path / "ca.crt")):
         certificate(tmp_path / "server.crt").verify_directly_issued_by(authority)
 
@@ -101,19 +101,19 @@ def test_a_public_key_that_is_lost_or_wrong_follows_from_the_private_one(tmp_pat
     path = tmp_path / "sites" / "north.pub"
     right = path.read_bytes()
     path.unlink() if fault == "lost" else path.write_text("ssh-ed25519 AAAA someone\n")
-    said = make(tmp_path)
+    lines = make(tmp_path)
     assert path.read_bytes() == right
-    assert f"kept     {tmp_path}/sites/north.key; wrote north.pub anew from it" in said
+    assert f"kept     {tmp_path}/sites/north.key; wrote north.pub again from it" in lines
     assert f"kept     {tmp_path}/sites/north.key" in make(tmp_path)
 
 
 @pytest.mark.parametrize(("mode", "left"), [(0o644, 0o600), (0o640, 0o600), (0o444, 0o400)])
 @pytest.mark.parametrize("name", ["ca.key", "server.key", "sites/north.key"])
-def test_a_private_key_that_others_could_read_is_closed_and_told(tmp_path, name, mode, left):
+def test_a_private_key_that_others_could_read_is_closed_with_a_note(tmp_path, name, mode, left):
     make(tmp_path)
     (tmp_path / name).chmod(mode)
-    [told] = [line for line in make(tmp_path) if line.startswith("closed")]
-    assert f"{tmp_path / name}  others had rights at it ({mode:04o}), now its owner alone" in told
+    [note] = [line for line in make(tmp_path) if line.startswith("closed")]
+    assert f"{tmp_path / name}  other users had permissions on it ({mode:04o}), now only its owner has" in note
     assert stat.S_IMODE((tmp_path / name).stat().st_mode) == left
     assert not any(line.startswith("closed") for line in make(tmp_path))
 
@@ -146,10 +146,10 @@ def later(monkeypatch, days: int) -> None:
     monkeypatch.setattr(certificates, "datetime", clock)
 
 
-def test_it_is_told_until_when_certificates_are_valid(tmp_path):
-    said = make(tmp_path, days=30)
+def test_the_output_names_the_last_day_of_a_certificate(tmp_path):
+    lines = make(tmp_path, days=30)
     until = f"{datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=30):%Y-%m-%d}"
-    [line] = [line for line in said if "server.crt" in line]
+    [line] = [line for line in lines if "server.crt" in line]
     assert line.endswith(f"fed.example.org, 10.0.0.5; valid until {until}")
 
 
@@ -159,7 +159,7 @@ def test_a_server_certificate_does_not_outlive_its_authority(tmp_path, monkeypat
     later(monkeypatch, 3640)
     [line] = [line for line in make(tmp_path, days=825) if "server.crt" in line]
     assert certificate(tmp_path / "server.crt").not_valid_after_utc == ends
-    assert line.endswith(f"valid until {ends:%Y-%m-%d} (the authority ends then)")
+    assert line.endswith(f"valid until {ends:%Y-%m-%d} (the authority expires then)")
 
 
 def test_an_expired_authority_is_refused_with_what_to_do(tmp_path, monkeypatch):
