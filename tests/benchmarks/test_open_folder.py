@@ -5,7 +5,7 @@ import statistics
 import pytest
 
 from tests.helpers.large_folder import write_large_folder
-from tests.integration.test_large_folder import GB, probe
+from tests.integration.test_site_folders import GB, probe
 
 pytestmark = pytest.mark.benchmark
 

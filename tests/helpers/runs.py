@@ -61,7 +61,7 @@ def result(directory: Path) -> dict[str, Any]:
     return found
 
 
-def lines(directory: Path, name: str) -> list[dict[str, Any]]:
+def lines(directory: Path, name: str = "sites.jsonl") -> list[dict[str, Any]]:
     """The objects of a JSON lines file."""
     return [json.loads(line) for line in (directory / name).read_text(encoding="utf-8").splitlines()]
 

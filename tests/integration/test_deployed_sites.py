@@ -1,29 +1,42 @@
-"""Sites with their own folders, through the real apps in one process: the same bytes as a simulation over the folders,
-sites that come late, leave and come back, and what a person reads when something is wrong."""
+"""Sites with their own folders, through the real apps in one process, and the descriptions that sites send in round 0.
+
+A deployment gives the same bytes as a simulation over the same folders. Sites join late, leave and come back, and every
+fault is reported by a clear message.
+"""
 
 import hashlib
 import json
 import shutil
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+import client.simulated
+import server.federation.registration
+from fedrecon_core.data.dataset import Dataset
+from fedrecon_core.data.site_data import SiteData
 from fedrecon_core.data.site_folder.write import write_folder
+from fedrecon_core.data.statistics import Sums
 from fedrecon_core.errors import ConfigError, RunError
 from fedrecon_core.local import evaluate
 from server.cli import application
 from server.engines.base import Job
 from server.engines.inprocess import InProcess
+from server.federation.registration import ASKED
 from server.runs.setup import create_run, resume_run
 from server.training.checkpoints import newest_round
 from server.training.rounds import Rounds
+from strategies.messages import SiteInfo
 from tests.helpers.deployed import deploy, node_configs
 from tests.helpers.federation import tiny_dataset
 from tests.helpers.folders import content, write_toy_sites
-from tests.helpers.runs import settings, write
+from tests.helpers.runs import forget, lines, outcome, result, resume, run, settings, write
 
 SITES = ("site-0000", "site-0001", "site-0002")
 
@@ -43,14 +56,6 @@ def folders(tmp_path_factory) -> Path:
 def prepared(folders: Path, out: Path, *changes: str):
     changes = ("engine.name=deployment", "sites.wait=1", "sites.min=1", *changes)
     return create_run(folders / "federation.yaml", changes, out=out)
-
-
-def result(directory: Path) -> dict:
-    return json.loads((directory / "result.json").read_text())
-
-
-def lines(directory: Path, name: str = "sites.jsonl") -> list[dict]:
-    return [json.loads(line) for line in (directory / name).read_text().splitlines()]
 
 
 def metrics(directory: Path) -> list[dict]:
@@ -278,3 +283,178 @@ def test_the_manifest_keeps_every_site_over_a_resume(folders, tmp_path, monkeypa
     deploy(resume_run(tmp_path / "run"), node_configs(folders, tmp_path / "state"), lambda names: names[:1])
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert [site["name"] for site in manifest["sites"]] == list(SITES)
+
+
+# --- sites of a simulation before round 1 -----------------------------------------------------------------------------
+
+COUNT = ASKED + 4
+DUMB = "site-0003"
+
+
+@pytest.fixture
+def raw() -> dict[str, Any]:
+    """More sites than are asked, each with a few samples; z-normalised, so that the sums matter."""
+    data = {"name": "toy", "scale": "standard", "train": 4 * COUNT}
+    return settings(data=data, sites={"count": COUNT}, rounds=1, recovery={"name": "mask"})
+
+
+def summed_here(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Sums]]:
+    """The sums that the server makes, site after site."""
+    original, made = server.federation.registration.site_sums, list[dict[str, Sums]]()
+
+    def site_sums(data: SiteData) -> dict[str, Sums]:
+        made.append(original(data))
+        return made[-1]
+
+    monkeypatch.setattr(server.federation.registration, "site_sums", site_sums)
+    return made
+
+
+def said_there(monkeypatch: pytest.MonkeyPatch) -> dict[str, SiteInfo]:
+    """What sites say of themselves, by name."""
+    original, said = SiteInfo.of, dict[str, SiteInfo]()
+
+    def description(name: str, *arguments: Any) -> SiteInfo:
+        said[name] = original(name, *arguments)
+        return said[name]
+
+    monkeypatch.setattr(SiteInfo, "of", staticmethod(description))
+    return said
+
+
+def dumb(monkeypatch: pytest.MonkeyPatch, names: Collection[str] = (DUMB,)) -> None:
+    """Some of the asked sites fail at saying who they are."""
+    original = SiteInfo.of
+
+    def description(name: str, *arguments: Any) -> SiteInfo:
+        if name in names:
+            raise ValueError("no word")
+        return original(name, *arguments)
+
+    monkeypatch.setattr(SiteInfo, "of", staticmethod(description))
+
+
+def test_some_are_asked_and_say_to_the_last_bit_what_the_server_sums_up_itself(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, ours = said_there(monkeypatch), summed_here(monkeypatch)
+    run(tmp_path, raw)
+    assert sorted(said) == [f"site-{number:04d}" for number in range(ASKED)]
+    assert len(ours) == COUNT
+    assert ours[:ASKED] == [said[name].sums for name in sorted(said)]
+    assert any(ours)
+
+
+def test_a_resumed_run_sums_up_the_asked_sites_alone_and_keeps_its_statistics(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = outcome(run(tmp_path / "whole", {**raw, "rounds": 2}))
+    with monkeypatch.context() as patch:
+        patch.setattr(Rounds, "_validate", stopped_after(1))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "cut", {**raw, "rounds": 2})
+    ours = summed_here(monkeypatch)
+    ended = outcome(resume(tmp_path / "cut" / "run"))
+    assert len(ours) == ASKED
+    assert ended["result"].pop("wire_bytes") > whole["result"].pop("wire_bytes")  # hands were shaken twice
+    assert ended == whole
+
+
+def stopped_after(round_: int) -> Any:
+    """A validation that is interrupted in the round behind ``round_``."""
+    original = Rounds._validate
+
+    def validate(self: Rounds, current: int) -> Any:
+        if current > round_:
+            raise KeyboardInterrupt
+        return original(self, current)
+
+    return validate
+
+
+def test_how_many_are_asked_changes_no_result(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = outcome(run(tmp_path / "few", raw))
+    monkeypatch.setattr(server.federation.registration, "ASKED", COUNT)
+    every = outcome(run(tmp_path / "every", raw))
+    assert every["result"].pop("wire_bytes") > few["result"].pop("wire_bytes")
+    assert every == few
+
+
+@pytest.mark.parametrize(("least", "failing", "spare"), [(None, 1, 0), (COUNT - 1, 2, 1), (1, ASKED, ASKED - 1)])
+def test_more_sites_that_cannot_tell_than_may_be_missing_end_the_run(
+    least: int | None, failing: int, spare: int, raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dumb(monkeypatch, [f"site-{number:04d}" for number in range(failing)])
+    with pytest.raises(RunError) as error:
+        run(tmp_path, {**raw, "sites": {"count": COUNT, "min": least}})
+    answered = f"{ASKED - failing} of the {ASKED} sites that were asked gave a description"
+    told = (
+        f"of all {COUNT} at least {least or COUNT} must be connected (sites.min), so that at most {spare} may fail here"
+    )
+    assert str(error.value).startswith(f"{answered}; {told}. site-0000") and str(error.value).endswith("no word")
+
+
+@pytest.mark.parametrize(("least", "failing"), [(COUNT - 1, 1), (1, ASKED - 1)])
+def test_sites_that_cannot_tell_stay_in_the_run_and_change_nothing(
+    least: int, failing: int, raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Whether a site is among those that are asked, or fails just then, is no reason for another result."""
+    raw = {**raw, "sites": {"count": COUNT, "min": least}}
+    whole = outcome(run(tmp_path / "whole", raw))
+    capsys.readouterr()
+    dumb(monkeypatch, [f"site-{number:04d}" for number in range(failing)])
+    found = outcome(run(tmp_path / "dumb", raw))
+    assert found["result"].pop("wire_bytes") < whole["result"].pop("wire_bytes")
+    assert found == whole
+    assert f"round 0: {ASKED - failing} of {ASKED} sites answered" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"code_hash": "0ld"}, "runs other code: expected code hash [0-9a-f]{64}, found 0ld"),
+        ({"spec_hash": "0ld"}, "has another data set: expected spec hash [0-9a-f]{64}, found 0ld"),
+        ({"samples": 9}, "holds other samples: expected the number 4, found 9"),
+        ({"modalities": ("steps",)}, r"holds other samples: expected the modalities \(.*\), found \('steps',\)"),
+    ],
+)
+def test_a_site_that_says_something_else_than_the_server_ends_the_run(
+    change: dict[str, Any], told: str, raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = SiteInfo.of
+
+    def description(*arguments: Any) -> SiteInfo:
+        return SiteInfo(**{**vars(original(*arguments)), **change})
+
+    monkeypatch.setattr(SiteInfo, "of", staticmethod(description))
+    with pytest.raises(RunError, match=f"site site-0000 {told}"):
+        run(tmp_path, {**raw, "missing": {}})
+
+
+def other_values(dataset: Dataset, name: str) -> Dataset:
+    """``dataset`` with a copy of its last training sample's ``name`` in place of its first one's."""
+    array = dataset.arrays[name].copy()
+    array[0] = array[dataset.members(0)[-1]]
+    return replace(dataset, arrays={**dataset.arrays, name: array})
+
+
+@pytest.mark.parametrize(("name", "resumed"), [("picture", False), ("features", False), ("features", True)])
+def test_sites_with_other_values_under_the_same_specification_end_the_run(
+    name: str, resumed: bool, raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine of a cluster whose ``data.root`` holds other files."""
+    raw = {**raw, "missing": {}, "rounds": 2}
+    if resumed:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Rounds, "_validate", stopped_after(1))
+            run(tmp_path, raw)
+    forget()
+    original = client.simulated.load_dataset
+    monkeypatch.setattr(client.simulated, "load_dataset", lambda config: other_values(original(config), name))
+    told = rf"site site-\d{{4}} has other values of {name} than it was assigned: expected the same data on every"
+    with pytest.raises(RunError, match=told):
+        resume(tmp_path / "run") if resumed else run(tmp_path, raw)
+    assert len(lines(tmp_path / "run", "metrics.jsonl")) if resumed else not (tmp_path / "run/metrics.jsonl").exists()
+    forget()

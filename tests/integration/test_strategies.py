@@ -1,4 +1,4 @@
-"""``scaffold`` through the real apps: its state at both ends over a resume, its traffic, and variates that are none."""
+"""``mmfedmc`` and ``scaffold`` through the real apps: messages, resumed runs, simulated and deployed sites."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import client.app
 from fedrecon_core.local.local_round import TrainResult
+from fedrecon_core.state import EXTRACTORS, HEAD_GROUP
 from server.cli import application
 from server.runs.directory import RunDirectory
 from server.runs.setup import create_run
@@ -23,11 +24,145 @@ from tests.helpers import runs
 from tests.helpers.deployed import deploy, node_configs
 from tests.helpers.interruption import stop_in
 
+LOCAL = {"name": "mmfedmc", "fusion": "local", "delta": 1.0}
+
+
+def mmfedmc_settings(**changes: Any) -> dict[str, Any]:
+    return runs.settings(**{"strategy": "mmfedmc", **changes})
+
+
+def last_uploads(directory: Path) -> dict[str, int]:
+    """Site and modality -> the round of the last upload."""
+    found = {}
+    for folder in sorted((directory / "sites").iterdir()):
+        newest = max(folder.glob("hook.round-*.safetensors"))
+        found.update({f"{folder.name}/{key}": int(tensor) for key, tensor in load_file(newest).items()})
+    return found
+
+
+def extractors(line: dict[str, Any], way: str) -> list[str]:
+    return [group for group in line[f"groups_{way}"] if group.startswith(EXTRACTORS)]
+
+
+@pytest.mark.parametrize("recovery", ["zero", "mask", "fedrecon"])
+def test_one_modality_goes_up_and_what_belongs_to_the_recovery(recovery: str, tmp_path: Path) -> None:
+    chosen = {"name": recovery, "latent": 4, "warmup_rounds": 1} if recovery == "fedrecon" else {"name": recovery}
+    mine, plain = (
+        runs.run(tmp_path / name, mmfedmc_settings(recovery=chosen, strategy=name)) for name in ("mmfedmc", "fedavg")
+    )
+    for line, other in zip(runs.lines(mine, "sites.jsonl"), runs.lines(plain, "sites.jsonl"), strict=True):
+        assert line["groups_down"] == other["groups_down"] and line["bytes_down"] == other["bytes_down"]
+        assert len(extractors(line, "up")) == 1 < len(extractors(other, "up"))
+        assert set(other["groups_up"]) - set(line["groups_up"]) < set(extractors(other, "up"))
+        assert line["counts"].keys() == set(line["groups_up"]) and line["bytes_up"] < other["bytes_up"]
+    totals = [runs.result(directory) for directory in (mine, plain)]
+    assert totals[0]["bytes_up"] < totals[1]["bytes_up"] and totals[0]["bytes_down"] == totals[1]["bytes_down"]
+
+
+def test_a_modality_whose_reply_was_lost_counts_as_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where recency alone counts, a complete site sends what was not sent for longest."""
+    found, original = {}, client.app.train_locally
+
+    def train(job: Any, modules: Any) -> Any:
+        result = original(job, modules)
+        if job.site == "site-0001":
+            round_ = job.global_info.round
+            found[round_] = [group.removeprefix(EXTRACTORS) for group in result.groups if group.startswith(EXTRACTORS)]
+            if round_ in (2, 3):
+                raise ConnectionError("the line is dead")
+        return result
+
+    monkeypatch.setattr(client.app, "train_locally", train)
+    recency = {"name": "mmfedmc", "priority": {"shapley": 0, "size": 0, "recency": 1}}
+    runs.run(tmp_path, mmfedmc_settings(recovery={"name": "mask"}, missing={}, strategy=recency, rounds=5))
+    assert found == {1: ["features"], 2: ["picture"], 3: ["picture"], 4: ["picture"], 5: ["steps"]}
+
+
+def test_the_training_counts_are_those_of_the_sites_that_were_averaged(tmp_path: Path) -> None:
+    directory = runs.run(tmp_path, mmfedmc_settings(recovery={"name": "mask"}))
+    lines, training = runs.lines(directory, "sites.jsonl"), load_newest(directory / "checkpoints")
+    assert training is not None
+    by_round = [[line["counts"] for line in lines if line["round"] == round_] for round_ in (1, 2, 3)]
+    assert training.trained[HEAD_GROUP] == sum(counts[0][HEAD_GROUP] for counts in by_round), "one site of three each"
+    assert sum(n for g, n in training.trained.items() if g != HEAD_GROUP) < training.trained[HEAD_GROUP] * 1.01
+
+
+@pytest.mark.parametrize("crash_in", [1, 3])
+def test_a_resumed_run_ends_with_the_same_model_and_the_same_rounds_of_uploads(
+    crash_in: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = mmfedmc_settings(rounds=4, sites={"count": 4, "fraction": 0.5})
+    whole = runs.run(tmp_path / "whole", raw)
+    with monkeypatch.context() as patch:
+        stop_in(crash_in, patch)
+        with pytest.raises(KeyboardInterrupt):
+            runs.run(tmp_path / "cut", raw)
+    resumed = runs.resume(tmp_path / "cut" / "run")
+    assert runs.result(resumed)["parameters_sha256"] == runs.result(whole)["parameters_sha256"]
+    assert last_uploads(resumed) == last_uploads(whole) and len(set(last_uploads(whole).values())) > 1
+
+
+def test_forests_at_the_sites_are_what_is_scored_there(tmp_path: Path) -> None:
+    """The same samples, the same groups down, other predictions; and the same ones again."""
+    base = mmfedmc_settings(recovery={"name": "mask"}, evaluate={"where": "sites"}, strategy=LOCAL)
+    forest = runs.run(tmp_path / "forest", base)
+    again = runs.run(tmp_path / "again", base)
+    task = runs.run(tmp_path / "task", {**base, "strategy": {**LOCAL, "fusion": "task"}})
+    assert runs.outcome(forest) == runs.outcome(again)
+    found, other = (
+        [line for line in runs.lines(d, "metrics.jsonl") if line["split"] != "train"] for d in (forest, task)
+    )
+    assert [line["n"] for line in found] == [line["n"] for line in other]
+    assert all(one["loss"] != two["loss"] for one, two in zip(found, other, strict=True))
+    assert runs.result(forest)["bytes_down"] == runs.result(task)["bytes_down"]
+
+
+@pytest.mark.parametrize("recovery", ["zero", "mask", "fedrecon"])
+def test_the_best_round_is_tested_with_a_forest_of_its_own(recovery: str, tmp_path: Path) -> None:
+    """A run that stops at its best round tests the same model, and gives the same test."""
+    chosen = {"name": recovery, "latent": 4, "warmup_rounds": 1} if recovery == "fedrecon" else {"name": recovery}
+    raw = mmfedmc_settings(recovery=chosen, evaluate={"where": "sites"}, strategy=LOCAL, rounds=5)
+    whole = runs.result(runs.run(tmp_path / "whole", raw))
+    short = runs.result(runs.run(tmp_path / "short", {**raw, "rounds": whole["best_round"]}))
+    assert short["model_sha256"] == whole["model_sha256"] and short["test"] == whole["test"]
+
+
+def test_a_site_whose_held_out_samples_lack_a_modality_still_has_a_forest(tmp_path: Path) -> None:
+    """It gets the groups of what it is to score, and its training samples hold more."""
+    profile = [{"sites": 2, "modalities": ["picture", "features", "steps"]}, {"sites": 1, "modalities": ["features"]}]
+    missing = {"train": {"level": "none"}} | {
+        split: {"level": "profile", "profile": profile} for split in ("validation", "test")
+    }
+    for recovery in ("mask", "fedrecon"):
+        chosen = {"name": recovery, "latent": 4, "warmup_rounds": 0} if recovery == "fedrecon" else {"name": recovery}
+        raw = mmfedmc_settings(recovery=chosen, missing=missing, evaluate={"where": "sites"}, strategy=LOCAL)
+        lines = runs.lines(runs.run(tmp_path / recovery, raw), "metrics.jsonl")
+        assert not any("failures" in line for line in lines)
+
+
+def test_deployed_sites_score_as_simulated_ones(tmp_path: Path) -> None:
+    """A deployed site opens its own training samples, a simulated one is told of them."""
+    torch.set_num_threads(1)
+    raw = mmfedmc_settings(recovery={"name": "mask"}, evaluate={"where": "sites"}, strategy=LOCAL, rounds=2)
+    config = runs.write(tmp_path, raw)
+    done = CliRunner().invoke(application, ["data", "split", str(config), "--out", str(tmp_path / "sites")])
+    assert done.exit_code == 0, done.output
+    folders = tmp_path / "sites"
+    simulated = runs.run(tmp_path / "simulated", raw)
+    changes = ("engine.name=deployment", "sites.wait=1", "sites.min=1")
+    there = create_run(folders / "federation.yaml", changes, out=tmp_path / "deployed")
+    deploy(there, node_configs(folders, tmp_path / "states"))
+    mine, theirs = (runs.result(directory) for directory in (tmp_path / "deployed", simulated))
+    assert mine["parameters_sha256"] == theirs["parameters_sha256"] and mine["test"] == theirs["test"]
+
+
+# --- scaffold: its state at the server and at the sites ---------------------------------------------------------------
+
 BAD = "site-0001"
 TASK = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9}
 
 
-def settings(**changes: Any) -> dict[str, Any]:
+def scaffold_settings(**changes: Any) -> dict[str, Any]:
     return runs.settings(strategy="scaffold", local={"task": TASK}, **changes)
 
 
@@ -40,7 +175,7 @@ def stopped_in(round_: int, folder: Path, raw: dict[str, Any], monkeypatch: pyte
     return folder / "run"
 
 
-def kept(directory: Path) -> dict[str, torch.Tensor]:
+def variates(directory: Path) -> dict[str, torch.Tensor]:
     """The newest c_i of every site, by site, group and tensor."""
     found = {}
     for folder in sorted((directory / "sites").iterdir()):
@@ -51,7 +186,7 @@ def kept(directory: Path) -> dict[str, torch.Tensor]:
 
 def assert_in_step(directory: Path) -> None:
     """The server's sums are those of the newest c_i of the sites, whose last replies it accepted."""
-    training, found = load_newest(directory / "checkpoints"), kept(directory)
+    training, found = load_newest(directory / "checkpoints"), variates(directory)
     assert training is not None and training.strategy
     for group, sums in training.strategy.items():
         for name, tensor in sums.items():
@@ -64,11 +199,11 @@ def test_a_resumed_run_ends_with_the_same_model_and_the_same_variates(
     crash_in: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of four sites train in a round, so that what a site needs was kept in different rounds."""
-    raw = settings(rounds=4, sites={"count": 4, "fraction": 0.5})
+    raw = scaffold_settings(rounds=4, sites={"count": 4, "fraction": 0.5})
     whole = runs.run(tmp_path / "whole", raw)
     resumed = runs.resume(stopped_in(crash_in, tmp_path / "cut", raw, monkeypatch))
     assert runs.result(resumed)["parameters_sha256"] == runs.result(whole)["parameters_sha256"]
-    mine, theirs = kept(resumed), kept(whole)
+    mine, theirs = variates(resumed), variates(whole)
     assert mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
     assert any(tensor.abs().max() > 0 for tensor in mine.values())
     one, two = (load_newest(directory / "checkpoints") for directory in (resumed, whole))
@@ -78,7 +213,7 @@ def test_a_resumed_run_ends_with_the_same_model_and_the_same_variates(
 
 
 def test_the_server_holds_the_sum_of_what_the_sites_keep(tmp_path: Path) -> None:
-    assert_in_step(runs.run(tmp_path, settings()))
+    assert_in_step(runs.run(tmp_path, scaffold_settings()))
 
 
 # --- replies that the server does not accept, of rounds that the site has finished ------------------------------------
@@ -111,7 +246,7 @@ def test_a_reply_that_is_not_accepted_leaves_the_site_in_step(
     change: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoilt({1, 3}, change, monkeypatch)
-    directory = runs.run(tmp_path, settings(rounds=4))
+    directory = runs.run(tmp_path, scaffold_settings(rounds=4))
     failed = [(line["round"], line["site"]) for line in runs.lines(directory, "sites.jsonl") if line["status"] != "ok"]
     assert failed == [(1, BAD), (3, BAD)]
     assert_in_step(directory)
@@ -120,9 +255,9 @@ def test_a_reply_that_is_not_accepted_leaves_the_site_in_step(
 def test_a_round_below_the_quorum_is_repeated_from_the_same_variates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, failures = runs.run(tmp_path / "whole", settings()), iter([True, False])
+    whole, failures = runs.run(tmp_path / "whole", scaffold_settings()), iter([True, False])
     spoilt({2}, lambda found: lost(found) if next(failures) else found, monkeypatch)
-    repeated = runs.run(tmp_path / "repeated", settings(sites={"count": 3, "quorum": 1.0}))
+    repeated = runs.run(tmp_path / "repeated", scaffold_settings(sites={"count": 3, "quorum": 1.0}))
     assert runs.result(repeated)["parameters_sha256"] == runs.result(whole)["parameters_sha256"]
     assert_in_step(repeated)
 
@@ -134,8 +269,8 @@ def test_a_resumed_run_knows_which_replies_were_accepted(
 ) -> None:
     """The bad site's reply of round 2 was lost; from the older checkpoint two rounds are repeated."""
     spoilt({2}, lost, monkeypatch)
-    whole = runs.run(tmp_path / "whole", settings(rounds=4))
-    cut = stopped_in(crash_in, tmp_path / "cut", settings(rounds=4), monkeypatch)
+    whole = runs.run(tmp_path / "whole", scaffold_settings(rounds=4))
+    cut = stopped_in(crash_in, tmp_path / "cut", scaffold_settings(rounds=4), monkeypatch)
     if damaged:
         shutil.rmtree(max((cut / "checkpoints").iterdir()))
     resumed = runs.resume(cut)
@@ -147,7 +282,7 @@ def test_a_deployed_site_that_lost_its_state_is_refused_in_words_until_it_is_res
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is gone before round 3 and back before round 5."""
-    config, out = runs.write(tmp_path, settings(rounds=5)), tmp_path / "run"
+    config, out = runs.write(tmp_path, scaffold_settings(rounds=5)), tmp_path / "run"
     arguments = ["data", "split", str(config), "--out", str(tmp_path / "sites")]
     assert CliRunner().invoke(application, arguments, catch_exceptions=False).exit_code == 0
     there, away = tmp_path / "states" / BAD, tmp_path / "away"
@@ -182,8 +317,8 @@ def test_a_deployed_site_that_lost_its_state_is_refused_in_words_until_it_is_res
 
 
 def test_the_traffic_counts_the_variates_and_the_training_does_not(tmp_path: Path) -> None:
-    plain = runs.run(tmp_path / "plain", {**settings(), "strategy": "fedavg"})
-    directory = runs.run(tmp_path / "scaffold", settings())
+    plain = runs.run(tmp_path / "plain", {**scaffold_settings(), "strategy": "fedavg"})
+    directory = runs.run(tmp_path / "scaffold", scaffold_settings())
     for mine, other in zip(runs.lines(directory, "sites.jsonl"), runs.lines(plain, "sites.jsonl"), strict=True):
         for way in ("down", "up"):
             task = [group for group in other[f"groups_{way}"] if group.startswith("task.")]
@@ -217,7 +352,7 @@ def test_a_poisoned_variate_costs_the_site_its_round_and_names_itself(
         return replace(found, groups={**found.groups, name: {n: change(t) for n, t in found.groups[name].items()}})
 
     monkeypatch.setattr(client.app, "train_locally", poisoned)
-    directory = runs.run(tmp_path, settings(rounds=2))
+    directory = runs.run(tmp_path, scaffold_settings(rounds=2))
     failed = [line for line in runs.lines(directory, "sites.jsonl") if line["status"] == "failed"]
     assert [line["site"] for line in failed] == [BAD, BAD]
     for line in failed:

@@ -1,25 +1,38 @@
-"""Absent data never reach a model: over every data set, each of its protocols and every recovery, a run ends with the
-same bytes whether what the masks hide is there, is NaN, or does not exist at all."""
+"""Data in whole runs: absent values never influence a result, the zero filling of the benchmark, and real data sets.
+
+Over every data set, each of its protocols and every recovery, a run gives the same bytes whether values hidden by the
+masks are present, are NaN, or do not exist. Real data, complete and in one place, must be classified at least as well
+as by a logistic regression on a few statistics; validation chooses the round, and the run itself reads test once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fedrecon_core.data import allocation
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray, load_dataset
 from fedrecon_core.datasets import prepared
+from fedrecon_core.datasets.npz import read_npz
 from fedrecon_core.errors import ConfigError, RunError
+from fedrecon_core.recovery.base import recovery_for
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, RECOVERIES, discover
-from server.runs.setup import load_config
+from fedrecon_core.state import EXTRACTORS, HEAD_GROUP, State, extractor_group, read_group
+from server.engines.base import Job
+from server.engines.inprocess import InProcess
+from server.runs.setup import RunSetup, create_run, load_config
+from server.training.checkpoints import load_newest
 from tests.contract.test_datasets import PREPARED, PROTOCOLS, root_of
-from tests.helpers import runs
+from tests.helpers import raw_polymnist, runs
+from tests.helpers.raw_uci_har import root
 
 discover((*CORE_PACKAGES, "strategies"))
 CASES = [case for case in PROTOCOLS if "toy" not in case[0]]
@@ -36,7 +49,7 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | None]:
     return {name: root_of(name, tmp_path_factory.mktemp(name)) for name in SETS}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def fresh() -> Iterator[None]:
     """No data set of another run is kept open."""
     runs.forget()
@@ -166,6 +179,7 @@ HALF = {"level": "sample", "rate": 0.5}
 NONE = {"level": "none"}
 
 
+@pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("recovery", HONEST)
 @pytest.mark.parametrize(("name", "protocol"), CASES)
 def test_what_is_hidden_may_be_nan_or_not_exist(
@@ -189,6 +203,7 @@ def unwired(outcome: dict[str, Any]) -> dict[str, Any]:
     return {**outcome, "result": {key: value for key, value in outcome["result"].items() if not key.startswith("wire")}}
 
 
+@pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("name", SETS)
 def test_the_bound_that_reads_what_is_hidden_dies_of_it(
     name: str, roots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -199,6 +214,7 @@ def test_the_bound_that_reads_what_is_hidden_dies_of_it(
         runs.run(tmp_path / "nan", settings(name, roots[name], "oracle", HALF))
 
 
+@pytest.mark.usefixtures("fresh")
 def test_a_protocol_that_makes_shown_values_of_hidden_ones_would_be_seen(
     roots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,3 +228,162 @@ def test_a_protocol_that_makes_shown_values_of_hidden_ones_would_be_seen(
     poisoned(monkeypatch, "meld", load_config(clean / "config.yaml"))
     with pytest.raises(RunError, match="NaN"):
         runs.run(tmp_path / "nan", keys)
+
+
+# --- zeros that the fusion does not see -------------------------------------------------------------------------------
+
+BENCHMARK_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "fedmultimodal"
+BENCHMARK_SITES, SITTING_OUT = 12, 1
+"""Two for each training subject; this seed leaves one of them without both sensors."""
+ACC, GYRO = extractor_group("acc"), extractor_group("gyro")
+SMALL_BENCHMARK = (
+    f"sites.count={BENCHMARK_SITES}",
+    "sites.fraction=1",
+    "data.partition.shards=2",
+    "data.partition.least=1",
+    "missing.train.rate=0.5",
+    "modalities.sequence.extractor={convolutions: [4, 6, 8], dropout: 0}",
+    "task={width: 8, hidden: 8, dropout: 0, fusion: {name: attention, heads: 2, hidden: 16, bias: true}}",
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunSetup]:
+    """A whole run of the config of a strategy; it is prepared with settings and was run when it is returned."""
+    data = root(tmp_path_factory.mktemp("uci_har"))
+
+    def run(strategy: str, *settings: str) -> RunSetup:
+        out = tmp_path_factory.mktemp(strategy) / "run"
+        config = BENCHMARK_CONFIGS / f"uci_har_{strategy}.yaml"
+        prepared = create_run(config, [f"data.root={data}", *SMALL_BENCHMARK, *settings], out=out)
+        InProcess().run(Job.of(prepared))
+        return prepared
+
+    return run
+
+
+def lacking(line: dict[str, Any], group: str) -> bool:
+    """Whether a site sent ``group`` and no real sample has passed through it there."""
+    return bool(line["counts"][group] > 0 == line["real"][group])
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold"])
+def test_no_honest_site_is_refused_where_most_lack_a_sensor(strategy: str, trained: Callable[..., RunSetup]) -> None:
+    """What weight decay alone makes of an extractor is next to nothing: with these sites as the measure
+    (``updates.limit``), those that have the sensor would be refused."""
+    prepared = trained(strategy, "rounds=3")
+    directory, config = prepared.directory.path, prepared.config
+    assert config.recovery.attended is False and config.missing.empty == "skip"  # type: ignore[attr-defined]
+    assert config.updates.limit is not None and config.local.task.weight_decay > 0
+    lines = runs.lines(directory, "sites.jsonl")
+    assert [line["status"] for line in lines] == ["ok"] * 3 * (BENCHMARK_SITES - SITTING_OUT)
+    first = lines[: BENCHMARK_SITES - SITTING_OUT]
+    assert sum(lacking(line, GYRO) for line in first) > len(first) / 2 > sum(lacking(line, ACC) for line in first) > 0
+    for line in lines:
+        assert {ACC, GYRO, HEAD_GROUP} <= set(line["groups_up"]), "zeros that nobody sees are averaged as well"
+        assert not (lacking(line, ACC) and lacking(line, GYRO))
+    assert runs.result(directory)["status"] == "completed"
+
+
+def state_of(prepared: RunSetup) -> dict[str, State]:
+    """The global groups after the last round."""
+    found = load_newest(prepared.directory.path / "checkpoints")
+    assert found is not None
+    return found.groups
+
+
+def test_unseen_zeros_leave_the_head_alone_and_hold_extractors_back(trained: Callable[..., RunSetup]) -> None:
+    """After one round the head is that of ``mask``; an extractor has gone its way by the share of the samples that
+    passed through it for real."""
+    prepared = trained("fedavg", "rounds=1")
+    unseen, mask = state_of(prepared), state_of(trained("fedavg", "rounds=1", "recovery=mask"))
+    start = recovery_for(prepared.config, load_dataset(prepared.config).spec).build()
+    lines = runs.lines(prepared.directory.path, "sites.jsonl")
+    for group, state in unseen.items():
+        counts, real = (sum(line[key][group] for line in lines) for key in ("counts", "real"))
+        assert (real < counts) == group.startswith(EXTRACTORS)
+        before = read_group(start[group])
+        for name, tensor in state.items():
+            expected = torch.lerp(before[name], mask[group][name], real / counts)
+            torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-6)
+        assert max(float((mask[group][name] - tensor).abs().max()) for name, tensor in before.items()) > 1e-4
+
+
+# --- real data, complete and in one place -----------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
+CONFIGS = ROOT / "configs" / "real"
+LIMIT = 15 * 60
+"""Seconds that a run may take, with one worker of one thread."""
+
+
+def there(name: str) -> Path:
+    """A file of the real data."""
+    if not (DATA / name).exists():
+        pytest.skip(f"{name} is not at ../shared/data")
+    return DATA / name
+
+
+def centralised(config: str, root: Path, out: Path) -> dict[str, Any]:
+    """``result.json`` of a reference, trained on the data at ``root``."""
+    prepared = create_run(CONFIGS / config, [f"data.root={root}"], out)
+    assert prepared.config.sites.count == 1 and prepared.config.engine.workers == 1
+    assert prepared.config.recovery.name == "mask" and prepared.config.strategy.name == "fedavg"
+    assert all(getattr(prepared.config.missing, split).level == "none" for split in ("train", "validation", "test"))
+    InProcess().run(Job.of(prepared))
+    result = runs.result(out)
+    print(f"\n{config}: {result['test']}, round {result['best_round']}, {result['wall_seconds']:.0f} s")
+    return result
+
+
+def statistics(values: np.ndarray) -> np.ndarray:
+    """[N, 6 D] of windows [N, T, D]: per channel mean, deviation, least, largest, energy, mean absolute difference."""
+    step = np.abs(np.diff(values, axis=1)).mean(axis=1)
+    energy = (values**2).mean(axis=1)
+    return np.concatenate(
+        [values.mean(axis=1), values.std(axis=1), values.min(axis=1), values.max(axis=1), energy, step], axis=1
+    )
+
+
+def logistic_regression(dataset: Dataset) -> float:
+    """Test accuracy of one on the standardised statistics, with scikit-learn's own strength. It chooses nothing, so
+    that it may train on the validation windows too."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    inputs = np.concatenate([statistics(np.asarray(dataset.arrays[name])) for name in dataset.spec.names], axis=1)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
+    train, test = np.flatnonzero(dataset.split < 2), dataset.members(2)
+    return float(model.fit(inputs[train], dataset.labels[train]).score(inputs[test], dataset.labels[test]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "description", "file"),
+    [
+        ("hapt.yaml", CONFIGS / "hapt_npz.yaml", "hapt_ucihar.npz"),
+        ("spsw.yaml", CONFIGS.parent / "har" / "spsw_npz.yaml", "spsw_har.npz"),
+    ],
+)
+def test_motion_is_told_at_least_as_well_as_by_a_logistic_regression_less_a_point(config, description, file, tmp_path):
+    shutil.copy(there(file), tmp_path / file)
+    shutil.copy(description, tmp_path / description.name)
+    simple = logistic_regression(read_npz(tmp_path / description.name))
+    result = centralised(config, tmp_path / description.name, tmp_path / "run")
+    print(f"logistic regression: {simple:.4f}")
+    assert result["test"]["accuracy"] >= simple - 0.01
+    assert result["wall_seconds"] < LIMIT
+
+
+@pytest.mark.slow
+def test_digits_on_five_backgrounds_are_read_to_99_per_cent(tmp_path):
+    with np.load(there("mnist_polymnist_ingredients.npz")) as found:
+        raw_polymnist.write_mnist(tmp_path / "raw", (found["Xtr"], found["ytr"]), (found["Xte"], found["yte"]))
+        raw_polymnist.write_backgrounds(tmp_path / "raw", [found[f"bg{m}"] for m in range(5)])
+    folder = raw_polymnist.prepared(tmp_path / "raw", tmp_path / "set", train_tuples=6000, validation=5000)
+    result = centralised("polymnist.yaml", folder, tmp_path / "run")
+    assert result["test"]["n"] == 10_000
+    assert result["test"]["accuracy"] >= 0.99
+    assert result["wall_seconds"] < LIMIT
