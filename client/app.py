@@ -1,4 +1,4 @@
-"""The ClientApp: three handlers, each of which answers from the message and the site's own data alone."""
+"""The ClientApp: three handlers, whose replies depend only on the message, the site's data and its stored state."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from client.simulated import SimulatedSite
 from client.site import Site
 from fedrecon_core.errors import DataError, FedReconError
 from fedrecon_core.local.evaluate import EvaluationContext
-from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.local.local_round import TrainRequest, train_locally
 from fedrecon_core.runtime import keep_freed_memory
 from fedrecon_core.state import STRATEGY_GROUPS, write_group
 from strategies import messages
 from strategies.code_hash import code_hash
-from strategies.fedavg import strategy_class
 from strategies.messages import Identity, SiteInfo, TrainReply
 
 Handler = Callable[[Message, Context], Message]
@@ -34,8 +32,7 @@ keep_freed_memory()
 
 
 def reports_errors(handler: Handler) -> Handler:
-    """Answer with an error record where ``handler`` raises one of the project's errors. Any other exception is a fault
-    of the program, which Flower reports."""
+    """Reply with an error record if ``handler`` raises a ``FedReconError``. Flower reports all other exceptions."""
 
     @functools.wraps(handler)
     def answer(message: Message, context: Context) -> Message:
@@ -51,7 +48,7 @@ def reports_errors(handler: Handler) -> Handler:
 @app.query(messages.DESCRIBE)
 @reports_errors
 def describe(message: Message, context: Context) -> Message:
-    """Who this site is and what data it has."""
+    """Reply with the site's name, its hashes and a description of its data."""
     site = _site(message, context)
     own = site.own
     if own is not None:
@@ -63,8 +60,8 @@ def describe(message: Message, context: Context) -> Message:
 @app.train(messages.LOCAL)
 @reports_errors
 def local(message: Message, context: Context) -> Message:
-    """One local round: all stages, then the trained groups."""
-    started, worked = time.perf_counter(), time.process_time()  # a process answers one message at a time
+    """Train for one local round, and reply with the trained groups."""
+    started, worked = time.perf_counter(), time.process_time()  # of this message alone: a process runs one at a time
     site, global_info = _site(message, context), messages.read_global_info(message.content)
     data = site.data("train", global_info.statistics)
     sent = messages.read_groups(message.content)
@@ -81,7 +78,7 @@ def local(message: Message, context: Context) -> Message:
         received=received,
         global_info=global_info.after_scaling(data.spec),
         store=site.store,
-        hook=_local_half(site),
+        hook=site.hook,
         strategy_groups={name: state for name, state in sent.items() if name not in received},
     )
     result = train_locally(request, {name: site.modules[name] for name in received})
@@ -94,7 +91,8 @@ def local(message: Message, context: Context) -> Message:
 @app.evaluate(messages.SITE)
 @reports_errors
 def evaluate(message: Message, context: Context) -> Message:
-    """Score the received groups on this site's held-out samples, with the predictions of the strategy's local half."""
+    """Reply with the scores of the received groups on the site's held-out samples. The strategy may change how they are
+    predicted."""
     site, split = _site(message, context), messages.read_split(message.content)
     global_info = messages.read_global_info(message.content)
     data, received = site.data(split, global_info.statistics), messages.read_groups(message.content)
@@ -108,16 +106,11 @@ def evaluate(message: Message, context: Context) -> Message:
         name=f"{split}/{site.name}",
         training=lambda: site.training(global_info.statistics),
     )
-    score = _local_half(site).predictions(scoring).score(data)
+    score = site.hook.predictions(scoring).score(data)
     return Message(messages.write_scores({split: score}), reply_to=message)
 
 
 def _site(message: Message, context: Context) -> Site:
-    """The node's own site, or, where its node config names none, the simulated one that the message names."""
+    """The site of the node config or, if it names none, the simulated site that the message is for."""
     kind = DeployedSite if "site" in context.node_config else SimulatedSite
     return kind(context, messages.read_instruction(message.content))
-
-
-def _local_half(site: Site) -> LocalHook:
-    """The strategy's local half, a new one for each message."""
-    return strategy_class(site.config).local_half(site.config.strategy)

@@ -1,4 +1,4 @@
-"""A site with data of its own: a SuperNode with ``site``, ``data`` and ``state`` in its node config."""
+"""A site with its own data: a SuperNode with ``site``, ``data`` and ``state`` in its node config."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RUN = re.compile(r"[0-9a-f]{32}")
 
 
 class DeployedSite(Site):
-    """The site that the node config names, with a folder of data and a folder of state."""
+    """The site that the node config names, with a folder for its data and one for its state."""
 
     @property
     def name(self) -> str:
@@ -41,45 +41,42 @@ class DeployedSite(Site):
 
     @property
     def own(self) -> OwnData:
-        """The specification, ``data_hash``, and the samples of each split, counted in the table of samples."""
+        """The specification, ``data_hash``, and the numbers of samples of each split."""
         exists, holdings = self._dataset.exists(), {}
         for split in SPLITS:
-            kept = split_samples(self._dataset, split, keep_empty=self._keep_empty)
+            kept = split_samples(self._dataset, split, keep_empty=self.config.missing.empty == "allow")
             counts = exists[kept].sum(axis=0).tolist()
             holdings[split] = Holding(len(kept), dict(zip(self.spec.names, counts, strict=True)))
         return OwnData(json.dumps(self.spec.model_dump(mode="json")), self.data_hash, holdings)
 
     @property
     def data_hash(self) -> str:
-        """The hash of ``dataset.yaml``, which has the hashes of all files."""
+        """The hash of ``dataset.yaml``, which contains the hashes of all other files."""
         return hashlib.sha256((self._path("data") / "dataset.yaml").read_bytes()).hexdigest()
 
     @property
     def folder(self) -> Path:
-        """The run's own folder in the site's folder of state. The server names the run; a name that could lead out of
-        that folder is a ``DataError``."""
+        """The run's folder inside the folder ``state``. The server names the run: a name of another form, which could
+        lead out of the folder, is a ``DataError``."""
         if not RUN.fullmatch(self.instruction.run):
             raise DataError(
-                f"the server names the run {self.instruction.run[:80]!r}; expected 32 digits of 0-9 and a-f "
-                "(identity.txt of its run directory); nothing was written"
+                "expected a run of 32 digits 0-9 and a-f from the server (identity.txt of its run directory), found "
+                f"{self.instruction.run[:80]!r}; nothing was written"
             )
         return self._path("state") / self.instruction.run
 
     def data(self, split: str, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
-        """See ``Site.data``. On the CPU the arrays stay mapped from the disk."""
+        """See ``Site.data``. On the CPU the arrays are memory-mapped."""
         device = choose_device(self.config.device)
-        opened = open_split(self._dataset, split, device=device, keep_empty=self._keep_empty)
+        keep_empty = self.config.missing.empty == "allow"
+        opened = open_split(self._dataset, split, device=device, keep_empty=keep_empty)
         return scaled(opened, dict(statistics or {}))
-
-    @property
-    def _keep_empty(self) -> bool:
-        return self.config.missing.empty == "allow"
 
     @cached_property
     def _dataset(self) -> Dataset:
         if self.instruction.share is not None:
             raise DataError(
-                f"site {self.name} has data of its own, and engine '{self.config.engine.name}' assigns others; "
+                f"site {self.name} has its own data, but engine '{self.config.engine.name}' assigns samples to sites; "
                 "run with --engine deployment (engine.name in the config)"
             )
         return open_folder(self._path("data"))
@@ -87,6 +84,6 @@ class DeployedSite(Site):
     def _path(self, key: str) -> Path:
         found = self.node_config.get(key)
         if not found:
-            what = {"data": "its site folder (`fedrecon data split` makes some)", "state": "a folder for its state"}
+            what = {"data": "its site folder (`fedrecon data split` writes some)", "state": "a folder for its state"}
             raise DataError(f"node config of site {self.name}: expected {key}=PATH, {what[key]}, found none")
         return Path(str(found))

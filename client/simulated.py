@@ -1,4 +1,4 @@
-"""A simulated site: the server assigns its samples, and any node may act for it."""
+"""A simulated site: the server assigns its samples, and any node may run it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+
+from flwr.app import Context
 
 from client.site import Site
 from fedrecon_core.data.allocation import Share
@@ -16,9 +18,10 @@ from fedrecon_core.errors import DataError
 from fedrecon_core.runtime import choose_device
 from fedrecon_core.state import tensor_bytes
 from fedrecon_core.types import DatasetSpec
+from strategies.messages import TrainInstruction
 
 OPEN_SITES = 64
-"""How many simulated sites' data a process keeps open; beyond it the least recently used one is closed."""
+"""How many simulated sites' data a process keeps open; above that, the least recently used is closed."""
 _open: OrderedDict[tuple[str, ...], SiteData] = OrderedDict()
 
 
@@ -28,6 +31,16 @@ class SimulatedSite(Site):
     own = None
     data_hash = ""
 
+    def __init__(self, context: Context, instruction: TrainInstruction) -> None:
+        """See ``Site``. ``DataError`` if the message assigns no samples: a deployment reached a node without data."""
+        super().__init__(context, instruction)
+        if instruction.share is None:
+            raise DataError(
+                "this node has no site: expected site=, data= and state= in its node config (docs/site-folder.md), "
+                "found no site=; `fedrecon data split` makes site folders from a simulation"
+            )
+        self.share = instruction.share
+
     @property
     def name(self) -> str:
         """See ``Site.name``."""
@@ -36,29 +49,31 @@ class SimulatedSite(Site):
     @property
     def spec(self) -> DatasetSpec:
         """See ``Site.spec``."""
-        self._share()  # without one, a deployment reached a node that has no data: report that first
         return load_dataset(self.config).spec
 
     @property
     def folder(self) -> Path:
-        """A folder in the run directory, which is on the same machine."""
+        """The site's folder in the run directory, which is on the same machine."""
         run = str(self.run_config.get("out") or self.instruction.run)
         return Path(run) / "sites" / self.name
 
     def data(self, split: str, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
         """See ``Site.data``. The share in the message is of ``split``; only ``oracle`` gets the sealed copy."""
-        return self._opened(self._share(), statistics)
+        return self._opened(self.share, statistics)
 
     def training(self, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
-        """See ``Site.training``. They are in the message."""
+        """See ``Site.training``. The message must contain their share."""
         if self.instruction.training is None:
-            raise DataError("expected this site's training samples in a message to score others, found none")
+            raise DataError("expected the site's training samples in the message, found none")
         return self._opened(self.instruction.training, statistics)
 
     def _opened(self, share: Share, statistics: Mapping[str, Statistics] | None) -> SiteData:
         config = self.config
         sealed, known = self.recovery.reads_absent, dict(statistics or {})
-        key = (self.name, config.data.model_dump_json(), str(config.seed), str(sealed), _digest(share, known))
+        digest = hashlib.sha256(share.samples.tobytes() + share.present.tobytes())
+        for name, found in sorted(known.items()):
+            digest.update(name.encode() + tensor_bytes(found.mean) + tensor_bytes(found.std))
+        key = (self.name, config.data.model_dump_json(), str(config.seed), str(sealed), digest.hexdigest())
         if key not in _open:
             device = choose_device(config.device)
             opened = open_site(load_dataset(config), share.samples, share.present, device=device, sealed=sealed)
@@ -67,18 +82,3 @@ class SimulatedSite(Site):
                 _open.popitem(last=False)
         _open.move_to_end(key)
         return _open[key]
-
-    def _share(self) -> Share:
-        if self.instruction.share is None:
-            raise DataError(
-                "this node has no site: expected site=, data= and state= in its node config (docs/site-folder.md), "
-                "found no site=; `fedrecon data split` makes site folders from a simulation"
-            )
-        return self.instruction.share
-
-
-def _digest(share: Share, statistics: Mapping[str, Statistics]) -> str:
-    digest = hashlib.sha256(share.samples.tobytes() + share.present.tobytes())
-    for name in sorted(statistics):
-        digest.update(name.encode() + tensor_bytes(statistics[name].mean) + tensor_bytes(statistics[name].std))
-    return digest.hexdigest()

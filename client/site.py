@@ -1,5 +1,5 @@
-"""A site as the ClientApp sees it: its name, its data, its folder. Either a site with data of its own, or a simulated
-one whose samples the server assigns."""
+"""Base class of sites: name, data and state folder. A site has its own data (``client.deployed``), or is simulated with
+samples that the server assigns (``client.simulated``)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from client.site_store import DiskSiteStore
 from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.data.site_data import SiteData
 from fedrecon_core.data.statistics import Statistics
+from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.plugins import MissingPluginError
 from fedrecon_core.recovery.base import Recovery, recovery_for
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from fedrecon_core.runtime import choose_device
 from fedrecon_core.state import Groups
 from fedrecon_core.types import DatasetSpec
+from strategies.fedavg import strategy_class
 from strategies.messages import OwnData, TrainInstruction
 
 
@@ -28,7 +30,7 @@ class Site(ABC):
     """The site that answers one message."""
 
     def __init__(self, context: Context, instruction: TrainInstruction) -> None:
-        """``context.node_config`` describes the node, ``instruction`` its task."""
+        """``context`` is that of the node; ``instruction`` is the one in the message."""
         self.node_config = context.node_config
         self.run_config = context.run_config
         self.instruction = instruction
@@ -45,13 +47,18 @@ class Site(ABC):
 
     @property
     def modules(self) -> Groups:
-        """Every group's module."""
+        """The modules of all groups."""
         return modules_of(self.instruction.config, self.spec)
+
+    @property
+    def hook(self) -> LocalHook:
+        """A new instance of the strategy's local half."""
+        return strategy_class(self.config).local_half(self.config.strategy)
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """The stable name, from which the site's random streams are seeded."""
+        """The site's name. It seeds the site's random streams."""
 
     @property
     @abstractmethod
@@ -61,25 +68,25 @@ class Site(ABC):
     @property
     @abstractmethod
     def own(self) -> OwnData | None:
-        """The report on its own data, which the server cannot see; None where the server assigned the samples."""
+        """The description of its own data, which the server cannot see; None if the server assigned the samples."""
 
     @property
     @abstractmethod
     def data_hash(self) -> str:
-        """A SHA-256 that changes with any file of its own data; empty where the server assigned the samples."""
+        """A SHA-256 that changes with any file of its own data; empty if the server assigned the samples."""
 
     @abstractmethod
     def data(self, split: str, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
-        """Its samples of ``split``, scaled by ``statistics``. Raises ``DataError`` where they cannot be used."""
+        """Its samples of ``split``, scaled by ``statistics``; ``DataError`` if they cannot be used."""
 
     def training(self, statistics: Mapping[str, Statistics] | None = None) -> SiteData:
-        """Its training samples, where the message is about another split."""
+        """Its training samples, for messages about another split."""
         return self.data("train", statistics)
 
     @property
     @abstractmethod
     def folder(self) -> Path:
-        """The folder of its state."""
+        """The folder of its state in this run."""
 
     @property
     def store(self) -> DiskSiteStore:
@@ -89,7 +96,7 @@ class Site(ABC):
 
 @lru_cache(maxsize=8)
 def config_of(text: str) -> RunConfig:
-    """The config in a message, parsed once per process; ``MissingPluginError`` if the site lacks a plugin."""
+    """Parse the config in a message, once per process; ``MissingPluginError`` if a plugin is not installed here."""
     discover((*CORE_PACKAGES, "strategies"))
     try:
         return parse(json.loads(text))
@@ -105,6 +112,7 @@ def recovery_of(text: str, spec: DatasetSpec) -> Recovery:
 
 @lru_cache(maxsize=2)
 def modules_of(text: str, spec: DatasetSpec) -> Groups:
-    """Every group's module, built once per process: a message overwrites all parameters of the groups that it uses."""
+    """The modules of all groups, built once per process: a message replaces all parameters of the groups that it
+    uses."""
     device = choose_device(config_of(text).device)
     return {name: module.to(device) for name, module in recovery_of(text, spec).build().items()}

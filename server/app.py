@@ -15,7 +15,7 @@ from rich.console import Console
 from fedrecon_core.errors import FedReconError
 from fedrecon_core.runtime import keep_freed_memory
 from server.engines import flower
-from server.federation.messaging import Channel
+from server.federation.messaging import Channel, WireMeter
 from server.federation.registration import RunSites, register_sites
 from server.report.run.report import write_report
 from server.report.terminal import final_table
@@ -28,7 +28,6 @@ from server.training.evaluation import evaluator_for
 from server.training.progress import progress_for
 from server.training.reconstruction_images import draw_reconstructions
 from server.training.rounds import Rounds, failed_result, restore
-from strategies.wire import WireMeter
 
 app = ServerApp()
 

@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from flwr.app import Message, RecordDict
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedrecon_core.config import RunConfig
-from strategies.messages import addressee, read_error
-from strategies.wire import WireMeter
+from strategies.messages import addressee, is_group, read_error
 
 POLL_SECONDS = 0.05
 LONGEST_POLL_SECONDS = 1.0
@@ -23,6 +23,8 @@ REFUSED = "the SuperLink took no message for its node; it does not know it any m
 GRACE_SECONDS = 60.0
 """How much longer than its deadline a message lives, since the clocks of two machines may differ."""
 
+Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
+"""Name, shape and dtype of every tensor of a group."""
 Reply = TypeVar("Reply")
 Decoded = TypeVar("Decoded")
 
@@ -70,6 +72,40 @@ class Replies(Generic[Reply]):
     def answered(self) -> str:
         """How many of the sites answered, as text."""
         return f"{len(self.received)} of {self.asked} sites answered"
+
+
+class WireMeter:
+    """Adds up the sizes of messages as they are serialized, framing included. A group's size depends only on the names,
+    shapes and types of its tensors, so that each group is serialized once per run and not once per message."""
+
+    def __init__(self, total: int = 0) -> None:
+        """``total``: the bytes of a resumed run so far."""
+        self.total = total
+        self._groups: dict[tuple[str, Shapes], int] = {}
+
+    def add(self, content: RecordDict) -> None:
+        """Count a message that was sent or received."""
+        self.total += self.weigh(content)
+
+    def weigh(self, content: RecordDict) -> int:
+        """The size of one message in bytes. Flower sends each object separately."""
+        records: dict[str, Any] = dict(content)
+        groups = 0
+        for name, record in content.array_records.items():
+            if is_group(name):
+                # Stands for the group; it differs for each name, since Flower sends equal objects only once.
+                records[name] = ArrayRecord({name: Array(np.frombuffer(name.encode(), dtype=np.uint8))})
+                key = (name, tuple((tensor, tuple(array.shape), array.dtype) for tensor, array in record.items()))
+                if key not in self._groups:
+                    self._groups[key] = _serialized_size(record) - _serialized_size(records[name])
+                groups += self._groups[key]
+        return _serialized_size(RecordDict(records)) + groups
+
+
+def _serialized_size(item: Any) -> int:
+    """Bytes of ``item`` and of all objects inside it."""
+    children = getattr(item, "children", None) or {}
+    return len(item.deflate()) + sum(map(_serialized_size, children.values()))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ always holds a dot, so that it is never the name of another record), its tensors
 """
 
 from strategies.messages.describe import Holding, Identity, OwnData, SiteInfo, read_site_info, write_site_info
-from strategies.messages.error import SiteError, read_error, write_error
-from strategies.messages.evaluate import read_scores, scores_of, write_scores
 from strategies.messages.groups import bundle, flatten, group_sizes, is_group, read_groups, unbundle, unflatten
 from strategies.messages.instruction import (
     DESCRIBE,
@@ -26,7 +24,17 @@ from strategies.messages.instruction import (
     write_instruction,
     write_split,
 )
-from strategies.messages.train import TrainReply, read_train_reply, write_train_reply
+from strategies.messages.replies import (
+    SiteError,
+    TrainReply,
+    read_error,
+    read_scores,
+    read_train_reply,
+    scores_of,
+    write_error,
+    write_scores,
+    write_train_reply,
+)
 
 __all__ = [
     "DESCRIBE",

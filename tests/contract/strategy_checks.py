@@ -35,12 +35,11 @@ from fedrecon_core.state import (
 from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
 from server.engines.pool import Here
-from server.federation.messaging import Deadline, exchange
+from server.federation.messaging import Deadline, WireMeter, exchange
 from server.training.checkpoints import Training, load_newest, save
 from strategies import messages
 from strategies.federation import Federation
 from strategies.messages import SiteInfo, TrainReply
-from strategies.wire import WireMeter
 from tests.helpers.contract_support import accepted, recovery_of, same, states
 from tests.helpers.federation import CPU, MemoryShelf, tiny_dataset, toy_settings
 

@@ -48,7 +48,7 @@ def test_each_run_has_a_folder_of_its_own_below_the_folder_of_state(site, tmp_pa
     "run", ["", ".", "..", "../../x", "/etc/cron.d", f"{RUN}/..", f"{RUN}\n", RUN[:-1], RUN.upper(), "runs/x", "0" * 33]
 )
 def test_a_run_that_could_lead_elsewhere_is_refused_and_nothing_is_written(site, tmp_path, run):
-    with pytest.raises(DataError, match=r"the server names the run .*; expected 32 digits .*; nothing was written"):
+    with pytest.raises(DataError, match=r"expected a run of 32 digits .* from the server .*; nothing was written"):
         site(run).store.save("hook", {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 

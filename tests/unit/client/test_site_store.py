@@ -104,7 +104,7 @@ def test_what_came_after_a_repeated_round_is_forgotten(tmp_path):
         DiskSiteStore(tmp_path, 5).load("hook")
 
 
-@pytest.mark.parametrize(("rounds", "words"), [((1, 2), "continue from the version before"), ((2,), "start anew")])
+@pytest.mark.parametrize(("rounds", "words"), [((1, 2), "continue from the version before"), ((2,), "start over")])
 def test_a_damaged_version_is_named_with_what_removing_it_means(tmp_path, rounds, words):
     took_part_in(tmp_path, *rounds)
     (tmp_path / "hook.round-000002.safetensors").write_bytes(b"garbage")

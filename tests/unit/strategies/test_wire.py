@@ -5,8 +5,8 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
+from server.federation.messaging import WireMeter
 from strategies import messages
-from strategies.wire import WireMeter
 
 pytestmark = pytest.mark.quick
 

@@ -9,7 +9,7 @@ from fedrecon_core.errors import DataError, RunError
 from server.federation import messaging as module
 from server.federation.messaging import Deadline, Replies, ReplyError, exchange
 from strategies.messages import write_error
-from strategies.messages.error import LONGEST
+from strategies.messages.replies import LONGEST_ERROR
 from tests.helpers.clock import Clock
 
 pytestmark = pytest.mark.quick
@@ -116,7 +116,7 @@ def test_an_error_of_the_engine_is_one_line(reason, words):
         (DataError("folder it's in: \n no [stamp]"), "folder it's in: no [stamp]"),
         (DataError("no data"), "no data"),
         (DataError(""), "DataError without a message"),
-        (RunError("\x1b[31m" + "x" * 10_000), "?[31m" + "x" * (LONGEST - 5)),
+        (RunError("\x1b[31m" + "x" * 10_000), "?[31m" + "x" * (LONGEST_ERROR - 5)),
     ],
 )
 def test_an_error_of_the_site_is_its_message_in_one_short_line(error, words):

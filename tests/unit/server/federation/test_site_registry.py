@@ -11,12 +11,11 @@ from server.engines.base import Job
 from server.engines.inprocess import InProcessGrid
 from server.federation import messaging
 from server.federation import registry as registry_module
-from server.federation.messaging import Channel
+from server.federation.messaging import Channel, WireMeter
 from server.federation.registry import Choice, SiteRegistry, choose
 from strategies import messages
 from strategies.code_hash import code_hash
 from strategies.messages import Holding, OwnData, SiteInfo
-from strategies.wire import WireMeter
 from tests.helpers.clock import Clock
 from tests.helpers.federation import toy_settings, toy_spec
 

@@ -1,16 +1,30 @@
-"""The reply to ``local``: what a site trained."""
+"""Replies of a site: trained groups to ``local``, scores to ``site``, or an error to any message."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
+from fedrecon_core.errors import FedReconError, one_line
+from fedrecon_core.local.evaluate import Score
 from fedrecon_core.local.local_round import TrainResult
+from fedrecon_core.metrics.base import Counts
+from fedrecon_core.metrics.histograms import dense, sparse
 from fedrecon_core.state import State, group_bytes
+from fedrecon_core.task.target import target_of
+from fedrecon_core.types import DatasetSpec
 from strategies.messages.describe import Identity, read_identity, write_identity
 from strategies.messages.groups import bundle, read_groups
+from strategies.messages.instruction import MetricValues
+
+ERROR, LONGEST_ERROR = "error", 2000
+"""The name of an error's record, and the maximum length of its texts: a site must not fill the server's log."""
+
+# --- training -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -91,3 +105,65 @@ def read_train_reply(content: RecordDict) -> TrainReply:
         kept=bool(status["kept"]),
         identity=read_identity(content),
     )
+
+
+# --- evaluation ---------------------------------------------------------------------------------------------------
+
+
+def write_scores(scores: Mapping[str, Score]) -> RecordDict:
+    """The reply to ``site``: per split integer counts, their tables row by row (of the histograms only the bins that
+    are not 0), and the sum of the losses. Scores of single samples, which ``Counts`` may hold, are not sent."""
+    metrics: MetricValues = {}
+    for split, score in scores.items():
+        metrics[f"{split}.confusion"] = score.counts.confusion.flatten().tolist()
+        metrics[f"{split}.empty_confusion"] = score.empty.confusion.flatten().tolist()
+        if score.counts.histograms is not None:
+            metrics[f"{split}.bins"], metrics[f"{split}.in_bins"] = sparse(score.counts.histograms)
+        metrics[f"{split}.loss_sum"] = score.loss_sum
+    return RecordDict({"metrics": MetricRecord(metrics), "status": ConfigRecord({"ok": True})})
+
+
+def scores_of(content: RecordDict) -> MetricRecord:
+    """The record of a site's scores."""
+    return content.metric_records["metrics"]
+
+
+def read_scores(record: Mapping[str, Any], spec: DatasetSpec) -> dict[str, Score]:
+    """Split -> score on data of ``spec``, from the record of one site or the sum over sites."""
+    shapes, scores = target_of(spec).shapes(len(spec.classes)), {}
+
+    def table(name: str) -> torch.Tensor:
+        return torch.tensor(record[name], dtype=torch.int64).reshape(shapes["confusion"])
+
+    for split in sorted({key.split(".", 1)[0] for key in record}):
+        counts = Counts(table(f"{split}.confusion"))
+        if "histograms" in shapes:
+            bins, in_bins = record[f"{split}.bins"], record[f"{split}.in_bins"]
+            counts = Counts(counts.confusion, dense(bins, in_bins, shapes["histograms"]))
+        scores[split] = Score(counts, Counts(table(f"{split}.empty_confusion")), float(record[f"{split}.loss_sum"]))
+    return scores
+
+
+# --- errors -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SiteError:
+    """``kind`` is the class of the error ("DataError"), ``message`` its text in one line."""
+
+    kind: str
+    message: str
+
+
+def write_error(error: FedReconError) -> RecordDict:
+    """The reply of a site on which ``error`` was raised."""
+    return RecordDict({ERROR: ConfigRecord({"kind": type(error).__name__, "message": str(error)[:LONGEST_ERROR]})})
+
+
+def read_error(content: RecordDict) -> SiteError | None:
+    """The error in a reply; None if it holds none. Whatever a site sends, the text is short and printable."""
+    if ERROR not in content:
+        return None
+    record = content[ERROR]
+    kind, message = (one_line(str(record.get(key, "")))[:LONGEST_ERROR] for key in ("kind", "message"))
+    return SiteError(kind, message or f"{kind or 'an error'} without a message")
