@@ -6,16 +6,36 @@ from pathlib import Path
 
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from tests.helpers.chromium import NAMES, Chromium, found
-from tests.helpers.scheduling import FileScheduling, rank
 
 # What a shell starts in the background ignores Ctrl-C, and so would every command that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # results equal bit for bit only with one thread, and small models are faster
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
+TOGETHER = ("tests/deployment/", "tests/simulation/")
+"""Folders whose tests run one after the other: they start clusters on fixed ports, or fill the machine."""
+LONGEST_FIRST = (*TOGETHER, "tests/integration/", "tests/looks/", "tests/golden/", "tests/contract/")
+
+
+class FileScheduling(LoadFileScheduling):
+    """Give each worker one file at a time, in the order of collection; a folder of ``TOGETHER`` counts as one file."""
+
+    def __init__(self, config: pytest.Config, log: object = None) -> None:
+        config.option.loadscopereorder = False
+        super().__init__(config, log)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
+
+
+def rank(item: pytest.Item) -> int:
+    """Place of a test in the order of collection of a worker: what takes longest first, so that no worker waits."""
+    folders = (place for place, folder in enumerate(LONGEST_FIRST) if item.nodeid.startswith(folder))
+    return next(folders, len(LONGEST_FIRST))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -30,7 +50,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FileScheduling:
-    """Distribute whole files, see ``tests/helpers/scheduling.py``."""
+    """Distribute whole files over the workers (``pytest -n 3``)."""
     return FileScheduling(config, log)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fedrecon_core.preparation.simulated_sites import write_sites
 from server.runs.setup import load_config
-from tests.helpers.deployed import node_configs
+from tests.helpers.runs import node_configs
 
 pytestmark = pytest.mark.benchmark
 

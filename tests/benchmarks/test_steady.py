@@ -10,8 +10,8 @@ from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.runs.setup import create_run
 from server.training.progress import PlainProgress
-from tests.helpers.federation import toy_settings
 from tests.helpers.runs import write
+from tests.helpers.toy import toy_settings
 
 pytestmark = pytest.mark.slow
 

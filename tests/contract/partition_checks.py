@@ -10,7 +10,7 @@ import pytest
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.errors import DataError
 from fedrecon_core.registry import PARTITIONS
-from tests.helpers.federation import toy_config
+from tests.helpers.toy import toy_config
 
 LABELS = (np.arange(60) % 3).astype(np.int64)
 NATURALS = (np.arange(60) // 3).astype(np.int64)

@@ -36,7 +36,7 @@ from tests.helpers.contract_support import (
     toys,
     workshop_of,
 )
-from tests.helpers.federation import CPU, toy_config
+from tests.helpers.toy import CPU, toy_config
 
 
 def gappy(name: str, modalities: int = 3) -> tuple[Recovery, SiteData]:

@@ -41,7 +41,7 @@ from strategies import messages
 from strategies.federation import Federation
 from strategies.messages import SiteInfo, TrainReply
 from tests.helpers.contract_support import accepted, recovery_of, same, states
-from tests.helpers.federation import CPU, MemoryShelf, tiny_dataset, toy_settings
+from tests.helpers.toy import CPU, MemoryShelf, tiny_dataset, toy_settings
 
 GAPS = {"train": {"level": "site", "rate": 0.4}}
 

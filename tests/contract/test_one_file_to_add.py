@@ -104,7 +104,7 @@ PARTITION = """
 DATASET = """
     from dataclasses import replace
     from fedrecon_core.registry import DATASETS
-    from tests.helpers.federation import Toy, tiny_dataset
+    from tests.helpers.toy import Toy, tiny_dataset
 
     @DATASETS.register("other_toy")
     class OtherToy(Toy):

@@ -7,7 +7,7 @@ import numpy as np
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.registry import DATASETS
 from tests.helpers.contract_support import restored, run_inprocess
-from tests.helpers.federation import Toy, toy_config, toy_settings
+from tests.helpers.toy import Toy, toy_config, toy_settings
 
 GAPS = {"test": {"level": "sample", "rate": 0.6}}
 

@@ -24,7 +24,7 @@ from tests.helpers.contract_support import (
     subsets,
     toys,
 )
-from tests.helpers.federation import NAMES
+from tests.helpers.toy import NAMES
 
 W0 = {"name": "fedrecon", "weight": 0}
 

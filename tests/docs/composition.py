@@ -15,8 +15,8 @@ from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, STRATEGIES, discover
 from fedrecon_core.types import DatasetSpec
-from tests.helpers.federation import toy_settings, toy_spec
 from tests.helpers.multilabel import multilabel_spec
+from tests.helpers.toy import toy_settings, toy_spec
 
 discover((*CORE_PACKAGES, "strategies"))
 

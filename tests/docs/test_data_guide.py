@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from fedrecon_core.data.site_folder.check import check_folder
-from tests.helpers.command import caller
+from tests.helpers.runs import caller
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 YAML_FILES = ("mapping.yaml", "heart.yaml")

@@ -20,7 +20,7 @@ from fedrecon_core.config import parse
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, STRATEGIES, discover
 from tests.helpers.contract_support import accepted, run_inprocess
-from tests.helpers.federation import toy_settings
+from tests.helpers.toy import toy_settings
 
 discover((*CORE_PACKAGES, "strategies"))
 

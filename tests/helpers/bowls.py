@@ -25,7 +25,7 @@ from fedrecon_core.state import STRATEGY_GROUPS, State, TransferPlan
 from strategies import messages
 from strategies.federation import Federation
 from strategies.messages import Identity, SiteInfo, TrainReply
-from tests.helpers.federation import toy_config, toy_spec
+from tests.helpers.toy import toy_config, toy_spec
 
 HEAD, SOME = "task.head", "task.extractor.picture"
 SIZE, STEPS, LR = 3, 5, 0.1

@@ -30,7 +30,7 @@ from fedrecon_core.types import DatasetSpec
 from server.federation.messaging import ReplyError
 from server.federation.reply_validation import validate_train_reply
 from strategies.messages import SiteInfo
-from tests.helpers.federation import CPU, NAMES, MemoryShelf, tiny_dataset, toy_config
+from tests.helpers.toy import CPU, NAMES, MemoryShelf, tiny_dataset, toy_config
 
 EXTRA = "more_features"
 SITE = "site-0001"

@@ -21,8 +21,8 @@ import yaml
 from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.data.site_folder.write import FolderContent, write_folder
 from fedrecon_core.types import DatasetSpec, ModalitySpec
-from tests.helpers.federation import tiny_dataset
 from tests.helpers.folders import content
+from tests.helpers.toy import tiny_dataset
 
 Corruption = Callable[[Path, random.Random], object]
 CORRUPTIONS: dict[str, Corruption] = {}

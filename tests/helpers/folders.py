@@ -9,7 +9,7 @@ import numpy as np
 from fedrecon_core.data.dataset import BoolArray, Dataset
 from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.data.site_folder.write import FolderContent, write_folder
-from tests.helpers.federation import tiny_dataset
+from tests.helpers.toy import tiny_dataset
 
 
 def content(dataset: Dataset, present: BoolArray | None = None, members: np.ndarray | None = None) -> FolderContent:

@@ -11,15 +11,15 @@ import numpy as np
 from fedrecon_core.data.dataset import Dataset, DatasetLoader, IntArray
 from fedrecon_core.registry import DATASETS
 from fedrecon_core.types import DatasetSpec
-from tests.helpers.federation import ToyParams, tiny_dataset, toy_settings, toy_spec
+from tests.helpers.toy import ToyParams, tiny_dataset, toy_settings, toy_spec
 
-CLASSES = ("bright", "loud", "rare")
+MULTILABEL_CLASSES = ("bright", "loud", "rare")
 SHARES = (0.5, 0.3, 0.12)
 
 
 def multilabel_spec(scale: str = "none") -> DatasetSpec:
     """The toy's modalities; any of three classes."""
-    changes = {"name": "toy_multilabel", "classes": CLASSES, "target": "multilabel"}
+    changes = {"name": "toy_multilabel", "classes": MULTILABEL_CLASSES, "target": "multilabel"}
     return toy_spec(scale).model_copy(update=changes)
 
 
@@ -34,7 +34,7 @@ def tiny_multilabel(train: int = 48, held_out: int = 24, *, scale: str = "none")
         "picture": np.clip(
             np.repeat(labels, 12, axis=1).reshape(count, 1, 6, 6) + 0.2 * noise.random((count, 1, 6, 6)), 0, 1
         ),
-        "features": 3 * labels @ draw.standard_normal((len(CLASSES), 5)) + noise.standard_normal((count, 5)),
+        "features": 3 * labels @ draw.standard_normal((len(MULTILABEL_CLASSES), 5)) + noise.standard_normal((count, 5)),
         "steps": np.repeat(2 * labels, np.diff(offsets), axis=0) + 0.3 * noise.standard_normal((offsets[-1], 3)),
     }
     return replace(
@@ -46,7 +46,7 @@ def tiny_multilabel(train: int = 48, held_out: int = 24, *, scale: str = "none")
 
 
 def _labels(plain: Dataset) -> IntArray:
-    labels = (np.random.default_rng(6).random((len(plain.ids), len(CLASSES))) < SHARES).astype(np.int64)
+    labels = (np.random.default_rng(6).random((len(plain.ids), len(MULTILABEL_CLASSES))) < SHARES).astype(np.int64)
     for split in range(3):
         first, second = plain.members(split)[:2]
         labels[first], labels[second] = 1, 0

@@ -1,20 +1,30 @@
-"""Whole runs for tests, through the real apps and the in-process engine."""
+"""Runs and commands in the test's own process: whole, resumed, interrupted, and over deployed sites."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 import yaml
+from flwr.app import Context, RecordDict
 
+import client.app
 import client.simulated
-import tests.helpers.federation  # noqa: F401 - registers the data set `toy`
+import server.app
+import tests.helpers.toy  # noqa: F401 - registers the data set `toy`
 from fedrecon_core.data.dataset import forget_datasets
+from fedrecon_core.local.hook import LocalHook
+from server import cli
 from server.engines.base import Job
-from server.engines.inprocess import InProcess
-from server.runs.setup import create_run, resume_run
+from server.engines.inprocess import RUN_ID, SERVER_NODE, InProcess, InProcessGrid
+from server.engines.pool import Here
+from server.runs.setup import RunSetup, create_run, resume_run
+from server.training.rounds import Rounds
 
 CLOCK = "_seconds"
 
@@ -83,3 +93,108 @@ def forget() -> None:
     """Let go of every data set and site that this process keeps open."""
     forget_datasets()
     client.simulated._open.clear()
+
+
+# --- interrupted runs -------------------------------------------------------------------------------------------------
+
+
+def stop_in(round_: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on a run is interrupted when it would validate ``round_``."""
+    original = Rounds._validate
+
+    def crash(self: Rounds, current: int) -> Any:
+        if current == round_:
+            raise KeyboardInterrupt
+        return original(self, current)
+
+    monkeypatch.setattr(Rounds, "_validate", crash)
+
+
+class Momentum(LocalHook):
+    """A local half whose state at the site grows with every round that is applied, and bends the training by it."""
+
+    def begin(self, local_context: Any, memory: Any) -> None:
+        self.seen = memory.kept.get("seen", {"rounds": torch.zeros(1)})["rounds"]
+
+    def gradients(self, parameters: Any) -> None:
+        for _, parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(1 + float(self.seen))
+
+    def end(self, paces: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {"seen": {"rounds": self.seen + 1}}
+
+
+# --- deployed sites in one process ------------------------------------------------------------------------------------
+
+
+def node_configs(folders: Path, states: Path) -> dict[str, dict[str, Any]]:
+    """Site name -> node config, for a folder of site folders."""
+    found = sorted(path for path in folders.iterdir() if path.is_dir())
+    return {path.name: {"site": path.name, "data": str(path), "state": str(states / path.name)} for path in found}
+
+
+class SiteGrid(InProcessGrid):
+    """An in-process grid whose nodes have the given node configs. ``connected(names)`` picks those that are there each
+    time the server looks; node ids follow the order of ``configs``."""
+
+    def __init__(
+        self,
+        job: Job,
+        configs: Mapping[str, Mapping[str, Any]],
+        connected: Callable[[list[str]], list[str]] = lambda names: names,
+    ) -> None:
+        super().__init__(job, Here(client.app.app))
+        self.node_of = {name: SERVER_NODE + 1 + index for index, name in enumerate(configs)}
+        self._connected = connected
+        for name, config in configs.items():
+            node = self.node_of[name]
+            self._contexts[node] = Context(RUN_ID, node, {"partition-id": node, **config}, RecordDict(), {})
+
+    def get_node_ids(self) -> list[int]:
+        return [self.node_of[name] for name in self._connected(list(self.node_of))]
+
+
+def deploy(
+    prepared: RunSetup,
+    configs: Mapping[str, Mapping[str, Any]],
+    connected: Callable[[list[str]], list[str]] = lambda names: names,
+) -> SiteGrid:
+    """Run ``prepared`` over the sites; the grid is returned for a look at it."""
+    job = Job(prepared.directory.config, prepared.directory.path, False, sites=len(configs))
+    grid = SiteGrid(job, configs, connected)
+    server.app.run(grid, prepared)
+    return grid
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+Outcome = tuple[int, str, str]
+"""Exit code, stdout, stderr."""
+
+
+def caller(monkeypatch, capsys) -> Callable[..., Outcome]:
+    """A function that takes the command's arguments."""
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["fedrecon", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def refused(outcome: Outcome, *words: str) -> None:
+    """Exit code 2, no output, and one line that has all ``words``."""
+    code, out, err = outcome
+    assert code == 2, outcome
+    assert out == ""
+    assert err.startswith("fedrecon: ")
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err, err

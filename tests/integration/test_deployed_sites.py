@@ -33,10 +33,9 @@ from server.runs.setup import create_run, resume_run
 from server.training.checkpoints import newest_round
 from server.training.rounds import Rounds
 from strategies.messages import SiteInfo
-from tests.helpers.deployed import deploy, node_configs
-from tests.helpers.federation import tiny_dataset
 from tests.helpers.folders import content, write_toy_sites
-from tests.helpers.runs import forget, lines, outcome, result, resume, run, settings, write
+from tests.helpers.runs import deploy, forget, lines, node_configs, outcome, result, resume, run, settings, write
+from tests.helpers.toy import tiny_dataset
 
 SITES = ("site-0000", "site-0001", "site-0002")
 

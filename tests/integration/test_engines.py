@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import re
 import signal
+import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +24,6 @@ from server.engines.deployment import follow
 from server.engines.inprocess import InProcess, InProcessGrid
 from server.engines.pool import Here, Pool
 from server.engines.superlink import SuperLink
-from tests.helpers.fake_flwr import RUN, UNAVAILABLE, FakeFlwr
 from tests.helpers.processes import PATIENCE, wait_until
 
 TOYS = Path(__file__).resolve().parents[1] / "helpers"
@@ -254,6 +255,88 @@ def test_an_interrupt_leaves_no_process(tmp_path, monkeypatch):
 
 
 # --- what a watcher of a run on a SuperLink reads ---------------------------------------------------------------------
+
+RUN = "7"
+UNAVAILABLE = "Connection to the SuperLink is unavailable."
+
+_PROGRAM = """\
+#!{python} -I
+import json, sys, time
+from pathlib import Path
+
+here, (command, *arguments) = Path({folder!r}), sys.argv[1:]
+state = lambda: json.loads((here / "state.json").read_text())
+tell = lambda **answer: print(json.dumps(answer))
+
+def stream():
+    with (here / "streams.txt").open("a") as file:
+        print(__import__("os").getpid(), file=file, flush=True)
+    print("Using SuperLink: fake (127.0.0.1:1)", flush=True)
+    told = 0
+    while True:
+        now = state()
+        if now["down"]:
+            sys.exit(1)
+        if not now["deaf"]:
+            log = (here / "log.txt").read_text()
+            print(log[told:], end="", flush=True)
+            told = len(log)
+            if now["status"].startswith("finished"):
+                return
+        time.sleep(0.02)
+
+if command == "log":
+    stream()
+elif state()["down"]:
+    tell(success=False, **{{"error-message": {unavailable!r}}})
+else:
+    now = state()
+    run = {{"run-id": {run!r}, "status": now["status"], "status-details": now["details"], "pending-at": "then"}}
+    tell(success=True, runs=[run])
+"""
+
+
+class FakeFlwr:
+    """The program, and the run that it tells of. ``deaf``: its log streams say nothing and never end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.program = folder, folder / "flwr"
+        text = _PROGRAM.format(python=sys.executable, folder=str(folder), unavailable=UNAVAILABLE, run=RUN)
+        self.program.write_text(text)
+        self.program.chmod(self.program.stat().st_mode | stat.S_IXUSR)
+        (folder / "log.txt").touch()
+        (folder / "streams.txt").touch()
+        self._state = {"status": "running", "details": "N/A", "down": False, "deaf": False}
+        self.set()
+
+    def set(self, **changes: str | bool) -> None:
+        """Change what the commands answer: ``status``, ``details``, ``down``, ``deaf``."""
+        self._state |= changes
+        partial = self.folder / "state.partial"
+        partial.write_text(json.dumps(self._state))
+        partial.replace(self.folder / "state.json")
+
+    def log(self, text: str) -> None:
+        """Add ``text`` to the log of the run."""
+        with (self.folder / "log.txt").open("a") as file:
+            file.write(text)
+
+    def streams(self) -> list[int]:
+        """The processes that were started to read the log."""
+        return [int(line) for line in (self.folder / "streams.txt").read_text().split()]
+
+    def alive(self) -> list[int]:
+        """Those that have not ended."""
+        return [process for process in self.streams() if _exists(process)]
+
+
+def _exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
 
 TRACEBACK = """\
 \x1b[91mERROR \x1b[0m:     ServerApp raised an exception

@@ -36,12 +36,10 @@ from server.runs.predictions import write_predictions
 from server.runs.setup import create_run
 from server.training.checkpoints import Training, load_newest, newest_round, save
 from strategies import messages
-from tests.helpers.clock import Clock
-from tests.helpers.deployed import SiteGrid, deploy, node_configs
-from tests.helpers.federation import tiny_dataset, toy_recovery
 from tests.helpers.folders import content
-from tests.helpers.runs import lines, result, settings, write
-from tests.helpers.small_disk import files_end_at
+from tests.helpers.processes import Clock, files_end_at
+from tests.helpers.runs import SiteGrid, deploy, lines, node_configs, result, settings, write
+from tests.helpers.toy import tiny_dataset, toy_recovery
 
 pytestmark = pytest.mark.faults
 
@@ -187,7 +185,7 @@ def test_a_silent_site_costs_its_deadline_once_and_its_late_answer_is_not_used(
     for module in (messaging, registry):
         monkeypatch.setattr(module, "time", clock)
     new = lambda job, configs, _: SlowGrid(job, configs, seconds, clock)  # noqa: E731
-    monkeypatch.setattr("tests.helpers.deployed.SiteGrid", new)
+    monkeypatch.setattr("tests.helpers.runs.SiteGrid", new)
     run = prepared(folders, tmp_path / "run", f"sites.timeout={TIMEOUT}")
     grid = deploy(run, node_configs(folders, tmp_path / "state"))
     said = capsys.readouterr().out

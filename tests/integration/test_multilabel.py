@@ -24,9 +24,8 @@ from server.runs.setup import create_run
 from server.training import reconstruction_images as run_pictures
 from server.training.evaluation import selected
 from tests.helpers.contract_support import restored, run_inprocess
-from tests.helpers.deployed import deploy, node_configs
-from tests.helpers.multilabel import CLASSES, ToyMultilabel, multilabel_settings
-from tests.helpers.runs import lines, result, without_clock, write
+from tests.helpers.multilabel import MULTILABEL_CLASSES, ToyMultilabel, multilabel_settings
+from tests.helpers.runs import deploy, lines, node_configs, result, without_clock, write
 
 discover((*CORE_PACKAGES, "strategies"))
 
@@ -101,11 +100,11 @@ def test_a_run_without_an_auroc_to_choose_by_fails_in_words(where, tmp_path):
 
 def test_scores_are_those_of_the_predictions(server_run):
     table, test = pq.read_table(server_run / "predictions.parquet"), result(server_run)["test"]
-    rows = {name: np.zeros((len(table), len(CLASSES))) for name in ("label", "predicted")}
+    rows = {name: np.zeros((len(table), len(MULTILABEL_CLASSES))) for name in ("label", "predicted")}
     for name, filled in rows.items():
         for row, positions in enumerate(table[name].to_pylist()):
             filled[row, positions] = 1
-    chances = np.stack([table[f"probability_{name}"].to_numpy() for name in CLASSES], axis=1)
+    chances = np.stack([table[f"probability_{name}"].to_numpy() for name in MULTILABEL_CLASSES], axis=1)
     assert test["accuracy"] == pytest.approx((rows["label"] == rows["predicted"]).mean())
     assert test["macro_f1"] == pytest.approx(
         f1_score(rows["label"], rows["predicted"], average="macro", zero_division=0)
@@ -165,7 +164,7 @@ def test_the_picture_grid_has_a_row_for_each_class(tmp_path, monkeypatch):
         DATASETS.register("two_labelled_pictures")(TwoPictures)
         run_inprocess(tmp_path, settings("fedrecon", rounds=1, data={"name": "two_labelled_pictures"}))
     [(rows, grid)] = grids
-    assert rows == list(CLASSES)
+    assert rows == list(MULTILABEL_CLASSES)
     assert len(grid) == 3
 
 

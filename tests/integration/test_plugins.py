@@ -24,10 +24,10 @@ from server.report.terminal import final_table
 from server.runs.record import read_run
 from server.runs.setup import resume_run
 from tests.helpers import plugin, runs
-from tests.helpers.command import caller
 from tests.helpers.contract_support import restored, run_inprocess
-from tests.helpers.federation import everything, save_toy_model, tiny_dataset, toy_settings, toy_site
 from tests.helpers.folders import content
+from tests.helpers.runs import caller
+from tests.helpers.toy import everything, save_toy_model, tiny_dataset, toy_settings, toy_site
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = {"name": "polydigits", "modalities": 2, "tuples": 1}

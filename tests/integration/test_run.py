@@ -38,9 +38,8 @@ from server.runs.setup import create_run, load_config, open_run, resume_run, sta
 from server.training.checkpoints import newest_round
 from strategies.fedavg import FedAvg
 from tests.helpers import runs
-from tests.helpers.command import caller
-from tests.helpers.interruption import Momentum, stop_in
 from tests.helpers.processes import wait_until
+from tests.helpers.runs import Momentum, caller, stop_in
 
 FILES = {
     "config.yaml",

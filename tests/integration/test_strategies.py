@@ -21,8 +21,7 @@ from server.runs.setup import create_run
 from server.training.checkpoints import load_newest, newest_round
 from strategies.messages import Accepted
 from tests.helpers import runs
-from tests.helpers.deployed import deploy, node_configs
-from tests.helpers.interruption import stop_in
+from tests.helpers.runs import deploy, node_configs, stop_in
 
 LOCAL = {"name": "mmfedmc", "fusion": "local", "delta": 1.0}
 

@@ -23,7 +23,7 @@ from server.sweep.trials import build_trials
 from server.trackers.base import TRACKER_PACKAGES, TRACKERS, TrackedRun, Tracker, TrackerParams
 from server.trackers.numbers import numbers_of_result, numbers_of_round
 from tests.helpers import runs, tracked
-from tests.helpers.command import caller, refused
+from tests.helpers.runs import caller, refused
 from tests.helpers.sweeps import write_sweep
 
 discover(TRACKER_PACKAGES)

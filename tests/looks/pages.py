@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from server.report.run.report import write_report
 from server.report.sweep.report import write_sweep_report
-from tests.helpers.reported_run import SITES, write_run
-from tests.helpers.sweep_results import Labels, right_with, write_results
+from tests.helpers.reports import SITES, write_run
+from tests.helpers.sweeps import Labels, right_with, write_results
 
 PAGES = ("run", "sweep")
 RATES, SEEDS = ["0.3", "0.6"], ["1", "2"]

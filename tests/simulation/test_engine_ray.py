@@ -18,8 +18,7 @@ from fedrecon_core.errors import RunError, UsageError
 from server.engines.base import ENGINES, Job
 from server.engines.ray import Ray
 from strategies.code_hash import code_hash
-from tests.helpers.processes import PATIENCE, wait_until
-from tests.helpers.ray_cluster import two_nodes
+from tests.helpers.processes import PATIENCE, two_nodes, wait_until
 
 pytestmark = pytest.mark.simulation
 

@@ -17,8 +17,7 @@ from server.engines import processes
 from server.runs.setup import load_config
 from server.sweep.ray_executor import RayExecutor, pack, unpack
 from server.sweep.record import read_sweep
-from tests.helpers.processes import PATIENCE
-from tests.helpers.ray_cluster import kill_head, two_nodes
+from tests.helpers.processes import PATIENCE, kill_head, two_nodes
 from tests.helpers.sweeps import BASE, write_sweep
 
 pytestmark = pytest.mark.simulation

@@ -15,9 +15,9 @@ from fedrecon_core.types import SPLITS
 from server.engines.base import Job
 from strategies import messages
 from strategies.messages import TrainInstruction
-from tests.helpers.deployed import SiteGrid
-from tests.helpers.federation import tiny_dataset, toy_config
 from tests.helpers.folders import content
+from tests.helpers.runs import SiteGrid
+from tests.helpers.toy import tiny_dataset, toy_config
 
 pytestmark = pytest.mark.quick
 

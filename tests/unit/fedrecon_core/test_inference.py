@@ -15,7 +15,7 @@ from fedrecon_core.inference import DESCRIPTION, TrainedModel, load_model, save_
 from fedrecon_core.recovery.base import recovery_for
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import read_group
-from tests.helpers.federation import save_toy_model, toy_recovery
+from tests.helpers.toy import save_toy_model, toy_recovery
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from server.runs.setup import check_trackers
 from server.trackers.base import TRACKER_PACKAGES, TRACKERS
 from strategies.code_hash import _code_hash, code_hash
 from tests.helpers import plugin
-from tests.helpers.command import caller, refused
 from tests.helpers.contract_support import restored
-from tests.helpers.federation import toy_settings
+from tests.helpers.runs import caller, refused
+from tests.helpers.toy import toy_settings
 
 pytestmark = pytest.mark.quick
 
@@ -209,7 +209,7 @@ def test_data_list_shows_the_data_sets_of_plugins(install, monkeypatch, capsys):
     dataset = '''
         """Data set `plugged`: made up."""
         from fedrecon_core.registry import DATASETS
-        from tests.helpers.federation import Toy
+        from tests.helpers.toy import Toy
 
         @DATASETS.register("plugged")
         class Plugged(Toy):

@@ -18,7 +18,7 @@ from strategies.fedopt import FedOpt, FedOptParams
 from strategies.messages import Identity, SiteInfo, TrainReply
 from strategies.server_optimizers import RULES
 from tests.helpers.contract_support import same
-from tests.helpers.federation import toy_config, toy_spec
+from tests.helpers.toy import toy_config, toy_spec
 
 pytestmark = pytest.mark.quick
 

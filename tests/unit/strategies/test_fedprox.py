@@ -13,7 +13,7 @@ from fedrecon_core.recovery.stage import set_frozen
 from fedrecon_core.state import read_group
 from strategies.fedprox import FedProx
 from tests.helpers.contract_support import assert_trained_to, local_round, same, site_of, toys, workshop_of
-from tests.helpers.federation import NAMES, everything, toy_config, toy_recovery, toy_site
+from tests.helpers.toy import NAMES, everything, toy_config, toy_recovery, toy_site
 
 pytestmark = pytest.mark.quick
 

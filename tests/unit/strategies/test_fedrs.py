@@ -17,8 +17,8 @@ from fedrecon_core.task.tokens import tokenise
 from server.runs.setup import check_run
 from strategies.fedrs import FedRS
 from tests.helpers.contract_support import assert_trained_to, local_round, same, workshop_of
-from tests.helpers.federation import CPU, everything, tiny_dataset, toy_config, toy_recovery, toy_site, toy_spec
 from tests.helpers.multilabel import multilabel_settings
+from tests.helpers.toy import CPU, everything, tiny_dataset, toy_config, toy_recovery, toy_site, toy_spec
 
 pytestmark = pytest.mark.quick
 

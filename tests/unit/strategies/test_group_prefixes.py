@@ -11,7 +11,7 @@ from fedrecon_core.errors import ConfigError
 from fedrecon_core.registry import STRATEGIES
 from server.runs.setup import check_run
 from strategies.averages import RULES
-from tests.helpers.federation import NAMES, toy_settings
+from tests.helpers.toy import NAMES, toy_settings
 
 pytestmark = pytest.mark.quick
 

@@ -24,7 +24,7 @@ from server.engines.pool import Here
 from strategies.federation import Federation, share_of
 from strategies.messages import Identity, SiteInfo, TrainReply
 from strategies.mmfedmc import LocalFusion, MmFedMC, MmFedMCParams, Priority, TaskFusion, first_places, priorities
-from tests.helpers.federation import (
+from tests.helpers.toy import (
     NAMES,
     MemoryShelf,
     everything,

@@ -9,7 +9,7 @@ from scipy.stats import trim_mean
 
 from fedrecon_core.errors import ConfigError
 from strategies.averages import RULES, Robust
-from tests.helpers.federation import toy_config
+from tests.helpers.toy import toy_config
 
 pytestmark = pytest.mark.quick
 

@@ -27,7 +27,7 @@ from strategies.messages import SiteInfo
 from strategies.scaffold import Scaffold, gradients_in
 from tests.helpers.bowls import CENTRE, CURVATURE, HEAD, LR, NAMES, SIZE, SOME, STEPS, Point, World, train, world
 from tests.helpers.contract_support import fault_of, local_round, recovery_of, same
-from tests.helpers.federation import everything, tiny_dataset, toy_config, toy_site
+from tests.helpers.toy import everything, tiny_dataset, toy_config, toy_site
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from fedrecon_core.config.loading import override, read_yaml
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.metrics.base import Metric
 from fedrecon_core.registry import METRICS
-from tests.helpers.federation import toy_config, toy_settings
+from tests.helpers.toy import toy_config, toy_settings
 
 pytestmark = pytest.mark.quick
 

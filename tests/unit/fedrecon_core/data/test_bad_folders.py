@@ -30,9 +30,9 @@ from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.runs.setup import create_run
 from tests.helpers.corruptions import write_multilabel
-from tests.helpers.federation import tiny_dataset
 from tests.helpers.folders import content, write_toy_sites
 from tests.helpers.runs import settings, write
+from tests.helpers.toy import tiny_dataset
 
 TOY = tiny_dataset(12, 8)
 

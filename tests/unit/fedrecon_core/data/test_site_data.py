@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedrecon_core.data.site_data import ModalityArray, open_site
-from tests.helpers.federation import CPU, NAMES, everything, tiny_dataset
+from tests.helpers.toy import CPU, NAMES, everything, tiny_dataset
 
 pytestmark = pytest.mark.quick
 

@@ -15,9 +15,9 @@ from fedrecon_core.data.site_folder.write import FolderContent, write_folder
 from fedrecon_core.data.statistics import combine, scaled, site_sums
 from fedrecon_core.datasets.sites import Sites, SitesParams
 from fedrecon_core.errors import DataError
-from tests.helpers.federation import tiny_dataset
 from tests.helpers.folders import content
-from tests.helpers.small_disk import files_end_at
+from tests.helpers.processes import files_end_at
+from tests.helpers.toy import tiny_dataset
 
 pytestmark = pytest.mark.quick
 

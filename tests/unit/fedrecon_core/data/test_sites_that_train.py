@@ -11,7 +11,7 @@ from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.preparation.simulated_sites import federation_config
 from tests.helpers import runs
-from tests.helpers.federation import toy_config
+from tests.helpers.toy import toy_config
 
 SAMPLES = {"level": "sample", "rate": 0.5}
 MISSING = dict.fromkeys(("train", "validation", "test"), SAMPLES)

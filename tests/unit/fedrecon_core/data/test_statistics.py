@@ -13,8 +13,8 @@ from fedrecon_core.data.site_data import ModalityArray, open_site, open_split
 from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.data.site_folder.write import write_folder
 from fedrecon_core.data.statistics import Statistics, after_scaling, combine, same_values, scaled, site_sums
-from tests.helpers.federation import CPU, everything, tiny_dataset, toy_site, toy_spec
 from tests.helpers.folders import content
+from tests.helpers.toy import CPU, everything, tiny_dataset, toy_site, toy_spec
 
 pytestmark = pytest.mark.quick
 

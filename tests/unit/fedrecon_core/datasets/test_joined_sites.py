@@ -8,7 +8,7 @@ import pytest
 from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.datasets.sites import joined
 from fedrecon_core.errors import DataError
-from tests.helpers.federation import tiny_dataset
+from tests.helpers.toy import tiny_dataset
 
 pytestmark = pytest.mark.quick
 COUNT = 96

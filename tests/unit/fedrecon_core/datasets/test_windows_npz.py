@@ -6,8 +6,8 @@ import pytest
 from fedrecon_core.datasets.uci_har import CLASSES, UciHar
 from fedrecon_core.errors import DataError
 from fedrecon_core.registry import CORE_PACKAGES, discover
-from tests.helpers.command import caller
 from tests.helpers.raw_uci_har import prepared
+from tests.helpers.runs import caller
 
 pytestmark = pytest.mark.quick
 

@@ -11,7 +11,7 @@ from fedrecon_core.local.hook import HookState
 from fedrecon_core.recovery.stage import GlobalInfo, LocalContext
 from fedrecon_core.task.model import TaskModel
 from strategies.mmfedmc import MmFedMC, MmFedMCParams
-from tests.helpers.federation import CLASSES, NAMES, everything, tiny_dataset, toy_recovery, toy_site
+from tests.helpers.toy import CLASSES, NAMES, everything, tiny_dataset, toy_recovery, toy_site
 
 EVERYONE = torch.arange(48)
 

@@ -21,7 +21,7 @@ from fedrecon_core.metrics.base import (
 )
 from fedrecon_core.registry import METRICS
 from tests.helpers.contract_support import restored
-from tests.helpers.federation import everything, toy_site
+from tests.helpers.toy import everything, toy_site
 
 pytestmark = pytest.mark.quick
 

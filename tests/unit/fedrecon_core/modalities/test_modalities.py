@@ -7,7 +7,7 @@ from fedrecon_core.config import RunConfig
 from fedrecon_core.modalities.base import ModalityKind
 from fedrecon_core.registry import MODALITIES
 from fedrecon_core.types import Likelihood, ModalitySpec
-from tests.helpers.federation import toy_config
+from tests.helpers.toy import toy_config
 
 pytestmark = pytest.mark.quick
 

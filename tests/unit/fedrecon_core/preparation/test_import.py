@@ -12,9 +12,9 @@ from PIL import Image
 
 from fedrecon_core.data.site_folder.check import check_folder
 from fedrecon_core.data.site_folder.opening import open_folder
-from tests.helpers.command import caller, refused
 from tests.helpers.raw_datasets import contents
 from tests.helpers.raw_set import Letters, registered
+from tests.helpers.runs import caller, refused
 
 HEADER = ["visit", "patient", "clinic", "part", "age", "pressure", "note", "picture", "found"]
 COUNT = 24

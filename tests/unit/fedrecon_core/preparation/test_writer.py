@@ -16,8 +16,8 @@ from fedrecon_core.preparation import writer as driver
 from fedrecon_core.preparation.raw_dataset import RawDataset
 from fedrecon_core.preparation.writer import BLOCK, WORK, write_site_folder, write_site_folders
 from fedrecon_core.types import DatasetSpec, ModalitySpec
+from tests.helpers.processes import files_end_at
 from tests.helpers.raw_datasets import contents, made_up, reading
-from tests.helpers.small_disk import files_end_at
 
 
 def silent(modality: str, done: int, total: int) -> None:

@@ -9,7 +9,7 @@ from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.recovery.uniform import uniform_noise
 from fedrecon_core.registry import RECOVERIES
 from tests.helpers.contract_support import gaps, seasoned
-from tests.helpers.federation import NAMES, tiny_dataset, toy_recovery, toy_site
+from tests.helpers.toy import NAMES, tiny_dataset, toy_recovery, toy_site
 
 pytestmark = pytest.mark.quick
 

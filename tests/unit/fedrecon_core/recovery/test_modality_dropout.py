@@ -9,7 +9,7 @@ from fedrecon_core.local.local_round import TrainRequest, train_locally
 from fedrecon_core.recovery.base import keep_at_random
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import read_group
-from tests.helpers.federation import NAMES, MemoryShelf, everything, toy_recovery, toy_site
+from tests.helpers.toy import NAMES, MemoryShelf, everything, toy_recovery, toy_site
 
 pytestmark = pytest.mark.quick
 

@@ -13,8 +13,8 @@ from fedrecon_core.recovery.stage import GlobalInfo, LocalContext
 from fedrecon_core.seeding import torch_stream
 from fedrecon_core.state import decoder_group, encoder_group, mapping_group
 from fedrecon_core.types import Batch, DatasetSpec, Likelihood, ModalitySpec, Rows
-from tests.helpers.federation import NAMES as TOYS
-from tests.helpers.federation import MemoryShelf, everything, toy_recovery, toy_site
+from tests.helpers.toy import NAMES as TOYS
+from tests.helpers.toy import MemoryShelf, everything, toy_recovery, toy_site
 
 pytestmark = pytest.mark.quick
 

@@ -13,7 +13,7 @@ from fedrecon_core.local.stage_runner import optimizer_for, run_stage
 from fedrecon_core.recovery.stage import GlobalInfo, LocalContext, Objective, Stage
 from fedrecon_core.seeding import torch_stream
 from fedrecon_core.state import mapping_group, read_group
-from tests.helpers.federation import NAMES, MemoryShelf, everything, toy_recovery, toy_site
+from tests.helpers.toy import NAMES, MemoryShelf, everything, toy_recovery, toy_site
 
 PHASES = ("generator", "mapping", "task")
 

@@ -14,7 +14,7 @@ from fedrecon_core.state import State, extractor_group, strategy_group
 from server.runs.setup import load_config
 from strategies.fedprox import FedProx, FedProxParams
 from strategies.scaffold import Scaffold, ScaffoldParams
-from tests.helpers.federation import toy_recovery
+from tests.helpers.toy import toy_recovery
 from tests.unit.fedrecon_core.recovery.test_recovery_stages import changed, job_of, only, train
 
 pytestmark = pytest.mark.quick

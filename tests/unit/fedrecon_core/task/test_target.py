@@ -27,9 +27,9 @@ from fedrecon_core.task.target import TARGETS, target_of
 from server.runs.predictions import write_predictions
 from server.runs.setup import check_run
 from tests.helpers.contract_support import workshop_of
-from tests.helpers.federation import CPU, everything, toy_site, toy_spec
 from tests.helpers.folders import content
-from tests.helpers.multilabel import CLASSES, multilabel_settings, multilabel_spec, tiny_multilabel
+from tests.helpers.multilabel import MULTILABEL_CLASSES, multilabel_settings, multilabel_spec, tiny_multilabel
+from tests.helpers.toy import CPU, everything, toy_site, toy_spec
 
 pytestmark = pytest.mark.quick
 
@@ -297,7 +297,8 @@ def test_a_dirichlet_partition_deals_by_the_rarest_label(alpha):
     held = np.concatenate([share.samples for share in shares.values()])
     assert sorted(held) == dataset.members(0).tolist()
     strata = dataset.strata()
-    counts = np.array([np.bincount(strata[share.samples], minlength=len(CLASSES) + 1) for share in shares.values()])
+    classes = len(MULTILABEL_CLASSES)
+    counts = np.array([np.bincount(strata[share.samples], minlength=classes + 1) for share in shares.values()])
     skew = (counts / counts.sum(axis=0)).max(axis=0)
     assert (skew > 0.5).all() if alpha < 1 else (skew < 0.4).all()
 
@@ -328,7 +329,7 @@ def test_predictions_name_lists_of_classes_and_a_probability_of_each(tmp_path):
     assert table["label"].to_pylist() == [np.flatnonzero(row).tolist() for row in data.labels.numpy()]
     assert table["predicted"].to_pylist() == [np.flatnonzero(row > 0).tolist() for row in logits.numpy()]
     assert table["predicted"][2].as_py() == []
-    for column, name in enumerate(CLASSES):
+    for column, name in enumerate(MULTILABEL_CLASSES):
         found = torch.tensor(table[f"probability_{name}"].to_pylist(), dtype=torch.float64)
         assert torch.allclose(found, logits[:, column].double().sigmoid(), atol=1e-12)
     assert table["probability_bright"][0].as_py() < 1, "float64 keeps far scores apart"

@@ -12,9 +12,8 @@ import yaml
 
 from server.analysis.packed import read_predictions
 from server.analysis.trials import load_curves, load_sweep, load_trials
-from tests.helpers.command import caller, refused
-from tests.helpers.sweep_results import right_with, write_results
-from tests.helpers.sweeps import write_sweep
+from tests.helpers.runs import caller, refused
+from tests.helpers.sweeps import right_with, write_results, write_sweep
 
 pytestmark = pytest.mark.quick
 PARAMETERS = {"recovery": ["zero", "mask"], "rate": ["0.3", "0.6"], "seed": ["1", "2"]}

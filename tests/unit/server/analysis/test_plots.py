@@ -21,8 +21,8 @@ from server.analysis.plots.sites import sites
 from server.analysis.plots.style import Legend, applied, look, short
 from server.analysis.results import load_results
 from server.analysis.tables import as_number
-from tests.helpers.command import caller, refused
-from tests.helpers.sweep_results import asked, right_with, write_results
+from tests.helpers.runs import caller, refused
+from tests.helpers.sweeps import asked, right_with, write_results
 
 PARAMETERS = {"recovery": ["zero", "mask"], "rate": ["80%", "30%"], "seed": ["1", "2", "3"]}
 TABLE = {"rows": ["recovery"], "columns": ["rate"], "metrics": ["accuracy"]}

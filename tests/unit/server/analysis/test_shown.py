@@ -9,8 +9,8 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from server.analysis.results import load_results
-from tests.helpers.command import caller, refused
-from tests.helpers.sweep_results import right_with, write_results
+from tests.helpers.runs import caller, refused
+from tests.helpers.sweeps import right_with, write_results
 
 pytestmark = pytest.mark.quick
 PARAMETERS = {"recovery": ["zero", "mask"], "seed": ["1", "2", "3"]}

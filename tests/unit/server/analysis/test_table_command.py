@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from server.analysis.rendering import Sheet, Text, score, signed_score, to_latex, to_markdown
-from tests.helpers.command import caller, refused
-from tests.helpers.sweep_results import right_with, write_results
+from tests.helpers.runs import caller, refused
+from tests.helpers.sweeps import right_with, write_results
 
 PARAMETERS = {"recovery": ["zero", "mask"], "rate": ["0.3", "0.6"], "seed": ["1", "2"]}
 TABLE = {"rows": ["recovery"], "columns": ["rate"], "metrics": ["accuracy"], "baseline": {"recovery": "mask"}}

@@ -14,7 +14,7 @@ from server.analysis.published import read_published
 from server.analysis.tables import Layout, compare, score_tables
 from server.analysis.trials import load_sweep
 from server.sweep.spec import Table
-from tests.helpers.sweep_results import asked, right_with, write_results
+from tests.helpers.sweeps import asked, right_with, write_results
 
 PARAMETERS = {"recovery": ["zero", "mask", "oracle"], "rate": ["0.3", "0.6"], "seed": ["1", "2", "3"]}
 SMALL = {**PARAMETERS, "rate": ["0.3"]}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helpers.command import caller
-from tests.helpers.federation import toy_settings
+from tests.helpers.runs import caller
+from tests.helpers.toy import toy_settings
 
 pytestmark = pytest.mark.quick
 

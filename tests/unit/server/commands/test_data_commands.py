@@ -9,11 +9,11 @@ import yaml
 
 from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.preparation import writer as driver
-from tests.helpers.command import caller, refused
-from tests.helpers.federation import tiny_dataset, toy_settings
 from tests.helpers.folders import content, write_toy_sites
 from tests.helpers.raw_datasets import contents
 from tests.helpers.raw_set import NAME, Letters, RawSet, registered, write_raw
+from tests.helpers.runs import caller, refused
+from tests.helpers.toy import tiny_dataset, toy_settings
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -275,7 +275,7 @@ def test_a_setting_changes_the_config(command, tmp_path):
 def test_faults_of_a_protocol_are_shown(command, tmp_path, monkeypatch):
     from dataclasses import replace
 
-    import tests.helpers.federation as federation
+    import tests.helpers.toy as federation
 
     faulty = replace(tiny_dataset(), faults=("the test texts are those of validation",))
     monkeypatch.setattr(federation.Toy, "load", lambda *_: faulty)

@@ -16,7 +16,7 @@ from fedrecon_core.errors import ConfigError, FedReconError, RunError, UsageErro
 from server import cli
 from server.engines import flower, superlink
 from server.engines.run_log import ErrorFilter
-from tests.helpers.federation import toy_settings
+from tests.helpers.toy import toy_settings
 
 pytestmark = pytest.mark.quick
 

@@ -7,7 +7,7 @@ from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.data.site_folder.write import FolderContent, write_folder
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.simulated_sites import write_sites
-from tests.helpers.federation import toy_config, toy_spec
+from tests.helpers.toy import toy_config, toy_spec
 
 pytestmark = pytest.mark.quick
 

@@ -10,7 +10,7 @@ from server.federation import messaging as module
 from server.federation.messaging import Deadline, Replies, ReplyError, exchange
 from strategies.messages import write_error
 from strategies.messages.replies import LONGEST_ERROR
-from tests.helpers.clock import Clock
+from tests.helpers.processes import Clock
 
 pytestmark = pytest.mark.quick
 

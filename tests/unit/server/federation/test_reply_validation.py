@@ -21,7 +21,7 @@ from server.federation.reply_validation import read_description, read_score
 from strategies import messages
 from strategies.messages import Holding, Identity, OwnData, SiteInfo, TrainReply
 from tests.helpers.contract_support import fault_of
-from tests.helpers.federation import toy_spec
+from tests.helpers.toy import toy_spec
 
 pytestmark = pytest.mark.quick
 

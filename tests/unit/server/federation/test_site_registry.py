@@ -16,8 +16,8 @@ from server.federation.registry import Choice, SiteRegistry, choose
 from strategies import messages
 from strategies.code_hash import code_hash
 from strategies.messages import Holding, OwnData, SiteInfo
-from tests.helpers.clock import Clock
-from tests.helpers.federation import toy_settings, toy_spec
+from tests.helpers.processes import Clock
+from tests.helpers.toy import toy_settings, toy_spec
 
 pytestmark = pytest.mark.quick
 

@@ -22,10 +22,9 @@ from server.runs.formatting import size
 from server.runs.record import read_run
 from server.runs.summary import traffic
 from server.training.reconstruction_images import save_grid
-from tests.helpers.command import caller
-from tests.helpers.pages import Page
-from tests.helpers.reported_run import write_run
-from tests.helpers.small_disk import files_end_at
+from tests.helpers.processes import files_end_at
+from tests.helpers.reports import Page, write_run
+from tests.helpers.runs import caller
 
 pytestmark = pytest.mark.quick
 

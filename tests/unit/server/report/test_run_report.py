@@ -20,8 +20,7 @@ from server.runs.directory import RunDirectory
 from server.runs.record import FILES, PICTURE, read_run
 from server.runs.summary import participation, points, traffic
 from server.training.reconstruction_images import save_grid
-from tests.helpers.pages import Page
-from tests.helpers.reported_run import FAILED, SITES, site_line, write_run
+from tests.helpers.reports import FAILED, SITES, Page, site_line, write_run
 
 
 def report(directory: Path) -> Page:

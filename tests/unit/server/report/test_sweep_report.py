@@ -18,10 +18,9 @@ from server.report.sweep.report import SECTIONS, write_sweep_report
 from server.sweep.spec import read_definition
 from server.sweep.store import SweepDirectory
 from server.sweep.trials import build_trials
-from tests.helpers.command import caller, refused
-from tests.helpers.pages import Page
-from tests.helpers.sweep_results import right_with, write_results
-from tests.helpers.sweeps import write_sweep
+from tests.helpers.reports import Page
+from tests.helpers.runs import caller, refused
+from tests.helpers.sweeps import right_with, write_results, write_sweep
 
 PARAMETERS = {"recovery": ["zero", "mask"], "rate": ["0.3", "0.6"], "seed": ["1", "2"]}
 TABLE = {"rows": ["recovery"], "columns": ["rate"], "metrics": ["accuracy"], "baseline": {"recovery": "mask"}}

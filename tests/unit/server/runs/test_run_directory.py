@@ -13,8 +13,8 @@ from fedrecon_core.errors import RunError, UsageError
 from fedrecon_core.files import replace_file
 from server.runs.directory import RunDirectory, write_text
 from server.runs.setup import RunSetup, create_run, open_run, resume_run, start_run
-from tests.helpers.federation import toy_settings
 from tests.helpers.runs import write
+from tests.helpers.toy import toy_settings
 
 pytestmark = pytest.mark.quick
 

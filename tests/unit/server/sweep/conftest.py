@@ -6,8 +6,8 @@ from server.report.run.report import write_report
 from server.sweep.spec import read_definition
 from server.sweep.store import SweepDirectory
 from server.sweep.trials import build_trials
-from tests.helpers.federation import toy_settings
 from tests.helpers.sweeps import write_sweep
+from tests.helpers.toy import toy_settings
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from server.sweep.paths import Kind, check_out, kind_of
 from server.sweep.spec import read_definition
 from server.sweep.store import SweepDirectory
 from server.sweep.trials import build_trials
-from tests.helpers.command import caller, refused
-from tests.helpers.sweep_results import right_with, write_results
-from tests.helpers.sweeps import write_sweep
+from tests.helpers.runs import caller, refused
+from tests.helpers.sweeps import right_with, write_results, write_sweep
 
 pytestmark = pytest.mark.quick
 

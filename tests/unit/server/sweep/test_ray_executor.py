@@ -13,7 +13,7 @@ from fedrecon_core.files import replace_folder
 from server.runs.directory import RunDirectory
 from server.sweep.ray_executor import copy_back, gpu_share, pack, unpack
 from server.sweep.store import device_on_ray
-from tests.helpers.federation import toy_config
+from tests.helpers.toy import toy_config
 
 pytestmark = pytest.mark.quick
 

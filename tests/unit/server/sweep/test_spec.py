@@ -7,7 +7,7 @@ import pytest
 from fedrecon_core.errors import ConfigError
 from server.sweep.parameters import as_settings
 from server.sweep.spec import parse_definition, read_definition
-from tests.helpers.command import caller, refused
+from tests.helpers.runs import caller, refused
 from tests.helpers.sweeps import write_sweep
 
 pytestmark = pytest.mark.quick

@@ -12,9 +12,9 @@ from server.sweep.spec import read_definition
 from server.sweep.store import SweepDirectory
 from server.sweep.trials import build_trials
 from strategies.code_hash import code_hash
-from tests.helpers.federation import toy_settings
-from tests.helpers.small_disk import files_end_at
+from tests.helpers.processes import files_end_at
 from tests.helpers.sweeps import begin_round, end_run, write_sweep
+from tests.helpers.toy import toy_settings
 
 TODAY = {"device": "cpu", "versions": {"torch": version("torch"), "numpy": "1.0"}}
 

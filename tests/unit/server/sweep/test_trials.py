@@ -20,8 +20,8 @@ from server.sweep.trials import (
     read_stored_config,
 )
 from server.trackers.choice import untracked_unless_asked
-from tests.helpers.federation import toy_settings
 from tests.helpers.sweeps import write_sweep
+from tests.helpers.toy import toy_settings
 
 pytestmark = pytest.mark.quick
 

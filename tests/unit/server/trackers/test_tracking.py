@@ -22,9 +22,9 @@ from server.trackers.choice import check_keys, missing_of, trackers_of
 from server.trackers.numbers import flat, numbers_of_result, numbers_of_round
 from strategies.federation import Federation
 from tests.helpers import runs
-from tests.helpers.command import caller, refused
-from tests.helpers.federation import toy_settings
+from tests.helpers.runs import caller, refused
 from tests.helpers.sweeps import write_sweep
+from tests.helpers.toy import toy_settings
 
 pytestmark = pytest.mark.quick
 discover(TRACKER_PACKAGES)

@@ -1,4 +1,4 @@
-"""A tiny federation for tests: three modalities of three kinds, three classes, configs that train in milliseconds.
+"""A toy data set for tests: three modalities, three classes, and configs that train in milliseconds.
 
 Importing this module registers the data set ``toy``, so that a config may name it.
 """

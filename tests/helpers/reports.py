@@ -1,7 +1,10 @@
-"""A run directory with everything that a report shows, written without a run."""
+"""A run directory with all contents of a report, and a parser of the page."""
+
+from __future__ import annotations
 
 import json
 import math
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +137,39 @@ def write_run(directory: Path, names: list[str] | None = None, name: str = "quic
     images[1, 2] = np.nan
     save_grid(directory / "reconstructions.png", ["source", *MODALITIES], [f"from {m}" for m in MODALITIES], images)
     return directory
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+VOID = {"meta", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """The elements, ids and text of a page; fails on an element that is closed out of turn."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
