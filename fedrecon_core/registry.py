@@ -72,7 +72,11 @@ class Registry(Generic[Base]):
 
     def items(self) -> Iterator[tuple[str, type[Base]]]:
         """(name, class) pairs in sorted order, without those of plugins that are not in use (``use_plugins``)."""
-        return iter(sorted((name, cls) for name, cls in self._classes.items() if not _is_unused(cls)))
+
+        def is_unused(cls: type[Base]) -> bool:
+            return any(f"{cls.__module__}.".startswith(f"{module}.") for module in _unused)
+
+        return iter(sorted((name, cls) for name, cls in self._classes.items() if not is_unused(cls)))
 
     def forget(self, name: str) -> None:
         """Take ``name`` out again (for tests that enter a toy method)."""
@@ -88,13 +92,9 @@ _unused: set[str] = set()
 """The modules of the plugins that this process has loaded, and of those among them that are not in use."""
 
 
-def _is_unused(cls: type[Any]) -> bool:
-    return any(f"{cls.__module__}.".startswith(f"{module}.") for module in _unused)
-
-
 def use_plugins(names: Iterable[str]) -> None:
-    """Import the plugins ``names``, and hide the classes of all other plugins that this process has loaded: which
-    names a config may use depends on the config alone.
+    """Import the plugins ``names`` with their subpackages, and hide the classes of all other plugins that this process
+    has loaded: which names a config may use depends on the config alone.
 
     Raises ``ConfigError`` if a plugin is not installed, or cannot be imported.
     """
@@ -118,16 +118,19 @@ STRATEGIES: Registry[Any] = Registry("strategy")
 
 
 def discover(packages: Iterable[str]) -> None:
-    """Import every module of ``packages`` so that their decorators run. The caller names the packages: the core
-    does not know the ones above it."""
+    """Import every module of ``packages`` and their subpackages so that their decorators run. The caller names the
+    packages: the core does not know the ones above it."""
     for name in packages:
         importlib.import_module(name)
         _import_submodules(name)
 
 
 def _import_submodules(name: str) -> None:
+    """Import all modules of a package and of its subpackages, except ``__main__``."""
     for module in pkgutil.iter_modules(getattr(sys.modules[name], "__path__", ()), prefix=f"{name}."):
-        _import(module.name)
+        if not module.name.endswith(".__main__"):
+            _import(module.name)
+            _import_submodules(module.name)
 
 
 def _import(name: str) -> None:

@@ -82,6 +82,18 @@ def test_a_plugin_may_be_a_part_of_a_package(install):
     assert len(plugins.sources([NAME])) == 3, "the hash is of the whole package"
 
 
+def test_subpackages_of_a_plugin_are_imported_but_not_its_main_module(install):
+    files = {f"{NAME}/__init__.py": "", f"{NAME}/__main__.py": "raise OSError('not imported')"}
+    files |= {
+        f"{NAME}/parts/__init__.py": "",
+        f"{NAME}/parts/deep/__init__.py": "",
+        f"{NAME}/parts/deep/ramp.py": plugin.RECOVERY,
+    }
+    install(files)
+    assert parse(settings()).recovery.name == "ramp"
+    assert sys.modules[f"{NAME}.parts.deep.ramp"].__file__ == str(plugins.sources([NAME])[f"{NAME}/parts/deep/ramp.py"])
+
+
 def test_a_plugin_that_cannot_be_imported_is_one_clear_line(install):
     install({f"{NAME}/__init__.py": "", f"{NAME}/wrong.py": "import math\nmath.no_such_thing\n"})
     with pytest.raises(

@@ -78,13 +78,16 @@ def test_discover_imports_every_module_of_the_packages_it_is_given(tmp_path, mon
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()
         (tmp_path / package / "method.py").touch()
+        (tmp_path / package / "deep").mkdir()
+        (tmp_path / package / "deep" / "__init__.py").touch()
+        (tmp_path / package / "deep" / "method.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     try:
         discover(["found_one"])
-        assert "found_one.method" in sys.modules
+        assert {"found_one.method", "found_one.deep.method"} <= {*sys.modules}
         assert "found_two.method" not in sys.modules
     finally:
-        for name in ("found_one", "found_one.method"):
+        for name in ("found_one", "found_one.method", "found_one.deep", "found_one.deep.method"):
             sys.modules.pop(name, None)
 
 
