@@ -1,8 +1,9 @@
-"""Files and paths: writes that survive a crash, and paths as users type them."""
+"""Files and paths: writes that survive a crash, reads that report what is wrong, and paths as users type them."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from fedrecon_core.errors import ConfigError
+from fedrecon_core.errors import ConfigError, DataError
 
 DISK_ERRORS = (OSError, SafetensorError)
 """What reading or writing a file of tensors may raise."""
@@ -125,3 +126,44 @@ def user_path(text: str | Path, base: Path, key: str) -> Path:
         found = "".join(c if c.isprintable() else "?" for c in str(text))[:80]
         raise ConfigError(f"{key}: expected a path, found '{found}': {reason(error)}") from None
     return path
+
+
+def digest_of(path: Path, algorithm: str) -> str:
+    """The hex digest of a file; ``DataError`` where it cannot be read, or is a folder."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, algorithm).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: expected a file that can be read, found: {reason(error)}") from None
+
+
+def inside(folder: Path, name: str) -> Path:
+    """``folder / name``; ``DataError`` where it leads out of the folder by ``..``, an absolute path or a link."""
+    path = folder / name
+    try:
+        stays = path.resolve().is_relative_to(folder.resolve())
+    except (ValueError, RuntimeError, OSError):  # a NUL byte, a loop of links
+        stays = False
+    if not stays:
+        raise DataError(f"{folder}: expected a path inside this folder, found '{name}', which leads out of it")
+    return path
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a file; ``DataError`` naming the first byte that is not valid in ``encoding``."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: expected a text file, found {error.strerror}") from None
+    except ValueError:
+        shown = str(path).replace("\0", "?")
+        raise DataError(f"{shown}: expected the path of a text file, found a NUL character in it") from None
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
+        hint = "save it as UTF-8, or name its encoding (encoding: cp1252, latin-1, ...)"
+        raise DataError(f"{path}: expected text in {encoding}, found {found}; {hint}") from None
+    except (LookupError, ValueError):  # ValueError: a NUL in the name, or a codec that decodes nothing
+        expected = "encoding: expected one that Python knows (utf-8, cp1252)"
+        raise DataError(f"{path}: {expected}, found '{encoding}'") from None

@@ -21,7 +21,8 @@ from fedrecon_core.data.dataset import Dataset
 from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected_files import ExpectedFile, inside, read_text
+from fedrecon_core.files import inside, read_text
+from fedrecon_core.preparation.expected_files import ExpectedFile
 from fedrecon_core.preparation.feature_rows import (
     file_item,
     file_states,
@@ -109,26 +110,33 @@ class CrisisMmd(PreparedLoader):
         """Read the pictures of the tables; ``DataError`` naming an invalid file."""
         checked = cast(CrisisMmdRaw, keys)
         image, text = make_feature("image", checked.image), make_feature("text", checked.text)
-        listed = _listed(checked, raw)
-        kept = _whole_tweets(checked, raw, listed)
-        shown = [listed[number] for number in kept]
-        files = [inside(raw, picture.file) for picture in shown]
+        pictures, kept = _read_tables(checked, raw)
+        used = [pictures[number] for number in kept]
+        files = [inside(raw, picture.file) for picture in used]
         lacking = [file.relative_to(raw) for file in files if not file.is_file()]
         if lacking:
             found = f"no {first_few(lacking)}"
             advice = "unpack the archive CrisisMMD_v2.0.tar.gz there"
             raise DataError(f"{raw}: expected the {len(files)} pictures of the tables, found {found}; {advice}")
         modalities = (image.modality("image"), text.modality("text"))
+        events = {event: number for number, event in enumerate(sorted({picture.event for picture in used}))}
         return RawDataset(
             spec=DatasetSpec(name=cls.name, modalities=modalities, classes=CLASSES),
-            samples=_samples(shown, kept),
+            samples=Samples(
+                ids=column(kept),  # the positions of the pictures in the concatenated tables
+                labels=column([picture.label for picture in used]),
+                split=column([picture.part for picture in used]),
+                cluster_ids=column([picture.tweet for picture in used]),
+                present=np.ones((len(used), 2), dtype=np.bool_),
+                natural_ids=column([events[picture.event] for picture in used]),
+            ),
             rows={
                 "image": rows_through(image, cache, lambda sample: file_item(files[sample])),
-                "text": rows_through(text, cache, lambda sample: text_item(shown[sample].text, shown[sample].place)),
+                "text": rows_through(text, cache, lambda sample: text_item(used[sample].text, used[sample].place)),
             },
             ragged=frozenset(name for name, feature in (("image", image), ("text", text)) if feature.ragged),
-            names=[f"{PARTS[picture.part]} {picture.image}" for picture in shown],
-            version=rows_version((image, text), (*(one.text for one in shown), *file_states(raw, files))),
+            names=[f"{PARTS[picture.part]} {picture.image}" for picture in used],
+            version=rows_version((image, text), (*(picture.text for picture in used), *file_states(raw, files))),
         )
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
@@ -148,42 +156,55 @@ def _table(part: str) -> str:
     return f"{TABLES}/task_humanitarian_text_img_{part}.tsv"
 
 
-def _listed(keys: CrisisMmdRaw, raw: Path) -> list[Picture]:
-    """Read all pictures of the tables, split by split; each may be listed once."""
-    listed = [picture for part in range(len(PARTS)) for picture in read_table(keys, raw, part)]
+def _read_tables(keys: CrisisMmdRaw, raw: Path) -> tuple[list[Picture], list[int]]:
+    """Read all pictures of the tables, split by split, and the positions of those to use: each picture may be in the
+    tables once, and those of a tweet are in one split."""
+    pictures = [picture for part in range(len(PARTS)) for picture in read_table(keys, raw, part)]
     first: dict[str, str] = {}
-    for picture in listed:
-        known = first.setdefault(picture.image, picture.place)
-        if known != picture.place:
-            found = f"{picture.image} in {known} and in {picture.place}"
+    last: dict[int, int] = {}
+    for picture in pictures:
+        place = first.setdefault(picture.image, picture.place)
+        if place != picture.place:
+            found = f"{picture.image} in {place} and in {picture.place}"
             raise DataError(f"{raw}: expected every image_id once, found {found}; remove one")
-    return listed
+        last[picture.tweet] = max(picture.part, last.get(picture.tweet, 0))
+    straddling = sorted({picture.tweet for picture in pictures if picture.part != last[picture.tweet]})
+    if straddling and keys.straddling == "refuse":
+        parts = sorted({picture.part for picture in pictures if picture.tweet == straddling[0]})
+        found = f"those of {straddling[0]} in {' and '.join(PARTS[part] for part in parts)}"
+        if len(straddling) > 1:
+            found += f" (and {len(straddling) - 1} more tweets)"
+        advice = "set straddling: leave_out to keep only those in the last of these splits"
+        raise DataError(f"{raw / TABLES}: expected the pictures of a tweet in one split, found {found}; {advice}")
+    return pictures, [number for number, picture in enumerate(pictures) if picture.part == last[picture.tweet]]
 
 
 def read_table(keys: CrisisMmdRaw, raw: Path, part: int) -> list[Picture]:
     """Read the pictures of a table; ``DataError`` naming the first invalid line. Cells are separated by tabs without
     quoting: the official tables contain quotation marks of the tweets."""
     name = _table(PARTS[part])
-    path = raw / name
-    found = []
+    path, pictures = raw / name, []
     for number, cells in _lines(path, read_text(path, keys.encoding)):
-        place = f"{path}: line {number}"
-        if cells["label_image"] not in CLASSES:
+        label, tweet = cells["label_image"], cells["tweet_id"]
+        if label not in CLASSES:
             expected = f"label_image: expected one of {', '.join(CLASSES)}"
-            raise DataError(f"{place}: {expected}, found '{cells['label_image'][:60]}'")
-        found.append(
+            raise DataError(f"{path}: line {number}: {expected}, found '{label[:60]}'")
+        if not (tweet.isascii() and tweet.isdigit() and len(tweet) < 19):
+            found = f"found '{tweet[:40]}'; spreadsheets round such numbers; fetch the table again"
+            raise DataError(f"{path}: line {number}: tweet_id: expected a whole number below 10^18, {found}")
+        pictures.append(
             Picture(
                 part=part,
                 place=f"{name}: line {number}",
                 event=cells["event_name"],
-                tweet=_tweet(place, cells["tweet_id"]),
+                tweet=int(tweet),
                 image=cells["image_id"],
                 text=LINK.sub("", cells["tweet_text"]).strip(),
                 file=cells["image"],
-                label=CLASSES.index(cells["label_image"]),
+                label=CLASSES.index(label),
             )
         )
-    return found
+    return pictures
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
@@ -201,41 +222,3 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
             raise DataError(f"{path}: line {number}: {expected}, found {len(cells)}; fetch it again")
         if line:
             yield number, dict(zip(header, cells, strict=True))
-
-
-def _tweet(place: str, cell: str) -> int:
-    if not (cell.isascii() and cell.isdigit() and len(cell) < 19):
-        advice = "spreadsheets round such numbers; fetch the table again"
-        raise DataError(f"{place}: tweet_id: expected a whole number below 10^18, found '{cell[:40]}'; {advice}")
-    return int(cell)
-
-
-def _whole_tweets(keys: CrisisMmdRaw, raw: Path, listed: Sequence[Picture]) -> list[int]:
-    """Return the positions of the pictures to use, such that those of a tweet are in one split."""
-    last: dict[int, int] = {}
-    for picture in listed:
-        last[picture.tweet] = max(picture.part, last.get(picture.tweet, 0))
-    stray = sorted({picture.tweet for picture in listed if picture.part != last[picture.tweet]})
-    if stray and keys.straddling == "refuse":
-        parts = sorted({picture.part for picture in listed if picture.tweet == stray[0]})
-        where = " and ".join(PARTS[part] for part in parts)
-        more = f" (and {len(stray) - 1} more tweets)" if len(stray) > 1 else ""
-        advice = "set straddling: leave_out to keep only those in the last of these splits"
-        raise DataError(
-            f"{raw / TABLES}: expected the pictures of a tweet in one split, found those of {stray[0]} in {where}{more}"
-            f"; {advice}"
-        )
-    return [number for number, picture in enumerate(listed) if picture.part == last[picture.tweet]]
-
-
-def _samples(shown: Sequence[Picture], positions: Sequence[int]) -> Samples:
-    """An id is the position of the picture in the concatenated tables."""
-    events = {event: number for number, event in enumerate(sorted({picture.event for picture in shown}))}
-    return Samples(
-        ids=column(positions),
-        labels=column([picture.label for picture in shown]),
-        split=column([picture.part for picture in shown]),
-        cluster_ids=column([picture.tweet for picture in shown]),
-        present=np.ones((len(shown), 2), dtype=np.bool_),
-        natural_ids=column([events[picture.event] for picture in shown]),
-    )

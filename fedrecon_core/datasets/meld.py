@@ -39,7 +39,6 @@ from fedrecon_core.preparation.raw_dataset import RawDataset, column
 from fedrecon_core.preparation.raw_readers.meld_files import (
     PARTS,
     Emotion,
-    Utterance,
     expected_files,
     read_table,
     refuse_missing_audio,
@@ -135,13 +134,21 @@ class Meld(PreparedLoader):
         heard = np.array([file.is_file() for file in files], dtype=np.bool_)
         if checked.missing_audio == "refuse":
             refuse_missing_audio(utterances, files, heard)
+        speakers = {pair: number for number, pair in enumerate(sorted({(u.season, u.speaker) for u in utterances}))}
         return RawDataset(
             spec=DatasetSpec(
                 name=cls.name,
                 modalities=(audio.modality("audio").model_copy(update={"scale": "standard"}), text.modality("text")),
                 classes=tuple(checked.classes),
             ),
-            samples=_samples(checked, utterances, heard),
+            samples=Samples(
+                ids=column([u.group * 1000 + u.number for u in utterances]),
+                labels=column([checked.classes.index(cast(Emotion, u.emotion)) for u in utterances]),
+                split=column([u.part for u in utterances]),
+                cluster_ids=column([u.group for u in utterances]),
+                present=np.stack([heard, np.ones_like(heard)], axis=1),
+                natural_ids=column([speakers[u.season, u.speaker] for u in utterances]),
+            ),
             rows={
                 "audio": rows_through(audio, cache, lambda sample: file_item(files[sample])),
                 "text": rows_through(
@@ -150,7 +157,7 @@ class Meld(PreparedLoader):
             },
             ragged=frozenset(name for name, feature in (("audio", audio), ("text", text)) if feature.ragged),
             names=[f"{PARTS[utterance.part]} {utterance.name}" for utterance in utterances],
-            version=rows_version((audio, text), (*(one.text for one in utterances), *file_states(raw, files))),
+            version=rows_version((audio, text), (*(u.text for u in utterances), *file_states(raw, files))),
         )
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
@@ -167,18 +174,6 @@ class Meld(PreparedLoader):
         return _select(dataset, np.asarray(~training | (spoken >= least)))
 
 
-def _samples(keys: MeldRaw, utterances: Sequence[Utterance], heard: BoolArray) -> Samples:
-    people = {person: number for number, person in enumerate(sorted({(u.season, u.speaker) for u in utterances}))}
-    return Samples(
-        ids=column([u.group * 1000 + u.number for u in utterances]),
-        labels=column([keys.classes.index(cast(Emotion, u.emotion)) for u in utterances]),
-        split=column([u.part for u in utterances]),
-        cluster_ids=column([u.group for u in utterances]),
-        present=np.stack([heard, np.ones_like(heard)], axis=1),
-        natural_ids=column([people[u.season, u.speaker] for u in utterances]),
-    )
-
-
 def _select(dataset: Dataset, kept: BoolArray) -> Dataset:
     """Keep the samples ``kept`` (bool [N]); arrays and offsets are unchanged."""
     if kept.all():
@@ -191,8 +186,8 @@ def _select(dataset: Dataset, kept: BoolArray) -> Dataset:
 def _utterances_of_speaker(dataset: Dataset, counted: BoolArray) -> IntArray:
     """Count, for each sample, the samples among ``counted`` (bool [N]) of its speaker in its split. int64 [N]."""
     unit = dataset.natural_ids * len(PARTS) + dataset.split
-    known, place = np.unique(unit, return_inverse=True)
-    return np.bincount(place[counted], minlength=len(known))[place].astype(np.int64)
+    units, index = np.unique(unit, return_inverse=True)
+    return np.bincount(index[counted], minlength=len(units))[index].astype(np.int64)
 
 
 def benchmark_samples(dataset: Dataset) -> BoolArray:
@@ -211,23 +206,20 @@ class NormedFrames(LazyArray):
         """``unit``: int64 [number of sequences]; frames of sequences in unit -1 are not changed."""
         super().__init__(frames.shape)
         self._frames, self._borders, self._unit = frames, borders, unit
-        self._known: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self._computed: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
 
     def _take(self, rows: IntArray) -> NDArray[np.float32]:
         unit = self._unit[np.searchsorted(self._borders, rows, side="right") - 1]
         taken = np.array(self._frames[rows], dtype=np.float32)
         for number in np.unique(unit[unit >= 0]).tolist():
-            mean, deviation = self._statistics(number)
+            if number not in self._computed:
+                sequences = np.flatnonzero(self._unit == number).tolist()
+                parts = [slice(*self._borders[row : row + 2]) for row in sequences]
+                frames = np.concatenate([np.asarray(self._frames[part], dtype=np.float64) for part in parts])
+                self._computed[number] = frames.mean(axis=0), frames.std(axis=0) + FLAT
+            mean, deviation = self._computed[number]  # [D] each
             taken[unit == number] = (taken[unit == number] - mean) / deviation
         return taken
-
-    def _statistics(self, unit: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation of a unit's frames, [D] each."""
-        if unit not in self._known:
-            parts = [slice(*self._borders[row : row + 2]) for row in np.flatnonzero(self._unit == unit).tolist()]
-            frames = np.concatenate([np.asarray(self._frames[part], dtype=np.float64) for part in parts])
-            self._known[unit] = frames.mean(axis=0), frames.std(axis=0) + FLAT
-        return self._known[unit]
 
 
 def _apply_benchmark_protocol(dataset: Dataset) -> Dataset:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedrecon_core.config import DataParams
 from fedrecon_core.data.dataset import BoolArray, Dataset, IntArray
@@ -23,13 +22,13 @@ from fedrecon_core.data.site_folder.opening import open_whole
 from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected_files import ExpectedFile, inside, read_text
+from fedrecon_core.files import inside, read_text
+from fedrecon_core.preparation.expected_files import ExpectedFile
 from fedrecon_core.preparation.feature_rows import file_states, rows_version
 from fedrecon_core.preparation.raw_dataset import FloatArray, RawDataset, RowReader
 from fedrecon_core.preparation.raw_readers.npz_description import (
     NpzDescription,
     NpzModality,
-    NpzShare,
     read_description,
 )
 from fedrecon_core.preparation.raw_readers.npz_file import NpzFile
@@ -74,7 +73,14 @@ class Npz(PreparedLoader):
         dataset = read_npz(path)
         columns = (dataset.ids, dataset.labels, dataset.split, dataset.cluster_ids)
         samples = Samples(*columns, present=dataset.exists(), natural_ids=dataset.natural_ids)
-        rows = {name: _reader(dataset, name) for name in dataset.spec.names}
+
+        def reader(name: str) -> RowReader:
+            array, rows, offsets = np.asarray(dataset.arrays[name]), dataset.rows[name], dataset.offsets.get(name)
+            if offsets is None:
+                return lambda samples: list(array[rows[samples]])
+            return lambda samples: [array[offsets[row] : offsets[row + 1]] for row in rows[samples].tolist()]
+
+        rows = {name: reader(name) for name in dataset.spec.names}
         return RawDataset(dataset.spec, samples, rows, frozenset(dataset.offsets), version=version)
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
@@ -84,27 +90,19 @@ class Npz(PreparedLoader):
         return open_whole(root) if root.is_dir() else read_npz(root)
 
 
-def _reader(dataset: Dataset, name: str) -> RowReader:
-    array, rows, borders = np.asarray(dataset.arrays[name]), dataset.rows[name], dataset.offsets.get(name)
-    if borders is None:
-        return lambda samples: list(array[rows[samples]])
-    return lambda samples: [array[borders[row] : borders[row + 1]] for row in rows[samples].tolist()]
-
-
 def read_npz(path: Path) -> Dataset:
     """Read the data set that the YAML file ``path`` describes; ``DataError`` naming an invalid key or array."""
     description = read_description(path)
     file = NpzFile(inside(path.parent, description.file))
-    classes = _classes(file, description)
-    labels = _labels(file, description.label, len(classes))
+    classes, labels = _read_labels(file, description)
     count = len(labels)
     groups = np.arange(count) if description.group is None else file.codes(description.group, "group", count)
-    split = _split(path, file, description, groups)
-    columns = {modality.name: _column(file, modality, count) for modality in description.modalities}
+    split = _read_split(path, file, description, groups)
+    modalities = {modality.name: _read_modality(file, modality, count) for modality in description.modalities}
     return Dataset(
         spec=DatasetSpec(
             name=description.name,
-            modalities=tuple(column.spec for column in columns.values()),
+            modalities=tuple(found.spec for found in modalities.values()),
             classes=classes,
             target="multiclass" if labels.ndim == 1 else "multilabel",
         ),
@@ -113,82 +111,67 @@ def read_npz(path: Path) -> Dataset:
         split=split,
         cluster_ids=groups,
         natural_ids=groups if description.natural is None else file.codes(description.natural, "natural", count),
-        arrays={name: column.values for name, column in columns.items()},
-        rows={name: column.rows for name, column in columns.items()},
-        offsets={name: column.offsets for name, column in columns.items() if column.offsets is not None},
+        arrays={name: found.values for name, found in modalities.items()},
+        rows={name: found.rows for name, found in modalities.items()},
+        offsets={name: found.offsets for name, found in modalities.items() if found.offsets is not None},
     )
 
 
-def _classes(file: NpzFile, description: NpzDescription) -> tuple[str, ...]:
-    named = description.classes
-    names = named if isinstance(named, tuple) else tuple(file.column(named, "classes", "U", None).tolist())
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise DataError(
-            f"{file.path}: classes: expected two or more different names, found {', '.join(names) or 'none'}"
-        )
-    return names
-
-
-def _labels(file: NpzFile, name: str, classes: int) -> IntArray:
-    """Read labels: int64 [N], or zeros and ones [N, C]."""
-    labels = file.of(name, "label", "iub", None)
+def _read_labels(file: NpzFile, description: NpzDescription) -> tuple[tuple[str, ...], IntArray]:
+    """Read the names of the classes, and the labels: int64 [N], or zeros and ones [N, C]."""
+    classes, name = description.classes, description.label
+    if isinstance(classes, str):
+        classes = tuple(file.column(classes, "classes", "U", None).tolist())
+    if len(classes) < 2 or len(set(classes)) < len(classes):
+        found = ", ".join(classes) or "none"
+        raise DataError(f"{file.path}: classes: expected two or more different names, found {found}")
+    labels, count = file.of(name, "label", "iub", None), len(classes)
     multilabel = labels.ndim == 2
-    if labels.ndim > 2 or (multilabel and labels.shape[1] != classes):
-        expected = f"[N], or [N, {classes}] of zeros and ones"
+    if labels.ndim > 2 or (multilabel and labels.shape[1] != count):
+        expected = f"[N], or [N, {count}] of zeros and ones"
         raise DataError(f"{file.path}: {name} (label): expected {expected}, found {list(labels.shape)}")
-    wrong = labels[(labels < 0) | (labels >= (2 if multilabel else classes))]
+    wrong = labels[(labels < 0) | (labels >= (2 if multilabel else count))]
     if wrong.size:
-        expected = "zeros and ones" if multilabel else f"0 to {classes - 1} (the classes)"
+        expected = "zeros and ones" if multilabel else f"0 to {count - 1} (the classes)"
         raise DataError(f"{file.path}: {name} (label): expected {expected}, found {wrong.flat[0]}")
-    return labels.astype(np.int64)
+    return classes, labels.astype(np.int64)
 
 
-def _split(path: Path, file: NpzFile, description: NpzDescription, groups: IntArray) -> IntArray:
+def _read_split(path: Path, file: NpzFile, description: NpzDescription, groups: IntArray) -> IntArray:
     """Return the split of each sample (0 train, 1 validation, 2 test); none is empty, and no group is in two."""
-    split = _named_split(file, description, len(groups))
+    split = np.zeros(len(groups), dtype=np.int64)
+    if (given := description.split) is not None:
+        values = file.column(given.array, "split.array", "iuU", len(groups))
+        split[:] = -1
+        for part, names in enumerate((given.train, given.validation, given.test)):
+            same_type = [value for value in names if isinstance(value, str) == (values.dtype.kind == "U")]
+            split[np.isin(values, same_type)] = part
+        if (split < 0).any():
+            expected = "expected each value in split.train, .validation or .test"
+            raise DataError(f"{file.path}: {given.array}: {expected}, found {values[split < 0][0].item()!r}")
     pairs = np.unique(np.stack([groups, split]), axis=1)[0]
     straddling, times = np.unique(pairs, return_counts=True)
     if (times > 1).any():
         found = f"found group {straddling[times > 1][0]} in {int(times.max())} of them"
         advice = "name an array under group whose values do not straddle splits, or correct the split"
         raise DataError(f"{file.path}: group: expected each group in one split, {found}; that leaks; {advice}")
-    for part, share in ((2, description.test), (1, description.validation)):
-        if share is not None:
-            split[np.isin(groups, _drawn(path, split, groups, share, part))] = part
+    for part, drawn in ((2, description.test), (1, description.validation)):
+        if drawn is None:
+            continue
+        training = np.unique(groups[split == 0])
+        wanted = round(drawn.share * len(training))
+        if not 0 < wanted < len(training):
+            expected = f"a share that selects some but not all of the {len(training)} groups of the training part"
+            raise DataError(f"{path}: {SPLITS[part]}.share: expected {expected}, found {drawn.share}")
+        # The same groups in every run: the run's seed is not used.
+        chosen = numpy_stream(0, "npz", SPLITS[part]).permutation(training)[:wanted]
+        split[np.isin(groups, chosen)] = part
     empty = [name for part, name in enumerate(SPLITS) if not (split == part).any()]
     if empty:
-        advice = f"list its values under split.{empty[0]}" + (
-            "" if empty[0] == "train" else f", or set {empty[0]}.share"
-        )
+        advice = f"list its values under split.{empty[0]}"
+        advice += "" if empty[0] == "train" else f", or set {empty[0]}.share"
         raise DataError(f"{path}: expected samples in every split, found none in {empty[0]}; {advice}")
     return split
-
-
-def _named_split(file: NpzFile, description: NpzDescription, count: int) -> IntArray:
-    if description.split is None:
-        return np.zeros(count, dtype=np.int64)
-    name = description.split.array
-    values = file.column(name, "split.array", "iuU", count)
-    split = np.full(count, -1, dtype=np.int64)
-    for part, meant in enumerate((description.split.train, description.split.validation, description.split.test)):
-        alike = [value for value in meant if isinstance(value, str) == (values.dtype.kind == "U")]
-        split[np.isin(values, alike)] = part
-    if (split < 0).any():
-        found = values[split < 0][0].item()
-        raise DataError(
-            f"{file.path}: {name}: expected each value in split.train, .validation or .test, found {found!r}"
-        )
-    return split
-
-
-def _drawn(path: Path, split: IntArray, groups: IntArray, share: NpzShare, part: int) -> IntArray:
-    """Draw about ``share`` of the groups of the training part, independently of the run's seed."""
-    known = np.unique(groups[split == 0])
-    wanted = round(share.share * len(known))
-    if not 0 < wanted < len(known):
-        expected = f"expected a share that selects some but not all of the {len(known)} groups of the training part"
-        raise DataError(f"{path}: {SPLITS[part]}.share: {expected}, found {share.share}")
-    return numpy_stream(0, "npz", SPLITS[part]).permutation(known)[:wanted]
 
 
 @dataclass(frozen=True)
@@ -201,16 +184,33 @@ class _ModalityArrays:
     offsets: IntArray | None
 
 
-def _column(file: NpzFile, modality: NpzModality, count: int) -> _ModalityArrays:
-    where = f"modalities.{modality.name}"
-    array = _select_channels(file, modality, file.of(modality.array, where, "fiub", count))
+def _read_modality(file: NpzFile, modality: NpzModality, count: int) -> _ModalityArrays:
+    key = f"modalities.{modality.name}"
+    array = file.of(modality.array, key, "fiub", count)
+    if modality.channels is not None:
+        width = array.shape[-1] if array.ndim > 1 else 0
+        wrong = [channel for channel in modality.channels if not 0 <= channel < width]
+        if wrong:
+            expected = f"positions 0 to {width - 1} on the last axis of {modality.array}" if width else "none"
+            raise DataError(f"{file.path}: {key}.channels: expected {expected}, found {wrong[0]}")
+        array = array[..., list(modality.channels)]
     spec = _spec(file, modality, array.shape[1:])
-    has = _present(file, modality, count)
+    has: BoolArray = np.ones(count, dtype=np.bool_)
+    if modality.present is not None:
+        has = file.column(modality.present, f"{key}.present", "b", count)
+        if not has.any():
+            expected = "expected a sample that has it"
+            raise DataError(f"{file.path}: {modality.present} ({key}.present): {expected}, found none")
     rows = np.where(has, np.cumsum(has) - 1, -1).astype(np.int64)
     kept = array if has.all() else array[has]
     offsets = None
     if modality.lengths is not None:
-        lengths = _lengths(file, modality, has, array.shape)
+        lengths = file.column(modality.lengths, f"{key}.lengths", "iu", count)[has].astype(np.int64)
+        wrong_lengths = lengths[(lengths < 1) | (lengths > array.shape[1])]
+        if len(wrong_lengths):
+            where = f"{file.path}: {modality.lengths} ({key}.lengths)"
+            found = f"found {wrong_lengths[0]}; mark missing samples with an array (present)"
+            raise DataError(f"{where}: expected 1 to {array.shape[1]} steps, {found}")
         kept = kept[np.arange(array.shape[1])[None, :] < lengths[:, None]]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     with np.errstate(over="ignore"):  # values beyond float32 become infinite and are refused
@@ -219,19 +219,8 @@ def _column(file: NpzFile, modality: NpzModality, count: int) -> _ModalityArrays
         row = int(np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))[0])
         sample = int(np.flatnonzero(has)[row if offsets is None else np.searchsorted(offsets, row, side="right") - 1])
         found = f"found NaN or infinity in row {sample}; mark missing samples with an array (modalities: present)"
-        raise DataError(f"{file.path}: {modality.array} ({where}): expected finite numbers, {found}")
+        raise DataError(f"{file.path}: {modality.array} ({key}): expected finite numbers, {found}")
     return _ModalityArrays(spec, values, rows, offsets)
-
-
-def _select_channels(file: NpzFile, modality: NpzModality, array: NDArray[Any]) -> NDArray[Any]:
-    if modality.channels is None:
-        return array
-    width = array.shape[-1] if array.ndim > 1 else 0
-    wrong = [channel for channel in modality.channels if not 0 <= channel < width]
-    if wrong:
-        expected = f"positions 0 to {width - 1} on the last axis of {modality.array}" if width else "none"
-        raise DataError(f"{file.path}: modalities.{modality.name}.channels: expected {expected}, found {wrong[0]}")
-    return array[..., list(modality.channels)]
 
 
 def _spec(file: NpzFile, modality: NpzModality, shape: tuple[int, ...]) -> ModalitySpec:
@@ -245,24 +234,3 @@ def _spec(file: NpzFile, modality: NpzModality, shape: tuple[int, ...]) -> Modal
     return ModalitySpec(
         name=modality.name, kind=modality.kind, shape=shape, likelihood=modality.likelihood, scale=modality.scale
     )
-
-
-def _present(file: NpzFile, modality: NpzModality, count: int) -> BoolArray:
-    if modality.present is None:
-        return np.ones(count, dtype=np.bool_)
-    key = f"modalities.{modality.name}.present"
-    has: BoolArray = file.column(modality.present, key, "b", count)
-    if not has.any():
-        raise DataError(f"{file.path}: {modality.present} ({key}): expected a sample that has it, found none")
-    return has
-
-
-def _lengths(file: NpzFile, modality: NpzModality, has: BoolArray, shape: tuple[int, ...]) -> IntArray:
-    """Return the number of steps of each sample that has the modality, int64 [R]."""
-    key, name = f"modalities.{modality.name}.lengths", str(modality.lengths)
-    lengths = file.column(name, key, "iu", len(has))[has].astype(np.int64)
-    wrong = lengths[(lengths < 1) | (lengths > shape[1])]
-    if len(wrong):
-        advice = "mark missing samples with an array (present)"
-        raise DataError(f"{file.path}: {name} ({key}): expected 1 to {shape[1]} steps, found {wrong[0]}; {advice}")
-    return lengths

@@ -57,8 +57,15 @@ class PolyDigits(DatasetLoader):
         for m, background in enumerate(_backgrounds()[: keys.modalities]):
             crops = _crops(background, split, copy, m)
             arrays[f"m{m}"] = np.ascontiguousarray(np.where(digits[sources[:, m]][:, None], 1 - crops, crops))
+        likelihood, shape = Likelihood(name="gaussian", std=0.1), (3, SIDE, SIDE)
         return Dataset(
-            spec=_spec(keys.modalities),
+            spec=DatasetSpec(
+                name="polydigits",
+                modalities=tuple(
+                    ModalitySpec(name=m, kind="image", shape=shape, likelihood=likelihood) for m in arrays
+                ),
+                classes=tuple(str(digit) for digit in range(10)),
+            ),
             labels=classes[sources[:, 0]],
             ids=copy * SOURCES + sources[:, 0],
             split=split,
@@ -73,18 +80,6 @@ def sources(params: PolyDigitsParams) -> IntArray:
     return _tuples(params, _digits()[1])[2]
 
 
-def _spec(modalities: int) -> DatasetSpec:
-    likelihood = Likelihood(name="gaussian", std=0.1)
-    shape = (3, SIDE, SIDE)
-    return DatasetSpec(
-        name="polydigits",
-        modalities=tuple(
-            ModalitySpec(name=f"m{m}", kind="image", shape=shape, likelihood=likelihood) for m in range(modalities)
-        ),
-        classes=tuple(str(digit) for digit in range(10)),
-    )
-
-
 def _digits() -> tuple[BoolArray, IntArray]:
     """Return digits bool [1797, 16, 16] and classes int64 [1797]: upsampled bilinearly and binarized at half of the
     range 0..16.
@@ -94,47 +89,35 @@ def _digits() -> tuple[BoolArray, IntArray]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    centres = (np.arange(SIDE) + 0.5) / 2 - 0.5  # positions of the new pixels' centers among the eight old ones
-    weights = np.maximum(0, 1 - np.abs(np.clip(centres, 0, 7)[:, None] - np.arange(8)))
+    centers = (np.arange(SIDE) + 0.5) / 2 - 0.5  # positions of the new pixels' centers among the eight old ones
+    weights = np.maximum(0, 1 - np.abs(np.clip(centers, 0, 7)[:, None] - np.arange(8)))
     return weights @ digits.images @ weights.T > 8, digits.target.astype(np.int64)
 
 
-def _split(classes: IntArray) -> IntArray:
-    """Return the split (0, 1 or 2) of each source digit, int64 [1797], with equal shares of every class."""
-    split = np.full(len(classes), 2, dtype=np.int64)
+def _tuples(keys: PolyDigitsParams, classes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Return for every sample its split [N], its copy [N] (0 is the first tuple of a source digit) and its source
+    digits [N, M]. By ``class``, every modality but the first permutes the source digits of each class within the split,
+    so no source digit ever leaves its split."""
+    split_of = np.full(len(classes), 2, dtype=np.int64)  # of each source digit, with equal shares of every class
     for label in range(10):
         members = stream("split", label).permutation(np.flatnonzero(classes == label))
         train, validation = (round(share * len(members)) for share in SHARES)
-        split[members[:train]] = 0
-        split[members[train : train + validation]] = 1
-    return split
-
-
-def _tuples(keys: PolyDigitsParams, classes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """Of every sample: its split [N], its copy [N] (0 is the first tuple of a source digit) and its sources [N, M]."""
-    of_source = _split(classes)
+        split_of[members[:train]] = 0
+        split_of[members[train : train + validation]] = 1
     split, copy, sources = [], [], []
     for part in range(len(SPLITS)):
-        members = np.flatnonzero(of_source == part)
+        members = np.flatnonzero(split_of == part)
         for number in range(keys.tuples if part == 0 else 1):
+            chosen = np.repeat(members[:, None], keys.modalities, axis=1)
+            for m in range(1, keys.modalities if keys.pairing == "class" else 1):
+                draw = stream("pairing", part, number, m)
+                for label in range(10):
+                    of_class = classes[members] == label
+                    chosen[of_class, m] = draw.permutation(members[of_class])
             split.append(np.full(len(members), part))
             copy.append(np.full(len(members), number))
-            sources.append(_partners(keys, members, classes, (part, number)))
+            sources.append(chosen)
     return tuple(np.concatenate(pieces).astype(np.int64) for pieces in (split, copy, sources))  # type: ignore[return-value]
-
-
-def _partners(keys: PolyDigitsParams, members: IntArray, classes: IntArray, where: tuple[int, int]) -> IntArray:
-    """int64 [n, M]: the source digits of one tuple per member; by ``class``, every modality but the first takes its
-    own permutation of the members of each class, so no source digit ever leaves its split."""
-    sources = np.repeat(members[:, None], keys.modalities, axis=1)
-    if keys.pairing == "instance":
-        return sources
-    for m in range(1, keys.modalities):
-        draw = stream("pairing", *where, m)
-        for label in range(10):
-            chosen = classes[members] == label
-            sources[chosen, m] = draw.permutation(members[chosen])
-    return sources
 
 
 def _crops(background: FloatArray, split: IntArray, copy: IntArray, modality: int) -> FloatArray:
@@ -171,8 +154,8 @@ def _shrunk(photograph: NDArray[np.uint8]) -> FloatArray:
     return means.transpose(2, 0, 1)
 
 
-def _texture(colour: tuple[float, float, float], number: int) -> FloatArray:
-    """Return a texture float32 [3, 96, 96] of a few slow random waves of contrast 0.15 around ``colour``. Fine texture
+def _texture(color: tuple[float, float, float], number: int) -> FloatArray:
+    """Return a texture float32 [3, 96, 96] of a few slow random waves of contrast 0.15 around ``color``. Fine texture
     such as white noise would hide a digit, because its inverse looks like itself."""
     draw = stream("texture", number)
     y, x = np.mgrid[0:96, 0:96] * (2 * np.pi / 96)
@@ -182,5 +165,5 @@ def _texture(colour: tuple[float, float, float], number: int) -> FloatArray:
             across, down = draw.integers(-5, 6, size=2)
             waves[channel] += np.sin(across * x + down * y + draw.uniform(0, 2 * np.pi))
     contrast = 0.15 * waves / np.abs(waves).max()
-    texture: FloatArray = (np.array(colour)[:, None, None] + contrast).astype(np.float32)
+    texture: FloatArray = (np.array(color)[:, None, None] + contrast).astype(np.float32)
     return texture

@@ -94,9 +94,19 @@ class PolyMNIST(PreparedLoader):
         """The official folders, or the files to build the set from."""
         layout = _layout(keys, raw)
         if layout == "png":
-            return _expected_folders(keys, raw)
+            what = "pictures {number}.{digit}.png (PolyMNIST's official folders)"
+            folders = [_base(raw).relative_to(raw) / part / name for part in PARTS for name in _names(keys)]
+            return [ExpectedFile((folder / "*.png").as_posix(), what) for folder in folders]
         if layout == "idx":
-            return _expected_ingredients(keys, raw)
+            what = f"a photograph per modality, m0 to m{keys.modalities - 1} (jpg, png, ...)"
+            backgrounds = ExpectedFile(f"{BACKGROUNDS}/*", what, least=keys.modalities)
+            files = []
+            for name, (what, md5) in MNIST.items():  # the published checksums are those of the compressed files
+                if not (raw / name).exists() and (raw / f"{name}.gz").exists():
+                    files.append(ExpectedFile(f"{name}.gz", f"{what} as published", md5=md5))
+                else:
+                    files.append(ExpectedFile(name, f"{what} ({name} or {name}.gz)"))
+            return [*files, backgrounds]
         expected = (
             "the official folders PolyMNIST/{train,test}/m0 to m4 (or MNIST's four files and a folder backgrounds)"
         )
@@ -177,11 +187,11 @@ def _tuples(keys: PolyMNISTRaw, train: tuple[IntArray, IntArray], test: tuple[In
 
 def _stratified_order(classes: IntArray, part: str) -> IntArray:
     """Return all positions (int64 [n]) in a random order in which every prefix has the classes in their shares."""
-    place = np.empty(len(classes))
+    rank = np.empty(len(classes))
     for label in range(10):
         members = stream("order", part, label).permutation(np.flatnonzero(classes == label))
-        place[members] = (np.arange(len(members)) + 0.5) / max(len(members), 1)
-    return np.argsort(place, kind="stable").astype(np.int64)
+        rank[members] = (np.arange(len(members)) + 0.5) / max(len(members), 1)
+    return np.argsort(rank, kind="stable").astype(np.int64)
 
 
 def _base(raw: Path) -> Path:
@@ -189,39 +199,33 @@ def _base(raw: Path) -> Path:
     return raw if any((raw / part).is_dir() for part in PARTS) else raw / "PolyMNIST"
 
 
-def _expected_folders(keys: PolyMNISTRaw, raw: Path) -> list[ExpectedFile]:
-    base = _base(raw).relative_to(raw)
-    what = "pictures {number}.{digit}.png (PolyMNIST's official folders)"
-    return [ExpectedFile((base / part / name / "*.png").as_posix(), what) for part in PARTS for name in _names(keys)]
-
-
 def _read_folders(keys: PolyMNISTRaw, raw: Path) -> RawDataset:
     if keys.pairing != "class":
         raise DataError(f"pairing: expected class for PolyMNIST's official folders, found {keys.pairing}; it needs idx")
     base = _base(raw)
-    tuples = _tuples(keys, *(_pictures(base / part, _names(keys)) for part in PARTS))
+    tuples = _tuples(keys, *(_picture_numbers(base / part, _names(keys)) for part in PARTS))
     ids, classes = tuples.ids[tuples.kept], tuples.classes[tuples.kept]
     files = [
-        (PARTS[int(known >= TEST)], f"{known % TEST}.{digit}.png")
-        for known, digit in zip(ids.tolist(), classes.tolist(), strict=True)
+        (PARTS[int(number >= TEST)], f"{number % TEST}.{digit}.png")
+        for number, digit in zip(ids.tolist(), classes.tolist(), strict=True)
     ]
 
     def rows(modality: str, samples: IntArray) -> list[FloatArray]:
-        places = (files[sample] for sample in samples.tolist())
-        return [picture(base / part / modality / name) for part, name in places]
+        chosen = (files[sample] for sample in samples.tolist())
+        return [picture(base / part / modality / name) for part, name in chosen]
 
-    shown = (base / part / modality / name for modality in _names(keys) for part, name in files)
+    read = (base / part / modality / name for modality in _names(keys) for part, name in files)
     return RawDataset(
         spec=_spec(keys),
         samples=tuples.samples(keys.modalities),
         rows={name: partial(rows, name) for name in _names(keys)},
         names=[f"{part}/{name}" for part, name in files],
-        version=rows_version((), ("png", *file_states(raw, shown))),
+        version=rows_version((), ("png", *file_states(raw, read))),
         faults=(RECURS,),
     )
 
 
-def _pictures(folder: Path, modalities: Sequence[str]) -> tuple[IntArray, IntArray]:
+def _picture_numbers(folder: Path, modalities: Sequence[str]) -> tuple[IntArray, IntArray]:
     """Return ascending numbers and digits (int64 [n] each) of the tuples in one of the two parts."""
     names = {path.name for path in (folder / modalities[0]).glob("*.png")}
     for modality in modalities[1:]:
@@ -241,40 +245,37 @@ def _pictures(folder: Path, modalities: Sequence[str]) -> tuple[IntArray, IntArr
     return numbers, digits
 
 
-def _expected_ingredients(keys: PolyMNISTRaw, raw: Path) -> list[ExpectedFile]:
-    what = f"a photograph per modality, m0 to m{keys.modalities - 1} (jpg, png, ...)"
-    return [
-        *(_expected_mnist_file(raw, name) for name in MNIST),
-        ExpectedFile(f"{BACKGROUNDS}/*", what, least=keys.modalities),
-    ]
-
-
-def _expected_mnist_file(raw: Path, name: str) -> ExpectedFile:
-    """Return the file in plain form, or compressed with its published checksum."""
-    what, md5 = MNIST[name]
-    if not (raw / name).exists() and (raw / f"{name}.gz").exists():
-        return ExpectedFile(f"{name}.gz", f"{what} as published", md5=md5)
-    return ExpectedFile(name, f"{what} ({name} or {name}.gz)")
-
-
 def _build_from_mnist(keys: PolyMNISTRaw, raw: Path) -> RawDataset:
     parts = [mnist_part(raw, prefix) for prefix in ("train", "t10k")]
     tuples, files = _numbered(keys, parts), backgrounds_of(raw, keys.modalities)
     digits = np.concatenate([images for images, _ in parts])
     sources = [_sources(keys.pairing, tuples, m) for m in range(keys.modalities)]
-    corners = [_corners(crop_positions(file), m, [len(part) for part, _ in parts]) for m, file in enumerate(files)]
+    corners = []  # top and left of the crop of each tuple, int64 [N, 2] for each modality
+    for m, file in enumerate(files):
+        limits = crop_positions(file)
+        drawn = [
+            stream("crop", part, m).integers(limits, size=(len(images), 2))
+            for part, (images, _) in zip(PARTS, parts, strict=True)
+        ]
+        corners.append(np.concatenate(drawn))
+    sha = hashlib.sha256(f"idx {keys.pairing} {keys.validation}".encode())  # of everything that determines the pictures
+    for content in (digits.tobytes(), *(file.read_bytes() for file in files)):
+        sha.update(hashlib.sha256(content).digest())
     background = lru_cache(maxsize=1)(pixels_of)  # modalities are prepared one after the other
 
     def rows(m: int, samples: IntArray) -> list[FloatArray]:
         chosen = tuples.kept[samples]
         shown = digits[sources[m][chosen]] > THRESHOLD
-        return [inverted(background(files[m]), *one) for one in zip(shown, corners[m][chosen].tolist(), strict=True)]
+        return [
+            inverted(background(files[m]), digit, corner)
+            for digit, corner in zip(shown, corners[m][chosen].tolist(), strict=True)
+        ]
 
     return RawDataset(
         spec=_spec(keys),
         samples=tuples.samples(keys.modalities),
         rows={f"m{m}": partial(rows, m) for m in range(keys.modalities)},
-        version=_version(keys, digits, files),
+        version=sha.hexdigest(),
     )
 
 
@@ -303,17 +304,3 @@ def _sources(pairing: str, tuples: _Tuples, modality: int) -> IntArray:
             members = np.flatnonzero((tuples.split == part) & (tuples.classes == label))
             sources[members] = draw.permutation(members)
     return sources
-
-
-def _corners(places: tuple[int, int], modality: int, sizes: Sequence[int]) -> IntArray:
-    """Draw top and left of the crop of each tuple, int64 [N, 2]; ``sizes``: of the official parts."""
-    drawn = [stream("crop", part, modality).integers(places, size=(n, 2)) for part, n in zip(PARTS, sizes, strict=True)]
-    return np.concatenate(drawn)
-
-
-def _version(keys: PolyMNISTRaw, digits: Bytes, files: Sequence[Path]) -> str:
-    """Return a digest of everything that determines the pictures."""
-    sha = hashlib.sha256(f"idx {keys.pairing} {keys.validation}".encode())
-    for part in (digits.tobytes(), *(file.read_bytes() for file in files)):
-        sha.update(hashlib.sha256(part).digest())
-    return sha.hexdigest()

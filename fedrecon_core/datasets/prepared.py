@@ -48,14 +48,10 @@ class PreparedLoader(DatasetLoader):
     def open(self, root: Path | None) -> Dataset:
         """Open a prepared folder; ``DataError`` if it is not one, or of another data set."""
         if root is None or not (root / DESCRIPTION).is_file():
-            raise self._misfit("none" if root is None else f"{root} without {DESCRIPTION}")
-        dataset = open_whole(root)
-        if dataset.spec.name != self.name:
-            raise self._misfit(f"one of '{dataset.spec.name}'")
-        return dataset
-
-    def _misfit(self, found: str) -> DataError:
-        advice = (
-            f"`fedrecon data prepare {self.name} --raw RAW --out DIR` makes one (a path relative to the config file)"
-        )
-        return DataError(f"data.root: expected a folder prepared for '{self.name}', found {found}; {advice}")
+            found = "none" if root is None else f"{root} without {DESCRIPTION}"
+        elif (dataset := open_whole(root)).spec.name == self.name:
+            return dataset
+        else:
+            found = f"one of '{dataset.spec.name}'"
+        hint = f"`fedrecon data prepare {self.name} --raw RAW --out DIR` makes one (a path relative to the config file)"
+        raise DataError(f"data.root: expected a folder prepared for '{self.name}', found {found}; {hint}")

@@ -84,13 +84,19 @@ def joined(opened: dict[str, Dataset]) -> Dataset:
     names = sorted(opened)
     parts = [opened[name] for name in names]
     ragged = {name for part in parts for name in part.offsets}
-    parts = [_with_offsets(part, ragged - {*part.offsets}) for part in parts]
+    for number, part in enumerate(parts):
+        arrays, offsets = dict(part.arrays), dict(part.offsets)
+        for name in ragged - {*part.offsets}:  # equally long here: concatenated in time, as at the other sites
+            rows, steps, features = arrays[name].shape
+            arrays[name] = np.asarray(arrays[name]).reshape(rows * steps, features)
+            offsets[name] = np.arange(rows + 1, dtype=np.int64) * steps
+        parts[number] = replace(part, arrays=arrays, offsets=offsets)
     spec = parts[0].spec
     faults = tuple(sorted({fault for part in parts for fault in part.faults}))
     ids = np.concatenate([np.unique(part.ids) for part in parts])
     own_numbering = len(np.unique(ids)) < len(ids)
     if not (own_numbering or faults):
-        _refuse_groups_in_two_splits(names, parts)
+        _check_groups_keep_their_split(names, parts)
 
     def column(name: str) -> IntArray:
         return np.concatenate([getattr(part, name) for part in parts])
@@ -98,20 +104,20 @@ def joined(opened: dict[str, Dataset]) -> Dataset:
     def numbered(name: str) -> IntArray:
         if not own_numbering:
             return column(name)
-        found, count = [np.zeros(0, dtype=np.int64)], 0
+        numbers, count = [np.zeros(0, dtype=np.int64)], 0
         for part in parts:
-            known, places = np.unique(getattr(part, name), return_inverse=True)
-            found.append(count + places)
-            count += len(known)
-        return np.concatenate(found)
+            values, positions = np.unique(getattr(part, name), return_inverse=True)
+            numbers.append(count + positions)
+            count += len(values)
+        return np.concatenate(numbers)
 
-    def row_numbers(modality: str) -> IntArray:
+    def joined_rows(modality: str) -> IntArray:
         counts = [int((part.rows[modality] >= 0).sum()) for part in parts]
         starts = np.cumsum([0, *counts[:-1]])
         rows = [part.rows[modality] for part in parts]
         return np.concatenate([np.where(own >= 0, own + start, -1) for own, start in zip(rows, starts, strict=True)])
 
-    def offsets(modality: str) -> IntArray:
+    def joined_offsets(modality: str) -> IntArray:
         lengths = np.concatenate([np.diff(part.offsets[modality]) for part in parts])
         return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
@@ -123,30 +129,19 @@ def joined(opened: dict[str, Dataset]) -> Dataset:
         cluster_ids=numbered("cluster_ids"),
         natural_ids=numbered("natural_ids"),
         arrays={m: Stack([part.arrays[m] for part in parts]) for m in spec.names},
-        rows={m: row_numbers(m) for m in spec.names},
-        offsets={m: offsets(m) for m in spec.names if m in ragged},
+        rows={m: joined_rows(m) for m in spec.names},
+        offsets={m: joined_offsets(m) for m in spec.names if m in ragged},
         sites=tuple(names),
         owner=np.repeat(np.arange(len(parts)), [len(part.labels) for part in parts]),
         faults=faults,
     )
 
 
-def _with_offsets(part: Dataset, names: set[str]) -> Dataset:
-    """``part`` with the modalities ``names``, whose sequences are equally long there, concatenated in time: at another
-    site their lengths differ."""
-    arrays, offsets = dict(part.arrays), dict(part.offsets)
-    for name in names:
-        rows, steps, features = arrays[name].shape
-        arrays[name] = np.asarray(arrays[name]).reshape(rows * steps, features)
-        offsets[name] = np.arange(rows + 1, dtype=np.int64) * steps
-    return replace(part, arrays=arrays, offsets=offsets)
-
-
-def _refuse_groups_in_two_splits(names: list[str], parts: list[Dataset]) -> None:
+def _check_groups_keep_their_split(names: list[str], parts: list[Dataset]) -> None:
     """Raise ``DataError`` where a group is in one split at one site and in another split at another site."""
-    found = [np.unique(np.stack([part.cluster_ids, part.split]), axis=1) for part in parts]
-    site = np.repeat(np.arange(len(parts)), [pairs.shape[1] for pairs in found])
-    groups, split = np.concatenate(found, axis=1)
+    pairs = [np.unique(np.stack([part.cluster_ids, part.split]), axis=1) for part in parts]
+    site = np.repeat(np.arange(len(parts)), [found.shape[1] for found in pairs])
+    groups, split = np.concatenate(pairs, axis=1)
     order = np.lexsort((site, groups))
     groups, split, site = groups[order], split[order], site[order]
     torn = np.flatnonzero((groups[1:] == groups[:-1]) & (split[1:] != split[:-1]))

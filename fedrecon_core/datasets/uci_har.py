@@ -2,7 +2,7 @@
 
 There are three layouts of the raw files: UCI-HAR's own windows, the raw recordings of HAPT, from which the windows are
 rebuilt (``raw_readers/hapt.py`` describes how, and how they differ), and one .npz file of such rebuilt windows
-(``raw_readers/windows_npz.py``). A prepared folder with rebuilt windows records this as a known fault.
+(``raw_readers/har_windows.py``). A prepared folder with rebuilt windows records this as a known fault.
 """
 
 from __future__ import annotations
@@ -20,20 +20,17 @@ from fedrecon_core.data.dataset import Dataset, IntArray, LazyArray, StoredArray
 from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected_files import ExpectedFile, read_text
+from fedrecon_core.preparation.expected_files import ExpectedFile
 from fedrecon_core.preparation.feature_rows import file_states, rows_version
-from fedrecon_core.preparation.raw_dataset import RawDataset, RowReader
-from fedrecon_core.preparation.raw_readers import hapt, uci_inertial, windows_npz
+from fedrecon_core.preparation.raw_dataset import RawDataset
+from fedrecon_core.preparation.raw_readers import hapt, har_windows
+from fedrecon_core.preparation.raw_readers.har_windows import AXES, CLASSES, WINDOW, Windows
 from fedrecon_core.registry import DATASETS
 from fedrecon_core.seeding import numpy_stream
 from fedrecon_core.types import DatasetSpec, Likelihood, ModalitySpec, StrictModel
 
-CLASSES = ("WALKING", "WALKING_UPSTAIRS", "WALKING_DOWNSTAIRS", "SITTING", "STANDING", "LAYING")
-TEST = (2, 4, 9, 10, 12, 13, 18, 20, 24)
-"""The official test subjects of UCI-HAR, and of HAPT."""
 VALIDATION = (7, 16, 23, 29)
 """Every fifth of the 21 official training subjects in ascending order; fixed, whatever the seed."""
-AXES = 3
 FLAT = 1e-5
 """Added by the benchmark to a standard deviation before dividing by it."""
 OFFICIAL = 10_299
@@ -77,25 +74,39 @@ class UciHar(PreparedLoader):
         if not raw.is_dir():
             return []  # reported by `file_faults`
         checked = cast(UciHarRaw, keys)
-        return _EXPECTED[_layout(checked, raw)](checked, raw)
+        layout = _layout(checked, raw)
+        if layout == "uci":
+            return har_windows.expected_text_files(checked.total)
+        if layout == "hapt":
+            return hapt.expected_files(raw)
+        return [ExpectedFile(har_windows.NPZ_FILE, "windows of acc and gyro with label, subject and split")]
 
     @classmethod
     def read_raw(cls, keys: Any, raw: Path, cache: Path) -> RawDataset:
         """Read the windows of the layout that is found; ``DataError`` naming an invalid file."""
         checked = cast(UciHarRaw, keys)
         layout = _layout(checked, raw)
-        files = [raw / one.path for one in cls.expected_files(checked, raw)]
+        files = [raw / file.path for file in cls.expected_files(checked, raw)]
         version = rows_version((), (layout, checked.total, *file_states(raw, files)))
-        samples, rows, names = _OF[layout](checked, raw)
-        count = len(samples.ids)
-        found = f"layout {layout}: {_SOURCE[layout]}, {count:,} windows"
-        raw_data = RawDataset(_spec(checked.total), samples, rows, names=names, version=version)
+        read, source = _LAYOUTS[layout]
+        windows = read(raw, checked.total)
+        split = _validation_split(checked, windows.split, windows.subject)
+        count = len(windows.ids)
+        present = np.ones((count, len(cls.modalities)), dtype=np.bool_)
         rebuilt = (
             f"layout {layout}: the {count:,} windows are rebuilt from the recordings of HAPT; the official files of "
             f"UCI-HAR have {OFFICIAL:,}, with other cuts and labels, so scores are not comparable with those on the "
             "official windows."
         )
-        return replace(raw_data, faults=() if layout == "uci" else (rebuilt,), found=found)
+        return RawDataset(
+            spec=_spec(checked.total),
+            samples=Samples(windows.ids, windows.activity, split, windows.subject, present),
+            rows=windows.rows,
+            names=windows.names,
+            version=version,
+            faults=() if layout == "uci" else (rebuilt,),
+            found=f"layout {layout}: {source}, {count:,} windows",
+        )
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
         """Open the prepared folder; ``seed`` only matters with protocol ``fedmultimodal``."""
@@ -105,19 +116,23 @@ class UciHar(PreparedLoader):
         return _apply_benchmark_protocol(dataset, seed)
 
 
-_SOURCE = {"uci": "the files of UCI-HAR", "hapt": "the recordings of HAPT", "npz": windows_npz.FILE}
-"""Layout -> description of its files."""
+_LAYOUTS: dict[str, tuple[Callable[[Path, bool], Windows], str]] = {
+    "uci": (har_windows.read_text_windows, "the files of UCI-HAR"),
+    "hapt": (hapt.read_windows, "the recordings of HAPT"),
+    "npz": (har_windows.read_npz_windows, har_windows.NPZ_FILE),
+}
+"""Layout -> reader of its windows, and description of its files."""
 
 
 def _layout(keys: UciHarRaw, raw: Path) -> str:
     folders = (("uci", "train"), ("hapt", "RawData"))
     found = [name for name, part in folders if (raw / part).is_dir()]
-    found += ["npz"] if (raw / windows_npz.FILE).is_file() else []
+    found += ["npz"] if (raw / har_windows.NPZ_FILE).is_file() else []
     if keys.layout != "auto":
         return keys.layout
     if len(found) == 1:
         return found[0]
-    expected = f"--raw {raw}: expected UCI-HAR (a folder train), HAPT (a folder RawData) or {windows_npz.FILE}"
+    expected = f"--raw {raw}: expected UCI-HAR (a folder train), HAPT (a folder RawData) or {har_windows.NPZ_FILE}"
     if found:
         raise DataError(f"{expected}, found {' and '.join(found)}; set layout to one of them")
     raise DataError(f"{expected}, found none of them; name the folder that contains the unpacked official archive")
@@ -131,7 +146,7 @@ def _spec(total: bool) -> DatasetSpec:
             ModalitySpec(
                 name=name,
                 kind="sequence",
-                shape=(uci_inertial.WINDOW, width),
+                shape=(WINDOW, width),
                 likelihood=Likelihood(),
                 scale="standard",
             )
@@ -141,78 +156,15 @@ def _spec(total: bool) -> DatasetSpec:
     )
 
 
-def _refuse_other_classes(path: Path) -> None:
-    """Raise ``DataError`` unless the six basic activities come first, in the official order."""
-    lines = [" ".join(line.split()) for line in read_text(path).splitlines() if line.strip()]
-    for number, name in enumerate(CLASSES, start=1):
-        found = lines[number - 1] if len(lines) >= number else "nothing"
-        if found != f"{number} {name}":
-            raise DataError(f"{path}: expected '{number} {name}', found '{found}'; fetch it again")
-
-
-Found = tuple[Samples, dict[str, RowReader], list[str]]
-
-
-def _of_uci(keys: UciHarRaw, raw: Path) -> Found:
-    """Read the windows of the official UCI-HAR files."""
-    _refuse_other_classes(raw / "activity_labels.txt")
-    windows = uci_inertial.read_windows(raw)
-    both = sorted(set(windows.subject[windows.part == 0].tolist()) & set(windows.subject[windows.part == 1].tolist()))
-    if both:
-        raise DataError(f"{raw}: expected each subject in train or in test, found {both[0]} in both; fetch it again")
-    ids = np.arange(len(windows.row), dtype=np.int64)
-    split = _set_aside(keys, np.where(windows.part == 1, 2, 0).astype(np.int64), windows.subject)
-    places = zip(windows.part.tolist(), windows.row.tolist(), strict=True)
-    names = [f"window {row + 1} of {uci_inertial.PARTS[part]}" for part, row in places]
-    return (
-        _samples(ids, windows.activity, split, windows.subject),
-        uci_inertial.readers(raw, windows, keys.total),
-        names,
-    )
-
-
-def _of_hapt(keys: UciHarRaw, raw: Path) -> Found:
-    """Cut the windows from HAPT's recordings; an id is 1,000,000 times the experiment plus the first row."""
-    _refuse_other_classes(raw / "activity_labels.txt")
-    windows = hapt.read_windows(raw)
-    split = _set_aside(keys, np.where(np.isin(windows.user, TEST), 2, 0).astype(np.int64), windows.user)
-    ids = windows.experiment * 1_000_000 + windows.start
-    places = zip(windows.experiment.tolist(), windows.start.tolist(), strict=True)
-    names = [f"experiment {experiment}, rows from {start + 1}" for experiment, start in places]
-    return _samples(ids, windows.activity, split, windows.user), hapt.readers(raw, windows, keys.total), names
-
-
-def _of_npz(keys: UciHarRaw, raw: Path) -> Found:
-    """Read the windows of an .npz file; ids are their positions."""
-    windows = windows_npz.read_windows(raw, CLASSES)
-    split = _set_aside(keys, windows.split, windows.subject)
-    ids = np.arange(len(split), dtype=np.int64)
-    names = [f"window {number} of {windows_npz.FILE}" for number in ids.tolist()]
-    rows = windows_npz.readers(raw, len(split), keys.total)
-    return _samples(ids, windows.activity, split, windows.subject), rows, names
-
-
-_OF = {"uci": _of_uci, "hapt": _of_hapt, "npz": _of_npz}
-_EXPECTED: dict[str, Callable[[UciHarRaw, Path], list[ExpectedFile]]] = {
-    "uci": lambda keys, raw: uci_inertial.expected_files(keys.total),
-    "hapt": lambda keys, raw: hapt.expected_files(raw),
-    "npz": lambda keys, raw: windows_npz.expected_files(),
-}
-
-
-def _set_aside(keys: UciHarRaw, split: IntArray, subjects: IntArray) -> IntArray:
+def _validation_split(keys: UciHarRaw, split: IntArray, subjects: IntArray) -> IntArray:
     """Move the validation subjects from the training split to the validation split."""
     training = set(subjects[split == 0].tolist())
     wrong = [subject for subject in keys.validation if subject not in training]
     if wrong or not keys.validation or set(keys.validation) == training:
         found = f"{wrong[0]}" if wrong else ("all of them" if keys.validation else "none")
-        known = ", ".join(map(str, sorted(training)))
-        raise DataError(f"validation: expected some of the training subjects ({known}), found {found}")
+        expected = f"expected some of the training subjects ({', '.join(map(str, sorted(training)))})"
+        raise DataError(f"validation: {expected}, found {found}")
     return np.where(np.isin(subjects, keys.validation), 1, split).astype(np.int64)
-
-
-def _samples(ids: IntArray, labels: IntArray, split: IntArray, subjects: IntArray) -> Samples:
-    return Samples(ids, labels, split, subjects, np.ones((len(ids), 2), dtype=np.bool_))
 
 
 class OwnNorm(LazyArray):
@@ -224,8 +176,8 @@ class OwnNorm(LazyArray):
 
     def _take(self, rows: IntArray) -> NDArray[np.float32]:
         windows = np.asarray(self._stored[rows])[..., :AXES].astype(np.float64)
-        centred = windows - windows.mean(axis=-2, keepdims=True)
-        return np.asarray(centred / (windows.std(axis=-2, keepdims=True) + FLAT), dtype=np.float32)
+        centered = windows - windows.mean(axis=-2, keepdims=True)
+        return np.asarray(centered / (windows.std(axis=-2, keepdims=True) + FLAT), dtype=np.float32)
 
 
 def _apply_benchmark_protocol(dataset: Dataset, seed: int) -> Dataset:
@@ -236,7 +188,7 @@ def _apply_benchmark_protocol(dataset: Dataset, seed: int) -> Dataset:
         members = np.flatnonzero(training & (dataset.cluster_ids == subject))
         drawn = numpy_stream(seed, "uci_har", "validation", subject).permutation(members)
         split[drawn[: len(members) // 5]] = 1
-    plain = {"shape": (uci_inertial.WINDOW, AXES), "scale": "none"}
+    plain = {"shape": (WINDOW, AXES), "scale": "none"}
     modalities = tuple(modality.model_copy(update=plain) for modality in dataset.spec.modalities)
     return replace(
         dataset,

@@ -14,7 +14,8 @@ from fedrecon_core.config import Params
 from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.datasets.prepared import PreparedLoader
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected_files import ExpectedFile, read_text
+from fedrecon_core.files import read_text
+from fedrecon_core.preparation.expected_files import ExpectedFile
 from fedrecon_core.preparation.feature_rows import file_item, rows_through, rows_version
 from fedrecon_core.preparation.features.base import Feature, RawItem
 from fedrecon_core.preparation.raw_dataset import RawDataset

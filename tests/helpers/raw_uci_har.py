@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedrecon_core.datasets.uci_har import CLASSES, UciHar
+from fedrecon_core.datasets.uci_har import UciHar
+from fedrecon_core.preparation.raw_readers.har_windows import CLASSES
 from fedrecon_core.preparation.writer import write_site_folder
 
 TRAIN, TEST = (1, 3, 7, 16, 23, 29), (2, 4)

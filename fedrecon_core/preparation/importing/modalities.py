@@ -11,8 +11,7 @@ import numpy as np
 
 from fedrecon_core.data.dataset import BoolArray
 from fedrecon_core.errors import ConfigError, DataError
-from fedrecon_core.files import reason, user_path
-from fedrecon_core.preparation.expected_files import inside, read_text
+from fedrecon_core.files import inside, read_text, reason, user_path
 from fedrecon_core.preparation.feature_rows import file_item, rows_through, rows_version, text_item
 from fedrecon_core.preparation.features.base import Feature, RawItem
 from fedrecon_core.preparation.importing.mapping import COLUMN, Files, Mapping, Vector, Words

@@ -11,7 +11,7 @@ import numpy as np
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected_files import digest_of
+from fedrecon_core.files import digest_of
 from fedrecon_core.preparation.importing.mapping import Label, Mapping, OneLabel, Shares
 from fedrecon_core.preparation.importing.modalities import Source, import_modality
 from fedrecon_core.preparation.importing.table import Form, Table, codes, read_table

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.errors import DataError, did_you_mean
-from fedrecon_core.preparation.expected_files import read_text
+from fedrecon_core.files import read_text
 
 MAGIC = {b"PAR1": "parquet", b"PK\x03\x04": "workbook"}
 """First bytes of a file -> its format; everything else is read as CSV."""

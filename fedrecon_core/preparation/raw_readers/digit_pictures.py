@@ -1,9 +1,14 @@
-"""Pictures of PolyMNIST: read from PNG files, or built from MNIST's digits and crops of photographs."""
+"""Pictures of PolyMNIST: read from PNG files, or built from MNIST's digits (IDX files) and crops of photographs."""
 
 from __future__ import annotations
 
+import gzip
+import math
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +16,16 @@ from numpy.typing import NDArray
 from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.raw_dataset import FloatArray
-from fedrecon_core.preparation.raw_readers.idx import read_idx
 
 Bytes = NDArray[np.uint8]
 SIDE = 28
 MOST = 1_000_000
 """Maximum number of digits in a part of MNIST."""
 BACKGROUNDS = "backgrounds"
+BYTES = 0x08
+"""The third byte of an IDX file's magic number: unsigned bytes. The fourth is the number of dimensions."""
+LARGEST = 1 << 31
+"""Maximum number of values of an IDX file; a damaged header may state any number."""
 
 
 def picture(path: Path) -> FloatArray:
@@ -43,6 +51,31 @@ def pixels_of(path: Path) -> Bytes:
             return np.asarray(opened.convert("RGB"))
     except Exception as error:  # Pillow raises many types on damaged files
         raise DataError(f"{path}: expected a picture, found {' '.join(str(error).split()) or 'none'}") from None
+
+
+def read_idx(path: Path, dimensions: int) -> Bytes:
+    """Read an IDX file of bytes (magic number, sizes, values), plain or compressed (.gz). ``DataError`` if its header,
+    number of dimensions or length does not match."""
+    magic, header_bytes = bytes((0, 0, BYTES, dimensions)), 4 * (dimensions + 1)
+    try:
+        with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
+            header = file.read(header_bytes)
+            if header[:4] != magic:
+                expected = f"expected an IDX file of bytes in {dimensions} dimensions (magic number {magic.hex()})"
+                raise DataError(f"{path}: {expected}, found {header[:4].hex() or 'an empty file'}")
+            if len(header) != header_bytes:
+                raise DataError(f"{path}: expected a header of {header_bytes} bytes, found {len(header)}")
+            shape = struct.unpack(f">{dimensions}I", header[4:])
+            count = math.prod(shape)
+            if count > LARGEST:
+                raise DataError(f"{path}: expected at most {LARGEST} values, found a header that says {list(shape)}")
+            values = file.read(count + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: expected an IDX file, found {' '.join(str(error).split())}; fetch it again") from None
+    if len(values) != count:
+        found = len(values) if len(values) < count else "more"
+        raise DataError(f"{path}: expected {count} values, as its header says, found {found}; fetch it again")
+    return np.frombuffer(values, dtype=np.uint8).reshape(shape)
 
 
 def mnist_part(raw: Path, prefix: str) -> tuple[Bytes, IntArray]:

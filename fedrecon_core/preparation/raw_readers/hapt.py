@@ -15,7 +15,6 @@ subjects) instead of 10,299 (7,352 and 2,947). HAPT was labelled again, so its s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,8 +25,8 @@ from fedrecon_core.data.dataset import IntArray
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.expected_files import ExpectedFile
 from fedrecon_core.preparation.raw_dataset import FloatArray, RowReader
+from fedrecon_core.preparation.raw_readers.har_windows import CLASSES, WINDOW, Windows, check_class_names
 from fedrecon_core.preparation.raw_readers.number_tables import read_integers, read_numbers
-from fedrecon_core.preparation.raw_readers.uci_inertial import WINDOW
 
 RATE = 50.0
 """Hz."""
@@ -35,9 +34,10 @@ STEP = 64
 NOISE, GRAVITY = 20.0, 0.3
 """Corner frequencies in Hz."""
 ORDER = 3
-BASIC = 6
-"""Activities 1 to 6 are the classes of UCI-HAR; 7 to 12 are postural transitions and are left out."""
 ACTIVITIES = 12
+"""Activities 1 to 6 are the classes of UCI-HAR; 7 to 12 are postural transitions and are left out."""
+TEST = (2, 4, 9, 10, 12, 13, 18, 20, 24)
+"""The official test subjects of UCI-HAR, and of HAPT."""
 LABELS = "RawData/labels.txt"
 SENSORS = {"acc": "the accelerometer", "gyro": "the gyroscope"}
 
@@ -69,17 +69,6 @@ def window_starts(begin: int, end: int) -> IntArray:
     return np.arange(begin, end - WINDOW + 1, STEP, dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class Windows:
-    """The windows of all recordings, int64 [N] each. ``experiment`` and ``user`` as in the file names, ``activity`` 0
-    to 5, ``start`` the first row in the recording."""
-
-    experiment: IntArray
-    user: IntArray
-    activity: IntArray
-    start: IntArray
-
-
 def recording(kind: str, experiment: int, user: int) -> str:
     """Return the path of a recording (``acc`` or ``gyro``) relative to the raw folder."""
     return f"RawData/{kind}_exp{experiment:02d}_user{user:02d}.txt"
@@ -101,71 +90,78 @@ def expected_files(raw: Path) -> list[ExpectedFile]:
     ]
 
 
-def read_windows(raw: Path) -> Windows:
-    """Return the windows of the basic activities, by experiment and then in the order of ``labels.txt``."""
+def read_windows(raw: Path, total: bool) -> Windows:
+    """Cut the windows of the basic activities, by experiment and then in the order of ``labels.txt``. With ``total``,
+    total acceleration follows body acceleration.
+
+    An id is 1,000,000 times the experiment plus the first row. The last filtered recording is kept in memory.
+    """
+    check_class_names(raw / "activity_labels.txt")
     segments = _segments(raw)
-    basic = segments[segments[:, 2] <= BASIC]
+    basic = segments[segments[:, 2] <= len(CLASSES)]
     ordered = basic[np.argsort(basic[:, 0], kind="stable")]
     starts = [window_starts(first - 1, last) for first, last in ordered[:, 3:].tolist()]  # rows are counted from 1
-    repeated = np.repeat(ordered, [len(found) for found in starts], axis=0)
-    if not len(repeated):
+    experiment, user, activity = np.repeat(ordered[:, :3], [len(found) for found in starts], axis=0).T
+    if not len(experiment):
         raise DataError(f"{raw / LABELS}: expected segments of {WINDOW} rows or more, found none")
-    return Windows(repeated[:, 0], repeated[:, 1], repeated[:, 2] - 1, np.concatenate(starts))
+    start = np.concatenate(starts)
+
+    @lru_cache(maxsize=1)
+    def acceleration(path: Path) -> Signal:
+        body, whole = body_and_total(_read_recording(path))
+        return np.concatenate([body, whole], axis=1) if total else body
+
+    @lru_cache(maxsize=1)
+    def rotation(path: Path) -> Signal:
+        return denoise(_read_recording(path))
+
+    def reader(kind: str, filtered: Callable[[Path], Signal]) -> RowReader:
+        def window(sample: int) -> FloatArray:
+            path = raw / recording(kind, experiment[sample], user[sample])
+            signal, end = filtered(path), start[sample] + WINDOW
+            if end > len(signal):
+                expected = f"expected at least {end} rows, as {LABELS} says"
+                raise DataError(f"{path}: {expected}, found {len(signal)}; fetch it again")
+            return signal[start[sample] : end].astype(np.float32)
+
+        return lambda samples: [window(sample) for sample in samples.tolist()]
+
+    return Windows(
+        ids=experiment * 1_000_000 + start,
+        activity=activity - 1,
+        subject=user,
+        split=np.where(np.isin(user, TEST), 2, 0).astype(np.int64),
+        names=[
+            f"experiment {number}, rows from {row + 1}"
+            for number, row in zip(experiment.tolist(), start.tolist(), strict=True)
+        ],
+        rows={"acc": reader("acc", acceleration), "gyro": reader("gyro", rotation)},
+    )
 
 
 def _segments(raw: Path) -> IntArray:
     """int64 [S, 5]: experiment, user, activity, first and last row, both counted from 1."""
     path = raw / LABELS
     segments = read_integers(path, 5)
-    _refuse(path, segments, (segments[:, 2] < 1) | (segments[:, 2] > ACTIVITIES), f"an activity from 1 to {ACTIVITIES}")
-    _refuse(path, segments, (segments[:, 3] < 1) | (segments[:, 4] < segments[:, 3]), "first row <= last row, from 1")
     # Segments of one experiment must not share rows: a window would have two labels.
     order = np.lexsort((segments[:, 3], segments[:, 0]))
     before, after = segments[order[:-1]], segments[order[1:]]
     overlaps = np.zeros(len(segments), dtype=np.bool_)
     overlaps[order[1:]] = (before[:, 0] == after[:, 0]) & (after[:, 3] <= before[:, 4])
-    _refuse(path, segments, overlaps, "a segment after the end of the previous one")
+    for wrong, expected in (
+        ((segments[:, 2] < 1) | (segments[:, 2] > ACTIVITIES), f"an activity from 1 to {ACTIVITIES}"),
+        ((segments[:, 3] < 1) | (segments[:, 4] < segments[:, 3]), "first row <= last row, from 1"),
+        (overlaps, "a segment after the end of the previous one"),
+    ):
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            found = " ".join(map(str, segments[row].tolist()))
+            raise DataError(f"{path}: row {row + 1}: expected {expected}, found {found}")
     return segments
 
 
-def _refuse(path: Path, segments: IntArray, wrong: NDArray[np.bool_], expected: str) -> None:
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        found = " ".join(map(str, segments[row].tolist()))
-        raise DataError(f"{path}: row {row + 1}: expected {expected}, found {found}")
-
-
-def readers(raw: Path, windows: Windows, total: bool) -> dict[str, RowReader]:
-    """Return modality -> reader of its windows. The last filtered recording is kept in memory. With ``total``, total
-    acceleration follows body acceleration."""
-
-    @lru_cache(maxsize=1)
-    def acceleration(experiment: int, user: int) -> Signal:
-        body, whole = body_and_total(_recorded(raw / recording("acc", experiment, user)))
-        return np.concatenate([body, whole], axis=1) if total else body
-
-    @lru_cache(maxsize=1)
-    def rotation(experiment: int, user: int) -> Signal:
-        return denoise(_recorded(raw / recording("gyro", experiment, user)))
-
-    def reader(kind: str, of: Callable[[int, int], Signal]) -> RowReader:
-        return lambda samples: [_cut(raw, kind, of, windows, sample) for sample in samples.tolist()]
-
-    return {"acc": reader("acc", acceleration), "gyro": reader("gyro", rotation)}
-
-
-def _recorded(path: Path) -> Signal:
+def _read_recording(path: Path) -> Signal:
     signal = read_numbers(path, 3)
     if len(signal) < WINDOW:
         raise DataError(f"{path}: expected at least {WINDOW} rows, found {len(signal)}; fetch it again")
     return signal
-
-
-def _cut(raw: Path, kind: str, of: Callable[[int, int], Signal], windows: Windows, sample: int) -> FloatArray:
-    experiment, user = int(windows.experiment[sample]), int(windows.user[sample])
-    signal, start = of(experiment, user), int(windows.start[sample])
-    if start + WINDOW > len(signal):
-        path = raw / recording(kind, experiment, user)
-        wanted = f"expected at least {start + WINDOW} rows, as {LABELS} says"
-        raise DataError(f"{path}: {wanted}, found {len(signal)}; fetch it again")
-    return signal[start : start + WINDOW].astype(np.float32)

@@ -11,7 +11,8 @@ from typing import Literal, get_args
 
 from fedrecon_core.data.dataset import BoolArray
 from fedrecon_core.errors import DataError
-from fedrecon_core.preparation.expected_files import ExpectedFile, read_text
+from fedrecon_core.files import read_text
+from fedrecon_core.preparation.expected_files import ExpectedFile
 from fedrecon_core.preparation.feature_rows import first_few
 
 Emotion = Literal["neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"]
@@ -80,14 +81,27 @@ def expected_files(raw: Path) -> list[ExpectedFile]:
 def read_table(path: Path, part: int, encoding: str) -> list[Utterance]:
     """Read all utterances of an official table; ``DataError`` naming the first invalid line."""
     text = read_text(path, encoding).removeprefix("\ufeff").translate(LEFTOVERS)
-    utterances = [_utterance(path, part, line, cells) for line, cells in _lines(path, text)]
-    first: dict[tuple[int, int], int] = {}
-    for one in utterances:
-        known = first.setdefault((one.dialogue, one.number), one.line)
-        if known != one.line:
-            found = f"Dialogue_ID {one.dialogue} with Utterance_ID {one.number} in lines {known} and {one.line}"
+    utterances: dict[tuple[int, int], Utterance] = {}
+    for line, cells in _lines(path, text):
+        if cells["Emotion"] not in EMOTIONS:
+            expected = f"Emotion: expected one of {', '.join(EMOTIONS)}"
+            raise DataError(f"{path}: line {line}: {expected}, found '{cells['Emotion']}'")
+        numbers = []
+        for column, limit in (("Dialogue_ID", 100_000), ("Utterance_ID", 1000), ("Season", 1000)):
+            cell = cells[column].strip()
+            if not (cell.isascii() and cell.isdigit() and len(cell) < 9 and int(cell) < limit):
+                expected = f"{column}: expected a whole number below {limit}"
+                raise DataError(f"{path}: line {line}: {expected}, found '{cells[column][:40]}'")
+            numbers.append(int(cell))
+        dialogue, number, season = numbers
+        if (dialogue, number) in utterances:
+            first = utterances[dialogue, number].line
+            found = f"Dialogue_ID {dialogue} with Utterance_ID {number} in lines {first} and {line}"
             raise DataError(f"{path}: expected every utterance once, found {found}; remove one")
-    return utterances
+        utterances[dialogue, number] = Utterance(
+            part, line, dialogue, number, season, cells["Speaker"], cells["Emotion"], cells["Utterance"]
+        )
+    return list(utterances.values())
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
@@ -108,24 +122,6 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     except csv.Error as error:
         line = reader.reader.line_num  # DictReader counts only lines that it could read
         raise DataError(f"{path}: line {line}: expected a line of a CSV file, found: {error}") from None
-
-
-def _utterance(path: Path, part: int, line: int, cells: dict[str, str]) -> Utterance:
-    place = f"{path}: line {line}"
-    if cells["Emotion"] not in EMOTIONS:
-        raise DataError(f"{place}: Emotion: expected one of {', '.join(EMOTIONS)}, found '{cells['Emotion']}'")
-    dialogue, number, season = (
-        _whole(place, column, cells[column], below)
-        for column, below in (("Dialogue_ID", 100_000), ("Utterance_ID", 1000), ("Season", 1000))
-    )
-    return Utterance(part, line, dialogue, number, season, cells["Speaker"], cells["Emotion"], cells["Utterance"])
-
-
-def _whole(place: str, column: str, cell: str, below: int) -> int:
-    found = cell.strip()
-    if not (found.isascii() and found.isdigit() and int(found[:9]) < below and len(found) < 9):
-        raise DataError(f"{place}: {column}: expected a whole number below {below}, found '{cell[:40]}'")
-    return int(found)
 
 
 def _wav_folder(raw: Path, part: str) -> str:

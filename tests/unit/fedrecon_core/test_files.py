@@ -1,12 +1,14 @@
-"""Atomic writes of files, also by several processes at once, and of folders, interrupted at any moment."""
+"""Atomic writes of files and folders, by several processes at once and interrupted at any moment; reading text."""
 
 from pathlib import Path
 
 import pytest
 
+from fedrecon_core.errors import DataError
 from fedrecon_core.files import (
     finish_folder_replacements,
     is_leftover,
+    read_text,
     remove_leftovers,
     replace_file,
     replace_folder,
@@ -159,3 +161,13 @@ def test_a_failed_write_leaves_the_old_folder(old):
         replace_folder(old, full)
     assert content(old) == BEFORE
     assert list(old.parent.iterdir()) == [old]
+
+
+def test_a_nul_in_a_path_is_not_blamed_on_the_encoding(tmp_path):
+    with pytest.raises(DataError, match="expected the path of a text file, found a NUL character in it") as caught:
+        read_text(tmp_path / "a\0b.txt")
+    assert "encoding" not in str(caught.value)
+    (tmp_path / "a.txt").write_text("a")
+    for encoding in ("no-such-encoding", "utf\0-8", "undefined"):
+        with pytest.raises(DataError, match="encoding: expected one that Python knows"):
+            read_text(tmp_path / "a.txt", encoding)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from fedrecon_core.datasets.uci_har import CLASSES, UciHar
+from fedrecon_core.datasets.uci_har import UciHar
 from fedrecon_core.errors import DataError
+from fedrecon_core.preparation.raw_readers.har_windows import CLASSES
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from tests.helpers.raw_uci_har import prepared
 from tests.helpers.runs import caller
