@@ -1,8 +1,8 @@
 """The golden runs: a tiny run of each recovery with ``fedavg``, and of each other strategy with ``fedrecon``, through
 the real apps and engine. A strategy that refuses ``fedrecon`` runs with ``mask``.
 
-The numbers of each run are in a file of their own, so that a new recovery or strategy changes no other file. Write
-those of a new method, or renew them after a change that is meant to change them, look at the difference, and commit it:
+``golden.json`` maps each run to its numbers. Write the numbers of a new method, or renew them after a change that is
+meant to change them, look at the difference, and commit it:
 
     python -m tests.golden.runs              # all
     python -m tests.golden.runs fedrecon     # those of one recovery or strategy
@@ -24,13 +24,29 @@ from tests.helpers.toy import toy_settings
 
 discover((*CORE_PACKAGES, "strategies"))
 
-FOLDER = Path(__file__).parent
+GOLDEN = Path(__file__).with_name("golden.json")
 RENEW = "python -m tests.golden.runs"
 
 
-def golden_file(recovery: str, strategy: str) -> Path:
-    """The file with the numbers of one run."""
-    return FOLDER / f"{recovery}-{strategy}.json"
+def key(recovery: str, strategy: str) -> str:
+    """The key of a run in ``golden.json``."""
+    return f"{recovery}-{strategy}"
+
+
+def read_golden() -> dict[str, dict[str, Any]]:
+    """Key of a run -> its numbers."""
+    found: dict[str, dict[str, Any]] = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    return found
+
+
+def write_golden(found: dict[str, dict[str, Any]]) -> None:
+    """Write ``golden.json``, a line per round and split."""
+    blocks = []
+    for name, run in sorted(found.items()):
+        lines = ",\n".join(f"   {json.dumps(line)}" for line in run["metrics"])
+        sizes = f'"bytes_down": {run["bytes_down"]}, "bytes_up": {run["bytes_up"]}'
+        blocks.append(f' "{name}": {{\n  {sizes},\n  "metrics": [\n{lines}\n  ]\n }}')
+    GOLDEN.write_text("{\n" + ",\n".join(blocks) + "\n}\n", encoding="utf-8")
 
 
 def settings(recovery: str, strategy: str) -> dict[str, Any]:
@@ -81,14 +97,14 @@ def numbers(recovery: str, strategy: str, folder: Path) -> dict[str, Any]:
 
 
 def renew(names: list[str]) -> None:
-    """Write the numbers of the runs of the methods ``names`` (none: all), and delete files of former runs."""
+    """Write the numbers of the runs of the methods ``names`` (none: all), and drop those of former methods."""
+    golden = read_golden()
     for recovery, strategy in pairs():
         if not names or {recovery, strategy} & set(names):
             with tempfile.TemporaryDirectory() as folder:
-                found = numbers(recovery, strategy, Path(folder))
-            golden_file(recovery, strategy).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    for path in set(FOLDER.glob("*.json")) - {golden_file(*pair) for pair in pairs()}:
-        path.unlink()
+                golden[key(recovery, strategy)] = numbers(recovery, strategy, Path(folder))
+    current = {key(*pair) for pair in pairs()}
+    write_golden({name: found for name, found in golden.items() if name in current})
 
 
 if __name__ == "__main__":

@@ -1,19 +1,103 @@
-"""What the comments of the configs tell to type is taken as it stands there."""
+"""docs/data.md: its example is run as it stands there."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from fedrecon_core.data.site_folder.check import check_folder
 from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, STRATEGIES, discover
 from server.runs.setup import load_config
 from server.sweep.spec import Definition, read_definition
 from server.sweep.trials import build_trials
+from tests.helpers.runs import caller
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
+YAML_FILES = ("mapping.yaml", "heart.yaml")
+"""What the text calls its YAML blocks, in order."""
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "configs").symlink_to(GUIDE.parents[1] / "configs")
+    return caller(monkeypatch, capsys)
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_every_command_of_the_guide_does_what_it_says(command, tmp_path):
+    for name, text in zip(YAML_FILES, blocks("yaml"), strict=True):
+        assert yaml.safe_load(text)["name"] == "heart"
+        Path(name).write_text(text, encoding="utf-8")
+    [example] = blocks("python")
+    exec(compile(example, "example", "exec"), {})
+    ran = [line for block in blocks("bash") for line in block.splitlines()]
+    assert len(ran) >= 10
+    for line in ran:
+        program, *arguments = shlex.split(line)
+        code, _, err = command(*arguments)
+        assert (program, code) == ("fedrecon", 0), (line, err)
+    assert Path("heart.png").is_file()
+    assert Path("sites/federation.yaml").is_file()
+    assert all(check_folder(folder) == [] for folder in (tmp_path / "heart").iterdir())
+
+
+def test_the_hospital_without_x_rays_imports_its_table_alone(command, tmp_path):
+    [example] = blocks("python")
+    exec(compile(example, "example", "exec"), {})
+    mapping = yaml.safe_load(blocks("yaml")[0])
+    header, *lines = Path("visits.csv").read_text().splitlines()
+    Path("west.csv").write_text("\n".join([header, *(line for line in lines if ",West," in line)]))
+    del mapping["site"]
+    Path("alone.yaml").write_text(yaml.safe_dump(mapping))
+    code, out, err = command("data", "import", "west.csv", "--map", "alone.yaml", "--out", "west")
+    assert (code, err) == (0, "")
+    assert "no sample has xray" in out
+    assert check_folder(tmp_path / "west") == []
+
+
+def write_visits() -> None:
+    """Patients of three hospitals with two visits each, and two classes that may come together."""
+    lines = ["patient,hospital,age,sugar,ill,old"]
+    for number in range(180):
+        patient, ill = number // 2, int(number % 3 == 0)
+        lines.append(f"p{patient},{'ABC'[patient % 3]}x,{40 + number % 50},{5 + ill},{ill},{patient % 2}")
+    Path("visits.csv").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(("site", "label"), [(None, "ill"), ("hospital", {"columns": ["ill", "old"]})])
+def test_the_run_that_an_import_prints_runs_as_it_stands(command, site, label):
+    write_visits()
+    mapping = {
+        "name": "visits",
+        "label": label,
+        "group": "patient",
+        "shares": {},
+        "modalities": {"age": {"columns": ["age"]}, "sugar": {"columns": ["sugar"]}},
+        **({"site": site} if site else {}),
+    }
+    Path("map.yaml").write_text(yaml.safe_dump(mapping))
+    code, out, err = command("data", "import", "visits.csv", "--map", "map.yaml", "--out", "a folder")
+    assert (code, err) == (0, "")
+    [line] = [line for line in out.splitlines() if line.startswith("run on it")]
+    program, *arguments = shlex.split(line.partition("): ")[2])
+    assert program == "fedrecon"
+    shorter = ("rounds=1", "local.generator.epochs=1", "local.mapping.epochs=1")
+    code, _, err = command(*arguments, *(part for setting in shorter for part in ("--set", setting)))
+    assert code == 0, (line, err)
+
+
+# --- settings in comments of the configs ------------------------------------------------------------------------------
 
 discover((*CORE_PACKAGES, "strategies"))
 
-pytestmark = pytest.mark.quick
 PROJECT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((PROJECT / "configs").rglob("*.yaml"))
 SWEEPS = [path for path in CONFIGS if path.parent.name in ("paper", "sweeps")]
@@ -51,6 +135,7 @@ def at_one_rate(path: Path) -> Definition:
 COMMENTS = [(path, *one) for path in CONFIGS for one in told(path)]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("path", "config", "settings"),
     [pytest.param(*one, id=f"{one[0].relative_to(PROJECT / 'configs')}: {' '.join(one[2])}") for one in COMMENTS],
@@ -63,6 +148,7 @@ def test_settings_in_a_comment_are_taken(path, config, settings, tmp_path):
         load_config(config, taken)
 
 
+@pytest.mark.quick
 def test_settings_that_stand_together_are_found_together_over_lines():
     found = [settings for path, _, settings in COMMENTS if path.match("fedmultimodal/meld.yaml")]
     assert [len(settings) for settings in found] == [1, 1, 4, 2]
@@ -70,6 +156,7 @@ def test_settings_that_stand_together_are_found_together_over_lines():
     assert not any("missing_audio" in one for *_, settings in COMMENTS for one in settings)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("section", "registry"), [("recovery", RECOVERIES), ("strategy", STRATEGIES)])
 def test_the_first_config_names_every_choice(section, registry):
     text = (PROJECT / "configs" / "quickstart.yaml").read_text(encoding="utf-8")
@@ -80,6 +167,7 @@ def test_the_first_config_names_every_choice(section, registry):
     assert sorted([chosen, *re.split(r",\s*", others.strip())]) == ours
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", ["crisismmd", "meld"])
 def test_fedopt_rows_of_the_benchmark_weigh_by_samples_as_its_fedavg_rows_do(name):
     path = PROJECT / "configs" / "fedmultimodal" / f"{name}.yaml"
