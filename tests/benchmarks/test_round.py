@@ -1,4 +1,4 @@
-"""Steady-state time of a round against a bare PyTorch loop that makes the same optimiser steps, in one measurement.
+"""The time of a round against a bare PyTorch loop with the same optimizer steps, and memory over 300 rounds.
 
 Run with ``pytest -m benchmark -s tests/benchmarks/test_round.py``. About 1 M parameters, 10 sites, one thread, complete
 data, no evaluation between rounds. A round's time is the distance between two lines of ``metrics.jsonl``, so it holds
@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -25,6 +26,12 @@ from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.registry import DATASETS, RECOVERIES
 from fedrecon_core.state import HEAD_GROUP, Groups, extractor_group
+from server.engines.base import Job
+from server.engines.inprocess import InProcess
+from server.runs.setup import create_run
+from server.training.progress import PlainProgress
+from tests.helpers.runs import write
+from tests.helpers.toy import toy_settings
 
 ROUNDS, WARM = 6, 2
 CONFIG: dict[str, Any] = {
@@ -123,3 +130,40 @@ def test_a_round_costs_little_more_than_its_steps(engine: str, limit: float, tmp
         f"({bare / len(sites):.2f} s per site): ratio {ours / bare:.3f} (limit {limit})"
     )
     assert ours / bare <= limit
+
+
+# --- 300 rounds in one process ----------------------------------------------------------------------------------------
+
+STEADY_ROUNDS, STEADY_WARM = 300, 50
+MOST_BYTES_A_ROUND = 8 * 1024
+
+
+def anonymous_bytes(process: int | str = "self") -> int:
+    """Anonymous resident memory of a process, from the kernel."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("the kernel does not tell RssAnon")
+
+
+def open_files(process: int | str = "self") -> int:
+    return len(os.listdir(f"/proc/{process}/fd"))  # noqa: PTH208 - only their number counts
+
+
+@pytest.mark.slow
+def test_memory_and_files_stay_flat(tmp_path, monkeypatch):
+    samples: list[tuple[int, int]] = []
+
+    def sampled(self, *_: object) -> None:
+        samples.append((anonymous_bytes(), open_files()))
+
+    monkeypatch.setattr(PlainProgress, "round_done", sampled)
+    run = create_run(write(tmp_path, toy_settings(rounds=STEADY_ROUNDS, evaluate={"every": 50})), out=tmp_path / "run")
+    InProcess().run(Job.of(run))
+    memory, files = np.array(samples[STEADY_WARM:]).T
+    slope = np.polyfit(np.arange(len(memory)), memory, 1)[0]
+    grown = f"{memory[0] / 1e6:.1f} MB after {STEADY_WARM}, {memory[-1] / 1e6:.1f} MB at the end"
+    print(f"\n{STEADY_ROUNDS} rounds: {grown}, ", end="")
+    print(f"{slope:.0f} bytes a round; open files {files[0]} to {files[-1]}")
+    assert slope < MOST_BYTES_A_ROUND
+    assert files[-1] <= files[0]

@@ -79,10 +79,10 @@ def test_the_run_goes_on_without_its_command_until_it_is_stopped(federation, fol
     command.send_signal(signal.SIGINT)
     assert command.wait(PATIENCE) == 130
     [run_id] = re.findall(r"submitted as run (\d+)", output.to_the_end())
-    assert f"the run goes on. Watch it: fedrecon follow {run_id}" in output.text()
     try:
+        assert f"the run continues. Follow it: fedrecon follow {run_id}" in output.text()
         wait_until("round 1 is over", lambda: in_round(tmp_path / "run", 2))
-    finally:  # or it would run beside all tests that follow
+    finally:  # otherwise it would run during all later tests
         federation.command("stop", run_id, "--superlink", "hospitals")
     assert "finished:stopped" in federation.command("runs", "--superlink", "hospitals")
     with pytest.raises(AssertionError, match=f"run {run_id} was stopped"):

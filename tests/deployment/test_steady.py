@@ -8,7 +8,7 @@ import pytest
 
 from fedrecon_core.preparation.simulated_sites import write_sites
 from server.runs.setup import load_config
-from tests.benchmarks.test_steady import anonymous_bytes, open_files
+from tests.benchmarks.test_round import anonymous_bytes, open_files
 from tests.deployment.federation import Federation, output_of
 from tests.helpers import runs
 from tests.helpers.processes import wait_until

@@ -1,14 +1,16 @@
-"""What a round costs where 50 of 100, 1,000 and 10,000 simulated sites are sampled: time, memory, files.
+"""Costs of sites: the start of a site's process, opening 10 GB of data, and rounds among up to 10,000 simulated sites.
 
-Run with ``pytest -m benchmark -s tests/benchmarks/test_many_sites.py``. Every site has four small samples whatever the
-number of sites, so that a round is the same work, and what grows is what the sites cost that are not asked. All numbers
-of sites are measured in turn, twice, and the better turn counts: a busy machine makes single rounds slow. Memory is the
-peak, over the run, of the proportional set sizes of all processes together.
+Run with ``pytest -m benchmark -s tests/benchmarks/test_sites.py``. In the rounds, 50 of 100, 1,000 and 10,000 sites are
+sampled, with four small samples each: the work of a round stays the same, so any growth is the cost of the sites that
+are not sampled. Each number of sites is measured twice, in turn, and the better turn counts, because a busy machine
+makes single rounds slow. Memory is the peak of the proportional set sizes of all processes together.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import statistics
 import subprocess
 import sys
 import threading
@@ -23,9 +25,58 @@ import numpy as np
 import pytest
 import yaml
 
+from fedrecon_core.preparation.simulated_sites import write_sites
+from server.runs.setup import load_config
+from tests.helpers.large_folder import write_large_folder
 from tests.helpers.raw_npz import write
+from tests.helpers.runs import node_configs
+from tests.integration.test_site_folders import GB, probe
 
 pytestmark = pytest.mark.benchmark
+
+REPEATS = 7
+LIMIT = 0.5
+BARE = "import time; t = time.perf_counter(); import torch, flwr.clientapp; print(time.perf_counter() - t)"
+READY = """
+import time; t = time.perf_counter()
+import torch, flwr.clientapp
+import client.app
+from flwr.app import Context, RecordDict
+from client.deployed import DeployedSite
+from strategies.messages import TrainInstruction
+site = DeployedSite(Context(1, 1, {node}, RecordDict(), {{}}), TrainInstruction("", {config!r}, 1, "run"))
+data, modules = site.data("train"), site.modules
+print(time.perf_counter() - t)
+"""
+
+
+def seconds(code: str) -> float:
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def test_a_site_is_ready_soon(tmp_path):
+    list(write_sites(load_config(Path("configs/deployment/simulation.yaml")), tmp_path / "sites"))
+    config = load_config(tmp_path / "sites" / "federation.yaml", ["engine.name=deployment"])
+    node = node_configs(tmp_path / "sites", tmp_path / "state")["site-0000"]
+    ready = READY.format(node=json.dumps(node), config=config.model_dump_json())
+    pairs = [(seconds(BARE), seconds(ready)) for _ in range(REPEATS)]
+    beyond = statistics.median(ours - bare for bare, ours in pairs)
+    bare = statistics.median(bare for bare, _ in pairs)
+    print(f"\nimports of torch and flwr.clientapp {bare:.2f} s; ready {beyond:.2f} s after that (median of {REPEATS})")
+    assert beyond <= LIMIT
+
+
+# --- opening a large folder -------------------------------------------------------------------------------------------
+
+
+def test_ten_gigabytes_open_in_a_tenth_of_a_second(tmp_path):
+    write_large_folder(tmp_path / "site", 10 * GB)
+    seconds = [probe(tmp_path / "site")["seconds"] for _ in range(7)]
+    print(f"median {statistics.median(seconds) * 1000:.0f} ms of {sorted(round(s * 1000) for s in seconds)}")
+    assert statistics.median(seconds) < 0.1
+
+
+# --- many sites -------------------------------------------------------------------------------------------------------
 
 SITES = (100, 1_000, 10_000)
 SAMPLED, SAMPLES, HELD_OUT, CLASSES, WIDTH = 50, 4, 100, 4, 8
