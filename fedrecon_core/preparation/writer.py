@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import IO
@@ -39,6 +40,9 @@ BLOCK_BYTES, MOST_BLOCKS = 4 << 20, 16
 """Blocks of small rows share a file, because each file is synced to the disk: up to so many bytes and blocks."""
 OWNER = "recipe"
 """File in ``WORK`` with the digest of the raw data sets that are being written."""
+
+DAMAGED = (OSError, ValueError, KeyError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile)
+"""Exceptions for a block that an interrupted attempt left incomplete."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a modality, the rows that are done (over all sites), and the total number of rows."""
@@ -81,7 +85,12 @@ class _ModalityWriter:
             progress.add(self.modality, len(self.samples))
             return
         for file, samples in self.files.items():
-            if _is_complete(file, len(samples)):
+            try:
+                found, rows = _load_block(file, "lengths"), _load_block(file, "rows")
+                complete = len(found) == len(samples) and len(rows) in (len(samples), int(found.sum()))
+            except DAMAGED:  # missing, or damaged: it is written again
+                complete = False
+            if complete:
                 progress.add(self.modality, len(samples))
             else:
                 self.write_block(file, samples, progress)
@@ -148,17 +157,6 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
 
 
-def _is_complete(path: Path, samples: int) -> bool:
-    """Whether an earlier attempt left the rows of ``samples`` samples in the file; a damaged file is written again."""
-    if not path.exists():
-        return False
-    try:
-        lengths, rows = _load_block(path, "lengths"), _load_block(path, "rows")
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile):
-        return False
-    return len(lengths) == samples and len(rows) in (samples, int(lengths.sum()))
-
-
 def _load_block(path: Path, key: str) -> FloatArray | IntArray:
     with np.load(path, allow_pickle=False) as block:
         found: FloatArray | IntArray = block[key]
@@ -193,25 +191,27 @@ def write_site_folders(sites: Mapping[str, RawDataset], out: Path, progress: Pro
         with _lock(work, out):
             _claim(sites, out, work)
             for name, raw_data in sites.items():
-                _write_site(raw_data, out / name, work / name, counted)
-            _clear(work)
+                folder, blocks = out / name, work / name
+                for path in (blocks, folder, folder / "arrays"):
+                    path.mkdir(parents=True, exist_ok=True)
+                    remove_leftovers(path)
+                for modality in raw_data.spec.names:
+                    _ModalityWriter(raw_data, modality, blocks).write(folder, counted)
+                samples = partial(write_samples, spec=raw_data.spec, samples=raw_data.samples)
+                replace_file(folder / SAMPLES, samples)
+                seal(folder, raw_data.spec, 1, raw_data.faults)
+                write_stamp(folder, raw_data.samples)
+            for path in work.iterdir():  # the record of the owner last, so that an interrupted deletion can resume
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != OWNER:
+                    path.unlink()
+            shutil.rmtree(work)
     except OSError as error:
         path = Path(str(error.filename or out))
         failed = f"{out} cannot be written" if path.is_relative_to(out) else f"{path} cannot be read"
         hint = "fix that, then repeat the command, which resumes where it stopped"
         raise DataError(f"{failed}: {reason(error)}; {hint}") from None
-
-
-def _write_site(raw_data: RawDataset, folder: Path, work: Path, progress: _Progress) -> None:
-    work.mkdir(parents=True, exist_ok=True)
-    (folder / "arrays").mkdir(parents=True, exist_ok=True)
-    for place in (work, folder, folder / "arrays"):
-        remove_leftovers(place)
-    for modality in raw_data.spec.names:
-        _ModalityWriter(raw_data, modality, work).write(folder, progress)
-    replace_file(folder / SAMPLES, lambda partial: write_samples(partial, raw_data.spec, raw_data.samples))
-    seal(folder, raw_data.spec, 1, raw_data.faults)
-    write_stamp(folder, raw_data.samples)
 
 
 def _count_rows(sites: Iterable[RawDataset]) -> dict[str, int]:
@@ -265,22 +265,12 @@ def _claim(sites: Mapping[str, RawDataset], out: Path, work: Path) -> None:
     """Record in the folder of blocks that it is for these sites; refuse it where it holds blocks of others."""
     parts = "\n".join(f"{name} {raw_data.digest()}" for name, raw_data in sites.items())
     digest = hashlib.sha256(parts.encode()).hexdigest()
-    known = (work / OWNER).read_bytes() if (work / OWNER).is_file() else None
-    if known is None:
+    owner = (work / OWNER).read_bytes() if (work / OWNER).is_file() else None
+    if owner is None:
         _refuse_other_content(out)
-    if known not in (None, digest.encode()):
+    if owner not in (None, digest.encode()):
         raise DataError(
             f"{out} holds an unfinished preparation of other files or with other options; choose another folder, or "
             "delete this one"
         )
     replace_text(work / OWNER, digest)
-
-
-def _clear(work: Path) -> None:
-    """Delete the folder of blocks, and last the record of its owner, so that an interrupted deletion can resume."""
-    for path in work.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != OWNER:
-            path.unlink()
-    shutil.rmtree(work)

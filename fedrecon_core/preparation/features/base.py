@@ -137,24 +137,22 @@ def require_library(feature: str, library: str, name: str | None = None) -> Any:
         module = importlib.import_module(library)
         return module if name is None else getattr(module, name)
     except (ImportError, AttributeError, RuntimeError, OSError) as error:
-        raise DataError(f"{feature}: {_import_fault(package, error)}") from error
+        cause: BaseException = error
+        while (earlier := cause.__cause__ or cause.__context__) is not None:
+            cause = earlier
+        if isinstance(cause, ModuleNotFoundError) and cause.name == package:
+            fault = f"expected the library {package}, found none; install the extra: {INSTALL}"
+        elif "operator torchvision::" in str(cause):
+            # torchvision's compiled part fits one build of torch only. Without it, torchvision cannot be imported, and
+            # neither can transformers, which imports torchvision if it is installed.
+            import torch
 
-
-def _import_fault(library: str, error: BaseException) -> str:
-    cause = error
-    while (earlier := cause.__cause__ or cause.__context__) is not None:
-        cause = earlier
-    if isinstance(cause, ModuleNotFoundError) and cause.name == library:
-        return f"expected the library {library}, found none; install the extra: {INSTALL}"
-    if "operator torchvision::" in str(cause):
-        # torchvision's compiled part fits one build of torch only. Without it, torchvision cannot be imported, and
-        # neither can transformers, which imports torchvision if it is installed.
-        import torch
-
-        build = torch.__version__.partition("+")[2] or "cpu"
-        return (
-            f"expected a torchvision built for the installed torch {torch.__version__}, found one of another build; "
-            f"install both from one index: {SAME_INDEX} https://download.pytorch.org/whl/{build}"
-        )
-    found = " ".join(f"{type(cause).__name__}: {cause}".split())
-    return f"expected that {library} can be imported, found {found}; reinstall it: {INSTALL}"
+            build = torch.__version__.partition("+")[2] or "cpu"
+            fault = (
+                f"expected a torchvision built for the installed torch {torch.__version__}, found one of another "
+                f"build; install both from one index: {SAME_INDEX} https://download.pytorch.org/whl/{build}"
+            )
+        else:
+            found = " ".join(f"{type(cause).__name__}: {cause}".split())
+            fault = f"expected that {package} can be imported, found {found}; reinstall it: {INSTALL}"
+        raise DataError(f"{feature}: {fault}") from error

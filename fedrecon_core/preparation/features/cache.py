@@ -44,13 +44,13 @@ class CachedFeature:
         fingerprint = self.feature.fingerprint().encode()
         digests = [hashlib.sha256(fingerprint + b"\0" + content.data).hexdigest() for content in contents]
         files = [self.folder / str(self.feature.params.name) / d[:2] / f"{d[2:]}.feature" for d in digests]
-        known = {file: array for file in set(files) if (array := _load(file)) is not None}
-        new = {file: content for file, content in zip(files, contents, strict=True) if file not in known}
+        arrays = {file: array for file in set(files) if (array := _load(file)) is not None}
+        new = {file: content for file, content in zip(files, contents, strict=True) if file not in arrays}
         extracted = self.feature.extract(list(new.values())) if new else []
         for file, array in zip(new, extracted, strict=True):
-            known[file] = np.ascontiguousarray(array, dtype=np.float32)
-            self._save(file, known[file])
-        return [known[file] for file in files]
+            arrays[file] = np.ascontiguousarray(array, dtype=np.float32)
+            self._save(file, arrays[file])
+        return [arrays[file] for file in files]
 
     def _save(self, file: Path, array: FloatArray) -> None:
         buffer = io.BytesIO()

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -40,21 +39,6 @@ class MobileBertParams(Params):
     weights: str | None = Field(default=None, description="path, relative to where the command is run")
 
 
-@dataclass(frozen=True)
-class _Model:
-    tokenizer: Any
-    network: Any
-
-    def tokens(self, text: str, longest: int) -> tuple[int, ...]:
-        """Return the token ids of a text, special tokens included."""
-        return tuple(self.tokenizer(text, truncation=True, max_length=longest)["input_ids"])
-
-    def states(self, tokens: Sequence[tuple[int, ...]]) -> FloatArray:
-        """Return the hidden states of texts of equal length T as float32 [texts, T, 512]."""
-        states: torch.Tensor = self.network(input_ids=torch.tensor(tokens)).last_hidden_state
-        return states.numpy()
-
-
 @FEATURES.register("mobilebert")
 class MobileBert(WeightedFeature):
     """The last hidden state of each token. A batch has only texts with the same number of tokens, so there is no
@@ -79,7 +63,13 @@ class MobileBert(WeightedFeature):
     def locate(self) -> Sequence[Path]:
         """The files of the network and of its tokenizer."""
         given, chosen = self.params.weights, []
-        folder = _cached_folder() if given is None else Path(given).expanduser()
+        if given is not None:
+            folder = Path(given).expanduser()
+        else:  # the snapshot in Hugging Face's cache, or the folder where it would be
+            hub = require_library("mobilebert", "huggingface_hub")
+            config = hub.try_to_load_from_cache(REPOSITORY, CONFIG)
+            missing = Path(hub.constants.HF_HUB_CACHE) / f"models--{REPOSITORY.replace('/', '--')}"
+            folder = Path(config).parent if isinstance(config, str) else missing
         for names in ((CONFIG,), NETWORK, WORDS):
             path = next((folder / name for name in names if (folder / name).is_file()), None)
             if path is None:
@@ -93,19 +83,26 @@ class MobileBert(WeightedFeature):
     @torch.inference_mode()
     def extract(self, contents: Sequence[RawItem]) -> list[FloatArray]:
         """float32 [tokens, 512] per text."""
-        tokens = [self._model.tokens(_text(content), self.params.longest) for content in contents]
-        by_length: defaultdict[int, list[int]] = defaultdict(list)
-        for place, ids in enumerate(tokens):
-            by_length[len(ids)].append(place)
+        tokenizer, network = self._tokenizer_and_network
+        tokens, by_length = [], defaultdict(list)
+        for position, content in enumerate(contents):
+            try:
+                text = content.data.decode("utf-8")
+            except UnicodeDecodeError as error:
+                found = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
+                raise DataError(f"{content.origin}: expected text in UTF-8, found {found}") from None
+            tokens.append(tokenizer(text, truncation=True, max_length=self.params.longest)["input_ids"])
+            by_length[len(tokens[-1])].append(position)
         arrays: dict[int, FloatArray] = {}
-        for places in by_length.values():
-            for start in range(0, len(places), BATCH):
-                batch = places[start : start + BATCH]
-                arrays.update(zip(batch, self._model.states([tokens[place] for place in batch]), strict=True))
-        return [arrays[place] for place in range(len(contents))]
+        for positions in by_length.values():
+            for start in range(0, len(positions), BATCH):
+                batch = positions[start : start + BATCH]
+                states = network(input_ids=torch.tensor([tokens[position] for position in batch])).last_hidden_state
+                arrays.update(zip(batch, states.numpy(), strict=True))
+        return [arrays[position] for position in range(len(contents))]
 
     @cached_property
-    def _model(self) -> _Model:
+    def _tokenizer_and_network(self) -> tuple[Any, Any]:
         folder = self.files[0].parent
         classes = ("AutoTokenizer", "MobileBertModel")
         tokenizers, networks = (require_library("mobilebert", "transformers", name) for name in classes)
@@ -127,28 +124,11 @@ class MobileBert(WeightedFeature):
         if self.params.longest > config.max_position_embeddings:
             limit, found = config.max_position_embeddings, self.params.longest
             raise DataError(f"mobilebert: longest: expected at most {limit}, the limit of the weights, found {found}")
-        return _Model(tokenizer, network.float().eval())
-
-
-def _cached_folder() -> Path:
-    """The snapshot of the model in Hugging Face's cache, or the folder where it would be."""
-    hub = require_library("mobilebert", "huggingface_hub")
-    found = hub.try_to_load_from_cache(REPOSITORY, CONFIG)
-    if isinstance(found, str):
-        return Path(found).parent
-    return Path(hub.constants.HF_HUB_CACHE) / f"models--{REPOSITORY.replace('/', '--')}"
+        return tokenizer, network.float().eval()
 
 
 def _misfit(folder: Path, found: str) -> DataError:
     return DataError(f"{folder}: expected MobileBERT in the format of Hugging Face, found {found}")
-
-
-def _text(content: RawItem) -> str:
-    try:
-        return content.data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        found = f"byte 0x{error.object[error.start]:02x} at position {error.start}"
-        raise DataError(f"{content.origin}: expected text in UTF-8, found {found}") from None
 
 
 @contextmanager

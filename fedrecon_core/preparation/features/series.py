@@ -20,7 +20,7 @@ from fedrecon_core.types import ModalitySpec
 
 MAGIC = b"\x93NUMPY"
 Size = Annotated[int, Field(ge=1)]
-Place = Annotated[int, Field(ge=0)]
+Position = Annotated[int, Field(ge=0)]
 Delimiter = Annotated[str, StringConstraints(min_length=1, max_length=1)]
 Numbers = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ class SeriesParams(Params):
     name: str = "series"
     width: Size | None = None
     longest: Size | None = None
-    columns: tuple[str | Place, ...] | None = Field(default=None, min_length=1)
+    columns: tuple[str | Position, ...] | None = Field(default=None, min_length=1)
     delimiter: Delimiter = ","
     longer: Literal["refuse", "cut"] = "refuse"
 
@@ -83,14 +83,24 @@ class Series(Feature):
         """float32 [T, width] or [width] per content."""
         rows = []
         for content in contents:
-            read = _read_npy if content.data.startswith(MAGIC) else self._read_table
             try:
-                rows.append(self._fit(read(content.data)))
+                if content.data.startswith(MAGIC):
+                    try:
+                        stored: Any = np.load(io.BytesIO(content.data), allow_pickle=False)
+                    except Exception as error:  # NumPy raises many types on damaged headers
+                        found = " ".join(str(error).split())[:120]
+                        raise ValueError(f"expected a complete .npy file, found {found}") from None
+                    if stored.dtype.kind not in "buif":
+                        raise ValueError(f"expected numbers, found an array of {stored.dtype}")
+                    values = np.asarray(stored, dtype=np.float64)
+                else:
+                    values = self._read_table(content.data)
+                rows.append(self._check(values))
             except ValueError as fault:
                 raise DataError(f"{content.origin}: {fault}") from None
         return rows
 
-    def _fit(self, values: Numbers) -> FloatArray:
+    def _check(self, values: Numbers) -> FloatArray:
         """Check shape and values, and convert to float32."""
         longest, width = self.params.longest, self.params.numbers
         if longest is None:
@@ -121,20 +131,14 @@ class Series(Feature):
             widths = {len(row) for _, row in rows}
             if len(widths) > 1:
                 raise ValueError(f"expected rows of equal width, found {min(widths)} to {max(widths)} columns")
-            places = list(range(max(widths, default=0)))
+            positions = list(range(max(widths, default=0)))
         else:
-            places = [column if isinstance(column, int) else _position(column, header) for column in columns]
-        return np.array([[_number(line, row, p) for p in places] for line, row in rows], dtype=np.float64)
-
-
-def _read_npy(data: bytes) -> Numbers:
-    try:
-        values: Any = np.load(io.BytesIO(data), allow_pickle=False)
-    except Exception as error:  # NumPy raises many types on damaged headers
-        raise ValueError(f"expected a complete .npy file, found {' '.join(str(error).split())[:120]}") from None
-    if values.dtype.kind not in "buif":
-        raise ValueError(f"expected numbers, found an array of {values.dtype}")
-    return np.asarray(values, dtype=np.float64)
+            unknown = next((name for name in columns if isinstance(name, str) and name not in header), None)
+            if unknown is not None:
+                found = ", ".join(header)[:80] or "no names"
+                raise ValueError(f"expected the column '{unknown}', found {found}")
+            positions = [column if isinstance(column, int) else header.index(column) for column in columns]
+        return np.array([[_number(line, row, p) for p in positions] for line, row in rows], dtype=np.float64)
 
 
 def _rows(data: bytes, delimiter: str) -> list[tuple[int, list[str]]]:
@@ -158,15 +162,10 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _position(column: str, header: list[str]) -> int:
-    if column not in header:
-        raise ValueError(f"expected the column '{column}', found {', '.join(header)[:80] or 'no names'}")
-    return header.index(column)
-
-
-def _number(line: int, row: list[str], place: int) -> float:
-    if not 0 <= place < len(row):
-        raise ValueError(f"line {line}: expected a column {place + 1}, found {len(row)} columns")
-    if not _is_number(row[place]):
-        raise ValueError(f"line {line}: column {place + 1}: expected a number, found '{row[place].strip()[:40]}'")
-    return float(row[place])
+def _number(line: int, row: list[str], position: int) -> float:
+    if not 0 <= position < len(row):
+        raise ValueError(f"line {line}: expected a column {position + 1}, found {len(row)} columns")
+    cell = row[position]
+    if not _is_number(cell):
+        raise ValueError(f"line {line}: column {position + 1}: expected a number, found '{cell.strip()[:40]}'")
+    return float(cell)

@@ -64,15 +64,21 @@ def _read(data: bytes) -> tuple[_Format, bytes]:
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise _misfit("a WAV file", "other bytes" if data else "no bytes")
     form: _Format | None = None
-    place = 12
-    while place + 8 <= len(data):  # chunks of name, size and bytes; the last one of a truncated file is too short
-        name, size = struct.unpack_from("<4sI", data, place)
-        body = data[place + 8 : place + 8 + size]
+    start = 12
+    while start + 8 <= len(data):  # chunks of name, size and bytes; the last one of a truncated file is too short
+        name, size = struct.unpack_from("<4sI", data, start)
+        body = data[start + 8 : start + 8 + size]
         if name == b"fmt ":
             form = _format(body)
         elif name == b"data" and form is not None:
-            return form, _complete(form, size, body)
-        place += 8 + size + size % 2
+            if size == UNKNOWN_SIZE:
+                body = body[: len(body) // form.frame * form.frame]
+            elif len(body) < size:
+                raise _misfit(f"{size} bytes of sound", f"{len(body)} (the file is truncated)")
+            if not body or len(body) % form.frame:
+                raise _misfit(f"sound in frames of {form.frame} bytes", f"{len(body)} bytes")
+            return form, body
+        start += 8 + size + size % 2
     raise _misfit("a WAV file with a format and a sound", "one without")
 
 
@@ -85,17 +91,6 @@ def _format(body: bytes) -> _Format:
     if (code, bits) not in (*CODES, (PCM, 24)) or not channels:
         raise _misfit("PCM or floating point, not compressed", f"code {code} of {bits} bits in {channels} channels")
     return _Format(code, channels, rate, bits)
-
-
-def _complete(form: _Format, size: int, body: bytes) -> bytes:
-    """Return the sound; ``ValueError`` if bytes of it are missing."""
-    if size == UNKNOWN_SIZE:
-        body = body[: len(body) // form.frame * form.frame]
-    elif len(body) < size:
-        raise _misfit(f"{size} bytes of sound", f"{len(body)} (the file is truncated)")
-    if not body or len(body) % form.frame:
-        raise _misfit(f"sound in frames of {form.frame} bytes", f"{len(body)} bytes")
-    return body
 
 
 def _samples(form: _Format, sound: bytes) -> NDArray[np.float64]:

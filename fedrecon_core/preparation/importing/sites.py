@@ -33,8 +33,14 @@ def read_sites(path: Path, mapping: Mapping, cache: Path) -> dict[str, RawDatase
     classes, labels = _read_labels(table, mapping.label, mapping.classes)
     modalities = [import_modality(Source(table, mapping, cache), name) for name in mapping.modalities]
     groups = codes(table.filled(mapping.group, "a group")) if mapping.group else rows
+    if mapping.id:
+        first: dict[str, int] = {}
+        for row, text in enumerate(table.filled(mapping.id, "an id")):
+            if (other := first.setdefault(text, row)) != row:
+                found = f"found '{text}' in {table.place(other)} too"
+                raise table.fault(row, mapping.id, f"expected each id once, {found}")
     samples = Samples(
-        ids=_read_ids(table, mapping.id) if mapping.id else rows,
+        ids=codes(table[mapping.id]) if mapping.id else rows,
         labels=labels,
         split=_read_split(table, mapping, groups),
         cluster_ids=groups,
@@ -59,7 +65,20 @@ def read_sites(path: Path, mapping: Mapping, cache: Path) -> dict[str, RawDatase
         names=places,
         version=hashlib.sha256("\n".join(version).encode()).hexdigest(),
     )
-    return {name: _select_rows(whole, rows) for name, rows in _site_rows(table, mapping).items()}
+
+    def select(rows: IntArray) -> RawDataset:
+        def reader(read: RowReader) -> RowReader:
+            return lambda samples: read(rows[samples])
+
+        columns = ("ids", "labels", "split", "cluster_ids", "present", "natural_ids")
+        return replace(
+            whole,
+            samples=Samples(**{name: getattr(whole.samples, name)[rows] for name in columns}),
+            rows={name: reader(read) for name, read in whole.rows.items()},
+            names=[whole.names[row] for row in rows.tolist()],
+        )
+
+    return {name: select(rows) for name, rows in _site_rows(table, mapping).items()}
 
 
 def _site_rows(table: Table, mapping: Mapping) -> dict[str, IntArray]:
@@ -80,32 +99,7 @@ def _site_rows(table: Table, mapping: Mapping) -> dict[str, IntArray]:
     return {name: np.array(rows[name], dtype=np.int64) for name in sorted(rows)}
 
 
-def _select_rows(whole: RawDataset, rows: IntArray) -> RawDataset:
-    """The raw data of some of the table's rows."""
-
-    def reader(read: RowReader) -> RowReader:
-        return lambda samples: read(rows[samples])
-
-    columns = ("ids", "labels", "split", "cluster_ids", "present", "natural_ids")
-    return replace(
-        whole,
-        samples=Samples(**{name: getattr(whole.samples, name)[rows] for name in columns}),
-        rows={name: reader(read) for name, read in whole.rows.items()},
-        names=[whole.names[row] for row in rows.tolist()],
-    )
-
-
 # --- samples --------------------------------------------------------------------------------------------------------
-
-
-def _read_ids(table: Table, column: str) -> IntArray:
-    seen: dict[str, int] = {}
-    for row, text in enumerate(table.filled(column, "an id")):
-        if text in seen:
-            found = f"found '{text}' in {table.place(seen[text])} too"
-            raise table.fault(row, column, f"expected each id once, {found}")
-        seen[text] = row
-    return codes(table[column])
 
 
 def _read_split(table: Table, mapping: Mapping, groups: IntArray) -> IntArray:
@@ -113,12 +107,12 @@ def _read_split(table: Table, mapping: Mapping, groups: IntArray) -> IntArray:
     if mapping.split is None:
         return _draw_split(table, mapping, mapping.shares or Shares())
     column = mapping.split.column
-    known = {name: place for place, split in enumerate(SPLITS) for name in getattr(mapping.split, split)}
+    number_of = {value: number for number, name in enumerate(SPLITS) for value in getattr(mapping.split, name)}
     for row, text in enumerate(table.filled(column, "a split")):
-        if text not in known:
+        if text not in number_of:
             hint = "list the column's values under split: train, validation and test"
-            raise table.fault(row, column, f"expected {', '.join(known)}, found '{text}'; {hint}")
-    split = np.array([known[text] for text in table[column]], dtype=np.int64)
+            raise table.fault(row, column, f"expected {', '.join(number_of)}, found '{text}'; {hint}")
+    split = np.array([number_of[text] for text in table[column]], dtype=np.int64)
     if not (split == 0).any():
         raise DataError(f"{table.path}: column '{column}': expected some row of the split train, found none")
     if mapping.group is not None:
@@ -172,28 +166,25 @@ def _read_labels(table: Table, label: Label, given: Classes | None) -> tuple[Cla
     else:
         cells = [[part.strip() for part in text.split(label.separator)] for text in table[label.column]]
         cells = [[part for part in cell if part] for cell in cells]
-    classes = given or _find_classes(table, label.column, {text for cell in cells for text in cell})
-    known = {name: place for place, name in enumerate(classes)}
-    positions = []
-    for row, cell in enumerate(cells):
-        for text in cell:
-            if text not in known:
-                expected = f"expected one of the classes ({', '.join(classes)})"
-                raise table.fault(row, label.column, f"{expected}, found '{text}'")
-        positions.append([known[text] for text in cell])
-    if label.separator is None:
-        return classes, np.array(positions, dtype=np.int64)[:, 0]
-    labels = np.zeros((len(table), len(classes)), dtype=np.int64)
-    for row, found in enumerate(positions):
-        labels[row, found] = 1
-    return classes, labels
-
-
-def _find_classes(table: Table, column: str, found: set[str]) -> Classes:
-    if len(found) < 2:
+    found = {text for cell in cells for text in cell}
+    if given is None and len(found) < 2:
         raise DataError(
-            f"{table.path}: column '{column}': expected at least two classes, found {len(found)}; "
+            f"{table.path}: column '{label.column}': expected at least two classes, found {len(found)}; "
             "if the table holds only some of them, list all under classes:"
         )
     numbers = all(text.isdecimal() for text in found)
-    return tuple(sorted(found, key=lambda text: (int(text) if numbers else 0, text)))
+    classes = given or tuple(sorted(found, key=lambda text: (int(text) if numbers else 0, text)))
+    number_of = {name: number for number, name in enumerate(classes)}
+    positions = []
+    for row, cell in enumerate(cells):
+        for text in cell:
+            if text not in number_of:
+                expected = f"expected one of the classes ({', '.join(classes)})"
+                raise table.fault(row, label.column, f"{expected}, found '{text}'")
+        positions.append([number_of[text] for text in cell])
+    if label.separator is None:
+        return classes, np.array(positions, dtype=np.int64)[:, 0]
+    labels = np.zeros((len(table), len(classes)), dtype=np.int64)
+    for row, members in enumerate(positions):
+        labels[row, members] = 1
+    return classes, labels

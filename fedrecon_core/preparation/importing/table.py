@@ -9,7 +9,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,8 +134,8 @@ def _read_csv(path: Path, wanted: Collection[str], form: Form) -> Table:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=form.separator, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        _refuse_lacking(path, header, wanted, form)
-        places = {name: header.index(name) for name in wanted}
+        _check_header(path, header, wanted, form)
+        positions = {name: header.index(name) for name in wanted}
         columns: dict[str, list[str]] = {name: [] for name in wanted}
         lines = []
         for cells in reader:
@@ -148,8 +147,8 @@ def _read_csv(path: Path, wanted: Collection[str], form: Form) -> Table:
                     f"{len(cells)}; put texts that contain the separator in quotes"
                 )
             lines.append(reader.line_num)
-            for name, place in places.items():
-                columns[name].append(_cell(cells[place], form))
+            for name, position in positions.items():
+                columns[name].append(_cell(cells[position], form))
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: expected CSV, found: {error}") from None
     return Table(path, columns, lines, "line", form)
@@ -160,9 +159,18 @@ def _read_parquet(path: Path, wanted: Collection[str], form: Form) -> Table:
     import pyarrow.parquet as pq
 
     try:
-        _refuse_lacking(path, pq.read_schema(path).names, wanted, form)
+        _check_header(path, pq.read_schema(path).names, wanted, form)
         found = pq.read_table(path, columns=list(wanted))
-        columns = {name: _texts(path, name, found[name], form) for name in wanted}
+        columns = {}
+        for name in wanted:
+            column = found[name]
+            try:
+                plain = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
+                cells = plain.cast(pa.string()).to_pylist()
+            except pa.ArrowException:
+                expected = "expected texts or numbers"
+                raise DataError(f"{path}: column '{name}': {expected}, found {column.type}") from None
+            columns[name] = [_cell(cell or "", form) for cell in cells]
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: expected a Parquet file, found: {' '.join(str(error).split())}") from None
     numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
@@ -170,32 +178,21 @@ def _read_parquet(path: Path, wanted: Collection[str], form: Form) -> Table:
     return Table(path, columns, range(1, len(found) + 1), "row", form, typed)
 
 
-def _texts(path: Path, name: str, column: Any, form: Form) -> list[str]:
-    import pyarrow as pa
-
-    try:
-        plain = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
-        cells = plain.cast(pa.string()).to_pylist()
-    except pa.ArrowException:
-        raise DataError(f"{path}: column '{name}': expected texts or numbers, found {column.type}") from None
-    return [_cell(cell or "", form) for cell in cells]
-
-
 def _cell(text: str, form: Form) -> str:
     text = text.strip()
     return "" if text in form.empty else text
 
 
-def _refuse_lacking(path: Path, header: Sequence[str], wanted: Collection[str], form: Form) -> None:
+def _check_header(path: Path, header: Sequence[str], wanted: Collection[str], form: Form) -> None:
     lacking = sorted(set(wanted) - set(header))
     if lacking:
         named = ", ".join(f"'{name}'" for name in lacking)
         hint = did_you_mean(lacking[0], header)
         if len(header) == 1:
             hint = f"The separator is '{form.separator}' (separator: in the mapping)."
-        there = ", ".join(header) or "an empty file"
-        there = there if len(there) <= 200 else f"{there[:197]}..."
-        raise DataError(f"{path}: expected the columns {named} that the mapping names, found {there}. {hint}".rstrip())
+        found = ", ".join(header) or "an empty file"
+        found = found if len(found) <= 200 else f"{found[:197]}..."
+        raise DataError(f"{path}: expected the columns {named} that the mapping names, found {found}. {hint}".rstrip())
     twice = sorted({name for name in wanted if header.count(name) > 1})
     if twice:
         raise DataError(f"{path}: expected each column once in the header, found '{twice[0]}' several times")

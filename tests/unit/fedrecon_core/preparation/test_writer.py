@@ -139,15 +139,15 @@ def test_a_preparation_that_breaks_off_goes_on_to_the_same_bytes(tmp_path, whole
     assert told[-1] == made_up().samples.present[:, made_up().spec.names.index(modality)].sum()
 
 
-@pytest.mark.parametrize("step", ["write_samples", "seal", "write_stamp", "_clear", "replace_text"])
+@pytest.mark.parametrize("step", ["write_samples", "seal", "write_stamp", "rmtree", "replace_text"])
 def test_a_crash_at_any_later_step_is_made_good(tmp_path, whole, monkeypatch, step):
     out = tmp_path / "out"
 
-    def crash(*_):
+    def crash(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(driver, step, crash)
+        patched.setattr(driver.shutil if step == "rmtree" else driver, step, crash)
         with pytest.raises(KeyboardInterrupt):
             write_site_folder(made_up(), out, silent)
     write_site_folder(made_up(), out, silent)
@@ -221,7 +221,7 @@ def test_two_preparations_of_one_folder_do_not_meet(tmp_path, whole, other):
 def test_a_removal_of_the_blocks_that_broke_off_goes_on(tmp_path, whole, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr(driver, "_clear", lambda work: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(driver.shutil, "rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             write_site_folder(made_up(), out, silent)
     for path in (out / WORK).glob("*.joined"):
