@@ -1,4 +1,4 @@
-"""Averages of parameter groups: the weighted mean, and robust averages that a few wrong sites cannot move far.
+"""Averages of parameter groups: the weighted mean, and robust averages that a few faulty sites cannot change much.
 
 Pure functions; pass the states in sorted site order, since floating-point sums depend on it. A robust average counts
 every state the same: a site could otherwise gain influence by reporting a large weight.
@@ -23,13 +23,13 @@ from fedrecon_core.state import State
 def weighted_mean(states: Sequence[State], weights: Sequence[float]) -> State:
     """sum(w_k * state_k) / sum(w_k), tensor by tensor, accumulated in float64 and returned in the tensors' dtype.
 
-    Raises ``ValueError`` where no weight is positive or the states hold different tensors.
+    Raises ``ValueError`` if no weight is positive or the states have different tensors.
     """
     total = float(sum(weights))
     if not states or total <= 0:
         raise ValueError("a weighted mean needs at least one state with a positive weight")
     if any(state.keys() != states[0].keys() for state in states):
-        raise ValueError("the states to average hold different tensors")
+        raise ValueError("expected states with the same tensors, found different ones")
     mean = {}
     for name, first in states[0].items():
         summed = torch.zeros(first.shape, dtype=torch.float64)
@@ -40,8 +40,8 @@ def weighted_mean(states: Sequence[State], weights: Sequence[float]) -> State:
 
 
 class Robust(GroupSelection):
-    """A robust average in place of the mean, in the groups whose names begin with one of ``groups``. ``trim``: the
-    share that ``trimmed`` cuts off at each end; ``malicious``: the number of wrong sites that ``krum`` tolerates."""
+    """A robust average instead of the mean, for the groups whose names begin with one of ``groups``. ``trim``: the
+    share that ``trimmed`` cuts off at each end; ``malicious``: the number of faulty sites that ``krum`` tolerates."""
 
     rule: Literal["median", "trimmed", "krum"]
     groups: tuple[str, ...] = ("",)

@@ -1,8 +1,7 @@
-"""One hash of the code that a process runs, so that the server can check that every site runs the same."""
+"""The hash of the code that a process runs. The server compares it with that of every site."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.util
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from fedrecon_core.plugins import sources as plugin_sources
 
 PACKAGES = ("client", "fedrecon_core", "server", "strategies")
+_HASHES: dict[tuple[str, ...], str] = {}
 
 
 def code_hash(plugins: Sequence[str] = ()) -> str:
@@ -18,34 +18,27 @@ def code_hash(plugins: Sequence[str] = ()) -> str:
     packages of ``plugins``, the plugins of a config.
 
     The templates of the reports are not part of it: they change how results are shown, never the results.
-    A package that is not installed adds nothing. Read once per process, so that it stays the hash of the code that runs
-    when a file changes meanwhile.
+    Packages that are not installed are left out. The files are read once per process: if one changes later, the process
+    still runs the old code, and has its hash.
     """
-    return _code_hash(tuple(sorted(plugins)))
-
-
-@functools.cache
-def _code_hash(plugins: tuple[str, ...]) -> str:
-    digest = hashlib.sha256()
-    for name, path in sorted({**sources(".py"), **plugin_sources(plugins)}.items()):
-        content = path.read_bytes()
-        digest.update(f"{name}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
+    key = tuple(sorted(plugins))
+    if key not in _HASHES:
+        digest = hashlib.sha256()
+        for name, path in sorted({**sources(".py"), **plugin_sources(key)}.items()):
+            content = path.read_bytes()
+            digest.update(f"{name}\0{len(content)}\0".encode())
+            digest.update(content)
+        _HASHES[key] = digest.hexdigest()
+    return _HASHES[key]
 
 
 def sources(*suffixes: str) -> dict[str, Path]:
     """Relative path ("server/cli.py") -> file, of the files of the four packages that end in one of ``suffixes``."""
     found = {}
     for package in PACKAGES:
-        for folder in _folders(package):
+        spec = importlib.util.find_spec(package)  # finds a top-level package without importing it
+        for folder in map(Path, (spec.submodule_search_locations if spec else None) or ()):
             for path in folder.rglob("*"):
                 if path.suffix in suffixes and path.is_file():
                     found[f"{package}/{path.relative_to(folder).as_posix()}"] = path
     return found
-
-
-def _folders(package: str) -> list[Path]:
-    spec = importlib.util.find_spec(package)  # finds a top-level package without importing it
-    locations = spec.submodule_search_locations if spec else None
-    return [Path(location) for location in locations or ()]

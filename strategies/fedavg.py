@@ -30,15 +30,15 @@ log = logging.getLogger(__name__)
 
 class FedAvgParams(StrategyParams):
     """``weighting``: ``uniform`` over the sites that trained the group (Algorithm 1), or by the ``samples`` that passed
-    through the group at each site (the FedMultimodal benchmark). ``robust``: an average that a few wrong sites cannot
-    move far, in place of the mean."""
+    through the group at each site (the FedMultimodal benchmark). ``robust``: an average that a few faulty sites cannot
+    change much, instead of the mean."""
 
     name: str = "fedavg"
     weighting: Literal["uniform", "samples"] = "uniform"
     robust: Robust | None = None
 
     @model_validator(mode="after")
-    def _unweighted(self) -> Self:
+    def _check_weighting(self) -> Self:
         if self.robust is not None and self.weighting != "uniform":
             reason = "in a robust average every site counts the same"
             raise InvalidValueError("weighting", f"expected uniform with robust ({reason}), found {self.weighting}")
@@ -63,10 +63,10 @@ class FedAvg(Strategy):
         self.notes: list[str] = []
         """Remarks for the user on the last aggregation."""
         self.left_out: set[str] = set()
-        """Groups that sites sent and the last aggregation left as they were: too few for a robust average."""
+        """Groups that too few sites sent for a robust average, so that the last aggregation did not change them."""
         self._current: dict[str, State] = {}
         self._bundles: dict[str, ArrayRecord] = {}
-        """Groups as they are sent in this round; each is packed once for all sites."""
+        """Groups in the form in which this round sends them, packed once for all sites."""
 
     @staticmethod
     def local_half(params: Any) -> LocalHook:
@@ -81,30 +81,30 @@ class FedAvg(Strategy):
         """Restore ``state``."""
 
     def strategy_groups(self, groups: Iterable[str]) -> dict[str, State]:
-        """Groups of the strategy's own (named by ``strategy_group``) that accompany ``groups`` in a train message. A
+        """Additional groups (named by ``strategy_group``) that the strategy sends with ``groups`` in a train message. A
         site may send back a group of the same name and shapes."""
         return {}
 
     def full_bytes(self, groups: Mapping[str, State]) -> int:
-        """Tensor bytes of a train message with all ``groups`` and the extra groups: what a site would be sent without
-        a transfer plan. Call it between rounds."""
+        """Tensor bytes of a train message with all ``groups`` and the additional groups, as it would be without
+        transfer plans. Call it between rounds."""
         self._current = dict(groups)
         return sum(map(group_bytes, {**self._current, **self.strategy_groups(groups)}.values()))
 
     def check(self, groups: Iterable[str]) -> None:
-        """``ConfigError`` where too few of the sites of a round may upload one of ``groups`` for its robust average."""
+        """Raise ``ConfigError`` if too few sites of a round may upload one of ``groups`` for its robust average."""
         sampled = len(self.federation.sample(1, "train", self.federation.config.sites.fraction))
         for group in sorted(groups):
             robust = self._robust(group)
             holders = min(sampled, sum(group in plan.upload for plan in self.federation.plans.values()))
             if robust is not None and holders < robust.least:
                 raise ConfigError(
-                    f"strategy.robust: {robust.rule} needs {robust.least} sites that hold a group, and {holders} can "
-                    f"send {group} in a round; name prefixes of groups that enough sites hold in strategy.robust.groups"
+                    f"strategy.robust: {robust.rule} needs {robust.least} sites per group, but only {holders} can send "
+                    f"{group} in a round; set strategy.robust.groups to prefixes of groups that enough sites have"
                 )
 
     def summary(self) -> None:
-        """Log what runs."""
+        """Log the strategy and its number of sites."""
         log.info("%s: %d sites, weighting %s", self.params.name, len(self.federation.sites), self.params.weighting)
 
     # --- messages ---------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ class FedAvg(Strategy):
 
     def aggregate(self, round_: int, replies: Sequence[TrainReply]) -> tuple[dict[str, State], dict[str, float]]:
         """The new global groups, and phase -> item-weighted mean loss. ``replies`` are valid and in site order. A group
-        that nobody returned, or fewer sites than a robust average needs, stays as it is."""
+        stays unchanged if no site returned it, or fewer than its robust average needs."""
         updated, self.left_out, self.notes = dict(self._current), set(), []
         for group, old in self._current.items():
             holders = self.holders(group, replies)
@@ -161,17 +161,21 @@ class FedAvg(Strategy):
             if robust is not None and 0 < len(holders) < robust.least:
                 self.left_out.add(group)
                 self.notes.append(
-                    f"{group} stays as it is: {robust.rule} needs {robust.least} sites, {len(holders)} sent it"
+                    f"{group} stays unchanged: {robust.rule} needs {robust.least} sites, only {len(holders)} sent it"
                 )
             elif holders:
                 updated[group] = self.server_step(group, old, self.average(group, holders))
                 total = sum(reply.counts[group] for reply in holders)
                 self.federation.trained[group] = self.federation.trained.get(group, 0) + total
-        self._update_quality(replies)
+        for group in sorted({group for reply in replies for group in reply.quality}):
+            reports = [reply for reply in self.holders(group, replies) if group in reply.quality]
+            if reports:  # the mean over the sites that the mapping is averaged over, weighted by their pairs
+                weighted = sum(reply.quality[group] * reply.counts[group] for reply in reports)
+                self.federation.quality[group] = weighted / sum(reply.counts[group] for reply in reports)
         return updated, mean_losses(replies)
 
     def holders(self, group: str, replies: Sequence[TrainReply]) -> list[TrainReply]:
-        """The replies over which ``group`` is averaged, in the order of ``replies``: all that hold it."""
+        """The replies over which ``group`` is averaged: here all that have it, in their order."""
         return [reply for reply in replies if group in reply.groups]
 
     def average(self, group: str, holders: Sequence[TrainReply]) -> State:
@@ -187,18 +191,9 @@ class FedAvg(Strategy):
         return average
 
     def _robust(self, group: str) -> Robust | None:
-        """The robust average of ``group``, or None where it is the mean."""
+        """The robust average of ``group``; None if it is averaged by the mean."""
         robust: Robust | None = self.params.robust
         return robust if robust is not None and group.startswith(robust.groups) else None
-
-    def _update_quality(self, replies: Sequence[TrainReply]) -> None:
-        """A mapping's score is the mean of the reports of the sites that it is averaged over, weighted by their
-        pairs."""
-        for group in sorted({group for reply in replies for group in reply.quality}):
-            reports = [reply for reply in self.holders(group, replies) if group in reply.quality]
-            if reports:
-                weighted = sum(reply.quality[group] * reply.counts[group] for reply in reports)
-                self.federation.quality[group] = weighted / sum(reply.counts[group] for reply in reports)
 
     # --- Flower's interface -----------------------------------------------------------------------------------
 
@@ -211,7 +206,7 @@ class FedAvg(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """``aggregate`` of messages; nothing where there are none."""
+        """``aggregate`` of messages; (None, None) without any."""
         received = [messages.read_train_reply(reply.content) for reply in replies]
         if not received:
             return None, None
@@ -225,7 +220,7 @@ class FedAvg(Strategy):
         return self.evaluate_messages(server_round, messages.unflatten(arrays), str(config["split"]))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Counts and loss sums summed over the sites, as one site would send them; nothing where there are none."""
+        """Counts and loss sums, added up over the sites, in the form of one site's; None without any."""
         total: dict[str, Score] = {}
         for reply in replies:
             scores = messages.read_scores(messages.scores_of(reply.content), self.federation.spec)
@@ -235,13 +230,13 @@ class FedAvg(Strategy):
 
 
 def strategy_class(config: RunConfig) -> type[FedAvg]:
-    """The strategy that ``config`` names; ``ConfigError`` where there is none of that name."""
+    """The strategy that ``config`` names; ``ConfigError`` if there is no such strategy."""
     found: type[FedAvg] = STRATEGIES.get(config.strategy.name)
     return found
 
 
 def mean_losses(replies: Sequence[TrainReply]) -> dict[str, float]:
-    """Phase -> loss, weighted by the items that passed through it at each site."""
+    """Phase -> mean loss, weighted by the number of items at each site."""
     losses: dict[str, float] = {}
     for phase in PHASES:
         ran = [reply.metrics for reply in replies if f"{phase}.loss" in reply.metrics]

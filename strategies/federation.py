@@ -17,7 +17,7 @@ from strategies.messages import Accepted, SiteInfo, TrainInstruction, TrainReply
 
 
 def share_of(share: float, count: int) -> int:
-    """``share`` of ``count``, rounded down, and at least one: 29 for 0.29 of 100, despite floating point."""
+    """``share`` of ``count``, rounded down, and at least one: 29 for 0.29 of 100, despite rounding errors of floats."""
     return max(1, int(share * count + 1e-9))
 
 
@@ -26,10 +26,10 @@ class Federation:
     """The sites of a run, by name. ``nodes`` maps them to Flower's current node ids; in a simulation several sites may
     share a node.
 
-    ``sites`` and ``plans`` keep a site that has left: it may come back. ``shares`` and ``held_out`` are the samples
-    that the server assigns in a simulation; ``held_out_plans`` has, per split, the groups that each site's evaluation
-    needs. ``trained``: group -> the samples that it was trained on so far. ``quality``: mapping -> score. ``accepted``:
-    site -> the version of its stored state that it continues from."""
+    ``sites`` and ``plans`` keep sites that have left, since they may come back. ``shares`` and ``held_out`` are the
+    samples that the server assigns in a simulation; ``held_out_plans`` are the plans for evaluation, per split.
+    ``trained``: group -> number of samples on which it was trained so far. ``quality``: mapping -> score. ``accepted``:
+    site -> the version of its stored state from which it continues."""
 
     config: RunConfig
     spec: DatasetSpec
@@ -47,7 +47,7 @@ class Federation:
     config_json: str = ""
 
     def __post_init__(self) -> None:
-        """Serialise the config once: it travels with every message, without the server's trackers."""
+        """Serialize the config once for all messages, without the server's trackers."""
         self.config_json = self.config_json or self.config.model_dump_json(exclude={"tracking"})
 
     def instruction(self, name: str, round_: int, split: str = "train") -> TrainInstruction:
@@ -57,8 +57,8 @@ class Federation:
         return replace(instruction, accepted=self.accepted.get(name, instruction.accepted))
 
     def accept(self, round_: int, replies: Mapping[str, TrainReply], left_out: Set[str]) -> None:
-        """Record that the averages of ``round_`` include ``replies`` (by site), without the groups ``left_out``: sites
-        that store a state continue from the version of that reply."""
+        """Record that the averages of ``round_`` include ``replies`` (by site), except for the groups ``left_out``:
+        sites with a stored state continue from the version of that reply."""
         for name, reply in replies.items():
             if reply.kept:
                 before = self.accepted.get(name, Accepted())
@@ -70,12 +70,12 @@ class Federation:
         return self.plans[name] if split == "train" else self.held_out_plans[split][name]
 
     def global_info(self, round_: int) -> GlobalInfo:
-        """The global info that travels with the groups in round ``round_``."""
+        """The global info that accompanies the groups in round ``round_``."""
         return GlobalInfo(round_, dict(self.trained), dict(self.quality), dict(self.statistics))
 
     @contextmanager
     def as_of(self, global_info: GlobalInfo) -> Iterator[None]:
-        """Within the block, messages carry ``global_info``, that of an earlier round's groups."""
+        """Within the block, send ``global_info`` (that of an earlier round's groups) in messages."""
         now = self.trained, self.quality
         self.trained, self.quality = dict(global_info.trained), dict(global_info.quality)
         try:
@@ -84,11 +84,11 @@ class Federation:
             self.trained, self.quality = now
 
     def holders(self, split: str = "train") -> list[str]:
-        """The connected sites that hold samples of ``split``, sorted by name."""
+        """The connected sites with samples of ``split``, sorted by name."""
         return sorted(name for name in self.nodes if self.samples(name, split))
 
     def samples(self, name: str, split: str = "train") -> int:
-        """How many samples of ``split`` the site holds."""
+        """The number of the site's samples of ``split``."""
         site, share = self.sites[name], self.held_out.get(split, {}).get(name)
         if split == "train":
             return site.samples
@@ -97,7 +97,7 @@ class Federation:
         return 0 if share is None else len(share.samples)
 
     def sample(self, round_: int, split: str, fraction: float) -> list[str]:
-        """``share_of`` the sites that hold samples, drawn by name, sorted: node ids are random."""
+        """Draw ``share_of`` the sites with samples, by name since node ids are random; sorted."""
         names = self.holders(split)
         wanted = share_of(fraction, len(names))
         stream = seeding.numpy_stream(self.config.seed, "sampling", split, round_)

@@ -1,8 +1,9 @@
 """``fedopt``: the server takes an optimiser step along the sites' average update (Reddi et al. 2021, Algorithm 2).
 
-Flower has such strategies (FedAvgM, FedAdam, FedYogi, FedAdagrad). They are not used: they step one flat model that
-every reply must hold whole, where sites here hold different groups; their moments stay inside them, so that no
-checkpoint can resume them; and their Adam corrects its bias by the number of the round, not by the steps taken.
+Flower's own strategies of this kind (FedAvgM, FedAdam, FedYogi, FedAdagrad) are not used for three reasons. They update
+one flat model that every reply must contain as a whole, but sites here have different groups. Their moments cannot be
+read, so that no checkpoint can store them. And their Adam corrects its bias by the number of the round instead of the
+number of steps.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ from strategies.server_optimizers import RULES, Name, stepped
 class FedOptParams(GroupSelection, FedAvgParams):
     """The server's ``optimizer`` steps along the pseudo-gradient (w_global - w_average) / ``client_lr``; ``client_lr``
     null is the learning rate of the task stage (that of round 1). ``groups`` are name prefixes of the groups that it
-    acts on; all others are plain averages. A key that the chosen optimiser does not read is refused.
+    updates; all others are plain averages. A key that the chosen optimizer does not use is an error.
 
     ``sgd`` with ``momentum``: one round moves the model by ``lr / client_lr`` times the average update, and momentum
     makes that ``lr / client_lr / (1 - momentum)`` times where updates agree from round to round. ``lr`` null is
-    ``(1 - momentum) * client_lr``: in the long run just the average update, smoothed over about ``1 / (1 - momentum)``
-    rounds, whatever the sites' optimiser and learning rate; without momentum it is ``fedavg``. The FedMultimodal
-    benchmark sets ``momentum: 0.9`` and an ``lr`` of 0.1 to 0.5 times the sites' (which use SGD); much more diverges.
+    ``(1 - momentum) * client_lr``: in the long run exactly the average update, smoothed over about
+    ``1 / (1 - momentum)`` rounds, for any optimizer and learning rate of the sites; without momentum it is ``fedavg``.
+    The FedMultimodal benchmark sets ``momentum: 0.9`` and an ``lr`` of 0.1 to 0.5 times that of the sites (which use
+    SGD); a much larger one diverges.
 
     ``adam``, ``yogi`` (``beta1``, ``beta2``, ``tau``) and ``adagrad`` (``tau``): a round moves a parameter by about
-    ``lr``, however far the sites moved it; ``lr`` null is 0.03. ``tau`` is added to the root, as eps in torch.optim: a
-    pseudo-gradient well below it moves its parameter in proportion to its size. ``client_lr`` acts through ``tau``
-    alone; at 1, ``tau`` is Reddi's.
+    ``lr``, however far the sites moved it; ``lr`` null is 0.03. ``tau`` is added to the root, like eps in torch.optim:
+    a pseudo-gradient much smaller than ``tau`` moves its parameter in proportion to its size. ``client_lr`` only has an
+    effect relative to ``tau``; if it is 1, ``tau`` is that of Reddi et al.
     """
 
     name: str = "fedopt"
@@ -48,10 +50,10 @@ class FedOptParams(GroupSelection, FedAvgParams):
     client_lr: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
-    def _acting(self) -> Self:
+    def _check_keys(self) -> Self:
         read = RULES[self.optimizer].keys
         others = {key: name for name, rule in RULES.items() for key in rule.keys if key not in read}
-        require_defaults(self, tuple(others), f"with optimizer {self.optimizer} (it reads {', '.join(read)})")
+        require_defaults(self, tuple(others), f"with optimizer {self.optimizer} (it uses {', '.join(read)})")
         if self.optimizer == "sgd" and self.lr is None and self.client_lr is not None:
             raise InvalidValueError(
                 "client_lr", f"expected none without lr (it would cancel out), found {self.client_lr}"
@@ -61,7 +63,7 @@ class FedOptParams(GroupSelection, FedAvgParams):
 
 @STRATEGIES.register("fedopt")
 class FedOpt(FedAvg):
-    """Steps each group by a server optimiser. A group that no site returned keeps its parameters and optimiser
+    """Updates each group by a server optimizer. A group that no site returned keeps its parameters and optimizer
     state."""
 
     Params = FedOptParams
@@ -71,7 +73,7 @@ class FedOpt(FedAvg):
         self._state: dict[str, State] = {}
 
     def server_step(self, group: str, old: State, average: State) -> State:
-        """One step of the optimiser, with ``old`` as its parameters."""
+        """One step of the optimizer, with ``old`` as its parameters."""
         if not group.startswith(self.params.groups):
             return average
         keys, rule = self.params, RULES[self.params.optimizer]
@@ -83,9 +85,9 @@ class FedOpt(FedAvg):
         return new
 
     def state(self) -> dict[str, State]:
-        """Group -> the optimiser's state, for every group that was stepped."""
+        """Group -> state of the optimizer, for every group that was updated."""
         return dict(self._state)
 
     def load_state(self, state: Mapping[str, State]) -> None:
-        """Restore the optimiser's state."""
+        """Restore the state of the optimizers."""
         self._state = {group: dict(tensors) for group, tensors in state.items()}

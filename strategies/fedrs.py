@@ -23,23 +23,23 @@ class FedRSParams(FedAvgParams):
     none (Li and Zhan 2021): the smaller ``alpha``, the less a site suppresses the classes that it never sees. 0.9 is
     the value of the FedMultimodal benchmark (Feng et al. 2023).
 
-    As in the benchmark, the last layer's bias is not trained: it stays as initialised, and evaluation adds it.
+    As in the benchmark, the last layer's bias is not trained: it keeps its initial value, which evaluation adds.
     """
 
     name: str = "fedrs"
     alpha: float = Field(default=0.9, ge=0, le=1)
 
     def check_data(self, spec: DatasetSpec) -> None:
-        """``ConfigError`` for data with several labels per sample: they have no softmax over the classes."""
+        """Raise ``ConfigError`` for data with several labels per sample, which have no softmax over the classes."""
         if spec.target == "multilabel":
             raise ConfigError(
-                "strategy.name: fedrs restricts a softmax over the classes, expected data with one class per sample, "
-                f"found the multilabel {spec.name}; choose another strategy"
+                "strategy.name: fedrs restricts the softmax over the classes: expected data with one class per sample, "
+                f"found the multilabel data set {spec.name}; choose another strategy"
             )
 
 
 class RestrictedSoftmax(LocalHook):
-    """Scales the logits by the site's classes, and takes the last layer's bias out of training."""
+    """Scales the logits by the site's classes, and excludes the last layer's bias from training."""
 
     _bias: nn.Parameter
     _scale: Tensor
@@ -59,8 +59,7 @@ class RestrictedSoftmax(LocalHook):
         return (logits - self._bias.detach()) * self._scale
 
     def gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
-        """Remove the bias's gradient: neither the optimiser nor its weight decay then moves it, and clipping ignores
-        it."""
+        """Remove the gradient of the bias, so that the optimizer, its weight decay and clipping ignore the bias."""
         self._bias.grad = None
 
 

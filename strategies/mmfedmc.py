@@ -1,20 +1,20 @@
-"""``mmfedmc``: sites send the models of few modalities, the server averages over few sites (Yuan et al. 2024, "Joint
-modality and client selection"). Re-implemented from the description; the scaling of impacts and sizes, and the recency
-1 of a modality that was never sent, follow the authors' program.
+"""``mmfedmc``: sites send the models of a few modalities, and the server averages over a few sites (Yuan et al. 2024,
+"Joint modality and client selection"). Implemented from the paper; the scaling of impacts and sizes, and the recency 1
+of a modality that was never sent, follow the authors' program.
 
-A modality's model is the group ``task.extractor.<m>``. After its local round a site ranks the modalities that it holds
+A modality's model is the group ``task.extractor.<m>``. After its local round a site ranks its modalities by
 
     priority = shapley * |impact| + size * (1 - bytes of the model) + recency * (rounds since it was sent) / (rounds)
 
-with impact and bytes scaled to 0..1 over the site's modalities (lowest and highest; all 0 where they are equal), and
-sends the first ``gamma`` of them. What a site learns about a modality that it lacks, from fills, stays there. The head
-is always sent: the paper keeps its fusion at the site, but FedRecon's comparison uploads the task model for evaluation,
-which is the default here (``fusion``). A recovery's own groups (generators, mappings) are always sent, too: they are
-not part of this method, and a mapping is useless without the generator that it was trained with.
+with impact and bytes scaled to 0..1 over the site's modalities (all 0 if they are equal), and sends the first ``gamma``
+of them. The extractor of a modality that the site lacks, trained on fills, is not sent. The head is always sent: in the
+paper its counterpart, the fusion, stays at the site, but FedRecon's comparison uploads the whole task model for
+evaluation, which is the default here (``fusion``). The recovery's groups (generators, mappings) are always sent, too:
+they are not part of this method, and a mapping needs the generator with which it was trained.
 
-The server averages ``groups`` over the share ``delta`` of the round's sites, those with the lowest loss first. Loss and
-groups arrive in one message, so that this saves no traffic; leaving out modalities does. The paper ranks by the loss of
-each modality's model; sites here train one model of all modalities and report its loss.
+The server averages ``groups`` over the share ``delta`` of the round's sites, those with the lowest loss first. Only
+leaving out modalities reduces the traffic, since loss and groups arrive in one message. The paper ranks sites by the
+loss of each modality's model; sites here train one model of all modalities and report its loss.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from strategies.federation import Federation, share_of
 from strategies.messages import TrainInstruction, TrainReply
 
 UPLOADS, ROUND = "uploads", "round"
-"""Keys under which a site stores the rounds in which it last sent each modality."""
+"""Keys in a site's stored state: the round in which it last sent each modality."""
 
 
 class Priority(StrictModel):
@@ -64,16 +64,16 @@ class Priority(StrictModel):
     recency: float = Field(default=1 / 3, ge=0)
 
     @model_validator(mode="after")
-    def _some(self) -> Self:
+    def _check_weights(self) -> Self:
         if not (self.shapley or self.size or self.recency):
             raise ValueError("expected a weight above 0, found none: all modalities would have the same priority")
         return self
 
 
 class MmFedMCParams(GroupSelection, FedAvgParams):
-    """Each site sends ``gamma`` modalities, ranked by ``priority``; their Shapley values are taken over ``samples``
+    """Each site sends ``gamma`` modalities, ranked by ``priority``; their Shapley values are computed on ``samples``
     training samples. ``groups`` (name prefixes) are averaged over the share ``delta`` of the round's sites, rounded
-    down like ``sites.fraction`` and at least one: those of the lowest loss, or with ``rank: highest`` of the highest.
+    down like ``sites.fraction`` and at least one: those with the lowest loss, or the highest with ``rank: highest``.
 
     ``fusion: local`` predicts at each site with a forest of ``trees`` trees over the predictions of the single
     modalities, fitted to the site's own training samples whenever a model is scored there (``evaluate.where: sites``).
@@ -89,29 +89,27 @@ class MmFedMCParams(GroupSelection, FedAvgParams):
     trees: int = Field(default=10, ge=1)
 
     @model_validator(mode="after")
-    def _sensible(self) -> Self:
+    def _check_keys(self) -> Self:
         if self.fusion == "task":
-            require_defaults(self, ("trees",), "with fusion: task (it acts in local alone)")
+            require_defaults(self, ("trees",), "with fusion: task (only fusion: local uses it)")
         if self.robust is not None:
-            reason = "it selects sites by the loss that they report themselves, and few of them are left to average"
+            reason = "it selects sites by the loss that they report, and few of them are left to average"
             raise InvalidValueError("robust", f"expected none with mmfedmc ({reason}), found {self.robust.rule}")
         return self
 
     def check_run(self, run: Any) -> None:
-        """``InvalidValueError`` for predictions that are fused at the sites and scored at the server."""
+        """Raise ``InvalidValueError`` if sites fuse predictions that the server is to score."""
         if self.fusion == "local" and run.evaluate.where != "sites":
-            reason = "each site has a forest of its own; set evaluate.where: sites"
-            raise InvalidValueError(
-                "strategy.fusion", f"expected task where the server evaluates ({reason}), found local"
-            )
+            reason = "each site has its own forest; set evaluate.where: sites"
+            raise InvalidValueError("strategy.fusion", f"expected task if the server evaluates ({reason}), found local")
 
     def check_data(self, spec: DatasetSpec) -> None:
-        """``ConfigError`` for data of too many modalities, or for a forest and several labels per sample."""
+        """Raise ``ConfigError`` for data with too many modalities, or for a forest and several labels per sample."""
         if len(spec.names) > MOST_PLAYERS:
-            expected = f"expected data of at most {MOST_PLAYERS} modalities, all of whose subsets are valued"
+            expected = f"expected at most {MOST_PLAYERS} modalities, since it evaluates all their subsets"
             raise ConfigError(f"strategy.name: mmfedmc: {expected}, found {len(spec.names)}; use another strategy")
         if self.fusion == "local" and spec.target == "multilabel":
-            expected = "expected task with data of several labels per sample (a forest predicts one class)"
+            expected = "expected task for data with several labels per sample (a forest predicts one class)"
             raise ConfigError(f"strategy.fusion: {expected}, found local")
 
 
@@ -121,7 +119,7 @@ class MmFedMCParams(GroupSelection, FedAvgParams):
 def priorities(
     impact: Mapping[str, float], sizes: Mapping[str, float], recency: Mapping[str, float], weights: Priority
 ) -> dict[str, float]:
-    """Modality -> its priority. ``recency`` is within 0..1, the others are scaled to it."""
+    """Modality -> its priority. ``recency`` is within 0..1; impacts and sizes are scaled to that range."""
     effect, size = _scaled(impact), _scaled(sizes)
     return {
         name: weights.shapley * effect[name] + weights.size * (1 - size[name]) + weights.recency * recency[name]
@@ -130,14 +128,14 @@ def priorities(
 
 
 def _scaled(values: Mapping[str, float]) -> dict[str, float]:
-    """The values scaled to 0..1; all 0 where they are equal, or not all finite."""
+    """The values scaled to 0..1; all 0 if they are equal, or not all finite."""
     low, high = min(values.values(), default=0.0), max(values.values(), default=0.0)
     usable = all(map(math.isfinite, values.values())) and high > low
     return {name: (value - low) / (high - low) if usable else 0.0 for name, value in values.items()}
 
 
 def first_places(losses: Sequence[float], wanted: int, rank: Literal["lowest", "highest"]) -> set[int]:
-    """The indices of the ``wanted`` best losses; of equal ones the earlier, and those that are not finite last."""
+    """The indices of the ``wanted`` best losses. Equal losses rank by index; losses that are not finite rank last."""
     sign = {"lowest": 1, "highest": -1}[rank]
     keys = [sign * loss if math.isfinite(loss) else math.inf for loss in losses]
     return set(sorted(range(len(keys)), key=lambda place: (keys[place], place))[:wanted])
@@ -147,34 +145,35 @@ def first_places(losses: Sequence[float], wanted: int, rank: Literal["lowest", "
 
 
 class TaskFusion:
-    """The task model alone: no additional loss, and its own predictions."""
+    """The predictions of the task model, without an additional loss."""
 
     def loss(self, model: TaskModel, batch: Batch, target: Target) -> Tensor | float:
         """The term added to the loss of the task model on ``batch``, whose labels are those of ``target``."""
         return 0.0
 
     def predictions(self, scoring: EvaluationContext) -> Predictions:
-        """The predictions that are scored where the sites evaluate."""
+        """The predictions to score if the sites evaluate."""
         return scoring.predictions()
 
 
 @dataclass(frozen=True)
 class LocalFusion(TaskFusion):
-    """A modality's model is its extractor with the head reading its tokens alone; a forest of ``trees`` trees decides.
+    """A forest of ``trees`` trees over the predictions of single modalities. A modality's model is its extractor with
+    the head, which reads the tokens of that modality only.
 
-    The paper trains these models alone. Here their mean loss is added to the task model's, so that the head still
-    learns to read several modalities: Shapley values are taken of it, and a saved model predicts with it.
+    The paper trains only these models. Here their mean loss is added to that of the task model, so that the head still
+    learns to read several modalities: Shapley values are computed from it, and a saved model predicts with it.
 
-    The forest is fitted when a model is scored, to the site's training samples under the received model, as the
-    paper's sites do after a round. So it needs no storage, the model of the best round is tested with a forest of its
-    own, and a site that was never sampled has one, too. A saved model has none. A site without training samples
-    predicts with the task model.
+    The forest is fitted to the site's training samples whenever a model is scored, like the paper's sites do after a
+    round. Therefore it is not stored, the model of the best round is tested with its own forest, and sites that were
+    never sampled have one, too. A saved model has no forest. A site without training samples predicts with the task
+    model.
     """
 
     trees: int
 
     def loss(self, model: TaskModel, batch: Batch, target: Target) -> Tensor | float:
-        """The mean over the present modalities of the loss of each alone, on real rows."""
+        """The mean over the present modalities of each one's loss, on real rows."""
         views, losses = ModalityViews.of(model, batch), []
         for name in model.extractors:
             seen = batch.inputs[name].index
@@ -197,8 +196,8 @@ class LocalFusion(TaskFusion):
 
 
 class ModalitySelection(LocalHook):
-    """Selects the groups to upload. A modality counts as sent if the server accepted the reply, whether or not it
-    averaged over this site; in a reply that was lost or rejected it does not. ``fusion`` adds its loss and makes the
+    """Selects the groups to upload. A modality counts as sent if the server accepted the reply, even if it did not
+    average over this site, but not if the reply was lost or rejected. ``fusion`` adds its loss and computes the
     predictions."""
 
     _context: LocalContext
@@ -218,9 +217,16 @@ class ModalitySelection(LocalHook):
         return self.fusion.loss(model, batch, target_of(self._context.data.spec))
 
     def select_uploads(self, groups: Sequence[str]) -> Sequence[str]:
-        """All groups but the extractors of the modalities that are not among the first ``gamma``."""
+        """All groups except for the extractors of modalities that are not among the first ``gamma``."""
         context = self._context
-        first = self._first([name for name in context.data.modalities if extractor_group(name) in groups])
+        first = [name for name in context.data.modalities if extractor_group(name) in groups]
+        if len(first) > self.params.gamma:
+            values, now = self._impact(), context.global_info.round
+            sizes = {name: float(group_bytes(context.groups[extractor_group(name)].state_dict())) for name in first}
+            # Rounds count from 1: with t = now - 1 this is (t - last) / (t + 1), and 1 if it was never sent.
+            recency = {name: (now - self._sent.get(name, 0)) / now for name in first}
+            ranks = priorities({name: values.get(name, 0.0) for name in first}, sizes, recency, self.params.priority)
+            first = sorted(first, key=lambda name: (-ranks[name], name))[: self.params.gamma]
         self._sent.update(dict.fromkeys(first, context.global_info.round))
         stay = {extractor_group(name) for name in context.data.spec.names} - set(map(extractor_group, first))
         return [group for group in groups if group not in stay]
@@ -233,24 +239,11 @@ class ModalitySelection(LocalHook):
         """The fusion's predictions."""
         return self.fusion.predictions(scoring)
 
-    def _first(self, names: Sequence[str]) -> list[str]:
-        if len(names) <= self.params.gamma:
-            return list(names)
-        context, values = self._context, self._impact()
-        sizes = {name: float(group_bytes(context.groups[extractor_group(name)].state_dict())) for name in names}
-        now = (
-            context.global_info.round
-        )  # counted from 1: with t = now - 1 this is (t - last) / (t + 1), 1 if never sent
-        recency = {name: (now - self._sent.get(name, 0)) / now for name in names}
-        impact = {name: values.get(name, 0.0) for name in names}
-        ranks = priorities(impact, sizes, recency, self.params.priority)
-        return sorted(names, key=lambda name: (-ranks[name], name))[: self.params.gamma]
-
     def _impact(self) -> dict[str, float]:
-        """Modality -> mean |Shapley value| over some training samples, of those that have a token there.
+        """Modality -> mean |Shapley value| over ``samples`` training samples, for the modalities with a token in them.
 
         The value of a set of modalities is exp(-loss) of a sample whose other tokens are masked: the probability of its
-        class; with several labels, the geometric mean of the probabilities of its labels.
+        class or, with several labels, the geometric mean of the probabilities of its labels.
         """
         context = self._context
         stream = context.stream(f"shapley/{context.global_info.round}")
@@ -279,7 +272,7 @@ FUSIONS: dict[str, Callable[[MmFedMCParams], TaskFusion]] = {
 
 @STRATEGIES.register("mmfedmc")
 class MmFedMC(FedAvg):
-    """Averages over the sites that are ranked first. A group that none of them sent stays as it is."""
+    """Averages over the sites that are ranked first. A group that none of them sent stays unchanged."""
 
     Params = MmFedMCParams
 
@@ -289,18 +282,19 @@ class MmFedMC(FedAvg):
 
     @staticmethod
     def local_half(params: Any) -> LocalHook:
-        """The selection at the site, with the fusion that ``params`` names."""
+        """The selection of modalities, with the fusion that ``params`` names."""
         return ModalitySelection(params, FUSIONS[params.fusion](params))
 
     def train_messages(self, round_: int, groups: Mapping[str, State]) -> list[Message]:
-        """As ``fedavg``; the share ``delta`` is of the sites that are sent a message, however many of them answer."""
+        """As in ``fedavg``. The share ``delta`` refers to the sites that are sent a message, whether they answer or
+        not."""
         made = super().train_messages(round_, groups)
         self._asked = len(made)
         return made
 
     def holders(self, group: str, replies: Sequence[TrainReply]) -> list[TrainReply]:
-        """Of ``groups``, the sites ranked first (in the order of ``replies``); of all others, every site that sent
-        it."""
+        """For ``groups``, the replies of the sites ranked first, in their order; for others, all that have the
+        group."""
         if not group.startswith(self.params.groups):
             return super().holders(group, replies)
         wanted = share_of(self.params.delta, self._asked)
@@ -309,7 +303,7 @@ class MmFedMC(FedAvg):
         return [reply for place, reply in enumerate(replies) if place in first and group in reply.groups]
 
     def instruction(self, name: str, round_: int, split: str) -> TrainInstruction:
-        """As ``fedavg``; where decisions are fused at the sites, a simulated site also gets its training samples."""
+        """As in ``fedavg``. With ``fusion: local``, a simulated site also gets its training samples."""
         instruction = super().instruction(name, round_, split)
         if self.params.fusion == "local" and split != "train":
             return replace(instruction, training=self.federation.shares.get(name))

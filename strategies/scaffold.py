@@ -4,6 +4,7 @@ Algorithm 1, Option II)."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -27,23 +28,23 @@ OF_ANY_PHASE = "recovery."
 
 
 class ScaffoldParams(GroupSelection, FedAvgParams):
-    """Every site keeps a control variate c_i and the server their mean c, one per group. A site steps along
+    """Every site stores a control variate c_i and the server their mean c, one per group. A site steps along
     g - c_i + c instead of its gradient g; the server moves the model by ``lr`` times the sites' average update.
 
-    After its ``steps`` steps, which led from w0 to w1, a site takes c_i - c + (w0 - w1) / a for its new c_i, where a is
-    the sum of the weights of the gradients in w0 - w1. With the momentum m of the stage a gradient weighs
-    1 + m + m^2 + ... up to the last step, together ``lr_site`` * (steps - m (1 - m^steps) / (1 - m)) / (1 - m);
-    ``variate: mean`` divides by that, so that c_i is a mean of the site's gradients. ``plain`` takes ``lr_site`` *
-    ``steps`` at any momentum, as the FedMultimodal benchmark does. Without momentum both are the paper's Option II;
-    with it the variates of ``plain`` are too large by the quotient of the two, and where that is above 2 (momentum 0.9:
-    from four steps on) the error changes its sign and grows in each round.
+    After ``steps`` steps from w0 to w1, the new c_i of a site is c_i - c + (w0 - w1) / a, where a is the sum of the
+    weights of the gradients in w0 - w1. With the momentum m of the stage the weight of a gradient is
+    1 + m + m^2 + ... up to the last step, and their sum ``lr_site`` * (steps - m (1 - m^steps) / (1 - m)) / (1 - m).
+    With ``variate: mean`` that is a, so that c_i is a mean of the site's gradients. With ``plain`` a is ``lr_site`` *
+    ``steps`` for any momentum, as in the FedMultimodal benchmark. Without momentum both are the paper's Option II;
+    with momentum the variates of ``plain`` are too large by the quotient of the two, and if that is above 2 (momentum
+    0.9: from four steps on) the error changes its sign and grows in each round.
 
-    The objective is the mean of the sites' losses: each site counts the same, or, with ``weighting: samples``, in
+    The objective is the mean of the sites' losses: each site counts the same or, with ``weighting: samples``, in
     proportion to its samples; c is weighted like the model. ``groups`` are name prefixes of the groups
-    that are corrected, in whichever stages train them, which must use SGD; all others are plain averages.
+    that are corrected, in all stages that train them, which must use SGD; all others are plain averages.
 
-    c - c_i is added before the gradient is clipped (``local.<phase>.clip``), so that the clipped step is that of the
-    corrected gradient; the benchmark's optimiser clips the site's own gradient and adds them afterwards.
+    c - c_i is added before the gradient is clipped (``local.<phase>.clip``), so that the corrected gradient is clipped;
+    the benchmark's optimizer clips the site's own gradient and adds it afterwards.
     """
 
     name: str = "scaffold"
@@ -51,37 +52,34 @@ class ScaffoldParams(GroupSelection, FedAvgParams):
     variate: Literal["mean", "plain"] = "mean"
 
     def check_run(self, run: Any) -> None:
-        """``InvalidValueError`` where a stage that trains one of ``groups`` uses another optimiser than SGD."""
+        """Raise ``InvalidValueError`` if a stage that trains one of ``groups`` uses another optimizer than SGD."""
         for phase in PHASES:
-            found = getattr(run.local, phase).optimizer
-            if found != "sgd" and any(_meet(prefix, (f"{phase}.", OF_ANY_PHASE)) for prefix in self.groups):
+            found, names = getattr(run.local, phase).optimizer, (f"{phase}.", OF_ANY_PHASE)
+            pairs = product(self.groups, names)
+            trained = any(name.startswith(prefix) or prefix.startswith(name) for prefix, name in pairs)
+            if found != "sgd" and trained:
                 todo = f"set local.{phase}.optimizer: sgd, with a learning rate for it"
-                expected = "expected sgd with scaffold, which reads a site's mean gradient off its steps"
+                expected = "expected sgd with scaffold, which computes a site's mean gradient from its steps"
                 raise InvalidValueError(f"local.{phase}.optimizer", f"{expected}, found {found}; {todo}")
 
 
-def _meet(prefix: str, families: tuple[str, ...]) -> bool:
-    """Whether a name may begin with ``prefix`` and with one of ``families``."""
-    return any(prefix.startswith(family) or family.startswith(prefix) for family in families)
-
-
 def variate_group(group: str) -> str:
-    """The name under which the control variate of ``group`` travels."""
+    """The name of the control variate of ``group`` in messages."""
     return strategy_group("scaffold", group)
 
 
 def gradients_in(stats: StageStats) -> float:
-    """The sum of the weights of the gradients in the steps of SGD that starts from zero momentum: the k-th of K
-    gradients has the weight (1 - m^(K - k + 1)) / (1 - m). Without momentum that is the number of steps."""
+    """The sum of the weights of the gradients in the steps of SGD with a momentum that starts at zero: the k-th of K
+    gradients has the weight (1 - m^(K - k + 1)) / (1 - m). Without momentum the sum is the number of steps."""
     m, steps = stats.momentum, stats.steps
     return (steps - m * (1 - m**steps) / (1 - m)) / (1 - m)
 
 
 class Correction(LocalHook):
-    """Adds c - c_i to the gradients of the groups whose c was received, and keeps c_i at the site.
+    """Adds c - c_i to the gradients of the groups whose c was received, and stores c_i at the site.
 
-    A parameter without a gradient in a batch has the gradient zero, and is corrected like the others: otherwise its c_i
-    would drift away from its gradients by c in every round.
+    A parameter without a gradient in a batch is corrected like the others, as if it had the gradient zero: otherwise
+    its c_i would drift away from its gradients by c in every round.
     """
 
     _modules: Mapping[str, nn.Module]
@@ -121,27 +119,23 @@ class Correction(LocalHook):
             torch._foreach_add_(gradients, corrections)
 
     def end(self, stage_stats: Mapping[str, StageStats]) -> tuple[dict[str, State], dict[str, State]]:
-        """Upload c + (new c_i - c_i) = (w0 - w1) / a, the c that this site would make alone. A group that was not
-        trained keeps its c_i, and so does one that diverged."""
-        beside, kept = {}, dict(self._kept)
+        """Upload c + (new c_i - c_i) = (w0 - w1) / a, which would be c if this was the only site. A group keeps its c_i
+        if it was not trained, or has diverged."""
+        uploads, kept = {}, dict(self._kept)
         for group, stats in stage_stats.items():
             if group in self._change:
-                alone = self._mean_gradient(group, stats)
-                beside[variate_group(group)] = _like(alone, self._start[group])
-                own = _like(_minus(alone, self._change[group]), self._start[group])
+                weight = stats.lr * (stats.steps if self.variate == "plain" else gradients_in(stats))
+                before, after = self._start[group], read_group(self._modules[group])
+                alone = {n: (before[n].double() - after[n].double()) / weight for n in self._change[group]}
+                uploads[variate_group(group)] = _like(alone, before)
+                own = _like(_minus(alone, self._change[group]), before)
                 if all(bool(tensor.isfinite().all()) for tensor in own.values()):
                     kept[group] = own
-        return beside, kept
-
-    def _mean_gradient(self, group: str, stats: StageStats) -> State:
-        """(w0 - w1) / a, float64."""
-        weight = stats.lr * (stats.steps if self.variate == "plain" else gradients_in(stats))
-        before, after = self._start[group], read_group(self._modules[group])
-        return {name: (before[name].double() - after[name].double()) / weight for name in self._change[group]}
+        return uploads, kept
 
 
 def _minus(left: Mapping[str, Tensor], right: Mapping[str, Tensor] | None) -> State:
-    """left - right in float64; ``right`` None is zero."""
+    """left - right in float64; without ``right``, left."""
     return {name: t.double() - (0.0 if right is None else right[name].double()) for name, t in left.items()}
 
 
@@ -151,13 +145,13 @@ def _like(state: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> State:
 
 @STRATEGIES.register("scaffold")
 class Scaffold(FedAvg):
-    """Stores the sum of the sites' control variates of each group, in float64: c is their mean over the N sites that
-    hold the group, and N grows when a site joins. A group that no site returned keeps its c.
+    """Stores the sum of the sites' control variates of each group, in float64: c is their mean over the N sites with
+    the group, and N grows when a site joins. A group that no site returned keeps its c.
 
     c and the c_i stay consistent, since a site continues from the c_i that it stored with its last accepted reply,
     group by group: a reply that is lost or rejected, or a group that too few sites sent for a robust average, changes
-    neither. A site that has lost its c_i cannot start anew with zero, since they are in the sums: ``client.site_store``
-    raises."""
+    neither. A site that has lost its c_i cannot start over with zero, since they are part of the sums:
+    ``client.site_store`` raises ``DataError``."""
 
     Params = ScaffoldParams
 
@@ -165,7 +159,7 @@ class Scaffold(FedAvg):
         super().__init__(federation)
         self._sums: dict[str, State] = {}
         self._sent: dict[str, State] = {}
-        """c of each group as it is sent in this round, computed once for all sites."""
+        """Group -> c, as this round sends it, computed once for all sites."""
 
     @staticmethod
     def local_half(params: Any) -> LocalHook:
@@ -173,7 +167,7 @@ class Scaffold(FedAvg):
         return Correction(params.variate)
 
     def train_messages(self, round_: int, groups: Mapping[str, State]) -> list[Message]:
-        """As ``fedavg``, with c of each corrected group."""
+        """As in ``fedavg``, with c of each corrected group."""
         self._sent = {}
         return super().train_messages(round_, groups)
 
@@ -199,27 +193,26 @@ class Scaffold(FedAvg):
         return 1.0 if self.params.weighting == "uniform" else float(samples)
 
     def average(self, group: str, holders: Sequence[TrainReply]) -> State:
-        """As ``fedavg``; updates c of the group, too."""
-        self._update_variate(group, [reply for reply in holders if variate_group(group) in reply.groups])
-        return super().average(group, holders)
+        """As in ``fedavg``; updates c of the group, too.
 
-    def _update_variate(self, group: str, replies: Sequence[TrainReply]) -> None:
-        """c+ = c + S/N (mean over the S sites of the c that each would make alone - c), on the sums:
-        N c+ = N c + S (mean - c)."""
+        c+ = c + S/N (mean - c), with the mean over S sites of the c that each uploaded; on the sums this is
+        N c+ = N c + S (mean - c).
+        """
         name, robust = variate_group(group), self._robust(group)
+        replies = [reply for reply in holders if name in reply.groups]
         if robust is not None and len(replies) < robust.least:
             self.left_out.add(group)
-        if not replies or group in self.left_out:
-            return
-        weights = [self._weight(reply.counts[name]) for reply in replies]
-        alone = [_minus(reply.groups[name], None) for reply in replies]
-        mean = weighted_mean(alone, weights) if robust is None else robust.average(alone)
-        moved = _minus(mean, self.strategy_groups([group])[name])
-        before = self._sums.get(group)
-        self._sums[group] = {
-            key: sum(weights) * change + (0.0 if before is None else before[key]) for key, change in moved.items()
-        }
-        del self._sent[group]
+        if replies and group not in self.left_out:
+            weights = [self._weight(reply.counts[name]) for reply in replies]
+            uploads = [_minus(reply.groups[name], None) for reply in replies]
+            mean = weighted_mean(uploads, weights) if robust is None else robust.average(uploads)
+            moved = _minus(mean, self.strategy_groups([group])[name])
+            before = self._sums.get(group)
+            self._sums[group] = {
+                key: sum(weights) * change + (0.0 if before is None else before[key]) for key, change in moved.items()
+            }
+            del self._sent[group]
+        return super().average(group, holders)
 
     def server_step(self, group: str, old: State, average: State) -> State:
         """x + lr (mean - x)."""

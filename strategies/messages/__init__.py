@@ -1,8 +1,9 @@
-"""The records of every message between server and sites. This package is the only place that names them.
+"""Messages between server and sites: dataclasses, and their conversion to Flower's records and back. Names of records
+are used in this package only.
 
-query ``describe``: who a site is; train ``local``: one local round; evaluate ``site``: scores at a site. A site that
-cannot answer sends an ``error`` record instead. A parameter group travels as one ArrayRecord under its own name (which
-always holds a dot, so that it is never the name of another record), its tensors bundled into one array.
+There are three kinds: query ``describe`` asks for a site's description, train ``local`` for one local round, evaluate
+``site`` for scores at a site. A site that cannot answer sends an ``error`` record instead. A parameter group is one
+ArrayRecord under its own name, with its tensors bundled into one array; only names of groups contain a dot.
 """
 
 from strategies.messages.describe import Holding, Identity, OwnData, SiteInfo, read_site_info, write_site_info

@@ -1,4 +1,4 @@
-"""The reply to ``describe``: who a site is and what data it has. Its hashes also stand in every train reply."""
+"""The reply to ``describe``: a site's name, hashes and data. Every train reply contains the hashes, too."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from strategies.messages.instruction import MetricValues
 
 @dataclass(frozen=True)
 class Holding:
-    """A site's samples of one split: how many, and how many of them have each modality."""
+    """The number of a site's samples of one split, and of those with each modality."""
 
     samples: int
     present: dict[str, int]
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Those that some sample has, in the spec's order."""
+        """The modalities that some sample has, in the order of the specification."""
         return tuple(name for name, count in self.present.items() if count)
 
 
 @dataclass(frozen=True)
 class OwnData:
-    """A site's report on data that the server cannot see: the specification as JSON, a SHA-256 that changes with any
-    file of its folder, and split -> holding."""
+    """The description of data that the server cannot see: the specification as JSON, a SHA-256 that changes with any
+    file of the site folder, and split -> holding."""
 
     spec: str
     data_hash: str
@@ -37,8 +37,8 @@ class OwnData:
 
 @dataclass(frozen=True)
 class Identity:
-    """Hashes of the code and data that a site works with. They stand in every train reply, so that a change in the
-    middle of a run is seen. ``data_hash`` is empty where the server assigned the samples."""
+    """Hashes of a site's code and data. Every train reply contains them, so that the server notices a change during a
+    run. ``data_hash`` is empty if the server assigned the samples."""
 
     code_hash: str
     spec_hash: str
@@ -47,8 +47,8 @@ class Identity:
 
 @dataclass(frozen=True)
 class SiteInfo:
-    """A site's description. ``samples`` counts its training samples, ``sums`` are the statistics over its present
-    training rows; ``own`` is None where the server assigned the samples."""
+    """A site's description. ``samples`` is the number of its training samples, ``sums`` the statistics of its present
+    training rows; ``own`` is None if the server assigned the samples."""
 
     name: str
     code_hash: str
@@ -65,7 +65,7 @@ class SiteInfo:
 
     @property
     def identity(self) -> Identity:
-        """The hashes that every train reply of the site should have."""
+        """The hashes that every train reply of the site must contain."""
         return Identity(self.code_hash, self.spec_hash, self.own.data_hash if self.own else "")
 
 
@@ -93,7 +93,7 @@ def write_site_info(info: SiteInfo) -> RecordDict:
 
 
 def read_site_info(content: RecordDict) -> SiteInfo:
-    """The description in a message. Raises whatever a malformed record raises."""
+    """The description in a message. A malformed one may raise any exception."""
     site: Any = content.config_records["site"]
     statistics: Any = content.metric_records["statistics"]
     own = None
@@ -106,8 +106,8 @@ def read_site_info(content: RecordDict) -> SiteInfo:
                 holdings[key.removeprefix("holding_")] = Holding(
                     samples, {name.removeprefix("has_"): int(count) for name, count in counts.items()}
                 )
-        said = content.config_records["own"]
-        own = OwnData(str(said["spec"]), str(said["data_hash"]), holdings)
+        record = content.config_records["own"]
+        own = OwnData(str(record["spec"]), str(record["data_hash"]), holdings)
     return SiteInfo(
         name=str(site["name"]),
         code_hash=str(site["code_hash"]),

@@ -1,4 +1,4 @@
-"""What the server sends to a site with the groups: the instruction, and the global info that belongs to the groups."""
+"""Messages to a site: the instruction, and the global info that accompanies the groups."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ MetricValues = dict[str, int | float | list[int] | list[float]]
 
 @dataclass(frozen=True)
 class Accepted:
-    """Which version of its stored state a site continues from: that of ``round``, the last one whose reply the server
-    accepted (0: none yet), but for the groups in ``older`` the version of an earlier round, since the average of
+    """The version of its stored state from which a site continues: that of ``round``, the last one whose reply the
+    server accepted (0: none yet). For the groups in ``older`` it is that of an earlier round, since the average of
     ``round`` left them out."""
 
     round: int = 0
     older: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, group: str) -> int:
-        """The round whose version of ``group`` counts."""
+        """The round of the version of ``group`` to continue from."""
         return self.older.get(group, self.round)
 
     @property
@@ -43,13 +43,13 @@ class Accepted:
 
 @dataclass(frozen=True)
 class TrainInstruction:
-    """The part that every message to a site has in common.
+    """The part that all messages to a site have in common.
 
-    ``site``: the site that it is for; in a simulation any node may act for any site. ``config``: the resolved config as
-    JSON. ``run``: the run directory under which a simulated site stores its state where the run config does not name
-    one, or the run's identity under which a deployed site stores it in its own folder. ``share``: a simulated site's
-    samples and masks (None: it has data of its own); ``training``: its training samples, where ``share`` is of another
-    split. ``accepted``: the version of its state to continue from.
+    ``site``: the name of the site; in a simulation any node may run any site. ``config``: the resolved config as JSON.
+    ``run``: for a simulated site the run directory in which it stores its state, if the run config names none; for a
+    deployed site the run's identity, the name of the folder of its state. ``share``: a simulated site's samples and
+    masks (None: it has its own data); ``training``: its training samples, if ``share`` is of another split.
+    ``accepted``: the version of its state to continue from.
     """
 
     site: str

@@ -31,10 +31,10 @@ ERROR, LONGEST_ERROR = "error", 2000
 class TrainReply:
     """A site's reply to ``local``.
 
-    ``groups``: trained groups. ``counts``: group -> its samples or pairs; ``real``: how many of them were not fills.
-    ``quality``: mapping -> validation score. ``metrics``: ``<phase>.loss`` and ``<phase>.items``. ``seconds``: per
-    phase, ``total`` by the clock, and ``processor`` time. ``samples``: the site's training samples. ``kept``: whether
-    the site stored a version of its state in this round.
+    ``groups``: trained groups. ``counts``: group -> number of its samples or pairs; ``real``: how many of them were not
+    fills. ``quality``: mapping -> validation score. ``metrics``: ``<phase>.loss`` and ``<phase>.items``. ``seconds``:
+    per phase, the ``total`` elapsed time, and ``processor`` time. ``samples``: the number of the site's training
+    samples. ``kept``: whether the site stored a version of its state in this round.
     """
 
     groups: dict[str, State]
@@ -49,9 +49,9 @@ class TrainReply:
 
     @classmethod
     def of(cls, result: TrainResult, samples: int, total: float, processor: float, identity: Identity) -> TrainReply:
-        """The reply with ``result``, after ``total`` seconds by the clock and ``processor`` seconds of computing.
+        """The reply with ``result``, after ``total`` seconds and ``processor`` seconds of processor time.
 
-        A phase's loss is the item-weighted mean over those of its stages that took a step.
+        The loss of a phase is the item-weighted mean over its stages that took a step.
         """
         metrics: dict[str, float] = {}
         seconds: dict[str, float] = {}
@@ -91,7 +91,7 @@ def write_train_reply(reply: TrainReply) -> RecordDict:
 
 
 def read_train_reply(content: RecordDict) -> TrainReply:
-    """The reply in a message. Raises whatever a malformed record raises."""
+    """The reply in a message. A malformed one may raise any exception."""
     numbers: Any = content.metric_records
     status: Any = content.config_records["status"]
     return TrainReply(
@@ -111,8 +111,8 @@ def read_train_reply(content: RecordDict) -> TrainReply:
 
 
 def write_scores(scores: Mapping[str, Score]) -> RecordDict:
-    """The reply to ``site``: per split integer counts, their tables row by row (of the histograms only the bins that
-    are not 0), and the sum of the losses. Scores of single samples, which ``Counts`` may hold, are not sent."""
+    """The reply to ``site``. Per split: integer counts, as tables row by row (of histograms only the bins that are not
+    0), and the sum of the losses. Scores of single samples, which ``Counts`` may contain, are not sent."""
     metrics: MetricValues = {}
     for split, score in scores.items():
         metrics[f"{split}.confusion"] = score.counts.confusion.flatten().tolist()
@@ -129,7 +129,7 @@ def scores_of(content: RecordDict) -> MetricRecord:
 
 
 def read_scores(record: Mapping[str, Any], spec: DatasetSpec) -> dict[str, Score]:
-    """Split -> score on data of ``spec``, from the record of one site or the sum over sites."""
+    """Split -> score on data of ``spec``, from the record of one site or from the sum over sites."""
     shapes, scores = target_of(spec).shapes(len(spec.classes)), {}
 
     def table(name: str) -> torch.Tensor:
@@ -156,12 +156,12 @@ class SiteError:
 
 
 def write_error(error: FedReconError) -> RecordDict:
-    """The reply of a site on which ``error`` was raised."""
+    """The reply of a site that raised ``error``."""
     return RecordDict({ERROR: ConfigRecord({"kind": type(error).__name__, "message": str(error)[:LONGEST_ERROR]})})
 
 
 def read_error(content: RecordDict) -> SiteError | None:
-    """The error in a reply; None if it holds none. Whatever a site sends, the text is short and printable."""
+    """The error in a reply; None without one. Its texts are short and printable, whatever the site sends."""
     if ERROR not in content:
         return None
     record = content[ERROR]

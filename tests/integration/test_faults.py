@@ -308,10 +308,10 @@ def test_a_robust_average_outlives_the_poison_without_validation(poisoned, rule)
 
 def test_a_robust_average_that_too_few_sites_can_fill_is_refused_before_the_run(folders, tmp_path):
     run = prepared(folders, tmp_path / "run", "strategy.robust={rule: krum, malicious: 2}")
-    with pytest.raises(ConfigError, match=r"krum needs 7 sites that hold a group, and 6 can send task\."):
+    with pytest.raises(ConfigError, match=r"krum needs 7 sites per group, but only 6 can send task\."):
         deploy(run, node_configs(folders, tmp_path / "state"))
     run = prepared(folders, tmp_path / "half", "strategy.robust={rule: median}", "sites.fraction=0.4")
-    with pytest.raises(ConfigError, match=r"median needs 3 sites that hold a group, and 2 can send task\."):
+    with pytest.raises(ConfigError, match=r"median needs 3 sites per group, but only 2 can send task\."):
         deploy(run, node_configs(folders, tmp_path / "state"))
 
 
@@ -320,7 +320,7 @@ def test_a_group_that_too_few_sent_in_a_round_stays_as_it_is_and_is_told(folders
     run = prepared(folders, tmp_path / "run", "rounds=2", "strategy.robust={rule: trimmed, trim: 0.17}")
     deploy(run, node_configs(folders, tmp_path / "state"))
     said = capsys.readouterr().out
-    assert "round 2: task.head stays as it is: trimmed needs 6 sites, 5 sent it" in said
+    assert "round 2: task.head stays unchanged: trimmed needs 6 sites, only 5 sent it" in said
     assert "round 1: task.head" not in said
 
 

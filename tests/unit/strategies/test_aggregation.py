@@ -76,7 +76,7 @@ def test_nothing_to_average_is_an_error():
 
 
 def test_states_that_hold_different_tensors_are_an_error():
-    with pytest.raises(ValueError, match="different tensors"):
+    with pytest.raises(ValueError, match="expected states with the same tensors"):
         weighted_mean([{"a": torch.zeros(1)}, {"b": torch.zeros(1)}], [1.0, 1.0])
 
 

@@ -151,9 +151,9 @@ UNREAD = [(name, key) for name in RULES for key in sorted({"momentum", *MOMENTS}
 @pytest.mark.parametrize(("optimizer", "key"), UNREAD)
 def test_a_key_that_the_optimiser_does_not_read_is_refused(optimizer, key):
     default = FedOptParams.model_fields[key].default
-    told = rf"^strategy\.{key}: expected its default, {default}, with optimizer {optimizer} \(it reads .*found 0\.25; "
-    told += rf"leave it out, or set it to {default}$"
-    with pytest.raises(ConfigError, match=told):
+    message = rf"^strategy\.{key}: expected its default, {default}, with optimizer {optimizer} \(it uses .*"
+    message += rf"found 0\.25; leave it out, or set it to {default}$"
+    with pytest.raises(ConfigError, match=message):
         strategy(optimizer=optimizer, **{key: 0.25})
     strategy(optimizer=optimizer, **{key: default})
 

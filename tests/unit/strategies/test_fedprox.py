@@ -43,11 +43,11 @@ def penalty(parameters, start, mu: float = MU) -> torch.Tensor:
     return mu / 2 * sum(((p - start[name]) ** 2).sum() for name, p in parameters.items())
 
 
-def started(shop) -> tuple[TaskObjective, dict, dict]:
+def started(context) -> tuple[TaskObjective, dict, dict]:
     """The objective of a context's task stage, its parameters, and copies of them."""
-    parameters = task_parameters(shop.groups)
+    parameters = task_parameters(context.groups)
     return (
-        TaskObjective(toy_recovery("mask"), shop),
+        TaskObjective(toy_recovery("mask"), context),
         parameters,
         {name: p.detach().clone() for name, p in parameters.items()},
     )
@@ -79,9 +79,9 @@ def test_a_batch_without_a_modality_pulls_its_extractor_too():
     present = everything(48)
     present[8:, 1] = False
     recovery = toy_recovery("mask")
-    shop, hook = workshop_of(recovery, site_of(toys(), present, recovery)), hook_of()
-    hook.begin(shop, HookState())
-    objective, parameters, start = started(shop)
+    context, hook = workshop_of(recovery, site_of(toys(), present, recovery)), hook_of()
+    hook.begin(context, HookState())
+    objective, parameters, start = started(context)
     optimizer = torch.optim.SGD(parameters.values(), lr=0.2)
     for batch in (torch.arange(8), torch.arange(8, 48)):
         optimizer.zero_grad()
@@ -106,9 +106,9 @@ def test_next_to_no_mu_lets_the_optimiser_go_on_where_a_batch_has_nothing(optimi
     recovery = toy_recovery("mask")
     moved = {}
     for mu in (0.0, 1e-12):
-        shop, hook = workshop_of(recovery, site_of(toys(), present, recovery)), hook_of(mu=mu)
-        hook.begin(shop, HookState())
-        objective, parameters, _ = started(shop)
+        context, hook = workshop_of(recovery, site_of(toys(), present, recovery)), hook_of(mu=mu)
+        hook.begin(context, HookState())
+        objective, parameters, _ = started(context)
         stepping, name = make(list(parameters.values())), "task.extractor.features/linear.weight"
         for batch in (torch.arange(8), torch.arange(8, 48)):
             before = parameters[name].detach().clone()
@@ -121,16 +121,16 @@ def test_next_to_no_mu_lets_the_optimiser_go_on_where_a_batch_has_nothing(optimi
 
 
 def test_what_no_loss_has_reached_is_left_without_a_gradient():
-    shop, hook = workshop_of(toy_recovery("mask"), toy_site()), hook_of()
-    hook.begin(shop, HookState())
-    objective, parameters, _ = started(shop)
+    context, hook = workshop_of(toy_recovery("mask"), toy_site()), hook_of()
+    hook.begin(context, HookState())
+    objective, parameters, _ = started(context)
     hook.gradients(parameters.items())
     assert all(parameter.grad is None for parameter in parameters.values())
     objective.loss(torch.arange(48)).backward()
     hook.gradients(parameters.items())
     for parameter in parameters.values():
         parameter.grad = None
-    hook.begin(shop, HookState())
+    hook.begin(context, HookState())
     hook.gradients(parameters.items())
     assert all(parameter.grad is None for parameter in parameters.values()), "in the next round as well"
 
@@ -188,7 +188,7 @@ def test_the_sites_forget_the_received_model_when_the_round_is_over():
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
         ("mu", -0.1, "strategy.mu: expected greater than or equal to 0, found -0.1"),
         ("mu", "much", "strategy.mu: expected a valid number, found 'much'"),
@@ -196,7 +196,7 @@ def test_the_sites_forget_the_received_model_when_the_round_is_over():
         ("group", ["task."], "strategy.group: unknown key (found ['task.']). Did you mean 'groups'?"),
     ],
 )
-def test_a_wrong_key_is_named(key, value, told):
+def test_a_wrong_key_is_named(key, value, message):
     with pytest.raises(ConfigError) as error:
         toy_config(strategy={"name": "fedprox", key: value})
-    assert told in str(error.value)
+    assert message in str(error.value)

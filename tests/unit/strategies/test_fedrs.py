@@ -53,11 +53,13 @@ def restricted(groups, data: SiteData, scale: torch.Tensor) -> torch.Tensor:
 )
 def test_logits_are_the_weights_rows_scaled_by_the_classes_that_the_site_has(classes, scale):
     data, hook = site_with(*classes), hook_of()
-    shop = workshop_of(MASK, data)
-    hook.begin(shop, HookState())
+    context = workshop_of(MASK, data)
+    hook.begin(context, HookState())
     batch = data.batch(torch.arange(len(data)))
-    found = hook.logits(TaskModel(shop.groups, data.spec).logits(batch), batch.labels)
-    torch.testing.assert_close(found, restricted(shop.groups, data, torch.tensor(scale).float()), rtol=1e-5, atol=1e-6)
+    found = hook.logits(TaskModel(context.groups, data.spec).logits(batch), batch.labels)
+    torch.testing.assert_close(
+        found, restricted(context.groups, data, torch.tensor(scale).float()), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_the_classes_are_those_of_the_site_and_not_of_the_batch():
@@ -72,9 +74,9 @@ def test_another_site_has_other_classes():
     hook, bare = hook_of(), torch.zeros(1, 3)
     scaled = []
     for classes in ((0, 2), (1,)):
-        shop = workshop_of(MASK, site_with(*classes))
-        torch.nn.init.zeros_(shop.groups["task.head"].classifier[-1].bias)
-        hook.begin(shop, HookState())
+        context = workshop_of(MASK, site_with(*classes))
+        torch.nn.init.zeros_(context.groups["task.head"].classifier[-1].bias)
+        hook.begin(context, HookState())
         scaled.append(hook.logits(bare + 2, torch.zeros(1, dtype=torch.long)))
     assert [row.flatten().tolist() for row in scaled] == [pytest.approx([2, 0.6, 2]), pytest.approx([0.6, 2, 0.6])]
 
@@ -124,12 +126,12 @@ def test_a_round_leaves_the_bias_to_the_byte_and_trains_all_else(keys):
 
 def test_the_bias_has_no_gradient_where_clipping_would_see_it():
     data, hook = toy_site(), hook_of()
-    shop = workshop_of(MASK, data)
-    hook.begin(shop, HookState())
-    shop.logits_hook = hook.logits
-    set_frozen(shop.groups["task.head"], frozen=False)
-    TaskObjective(MASK, shop).loss(torch.arange(12)).backward()
-    named = dict(shop.groups["task.head"].named_parameters())
+    context = workshop_of(MASK, data)
+    hook.begin(context, HookState())
+    context.logits_hook = hook.logits
+    set_frozen(context.groups["task.head"], frozen=False)
+    TaskObjective(MASK, context).loss(torch.arange(12)).backward()
+    named = dict(context.groups["task.head"].named_parameters())
     hook.gradients((f"task.head/{name}", parameter) for name, parameter in named.items())
     assert {name for name, parameter in named.items() if parameter.grad is None} == {BIAS}
 
@@ -163,20 +165,20 @@ def test_several_labels_per_sample_are_refused_with_a_reason():
     with pytest.raises(ConfigError) as error:
         check_run(parse(multilabel_settings(strategy="fedrs")))
     assert str(error.value) == (
-        "strategy.name: fedrs restricts a softmax over the classes, expected data with one class per sample, found the "
-        "multilabel toy_multilabel; choose another strategy"
+        "strategy.name: fedrs restricts the softmax over the classes: expected data with one class per sample, found "
+        "the multilabel data set toy_multilabel; choose another strategy"
     )
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
         ("alpha", 1.5, "strategy.alpha: expected less than or equal to 1, found 1.5"),
         ("alpha", -0.1, "strategy.alpha: expected greater than or equal to 0, found -0.1"),
         ("alhpa", 0.5, "strategy.alhpa: unknown key (found 0.5). Did you mean 'alpha'?"),
     ],
 )
-def test_a_wrong_key_is_named(key, value, told):
+def test_a_wrong_key_is_named(key, value, message):
     with pytest.raises(ConfigError) as error:
         toy_config(strategy={"name": "fedrs", key: value})
-    assert told in str(error.value)
+    assert message in str(error.value)

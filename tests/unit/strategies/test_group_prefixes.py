@@ -53,11 +53,11 @@ def test_the_strategies_that_act_on_groups_are_tried():
     ],
 )
 def test_a_prefix_that_no_group_begins_with_is_refused_with_the_nearest(name, stray, near):
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as raised:
         tried(name, ["task.", stray])
     expected = "expected prefixes of the groups of this run, whose names begin with generator., mapping., task.; found"
     hint = f". {near}" if near else ""
-    assert str(told.value) == f"{keys_of(name, [])[0]}: {expected} '{stray}'{hint}"
+    assert str(raised.value) == f"{keys_of(name, [])[0]}: {expected} '{stray}'{hint}"
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -70,8 +70,8 @@ def test_groups_of_another_recovery_are_refused(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_no_group_at_all_is_refused(name):
-    told = r"^strategy\.(robust\.)?groups: expected at least one prefix of the groups' names, found \[\]; "
-    with pytest.raises(ConfigError, match=told):
+    message = r"^strategy\.(robust\.)?groups: expected at least one prefix of the groups' names, found \[\]; "
+    with pytest.raises(ConfigError, match=message):
         tried(name, [])
 
 

@@ -178,13 +178,13 @@ def test_scores_of_several_labels_are_sent_sparsely_and_those_of_single_samples_
     several = SPEC.model_copy(update={"target": "multilabel"})
     logits, labels = torch.randn(9, 2, generator=torch.Generator().manual_seed(0)), torch.arange(18).reshape(9, 2) % 2
     counts = target_of(several).count(logits, labels)
-    told, with_scores = (
+    record, with_scores = (
         messages.scores_of(messages.write_scores({"test": Score(found, Counts(0 * counts.confusion), 2.5)}))
         for found in (counts, target_of(several).with_scores(counts, logits, labels))
     )
-    assert dict(told) == dict(with_scores)
-    assert set(told) == {f"test.{name}" for name in ("confusion", "empty_confusion", "bins", "in_bins", "loss_sum")}
-    assert len(told["test.bins"]) == len(told["test.in_bins"]) <= 18 == sum(told["test.in_bins"])
+    assert dict(record) == dict(with_scores)
+    assert set(record) == {f"test.{name}" for name in ("confusion", "empty_confusion", "bins", "in_bins", "loss_sum")}
+    assert len(record["test.bins"]) == len(record["test.in_bins"]) <= 18 == sum(record["test.in_bins"])
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------

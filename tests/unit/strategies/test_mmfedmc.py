@@ -144,13 +144,13 @@ def test_what_was_not_sent_for_long_goes_back_first_and_the_site_remembers_it():
 
 def test_recency_is_the_share_of_the_rounds_since_the_last_upload(monkeypatch):
     """(t - last) / (t + 1) with t counted from 0: sent in round 2 of 5 is (4 - 1) / (4 + 1)."""
-    store, told = MemoryShelf(), {}
+    store, recorded = MemoryShelf(), {}
     for round_, name in ((2, "steps"), (4, "picture")):
         with_impact(monkeypatch, **{name: 1.0})
         local_round(store, round_=round_, priority=ALONE["shapley"])
-    monkeypatch.setattr(strategies.mmfedmc, "priorities", lambda i, s, recency, w: told.update(recency) or recency)
+    monkeypatch.setattr(strategies.mmfedmc, "priorities", lambda i, s, recency, w: recorded.update(recency) or recency)
     local_round(store, round_=5)
-    assert told == pytest.approx({"steps": 3 / 5, "picture": 1 / 5, "features": 1.0})
+    assert recorded == pytest.approx({"steps": 3 / 5, "picture": 1 / 5, "features": 1.0})
 
 
 @pytest.mark.parametrize("recovery", ["mask", "zero", "fedrecon"])
@@ -212,8 +212,8 @@ def test_the_value_of_a_subset_is_the_probability_of_the_class_where_the_rest_is
     for subset, values in found.items():
         data = toy_site(present=only(*subset))
         with torch.no_grad():
-            told = model.logits(data.batch(everyone)).softmax(dim=1)[everyone, data.labels]
-        torch.testing.assert_close(values.float(), told, rtol=1e-5, atol=1e-6)
+            expected = model.logits(data.batch(everyone)).softmax(dim=1)[everyone, data.labels]
+        torch.testing.assert_close(values.float(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_values_are_taken_over_some_of_the_training_samples_others_in_every_round(monkeypatch):
@@ -387,7 +387,7 @@ def test_the_losses_of_a_round_are_those_of_all_its_sites():
         ({"priority": {"shapley": 0, "size": 0, "recency": 0}}, "priority: expected a weight above 0"),
         ({"robust": {"rule": "median"}}, "robust: expected none with mmfedmc"),
         ({"trees": 5}, "trees: expected its default, 10, with fusion: task"),
-        ({"fusion": "local"}, "strategy.fusion: expected task where the server evaluates"),
+        ({"fusion": "local"}, "strategy.fusion: expected task if the server evaluates"),
     ],
 )
 def test_keys_without_a_meaning_are_refused(keys, found):
@@ -399,7 +399,7 @@ def test_fusion_at_the_sites_needs_one_class_per_sample():
     params = MmFedMCParams(fusion="local")
     params.check_data(toy_spec())
     several = toy_spec().model_copy(update={"target": "multilabel"})
-    with pytest.raises(ConfigError, match=r"strategy\.fusion: expected task with data of several labels"):
+    with pytest.raises(ConfigError, match=r"strategy\.fusion: expected task for data with several labels"):
         params.check_data(several)
     MmFedMCParams().check_data(several)
 
@@ -408,7 +408,7 @@ def test_more_modalities_than_can_be_enumerated_are_refused():
     first, *_ = toy_spec().modalities
     many = tuple(first.model_copy(update={"name": f"m{number}"}) for number in range(11))
     MmFedMCParams().check_data(toy_spec().model_copy(update={"modalities": many[:10]}))
-    with pytest.raises(ConfigError, match=r"expected data of at most 10 modalities, .* found 11; use another"):
+    with pytest.raises(ConfigError, match=r"expected at most 10 modalities, .* found 11; use another"):
         MmFedMCParams().check_data(toy_spec().model_copy(update={"modalities": many}))
 
 

@@ -96,8 +96,8 @@ def test_the_twin_has_the_same_parameters_and_rows(path):
 @pytest.mark.parametrize("path", BIG, ids=name_of)
 def test_the_header_tells_the_command(path):
     text = path.read_text(encoding="utf-8")
-    for told in (f"fedrecon sweep configs/paper/{path.name} ", "fedrecon data prepare ", f"runs/{path.stem}\n"):
-        assert told in text
+    for line in (f"fedrecon sweep configs/paper/{path.name} ", "fedrecon data prepare ", f"runs/{path.stem}\n"):
+        assert line in text
     assert f"{len(trials_of(path))} trials" in text
 
 
@@ -215,8 +215,8 @@ def test_the_underlined_values_are_second():
 def test_mean_gains_over_the_baselines_are_not_those_of_the_abstract():
     """It names 2.99 points on MELD. Over all eight baselines and nine rates the tables give 2.77 of UAR and 2.82 of
     accuracy, over FedAvg, on which FedRecon is built, 1.89 and 3.32."""
-    told = {"uar": (2.77, 1.89), "accuracy": (2.82, 3.32)}
-    for metric, (over_all, over_fedavg) in told.items():
+    published = {"uar": (2.77, 1.89), "accuracy": (2.82, 3.32)}
+    for metric, (over_all, over_fedavg) in published.items():
         values = {method: fmean(row) for method, row in table(metric).items()}
         ours = values.pop("FedRecon")
         assert ours - fmean(values.values()) == pytest.approx(over_all, abs=0.005)

@@ -187,10 +187,10 @@ def test_when_the_executor_is_lost_running_trials_fail_and_waiting_ones_are_unch
     states = {trial.slug: directory.state(trial).value for trial in trials}
     assert sorted(states.values()) == ["complete", "failed", "failed", "missing"]
     assert (board.tally.complete, board.tally.failed) == (1, 2)
-    told = {
+    reasons = {
         read_result(directory.run_of(trial).path).get("error") for trial in trials if states[trial.slug] == "failed"
     }
-    assert told == {"the machine is gone"}
+    assert reasons == {"the machine is gone"}
 
 
 def test_an_odd_folder_among_checkpoints_does_not_end_the_sweep(sweep):
@@ -230,8 +230,8 @@ def test_an_estimate_is_at_least_the_time_of_one_trial(sweep, workers, clock):
     _, trials, directory = sweep
     end_run(directory.begin(trials[0]), seconds=10.0)
     states = [(trial, directory.state(trial)) for trial in trials]
-    told = estimate(states, read_times(directory, states), lambda: Clockwork(workers, {}))
-    assert told.startswith(
+    text = estimate(states, read_times(directory, states), lambda: Clockwork(workers, {}))
+    assert text.startswith(
         f"3 trials left, about {clock} with {workers} at a time; estimated from the 1 complete trial"
     )
 

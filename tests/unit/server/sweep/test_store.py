@@ -179,8 +179,8 @@ def test_a_complete_trial_without_a_report_gets_one(sweep):
     end_run(bare)
     with files_end_at(2000):
         directory.tidy(other)
-    told = f"(report.html could not be written: cannot write {bare.path / 'report.html'}: File too large"
-    assert told in directory.log(other).read_text()
+    note = f"(report.html could not be written: cannot write {bare.path / 'report.html'}: File too large"
+    assert note in directory.log(other).read_text()
 
 
 def test_sweep_yaml_contains_no_data_root(tmp_path):

@@ -35,8 +35,8 @@ def test_rounds_of_another_device_or_pytorch_are_reported_and_start_over(tmp_pat
     run = begin_round(directory, trials[0], code_hash(), **manifest)
     assert directory.outdated(trials[0]) == words
     print_notes(Console(), Plan(definition, (), directory, trials, [(trials[0], State.UNFINISHED)]))
-    told = f"1 unfinished trial starts over: rounds were computed {words}, and a result must not mix both"
-    assert (told in capsys.readouterr().out) == bool(words)
+    note = f"1 unfinished trial starts over: rounds were computed {words}, and a result must not mix both"
+    assert (note in capsys.readouterr().out) == bool(words)
     directory.begin(trials[0])
     assert run.checkpoints.exists() == (not words)
 
@@ -46,18 +46,18 @@ def test_a_part_without_the_baseline_is_noted_until_the_baseline_is_complete(tmp
     definition, directory = read_definition(path), SweepDirectory(tmp_path / "out")
     trials = build_trials(definition, tmp_path)
 
-    def told(asked):
+    def notes(asked):
         print_notes(
             Console(), Plan(definition, (), directory, trials, [(trial, directory.state(trial)) for trial in asked])
         )
         return capsys.readouterr().out
 
-    assert told(trials[2:]).startswith(
+    assert notes(trials[2:]).startswith(
         "recovery=mask, the baseline of the table, is not in this part and not complete: "
     )
-    assert told(trials) == told(trials[1:]) == ""
+    assert notes(trials) == notes(trials[1:]) == ""
     end_run(directory.begin(trials[0]))
-    assert "baseline" not in told(trials[2:])
+    assert "baseline" not in notes(trials[2:])
 
 
 def test_a_folder_with_another_config_does_not_affect_other_parts(tmp_path):

@@ -237,12 +237,13 @@ def test_a_data_source_that_cannot_be_opened_is_reported_once_with_its_trials(tm
     levels = {"digits": {}, "har": {"data": {"name": "uci_har"}}, "meld": {"data": {"name": "meld", "root": "raw"}}}
     with pytest.raises(DataError) as raised:
         check_data(with_axes(tmp_path, data=levels))
-    told = str(raised.value)
+    message = str(raised.value)
     words = "the 4 trials with data=har: data.root: expected a folder prepared for 'uci_har', found none"
-    assert told.startswith(words)
-    assert f"; the 4 trials with data=meld: data.root: expected a folder prepared for 'meld', found {tmp_path}" in told
-    assert "data=digits" not in told and told.count("expected a folder") == 2 and "\n" not in told
-    assert told.endswith("No trial was started; --only axis=value runs those without a fault")
+    assert message.startswith(words)
+    meld = f"; the 4 trials with data=meld: data.root: expected a folder prepared for 'meld', found {tmp_path}"
+    assert meld in message
+    assert "data=digits" not in message and message.count("expected a folder") == 2 and "\n" not in message
+    assert message.endswith("No trial was started; --only axis=value runs those without a fault")
 
 
 def test_a_missing_root_is_reported_for_the_trials_that_will_run_only(tmp_path):
@@ -300,12 +301,12 @@ def test_faults_of_some_seeds_are_left_to_their_trials(tmp_path):
     keys = {"missing.empty": "skip", "missing.train": {"level": "site", "rate": 0.9}}
     axes = {"lossy": {"lossy": keys}, "seed": list(range(6))}
     trials = build_trials(read_definition(write_sweep(tmp_path, axes=axes)), tmp_path)
-    told = [data_fault(trial, dataset.load_dataset(trial.config)) for trial in trials]
-    assert any(told) and not all(told)
-    assert all("expected some training sample with a modality, found none" in words for words in told if words)
+    faults = [data_fault(trial, dataset.load_dataset(trial.config)) for trial in trials]
+    assert any(faults) and not all(faults)
+    assert all("expected some training sample with a modality, found none" in words for words in faults if words)
     check_data(trials)
     with pytest.raises(DataError, match="expected some training sample with a modality, found none"):
-        check_data([trial for trial, words in zip(trials, told, strict=True) if words])
+        check_data([trial for trial, words in zip(trials, faults, strict=True) if words])
 
 
 def test_faults_name_trials_by_the_labels_that_only_they_have():
