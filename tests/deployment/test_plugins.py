@@ -1,4 +1,4 @@
-"""A plugin package on real SuperNodes: every site must have it installed, and one that lacks it says so."""
+"""A plugin package on real SuperNodes: every site must have it installed, and one that lacks it reports that."""
 
 import os
 

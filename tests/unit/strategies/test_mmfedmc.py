@@ -282,7 +282,7 @@ TASK, OTHER = extractor_group("picture"), "generator.picture.encoder"
 
 @pytest.fixture(autouse=True)
 def _grid():
-    """Messages can only be made where a grid has said which run they belong to."""
+    """Create a grid: Flower creates messages only in a process that has set a run."""
     InProcessGrid(Job(Path("config.yaml"), Path("run"), False, sites=2), Here(None)).close()
 
 

@@ -1,18 +1,25 @@
-"""Exchanging messages with sites: errors and silence become failures of the site, with a reason."""
+"""Messages to sites: errors and missing replies become failures with a reason; the size of messages."""
 
 from types import SimpleNamespace
 
 import pytest
+import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from fedrecon_core.errors import DataError, RunError
 from server.federation import messaging as module
-from server.federation.messaging import Deadline, Replies, ReplyError, exchange
+from server.federation.messaging import Deadline, Replies, ReplyError, WireMeter, exchange
+from strategies import messages
 from strategies.messages import write_error
 from strategies.messages.replies import LONGEST_ERROR
 from tests.helpers.processes import Clock
 
 pytestmark = pytest.mark.quick
+
+
+# --- exchange ---------------------------------------------------------------------------------------------------------
+
 
 NAMES = {10: "site-0000", 11: "site-0001", 12: "site-0002"}
 
@@ -176,3 +183,32 @@ def test_no_messages_need_no_waiting():
 @pytest.mark.parametrize(("sites", "lanes", "seconds"), [(10, None, 2.0), (10, 1, 20.0), (10, 4, 6.0), (3, 4, 2.0)])
 def test_sites_that_take_turns_get_their_time_each(sites, lanes, seconds):
     assert Deadline(2.0, lanes).seconds(sites) == seconds
+
+
+# --- size of messages -------------------------------------------------------------------------------------------------
+
+
+def content(scale: float = 1.0) -> RecordDict:
+    groups = {
+        "task.head": {"w": torch.randn(7, 3) * scale, "b": torch.randn(7)},
+        "task.extractor.a": {"w": torch.ones(5)},
+    }
+    packed = RecordDict({name: messages.bundle(state) for name, state in groups.items()})
+    packed["run"] = ConfigRecord({"config": "{}", "round": 3})
+    return packed
+
+
+def test_a_message_weighs_all_the_objects_that_flower_sends() -> None:
+    message = content()
+    assert WireMeter().weigh(message) == sum(len(item.deflate()) for item in get_all_nested_objects(message).values())
+
+
+def test_groups_are_weighed_once_whatever_their_values() -> None:
+    meter = WireMeter()
+    assert meter.weigh(content()) == meter.weigh(content(scale=100.0)) == WireMeter().weigh(content(scale=100.0))
+
+
+def test_the_total_goes_on_where_a_resumed_run_stopped() -> None:
+    meter = WireMeter(100)
+    meter.add(content())
+    assert meter.total == 100 + WireMeter().weigh(content())

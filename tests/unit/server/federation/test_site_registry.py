@@ -116,9 +116,9 @@ class Nodes(InProcessGrid):
 
 def registry_over(grid: Nodes, **sites: float) -> tuple[SiteRegistry, list[str]]:
     settings = toy_settings("mask", engine={"name": "deployment"}, sites={"count": 2, "wait": 1, **sites})
-    said: list[str] = []
-    channel = Channel(grid, parse(settings), WireMeter(), said.append)
-    return SiteRegistry(channel, "{}", "run"), said
+    notes: list[str] = []
+    channel = Channel(grid, parse(settings), WireMeter(), notes.append)
+    return SiteRegistry(channel, "{}", "run"), notes
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +135,7 @@ def clock(monkeypatch) -> Clock:
 def test_a_silent_node_keeps_nobody_waiting_but_itself(clock):
     grid = Nodes({1: "slow", 2: "a", 3: "b"})
     grid.silent = {1}
-    registry, said = registry_over(grid)
+    registry, notes = registry_over(grid)
     began = clock.monotonic()
     assert set(registry.refresh(0)) == {"a", "b"}
     assert clock.monotonic() - began < 0.9  # sites.wait is 1
@@ -143,17 +143,17 @@ def test_a_silent_node_keeps_nobody_waiting_but_itself(clock):
     assert grid.asked == [1, 2, 3]  # it still has the first question
     grid.silent = set()
     assert set(registry.refresh(2)) == {"a", "b", "slow"}
-    assert said == ["sites: a (node 2), b (node 3)", "round 2: site slow joined (node 1)"]
+    assert notes == ["sites: a (node 2), b (node 3)", "round 2: site slow joined (node 1)"]
 
 
 def test_a_wait_is_told_once_when_it_is_longer_than_usual(monkeypatch, clock):
     monkeypatch.setattr(registry_module, "QUIET_SECONDS", 0.05)
     grid = Nodes({1: "slow", 2: "a"})
     grid.silent = {1}
-    registry, said = registry_over(grid)
+    registry, notes = registry_over(grid)
     clock.after(0.3, grid.silent.clear)
     registry.refresh(0)
-    assert said == [
+    assert notes == [
         "round 0: 1 of at least 2 sites; waiting at most 1 s (sites.wait)",
         "sites: a (node 2), slow (node 1)",
     ]
@@ -169,7 +169,7 @@ def test_too_few_sites_are_told_with_the_silent_ones():
 
 def test_a_site_that_failed_is_asked_again_and_what_it_says_then_counts():
     grid = Nodes({1: "a", 2: "b"})
-    registry, said = registry_over(grid)
+    registry, notes = registry_over(grid)
     registry.refresh(0)
     grid.data = "more data"
     assert {info.own.data_hash for info in registry.infos().values()} == {"data"}
@@ -177,18 +177,18 @@ def test_a_site_that_failed_is_asked_again_and_what_it_says_then_counts():
     registry.refresh(1)
     assert grid.asked == [1, 2, 1]
     assert [info.own.data_hash for info in registry.infos().values()] == ["more data", "data"]
-    assert len(said) == 1  # who takes part
+    assert len(notes) == 1  # who takes part
 
 
 def test_a_site_that_changed_its_code_in_mid_run_is_refused_and_told(monkeypatch, clock):
     grid = Nodes({1: "a", 2: "b", 3: "c"})
-    registry, said = registry_over(grid)
+    registry, notes = registry_over(grid)
     registry.refresh(0)
     monkeypatch.setitem(globals(), "code_hash", lambda: "other")
     registry.mark_stale(["b"])
     assert set(registry.refresh(1)) == {"a", "c"}
-    assert any("site b runs other code: expected code hash" in line and "found other" in line for line in said)
-    assert "round 1: site b (node 2) is left out for now" in said
+    assert any("site b runs other code: expected code hash" in line and "found other" in line for line in notes)
+    assert "round 1: site b (node 2) is left out for now" in notes
     monkeypatch.undo()
     monkeypatch.setattr(registry_module, "GRACE_SECONDS", 0.05)
     clock.sleep(0.05)
@@ -211,13 +211,13 @@ def test_a_site_that_is_still_at_work_counts_as_there_until_its_time_is_over(clo
 
 def test_nobody_gets_the_name_of_a_site_that_is_in_doubt():
     grid = Nodes({1: "a", 2: "b", 3: "c"})
-    registry, said = registry_over(grid)
+    registry, notes = registry_over(grid)
     registry.refresh(0)
     registry.mark_stale(["c"])
     grid.silent = {3}
     grid.names[9] = "c"
     assert set(registry.refresh(1)) == {"a", "b"}
-    assert "a second node calls itself site c; it can take part under that name when the first has left" in said
+    assert "a second node calls itself site c; it can take part under that name when the first has left" in notes
     grid.silent = set()
     assert registry.refresh(2)["c"] == 3
 
@@ -225,7 +225,7 @@ def test_nobody_gets_the_name_of_a_site_that_is_in_doubt():
 def test_what_a_node_said_before_it_went_is_not_used():
     grid = Nodes({1: "a", 2: "b", 3: "c"})
     grid.silent = {3}
-    registry, said = registry_over(grid)
+    registry, notes = registry_over(grid)
     registry.refresh(0)
     del grid.names[3]
     grid.broken = {3: "Node Unavailable"}
@@ -233,25 +233,25 @@ def test_what_a_node_said_before_it_went_is_not_used():
     grid.get_node_ids = lambda: list(names)
     grid.silent = set()
     assert set(registry.refresh(1)) == {"a", "b"}
-    assert not any("cannot take part" in line for line in said)
+    assert not any("cannot take part" in line for line in notes)
 
 
 def test_a_broken_node_is_told_once_and_again_when_it_breaks_again(clock):
     grid = Nodes({1: "a", 2: "b", 3: "c"})
     grid.broken = {3: "no [data] here"}
-    registry, said = registry_over(grid)
+    registry, notes = registry_over(grid)
     registry.refresh(0)
     clock.sleep(0.02)
     registry.refresh(1)
     refused = "node 3 is connected and cannot take part: no [data] here"
-    assert said == [refused, "sites: a (node 1), b (node 2)"]
+    assert notes == [refused, "sites: a (node 1), b (node 2)"]
     grid.broken = {}
     clock.sleep(0.05)
     assert "c" in registry.refresh(2)
     grid.broken = {3: "no [data] here"}
     registry.mark_stale(["c"])
     registry.refresh(3)
-    assert said[2:] == [
+    assert notes[2:] == [
         "round 2: site c joined (node 3)",
         refused,
         "round 3: site c (node 3) is left out for now",

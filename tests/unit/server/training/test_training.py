@@ -1,18 +1,28 @@
-"""Checkpoints: all that a resume needs comes back; a damaged one says so."""
+"""Training at the server: checkpoints, progress, and the threads of the evaluation."""
 
+import io
 import json
 from dataclasses import fields
 
 import pytest
 import torch
+from rich.console import Console
 
+from fedrecon_core.config import Engine
 from fedrecon_core.errors import RunError
+from fedrecon_core.metrics.base import Metric
+from fedrecon_core.registry import METRICS
 from server.runs.manifest import parameter_counts
 from server.training import checkpoints
 from server.training.checkpoints import Best, Training
+from server.training.evaluation import threads_of
+from server.training.progress import PlainProgress
 from strategies.messages import Accepted
 
 pytestmark = pytest.mark.quick
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
 def state(value: float) -> dict[str, torch.Tensor]:
@@ -150,3 +160,52 @@ def test_files_are_json_and_safetensors_and_nothing_that_runs_code_when_loaded(t
 
 def test_the_manifest_counts_parameters_by_group():
     assert parameter_counts(training().groups) == {"mapping.a->b": 7, "task.head": 7}
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+LINE = {"round": 2, "split": "validation", "n": 12, "loss": 0.5, "accuracy": 0.75, "uar": 0.7, "macro_f1": 0.6}
+
+
+def shown(validation) -> str:
+    text = io.StringIO()
+    PlainProgress(Console(file=text, width=200), rounds=10).round_done(2, {"task": 1.25}, validation)
+    return text.getvalue()
+
+
+def test_a_round_shows_its_losses_and_every_metric():
+    assert shown(LINE).startswith(
+        "round  2/10  task loss 1.250  validation accuracy 0.750, macro_f1 0.600, uar 0.700  ETA"
+    )
+
+
+def test_a_round_without_evaluation_shows_its_losses_alone():
+    assert "validation" not in shown(None)
+
+
+def test_a_metric_that_was_added_is_shown_where_the_line_has_it():
+    METRICS.register("worst")(type("Worst", (Metric,), {}))
+    try:
+        assert "uar 0.700, worst 0.100  " in shown({**LINE, "worst": 0.1})
+        assert "worst" not in shown(LINE)
+    finally:
+        METRICS.forget("worst")
+
+
+# --- evaluation -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "threads"),
+    [
+        (Engine(workers=3), "cpu", 3),
+        (Engine(), "cpu", 1),
+        (Engine(name="ray", workers=3), "cpu", 3),
+        (Engine(name="ray", workers=3, ray_address="host:6379"), "cpu", 1),
+        (Engine(name="deployment", workers=3), "cpu", 1),
+        (Engine(workers=3), "cuda", 1),
+    ],
+)
+def test_the_server_reads_as_many_batches_at_a_time_as_workers_wait_on_its_own_machine(engine, device, threads):
+    assert threads_of(engine, torch.device(device)) == threads
