@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from pathlib import Path
 from fedrecon_core.plugins import sources as plugin_sources
 
 PACKAGES = ("client", "fedrecon_core", "server", "strategies")
-_HASHES: dict[tuple[str, ...], str] = {}
 
 
 def code_hash(plugins: Sequence[str] = ()) -> str:
@@ -21,15 +21,17 @@ def code_hash(plugins: Sequence[str] = ()) -> str:
     Packages that are not installed are left out. The files are read once per process: if one changes later, the process
     still runs the old code, and has its hash.
     """
-    key = tuple(sorted(plugins))
-    if key not in _HASHES:
-        digest = hashlib.sha256()
-        for name, path in sorted({**sources(".py"), **plugin_sources(key)}.items()):
-            content = path.read_bytes()
-            digest.update(f"{name}\0{len(content)}\0".encode())
-            digest.update(content)
-        _HASHES[key] = digest.hexdigest()
-    return _HASHES[key]
+    return _code_hash(tuple(sorted(plugins)))
+
+
+@functools.cache
+def _code_hash(plugins: tuple[str, ...]) -> str:
+    digest = hashlib.sha256()
+    for name, path in sorted({**sources(".py"), **plugin_sources(plugins)}.items()):
+        content = path.read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def sources(*suffixes: str) -> dict[str, Path]:
