@@ -17,8 +17,7 @@ from fedrecon_core.runtime import keep_freed_memory
 from server.engines import flower
 from server.federation.messaging import Channel, WireMeter
 from server.federation.registration import RunSites, register_sites
-from server.report.run.report import write_report
-from server.report.terminal import final_table
+from server.report.run import final_table, write_report
 from server.runs.manifest import manifest, write_manifest
 from server.runs.record import read_run
 from server.runs.setup import RunSetup, open_run, start_run, submitted_run

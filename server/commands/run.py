@@ -128,7 +128,7 @@ def _report_to_trackers(out: Path, settings: Sequence[str]) -> bool:
 def _execute(setup: RunSetup, resume: bool = False) -> None:
     """Announce the run, execute it and print its final table. An engine that returns without a completed result is a
     failed run."""
-    from server.report.terminal import final_table
+    from server.report.run import final_table
     from server.runs.record import read_run
 
     console, config, directory = Console(), setup.config, setup.directory

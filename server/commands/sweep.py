@@ -91,7 +91,7 @@ def sweep(  # noqa: PLR0913 - a parameter per option of the command
     check_out(where)
 
     def write_run_report(path: Path) -> None:
-        from server.report.run.report import write_report  # here: it draws, and few trials lack their report
+        from server.report.run import write_report  # here: it draws, and few trials lack their report
 
         write_report(path)
 
@@ -214,7 +214,7 @@ def print_notes(console: Console, plan: Plan) -> None:
 
 def _write_report(console: Console, path: Path) -> None:
     """Write the report of the sweep. Its failure changes nothing about the result of the command."""
-    from server.report.sweep.report import write_sweep_report  # here: it compares, which a dry run does not need
+    from server.report.sweep import write_sweep_report  # here: it compares, which a dry run does not need
 
     _print(console, "comparing complete trials ...")  # half a minute for hundreds of trials
     try:

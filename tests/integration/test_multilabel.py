@@ -18,7 +18,7 @@ from server.cli import application
 from server.commands.coherence import measure
 from server.engines.base import Job
 from server.engines.inprocess import InProcess
-from server.report.terminal import final_table
+from server.report.run import final_table
 from server.runs.record import read_run
 from server.runs.setup import create_run
 from server.training import reconstruction_images as run_pictures

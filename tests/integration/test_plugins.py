@@ -19,8 +19,7 @@ from fedrecon_core.inference import load_model
 from fedrecon_core.metrics.accuracy import Accuracy
 from fedrecon_core.metrics.base import Counts, Metric
 from fedrecon_core.registry import METRICS
-from server.report.run.report import render_run
-from server.report.terminal import final_table
+from server.report.run import final_table, render_run
 from server.runs.record import read_run
 from server.runs.setup import resume_run
 from tests.helpers import plugin, runs

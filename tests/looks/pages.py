@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from server.report.run.report import write_report
-from server.report.sweep.report import write_sweep_report
+from server.report.run import write_report
+from server.report.sweep import write_sweep_report
 from tests.helpers.reports import SITES, write_run
 from tests.helpers.sweeps import Labels, right_with, write_results
 

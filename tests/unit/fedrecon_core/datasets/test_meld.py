@@ -20,7 +20,7 @@ from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.preparation.expected_files import file_faults
 from fedrecon_core.preparation.features.base import RawItem
 from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, discover
-from server.commands.data.prepare import keys_of
+from server.commands.data import keys_of
 from server.runs.setup import load_config
 from tests.helpers import raw_meld
 from tests.helpers.toy_features import ToyAudio, ToyAudioParams, text_row, toy_features

@@ -237,7 +237,7 @@ def test_a_config_is_described_as_its_run_will_see_it(command, tmp_path):
     assert (code, err) == (0, "")
     assert "48 train, 24 validation, 72 test samples" in out
     assert "each test sample counts 3 times, under 3 masks" in out
-    assert "validation and test samples lie at the server" in out
+    assert "validation and test samples are at the server" in out
     assert numbers_of(out, "picture image [1, 6, 6]") == [["100.0%", "0.0%", "100.0%"]]
     assert numbers_of(out, "features + steps") == [["48", "0", "72"]]
     assert numbers_of(out, "picture + features + steps") == [["0", "24", "0"]]

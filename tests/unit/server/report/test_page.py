@@ -17,7 +17,7 @@ from fedrecon_core.errors import RunError
 from server.engines.submission import write_app
 from server.report.charts import nice_ticks, round_ticks
 from server.report.page import FOLDER, environment, write_page
-from server.report.run.report import write_report
+from server.report.run import write_report
 from server.runs.formatting import size
 from server.runs.record import read_run
 from server.runs.summary import traffic

@@ -13,9 +13,7 @@ from rich.console import Console
 from fedrecon_core.errors import FedReconError
 from fedrecon_core.metrics.base import Counts, Metric
 from fedrecon_core.registry import METRICS
-from server.report.run.report import SECTIONS, write_report
-from server.report.run.sections import MOST_ROWS
-from server.report.terminal import final_table
+from server.report.run import MAX_ROWS, SECTIONS, final_table, write_report
 from server.runs.directory import RunDirectory
 from server.runs.record import FILES, PICTURE, read_run
 from server.runs.summary import participation, points, traffic
@@ -341,16 +339,16 @@ def many_sites(directory: Path, sites: int) -> str:
 @pytest.mark.quick
 def test_of_very_many_sites_those_that_took_part_have_rows(tmp_path: Path) -> None:
     found = many_sites(tmp_path, MANY)
-    assert all(site_name(site) in found for site in (*ASKED, 0, MOST_ROWS - len(ASKED) - 1))
-    assert site_name(MOST_ROWS - len(ASKED)) not in found
+    assert all(site_name(site) in found for site in (*ASKED, 0, MAX_ROWS - len(ASKED) - 1))
+    assert site_name(MAX_ROWS - len(ASKED)) not in found
     assert site_name(MANY - 1) not in found
-    assert found.count(f"{MOST_ROWS} of 1,000 sites") == 5  # participation, modalities, classes, traffic, time
+    assert found.count(f"{MAX_ROWS} of 1,000 sites") == 5  # participation, modalities, classes, traffic, time
 
 
 @pytest.mark.quick
 def test_up_to_the_limit_every_site_has_a_row(tmp_path: Path) -> None:
-    found = many_sites(tmp_path, MOST_ROWS)
-    assert all(site_name(site) in found for site in range(MOST_ROWS))
+    found = many_sites(tmp_path, MAX_ROWS)
+    assert all(site_name(site) in found for site in range(MAX_ROWS))
     assert " sites, those that took part first" not in found
 
 

@@ -14,7 +14,7 @@ from fedrecon_core.errors import DataError
 from server.analysis.packed import pack
 from server.analysis.rendering import sheets
 from server.analysis.results import load_results
-from server.report.sweep.report import SECTIONS, write_sweep_report
+from server.report.sweep import SECTIONS, write_sweep_report
 from server.sweep.spec import read_definition
 from server.sweep.store import SweepDirectory
 from server.sweep.trials import build_trials

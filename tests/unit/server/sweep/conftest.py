@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.report.run.report import write_report
+from server.report.run import write_report
 from server.sweep.spec import read_definition
 from server.sweep.store import SweepDirectory
 from server.sweep.trials import build_trials

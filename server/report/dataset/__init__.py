@@ -1,1 +1,0 @@
-"""Description of a data set: its numbers, shown as tables in a terminal and as one picture."""

@@ -1,1 +1,0 @@
-"""The report of one run: a self-contained HTML file."""

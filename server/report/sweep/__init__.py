@@ -1,1 +1,0 @@
-"""The report of a sweep: one self-contained HTML file that compares its trials."""
