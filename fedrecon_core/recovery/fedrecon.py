@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from fedrecon_core.config import ModelConfig
-from fedrecon_core.generators.mapping import Mapping as MappingModel
+from fedrecon_core.generators import Mapping as MappingModel
 from fedrecon_core.recovery.base import Builder, DropoutParams, Recovery
 from fedrecon_core.recovery.objectives import GeneratorObjective, LatentCache, MappingObjective, MappingParams
 from fedrecon_core.recovery.reconstruction import Reconstructor, find_routes, split_weight

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fedrecon_core.config import Params
-from fedrecon_core.recovery.plain_fill import PlainFill, expand_features
+from fedrecon_core.recovery.base import PlainFill, expand_features
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.types import ModalitySpec

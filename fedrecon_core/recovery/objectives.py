@@ -10,8 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fedrecon_core.config.errors import InvalidValueError
-from fedrecon_core.generators.mapping import TERMS, Mapping, Pair
-from fedrecon_core.generators.vae import Gaussian, Generator
+from fedrecon_core.generators import TERMS, Gaussian, Generator, Mapping, Pair
 from fedrecon_core.recovery.fills import chunk_of, chunks
 from fedrecon_core.recovery.stage import LocalContext, Objective
 from fedrecon_core.state import decoder_group, encoder_group, mapping_group
@@ -80,23 +79,19 @@ class LatentCache:
 
     def of(self, name: str, samples: Tensor) -> Gaussian:
         """The posteriors of ``samples``, all of which must have modality ``name``."""
-        if name not in self._cache:
-            self._cache[name] = self._encode(name)
-        posterior, place = self._cache[name]
-        return posterior[place[samples]]
-
-    def _encode(self, name: str) -> tuple[Gaussian, Tensor]:
-        """The posteriors of all present rows, and int64 [N] each sample's place among them (-1: absent)."""
-        data, encoder = self.context.data, self.context.groups[encoder_group(name)]
-        samples, parts = data.having(name), []
-        with torch.no_grad():
-            for part in chunks(len(samples), data.device, chunk_of(data.spec)):
-                rows = data.arrays[name].take(samples[part])
-                parts.append(encoder(rows.values, rows.lengths))
-        place = torch.full((len(data),), -1, dtype=torch.long, device=data.device)
-        place[samples] = torch.arange(len(samples), device=data.device)
-        means, log_variances = zip(*parts, strict=True)
-        return Gaussian(torch.cat(means), torch.cat(log_variances)), place
+        if name not in self._cache:  # all present rows, and int64 [N] the position of each sample among them, or -1
+            data, encoder = self.context.data, self.context.groups[encoder_group(name)]
+            having, parts = data.having(name), []
+            with torch.no_grad():
+                for part in chunks(len(having), data.device, chunk_of(data.spec)):
+                    rows = data.arrays[name].take(having[part])
+                    parts.append(encoder(rows.values, rows.lengths))
+            position = torch.full((len(data),), -1, dtype=torch.long, device=data.device)
+            position[having] = torch.arange(len(having), device=data.device)
+            means, log_variances = zip(*parts, strict=True)
+            self._cache[name] = Gaussian(torch.cat(means), torch.cat(log_variances)), position
+        posterior, position = self._cache[name]
+        return posterior[position[samples]]
 
 
 class MappingObjective(Objective):

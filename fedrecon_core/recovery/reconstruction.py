@@ -11,8 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fedrecon_core.generators.vae import Gaussian
-from fedrecon_core.modalities.likelihood import mean_value
+from fedrecon_core.generators import Gaussian, mean_value
 from fedrecon_core.state import Groups, decoder_group, encoder_group, mapping_group
 from fedrecon_core.task.tokens import Fill
 from fedrecon_core.types import Batch, DatasetSpec, Likelihood, Rows

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedrecon_core import seeding
 from fedrecon_core.config import Params
-from fedrecon_core.recovery.plain_fill import PlainFill, expand_features
+from fedrecon_core.recovery.base import PlainFill, expand_features
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.registry import RECOVERIES
 from fedrecon_core.types import ModalitySpec

@@ -35,7 +35,7 @@ RECOVERY = '''
     import torch
 
     from fedrecon_core.config import Params
-    from fedrecon_core.recovery.plain_fill import PlainFill
+    from fedrecon_core.recovery.base import PlainFill
     from fedrecon_core.registry import RECOVERIES
 
 

@@ -7,10 +7,18 @@ import torch
 from torch.distributions import Bernoulli, Laplace, Normal
 from torch.distributions import kl_divergence as reference_kl
 
-from fedrecon_core.generators.mapping import TERMS, Mapping, Pair
-from fedrecon_core.generators.vae import Gaussian, Generator, kl_divergence, kl_to_prior
+from fedrecon_core.generators import (
+    TERMS,
+    Gaussian,
+    Generator,
+    Mapping,
+    Pair,
+    kl_divergence,
+    kl_to_prior,
+    log_likelihood,
+    mean_value,
+)
 from fedrecon_core.modalities.base import LOG_VARIANCE_RANGE, GaussianHead, length_mask
-from fedrecon_core.modalities.likelihood import log_likelihood, mean_value
 from fedrecon_core.recovery.stage import set_frozen
 from fedrecon_core.types import Likelihood, Rows
 

@@ -9,9 +9,7 @@ from torch import nn
 
 from fedrecon_core.config import Params
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.modalities.gru import GRU
-from fedrecon_core.modalities.halving import Halving
-from fedrecon_core.modalities.recurrent import Recurrent, RecurrentExtractor
+from fedrecon_core.modalities.recurrent import GRU, Halving, Recurrent, RecurrentExtractor
 from fedrecon_core.modalities.sequence import Sequence
 from fedrecon_core.recovery.base import recovery_for
 from fedrecon_core.registry import MODALITIES

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedrecon_core.generators.vae import Gaussian
+from fedrecon_core.generators import Gaussian
 from fedrecon_core.recovery.reconstruction import LEAST_TEMPER, Reconstructor, find_routes, split_weight
 from fedrecon_core.recovery.stage import GlobalInfo, LocalContext
 from fedrecon_core.seeding import torch_stream
