@@ -1,4 +1,4 @@
-"""Send messages to sites and collect their replies until all have arrived or the deadline has passed."""
+"""Send messages to sites, collect their replies until a deadline, and count their bytes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from strategies.messages import addressee, is_group, read_error
 
 POLL_SECONDS = 0.05
 LONGEST_POLL_SECONDS = 1.0
-"""Every poll costs the SuperLink a few database queries: the longer the wait, the rarer they are."""
-TOO_LARGE = "the SuperLink took none of the messages: they are too large for it; a smaller model, or fewer groups"
-REFUSED = "the SuperLink took no message for its node; it does not know it any more"
+"""Every poll causes a few database queries at the SuperLink: the longer the wait, the longer the interval."""
+TOO_LARGE = "the SuperLink accepted no message: they are too large; use a smaller model, or fewer groups"
+REFUSED = "the SuperLink accepted no message for its node, which is not registered any more"
 GRACE_SECONDS = 60.0
-"""How much longer than its deadline a message lives, since the clocks of two machines may differ."""
+"""The time after its deadline at which a message expires, since the clocks of two machines may differ."""
 
 Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 """Name, shape and dtype of every tensor of a group."""
@@ -30,20 +30,20 @@ Decoded = TypeVar("Decoded")
 
 
 class ReplyError(Exception):
-    """A reply that cannot be used; the text says why."""
+    """A reply that cannot be used, with the reason."""
 
 
 @dataclass
 class Replies(Generic[Reply]):
-    """The outcome of messages to several sites: ``received`` maps the sites that answered to their replies,
+    """The replies to messages to several sites: ``received`` maps the sites that answered to their replies,
     ``failures`` the others to the reason."""
 
     received: dict[str, Reply] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def decode(self, read: Callable[[str, Reply], Decoded]) -> Replies[Decoded]:
-        """The replies as ``read(site, reply)`` returns them, in site order; one on which it raises ``ReplyError`` is
-        rejected. The raw replies are released as they are read, since they may be large."""
+        """Decode each reply by ``read(site, reply)``, in site order; if it raises ``ReplyError``, the reply becomes a
+        failure. Raw replies, which may be large, are released one by one."""
         decoded: Replies[Decoded] = Replies(failures=self.failures)
         for name in sorted(self.received):
             try:
@@ -58,7 +58,7 @@ class Replies(Generic[Reply]):
         self.failures[name] = f"reply rejected: {fault}"
 
     def reasons(self) -> str:
-        """The reasons of all failures in one line; sites with the same reason share it."""
+        """The reasons of all failures in one line, each after all sites that have it."""
         shared: dict[str, list[str]] = {}
         for name, reason in sorted(self.failures.items()):
             shared.setdefault(reason, []).append(name)
@@ -70,7 +70,7 @@ class Replies(Generic[Reply]):
         return len(self.received) + len(self.failures)
 
     def answered(self) -> str:
-        """How many of the sites answered, as text."""
+        """The text ``3 of 4 sites answered``."""
         return f"{len(self.received)} of {self.asked} sites answered"
 
 
@@ -110,37 +110,37 @@ def _serialized_size(item: Any) -> int:
 
 @dataclass(frozen=True)
 class Deadline:
-    """``timeout`` seconds per site. ``lanes``: how many sites run at a time in a simulation, where the others wait for
-    their turn without being late; None: all sites run at once."""
+    """``timeout`` seconds per site. ``lanes``: how many sites run at a time in a simulation, in which waiting for a
+    turn does not count; None: all sites run at once."""
 
     timeout: float
     lanes: int | None = None
 
     def seconds(self, sites: int) -> float:
-        """How long to wait for ``sites`` replies."""
+        """The time to wait for ``sites`` replies."""
         return self.timeout * (1 if self.lanes is None else math.ceil(sites / self.lanes))
 
 
 def needed(quorum: float, asked: int) -> int:
-    """How many of ``asked`` sites must answer: 7 for 0.07 of 100, despite floating point."""
+    """How many of ``asked`` sites must answer: 7 for 0.07 of 100, despite rounding errors of floats."""
     return math.ceil(quorum * asked - 1e-9)
 
 
 class Exchange:
-    """Messages on their way. ``collect`` receives the replies that have arrived, without waiting; ``close`` gives up on
-    the rest.
+    """Messages without a reply yet. ``collect`` receives the replies that have arrived, without waiting; ``close``
+    stops waiting for the others.
 
-    An error reply may come from the SuperLink rather than from the node, so that a reply belongs to the site whose
-    message it answers. ``meter`` counts the bytes sent and received.
+    A reply is assigned to the site of the message that it answers, since an error reply may come from the SuperLink
+    instead of the node. ``meter`` counts the bytes sent and received.
     """
 
     def __init__(self, grid: Grid, messages: Sequence[Message], deadline: Deadline, meter: WireMeter) -> None:
-        """Push ``messages``. One that the SuperLink does not take, since its node has left, fails at once."""
+        """Push ``messages``. One that the SuperLink refuses, since its node has left, is a failure at once."""
         self.replies: Replies[RecordDict] = Replies()
         self.began = time.monotonic()
         self._grid, self._meter, self._deadline = grid, meter, deadline
         self._end = self.began + deadline.seconds(len(messages))
-        for message in messages:  # a site that comes back later must not work on a message whose sender has given up
+        for message in messages:  # a site that comes back later must not work on a message that is too old
             message.metadata.ttl = deadline.seconds(len(messages)) + GRACE_SECONDS
         ids = list(grid.push_messages(messages)) if messages else []
         self._waiting: dict[str, str] = {}
@@ -162,7 +162,7 @@ class Exchange:
         return time.monotonic() >= self._end
 
     def collect(self) -> list[str]:
-        """Receive the replies that have arrived; the names of their sites."""
+        """Receive the replies that have arrived, and return the names of their sites."""
         names = []
         for reply in list(self._grid.pull_messages(list(self._waiting))) if self._waiting else []:
             name = self._waiting.pop(reply.metadata.reply_to_message_id)
@@ -180,8 +180,8 @@ class Exchange:
         return names
 
     def close(self) -> Replies[RecordDict]:
-        """The replies; a site that is silent until now has failed. An engine that can drops the messages that are still
-        on their way, so that none runs beside the next round."""
+        """Return the replies; a site that has not answered is a failure. Its message is dropped if the engine can do
+        so, so that it does not run during the next round."""
         forget = getattr(self._grid, "forget", None)
         if self._waiting and forget is not None:
             forget(list(self._waiting))
@@ -198,8 +198,8 @@ def exchange(
     meter: WireMeter,
     arrived: Callable[[str], None] = lambda name: None,
 ) -> Replies[RecordDict]:
-    """Push ``messages`` and wait for their replies until ``deadline``; calls ``arrived`` with the name of each site as
-    its reply comes in."""
+    """Push ``messages`` and wait for their replies until ``deadline``. Calls ``arrived`` with a site's name when its
+    reply arrives."""
     sent, heard = Exchange(grid, messages, deadline, meter), time.monotonic()
     while sent.waiting and not sent.late:
         names = sent.collect()
@@ -213,14 +213,14 @@ def exchange(
 
 
 def pause(waited: float) -> float:
-    """Seconds until the next poll after ``waited`` seconds without a reply: a twentieth of them, within bounds."""
+    """Seconds until the next poll after ``waited`` seconds without a reply: a twentieth of that time, within bounds."""
     return min(max(POLL_SECONDS, waited / 20), LONGEST_POLL_SECONDS)
 
 
 @dataclass(frozen=True)
 class Channel:
-    """The run's connection to its sites: Flower's ``grid``, the ``meter`` of all messages, and ``note``, which shows a
-    line to the user."""
+    """The run's connection to its sites: Flower's ``grid``, the ``meter`` for all messages, and ``note``, which prints
+    a line for the user."""
 
     grid: Grid
     config: RunConfig

@@ -1,4 +1,5 @@
-"""Register the sites of a run (round 0): find them, learn what data each has, and check that all fit together."""
+"""Register the sites of a run (round 0): find them, get a description of their data, and check that all are
+compatible."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from flwr.app import Message
 
-from fedrecon_core.data.allocation import ServerData, Share, allocate
-from fedrecon_core.data.dataset import Dataset, load_dataset
+from fedrecon_core.data.allocation import ServerData, allocate
+from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.data.site_data import open_site
 from fedrecon_core.data.statistics import Statistics, Sums, combine, same_values, site_sums
 from fedrecon_core.errors import ConfigError, RunError
@@ -28,15 +29,15 @@ from strategies.messages import SiteInfo
 
 POLL_SECONDS = 0.2
 ASKED = 16
-"""How many simulated sites are asked for their description. The server knows what each holds, since it assigned the
-samples; a few descriptions show whether the processes that act for the sites run this code on these values. Every reply
-of a round has the hashes of code and data specification again, and no values."""
+"""How many simulated sites are asked for their description. The server knows the samples of each, since it assigned
+them; a few descriptions show whether the processes of the sites run the same code on the same values. All later replies
+contain the hashes of code and data specification again, but no values."""
 
 
 @dataclass(frozen=True)
 class RunSites:
-    """The sites of a run, and what the server knows of them. ``server_data`` is None where only the sites have data,
-    ``registry`` where the sites are simulated: those are present from the first round to the last."""
+    """The sites of a run and the server's data about them. ``server_data`` is None if only the sites have data,
+    ``registry`` is None if the sites are simulated and thus always present."""
 
     federation: Federation
     recovery: Recovery
@@ -45,17 +46,17 @@ class RunSites:
 
     @property
     def assigned(self) -> ServerData | None:
-        """The server's data where it assigned them to the sites."""
+        """The server's data if it assigned them to the sites."""
         return self.server_data if self.federation.shares else None
 
     def refresh(self, round_: int) -> None:
-        """Bring the federation up to date before a round. Raises ``RunError`` if too few sites are connected."""
+        """Update the federation before a round. Raises ``RunError`` if too few sites are connected."""
         if self.registry is not None:
             self.federation.nodes = self.registry.refresh(round_)
             _add_sites(self.federation, self.recovery, self.registry.infos())
 
     def mark_stale(self, names: Iterable[str]) -> None:
-        """Ask these sites for their description again before they take part again: they failed, or have changed."""
+        """Ask these sites for their description before they take part again, since they failed or have changed."""
         if self.registry is not None:
             self.registry.mark_stale(names)
 
@@ -67,12 +68,12 @@ def register_sites(
     spec: str | None = None,
     server_data: ServerData | None = None,
 ) -> RunSites:
-    """Find the sites, assign the data where the server has them, and learn what data each site has.
+    """Find the sites, assign samples to them if the server has the data, and get a description of each site's data.
 
-    ``run`` is where, or under which name, sites store their state. ``statistics`` are those of a resumed run, ``spec``
-    the hash of its data specification. ``server_data`` are the data of the server, where they have been loaded and
-    allocated already. Raises ``RunError`` when too few sites connect within ``sites.wait`` seconds, or
-    when a site does not fit the run.
+    ``run`` is the folder in which sites store their state, or its name (``TrainInstruction.run``). ``statistics`` are
+    those of a resumed run, ``spec`` the hash of its data specification. ``server_data``: the data of the server, if
+    they have been loaded and allocated already. Raises ``RunError`` if too few sites connect within ``sites.wait``
+    seconds, or if a site is not compatible with the run.
     """
     config = channel.config
     if server_data is None and config.has_central_data:
@@ -91,7 +92,7 @@ def _deployed_sites(
 ) -> RunSites:
     config, name = channel.config, channel.config.recovery.name
     if RECOVERIES.get(name).reads_absent:
-        raise ConfigError(f"recovery.name: {name} reads absent data, which only a simulation has; choose another one")
+        raise ConfigError(f"recovery.name: {name} reads absent data, which exist only in a simulation; choose another")
     federation = Federation(config, DatasetSpec(name="", modalities=(), classes=()), run, {}, {}, {})
     federation.statistics = statistics
     known = spec if server_data is None else server_data.dataset.spec.digest()
@@ -99,22 +100,22 @@ def _deployed_sites(
     federation.nodes = registry.refresh(0)
     infos = registry.infos()
     own = infos[min(infos)].own
-    assert own is not None  # the registry accepts no other site
+    assert own is not None  # the registry accepts only sites with their own data
     federation.spec = DatasetSpec.model_validate_json(own.spec)
     recovery = checked_recovery(config, federation.spec)
     _add_sites(federation, recovery, infos)
-    for split in ("validation", "test"):  # better now than after weeks of training
+    for split in ("validation", "test"):  # reported now and not after weeks of training
         if server_data is None and not federation.holders(split):
             raise RunError(
-                f"no connected site holds {split} samples, so that no model could be chosen and tested: put some into "
+                f"no connected site has {split} samples, so that no model could be selected and tested: mark some in "
                 "the split column of a site's samples.parquet, or score at the server (evaluate.where: server)"
             )
     return RunSites(federation, recovery, server_data, registry)
 
 
 def _add_sites(federation: Federation, recovery: Recovery, infos: Mapping[str, SiteInfo]) -> None:
-    """Plan for the sites that are new or came back changed. The statistics stay those that the run began with; a late
-    site only adds those of a modality that no site had before."""
+    """Add the sites that are new or have changed, with their transfer plans. The statistics of the beginning of the run
+    are kept; a late site only adds those of modalities that no site had before."""
     news = {name: info for name, info in infos.items() if federation.sites.get(name) != info}
     federation.sites.update(news)
     federation.plans.update({name: recovery.plan(info.modalities) for name, info in news.items()})
@@ -134,28 +135,29 @@ def _simulated_sites(
 ) -> RunSites:
     config, dataset, allocation = channel.config, server_data.dataset, server_data.allocation
     recovery = recovery_for(config, dataset.spec)
-    plan = functools.cache(recovery.plan)  # sites with the same modalities share it
-    plans = {
-        split: {name: plan(_modalities(share, dataset)) for name, share in getattr(allocation, split).items()}
-        for split in SPLITS
-    }
+    plan = functools.cache(recovery.plan)  # one for all sites with the same modalities
+    present: dict[str, dict[str, tuple[str, ...]]] = {split: {} for split in SPLITS}
+    for split, sites in present.items():
+        for name, share in getattr(allocation, split).items():
+            sites[name] = tuple(m for column, m in enumerate(dataset.spec.names) if share.present[:, column].any())
+    plans = {split: {name: plan(modalities) for name, modalities in sites.items()} for split, sites in present.items()}
     deadline = time.monotonic() + config.sites.wait
-    while not (nodes := sorted(channel.grid.get_node_ids())):  # the list is empty at the start
+    while not (nodes := sorted(channel.grid.get_node_ids())):  # nodes connect after the ServerApp has started
         if time.monotonic() > deadline:
             wait = f"{config.sites.wait:g} s (sites.wait)"
             raise RunError(f"no node connected within {wait}; is the federation running?")
         time.sleep(POLL_SECONDS)
     code, spec, names = code_hash(config.plugins), dataset.spec.digest(), sorted(allocation.train)
-    expected = {}  # the description that each site should give, without its sums: for those its rows must be read
+    expected = {}  # the description of each site, without sums, for which its rows would have to be read
     for name in names:
-        share = allocation.train[name]
-        expected[name] = SiteInfo(name, code, spec, _modalities(share, dataset), len(share.samples), sums={})
+        samples = len(allocation.train[name].samples)
+        expected[name] = SiteInfo(name, code, spec, present["train"][name], samples, sums={})
     federation = Federation(
         config,
         dataset.spec,
         run,
         sites=expected,
-        nodes={name: nodes[index % len(nodes)] for index, name in enumerate(names)},  # any node may act for any site
+        nodes={name: nodes[index % len(nodes)] for index, name in enumerate(names)},  # any node may run any site
         plans=plans["train"],
         shares=dict(allocation.train),
         held_out={"validation": allocation.validation, "test": allocation.test},
@@ -166,17 +168,12 @@ def _simulated_sites(
     return RunSites(federation, recovery, server_data)
 
 
-def _modalities(share: Share, dataset: Dataset) -> tuple[str, ...]:
-    """The modalities that some sample of ``share`` shows."""
-    return tuple(name for column, name in enumerate(dataset.spec.names) if share.present[:, column].any())
-
-
 def _ask(channel: Channel, federation: Federation) -> dict[str, SiteInfo]:
-    """The descriptions of the first ``ASKED`` sites. ``RunError`` where one does not fit, where more sites fail than
-    ``sites.min`` leaves out of all sites (default: none), or all do.
+    """Ask the first ``ASKED`` sites for their description. Raises ``RunError`` if one is not as expected, if all sites
+    fail, or more than the number of sites minus ``sites.min`` (default: none may fail).
 
-    A site that fails stays in the run: the server knows what data it has, the rounds count its failures as they do for
-    a site that was not asked, and a temporary fault changes neither the statistics nor who is sampled.
+    A site that fails stays in the run: the server knows its data, and the rounds count its failures, like those of
+    sites that were not asked. A temporary fault thus changes neither the statistics nor the sampling of sites.
     """
     config, names = channel.config, sorted(federation.nodes)
     asked = [
@@ -192,8 +189,8 @@ def _ask(channel: Channel, federation: Federation) -> dict[str, SiteInfo]:
     spare = min(max(len(names) - least, 0), len(asked) - 1)
     if len(replies.failures) > spare:
         raise RunError(
-            f"{len(replies.received)} of the {len(asked)} sites that were asked gave a description; of all "
-            f"{len(names)} at least {least} must be connected (sites.min), so that at most {spare} may fail here. "
+            f"{len(replies.received)} of the {len(asked)} sites that were asked sent a description; at least {least} "
+            f"of all {len(names)} sites must be connected (sites.min), so that at most {spare} may fail here. "
             f"{replies.reasons()}"
         )
     if replies.failures:
@@ -204,8 +201,8 @@ def _ask(channel: Channel, federation: Federation) -> dict[str, SiteInfo]:
         for what, reported, expected in (
             ("runs other code: expected code hash", found.code_hash, known.code_hash),
             ("has another data set: expected spec hash", found.spec_hash, known.spec_hash),
-            ("holds other samples: expected the number", found.samples, known.samples),
-            ("holds other samples: expected the modalities", found.modalities, known.modalities),
+            ("has other samples: expected the number", found.samples, known.samples),
+            ("has other samples: expected the modalities", found.modalities, known.modalities),
         ):
             if reported != expected:
                 raise RunError(f"site {name} {what} {expected}, found {reported}")
@@ -215,11 +212,11 @@ def _ask(channel: Channel, federation: Federation) -> dict[str, SiteInfo]:
 def _statistics(
     known: dict[str, Statistics], described: Mapping[str, SiteInfo], server_data: ServerData
 ) -> dict[str, Statistics]:
-    """The statistics over all sites, in sorted order. Where a resumed run has them (``known``), only the sites that
-    were ``described`` are summed, to check that they hold the values that they were assigned.
+    """The statistics over all sites, in sorted order. If a resumed run has them (``known``), only the sums of the sites
+    in ``described`` are computed, to check that those have the values that they were assigned.
 
-    The server sums what it assigned: to the last bit what sites on such a machine would report, without the messages.
-    One site at a time: the sums of all would not fit the memory where sites are many and samples large.
+    The server computes the sums of the assigned samples itself. On the same kind of machine they are bit by bit those
+    that sites would report. It reads one site at a time, since large samples of all sites may not fit into memory.
     """
     dataset, allocation = server_data.dataset, server_data.allocation
 
@@ -232,8 +229,8 @@ def _statistics(
                 strange = [m for m in own if m not in found or not same_values(found[m], own[m])]
                 if strange:
                     raise RunError(
-                        f"site {name} has other values of {', '.join(strange)} than it was assigned: expected the same "
-                        "data on every machine, found other sums over its rows; compare the contents of data.root"
+                        f"site {name} has other values of {', '.join(strange)} than those assigned to it: expected the "
+                        "same data on every machine, found other sums over its rows; compare the contents of data.root"
                     )
             yield own
 

@@ -1,4 +1,4 @@
-"""The sites of a deployment: who is connected and may take part, looked up before the first round and every other."""
+"""The sites of a deployment that are connected and may take part, updated before every round."""
 
 from __future__ import annotations
 
@@ -18,67 +18,70 @@ from strategies.messages import SiteInfo, TrainInstruction
 
 POLL_SECONDS = 0.2
 QUIET_SECONDS = 10.0
-"""How long to wait for sites before saying so: their answers take a few seconds each."""
+"""How long to wait for sites before the user is informed: their answers take a few seconds each."""
 GRACE_SECONDS = 15.0
-"""How long a round waits for nodes that were just asked for their description, where there are enough sites without
+"""How long a round waits for nodes that were just asked for their description, if there are enough sites without
 them."""
 AGAIN_SECONDS, LONGEST_AGAIN_SECONDS = 10.0, 600.0
-"""How long a node that was refused is left alone before it is asked again; twice as long each time."""
+"""The pause before a refused node is asked again. It doubles each time."""
 
 
 @dataclass
 class SiteRecord:
-    """A connected node, and the site that it acts for."""
+    """A connected node, and its site."""
 
     node: int
     info: SiteInfo | None = None
-    """Its description; None: not received yet, or stale."""
+    """Its description; None if it was not received yet, or is stale."""
     name: str | None = None
-    """The site for which it was accepted. It keeps the name while its description is stale: no other node gets it."""
+    """The site for which it was accepted. It keeps the name while its description is stale, so that no other node can
+    get it."""
     active: bool = False
-    """Whether it takes part as things stand."""
+    """Whether it currently takes part."""
     retry_at: float = 0.0
     """The time (``time.monotonic``) before which it is not asked for its description."""
     pause: float | None = None
-    """How long it is left alone after the next refusal; None: it was not refused since it last took part."""
+    """The pause after the next refusal; None if it was not refused since it last took part."""
     reason: str | None = None
-    """Why it cannot take part, as last shown to the user."""
+    """The reason why it cannot take part that was last shown to the user."""
 
     @property
     def label(self) -> str:
-        """The name under which the node is addressed and shown before its own is known."""
+        """The name in messages and notes until the site's own name is known."""
         return f"node {self.node}"
 
     def refuse(self) -> None:
-        """Leave the node alone for a while."""
+        """Do not ask the node again for some time."""
         self.info = None
         pause = AGAIN_SECONDS if self.pause is None else self.pause
         self.retry_at, self.pause = time.monotonic() + pause, min(2 * pause, LONGEST_AGAIN_SECONDS)
 
     def accept(self, name: str) -> None:
-        """Let the node act for the site ``name``."""
+        """Accept the node as the site ``name``."""
         self.active, self.name, self.retry_at, self.pause, self.reason = True, name, 0.0, None, None
 
 
 class SiteRegistry:
-    """Sites that bring their own data. Each node is asked for its description once, and again after a failure. A site
-    may join late, leave, or come back as another node; its description must fit the run. Nobody waits for a silent
-    node."""
+    """Sites with their own data. Each node is asked for its description once, and again after a failure. A site may
+    join late, leave, or come back as another node; its description must fit the run. No round waits for a node that
+    does not answer."""
 
     def __init__(self, channel: Channel, config_json: str, run: str, spec: str | None = None) -> None:
-        """``config_json`` and ``run`` go into every instruction. ``spec``: the hash of the data specification that all
-        sites must have; None: the one that most sites have when the run begins."""
+        """``config_json`` and ``run`` are part of every instruction. ``spec``: the hash of the data specification that
+        all sites must have; None: the one that most sites have when the run begins."""
         self.spec = spec
         self._channel, self._config_json, self._run = channel, config_json, run
         self._records: dict[int, SiteRecord] = {}
-        """Node -> record, of the nodes that are connected."""
+        """Node -> record, of the connected nodes."""
         self._pending: list[Exchange] = []
         """Requests for descriptions that are not all answered yet."""
 
     def refresh(self, round_: int) -> dict[str, int]:
-        """Site -> node of all sites that can take part, after waiting up to ``sites.wait`` seconds for ``sites.min`` of
-        them. A site that took part before and has not answered yet gets ``sites.timeout`` seconds, since it may still
-        work on an older message. Raises ``RunError`` if there are too few sites."""
+        """Wait up to ``sites.wait`` seconds for ``sites.min`` sites, and return site -> node of all that can take part.
+
+        A site that took part before and has not answered yet gets ``sites.timeout`` seconds, since it may still work on
+        an older message. Raises ``RunError`` if there are too few sites.
+        """
         sites = self._channel.config.sites
         least, began, before, noted = sites.min or sites.count, time.monotonic(), self._nodes(), False
         while True:
@@ -89,7 +92,14 @@ class SiteRegistry:
             if enough and (late or not just_asked):
                 break
             if late and not enough and not any(r.name and r.node in waiting for r in self._records.values()):
-                raise RunError(self._too_few(round_, least))
+                reasons = "".join(f"; {r.reason}" for _, r in sorted(self._records.items()) if r.reason is not None)
+                silent = len(self._waiting() & set(self._records))
+                reasons += f"; {silent} more connected and gave no answer yet" if silent else ""
+                raise RunError(
+                    f"round {round_}: {len(self._nodes())} of at least {least} sites connected within {sites.wait:g} s "
+                    f"(sites.min, sites.wait): {', '.join(sorted(self._nodes())) or 'none'}{reasons}; start the other "
+                    "SuperNodes, or lower sites.min, and resume"
+                )
             if not enough and not noted and time.monotonic() - began > QUIET_SECONDS:
                 noted = True
                 self._channel.note(
@@ -102,12 +112,12 @@ class SiteRegistry:
         return self._nodes()
 
     def infos(self) -> dict[str, SiteInfo]:
-        """Site -> description, of the sites that ``refresh`` found, in site order."""
+        """Site -> description of the sites that ``refresh`` found, in site order."""
         found = {r.name: r.info for r in self._records.values() if r.active and r.name and r.info}
         return dict(sorted(found.items()))
 
     def mark_stale(self, names: Iterable[str]) -> None:
-        """Ask these sites for their description again before they take part again: they failed, or have changed."""
+        """Ask these sites for their description before they take part again, since they failed or have changed."""
         stale = set(names)
         for record in self._records.values():
             if record.active and record.name in stale:
@@ -117,13 +127,13 @@ class SiteRegistry:
         return {record.name: record.node for record in self._records.values() if record.active and record.name}
 
     def _waiting(self) -> set[int]:
-        """The nodes that have not answered yet, connected or not."""
+        """The nodes that were asked and have not answered yet, connected or not."""
         return {int(label.removeprefix("node ")) for exchange in self._pending for label in exchange.waiting}
 
     # --- one poll -------------------------------------------------------------------------------------------------
 
     def _poll(self, round_: int) -> bool:
-        """Update the records from the nodes that are connected now. Returns whether some node has answered."""
+        """Update the records of the connected nodes. Returns whether a node has answered."""
         connected = set(self._channel.grid.get_node_ids())
         self._records = {node: self._records.get(node) or SiteRecord(node) for node in sorted(connected)}
         now, waiting = time.monotonic(), self._waiting()
@@ -137,13 +147,14 @@ class SiteRegistry:
             deadline = Deadline(self._channel.config.sites.timeout)
             self._pending.append(Exchange(self._channel.grid, asked, deadline, self._channel.meter))
         answered = [label for exchange in self._pending for label in exchange.collect()]
-        self._receive()
-        self._select()
+        self._update()
         return bool(answered)
 
-    def _receive(self) -> None:
-        """Read the descriptions that have arrived; a node that failed or stayed silent is asked again later."""
+    def _update(self) -> None:
+        """Read the descriptions that have arrived, and accept the nodes that fit the run. A node that failed or did not
+        answer is asked again later, and so is one that does not fit, since it may be corrected."""
         by_label = {record.label: record for record in self._records.values()}
+        reasons: list[tuple[SiteRecord, str]] = []
         for exchange in self._pending:
             replies = exchange.close() if exchange.late else exchange.replies
             failures = dict(replies.failures)
@@ -158,13 +169,10 @@ class SiteRegistry:
             for label, reason in sorted(failures.items()):
                 if label in by_label:
                     by_label[label].refuse()
-                    self._note_once(by_label[label], f"{label} is connected and cannot take part: {reason}")
+                    reasons.append((by_label[label], f"{label} is connected and cannot take part: {reason}"))
             replies.received.clear()
             replies.failures.clear()
         self._pending = [exchange for exchange in self._pending if exchange.waiting]
-
-    def _select(self) -> None:
-        """Accept the nodes that fit the run."""
         met = {record.node: record.info for record in self._records.values() if record.info is not None}
         names = {record.name: record.node for record in self._records.values() if record.name is not None}
         choice = choose(met, names, code_hash(self._channel.config.plugins), self.spec)
@@ -173,17 +181,13 @@ class SiteRegistry:
             record.active = False
             if node in nodes:
                 record.accept(nodes[node])
-        for node, reason in {**choice.namesakes, **choice.misfits}.items():
-            self._note_once(self._records[node], reason)
-        for node in choice.misfits:  # it may fit later, once it is repaired
+        reasons += [(self._records[node], reason) for node, reason in {**choice.namesakes, **choice.misfits}.items()]
+        for node in choice.misfits:
             self._records[node].refuse()
-
-    # --- notes for the user ---------------------------------------------------------------------------------------
-
-    def _note_once(self, record: SiteRecord, reason: str) -> None:
-        if record.reason != reason:
-            record.reason = reason
-            self._channel.note(reason)
+        for record, reason in reasons:
+            if record.reason != reason:
+                record.reason = reason
+                self._channel.note(reason)
 
     def _note_changes(self, before: Mapping[str, int], round_: int) -> None:
         now, waiting = self._nodes(), self._waiting()
@@ -201,22 +205,11 @@ class SiteRegistry:
                 absence = f"(node {before[name]}) is left out for now"
             self._channel.note(f"round {round_}: site {name} {absence}")
 
-    def _too_few(self, round_: int, least: int) -> str:
-        nodes, wait = self._nodes(), self._channel.config.sites.wait
-        reasons = "".join(f"; {r.reason}" for _, r in sorted(self._records.items()) if r.reason is not None)
-        silent = len(self._waiting() & set(self._records))
-        reasons += f"; {silent} more connected and gave no answer yet" if silent else ""
-        return (
-            f"round {round_}: {len(nodes)} of at least {least} sites connected within {wait:g} s (sites.min, "
-            f"sites.wait): {', '.join(sorted(nodes)) or 'none'}{reasons}; start the other SuperNodes, or lower "
-            "sites.min, and resume"
-        )
-
 
 @dataclass(frozen=True)
 class Choice:
-    """``accepted``: site -> node. ``misfits``: node -> why it does not fit (other code or data). ``namesakes``: node ->
-    why it cannot have its name."""
+    """``accepted``: site -> node. ``misfits``: node -> the reason why it does not fit (other code or data).
+    ``namesakes``: node -> the reason why it cannot have its name."""
 
     accepted: dict[str, int] = field(default_factory=dict)
     misfits: dict[int, str] = field(default_factory=dict)
@@ -224,11 +217,11 @@ class Choice:
 
 
 def choose(met: Mapping[int, SiteInfo], names: Mapping[str, int], code: str, spec: str | None) -> Choice:
-    """Decide which of the nodes ``met`` (node -> description) may act for which sites.
+    """Decide which of the nodes ``met`` (node -> description) take part as which sites.
 
-    Every site must run the code ``code`` over the data specification ``spec`` (None: the one that most have; of equally
-    common ones the first in alphabetical order). Of several nodes with one name, the connected node that has it in
-    ``names`` keeps it.
+    Every site must have the code hash ``code`` and the hash ``spec`` of the data specification (None: the one that most
+    have; if several are equally common, the first in alphabetical order). If several nodes have the same name, the
+    connected node that has it in ``names`` keeps it.
     """
     if not spec:
         counts = Counter(info.spec_hash for info in met.values())
@@ -241,7 +234,7 @@ def choose(met: Mapping[int, SiteInfo], names: Mapping[str, int], code: str, spe
             choice.misfits[node] = f"{site} runs other code: expected code hash {code}, found {info.code_hash}"
         elif info.own is None:
             choice.misfits[node] = (
-                f"{site} brings no data of its own; give its SuperNode site=, data= and state= as node config"
+                f"{site} has no data of its own; give its SuperNode site=, data= and state= as node config"
             )
         elif info.spec_hash != spec:
             choice.misfits[node] = f"{site} has another data set: expected spec hash {spec}, found {info.spec_hash}"

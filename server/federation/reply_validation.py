@@ -1,4 +1,5 @@
-"""Decode and validate the replies of sites. A bad reply is a ``ReplyError`` and never reaches an average or a sum."""
+"""Decode and validate replies of sites. An invalid reply raises ``ReplyError`` and never reaches an average or a
+sum."""
 
 from __future__ import annotations
 
@@ -11,7 +12,6 @@ from flwr.app import RecordDict
 from torch import Tensor
 
 from fedrecon_core.local.evaluate import Score
-from fedrecon_core.metrics.base import Counts
 from fedrecon_core.metrics.histograms import confusion_matrices
 from fedrecon_core.state import STRATEGY_GROUPS, State, TransferPlan
 from fedrecon_core.types import SITE_NAME, SITE_NAME_RULE, SPLITS, DatasetSpec
@@ -20,13 +20,12 @@ from strategies import messages
 from strategies.messages import SiteInfo, TrainReply
 
 TIMES = ("total", "processor")
-"""The times in every train reply, which a run's result adds up."""
+"""The times in every train reply that the result of a run adds up."""
 
 
 @contextmanager
 def _decoding(what: str) -> Iterator[None]:
-    """Turn whatever a malformed reply raises into a ``ReplyError``: it must not end the run, and there is no list of
-    all that may be raised."""
+    """Convert all exceptions that a malformed reply may raise into ``ReplyError``, so that it does not end the run."""
     try:
         yield
     except ReplyError:
@@ -48,39 +47,42 @@ def read_description(content: RecordDict) -> SiteInfo:
         info = messages.read_site_info(content)
         if not SITE_NAME.fullmatch(info.name):
             raise ReplyError(f"site: expected {SITE_NAME_RULE}, found {info.name!r}")
-        if info.own is not None:  # a site without data of its own is the registry's business
-            _check_own_data(info, DatasetSpec.model_validate_json(info.own.spec), info.own.holdings)
-        return info
-
-
-def _check_own_data(info: SiteInfo, spec: DatasetSpec, holdings: Mapping[str, messages.Holding]) -> None:
-    if spec.digest() != info.spec_hash:
-        raise ReplyError(
-            f"site {info.name}: its specification has the hash {spec.digest()}, it reports {info.spec_hash}"
-        )
-    stray = sorted(set(info.modalities) - set(spec.names))
-    if stray:
-        raise ReplyError(f"site {info.name}: reports {', '.join(stray)}, which its specification does not have")
-    if info.samples != holdings["train"].samples:
-        raise ReplyError(
-            f"site {info.name}: has {holdings['train'].samples} training samples, it reports {info.samples}"
-        )
-    for name, (count, values, squares) in info.sums.items():
-        where, features = f"site {info.name}: its statistics of {name}", math.prod(spec[name].features)
-        if not len(values) == len(squares) == features:
+        if info.own is None:  # the registry refuses it
+            return info
+        spec, holdings = DatasetSpec.model_validate_json(info.own.spec), info.own.holdings
+        if spec.digest() != info.spec_hash:
+            expected = f"expected {spec.digest()}, the hash of its data specification"
+            raise ReplyError(f"site {info.name}: {expected}, found {info.spec_hash}")
+        stray = sorted(set(info.modalities) - set(spec.names))
+        if stray:
             raise ReplyError(
-                f"{where}: expected {features} features, found {len(values)} sums and {len(squares)} squares"
+                f"site {info.name}: expected modalities of its data specification, found {', '.join(stray)} as well"
             )
-        if not (math.isfinite(count) and count > 0):
-            raise ReplyError(f"{where}: expected a count above 0, found {count}")
-        if not all(map(math.isfinite, (*values, *squares))) or min(squares, default=0.0) < 0:
+        if info.samples != holdings["train"].samples:
             raise ReplyError(
-                f"{where}: expected finite sums, and squares of at least 0; are there NaN or infinity in its data?"
+                f"site {info.name}: expected {holdings['train'].samples} training samples as in its splits, "
+                f"found {info.samples}"
             )
-    for split in SPLITS:
-        counts = (holdings[split].samples, *holdings[split].present.values())
-        if min(counts) < 0 or max(counts) > counts[0]:
-            raise ReplyError(f"site {info.name}: impossible numbers of {split} samples: {list(counts)}")
+        for name, (count, values, squares) in info.sums.items():
+            where, features = f"site {info.name}: its statistics of {name}", math.prod(spec[name].features)
+            if not len(values) == len(squares) == features:
+                raise ReplyError(
+                    f"{where}: expected {features} features, found {len(values)} sums and {len(squares)} squares"
+                )
+            if not (math.isfinite(count) and count > 0):
+                raise ReplyError(f"{where}: expected a count above 0, found {count}")
+            if not all(map(math.isfinite, (*values, *squares))) or min(squares, default=0.0) < 0:
+                raise ReplyError(
+                    f"{where}: expected finite sums, and squares of at least 0; are there NaN or infinity in its data?"
+                )
+        for split in SPLITS:
+            counts = (holdings[split].samples, *holdings[split].present.values())
+            if min(counts) < 0 or max(counts) > counts[0]:
+                raise ReplyError(
+                    f"site {info.name}: expected between 0 and its {counts[0]} {split} samples with each modality, "
+                    f"found {list(counts[1:])}"
+                )
+    return info
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -89,30 +91,30 @@ def _check_own_data(info: SiteInfo, spec: DatasetSpec, holdings: Mapping[str, me
 def validate_train_reply(
     content: RecordDict, plan: TransferPlan, current: Mapping[str, State], site: SiteInfo
 ) -> TrainReply:
-    """A site's train reply, validated. ``current`` are the global groups that the site was sent, the strategy's extra
-    groups among them; ``site`` is its description."""
+    """A site's train reply, validated. ``current`` are the global groups that the site was sent, including the
+    additional groups of the strategy; ``site`` is its description."""
     with _decoding("reply"):
         reply = messages.read_train_reply(content)
     extra = {group for group in reply.groups if group.startswith(STRATEGY_GROUPS)}
     if unsent := sorted(extra - set(current)):
         raise ReplyError(
-            f"uploaded {', '.join(unsent)}, which the strategy does not send beside what the site may upload"
+            f"uploaded {', '.join(unsent)}, which the strategy does not send with the groups that the site may upload"
         )
     if stray := sorted(set(reply.groups) - extra - set(plan.upload)):
-        raise ReplyError(f"uploaded {', '.join(stray)}, which its transfer plan does not hold")
+        raise ReplyError(f"uploaded {', '.join(stray)}, which its transfer plan does not contain")
     if missing := sorted(group for group, count in reply.counts.items() if count and group not in reply.groups):
-        raise ReplyError(f"expected {', '.join(missing)}, of which it has a count, found none")
+        raise ReplyError(f"expected {', '.join(missing)}, for which it sent a count, found none")
     for group, state in sorted(reply.groups.items()):
         count, real = reply.counts.get(group), reply.real.get(group, 0)
         if count is None or count <= 0:
-            raise ReplyError(f"{group}: expected a count above 0 beside an upload, found {count}")
+            raise ReplyError(f"{group}: expected a count above 0 with an upload, found {count}")
         if count > site.samples:
             most = f"at most the site's {site.samples} training samples"
             raise ReplyError(f"{group}: expected a count of {most}, found {count}")
         if not 0 <= real <= count:
-            raise ReplyError(f"{group}: expected between 0 and {count} real ones among the {count}, found {real}")
+            raise ReplyError(f"{group}: expected between 0 and {count} real rows among the {count}, found {real}")
         _check_tensors(group, state, current[group])
-    for what, expected, found in (  # the data themselves may grow
+    for what, expected, found in (  # not the data hash: a site's data may grow
         ("code", site.identity.code_hash, reply.identity.code_hash),
         ("data specification", site.identity.spec_hash, reply.identity.spec_hash),
     ):
@@ -133,12 +135,13 @@ def _check_tensors(group: str, state: State, current: State) -> None:
             raise ReplyError(f"{group}: {name}: expected {form(current[name])}, found {form(tensor)}")
         if not bool(tensor.isfinite().all()):
             raise ReplyError(
-                f"{group}: {name} holds NaN or infinity; the site diverged (a smaller local learning rate may help)"
+                f"{group}: {name} contains NaN or infinity; the site diverged (a smaller local learning rate may help)"
             )
 
 
 def _check_numbers(reply: TrainReply) -> None:
-    """Losses may diverge and are only shown; a mapping's quality weighs sources at every site."""
+    """Check times, numbers of items and qualities. Losses may diverge, since they are only shown; but the quality of a
+    mapping is a weight at every site."""
     for name in dict.fromkeys((*TIMES, *reply.seconds)):
         seconds = reply.seconds.get(name, math.nan)
         if not (math.isfinite(seconds) and seconds >= 0):
@@ -157,11 +160,11 @@ def _check_numbers(reply: TrainReply) -> None:
 
 
 def read_score(content: RecordDict, split: str, spec: DatasetSpec, samples: int) -> Score:
-    """A site's score on ``split``, of which it has ``samples``, validated. A loss may diverge, and is only shown."""
+    """A site's score on its ``samples`` of ``split``, validated. A loss may diverge, since it is only shown."""
     with _decoding("score"):
         record = messages.scores_of(content)
         score = messages.read_scores(record, spec)[split]
-        # the record must hold exactly what was read of it: counts are whole numbers, and nothing else was sent
+        # serializing the score again must give the same record: counts are whole numbers, and there is nothing else
         expected = messages.scores_of(messages.write_scores({split: score}))
         losses = {key for key in expected if isinstance(expected[key], float)}
         odd = sorted(key for key in record if key not in losses and record[key] != expected.get(key))
@@ -176,24 +179,19 @@ def read_score(content: RecordDict, split: str, spec: DatasetSpec, samples: int)
         sums = sorted({sum(cells) for cells in table})
         if len(sums) > 1:
             raise ReplyError(
-                f"expected as many answers for every class, found {sums[0]} for one and {sums[-1]} for another"
+                f"expected as many samples for each class, found {sums[0]} for one and {sums[-1]} for another"
             )
     total = sum(sum(table[0]) for table in tables)
     if total > samples:
         raise ReplyError(f"expected scores of at most its {samples} samples of {split}, found {total}")
-    _check_histograms(score.counts)
+    counts = score.counts
+    if counts.histograms is not None:  # they must be of the samples in the confusion matrices
+        least, most = int(counts.histograms.min()), int(counts.histograms.max())
+        if least < 0 or most > counts.samples:  # within these bounds the sums of the bins do not overflow
+            found = least if least < 0 else most
+            raise ReplyError(
+                f"expected between 0 and its {counts.samples} scored samples in each bin of a histogram, found {found}"
+            )
+        if not torch.equal(confusion_matrices(counts.histograms), counts.confusion):
+            raise ReplyError("its histograms of scores and its confusion matrices are of different samples")
     return score
-
-
-def _check_histograms(counts: Counts) -> None:
-    """The histograms must be of the samples in the confusion matrices."""
-    if counts.histograms is None:
-        return
-    least, most = int(counts.histograms.min()), int(counts.histograms.max())
-    if least < 0 or most > counts.samples:  # within these bounds the sums of the bins do not overflow
-        found = least if least < 0 else most
-        raise ReplyError(
-            f"expected between 0 and its {counts.samples} scored samples in each bin of a histogram, found {found}"
-        )
-    if not torch.equal(confusion_matrices(counts.histograms), counts.confusion):
-        raise ReplyError("its histograms of scores and its confusion matrices are of different samples")

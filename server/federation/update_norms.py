@@ -1,4 +1,4 @@
-"""Reject absurdly large updates: one that is finite and well-formed may still overwrite all that the others trained."""
+"""Reject very large updates: one that is finite and well-formed can still outweigh the updates of all other sites."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fedrecon_core.state import STRATEGY_GROUPS, State
 MEMORY = 0.5
 """Weight of a site's latest norm in its running mean."""
 LEAST_OF_EXTRA_GROUP, NO_LEAST = (1.0, "the least for a group of the strategy's own"), (0.0, "")
-"""Lower bounds of the reference norm, for the strategy's extra groups and for all others."""
+"""Lower bounds of the reference norm, for the strategy's additional groups and for all others."""
 NONE: Mapping[str, Set[str]] = MappingProxyType({})
 History = dict[str, dict[str, float]]
-"""Group -> site -> running mean of the norms of its accepted updates, for groups that few sites hold."""
+"""Group -> site -> running mean of the norms of its accepted updates, for groups that few sites have."""
 
 
 def norm_of(group: State, start: State | None = None) -> float:
@@ -48,17 +48,17 @@ def judge(
     filled: Mapping[str, Set[str]] = NONE,
 ) -> Verdict:
     """Find the sites whose update is too large. ``received`` maps sites to groups, ``filled`` maps sites to those of
-    their groups that saw only fills.
+    their groups that were trained on fills only.
 
-    An update is too large if its norm exceeds ``bounds.limit`` times a reference norm. That is the (lower) median over
-    the sites, where at least ``bounds.least`` sites hold the group. Otherwise it is the largest running mean among the
-    sites that have one, since a site that is seldom sampled last sent an update of an earlier stage of training. Where
-    the site has no running mean, or the reference is zero, it is the norm of the group itself. Sites at which the
-    group saw only fills do not count towards a reference: their updates may be tiny, and they may be the majority.
+    An update is too large if its norm exceeds ``bounds.limit`` times a reference norm. If at least ``bounds.least``
+    sites have the group, that is the (lower) median over them. Otherwise it is the largest running mean of all sites,
+    since the last update of a site that is rarely sampled is from an earlier stage of training. If the site has no
+    running mean, or the reference is zero, it is the norm of the group itself. Sites that trained the group on fills
+    only do not count towards a reference: their updates may be tiny, and they may be the majority.
 
-    For the strategy's extra groups the reference is at least 1 and at least the median, of however few sites: a control
-    variate is zero at first, and small once the model has settled, so that the first update of a late site is far
-    larger. Norms of accepted updates are remembered where few sites hold the group.
+    For the strategy's additional groups the reference is at least 1, and at least the median of any number of sites: a
+    control variate is zero at first and small once training has converged, so that the first update of a late site is
+    far larger. Norms of accepted updates are recorded for groups that few sites have.
     """
     if bounds.limit is None:
         return Verdict({}, history)

@@ -233,7 +233,7 @@ def test_a_run_that_could_never_be_tested_is_refused_before_it_trains(tmp_path):
         write_folder(tmp_path / "sites" / name, content(dataset, None, members))
     raw = settings(data={"name": "sites", "root": "sites"}, missing={}, engine={"name": "deployment"})
     run = create_run(write(tmp_path, raw), ["sites.min=2", "sites.wait=5"], out=tmp_path / "run")
-    with pytest.raises(RunError, match=r"no connected site holds test samples.*evaluate\.where: server"):
+    with pytest.raises(RunError, match=r"no connected site has test samples.*evaluate\.where: server"):
         deploy(run, node_configs(tmp_path / "sites", tmp_path / "state"))
 
 
@@ -388,7 +388,7 @@ def test_more_sites_that_cannot_tell_than_may_be_missing_end_the_run(
     dumb(monkeypatch, [f"site-{number:04d}" for number in range(failing)])
     with pytest.raises(RunError) as error:
         run(tmp_path, {**raw, "sites": {"count": COUNT, "min": least}})
-    answered = f"{ASKED - failing} of the {ASKED} sites that were asked gave a description"
+    answered = f"{ASKED - failing} of the {ASKED} sites that were asked sent a description"
     told = (
         f"of all {COUNT} at least {least or COUNT} must be connected (sites.min), so that at most {spare} may fail here"
     )
@@ -415,8 +415,8 @@ def test_sites_that_cannot_tell_stay_in_the_run_and_change_nothing(
     [
         ({"code_hash": "0ld"}, "runs other code: expected code hash [0-9a-f]{64}, found 0ld"),
         ({"spec_hash": "0ld"}, "has another data set: expected spec hash [0-9a-f]{64}, found 0ld"),
-        ({"samples": 9}, "holds other samples: expected the number 4, found 9"),
-        ({"modalities": ("steps",)}, r"holds other samples: expected the modalities \(.*\), found \('steps',\)"),
+        ({"samples": 9}, "has other samples: expected the number 4, found 9"),
+        ({"modalities": ("steps",)}, r"has other samples: expected the modalities \(.*\), found \('steps',\)"),
     ],
 )
 def test_a_site_that_says_something_else_than_the_server_ends_the_run(
@@ -452,7 +452,7 @@ def test_sites_with_other_values_under_the_same_specification_end_the_run(
     forget()
     original = client.simulated.load_dataset
     monkeypatch.setattr(client.simulated, "load_dataset", lambda config: other_values(original(config), name))
-    told = rf"site site-\d{{4}} has other values of {name} than it was assigned: expected the same data on every"
+    told = rf"site site-\d{{4}} has other values of {name} than those assigned to it: expected the same data on every"
     with pytest.raises(RunError, match=told):
         resume(tmp_path / "run") if resumed else run(tmp_path, raw)
     assert len(lines(tmp_path / "run", "metrics.jsonl")) if resumed else not (tmp_path / "run/metrics.jsonl").exists()

@@ -107,16 +107,16 @@ def raises(found):
 
 RUBBISH = {
     "raises": (raises, r"ValueError: the \[/disk\] is on fire"),
-    "NaN": (lambda found: each_tensor(found, lambda t: t * float("nan")), "holds NaN or infinity"),
+    "NaN": (lambda found: each_tensor(found, lambda t: t * float("nan")), "contains NaN or infinity"),
     "wrong shapes": (lambda found: each_tensor(found, lambda t: t[..., :1]), "expected float32"),
     "an unknown group": (
         lambda found: replace(found, groups={**found.groups, "task.extractor.x": {"w": torch.ones(1)}}),
-        "uploaded task.extractor.x, which its transfer plan does not hold",
+        "uploaded task.extractor.x, which its transfer plan does not contain",
     ),
     "no group beside its counts": (lambda found: replace(found, groups={}), "expected task.extractor.*found none"),
     "negative counts": (
         lambda found: replace(found, counts=dict.fromkeys(found.counts, -3)),
-        "expected a count above 0 beside an upload, found -3",
+        "expected a count above 0 with an upload, found -3",
     ),
     "counts above its samples": (
         lambda found: replace(found, counts=dict.fromkeys(found.counts, 10**9)),

@@ -331,7 +331,7 @@ def test_the_traffic_counts_the_variates_and_the_training_does_not(tmp_path: Pat
 
 
 POISON = {
-    "NaN": (lambda tensor: tensor * float("nan"), "holds NaN or infinity"),
+    "NaN": (lambda tensor: tensor * float("nan"), "contains NaN or infinity"),
     "a wrong shape": (lambda tensor: tensor[..., :1], "expected float32"),
     "a 1e30-scaled variate": (lambda tensor: tensor * 1e30, "an update of norm"),
 }

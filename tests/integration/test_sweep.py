@@ -159,9 +159,9 @@ def test_a_failed_trial_is_told_and_stops_no_other_and_is_tried_again(failing):
     assert code == 1
     assert err == "fedrecon: 1 of 3 trials failed; the same command tries them again\n"
     (told,) = [line for line in out.splitlines() if line.startswith("failed: rate=odd: ")]
-    assert "holds NaN or infinity" in told
+    assert "contains NaN or infinity" in told
     log = Path(told.rpartition("; see ")[2])
-    assert "holds NaN or infinity" in log.read_text()
+    assert "contains NaN or infinity" in log.read_text()
     states = {trial.labels["rate"]: trial.status for trial in read_sweep(failing / "runs" / "tiny").trials}
     assert states == {"some": "complete", "odd": "failed", "more": "complete"}
     assert f"report {failing / 'runs' / 'tiny' / 'report.html'}\n" in out

@@ -437,7 +437,7 @@ def test_adam_may_train_what_is_not_corrected():
 
 
 POISON = {
-    "NaN": (lambda state: {"x": state["x"] * float("nan")}, "x holds NaN or infinity"),
+    "NaN": (lambda state: {"x": state["x"] * float("nan")}, "x contains NaN or infinity"),
     "shape": (lambda state: {"x": state["x"][:2]}, r"x: expected float64 \(3,\), found float64 \(2,\)"),
     "tensors": (lambda state: {"y": state["x"]}, r"expected the tensors \['x'\], found \['y'\]"),
 }
@@ -482,6 +482,5 @@ def test_a_variate_of_a_group_outside_the_plan_is_named():
     plan = found.server.federation.plan(NAMES[4])
     current = {**found.x, **found.server.strategy_groups(plan.upload)}
     fault = fault_of(reply, plan, current, found.server.federation.sites[NAMES[4]])
-    assert (
-        fault == f"uploaded strategy.scaffold.{SOME}, which the strategy does not send beside what the site may upload"
-    )
+    unsent = "which the strategy does not send with the groups that the site may upload"
+    assert fault == f"uploaded strategy.scaffold.{SOME}, {unsent}"

@@ -55,18 +55,18 @@ def test_a_good_reply_has_no_fault() -> None:
 @pytest.mark.parametrize(
     ("groups", "counts", "words"),
     [
-        ({"task.extractor.a": STATE}, None, "uploaded task.extractor.a, which its transfer plan does not hold"),
+        ({"task.extractor.a": STATE}, None, "uploaded task.extractor.a, which its transfer plan does not contain"),
         ({"task.unheard": STATE}, None, "uploaded task.unheard"),
         ({"task.head": {"w": STATE["w"]}}, None, "expected the tensors"),
         ({"task.head": {**STATE, "b": torch.zeros(4)}}, None, "b: expected float32 (3,), found float32 (4,)"),
         ({"task.head": {**STATE, "b": torch.zeros(3).double()}}, None, "found float64"),
-        ({"task.head": {**STATE, "b": torch.tensor([0.0, float("nan"), 1.0])}}, None, "b holds NaN or infinity"),
-        ({"task.head": {**STATE, "w": torch.full((2, 3), float("inf"))}}, None, "w holds NaN or infinity"),
+        ({"task.head": {**STATE, "b": torch.tensor([0.0, float("nan"), 1.0])}}, None, "b contains NaN or infinity"),
+        ({"task.head": {**STATE, "w": torch.full((2, 3), float("inf"))}}, None, "w contains NaN or infinity"),
         ({"task.head": STATE}, {"task.head": 0}, "expected a count above 0"),
         ({"task.head": STATE}, {"task.head": -3}, "found -3"),
         ({"task.head": STATE}, {"task.head": 6}, "at most the site's 5 training samples, found 6"),
         ({"task.head": STATE}, {}, "found None"),
-        ({}, {"task.head": 3}, "expected task.head, of which it has a count, found none"),
+        ({}, {"task.head": 3}, "expected task.head, for which it sent a count, found none"),
     ],
 )
 def test_a_bad_reply_is_named(groups: dict[str, Any], counts: dict[str, int] | None, words: str) -> None:
@@ -98,7 +98,7 @@ def test_a_reply_without_its_records_is_named() -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (reply({"task.head": STATE}, real={"task.head": 6}), "expected between 0 and 5 real ones"),
+        (reply({"task.head": STATE}, real={"task.head": 6}), "expected between 0 and 5 real rows"),
         (reply({"task.head": STATE}, real={"task.head": -1}), "found -1"),
         (
             reply({"task.head": STATE}, quality={"mapping.a->b": 0.5}),
@@ -186,10 +186,10 @@ def test_a_good_description_is_read() -> None:
     [
         ({"name": "../north"}, "found '../north'"),
         ({"name": "n" * 101}, "at most 100"),
-        ({"spec_hash": "0"}, "it reports 0"),
-        ({"modalities": ("smell",)}, "reports smell, which its specification does not have"),
+        ({"spec_hash": "0"}, "the hash of its data specification, found 0"),
+        ({"modalities": ("smell",)}, "expected modalities of its data specification, found smell as well"),
         ({"own": OwnData("{", "data", HELD)}, "its description cannot be read"),
-        ({"samples": 4}, "has 3 training samples, it reports 4"),
+        ({"samples": 4}, "expected 3 training samples as in its splits, found 4"),
         ({"sums": {"features": (3.0, [1.0] * 4, [1.0] * 5)}}, "expected 5 features, found 4 sums and 5 squares"),
         ({"sums": {"features": (0.0, [1.0] * 5, [1.0] * 5)}}, "expected a count above 0, found 0"),
         ({"sums": {"features": (3.0, [float("nan")] * 5, [1.0] * 5)}}, "expected finite sums"),
@@ -198,7 +198,7 @@ def test_a_good_description_is_read() -> None:
         ({"own": OwnData(SPEC.model_dump_json(), "data", {})}, "its description lacks 'train'"),
         (
             {"own": OwnData(SPEC.model_dump_json(), "data", {**HELD, "test": Holding(3, {"features": 4})})},
-            "impossible numbers of test samples",
+            "test samples with each modality",
         ),
     ],
 )
@@ -294,7 +294,10 @@ def test_good_scores_of_several_labels_have_no_fault() -> None:
     ("answer", "words"),
     [
         (answer_of(Counts(GOOD.confusion)), "its score lacks 'test.bins'"),
-        (spoilt("confusion", lambda table: table[0].mul_(2)), "as many answers for every class, found 3 for one and 6"),
+        (
+            spoilt("confusion", lambda table: table[0].mul_(2)),
+            "as many samples for each class, found 3 for one and 6",
+        ),
         (spoilt("confusion", lambda table: table.mul_(2)), "at most its 3 samples of test, found 6"),
         (spoilt("confusion", lambda table: table.sub_(1)), "found -1"),
         (spoilt("confusion", moved), "are of different samples"),

@@ -38,7 +38,7 @@ def test_every_fitting_site_is_taken_in_under_its_name():
     [
         (info("b", code="old"), "site b runs other code: expected code hash code, found old"),
         (info("b", spec="else"), "site b has another data set: expected spec hash spec, found else"),
-        (info("b", own=None), "site b brings no data of its own; give its SuperNode site=, data= and state="),
+        (info("b", own=None), "site b has no data of its own; give its SuperNode site=, data= and state="),
     ],
 )
 def test_a_site_that_does_not_fit_is_refused_in_words_and_the_others_stay(stranger, words):
