@@ -1,4 +1,4 @@
-"""The ServerApp: from a config and a run directory to a finished run, or to a result with the reason of its failure."""
+"""The ServerApp: sets up a run from its config, executes it, and writes its result and report."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ LOG_WIDTH = 120
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run what the run config asks for. A failed run leaves ``result.json`` with its reason and raises."""
+    """Execute the run that the run config describes. If it fails, write the reason to ``result.json`` and raise."""
     torch.set_num_threads(1)  # results depend on the number of threads
     keep_freed_memory()
     config, out = str(context.run_config.get("config") or ""), str(context.run_config.get("out") or "")
-    # whether a command on this machine has set up the run and waits for it; a deployment's command does not
+    # whether a command on this machine has set up the run and waits for it, which is not so in a deployment
     set_up = bool(out) and Path(config) == Path(out) / "config.yaml"
     try:
         if set_up:
@@ -50,14 +50,14 @@ def main(grid: Grid, context: Context) -> None:
         run(grid, setup, named=bool(out))
     except Exception as error:
         if set_up:
-            raise  # the command sees the error itself, or result.json
+            raise  # the command catches the error itself, or reads result.json
         raise flower.reportable(error) from error
 
 
 def run(grid: Grid, setup: RunSetup, named: bool = True) -> None:
-    """Train, evaluate, report. ``named``: the run config names the run directory, so that the sites know it, too.
+    """Train, evaluate, report. ``named``: the run config names the run directory, so that sites can read it there.
 
-    No command shows the output of a deployment's ServerApp: it prints for the user, into the run's log.
+    In a deployment this prints for the user, since the output of the ServerApp is the log of the run.
     """
     directory, deployed = setup.directory, not setup.config.engine.simulated
     console = Console(width=LOG_WIDTH) if deployed else Console(quiet=True)
@@ -91,7 +91,7 @@ def _run_and_report(grid: Grid, setup: RunSetup, home: str) -> None:
 
 
 def _run(grid: Grid, setup: RunSetup, home: str, trackers: Trackers) -> tuple[RunSites, dict[str, Any]]:
-    """Register the sites, restore the newest checkpoint, run the rounds. ``home``: where sites store their state."""
+    """Register the sites, restore the newest checkpoint, run the rounds. ``home``: ``TrainInstruction.run``."""
     config, directory, began = setup.config, setup.directory, time.perf_counter()
     trackers.choose()
     known = checkpoints.load_newest(directory.checkpoints)
@@ -113,8 +113,8 @@ def _run(grid: Grid, setup: RunSetup, home: str, trackers: Trackers) -> tuple[Ru
 
 
 def _try(what: str, action: Callable[[], object]) -> None:
-    """Make ``what``, on which the run's outcome does not depend; a failure is shown and changes nothing."""
+    """Write the file ``what``, on which the outcome of the run does not depend: a failure is only printed."""
     try:
         action()
     except Exception as error:
-        Console(stderr=True).print(f"({what} could not be made: {error})", highlight=False, markup=False)
+        Console(stderr=True).print(f"({what} could not be written: {error})", highlight=False, markup=False)

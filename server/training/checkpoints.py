@@ -1,4 +1,5 @@
-"""Checkpoints: the state that a resume needs, as safetensors and JSON in one folder per round, written atomically."""
+"""Checkpoints: the state of a run after a round, as safetensors and JSON in one folder per round, written
+atomically."""
 
 from __future__ import annotations
 
@@ -17,13 +18,13 @@ from fedrecon_core.state import State, flatten_groups, unflatten_groups
 from strategies.messages import Accepted
 
 KEPT = 2
-"""How many checkpoints are kept. The newest complete one is enough to resume; the other is a spare in case it is
-damaged. Sites keep the versions of their state that either may need (``client.site_store.KEPT``)."""
+"""How many checkpoints are kept. A resume reads the newest one; the other is for the case that it is damaged. Sites
+keep the versions of their state that either may need (``client.site_store.KEPT``)."""
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best round by validation so far."""
+    """The best round so far by its validation score."""
 
     round: int = 0
     score: float = -1.0
@@ -31,7 +32,7 @@ class Best:
 
 @dataclass
 class Training:
-    """The state of a run at the server, which changes from round to round."""
+    """The state of a run at the server, which each round changes."""
 
     round: int
     groups: dict[str, State]
@@ -57,16 +58,26 @@ _PARTS = ("groups", "best_groups", "strategy")
 
 
 def save(folder: Path, training: Training) -> None:
-    """Write the checkpoint of ``training.round`` below ``folder`` and drop all but the last two.
+    """Write the checkpoint of ``training.round`` into ``folder`` and delete all but the last ``KEPT``.
 
-    A full disk or an unwritable folder is a ``RunError``; earlier checkpoints stay.
+    Raises ``RunError`` for a full disk or a folder that is not writable; earlier checkpoints are kept then.
     """
     final = folder / f"round-{training.round:06d}"
     partial = folder / f".round-{training.round:06d}.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _write(partial, training)
+        parts = {f"{part}/{group}": state for part in _PARTS for group, state in getattr(training, part).items()}
+        parts |= {f"statistics/{name}": {"mean": s.mean, "std": s.std} for name, s in training.statistics.items()}
+        # the best groups may be the current ones, and safetensors refuses tensors that share memory
+        tensors = {key: tensor.clone() for key, tensor in flatten_groups(parts).items()}
+        save_file(tensors, partial / "state.safetensors")
+        plain = {key: value for key, value in vars(training).items() if key not in (*_PARTS, "statistics")}
+        accepted = {site: asdict(found) for site, found in training.accepted.items()}
+        text = json.dumps({**plain, "best": asdict(training.best), "accepted": accepted}, indent=1)
+        (partial / "state.json").write_text(text, encoding="utf-8")
+        for file in partial.iterdir():
+            sync(file)
         if final.exists():
             shutil.rmtree(final)
         sync(partial)
@@ -74,23 +85,10 @@ def save(folder: Path, training: Training) -> None:
         sync(folder)
     except DISK_ERRORS as error:
         shutil.rmtree(partial, ignore_errors=True)
-        todo = "the last good one is kept; mend that, then go on with --resume"
+        todo = "the previous checkpoint is kept; fix the cause, then continue with --resume"
         raise RunError(f"cannot write checkpoint {final}: {reason(error)}; {todo}") from None
     for old in (*_rounds(folder)[:-KEPT], *folder.glob(".round-*.partial")):
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _write(folder: Path, training: Training) -> None:
-    parts = {f"{part}/{group}": state for part in _PARTS for group, state in getattr(training, part).items()}
-    parts |= {f"statistics/{name}": {"mean": s.mean, "std": s.std} for name, s in training.statistics.items()}
-    # the best groups may be the current ones, and safetensors refuses tensors that share memory
-    save_file({key: tensor.clone() for key, tensor in flatten_groups(parts).items()}, folder / "state.safetensors")
-    plain = {key: value for key, value in vars(training).items() if key not in (*_PARTS, "statistics")}
-    accepted = {site: asdict(found) for site, found in training.accepted.items()}
-    text = json.dumps({**plain, "best": asdict(training.best), "accepted": accepted}, indent=1)
-    (folder / "state.json").write_text(text, encoding="utf-8")
-    for file in folder.iterdir():
-        sync(file)
 
 
 def _rounds(folder: Path) -> list[Path]:
@@ -98,13 +96,13 @@ def _rounds(folder: Path) -> list[Path]:
 
 
 def newest_round(folder: Path) -> int:
-    """The round of the newest checkpoint; 0 without any."""
+    """The round of the newest checkpoint; 0 if there is none."""
     found = _rounds(folder)
     return int(found[-1].name.removeprefix("round-")) if found else 0
 
 
 def load_newest(folder: Path) -> Training | None:
-    """The newest complete checkpoint, or None; a damaged one is a ``RunError`` naming it."""
+    """Read the newest checkpoint; None if there is none. Raises ``RunError`` if it is damaged."""
     found = _rounds(folder)
     if not found:
         return None
@@ -113,12 +111,12 @@ def load_newest(folder: Path) -> Training | None:
         plain["accepted"] = {site: Accepted(**known) for site, known in plain["accepted"].items()}
         tensors = load_file(found[-1] / "state.safetensors")
     except Exception as error:
-        where = "from the one before" if len(found) > 1 else "from the start: it is the only one"
+        where = "from the previous one" if len(found) > 1 else "from the beginning: it is the only one"
         raise RunError(f"checkpoint {found[-1]} cannot be read: {error}; remove it to resume {where}") from None
     parts: dict[str, Any] = {part: {} for part in (*_PARTS, "statistics")}
     for key, state in unflatten_groups(tensors).items():
         part, group = key.split("/", 1)
         parts[part][group] = state
     parts["statistics"] = {name: Statistics(**values) for name, values in parts["statistics"].items()}
-    unknown = {"train_processor_seconds": None}  # of a checkpoint from before it was measured
+    unknown = {"train_processor_seconds": None}  # old checkpoints do not have it
     return Training(**{**unknown, **plain, "best": Best(**plain["best"])}, **parts)

@@ -1,4 +1,4 @@
-"""Evaluate the global model: by the server on its own copy of the data, or by the sites on theirs."""
+"""Evaluate the global model at the server on central data, or at the sites on their own data."""
 
 from __future__ import annotations
 
@@ -33,35 +33,34 @@ from strategies.fedavg import FedAvg
 
 
 class NotScoredError(RunError):
-    """Too few sites have scored a model; the model itself is not affected."""
+    """Too few sites have scored a model. The model itself is not affected."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A pooled score. Where the sites evaluate, ``replies`` has each site's score, and the reasons of those that gave
-    none."""
+    """A pooled score. If the sites evaluate, ``replies`` contains each site's score, or the reason why it has none."""
 
     score: Score
     replies: Replies[Score] | None = None
 
 
 class Evaluator(ABC):
-    """Scores one state of the global groups on a split."""
+    """Base class: scores a state of the global groups on a split."""
 
     @abstractmethod
     def score(
         self, split: str, model: Mapping[str, State], global_info: GlobalInfo, refresh: Callable[[], None]
     ) -> Scored:
-        """The pooled score on ``validation`` or ``test``; ``NotScoredError`` below the quorum. ``refresh`` brings the
-        federation up to date."""
+        """The pooled score on ``validation`` or ``test``; ``NotScoredError`` below the quorum. ``refresh`` updates the
+        federation."""
 
 
 class ServerEvaluator(Evaluator):
     """Scores the central validation and test sets under their masks, as in the benchmark."""
 
     def __init__(self, sites: RunSites, server_data: ServerData, directory: Path) -> None:
-        """Build the modules; the central sets are opened when they are first scored. Predictions on the test set are
-        written into ``directory``."""
+        """Build the modules. The central sets are opened when they are scored for the first time. Predictions on the
+        test set are written into ``directory``."""
         config = sites.federation.config
         self._recovery, self._server_data, self._directory = sites.recovery, server_data, directory
         self._device = choose_device(config.device)
@@ -75,36 +74,32 @@ class ServerEvaluator(Evaluator):
         """Score the central set ``split``; predictions on the test samples are written to ``predictions.parquet``."""
         for name, state in model.items():
             write_group(self._groups[name], state)
-        data = self._open(split, global_info)
+        if split not in self._sets:
+            allocation, sealed = self._server_data.allocation, self._recovery.reads_absent
+            share = {"validation": allocation.validation, "test": allocation.test}[split][SERVER]
+            dataset, device = self._server_data.dataset, self._device
+            opened = open_site(dataset, share.samples, share.present, device=device, sealed=sealed)
+            self._sets[split] = scaled(opened, global_info.statistics)
+        data = self._sets[split]
         info = global_info.after_scaling(data.spec)
         found = predict(self._recovery, self._groups, info, data, split, threads=self._threads)
         if split == "test":
             write_predictions(self._directory / "predictions.parquet", data, found)
-        # exact in every metric: with all samples at hand, no histogram of their scores is needed
+        # all samples are here, so that metrics are computed exactly and not from histograms of scores
         score, seen = found.score(data), data.present.any(dim=1)
         exact = target_of(data.spec).with_scores(score.counts, found.logits[seen], data.labels[seen])
         return Scored(replace(score, counts=exact))
 
-    def _open(self, split: str, global_info: GlobalInfo) -> SiteData:
-        if split not in self._sets:
-            allocation, sealed = self._server_data.allocation, self._recovery.reads_absent
-            share = {"validation": allocation.validation, "test": allocation.test}[split][SERVER]
-            data = open_site(
-                self._server_data.dataset, share.samples, share.present, device=self._device, sealed=sealed
-            )
-            self._sets[split] = scaled(data, global_info.statistics)
-        return self._sets[split]
-
 
 def threads_of(engine: Engine, device: torch.device) -> int:
-    """How many batches the server reads at the same time: as many as there are workers on its own machine, which are
-    idle meanwhile; one if the sites run elsewhere, since the server's share of its machine is unknown then."""
+    """How many batches the server reads at the same time: as many as there are workers on its machine, which are idle
+    during the evaluation. One if the sites run elsewhere, since the server's share of its machine is unknown then."""
     here = engine.simulated and engine.ray_address is None and device.type == "cpu"
     return engine.workers if here else 1
 
 
 class SiteEvaluator(Evaluator):
-    """Scores by one more message to the sites that hold samples of the split."""
+    """Scores by an additional message to the sites with samples of the split."""
 
     def __init__(self, sites: RunSites, strategy: FedAvg, channel: Channel) -> None:
         self._sites, self._strategy, self._channel = sites, strategy, channel
@@ -112,8 +107,8 @@ class SiteEvaluator(Evaluator):
     def score(
         self, split: str, model: Mapping[str, State], global_info: GlobalInfo, refresh: Callable[[], None]
     ) -> Scored:
-        """Sum the sites' counts; below the quorum, ask again: the sites that are connected by then. Replies that cannot
-        be summed are failures; sites that failed are asked for their description again."""
+        """Add up the sites' counts; below the quorum, repeat this with the sites that are connected then. Invalid
+        replies are failures; sites that failed are asked for their description again."""
         federation, config = self._sites.federation, self._channel.config.sites
 
         def read(name: str, content: RecordDict) -> Score:
@@ -131,7 +126,7 @@ class SiteEvaluator(Evaluator):
             if replies.received and len(replies.received) >= needed(config.quorum, len(sent)):
                 return Scored(reduce(operator.add, replies.received.values()), replies)
             if not sent:
-                raise NotScoredError(f"evaluation on {split}: no connected site holds samples of it")
+                raise NotScoredError(f"evaluation on {split}: no connected site has samples of it")
         raise NotScoredError(
             f"evaluation on {split}: {replies.answered()}, the quorum is {config.quorum:.0%} (sites.quorum). "
             f"{replies.reasons()}"
@@ -139,17 +134,17 @@ class SiteEvaluator(Evaluator):
 
 
 def evaluator_for(sites: RunSites, strategy: FedAvg, channel: Channel, directory: Path) -> Evaluator:
-    """The evaluator that ``evaluate.where`` asks for."""
+    """The evaluator that ``evaluate.where`` selects."""
     if channel.config.evaluate.where == "server" and sites.server_data is not None:
         return ServerEvaluator(sites, sites.server_data, directory)
     return SiteEvaluator(sites, strategy, channel)
 
 
 def metrics_line(round_: int, split: str, scored: Scored) -> dict[str, Any]:
-    """The line of ``metrics.jsonl``. ``<metric>_error`` bounds the error of a metric that may not be exact;
-    ``<metric>_classes`` is the number of classes in the mean of a metric that some classes may lack, and where it is 0
-    the metric itself is left out. Samples with nothing present are scored apart, in fields ``empty_*``. Where the sites
-    evaluate, ``sites`` is how many were asked and ``failures`` why some gave no score."""
+    """The line of ``metrics.jsonl``. ``<metric>_error`` bounds the error of a metric that may not be exact.
+    ``<metric>_classes`` is the number of classes in the mean of a metric that may be undefined for some classes; if it
+    is 0, the metric itself is left out. Samples without any modality are scored separately, in fields ``empty_*``. If
+    the sites evaluate, ``sites`` is the number of sites that were asked, and ``failures`` the reasons of failures."""
     score = scored.score
     n, empty = score.counts.samples, score.empty.samples
     line = {"round": round_, "split": split, "n": n, "loss": score.loss_sum / max(n, 1), **all_metrics(score.counts)}
@@ -162,10 +157,10 @@ def metrics_line(round_: int, split: str, scored: Scored) -> dict[str, Any]:
 
 
 def selected(line: Mapping[str, Any], select: str) -> float:
-    """The number by which ``evaluate.select`` compares the round of ``line``; ``RunError`` where it does not exist."""
+    """The score in ``line`` by which ``evaluate.select`` compares rounds; ``RunError`` if it does not exist."""
     if select not in line:
         raise RunError(
-            f"evaluate.select: round {line['round']} has no {select}: expected a class that some of the {line['n']} "
-            f"{line['split']} samples have and others lack, found none; select another metric or hold out more samples"
+            f"evaluate.select: round {line['round']} has no {select}: expected a class that some but not all of the "
+            f"{line['n']} {line['split']} samples have, found none; select another metric or hold out more samples"
         )
     return float(line[select])

@@ -13,49 +13,46 @@ from fedrecon_core.registry import METRICS
 
 
 class PlainProgress:
-    """One line per round. Base of the live display."""
+    """Prints one line per round. Base class of the live display."""
 
     def __init__(self, console: Console, rounds: int, first: int = 1) -> None:
         self.console = console
         self.rounds = rounds
         self.first = first
-        self._started = time.monotonic()
+        self._began = time.monotonic()
 
     def open(self) -> None:
-        """Before the first round."""
+        """Called before the first round."""
 
     def close(self) -> None:
-        """After the last round, or when the run failed."""
+        """Called after the last round, or when the run has failed."""
 
     def round_started(self, round_: int, sites: int, stage: str = "train") -> None:
-        """``sites`` sites are at work on ``stage`` of round ``round_``."""
+        """Report that ``sites`` sites work on ``stage`` of round ``round_``."""
 
     def site_done(self, name: str) -> None:
-        """A site has answered."""
+        """Report that a site has answered."""
 
     def note(self, text: str) -> None:
-        """Show a line to the user."""
+        """Print a line for the user."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)  # parts of it come from sites
 
     def round_done(self, round_: int, losses: Mapping[str, float], validation: Mapping[str, Any] | None) -> None:
-        """A round is complete, with its mean losses and, if it was evaluated, the validation line."""
-        self.note(self._line(round_, losses, validation))
-
-    def _line(self, round_: int, losses: Mapping[str, float], validation: Mapping[str, Any] | None) -> str:
+        """Report that a round is complete, with its mean losses and, if it was evaluated, the validation line."""
         parts = [f"round {round_:>{len(str(self.rounds))}}/{self.rounds}"]
         parts += [f"{phase} loss {loss:.3f}" for phase, loss in losses.items()]
         if validation is not None:
             scores = ", ".join(f"{name} {validation[name]:.3f}" for name in METRICS.names() if name in validation)
             parts.append(f"validation {scores}")
-        return "  ".join([*parts, f"ETA {_clock(self._remaining(round_))}"])
-
-    def _remaining(self, round_: int) -> float:
         done = max(round_ - self.first + 1, 1)
-        return (time.monotonic() - self._started) / done * (self.rounds - round_)
+        minutes, seconds = divmod(round((time.monotonic() - self._began) / done * (self.rounds - round_)), 60)
+        hours, minutes = divmod(minutes, 60)
+        eta = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+        self.note("  ".join([*parts, f"ETA {eta}"]))
 
 
 class LiveProgress(PlainProgress):
-    """The same lines, above a bar that shows the round, its stage and how many sites have answered."""
+    """Prints the same lines above a bar with the round, its stage and the number of sites that have answered."""
 
     def __init__(self, console: Console, rounds: int, first: int = 1) -> None:
         super().__init__(console, rounds, first)
@@ -67,14 +64,14 @@ class LiveProgress(PlainProgress):
             TimeElapsedColumn(),
         )
         self._bar = Progress(*columns, console=console, transient=True)
-        self._task = self._bar.add_task("round 0: handshake", total=None)
+        self._task = self._bar.add_task("round 0: registering sites", total=None)
 
     def open(self) -> None:
         """Show the bar."""
         self._bar.start()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.stop()
 
     def round_started(self, round_: int, sites: int, stage: str = "train") -> None:
@@ -86,12 +83,6 @@ class LiveProgress(PlainProgress):
         self._bar.advance(self._task)
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 def progress_for(console: Console, rounds: int, first: int = 1) -> PlainProgress:
-    """The live display where ``console`` is a terminal, plain lines where it is not."""
+    """The live display if ``console`` is a terminal, plain lines otherwise."""
     return (LiveProgress if console.is_terminal else PlainProgress)(console, rounds, first)

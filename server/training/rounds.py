@@ -32,8 +32,8 @@ from strategies.messages import SiteInfo, TrainReply
 
 @dataclass
 class Rounds:
-    """The round loop. ``training`` is the state of the run; it is checkpointed after each round. ``began``: when the
-    run, or its resume, began (``time.perf_counter``)."""
+    """The loop over the rounds. ``training`` is the state of the run, of which each round writes a checkpoint.
+    ``began``: the time (``time.perf_counter``) at which the run, or its resume, began."""
 
     channel: Channel
     sites: RunSites
@@ -49,24 +49,24 @@ class Rounds:
     """The sites as the manifest describes them."""
 
     def __post_init__(self) -> None:
-        """Take over what the checkpoint and the manifest have."""
+        """Read the initial state from the checkpoint and the manifest."""
         self.wall_before = self.training.wall_seconds
         self.in_manifest = dict(self.sites.federation.sites)
 
     def run(self) -> dict[str, Any]:
-        """Run the remaining rounds, test the best model, and return the result's fields."""
+        """Run the remaining rounds, test the best model, and return the fields of the result."""
         for round_ in range(self.training.round + 1, self.channel.config.rounds + 1):
             self._round(round_)
         return self._finish()
 
     def _wall_seconds(self) -> float:
-        """Seconds since the run began, those before a resume included."""
+        """Seconds since the run began, including those before a resume."""
         return self.wall_before + time.perf_counter() - self.began
 
     # --- one round --------------------------------------------------------------------------------------------
 
     def _round(self, round_: int) -> None:
-        """Train, aggregate, evaluate, save a checkpoint."""
+        """Train, aggregate, evaluate, write a checkpoint."""
         began = time.perf_counter()
         training, federation = self.training, self.sites.federation
         replies, norms = self._train(round_)
@@ -89,41 +89,47 @@ class Rounds:
         self.progress.round_done(round_, losses, validation)
 
     def _train(self, round_: int) -> tuple[Replies[TrainReply], History]:
-        """The valid replies, and the history of update norms with them. Below the quorum the round is repeated from
-        the same parameters; ``RunError`` where every attempt falls short of it."""
+        """Return the valid replies and the new history of update norms. Below the quorum, repeat the round from the
+        same parameters; ``RunError`` if all attempts are below it. The lines of all attempts are written to
+        ``sites.jsonl``, and their traffic counts."""
         config = self.channel.config.sites
         for attempt in range(1, config.retries + 2):
             self._refresh(round_)
             sent = self.strategy.train_messages(round_, self.training.groups)
             self.progress.round_started(round_, len(sent))
             replies, norms = self._exchange(sent)
-            self._record(round_, attempt, sent, replies)
+            lines = site_lines(round_, attempt, sent, replies, self.sites.federation)
+            self.training.bytes_down += sum(line["bytes_down"] for line in lines)
+            self.training.bytes_up += sum(line.get("bytes_up", 0) for line in lines)
+            if self.training.train_processor_seconds is not None:
+                self.training.train_processor_seconds += sum(line.get("processor_seconds", 0.0) for line in lines)
+            self.directory.append("sites.jsonl", lines)
+            if replies.failures:
+                self.progress.note(f"round {round_}: {replies.answered()}; {replies.reasons()}")
             if len(replies.received) >= needed(config.quorum, len(sent)):
                 return replies, norms
-            self.progress.note(f"round {round_}: attempt {attempt} of {config.retries + 1} was short of the quorum")
+            self.progress.note(f"round {round_}: attempt {attempt} of {config.retries + 1} was below the quorum")
         quorum = f"the quorum is {config.quorum:.0%} (sites.quorum)"
         raise RunError(f"round {round_} failed {attempt} times: {replies.answered()}, {quorum}. {replies.reasons()}")
 
     def _refresh(self, round_: int) -> None:
-        """Bring the federation up to date, and the manifest's list of all sites that ever took part."""
+        """Update the federation, and the manifest's list of all sites that have ever taken part."""
         federation = self.sites.federation
         self.sites.refresh(round_)
         self.training.statistics = dict(federation.statistics)
         if federation.sites != self.in_manifest:
             self.in_manifest = dict(federation.sites)
-            known, now = (
-                self.directory.read_json("manifest.json"),
-                describe_sites(self.sites.federation, self.sites.server_data),
-            )
+            known = self.directory.read_json("manifest.json")
+            now = describe_sites(federation, self.sites.server_data)
             for text in data_changes(known["sites"], now):
                 self.progress.note(text)
             self.directory.write_json("manifest.json", {**known, "sites": merge_sites(known["sites"], now)})
         if not federation.holders():
-            raise RunError(f"round {round_}: no connected site holds training samples; nothing can be trained")
+            raise RunError(f"round {round_}: no connected site has training samples; nothing can be trained")
 
     def _exchange(self, sent: list[Message]) -> tuple[Replies[TrainReply], History]:
-        """Send, collect and decode. A reply that cannot be aggregated becomes a failure; sites that failed, or whose
-        data changed, are asked for their description again."""
+        """Send messages, collect and decode the replies. A reply that cannot be aggregated becomes a failure. Sites
+        that failed, or whose data have changed, are asked for their description again."""
         federation, groups = self.sites.federation, self.training.groups
 
         def read(name: str, content: RecordDict) -> TrainReply:
@@ -145,22 +151,11 @@ class Rounds:
         self.sites.mark_stale([*replies.failures, *changed])
         return replies, verdict.history
 
-    def _record(self, round_: int, attempt: int, sent: list[Message], replies: Replies[TrainReply]) -> None:
-        """Write the lines of ``sites.jsonl``, note failures, and add the traffic to the run's totals."""
-        lines = site_lines(round_, attempt, sent, replies, self.sites.federation)
-        self.training.bytes_down += sum(line["bytes_down"] for line in lines)
-        self.training.bytes_up += sum(line.get("bytes_up", 0) for line in lines)
-        if self.training.train_processor_seconds is not None:
-            self.training.train_processor_seconds += sum(line.get("processor_seconds", 0.0) for line in lines)
-        self.directory.append("sites.jsonl", lines)
-        if replies.failures:
-            self.progress.note(f"round {round_}: {replies.answered()}; {replies.reasons()}")
-
     # --- scoring ----------------------------------------------------------------------------------------------
 
     def _validate(self, round_: int) -> dict[str, Any] | None:
-        """The validation line, in the rounds that are evaluated; the best score so far makes the best model. Where too
-        few sites answer, this round has no score; what it trained is kept."""
+        """The validation line, in the rounds that are evaluated. A model with the best score so far is kept as the best
+        one. If too few sites answer, the round has no score, but its training is kept."""
         config = self.channel.config
         if round_ % config.evaluate.every and round_ != config.rounds:
             return None
@@ -182,23 +177,23 @@ class Rounds:
         return {**line, "evaluate_seconds": time.perf_counter() - began}
 
     def _score(self, split: str, groups: dict[str, State], global_info: GlobalInfo, what: str) -> Scored:
-        """The score of ``groups``; a note, which begins with ``what``, on sites that gave none."""
+        """The score of ``groups``. Sites without a score are listed in a note that begins with ``what``."""
         scored = self.evaluator.score(split, groups, global_info, lambda: self._refresh(self.training.round))
         if scored.replies is not None and scored.replies.failures:
             self.progress.note(f"{what}: {scored.replies.answered()}; {scored.replies.reasons()}")
         return scored
 
     def _finish(self) -> dict[str, Any]:
-        """Evaluate on test once, at the best-validation round, and write the model."""
+        """Test the model of the best round, write it, and return the fields of the result."""
         training = self.training
         if not any(training.trained.values()):
             done = plural(training.round, "round")
-            raise RunError(f"no site trained anything in {done}; see sites.jsonl for what they sent")
-        if not training.best_groups:  # no round was scored so far: the last one is the only model left to choose
+            raise RunError(f"no site trained anything in {done}; sites.jsonl shows their replies")
+        if not training.best_groups:  # no round was scored: only the last model is left
             line = self._validate(training.round)
             if line is None:
-                reason = "no round could be scored on validation samples, so that no model can be chosen"
-                raise RunError(f"{reason}; start the sites that hold some, and resume")
+                reason = "no round could be scored on validation samples, so that no model can be selected"
+                raise RunError(f"{reason}; start the sites that have some, and resume")
             self.directory.append("metrics.jsonl", [line])
             checkpoints.save(self.directory.checkpoints, training)
         statistics = self.sites.federation.statistics
@@ -223,8 +218,8 @@ class Rounds:
 def site_lines(
     round_: int, attempt: int, sent: list[Message], replies: Replies[TrainReply], federation: Federation
 ) -> list[dict[str, Any]]:
-    """The lines of ``sites.jsonl``: one per sampled site, in site order. ``attempt`` counts from 1 where a round had to
-    be repeated."""
+    """The lines of ``sites.jsonl``: one per sampled site, in site order. ``attempt`` counts the repetitions of a round,
+    from 1."""
     lines = []
     for message in sorted(sent, key=messages.addressee):
         name = messages.addressee(message)
@@ -254,7 +249,7 @@ def site_lines(
 
 
 def restore(sites: RunSites, known: Training | None) -> tuple[FedAvg, Training]:
-    """The strategy and the state of the run as the newest checkpoint (``known``) has them, or as a run begins."""
+    """The strategy and the state of the run, from the newest checkpoint (``known``) or as they are in a new run."""
     federation, training = sites.federation, known
     if training is None:
         training = Training(round=0, groups={name: read_group(m) for name, m in sites.recovery.build().items()})
@@ -270,10 +265,10 @@ def restore(sites: RunSites, known: Training | None) -> tuple[FedAvg, Training]:
 
 
 def failed_result(error: BaseException, rounds: int) -> dict[str, Any]:
-    """The result of a run that ``error`` ended after ``rounds`` rounds: its status, the reason and the exit code."""
+    """The result of a run that failed with ``error`` after ``rounds`` rounds: status, reason and exit code."""
     if isinstance(error, KeyboardInterrupt):
         return {"status": "interrupted", "error": "interrupted", "exit_code": 130, "rounds": rounds}
-    if not isinstance(error, Exception):  # Flower ends its ServerApp with SystemExit, or with an exception of its own
+    if not isinstance(error, Exception):  # Flower ends a ServerApp with SystemExit or another ``BaseException``
         reason = "stopped from outside, or the SuperLink ended; resume it with `fedrecon run --resume`"
         return {"status": "interrupted", "error": reason, "exit_code": 1, "rounds": rounds}
     exit_code = getattr(error, "exit_code", 1)

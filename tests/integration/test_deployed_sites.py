@@ -155,17 +155,17 @@ def test_a_node_without_a_folder_for_its_state_is_refused_before_it_trains(folde
 
 def test_a_simulation_does_not_run_on_sites_with_their_own_data(folders, tmp_path):
     run = create_run(folders.parent / "config-in.yaml", out=tmp_path / "run")
-    with pytest.raises(RunError, match=r"site site-0000 has data of its own.*--engine deployment"):
+    with pytest.raises(RunError, match=r"site site-0000 has its own data.*--engine deployment"):
         deploy(run, node_configs(folders, tmp_path / "state"))
 
 
 def test_a_bound_that_reads_absent_data_is_refused(folders, tmp_path):
     run = prepared(folders, tmp_path / "run", "recovery.name=oracle")
-    with pytest.raises(ConfigError, match=r"only a simulation has"):
+    with pytest.raises(ConfigError, match=r"exist only in a simulation"):
         deploy(run, node_configs(folders, tmp_path / "state"))
 
 
-def test_a_prefix_of_no_group_ends_a_deployment_at_the_handshake(folders, tmp_path):
+def test_a_prefix_of_no_group_ends_a_deployment_at_registration(folders, tmp_path):
     """What groups there are, only the sites' data say."""
     run = prepared(folders, tmp_path / "run", "strategy={name: fedprox, groups: [tsk.]}")
     with pytest.raises(ConfigError, match=r"strategy\.groups: .* found 'tsk\.'\. Did you mean 'task\.'\?"):
@@ -218,7 +218,7 @@ def test_a_run_whose_only_scoring_failed_is_finished_by_a_resume(folders, tmp_pa
     run = prepared(folders, tmp_path / "run", "sites.retries=0", "evaluate.every=3")
     with monkeypatch.context() as patch:
         deaf(patch, "3")
-        with pytest.raises(RunError, match=r"no round could be scored .*start the sites that hold some, and resume"):
+        with pytest.raises(RunError, match=r"no round could be scored .*start the sites that have some, and resume"):
             deploy(run, node_configs(folders, tmp_path / "state"))
     deploy(resume_run(tmp_path / "run"), node_configs(folders, tmp_path / "state"))
     assert result(tmp_path / "run")["status"] == "completed"
@@ -389,10 +389,10 @@ def test_more_sites_that_cannot_tell_than_may_be_missing_end_the_run(
     with pytest.raises(RunError) as error:
         run(tmp_path, {**raw, "sites": {"count": COUNT, "min": least}})
     answered = f"{ASKED - failing} of the {ASKED} sites that were asked sent a description"
-    told = (
-        f"of all {COUNT} at least {least or COUNT} must be connected (sites.min), so that at most {spare} may fail here"
+    bound = f"at least {least or COUNT} of all {COUNT} sites must be connected (sites.min), so that at most {spare}"
+    assert str(error.value).startswith(f"{answered}; {bound} may fail here. site-0000") and str(error.value).endswith(
+        "no word"
     )
-    assert str(error.value).startswith(f"{answered}; {told}. site-0000") and str(error.value).endswith("no word")
 
 
 @pytest.mark.parametrize(("least", "failing"), [(COUNT - 1, 1), (1, ASKED - 1)])

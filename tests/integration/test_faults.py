@@ -383,7 +383,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_checkpoint_that_finds_no_room_keeps_the_last_one(disk):
     save(disk.path / "checkpoints", training(1, 100_000))
-    words = rf"cannot write checkpoint .*round-000002: .*{FULL}.*the last good one is kept.*--resume"
+    words = rf"cannot write checkpoint .*round-000002: .*{FULL}.*the previous checkpoint is kept.*--resume"
     with disk.small(), pytest.raises(RunError, match=words):
         save(disk.path / "checkpoints", training(2, 600_000))
     kept = load_newest(disk.path / "checkpoints")
@@ -408,7 +408,7 @@ def test_site_state_that_finds_no_room_names_the_folder_and_keeps_the_versions(d
     DiskSiteStore(state, 1).save("memory", {"a": {"x": torch.ones(10)}})
     with (
         disk.full(),
-        pytest.raises(DataError, match=rf"state folder .* cannot be written: .*{FULL}.*; make room or mend"),
+        pytest.raises(DataError, match=rf"state folder .* cannot be written: .*{FULL}.*; free disk space"),
     ):
         DiskSiteStore(state, 2).save("memory", {"a": {"x": torch.ones(10_000)}})
     assert torch.equal(DiskSiteStore(state, 2).load("memory")["a"]["x"], torch.ones(10))

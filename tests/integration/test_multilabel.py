@@ -205,7 +205,7 @@ def test_a_deployment_over_folders_ends_where_the_simulation_over_them_does(fold
     assert {name: mine["test"][name] for name in SCORES} == {name: theirs["test"][name] for name in SCORES}
 
 
-def test_a_metric_that_does_not_apply_ends_a_deployment_at_the_handshake(folders, tmp_path):
+def test_a_metric_that_does_not_apply_ends_a_deployment_at_registration(folders, tmp_path):
     prepared = deployed(folders, tmp_path / "deployed", "evaluate.select=uar")
     with pytest.raises(ConfigError, match=r"evaluate\.select: expected a metric of multilabel data .* found uar"):
         deploy(prepared, node_configs(folders, tmp_path / "state"))

@@ -526,7 +526,7 @@ def test_a_run_without_its_newest_checkpoint_ends_like_one_that_never_stopped(tm
     cut = tmp_path / "cut" / "run"
     newest = cut / "checkpoints" / "round-000003"
     (newest / "state.safetensors").write_bytes(b"damaged")
-    with pytest.raises(RunError, match=r"round-000003 cannot be read: .*; remove it to resume from the one before"):
+    with pytest.raises(RunError, match=r"round-000003 cannot be read: .*; remove it to resume from the previous one"):
         runs.resume(cut)
     shutil.rmtree(newest)
     assert runs.result(runs.resume(cut))["parameters_sha256"] == runs.result(whole)["parameters_sha256"]

@@ -127,20 +127,20 @@ def test_a_damaged_checkpoint_is_one_clear_error_that_names_it(tmp_path, file, f
         checkpoints.load_newest(tmp_path)
     text = str(caught.value)
     assert str(tmp_path / "round-000004") in text
-    assert "remove it to resume from the one before" in text
+    assert "remove it to resume from the previous one" in text
 
 
 def test_a_damaged_checkpoint_without_another_says_so(tmp_path):
     checkpoints.save(tmp_path, training(1))
     (tmp_path / "round-000001" / "state.json").unlink()
-    with pytest.raises(RunError, match="remove it to resume from the start: it is the only one"):
+    with pytest.raises(RunError, match="remove it to resume from the beginning: it is the only one"):
         checkpoints.load_newest(tmp_path)
 
 
 def test_a_place_that_cannot_be_written_is_a_run_error_and_the_good_one_stays(tmp_path):
     checkpoints.save(tmp_path, training(1))
     (tmp_path / ".round-000002.partial").write_text("a file stands where the folder should")
-    with pytest.raises(RunError, match="the last good one is kept"):
+    with pytest.raises(RunError, match="the previous checkpoint is kept"):
         checkpoints.save(tmp_path, training(2))
     assert checkpoints.load_newest(tmp_path).round == 1
 
