@@ -114,7 +114,7 @@ def lines_in(path: Path) -> int:
 
 @pytest.mark.parametrize(("engine", "limit"), [("inprocess", 1.10), ("ray", 1.25)])
 @pytest.mark.usefixtures("discovered")
-def test_a_round_costs_little_more_than_its_steps(engine: str, limit: float, tmp_path: Path) -> None:
+def test_round_takes_little_longer_than_its_optimizer_steps(engine: str, limit: float, tmp_path: Path) -> None:
     config = parse(CONFIG)
     sites = sites_of(config)
     recovery: Any = RECOVERIES.get(config.recovery.name)
@@ -151,7 +151,7 @@ def open_files(process: int | str = "self") -> int:
 
 
 @pytest.mark.slow
-def test_memory_and_files_stay_flat(tmp_path, monkeypatch):
+def test_memory_and_open_files_do_not_grow(tmp_path, monkeypatch):
     samples: list[tuple[int, int]] = []
 
     def sampled(self, *_: object) -> None:

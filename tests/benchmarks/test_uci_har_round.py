@@ -161,7 +161,7 @@ def our_rounds(config: Any, folder: Path) -> list[float]:
     return [line["train_seconds"] for line in lines if line["split"] == "train"][WARM:]
 
 
-def test_a_round_takes_less_time_than_a_plain_loop(config: Any, sites: list[SiteData], tmp_path: Path) -> None:
+def test_round_is_faster_than_plain_loop(config: Any, sites: list[SiteData], tmp_path: Path) -> None:
     turn = cycle(samples_of(site) for site in sites)
     model = Plain()
     with threads(2):
@@ -175,7 +175,7 @@ def test_a_round_takes_less_time_than_a_plain_loop(config: Any, sites: list[Site
 
 
 @pytest.mark.parametrize("size", [128, 512])
-def test_evaluation_takes_less_time_than_a_plain_loop(config: Any, sites: list[SiteData], size: int) -> None:
+def test_evaluation_is_faster_than_plain_loop(config: Any, sites: list[SiteData], size: int) -> None:
     keep_freed_memory()  # as the engine does; the plain loop has it, too
     dataset = load_dataset(config)
     chosen = dataset.members(2)

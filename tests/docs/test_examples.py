@@ -32,7 +32,7 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_every_command_of_the_guide_does_what_it_says(command, tmp_path):
+def test_every_command_of_the_guide_succeeds(command, tmp_path):
     for name, text in zip(YAML_FILES, blocks("yaml"), strict=True):
         assert yaml.safe_load(text)["name"] == "heart"
         Path(name).write_text(text, encoding="utf-8")
@@ -49,7 +49,7 @@ def test_every_command_of_the_guide_does_what_it_says(command, tmp_path):
     assert all(check_folder(folder) == [] for folder in (tmp_path / "heart").iterdir())
 
 
-def test_the_hospital_without_x_rays_imports_its_table_alone(command, tmp_path):
+def test_table_without_images_is_imported_alone(command, tmp_path):
     [example] = blocks("python")
     exec(compile(example, "example", "exec"), {})
     mapping = yaml.safe_load(blocks("yaml")[0])
@@ -73,7 +73,7 @@ def write_visits() -> None:
 
 
 @pytest.mark.parametrize(("site", "label"), [(None, "ill"), ("hospital", {"columns": ["ill", "old"]})])
-def test_the_run_that_an_import_prints_runs_as_it_stands(command, site, label):
+def test_run_command_printed_by_import_succeeds(command, site, label):
     write_visits()
     mapping = {
         "name": "visits",
@@ -140,7 +140,7 @@ COMMENTS = [(path, *one) for path in CONFIGS for one in told(path)]
     ("path", "config", "settings"),
     [pytest.param(*one, id=f"{one[0].relative_to(PROJECT / 'configs')}: {' '.join(one[2])}") for one in COMMENTS],
 )
-def test_settings_in_a_comment_are_taken(path, config, settings, tmp_path):
+def test_settings_in_a_comment_are_valid(path, config, settings, tmp_path):
     taken = [f"data.root={tmp_path}" if one.startswith("data.root=") else one for one in settings]
     if config in SWEEPS:
         assert build_trials(at_one_rate(config), config.parent, taken)
@@ -149,7 +149,7 @@ def test_settings_in_a_comment_are_taken(path, config, settings, tmp_path):
 
 
 @pytest.mark.quick
-def test_settings_that_stand_together_are_found_together_over_lines():
+def test_settings_of_one_command_are_grouped_across_lines():
     found = [settings for path, _, settings in COMMENTS if path.match("fedmultimodal/meld.yaml")]
     assert [len(settings) for settings in found] == [1, 1, 4, 2]
     assert found[2][-1] == "strategy.weighting=samples"
@@ -158,7 +158,7 @@ def test_settings_that_stand_together_are_found_together_over_lines():
 
 @pytest.mark.quick
 @pytest.mark.parametrize(("section", "registry"), [("recovery", RECOVERIES), ("strategy", STRATEGIES)])
-def test_the_first_config_names_every_choice(section, registry):
+def test_quickstart_config_names_every_choice(section, registry):
     text = (PROJECT / "configs" / "quickstart.yaml").read_text(encoding="utf-8")
     chosen, others = re.search(rf"^{section}:\n  name: (\w+) .*; others: ([a-z, ]+)", text, re.MULTILINE).groups()
     ours = [
@@ -169,7 +169,7 @@ def test_the_first_config_names_every_choice(section, registry):
 
 @pytest.mark.quick
 @pytest.mark.parametrize("name", ["crisismmd", "meld"])
-def test_fedopt_rows_of_the_benchmark_weigh_by_samples_as_its_fedavg_rows_do(name):
+def test_fedopt_rows_are_weighted_by_samples_like_fedavg_rows(name):
     path = PROJECT / "configs" / "fedmultimodal" / f"{name}.yaml"
     [settings] = [settings for at, _, settings in COMMENTS if at == path and "strategy.name=fedopt" in settings]
     strategies = [load_config(path), load_config(path, settings)]

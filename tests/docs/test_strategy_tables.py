@@ -23,13 +23,13 @@ VARIANTS = [{"name": name, **options} for name, variants in composition.VARIANTS
 
 
 @pytest.mark.quick
-def test_the_table_says_what_the_config_says():
+def test_table_matches_the_config():
     page = composition.GUIDE.read_text(encoding="utf-8")
     assert page == composition.with_table(page), f"write the table anew: {composition.COMMAND}"
 
 
 @pytest.mark.quick
-def test_the_table_names_every_strategy_with_its_needs():
+def test_table_lists_the_requirements_of_every_strategy():
     rows = dict(line.strip("| ").split(" | ") for line in composition.table().splitlines()[2:])
     assert {row for row in rows if " with " not in row} == {f"`{name}`" for name in STRATEGIES.names()}
     assert rows["`fedavg`"] == "nothing" and rows["`fedrs`"] == "one class per sample"
@@ -54,7 +54,7 @@ def test_every_pair_composes_or_is_refused_in_the_table(recovery, strategy):
 
 
 @pytest.mark.parametrize("keys", VARIANTS, ids=lambda keys: "-".join(keys.values()))
-def test_a_variant_runs(keys, tmp_path):
+def test_variant_of_a_strategy_runs(keys, tmp_path):
     """The strategies themselves have golden runs."""
     config, _ = composition.completed(keys, "fedrecon")
     run = run_inprocess(tmp_path, {**config.model_dump(mode="json"), "rounds": 1})
@@ -79,7 +79,7 @@ class Picky(FedAvg):
 
 
 @pytest.mark.quick
-def test_a_new_strategy_and_what_it_refuses_appear_in_the_table():
+def test_new_strategy_and_its_refusals_appear_in_the_table():
     page = composition.GUIDE.read_text(encoding="utf-8")
     with restored(STRATEGIES):
         STRATEGIES.register("picky")(Picky)
@@ -114,7 +114,7 @@ def told() -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", STRATEGIES.names())
-def test_every_own_key_stands_in_the_table_with_its_default(name: str) -> None:
+def test_table_has_every_own_key_with_its_default(name: str) -> None:
     cls: Any = STRATEGIES.get(name)
     fields = cls.Params.model_fields
     own = told().get(name, {})
@@ -124,6 +124,6 @@ def test_every_own_key_stands_in_the_table_with_its_default(name: str) -> None:
             assert yaml.safe_load(default.strip("`")) == fields[key].default, key
 
 
-def test_shared_keys_stand_in_the_table_once() -> None:
+def test_table_has_shared_keys_once() -> None:
     shared = {key for owner, keys in told().items() if owner not in STRATEGIES.names() for key in keys}
     assert shared == SHARED

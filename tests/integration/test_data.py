@@ -182,7 +182,7 @@ NONE = {"level": "none"}
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("recovery", HONEST)
 @pytest.mark.parametrize(("name", "protocol"), CASES)
-def test_what_is_hidden_may_be_nan_or_not_exist(
+def test_result_is_unchanged_if_hidden_values_are_nan_or_do_not_exist(
     name: str, protocol: str, recovery: str, roots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half, none = (settings(name, roots[name], recovery, level, protocol) for level in (HALF, NONE))
@@ -205,7 +205,7 @@ def unwired(outcome: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("name", SETS)
-def test_the_bound_that_reads_what_is_hidden_dies_of_it(
+def test_oracle_fails_if_hidden_values_are_nan(
     name: str, roots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clean = runs.run(tmp_path / "clean", settings(name, roots[name], "oracle", HALF))
@@ -215,7 +215,7 @@ def test_the_bound_that_reads_what_is_hidden_dies_of_it(
 
 
 @pytest.mark.usefixtures("fresh")
-def test_a_protocol_that_makes_shown_values_of_hidden_ones_would_be_seen(
+def test_protocol_that_leaks_hidden_values_is_detected(
     roots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Masks of samples hide a part of what a speaker of ``meld`` is normalised by; they are refused for that."""
@@ -268,7 +268,9 @@ def lacking(line: dict[str, Any], group: str) -> bool:
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "scaffold"])
-def test_no_honest_site_is_refused_where_most_lack_a_sensor(strategy: str, trained: Callable[..., RunSetup]) -> None:
+def test_no_honest_site_is_rejected_if_most_sites_lack_a_sensor(
+    strategy: str, trained: Callable[..., RunSetup]
+) -> None:
     """What weight decay alone makes of an extractor is next to nothing: with these sites as the measure
     (``updates.limit``), those that have the sensor would be refused."""
     prepared = trained(strategy, "rounds=3")
@@ -292,7 +294,7 @@ def state_of(prepared: RunSetup) -> dict[str, State]:
     return found.groups
 
 
-def test_unseen_zeros_leave_the_head_alone_and_hold_extractors_back(trained: Callable[..., RunSetup]) -> None:
+def test_zeros_do_not_change_the_head_and_slow_down_extractors(trained: Callable[..., RunSetup]) -> None:
     """After one round the head is that of ``mask``; an extractor has gone its way by the share of the samples that
     passed through it for real."""
     prepared = trained("fedavg", "rounds=1")
@@ -367,7 +369,7 @@ def logistic_regression(dataset: Dataset) -> float:
         ("spsw.yaml", CONFIGS.parent / "har" / "spsw_npz.yaml", "spsw_har.npz"),
     ],
 )
-def test_motion_is_told_at_least_as_well_as_by_a_logistic_regression_less_a_point(config, description, file, tmp_path):
+def test_motion_accuracy_is_within_a_point_of_logistic_regression(config, description, file, tmp_path):
     shutil.copy(there(file), tmp_path / file)
     shutil.copy(description, tmp_path / description.name)
     simple = logistic_regression(read_npz(tmp_path / description.name))
@@ -378,7 +380,7 @@ def test_motion_is_told_at_least_as_well_as_by_a_logistic_regression_less_a_poin
 
 
 @pytest.mark.slow
-def test_digits_on_five_backgrounds_are_read_to_99_per_cent(tmp_path):
+def test_digits_on_five_backgrounds_reach_99_percent_accuracy(tmp_path):
     with np.load(there("mnist_polymnist_ingredients.npz")) as found:
         raw_polymnist.write_mnist(tmp_path / "raw", (found["Xtr"], found["ytr"]), (found["Xte"], found["yte"]))
         raw_polymnist.write_backgrounds(tmp_path / "raw", [found[f"bg{m}"] for m in range(5)])

@@ -61,7 +61,7 @@ def metrics(directory: Path) -> list[dict]:
     return lines(directory, "metrics.jsonl")
 
 
-def test_a_site_without_the_ragged_modality_trains_as_in_the_simulation(tmp_path):
+def test_site_without_the_ragged_modality_trains_as_in_the_simulation(tmp_path):
     """Where no sample has lengths, batches are cut as if there were none, on both sides."""
     torch.set_num_threads(1)
     profile = [
@@ -82,7 +82,7 @@ def test_a_site_without_the_ragged_modality_trains_as_in_the_simulation(tmp_path
     assert len(hashes) == 1
 
 
-def test_a_deployment_reaches_the_parameters_of_the_simulation_that_was_split(folders, tmp_path, capsys):
+def test_deployment_gives_the_same_parameters_as_the_simulation(folders, tmp_path, capsys):
     torch.set_num_threads(1)
     simulated = create_run(folders.parent / "config-in.yaml", out=tmp_path / "simulated")
     InProcess().run(Job.of(simulated))
@@ -100,7 +100,7 @@ def test_a_deployment_reaches_the_parameters_of_the_simulation_that_was_split(fo
     assert all("classes" not in site for site in manifest["sites"])  # how many of each class stays at the site
 
 
-def test_a_site_joins_late_leaves_and_comes_back(folders, tmp_path, capsys):
+def test_site_may_join_late_leave_and_return(folders, tmp_path, capsys):
     def connected(names: list[str]) -> list[str]:
         there = [names[:2], names, names[1:], names]
         return there[min(newest_round(tmp_path / "run" / "checkpoints"), 3)]
@@ -117,7 +117,7 @@ def test_a_site_joins_late_leaves_and_comes_back(folders, tmp_path, capsys):
     assert result(tmp_path / "run")["status"] == "completed"
 
 
-def test_too_few_sites_end_the_run_in_words(folders, tmp_path):
+def test_run_fails_with_a_message_if_too_few_sites_connect(folders, tmp_path):
     run = prepared(folders, tmp_path / "run", "sites.min=3")
     with pytest.raises(
         RunError, match=r"round 0: 2 of at least 3 sites connected within 1 s .*: site-0000, site-0001;"
@@ -126,7 +126,7 @@ def test_too_few_sites_end_the_run_in_words(folders, tmp_path):
     assert result(tmp_path / "run")["status"] == "failed"
 
 
-def test_a_failing_site_is_named_with_its_reason_and_the_round_goes_on(folders, tmp_path, capsys):
+def test_failing_site_is_reported_and_the_round_continues(folders, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(folders, copy)
     (copy / "site-0001" / "arrays" / "picture.npy").touch()  # as a copy without times: it has to be checked again
@@ -139,33 +139,33 @@ def test_a_failing_site_is_named_with_its_reason_and_the_round_goes_on(folders, 
     assert {line["site"] for line in lines(tmp_path / "run")} == {"site-0000", "site-0002"}
 
 
-def test_a_node_without_data_is_refused_with_a_pointer(folders, tmp_path):
+def test_node_without_data_is_refused_with_a_hint(folders, tmp_path):
     configs = node_configs(folders, tmp_path / "state")
     del configs["site-0000"]["data"]
     with pytest.raises(RunError, match=r"node config of site site-0000: expected data=PATH.*data split"):
         deploy(prepared(folders, tmp_path / "run", "sites.min=3"), configs)
 
 
-def test_a_node_without_a_folder_for_its_state_is_refused_before_it_trains(folders, tmp_path):
+def test_node_without_a_state_folder_is_refused_before_training(folders, tmp_path):
     configs = node_configs(folders, tmp_path / "state")
     del configs["site-0000"]["state"]
     with pytest.raises(RunError, match=r"round 0: 2 of at least 3 .* of site site-0000: expected state=PATH"):
         deploy(prepared(folders, tmp_path / "run", "sites.min=3"), configs)
 
 
-def test_a_simulation_does_not_run_on_sites_with_their_own_data(folders, tmp_path):
+def test_simulation_is_refused_on_sites_with_their_own_data(folders, tmp_path):
     run = create_run(folders.parent / "config-in.yaml", out=tmp_path / "run")
     with pytest.raises(RunError, match=r"site site-0000 has its own data.*--engine deployment"):
         deploy(run, node_configs(folders, tmp_path / "state"))
 
 
-def test_a_bound_that_reads_absent_data_is_refused(folders, tmp_path):
+def test_oracle_is_refused_in_a_deployment(folders, tmp_path):
     run = prepared(folders, tmp_path / "run", "recovery.name=oracle")
     with pytest.raises(ConfigError, match=r"exist only in a simulation"):
         deploy(run, node_configs(folders, tmp_path / "state"))
 
 
-def test_a_prefix_of_no_group_ends_a_deployment_at_registration(folders, tmp_path):
+def test_deployment_fails_in_round_0_if_a_prefix_matches_no_group(folders, tmp_path):
     """What groups there are, only the sites' data say."""
     run = prepared(folders, tmp_path / "run", "strategy={name: fedprox, groups: [tsk.]}")
     with pytest.raises(ConfigError, match=r"strategy\.groups: .* found 'tsk\.'\. Did you mean 'task\.'\?"):
@@ -173,7 +173,7 @@ def test_a_prefix_of_no_group_ends_a_deployment_at_registration(folders, tmp_pat
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_a_deployment_over_data_that_only_the_server_has_is_refused(folders, tmp_path):
+def test_deployment_over_server_side_data_is_refused(folders, tmp_path):
     with pytest.raises(ConfigError, match=r"data.name: expected sites"):
         create_run(write(tmp_path, settings(missing={}, engine={"name": "deployment"})), out=tmp_path / "run")
 
@@ -193,7 +193,7 @@ def deaf(monkeypatch, *keys: str) -> None:
     monkeypatch.setattr(evaluate, "predict", predict)
 
 
-def test_a_site_that_gives_no_score_is_told_and_stands_in_the_metrics(folders, tmp_path, capsys, monkeypatch):
+def test_site_that_fails_to_evaluate_is_reported_and_recorded_in_the_metrics(folders, tmp_path, capsys, monkeypatch):
     deaf(monkeypatch, "site-0001")
     deploy(prepared(folders, tmp_path / "run"), node_configs(folders, tmp_path / "state"))
     said = capsys.readouterr().out
@@ -204,7 +204,7 @@ def test_a_site_that_gives_no_score_is_told_and_stands_in_the_metrics(folders, t
     assert all(line["sites"] == 3 and list(line["failures"]) == ["site-0001"] for line in scored)
 
 
-def test_too_few_scores_cost_the_score_of_a_round_and_not_the_round(folders, tmp_path, capsys, monkeypatch):
+def test_round_without_enough_scores_is_kept_unscored(folders, tmp_path, capsys, monkeypatch):
     deaf(monkeypatch, "2")
     deploy(prepared(folders, tmp_path / "run", "sites.retries=0"), node_configs(folders, tmp_path / "state"))
     assert "round 2: not scored: evaluation on validation: 0 of 3 sites answered" in capsys.readouterr().out
@@ -213,7 +213,7 @@ def test_too_few_scores_cost_the_score_of_a_round_and_not_the_round(folders, tmp
     assert result(tmp_path / "run")["status"] == "completed"
 
 
-def test_a_run_whose_only_scoring_failed_is_finished_by_a_resume(folders, tmp_path, monkeypatch):
+def test_resume_completes_a_run_whose_only_evaluation_failed(folders, tmp_path, monkeypatch):
     """All rounds are trained when it fails; nothing of them is lost."""
     run = prepared(folders, tmp_path / "run", "sites.retries=0", "evaluate.every=3")
     with monkeypatch.context() as patch:
@@ -226,7 +226,7 @@ def test_a_run_whose_only_scoring_failed_is_finished_by_a_resume(folders, tmp_pa
     assert splits == [(1, "train"), (2, "train"), (3, "train"), (3, "validation"), (3, "test")]
 
 
-def test_a_run_that_could_never_be_tested_is_refused_before_it_trains(tmp_path):
+def test_run_without_any_test_samples_is_refused_before_training(tmp_path):
     dataset = tiny_dataset(24, 12)
     for number, name in enumerate(("north", "south")):
         members = np.flatnonzero((dataset.split != 2) & (dataset.cluster_ids % 2 == number))
@@ -240,7 +240,7 @@ def test_a_run_that_could_never_be_tested_is_refused_before_it_trains(tmp_path):
 # --- data that change under a run ------------------------------------------------------------------------------------
 
 
-def test_data_that_change_in_mid_run_are_seen_told_and_used(tmp_path, capsys):
+def test_data_changed_during_a_run_are_detected_reported_and_used(tmp_path, capsys):
     """After round 1 the second site gets the modality that it lacked."""
     write_toy_sites(tmp_path / "sites")
     dataset, south = tiny_dataset(24, 12), tmp_path / "sites" / "south"
@@ -271,7 +271,7 @@ def test_data_that_change_in_mid_run_are_seen_told_and_used(tmp_path, capsys):
     assert manifest["sites"][1]["modalities"]["features"] == 1.0
 
 
-def test_the_manifest_keeps_every_site_over_a_resume(folders, tmp_path, monkeypatch):
+def test_manifest_keeps_every_site_after_a_resume(folders, tmp_path, monkeypatch):
     run = prepared(folders, tmp_path / "run", "rounds=2")
     with monkeypatch.context() as patch:
         patch.setattr(Rounds, "_finish", lambda self: (_ for _ in ()).throw(SystemExit(0)))
@@ -333,7 +333,7 @@ def dumb(monkeypatch: pytest.MonkeyPatch, names: Collection[str] = (DUMB,)) -> N
     monkeypatch.setattr(SiteInfo, "of", staticmethod(description))
 
 
-def test_some_are_asked_and_say_to_the_last_bit_what_the_server_sums_up_itself(
+def test_described_sums_equal_the_sums_of_the_server_bit_for_bit(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said, ours = said_there(monkeypatch), summed_here(monkeypatch)
@@ -344,7 +344,7 @@ def test_some_are_asked_and_say_to_the_last_bit_what_the_server_sums_up_itself(
     assert any(ours)
 
 
-def test_a_resumed_run_sums_up_the_asked_sites_alone_and_keeps_its_statistics(
+def test_resumed_run_sums_only_the_asked_sites_and_keeps_its_statistics(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = outcome(run(tmp_path / "whole", {**raw, "rounds": 2}))
@@ -371,7 +371,7 @@ def stopped_after(round_: int) -> Any:
     return validate
 
 
-def test_how_many_are_asked_changes_no_result(
+def test_number_of_asked_sites_does_not_change_the_result(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = outcome(run(tmp_path / "few", raw))
@@ -382,7 +382,7 @@ def test_how_many_are_asked_changes_no_result(
 
 
 @pytest.mark.parametrize(("least", "failing", "spare"), [(None, 1, 0), (COUNT - 1, 2, 1), (1, ASKED, ASKED - 1)])
-def test_more_sites_that_cannot_tell_than_may_be_missing_end_the_run(
+def test_run_fails_if_too_many_sites_give_no_description(
     least: int | None, failing: int, spare: int, raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dumb(monkeypatch, [f"site-{number:04d}" for number in range(failing)])
@@ -396,7 +396,7 @@ def test_more_sites_that_cannot_tell_than_may_be_missing_end_the_run(
 
 
 @pytest.mark.parametrize(("least", "failing"), [(COUNT - 1, 1), (1, ASKED - 1)])
-def test_sites_that_cannot_tell_stay_in_the_run_and_change_nothing(
+def test_sites_that_give_no_description_stay_in_the_run_and_change_nothing(
     least: int, failing: int, raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """Whether a site is among those that are asked, or fails just then, is no reason for another result."""
@@ -419,7 +419,7 @@ def test_sites_that_cannot_tell_stay_in_the_run_and_change_nothing(
         ({"modalities": ("steps",)}, r"has other samples: expected the modalities \(.*\), found \('steps',\)"),
     ],
 )
-def test_a_site_that_says_something_else_than_the_server_ends_the_run(
+def test_run_fails_if_a_description_differs_from_the_server(
     change: dict[str, Any], told: str, raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = SiteInfo.of
@@ -440,7 +440,7 @@ def other_values(dataset: Dataset, name: str) -> Dataset:
 
 
 @pytest.mark.parametrize(("name", "resumed"), [("picture", False), ("features", False), ("features", True)])
-def test_sites_with_other_values_under_the_same_specification_end_the_run(
+def test_run_fails_if_sites_hold_other_values_under_the_same_specification(
     name: str, resumed: bool, raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a machine of a cluster whose ``data.root`` holds other files."""

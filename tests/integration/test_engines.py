@@ -75,7 +75,7 @@ def counts(replies):
     return [int(replies[node].content["count"]["n"]) for node in sorted(replies)]
 
 
-def test_the_private_import_is_where_it_was():
+def test_private_flower_import_still_exists():
     """Flower gives no public way to say which run a process belongs to. If this fails, look for its new place."""
     from flwr.supercore.task_identity import TaskIdentity
 
@@ -106,7 +106,7 @@ def test_an_exception_becomes_an_error_reply_and_leaves_the_state(grid, caplog):
     ("action", "reason"),
     [("exit", "SystemExit: 4"), ("nothing", "must return a Message, found NoneType"), ("unknown", "No train function")],
 )
-def test_other_faults_of_a_client(grid, action, reason):
+def test_faults_of_a_client_become_error_replies(grid, action, reason):
     node = grid.get_node_ids()[0]
     assert reason in ask(grid, f"train.{action}", [node])[node].error.reason
 
@@ -132,12 +132,12 @@ def test_messages_run_one_at_a_time_between_pulls(tmp_path):
     assert grid.pull_messages(ids) == []
 
 
-def test_an_unknown_node_is_refused(grid):
+def test_unknown_node_is_refused(grid):
     with pytest.raises(ValueError, match="no node 99"):
         ask(grid, "query.count", [99])
 
 
-def test_a_process_that_dies_costs_one_message(pooled):
+def test_dead_process_loses_one_message_only(pooled):
     first, second, third = pooled.get_node_ids()
     replies = ask(pooled, "train.die")
     assert (replies[first].error.code, replies[first].error.reason) == (8, "the site's process ended (exit code 7)")
@@ -163,7 +163,7 @@ def nothing_is_left(grid, pool):
     return not (grid._queue or grid._running or grid._replies or pool._busy)
 
 
-def test_a_hung_site_is_ended_and_its_retry_works(tmp_path, pool):
+def test_hung_site_is_ended_and_its_retry_succeeds(tmp_path, pool):
     grid = InProcessGrid(make_job(tmp_path, timeout=3), pool)
     nodes = grid.get_node_ids()
     ask(grid, "query.count")
@@ -175,7 +175,7 @@ def test_a_hung_site_is_ended_and_its_retry_works(tmp_path, pool):
     assert nothing_is_left(grid, pool)
 
 
-def test_the_start_of_a_process_makes_no_site_late(tmp_path):
+def test_start_of_a_process_does_not_count_towards_the_timeout(tmp_path):
     with contextlib.closing(Pool("engine_toys:client", 1)) as pool:
         grid = InProcessGrid(make_job(tmp_path, sites=1, timeout=0.2), pool)
         begin = time.monotonic()
@@ -183,13 +183,13 @@ def test_the_start_of_a_process_makes_no_site_late(tmp_path):
         assert time.monotonic() - begin > 0.2  # else this shows nothing
 
 
-def test_a_caller_may_set_a_limit_of_its_own(pooled):
+def test_timeout_of_the_caller_is_respected(pooled):
     ask(pooled, "query.count")
     replies = ask(pooled, "train.sleep", timeout=3)
     assert [replies[node].has_error() for node in pooled.get_node_ids()] == [True, False, False]
 
 
-def test_what_nobody_waits_for_is_dropped(pooled, pool):
+def test_forgotten_messages_are_dropped(pooled, pool):
     nodes = pooled.get_node_ids()
     ask(pooled, "query.count")
     hung = push(pooled, "train.sleep", nodes[:1])
@@ -204,7 +204,7 @@ def test_what_nobody_waits_for_is_dropped(pooled, pool):
     assert counts(ask(pooled, "query.count")) == [2, 3, 3]
 
 
-def test_one_process_forgets_what_has_not_run(tmp_path):
+def test_single_process_forgets_messages_that_have_not_run(tmp_path):
     import engine_toys
 
     grid = InProcessGrid(make_job(tmp_path), Here(engine_toys.client))
@@ -216,7 +216,7 @@ def test_one_process_forgets_what_has_not_run(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_run(tmp_path, workers):
+def test_engine_runs_server_and_clients(tmp_path, workers):
     before = set(multiprocessing.active_children())
     ENGINES.get("inprocess")().run(make_job(tmp_path, workers=workers, rounds=2))
     first, second = json.loads((tmp_path / "result.json").read_text())["replies"]
@@ -226,12 +226,12 @@ def test_a_run(tmp_path, workers):
     assert set(multiprocessing.active_children()) == before
 
 
-def test_a_server_that_raises_is_one_line(tmp_path):
+def test_server_error_is_reported_in_one_line(tmp_path):
     with pytest.raises(RunError, match=r"^the server failed: RuntimeError: stop$"):
         InProcess().run(make_job(tmp_path, **{"raise": True}))
 
 
-def test_an_app_that_is_not_there(tmp_path):
+def test_missing_app_is_reported(tmp_path):
     job = Job(tmp_path, tmp_path, False, sites=1, components=("engine_toys:server", "engine_toys:missing"))
     with pytest.raises(RunError, match="cannot load the app 'engine_toys:missing'"):
         InProcess().run(job)
@@ -421,7 +421,7 @@ def watch(flwr) -> Iterator[Callable[..., Watching]]:
         watching.leave()
 
 
-def test_a_run_is_told_line_by_line_and_its_log_process_ends_with_it(flwr, watch):
+def test_run_is_followed_line_by_line_and_its_log_process_ends(flwr, watch):
     watching = watch()
     flwr.log("\x1b[92mINFO \x1b[0m:      Flower's own\nrun directory /runs/a b\n")
     watching.until("run directory /runs/a b\n")
@@ -435,7 +435,7 @@ def test_a_run_is_told_line_by_line_and_its_log_process_ends_with_it(flwr, watch
     assert flwr.alive() == []
 
 
-def test_the_end_of_a_run_is_seen_without_waiting_for_the_next_look(flwr, watch, monkeypatch):
+def test_end_of_a_run_is_detected_without_waiting_for_the_next_poll(flwr, watch, monkeypatch):
     monkeypatch.setattr(deployment, "POLL_SECONDS", 3600.0)
     flwr.log("round 1/1\n")
     watching = watch()
@@ -444,7 +444,7 @@ def test_the_end_of_a_run_is_seen_without_waiting_for_the_next_look(flwr, watch,
     assert watching.end() == ["round 1/1"]
 
 
-def test_the_end_of_a_run_is_seen_over_a_log_connection_that_died_without_a_word(flwr, watch):
+def test_end_of_a_run_is_detected_if_the_log_connection_died_silently(flwr, watch):
     flwr.log("round 1/2\n")
     watching = watch()
     watching.until("round 1/2")
@@ -458,7 +458,7 @@ def test_the_end_of_a_run_is_seen_over_a_log_connection_that_died_without_a_word
     assert flwr.alive() == []
 
 
-def test_a_log_that_stays_silent_to_the_last_does_not_keep_the_command(flwr, watch, monkeypatch):
+def test_command_ends_even_if_the_log_stays_silent(flwr, watch, monkeypatch):
     monkeypatch.setattr(run_log, "LAST_SECONDS", 0.3)
     flwr.set(deaf=True, status="finished:completed")
     watching = watch()
@@ -467,7 +467,7 @@ def test_a_log_that_stays_silent_to_the_last_does_not_keep_the_command(flwr, wat
     assert flwr.alive() == []
 
 
-def test_a_silent_log_is_read_anew_while_the_run_goes_on(flwr, watch, monkeypatch):
+def test_silent_log_is_reopened_during_the_run(flwr, watch, monkeypatch):
     monkeypatch.setattr(run_log, "SILENCE_SECONDS", 2.0)
     flwr.log("round 1/2\n")
     watching = watch()
@@ -483,7 +483,7 @@ def test_a_silent_log_is_read_anew_while_the_run_goes_on(flwr, watch, monkeypatc
     assert watching.end() == ["round 1/2", "round 2/2"]
 
 
-def test_a_lost_connection_is_told_at_once_and_so_is_its_return(flwr, watch):
+def test_lost_connection_and_its_return_are_reported_at_once(flwr, watch):
     flwr.log("round 1/2\nround 2")
     watching = watch()
     watching.until("round 1/2")
@@ -500,7 +500,7 @@ def test_a_lost_connection_is_told_at_once_and_so_is_its_return(flwr, watch):
     assert len(told) == 4
 
 
-def test_a_log_process_that_hangs_is_replaced_when_the_superlink_is_back(flwr, watch):
+def test_hanging_log_process_is_replaced_once_the_superlink_answers(flwr, watch):
     flwr.log("round 1/2\n")
     watching = watch()
     watching.until("round 1/2")
@@ -516,7 +516,7 @@ def test_a_log_process_that_hangs_is_replaced_when_the_superlink_is_back(flwr, w
     assert watching.end()[-2:] == ["the SuperLink answers again", "round 2/2"]
 
 
-def test_the_command_gives_up_on_a_superlink_that_stays_away(flwr, watch, monkeypatch):
+def test_command_gives_up_if_the_superlink_stays_unreachable(flwr, watch, monkeypatch):
     monkeypatch.setattr(deployment, "PATIENCE_SECONDS", 0.5)
     flwr.log("run directory /runs/a b\n")
     watching = watch()
@@ -533,7 +533,7 @@ def test_the_command_gives_up_on_a_superlink_that_stays_away(flwr, watch, monkey
     assert flwr.alive() == []
 
 
-def test_a_fault_that_the_run_survives_hides_no_later_line(flwr, watch):
+def test_error_that_the_run_survives_hides_no_later_line(flwr, watch):
     flwr.log(
         "round 1/3\nERROR :     a hiccup\nTraceback (most recent call last):\n  File x\nValueError: odd\nround 2/3\n"
     )
@@ -549,7 +549,7 @@ def test_a_fault_that_the_run_survives_hides_no_later_line(flwr, watch):
     ("details", "kind", "code"),
     [("rounds: too few (exit code 2)", ConfigError.__base__, 2), ("rounds: too few", RunError, 1)],
 )
-def test_a_failed_run_is_one_reason_without_a_traceback(flwr, watch, details, kind, code):
+def test_failed_run_is_reported_without_a_traceback(flwr, watch, details, kind, code):
     flwr.log(f"run directory /runs/a\nfedrecon: rounds: too few\n{TRACEBACK}")
     flwr.set(status="finished:failed", details=RAISED + details)
     watching = watch()
@@ -561,7 +561,7 @@ def test_a_failed_run_is_one_reason_without_a_traceback(flwr, watch, details, ki
 @pytest.mark.parametrize(
     ("link", "option"), [(SuperLink("far"), " --superlink far"), (SuperLink(None), "")], ids=["named", "default"]
 )
-def test_a_run_that_was_killed_says_how_to_go_on(flwr, watch, link, option):
+def test_killed_run_is_reported_with_the_resume_command(flwr, watch, link, option):
     flwr.log("run directory /runs/a\nERROR :     out of memory\n")
     flwr.set(status="finished:failed", details="No heartbeat received from the task")
     watching = watch(link)
@@ -570,7 +570,7 @@ def test_a_run_that_was_killed_says_how_to_go_on(flwr, watch, link, option):
     assert str(watching.error) == f"run 7 failed: No heartbeat received from the task; {resume}"
 
 
-def test_a_stopped_run_says_how_to_go_on(flwr, watch):
+def test_stopped_run_is_reported_with_the_resume_command(flwr, watch):
     flwr.set(status="finished:stopped")
     watching = watch()
     watching.end()

@@ -130,7 +130,7 @@ RUBBISH = {
 
 
 @pytest.mark.parametrize("fault", RUBBISH)
-def test_rubbish_is_rejected_with_its_reason_and_the_round_goes_on(folders, tmp_path, capsys, monkeypatch, fault):
+def test_invalid_reply_is_rejected_with_a_reason_and_the_round_continues(folders, tmp_path, capsys, monkeypatch, fault):
     change, words = RUBBISH[fault]
     tampered(monkeypatch, change)
     deploy(prepared(folders, tmp_path / "run"), node_configs(folders, tmp_path / "state"))
@@ -178,7 +178,7 @@ class SlowGrid(SiteGrid):
 
 
 @pytest.mark.parametrize(("fault", "seconds"), [("answers after the deadline", 2 * TIMEOUT), ("never answers", 1e9)])
-def test_a_silent_site_costs_its_deadline_once_and_its_late_answer_is_not_used(
+def test_silent_site_delays_one_round_and_its_late_reply_is_ignored(
     folders, tmp_path, capsys, monkeypatch, fault, seconds
 ):
     clock = Clock()
@@ -200,9 +200,7 @@ def test_a_silent_site_costs_its_deadline_once_and_its_late_answer_is_not_used(
 # --- sites that come, go, and are not what they were -----------------------------------------------------------------
 
 
-def test_a_site_with_other_code_is_refused_before_round_1_and_one_that_changes_it_from_then_on(
-    folders, tmp_path, capsys, monkeypatch
-):
+def test_site_with_other_code_is_rejected(folders, tmp_path, capsys, monkeypatch):
     codes = {"describe": {BAD: "0ld"}, "local": {"site-0004": "new"}}
     right, asked = client.app.code_hash(), []
 
@@ -231,7 +229,7 @@ def test_a_site_with_other_code_is_refused_before_round_1_and_one_that_changes_i
     assert result(tmp_path / "run")["status"] == "completed"
 
 
-def test_a_site_that_joins_in_round_3_takes_part_from_then_on(folders, tmp_path, capsys):
+def test_site_that_joins_in_round_3_trains_from_then_on(folders, tmp_path, capsys):
     def connected(names):
         return names if newest_round(tmp_path / "run" / "checkpoints") >= 2 else [n for n in names if n != BAD]
 
@@ -243,7 +241,7 @@ def test_a_site_that_joins_in_round_3_takes_part_from_then_on(folders, tmp_path,
     assert {round_: line["status"] for round_, line in of_bad(tmp_path / "run").items()} == {3: "ok", 4: "ok"}
 
 
-def test_when_all_sites_leave_the_run_waits_its_time_and_fails_with_words(folders, tmp_path, monkeypatch):
+def test_run_fails_after_the_wait_if_all_sites_leave(folders, tmp_path, monkeypatch):
     def connected(names):
         return names if newest_round(tmp_path / "run" / "checkpoints") < 1 else []
 
@@ -285,7 +283,7 @@ def backwards(found, received):
     return replace(found, groups=groups)
 
 
-def test_a_poisoned_run_ends_as_without_the_poisoner_and_without_validation_it_is_lost(poisoned):
+def test_validation_removes_all_influence_of_a_poisoned_update(poisoned):
     """The same bytes: what is rejected has no influence at all."""
     without, expected = poisoned("without", lambda found, received: raises(found))
     validated, result = poisoned("validated", backwards)
@@ -299,14 +297,14 @@ def test_a_poisoned_run_ends_as_without_the_poisoner_and_without_validation_it_i
 
 
 @pytest.mark.parametrize("rule", ["median", "trimmed", "krum"])
-def test_a_robust_average_outlives_the_poison_without_validation(poisoned, rule):
+def test_robust_average_withstands_poison_without_validation(poisoned, rule):
     without, _ = poisoned("without", lambda found, received: raises(found))
     robust, _ = poisoned("robust", backwards, "updates.limit=null", f"strategy.robust={{rule: {rule}}}")
     print(f"\nlast accuracy: without the poisoner {without:.3f}, {rule} with it {robust:.3f}; chance 0.333")
     assert robust > 0.4  # krum takes the model of one site, which is weaker than an average
 
 
-def test_a_robust_average_that_too_few_sites_can_fill_is_refused_before_the_run(folders, tmp_path):
+def test_robust_average_is_refused_if_too_few_sites_can_send_a_group(folders, tmp_path):
     run = prepared(folders, tmp_path / "run", "strategy.robust={rule: krum, malicious: 2}")
     with pytest.raises(ConfigError, match=r"krum needs 7 sites per group, but only 6 can send task\."):
         deploy(run, node_configs(folders, tmp_path / "state"))
@@ -315,7 +313,7 @@ def test_a_robust_average_that_too_few_sites_can_fill_is_refused_before_the_run(
         deploy(run, node_configs(folders, tmp_path / "state"))
 
 
-def test_a_group_that_too_few_sent_in_a_round_stays_as_it_is_and_is_told(folders, tmp_path, capsys, monkeypatch):
+def test_group_sent_by_too_few_sites_is_unchanged_and_reported(folders, tmp_path, capsys, monkeypatch):
     tampered(monkeypatch, raises)
     run = prepared(folders, tmp_path / "run", "rounds=2", "strategy.robust={rule: trimmed, trim: 0.17}")
     deploy(run, node_configs(folders, tmp_path / "state"))
@@ -381,7 +379,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_checkpoint_that_finds_no_room_keeps_the_last_one(disk):
+def test_last_checkpoint_is_kept_if_the_disk_is_full(disk):
     save(disk.path / "checkpoints", training(1, 100_000))
     words = rf"cannot write checkpoint .*round-000002: .*{FULL}.*the previous checkpoint is kept.*--resume"
     with disk.small(), pytest.raises(RunError, match=words):
@@ -394,7 +392,7 @@ def test_a_checkpoint_that_finds_no_room_keeps_the_last_one(disk):
     assert load_newest(disk.path / "checkpoints").round == 2
 
 
-def test_metrics_that_find_no_room_are_told_and_half_a_line_goes_with_the_resume(disk):
+def test_full_disk_is_reported_and_a_partial_metrics_line_is_dropped_on_resume(disk):
     directory = RunDirectory(disk.path)
     directory.append("metrics.jsonl", [{"round": 1, "split": "train"}])
     with disk.full(), pytest.raises(RunError, match=rf"cannot write .*metrics\.jsonl: {FULL}"):
@@ -403,7 +401,7 @@ def test_metrics_that_find_no_room_are_told_and_half_a_line_goes_with_the_resume
     assert (disk.path / "metrics.jsonl").read_text() == '{"round": 1, "split": "train"}\n'
 
 
-def test_site_state_that_finds_no_room_names_the_folder_and_keeps_the_versions(disk):
+def test_site_state_keeps_its_versions_if_the_disk_is_full(disk):
     state = disk.path / "state"
     DiskSiteStore(state, 1).save("memory", {"a": {"x": torch.ones(10)}})
     with (
@@ -415,7 +413,7 @@ def test_site_state_that_finds_no_room_names_the_folder_and_keeps_the_versions(d
     assert names(state) == ["memory.round-000001.safetensors"]
 
 
-def test_a_model_that_finds_no_room_is_told_and_leaves_the_one_that_was_there(disk):
+def test_earlier_model_is_kept_if_the_disk_is_full(disk):
     recovery = toy_recovery("mask")
     model: dict[str, State] = {name: read_group(module) for name, module in recovery.build().items()}
     trained = GlobalInfo(3, dict.fromkeys(model, 5))
@@ -429,7 +427,7 @@ def test_a_model_that_finds_no_room_is_told_and_leaves_the_one_that_was_there(di
     assert load_model(disk.path).global_info.round == 3
 
 
-def test_predictions_that_find_no_room_are_told_and_leave_those_that_were_there(disk):
+def test_earlier_predictions_are_kept_if_the_disk_is_full(disk):
     dataset, path = tiny_dataset(400, 100), disk.path / "predictions.parquet"
     members = dataset.members(0)
     data = open_site(dataset, members, dataset.exists()[members], device=torch.device("cpu"))
@@ -441,7 +439,7 @@ def test_predictions_that_find_no_room_are_told_and_leave_those_that_were_there(
     assert pq.read_table(path).num_rows == len(data)
 
 
-def test_a_specification_is_not_lost_when_it_is_sealed_without_room(disk):
+def test_specification_is_kept_if_the_disk_is_full_while_sealing(disk):
     folder = disk.path / "north"
     write_folder(folder, content(tiny_dataset(12, 8)))
     written = "# by hand\n" + (folder / "dataset.yaml").read_text()

@@ -73,7 +73,7 @@ def test_server_and_sites_give_the_same_scores(server_run, tmp_path):
         assert mine == theirs
 
 
-def test_the_best_round_cannot_be_chosen_by_a_number_that_does_not_exist():
+def test_best_round_is_never_chosen_by_an_undefined_metric():
     line = {"round": 3, "split": "validation", "n": 5, "accuracy": 0.5, "macro_auroc_classes": 0}
     assert selected(line, "accuracy") == 0.5
     with pytest.raises(RunError, match=r"^evaluate\.select: round 3 has no macro_auroc: .* found none; .*$") as caught:
@@ -90,7 +90,7 @@ class Unlabelled(ToyMultilabel):
 
 
 @pytest.mark.parametrize("where", ["server", "sites"])
-def test_a_run_without_an_auroc_to_choose_by_fails_in_words(where, tmp_path):
+def test_run_fails_with_a_message_if_auroc_is_undefined(where, tmp_path):
     changed = settings(rounds=1, data={"name": "unlabelled"}, evaluate={"where": where})
     with restored(DATASETS):
         DATASETS.register("unlabelled")(Unlabelled)
@@ -118,7 +118,7 @@ def test_it_learns(server_run):
     assert result(server_run)["test"]["macro_auroc"] > 0.7, "chance is 0.5"
 
 
-def test_report_and_table_show_the_scores_that_there_are(server_run):
+def test_report_and_table_show_the_available_scores(server_run):
     page = (server_run / "report.html").read_text(encoding="utf-8")
     for text in ("Test Macro-AUROC", "Test Macro-F1", "Test Accuracy", "over all classes"):
         assert text in page
@@ -136,7 +136,7 @@ def test_the_manifest_counts_each_class(server_run):
     assert (counts.sum(axis=0) > 0).all() and (counts <= [[site["samples"]] for site in manifest["sites"]]).all()
 
 
-def test_coherence_is_refused_in_words(tmp_path):
+def test_coherence_is_refused_with_a_message(tmp_path):
     run = run_inprocess(tmp_path, settings("fedrecon", rounds=1))
     with pytest.raises(DataError, match="coherence needs one class per sample; those of toy_multilabel"):
         measure(run, sample=False)
@@ -169,7 +169,7 @@ def test_the_picture_grid_has_a_row_for_each_class(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["server", "sites"])
-def test_samples_with_nothing_are_scored_apart(where, tmp_path):
+def test_samples_without_any_modality_are_scored_separately(where, tmp_path):
     heavy = {"level": "sample", "rate": 0.8}
     missing = {"train": SAMPLE, "validation": heavy, "test": heavy, "empty": "allow"}
     run = run_inprocess(tmp_path, multilabel_settings(missing=missing, evaluate={"where": where}, rounds=1))
@@ -195,7 +195,7 @@ def deployed(folders: Path, out: Path, *changes: str):
     return create_run(folders / "federation.yaml", changes, out=out)
 
 
-def test_a_deployment_over_folders_ends_where_the_simulation_over_them_does(folders, tmp_path):
+def test_deployment_over_folders_equals_the_simulation_over_them(folders, tmp_path):
     simulated = create_run(folders / "federation.yaml", out=tmp_path / "simulated")
     InProcess().run(Job.of(simulated))
     prepared = deployed(folders, tmp_path / "deployed")
@@ -205,7 +205,7 @@ def test_a_deployment_over_folders_ends_where_the_simulation_over_them_does(fold
     assert {name: mine["test"][name] for name in SCORES} == {name: theirs["test"][name] for name in SCORES}
 
 
-def test_a_metric_that_does_not_apply_ends_a_deployment_at_registration(folders, tmp_path):
+def test_deployment_fails_in_round_0_if_a_metric_does_not_apply(folders, tmp_path):
     prepared = deployed(folders, tmp_path / "deployed", "evaluate.select=uar")
     with pytest.raises(ConfigError, match=r"evaluate\.select: expected a metric of multilabel data .* found uar"):
         deploy(prepared, node_configs(folders, tmp_path / "state"))

@@ -67,9 +67,7 @@ def test_a_run_uses_recovery_and_metric_by_name(plugged, tmp_path):
     assert load_model(directory).recovery.params.slope == 0.25
 
 
-def test_processes_of_sites_use_it_too_and_the_command_says_what_is_missing_without_it(
-    installed, tmp_path, monkeypatch
-):
+def test_site_processes_use_the_plugin_and_its_absence_is_reported(installed, tmp_path, monkeypatch):
     path = runs.write(tmp_path, settings(data=DIGITS))
     environment = {**os.environ, "PYTHONPATH": f"{installed}{os.pathsep}{ROOT}"}
 
@@ -89,7 +87,7 @@ def test_processes_of_sites_use_it_too_and_the_command_says_what_is_missing_with
     assert not (tmp_path / "third").exists()
 
 
-def test_a_run_cannot_be_resumed_without_its_plugin(plugged, tmp_path, monkeypatch):
+def test_resume_fails_without_the_plugin_of_the_run(plugged, tmp_path, monkeypatch):
     directory = runs.run(tmp_path, settings(rounds=1))
     (directory / "result.json").write_text(json.dumps({"status": "failed"}))
     monkeypatch.undo()
@@ -131,7 +129,7 @@ class ErrorRate(Metric):
         return 1 - Accuracy.compute(counts)
 
 
-def test_a_metric_chooses_the_best_round_and_is_shown_as_its_file_says(tmp_path):
+def test_own_metric_chooses_the_best_round_and_is_shown(tmp_path):
     with restored(METRICS):
         METRICS.register("error_rate")(ErrorRate)
         evaluate = {"select": "error_rate"}
@@ -199,7 +197,7 @@ def test_the_partitioners_are_not_imported_before_they_are_used():
     assert done.returncode == 0, done.stderr
 
 
-def test_the_installed_command_says_one_line_and_its_code(tmp_path):
+def test_installed_command_reports_an_error_in_one_line_with_its_exit_code(tmp_path):
     done = python("from server.cli import main; main()", "run", "missing.yaml", folder=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""

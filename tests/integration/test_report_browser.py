@@ -46,7 +46,7 @@ def click(browser: Chromium, section: str, place: int) -> list[str | None]:
 
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_page_shows_itself_without_complaint(browser, pages, name, scheme):
+def test_page_is_shown_without_browser_errors(browser, pages, name, scheme):
     browser.complaints.clear()
     browser.open(pages[name], scheme=scheme)
     shown = np.asarray(Image.open(io.BytesIO(browser.picture())).convert("L"))
@@ -56,7 +56,7 @@ def test_a_page_shows_itself_without_complaint(browser, pages, name, scheme):
     assert browser.ask("document.querySelectorAll('th button').length") > 10
 
 
-def test_a_table_is_sorted_up_down_and_as_it_was(browser, run):
+def test_table_is_sorted_up_down_and_back(browser, run):
     browser.open(run)
     written = column(browser, "time", 2)
     assert click(browser, "time", 2) == [None, None, "ascending", None, None, None]
@@ -77,7 +77,7 @@ def test_numbers_with_units_are_sorted_as_numbers_and_dashes_stay_last(browser, 
         assert column(browser, "trials", 4) == [*ordered, "–", "–"]
 
 
-def test_one_column_after_the_other_keeps_the_order_of_equals(browser, sweep):
+def test_sorting_is_stable(browser, sweep):
     browser.open(sweep)
     click(browser, "trials", 2)
     click(browser, "trials", 2)
@@ -87,7 +87,7 @@ def test_one_column_after_the_other_keeps_the_order_of_equals(browser, sweep):
 
 
 @pytest.mark.parametrize(("key", "code", "text"), [("Enter", 13, "\r"), (" ", 32, " ")])
-def test_a_key_sorts_as_a_click_does(browser, sweep, key, code, text):
+def test_key_sorts_like_a_click(browser, sweep, key, code, text):
     browser.open(sweep)
     written = column(browser, "trials", 0)
     browser.ask(f"{HEADS.format(section='trials')}[0].querySelector('button').focus()")
@@ -96,7 +96,7 @@ def test_a_key_sorts_as_a_click_does(browser, sweep, key, code, text):
     assert column(browser, "trials", 0) == sorted(written) != written
 
 
-def test_no_other_script_runs(browser, run, tmp_path):
+def test_foreign_scripts_are_blocked(browser, run, tmp_path):
     foreign = run.read_text().replace("</main>", "</main><script>document.title = 'foreign'</script>")
     (tmp_path / "foreign.html").write_text(foreign.replace("<h1>", "<h1 onclick=\"document.title = 'foreign'\">"))
     browser.complaints.clear()

@@ -60,7 +60,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs.run(tmp_path_factory.mktemp("finished"), runs.settings())
 
 
-def test_the_run_directory_holds_what_the_design_names(finished: Path) -> None:
+def test_run_directory_has_all_documented_files(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} >= FILES
     result = runs.result(finished)
     assert result["status"] == "completed" and result["rounds"] == 3
@@ -81,13 +81,13 @@ def test_the_command_in_the_report_repeats_the_run(
     assert runs.outcome(tmp_path / "repeated") == runs.outcome(finished)
 
 
-def test_processor_time_is_that_of_the_sites_and_adds_up_in_the_result(finished: Path) -> None:
+def test_processor_time_of_the_sites_adds_up_in_the_result(finished: Path) -> None:
     worked = [line["processor_seconds"] for line in runs.lines(finished, "sites.jsonl")]
     assert min(worked) > 0
     assert runs.result(finished)["train_processor_seconds"] == pytest.approx(sum(worked))
 
 
-def test_a_site_that_waits_spends_the_clock_and_no_processor_time(tmp_path: Path, monkeypatch: Any) -> None:
+def test_waiting_site_uses_wall_time_but_no_processor_time(tmp_path: Path, monkeypatch: Any) -> None:
     def late(*arguments: Any) -> Any:
         time.sleep(0.5)
         return train_locally(*arguments)
@@ -99,7 +99,7 @@ def test_a_site_that_waits_spends_the_clock_and_no_processor_time(tmp_path: Path
         assert line["total_seconds"] - line["processor_seconds"] > 0.45
 
 
-def test_nothing_in_the_run_directory_is_pickled(finished: Path) -> None:
+def test_run_directory_has_no_pickle_files(finished: Path) -> None:
     files = [path for path in finished.rglob("*") if path.is_file()]
     binary = {path.suffix for path in files if not path.name.startswith("events.out.tfevents.")}  # protocol buffers
     assert binary <= {".lock", ".yaml", ".json", ".jsonl", ".safetensors", ".parquet", ".html", ".png"}
@@ -159,7 +159,7 @@ def test_an_existing_run_directory_is_refused(finished: Path, tmp_path: Path) ->
         create_run(runs.write(tmp_path, runs.settings()), out=finished)
 
 
-def test_resume_changes_where_the_run_goes_on_and_for_whom_it_waits_and_nothing_else(tmp_path: Path) -> None:
+def test_resume_may_change_engine_and_site_limits_only(tmp_path: Path) -> None:
     directory = create_run(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory.path
     with pytest.raises(UsageError, match="rounds=9"):
         resume_run(directory, ["rounds=9"])
@@ -177,7 +177,7 @@ def test_resume_changes_where_the_run_goes_on_and_for_whom_it_waits_and_nothing_
         resume_run(directory, ["engine.name=deployment"])
 
 
-def test_what_a_resumed_deployment_changes_comes_with_the_run_config_and_is_kept(tmp_path: Path) -> None:
+def test_resumed_deployment_keeps_the_settings_of_its_run_config(tmp_path: Path) -> None:
     directory = create_run(runs.write(tmp_path, runs.settings()), out=tmp_path / "run").directory
     claimed = start_run(open_run(directory.path, ["sites.wait=7"]))
     assert claimed.config.sites.wait == load_config(directory.config).sites.wait == 7
@@ -192,7 +192,7 @@ def test_a_complete_run_is_not_resumed(finished: Path) -> None:
     assert runs.outcome(finished) == before
 
 
-def test_a_fault_of_the_data_shows_before_anything_is_written(tmp_path: Path) -> None:
+def test_data_error_is_raised_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"sites\.count"):
         create_run(runs.write(tmp_path, runs.settings(sites={"count": 5000})), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -205,7 +205,7 @@ def test_a_split_without_any_sample_is_refused(split: str, tmp_path: Path) -> No
         create_run(runs.write(tmp_path, runs.settings(missing=missing)), out=tmp_path / "run")
 
 
-def test_a_run_that_diverges_fails_with_words_and_strict_json(tmp_path: Path) -> None:
+def test_diverged_run_fails_with_a_message_and_strict_json(tmp_path: Path) -> None:
     raw = runs.settings(recovery={"name": "mask"}, local={"task": {"lr": 1e30, "optimizer": "sgd", "epochs": 4}})
     with pytest.raises(RunError, match="NaN or infinity; the site diverged"):
         runs.run(tmp_path, raw)
@@ -214,7 +214,7 @@ def test_a_run_that_diverges_fails_with_words_and_strict_json(tmp_path: Path) ->
         assert found["status"] == "failed" and found["attempt"] in (1, 2, 3)
 
 
-def test_resume_refuses_other_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_fails_if_masks_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_in(2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         runs.run(tmp_path, runs.settings())
@@ -228,7 +228,7 @@ def test_resume_refuses_other_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         runs.resume(tmp_path / "run")
 
 
-def test_a_resumed_run_says_and_keeps_what_its_first_rounds_were_made_with(
+def test_resume_reports_and_records_changed_code_device_and_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stop_in(2, monkeypatch)
@@ -254,7 +254,7 @@ def test_a_resumed_run_says_and_keeps_what_its_first_rounds_were_made_with(
 
 @pytest.mark.parametrize("strategy", ["fedavg", "fedopt"])
 @pytest.mark.parametrize("crash_in", [1, 2, 3])
-def test_a_resumed_run_ends_like_one_that_never_stopped(
+def test_resumed_run_equals_an_uninterrupted_one(
     strategy: str, crash_in: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = runs.settings(strategy={"name": strategy})
@@ -271,7 +271,7 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(
 
 
 @pytest.mark.parametrize("crash_in", [1, 2, 3])
-def test_a_resumed_round_applies_nothing_twice_at_the_sites(
+def test_resumed_round_is_applied_once_at_the_sites(
     crash_in: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sites have finished the round and kept their state; the server dies before its checkpoint."""
@@ -289,7 +289,7 @@ def test_a_resumed_round_applies_nothing_twice_at_the_sites(
         assert [float(load_file(path)["seen/rounds"]) for path in kept][-2:] == [2.0, 3.0]
 
 
-def test_a_run_in_which_nothing_was_trained_never_completes(tmp_path: Path) -> None:
+def test_run_fails_if_no_site_trained_anything(tmp_path: Path) -> None:
     still = {"generator": {"epochs": 0}, "mapping": {"epochs": 0}, "task": {"epochs": 0}}
     with pytest.raises(RunError, match=r"no site trained anything in 3 rounds; see sites\.jsonl"):
         runs.run(tmp_path, runs.settings(local=still))
@@ -297,7 +297,7 @@ def test_a_run_in_which_nothing_was_trained_never_completes(tmp_path: Path) -> N
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_a_run_below_the_quorum_fails_with_the_reason_of_each_site(
+def test_run_below_the_quorum_fails_with_the_reason_of_each_site(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -309,7 +309,7 @@ def test_a_run_below_the_quorum_fails_with_the_reason_of_each_site(
     assert "disk is on fire" in runs.result(tmp_path / "run")["error"]
 
 
-def test_a_site_that_fails_is_recorded_and_the_round_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_site_is_recorded_and_the_round_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = client.app.train_locally
 
     def broken(job: Any, modules: Any) -> Any:
@@ -325,7 +325,7 @@ def test_a_site_that_fails_is_recorded_and_the_round_goes_on(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("recovery", ["mask", "fedrecon"])
-def test_sites_can_evaluate_and_find_what_the_server_finds(recovery: str, tmp_path: Path) -> None:
+def test_evaluation_at_the_sites_equals_evaluation_at_the_server(recovery: str, tmp_path: Path) -> None:
     """The masks are drawn per sample, so where they are scored changes nothing but the order of the samples."""
     raw = runs.settings(recovery={"name": recovery}, missing={"train": {"level": "sample", "rate": 0.3}})
     central = runs.run(tmp_path / "server", raw)
@@ -337,7 +337,7 @@ def test_sites_can_evaluate_and_find_what_the_server_finds(recovery: str, tmp_pa
             assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
 
 
-def test_weight_zero_is_exactly_mask(tmp_path: Path) -> None:
+def test_fedrecon_with_weight_zero_equals_mask(tmp_path: Path) -> None:
     zero = runs.run(tmp_path / "zero", runs.settings(recovery={"name": "fedrecon", "weight": 0}))
     mask = runs.run(tmp_path / "mask", runs.settings(recovery={"name": "mask"}))
     assert runs.result(zero)["parameters_sha256"] == runs.result(mask)["parameters_sha256"]
@@ -401,7 +401,7 @@ def test_nan_in_every_absent_value_of_all_splits_changes_nothing(
 
 
 @pytest.mark.usefixtures("fresh")
-def test_the_poison_is_real_because_the_oracle_dies_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oracle_fails_on_poisoned_absent_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = runs.settings(recovery={"name": "oracle"}, rounds=2)
     clean = runs.run(tmp_path / "clean", raw)
     poisoned(monkeypatch, load_config(clean / "config.yaml"))
@@ -409,12 +409,12 @@ def test_the_poison_is_real_because_the_oracle_dies_of_it(tmp_path: Path, monkey
         runs.run(tmp_path / "poisoned", raw)
 
 
-def test_every_recovery_but_the_oracle_is_poisoned_above() -> None:
+def test_all_recoveries_but_the_oracle_are_tested_with_poison() -> None:
     tested = {"fedrecon", "mask", "mean", "uniform", "zero"}
     assert {name for name, cls in RECOVERIES.items() if not cls.reads_absent} == tested
 
 
-def test_the_manifest_says_what_ran(finished: Path) -> None:
+def test_manifest_describes_the_run(finished: Path) -> None:
     manifest = json.loads((finished / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["device"] == choose_device("auto").type
     assert manifest["full_bytes"] == 4 * sum(manifest["parameters"].values())
@@ -422,7 +422,7 @@ def test_the_manifest_says_what_ran(finished: Path) -> None:
     assert set(manifest["effective_missing"]) == {"train", "validation", "test"}
 
 
-def test_strategies_are_known_by_name() -> None:
+def test_strategies_are_registered_by_name() -> None:
     assert {"fedavg", "fedopt"} <= set(STRATEGIES.names())
 
 
@@ -490,7 +490,7 @@ def check_resumed(config: Path, expected: Path, out: Path) -> None:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("rounds", [1, 3, 5])
-def test_a_killed_run_is_resumed_to_the_same_bytes(whole, tmp_path, rounds):
+def test_killed_run_is_resumed_to_the_same_bytes(whole, tmp_path, rounds):
     """Killed while a site trains: its state of the next round is written, or about to be."""
     config, expected, _ = whole
     process = start(str(config), "--out", str(tmp_path / "run"))
@@ -503,7 +503,7 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(whole, tmp_path, rounds):
 
 @pytest.mark.faults
 @pytest.mark.slow
-def test_a_run_killed_at_twenty_random_moments_is_resumed_to_the_same_bytes(whole, tmp_path):
+def test_run_killed_at_twenty_random_moments_is_resumed_to_the_same_bytes(whole, tmp_path):
     config, expected, seconds = whole
     draw = random.Random(0)
     for number in range(20):
@@ -514,7 +514,7 @@ def test_a_run_killed_at_twenty_random_moments_is_resumed_to_the_same_bytes(whol
 
 
 @pytest.mark.faults
-def test_a_run_without_its_newest_checkpoint_ends_like_one_that_never_stopped(tmp_path, monkeypatch):
+def test_run_without_its_newest_checkpoint_equals_an_uninterrupted_one(tmp_path, monkeypatch):
     """Round 4 is over at the sites when the server dies; its checkpoint of round 3 cannot be read, so 3 is repeated."""
     monkeypatch.setattr(FedAvg, "local_half", staticmethod(lambda params: Momentum()))
     raw = runs.settings(rounds=4, local={"task": {"optimizer": "sgd", "lr": 0.01}})

@@ -129,7 +129,7 @@ def show(title: str, counts: dict[str, Counter[str]], began: float) -> None:
 
 
 @pytest.mark.parametrize("cases", FEW_AND_ALL, ids=len)
-def test_no_corruption_passes_a_check_or_an_opening_in_silence(sound, tmp_path, cases):
+def test_every_corruption_is_detected_by_check_or_open(sound, tmp_path, cases):
     known, began = [open_folder(folder) for folder in sound], time.perf_counter()
     checks, openings = ({kind: Counter() for kind in KINDS} for _ in range(2))
     for number in cases:
@@ -180,7 +180,7 @@ def valid(found: Dataset) -> None:
 
 
 @pytest.mark.parametrize("cases", SEALED_FEW_AND_ALL)
-def test_what_a_seal_takes_as_it_is_can_be_trained_on(sound, tmp_path, cases):
+def test_every_sealed_folder_can_be_used_for_training(sound, tmp_path, cases):
     """A seal asks no digest: what is wrong has to be seen in the files."""
     began, seals = time.perf_counter(), {kind: Counter() for kind in KINDS}
     for number in range(FIRST_SEALED, FIRST_SEALED + cases):
@@ -260,7 +260,7 @@ def ten_gigabytes(tmp_path_factory):
     return folder
 
 
-def test_ten_gigabytes_open_within_fifty_megabytes_and_a_batch(ten_gigabytes):
+def test_ten_gigabytes_open_within_fifty_megabytes_plus_a_batch(ten_gigabytes):
     found = probe(ten_gigabytes)
     print({key: round(value / MB, 1) if key != "seconds" else round(value, 4) for key, value in found.items()})
     assert found["batch"] > BATCH * SCAN
@@ -268,7 +268,7 @@ def test_ten_gigabytes_open_within_fifty_megabytes_and_a_batch(ten_gigabytes):
     assert found["peak"] < 50 * MB + found["batch"]
 
 
-def test_sums_over_a_large_modality_hold_a_block_at_a_time(tmp_path):
+def test_sums_over_a_large_modality_load_one_block_at_a_time(tmp_path):
     write_large_folder(tmp_path / "site", GB // 2)
     found = probe(tmp_path / "site", "sums")
     print({key: round(value / MB, 1) if key != "seconds" else round(value, 4) for key, value in found.items()})

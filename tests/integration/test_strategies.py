@@ -44,7 +44,7 @@ def extractors(line: dict[str, Any], way: str) -> list[str]:
 
 
 @pytest.mark.parametrize("recovery", ["zero", "mask", "fedrecon"])
-def test_one_modality_goes_up_and_what_belongs_to_the_recovery(recovery: str, tmp_path: Path) -> None:
+def test_one_modality_and_the_groups_of_the_recovery_are_uploaded(recovery: str, tmp_path: Path) -> None:
     chosen = {"name": recovery, "latent": 4, "warmup_rounds": 1} if recovery == "fedrecon" else {"name": recovery}
     mine, plain = (
         runs.run(tmp_path / name, mmfedmc_settings(recovery=chosen, strategy=name)) for name in ("mmfedmc", "fedavg")
@@ -58,7 +58,7 @@ def test_one_modality_goes_up_and_what_belongs_to_the_recovery(recovery: str, tm
     assert totals[0]["bytes_up"] < totals[1]["bytes_up"] and totals[0]["bytes_down"] == totals[1]["bytes_down"]
 
 
-def test_a_modality_whose_reply_was_lost_counts_as_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modality_of_a_lost_reply_counts_as_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where recency alone counts, a complete site sends what was not sent for longest."""
     found, original = {}, client.app.train_locally
 
@@ -77,7 +77,7 @@ def test_a_modality_whose_reply_was_lost_counts_as_not_sent(tmp_path: Path, monk
     assert found == {1: ["features"], 2: ["picture"], 3: ["picture"], 4: ["picture"], 5: ["steps"]}
 
 
-def test_the_training_counts_are_those_of_the_sites_that_were_averaged(tmp_path: Path) -> None:
+def test_training_counts_include_averaged_sites_only(tmp_path: Path) -> None:
     directory = runs.run(tmp_path, mmfedmc_settings(recovery={"name": "mask"}))
     lines, training = runs.lines(directory, "sites.jsonl"), load_newest(directory / "checkpoints")
     assert training is not None
@@ -87,7 +87,7 @@ def test_the_training_counts_are_those_of_the_sites_that_were_averaged(tmp_path:
 
 
 @pytest.mark.parametrize("crash_in", [1, 3])
-def test_a_resumed_run_ends_with_the_same_model_and_the_same_rounds_of_uploads(
+def test_resumed_run_has_the_same_model_and_upload_rounds(
     crash_in: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = mmfedmc_settings(rounds=4, sites={"count": 4, "fraction": 0.5})
@@ -101,7 +101,7 @@ def test_a_resumed_run_ends_with_the_same_model_and_the_same_rounds_of_uploads(
     assert last_uploads(resumed) == last_uploads(whole) and len(set(last_uploads(whole).values())) > 1
 
 
-def test_forests_at_the_sites_are_what_is_scored_there(tmp_path: Path) -> None:
+def test_forests_at_the_sites_are_scored(tmp_path: Path) -> None:
     """The same samples, the same groups down, other predictions; and the same ones again."""
     base = mmfedmc_settings(recovery={"name": "mask"}, evaluate={"where": "sites"}, strategy=LOCAL)
     forest = runs.run(tmp_path / "forest", base)
@@ -117,7 +117,7 @@ def test_forests_at_the_sites_are_what_is_scored_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recovery", ["zero", "mask", "fedrecon"])
-def test_the_best_round_is_tested_with_a_forest_of_its_own(recovery: str, tmp_path: Path) -> None:
+def test_best_round_is_tested_with_its_own_forest(recovery: str, tmp_path: Path) -> None:
     """A run that stops at its best round tests the same model, and gives the same test."""
     chosen = {"name": recovery, "latent": 4, "warmup_rounds": 1} if recovery == "fedrecon" else {"name": recovery}
     raw = mmfedmc_settings(recovery=chosen, evaluate={"where": "sites"}, strategy=LOCAL, rounds=5)
@@ -126,7 +126,7 @@ def test_the_best_round_is_tested_with_a_forest_of_its_own(recovery: str, tmp_pa
     assert short["model_sha256"] == whole["model_sha256"] and short["test"] == whole["test"]
 
 
-def test_a_site_whose_held_out_samples_lack_a_modality_still_has_a_forest(tmp_path: Path) -> None:
+def test_site_has_a_forest_even_if_held_out_samples_lack_a_modality(tmp_path: Path) -> None:
     """It gets the groups of what it is to score, and its training samples hold more."""
     profile = [{"sites": 2, "modalities": ["picture", "features", "steps"]}, {"sites": 1, "modalities": ["features"]}]
     missing = {"train": {"level": "none"}} | {
@@ -139,7 +139,7 @@ def test_a_site_whose_held_out_samples_lack_a_modality_still_has_a_forest(tmp_pa
         assert not any("failures" in line for line in lines)
 
 
-def test_deployed_sites_score_as_simulated_ones(tmp_path: Path) -> None:
+def test_deployed_sites_score_like_simulated_ones(tmp_path: Path) -> None:
     """A deployed site opens its own training samples, a simulated one is told of them."""
     torch.set_num_threads(1)
     raw = mmfedmc_settings(recovery={"name": "mask"}, evaluate={"where": "sites"}, strategy=LOCAL, rounds=2)
@@ -194,7 +194,7 @@ def assert_in_step(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("crash_in", [1, 2, 4])
-def test_a_resumed_run_ends_with_the_same_model_and_the_same_variates(
+def test_resumed_run_has_the_same_model_and_variates(
     crash_in: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of four sites train in a round, so that what a site needs was kept in different rounds."""
@@ -211,7 +211,7 @@ def test_a_resumed_run_ends_with_the_same_model_and_the_same_variates(
         assert all(torch.equal(tensor, two.strategy[group][name]) for name, tensor in sums.items())
 
 
-def test_the_server_holds_the_sum_of_what_the_sites_keep(tmp_path: Path) -> None:
+def test_server_state_is_the_sum_of_site_variates(tmp_path: Path) -> None:
     assert_in_step(runs.run(tmp_path, scaffold_settings()))
 
 
@@ -241,7 +241,7 @@ def spoilt(rounds: set[int], change: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("change", [refused, lost])
-def test_a_reply_that_is_not_accepted_leaves_the_site_in_step(
+def test_site_stays_consistent_after_a_rejected_reply(
     change: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoilt({1, 3}, change, monkeypatch)
@@ -251,7 +251,7 @@ def test_a_reply_that_is_not_accepted_leaves_the_site_in_step(
     assert_in_step(directory)
 
 
-def test_a_round_below_the_quorum_is_repeated_from_the_same_variates(
+def test_round_below_the_quorum_is_repeated_from_the_same_variates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, failures = runs.run(tmp_path / "whole", scaffold_settings()), iter([True, False])
@@ -263,7 +263,7 @@ def test_a_round_below_the_quorum_is_repeated_from_the_same_variates(
 
 @pytest.mark.parametrize("crash_in", [2, 3, 4])
 @pytest.mark.parametrize("damaged", [False, True], ids=["newest checkpoint", "older checkpoint"])
-def test_a_resumed_run_knows_which_replies_were_accepted(
+def test_resumed_run_knows_which_replies_were_accepted(
     damaged: bool, crash_in: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bad site's reply of round 2 was lost; from the older checkpoint two rounds are repeated."""
@@ -277,7 +277,7 @@ def test_a_resumed_run_knows_which_replies_were_accepted(
     assert_in_step(resumed)
 
 
-def test_a_deployed_site_that_lost_its_state_is_refused_in_words_until_it_is_restored(
+def test_deployed_site_without_its_state_fails_until_the_state_is_restored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is gone before round 3 and back before round 5."""
@@ -315,7 +315,7 @@ def test_a_deployed_site_that_lost_its_state_is_refused_in_words_until_it_is_res
 # --- what travels -----------------------------------------------------------------------------------------------------
 
 
-def test_the_traffic_counts_the_variates_and_the_training_does_not(tmp_path: Path) -> None:
+def test_variates_count_as_traffic_but_not_as_training(tmp_path: Path) -> None:
     plain = runs.run(tmp_path / "plain", {**scaffold_settings(), "strategy": "fedavg"})
     directory = runs.run(tmp_path / "scaffold", scaffold_settings())
     for mine, other in zip(runs.lines(directory, "sites.jsonl"), runs.lines(plain, "sites.jsonl"), strict=True):
@@ -338,9 +338,7 @@ POISON = {
 
 
 @pytest.mark.parametrize("poison", POISON)
-def test_a_poisoned_variate_costs_the_site_its_round_and_names_itself(
-    poison: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_poisoned_variate_is_rejected_by_name(poison: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change, words = POISON[poison]
     original = client.app.train_locally
 

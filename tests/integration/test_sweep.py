@@ -62,7 +62,7 @@ def whole(tmp_path_factory):
     return folder, out
 
 
-def test_every_trial_is_the_run_with_the_same_config(whole, tmp_path):
+def test_every_trial_equals_a_run_with_the_same_config(whole, tmp_path):
     folder, out = whole
     trials = folder / "runs" / "tiny"
     assert out.endswith(f"all 4 trials are complete in {trials}\n")
@@ -77,7 +77,7 @@ def test_every_trial_is_the_run_with_the_same_config(whole, tmp_path):
     assert "round 12/12" in (trial / "cell.log").read_text()
 
 
-def test_a_table_of_what_has_run_has_differences_and_is_the_same_when_made_again(whole):
+def test_table_has_differences_and_is_reproducible(whole):
     folder, _ = whole
     trials = folder / "runs" / "tiny"
     chosen = ("--set", "baseline={recovery: mask}")
@@ -90,7 +90,7 @@ def test_a_table_of_what_has_run_has_differences_and_is_the_same_when_made_again
     assert call(folder, "table", trials, *chosen)[1] == out
 
 
-def test_the_same_command_again_has_nothing_to_do(whole):
+def test_repeated_command_has_nothing_to_do(whole):
     folder, _ = whole
     before = {path: path.stat().st_mtime_ns for path in folder.glob("runs/tiny/cells/*/*")}
     code, out, err = call(folder, "sweep", "sweep.yaml")
@@ -99,7 +99,7 @@ def test_the_same_command_again_has_nothing_to_do(whole):
     assert {path: path.stat().st_mtime_ns for path in folder.glob("runs/tiny/cells/*/*")} == before
 
 
-def test_a_killed_sweep_leaves_no_process_and_goes_on_to_the_same_numbers(whole, tmp_path):
+def test_killed_sweep_leaves_no_process_and_resumes_to_the_same_numbers(whole, tmp_path):
     """The processes of trials must notice that the killed command has ended, and end themselves."""
     token = uuid.uuid4().hex
     write_sweep(tmp_path, LONG)
@@ -154,7 +154,7 @@ def failing(tmp_path):
     return tmp_path
 
 
-def test_a_failed_trial_is_told_and_stops_no_other_and_is_tried_again(failing):
+def test_failed_trial_is_reported_stops_no_other_and_is_retried(failing):
     code, out, err = call(failing, "sweep", "sweep.yaml", "--workers", 1)
     assert code == 1
     assert err == "fedrecon: 1 of 3 trials failed; the same command tries them again\n"
@@ -174,7 +174,7 @@ def test_a_failed_trial_is_told_and_stops_no_other_and_is_tried_again(failing):
     assert out.endswith(f"all 2 trials are complete in {failing / 'runs' / 'tiny'}\n")
 
 
-def test_a_trial_whose_process_is_killed_fails_with_its_reason(tmp_path):
+def test_trial_with_a_killed_process_fails_with_its_reason(tmp_path):
     write_sweep(tmp_path, {**BASE, "rounds": 500}, axes={"length": {"long": {}, "short": {"rounds": 2}}})
     token = uuid.uuid4().hex
     process = start(tmp_path, "sweep", "sweep.yaml", "--workers", 2, token=token)
@@ -193,7 +193,7 @@ def test_a_trial_whose_process_is_killed_fails_with_its_reason(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_all_and_says_how_to_go_on(tmp_path, number):
+def test_interrupt_ends_all_trials_and_explains_how_to_resume(tmp_path, number):
     write_sweep(tmp_path, {**BASE, "rounds": 500})
     token = uuid.uuid4().hex
     process = start(tmp_path, "sweep", "sweep.yaml", "--workers", 2, token=token)
@@ -233,7 +233,7 @@ def test_an_interrupt_of_a_dry_run_leaves_nothing(tmp_path):
         assert not list(Path(temporary).glob("fedrecon-*"))
 
 
-def test_a_changed_sweep_names_what_is_left_over_and_other_code(whole, tmp_path):
+def test_changed_sweep_reports_leftover_directories_and_other_code(whole, tmp_path):
     trials = tmp_path / "runs" / "tiny"
     shutil.copytree(whole[0] / "runs" / "tiny", trials)
     (manifest,) = trials.glob("cells/mask-seed0-*/manifest.json")
@@ -246,7 +246,7 @@ def test_a_changed_sweep_names_what_is_left_over_and_other_code(whole, tmp_path)
     assert "nothing is left to run" in out
 
 
-def test_a_fault_is_one_line_and_exit_code_2_before_anything_runs(tmp_path):
+def test_invalid_sweep_fails_in_one_line_before_anything_runs(tmp_path):
     write_sweep(tmp_path, axes={"recovery": ["mask", "maks"]})
     code, out, err = call(tmp_path, "sweep", "sweep.yaml")
     assert (code, out) == (2, "")
@@ -256,7 +256,7 @@ def test_a_fault_is_one_line_and_exit_code_2_before_anything_runs(tmp_path):
 
 
 @pytest.mark.parametrize("option", [(), ("--dry-run",)])
-def test_data_that_are_not_there_are_told_before_any_trial_starts(tmp_path, option):
+def test_missing_data_are_reported_before_any_trial_starts(tmp_path, option):
     axes = {"data": {"digits": {}, "har": {"data": {"name": "uci_har"}}}, "seed": [0, 1]}
     write_sweep(tmp_path, axes=axes)
     code, out, err = call(tmp_path, "sweep", "sweep.yaml", *option)

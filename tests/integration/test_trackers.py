@@ -122,7 +122,7 @@ def check_holds_every_number_once(name: str, directory: Path) -> None:
 # --- what stands there ------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_there_with_every_number_and_the_same_parameters_as_without(name, tmp_path):
+def test_tracked_run_has_every_number_and_unchanged_parameters(name, tmp_path):
     told = runs.run(tmp_path / "told", settings({**NONE, name: True}))
     plain = runs.run(tmp_path / "plain", settings(NONE))
     assert runs.outcome(told) == runs.outcome(plain)
@@ -130,7 +130,7 @@ def test_a_run_is_there_with_every_number_and_the_same_parameters_as_without(nam
     check_holds_every_number_once(name, told)
 
 
-def test_tensorboard_is_on_and_has_the_config_and_the_test_scores_at_the_round_that_was_tested(tmp_path):
+def test_tensorboard_has_config_and_test_scores_at_the_tested_round(tmp_path):
     tracked.require("tensorboard")
     directory = runs.run(tmp_path, runs.settings(recovery="mask"))
     result, points = runs.result(directory), tracked.tensorboard_points(directory)
@@ -195,7 +195,7 @@ def told():
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["here", "on another machine"])
-def test_the_trials_of_a_sweep_have_names_of_their_own_and_tell_their_values(packed, tmp_path, told):
+def test_trials_of_a_sweep_are_tracked_with_names_and_values(packed, tmp_path, told):
     definition = read_definition(write_sweep(tmp_path, settings({**NONE, "zz_told": True})))
     directory, trials = SweepDirectory(tmp_path / "out"), build_trials(definition, tmp_path)[:2]
     for trial in trials:
@@ -206,7 +206,7 @@ def test_the_trials_of_a_sweep_have_names_of_their_own_and_tell_their_values(pac
 
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"], indirect=True)
-def test_the_name_and_the_values_of_a_trial_can_be_read_there(name, tmp_path):
+def test_name_and_values_of_a_trial_can_be_read_back(name, tmp_path):
     tracker = TRACKERS.get(name)(TRACKERS.get(name).Params())
     tracker.start(TrackedRun(tmp_path, "mask-30_", {"rounds": 3}, labels={"recovery": "mask", "rate (all)": "30%"}))
     tracker.close()
@@ -223,7 +223,7 @@ def test_the_name_and_the_values_of_a_trial_can_be_read_there(name, tmp_path):
 # --- several at once --------------------------------------------------------------------------------------------------
 
 
-def test_runs_that_begin_at_once_make_one_store_of_mlflow_and_one_experiment(tmp_path):
+def test_simultaneous_runs_share_one_mlflow_store_and_experiment(tmp_path):
     tracked.require("mlflow")
     import mlflow.tracking as mlflow
 
@@ -234,7 +234,7 @@ def test_runs_that_begin_at_once_make_one_store_of_mlflow_and_one_experiment(tmp
     assert {run.info.run_name for run in client.search_runs([known.experiment_id])} == {"a", "b"}
 
 
-def test_an_experiment_that_another_run_makes_in_between_is_taken(tmp_path, monkeypatch):
+def test_experiment_created_by_another_run_meanwhile_is_used(tmp_path, monkeypatch):
     tracked.require("mlflow")
     import mlflow.tracking as mlflow
 
@@ -255,7 +255,7 @@ def test_an_experiment_that_another_run_makes_in_between_is_taken(tmp_path, monk
 # --- resumed ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_resumed_run_goes_on_in_the_same_place_without_a_round_twice(name, tmp_path, noisy):
+def test_resumed_run_continues_in_the_same_place_without_duplicate_rounds(name, tmp_path, noisy):
     directory = begin(tmp_path, {**NONE, name: True, "zz_noisy": {"at": 2, "interrupts": True}})
     assert [line["round"] for line in runs.lines(directory, "metrics.jsonl")] == [1, 1, 2, 2]
     assert runs.result(directory)["rounds"] == 1  # round 2 is told and has no checkpoint
@@ -273,7 +273,7 @@ def test_a_resumed_run_goes_on_in_the_same_place_without_a_round_twice(name, tmp
         assert len(ids) == 1
 
 
-def test_rounds_that_are_repeated_from_an_older_checkpoint_are_there_once(name, tmp_path, noisy):
+def test_rounds_repeated_from_an_older_checkpoint_are_tracked_once(name, tmp_path, noisy):
     directory = begin(tmp_path, {**NONE, name: True, "zz_noisy": {"at": 4, "interrupts": True}}, rounds=4)
     newest = directory / "checkpoints" / "round-000003"
     newest.rename(tmp_path / "damaged")
@@ -281,7 +281,7 @@ def test_rounds_that_are_repeated_from_an_older_checkpoint_are_there_once(name, 
     check_holds_every_number_once(name, directory)
 
 
-def test_a_tracker_that_is_named_when_a_run_is_resumed_hears_of_all_rounds(name, tmp_path, noisy):
+def test_tracker_added_on_resume_receives_all_rounds(name, tmp_path, noisy):
     directory = begin(tmp_path, {**NONE, "zz_noisy": {"at": 3, "interrupts": True}})
     go_on(directory, "tracking.zz_noisy=null", f"tracking.{name}=true")
     check_holds_every_number_once(name, directory)
@@ -290,7 +290,7 @@ def test_a_tracker_that_is_named_when_a_run_is_resumed_hears_of_all_rounds(name,
 # --- complete ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_was_killed_when_it_was_complete_is_handed_over_by_a_resume(name, tmp_path, monkeypatch, capsys):
+def test_resume_tracks_the_end_of_a_run_killed_after_completion(name, tmp_path, monkeypatch, capsys):
     prepared = create_run(runs.write(tmp_path, settings({**NONE, name: True})), out=tmp_path / "run")
     directory, whole = prepared.directory.path, Trackers.finish
 
@@ -327,7 +327,7 @@ def check_knows_the_end(name: str, directory: Path) -> None:
         assert all([same(found, value) for _, found in points[tag]] == [True] for tag, value in expected.items())
 
 
-def test_a_tracker_that_is_named_when_a_complete_run_is_resumed_hears_all_of_it(name, tmp_path, monkeypatch, capsys):
+def test_tracker_added_to_a_complete_run_receives_everything(name, tmp_path, monkeypatch, capsys):
     directory = runs.run(tmp_path, settings(NONE))
     config, command = (directory / "config.yaml").read_bytes(), caller(monkeypatch, capsys)
     capsys.readouterr()
@@ -338,7 +338,7 @@ def test_a_tracker_that_is_named_when_a_complete_run_is_resumed_hears_all_of_it(
     assert (directory / "config.yaml").read_bytes() == config
 
 
-def test_what_a_tracker_missed_of_a_complete_run_is_told_without_a_site_or_data(tmp_path, monkeypatch, capsys, noisy):
+def test_resume_sends_missed_values_of_a_complete_run_without_sites_or_data(tmp_path, monkeypatch, capsys, noisy):
     directory = begin(tmp_path, {**NONE, "zz_noisy": {"at": 2}})
     assert noisy == ["start", 1, 2, "close"]
     noisy.clear()
@@ -357,7 +357,7 @@ def test_what_a_tracker_missed_of_a_complete_run_is_told_without_a_site_or_data(
 # --- failing ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_tracker_that_fails_is_told_once_and_the_run_goes_on_with_the_others(tmp_path, capsys, noisy):
+def test_failing_tracker_is_reported_once_and_the_others_continue(tmp_path, capsys, noisy):
     tracked.require("tensorboard")
     directory = runs.run(tmp_path, settings({"zz_noisy": {"at": 2}}))
     told = [line for line in capsys.readouterr().out.splitlines() if "tracking" in line]
@@ -367,7 +367,7 @@ def test_a_tracker_that_fails_is_told_once_and_the_run_goes_on_with_the_others(t
     check_holds_every_number_once("tensorboard", directory)
 
 
-def test_what_it_missed_is_told_when_the_run_is_resumed(tmp_path, noisy):
+def test_missed_values_are_sent_on_resume(tmp_path, noisy):
     directory = begin(tmp_path, {**NONE, "zz_noisy": {"at": 2}})
     assert noisy == ["start", 1, 2, "close"]
     directory.joinpath("result.json").unlink()  # as if the process had died before it said so
@@ -379,7 +379,7 @@ def test_what_it_missed_is_told_when_the_run_is_resumed(tmp_path, noisy):
     assert noisy == ["start", 2, 3, "completed", "close"]
 
 
-def test_a_place_that_cannot_be_written_costs_the_tracker_alone(name, tmp_path, capsys):
+def test_unwritable_folder_disables_only_its_tracker(name, tmp_path, capsys):
     prepared = create_run(runs.write(tmp_path, settings({**NONE, name: True})), out=tmp_path / "run")
     place = {"tensorboard": "tensorboard", "mlflow": "mlflow.db", "wandb": "wandb"}[name]
     blocked = prepared.directory.path / place
@@ -390,7 +390,7 @@ def test_a_place_that_cannot_be_written_costs_the_tracker_alone(name, tmp_path, 
     assert Counter(line.split(" ")[0] for line in told) == {f"tracking.{name}": 1}, told
 
 
-def test_a_directory_that_no_address_can_name_costs_mlflow_alone_and_at_once(tmp_path, capsys):
+def test_directory_without_valid_uri_disables_only_mlflow(tmp_path, capsys):
     tracked.require("mlflow")
     directory = runs.run(tmp_path / "50%", settings({**NONE, "mlflow": True}))
     assert runs.result(directory)["status"] == "completed"
@@ -398,14 +398,14 @@ def test_a_directory_that_no_address_can_name_costs_mlflow_alone_and_at_once(tmp
     assert f"{told}{directory}, and no address" in capsys.readouterr().out
 
 
-def test_a_server_that_is_not_there_costs_mlflow_alone(tmp_path, capsys):
+def test_unreachable_server_disables_only_mlflow(tmp_path, capsys):
     tracked.require("mlflow")
     directory = runs.run(tmp_path, settings({**NONE, "mlflow": {"uri": "http://127.0.0.1:9"}}))
     assert runs.result(directory)["status"] == "completed"
     assert "tracking.mlflow failed and is left out from here on: MlflowException: " in capsys.readouterr().out
 
 
-def test_a_run_that_fails_is_told_as_failed(tmp_path, noisy):
+def test_failed_run_is_tracked_as_failed(tmp_path, noisy):
     prepared = create_run(
         runs.write(tmp_path, settings({**NONE, "zz_noisy": {"at": 9}}, evaluate={"select": "accuracy"})),
         out=tmp_path / "run",
