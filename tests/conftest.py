@@ -11,13 +11,13 @@ from xdist.scheduler import LoadFileScheduling
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from tests.helpers.chromium import NAMES, Chromium, found
 
-# What a shell starts in the background ignores Ctrl-C, and so would every command that a test starts and interrupts.
+# A process that a shell starts in the background ignores Ctrl-C, and so would every command started by a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # results equal bit for bit only with one thread, and small models are faster
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 TOGETHER = ("tests/deployment/", "tests/simulation/")
-"""Folders whose tests run one after the other: they start clusters on fixed ports, or fill the machine."""
+"""Folders whose tests run one after the other: they start clusters on fixed ports, or need the whole machine."""
 LONGEST_FIRST = (*TOGETHER, "tests/integration/", "tests/looks/", "tests/golden/", "tests/contract/")
 
 
@@ -33,7 +33,7 @@ class FileScheduling(LoadFileScheduling):
 
 
 def rank(item: pytest.Item) -> int:
-    """Place of a test in the order of collection of a worker: what takes longest first, so that no worker waits."""
+    """Position of a test in the order of a worker: the longest first, so that no worker idles at the end."""
     folders = (place for place, folder in enumerate(LONGEST_FIRST) if item.nodeid.startswith(folder))
     return next(folders, len(LONGEST_FIRST))
 
@@ -56,13 +56,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FileSched
 
 @pytest.fixture(scope="session")
 def discovered() -> None:
-    """Every registry filled, as a run fills it."""
+    """Fill every registry, as a run does."""
     discover((*CORE_PACKAGES, "strategies"))
 
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """One Chromium for all tests of pages."""
+    """A Chromium shared by all tests of pages."""
     if found() is None:
         pytest.skip(f"needs a browser: none of {', '.join(NAMES)} is on the PATH")
     opened = Chromium(tmp_path_factory.mktemp("profile"))

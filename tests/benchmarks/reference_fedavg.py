@@ -75,7 +75,7 @@ def macro_f1(model: Plain, data: Windows) -> float:
 
 
 def one_round(model: Plain, sites: list[Windows], chosen: list[int]) -> None:
-    """Each chosen site trains from the same start; the average by samples takes its place."""
+    """Train each sampled site from the same start; return the average weighted by samples."""
     start, total = copy.deepcopy(model.state_dict()), sum(len(sites[site][3]) for site in chosen)
     mean = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
     for site in chosen:
@@ -99,7 +99,9 @@ def run(root: Path, seed: int, rate: float, rounds: int) -> dict[str, float]:
     best = model.state_dict()
     for _ in range(rounds):
         drawn = sorted(generator.choice(len(sites), SITES, replace=False).tolist())
-        one_round(model, sites, [site for site in drawn if bool(sites[site][2].any())])  # who holds nothing sits out
+        one_round(
+            model, sites, [site for site in drawn if bool(sites[site][2].any())]
+        )  # a site without samples does not train
         curve.append(macro_f1(model, validation))
         if curve[-1] > max(curve[:-1], default=-1.0):
             best = copy.deepcopy(model.state_dict())

@@ -48,7 +48,7 @@ CONFIG: dict[str, Any] = {
 
 
 def sites_of(config: RunConfig) -> list[SiteData]:
-    """Every site's data, as the run shares them out."""
+    """The data of every site, as allocated in the run."""
     loader: Any = DATASETS.get(config.data.name)
     dataset = loader().load(config.data, None, config.seed)
     shares = allocate(dataset, config).train
@@ -143,7 +143,7 @@ def anonymous_bytes(process: int | str = "self") -> int:
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024
-    raise AssertionError("the kernel does not tell RssAnon")
+    raise AssertionError("/proc/PID/status has no line RssAnon")
 
 
 def open_files(process: int | str = "self") -> int:

@@ -83,7 +83,7 @@ SAMPLED, SAMPLES, HELD_OUT, CLASSES, WIDTH = 50, 4, 100, 4, 8
 ROUNDS, WARM, TURNS = 20, 2, 2
 LOOK_SECONDS, WEIGH_SECONDS = 0.005, 0.5
 MOST_START, MOST_ROUND, MOST_CLOSING, MOST_BYTES_A_SITE = 4.0, 1.5, 3.0, 16 * 1024
-"""How many times as long as with the fewest sites it may take with the most; bytes of memory for each site more."""
+"""Upper bounds of the ratio between most and fewest sites, and of the bytes of memory per additional site."""
 ROW = "{:>9,} | {:>13.2f} | {:>11.3f} | {:>7.2f} | {:>9.0f} | {:>5} | {:>8.2f}"
 HEAD = "    sites | until round 1 |     a round | closing | memory MB | files | files MB"
 
@@ -102,7 +102,7 @@ class Run:
 
 
 def data(folder: Path, sites: int) -> Path:
-    """Two vectors per sample that tell the class in their mean; the description's path."""
+    """Write samples of two vectors with a mean per class; return the path of the description."""
     draw, count = np.random.default_rng(0), sites * SAMPLES + 2 * HELD_OUT
     label = draw.integers(0, CLASSES, count)
     arrays = {
@@ -139,7 +139,7 @@ def settings(root: Path, sites: int, engine: dict[str, Any]) -> dict[str, Any]:
 
 
 def measured(folder: Path, sites: int, engine: dict[str, Any]) -> Run:
-    """One run of the command, watched from outside."""
+    """Run the command and measure it from outside."""
     folder.mkdir(parents=True)
     path, out = folder / "config.yaml", folder / "run"
     path.write_text(yaml.safe_dump(settings(data(folder, sites), sites, engine)), encoding="utf-8")
@@ -147,8 +147,8 @@ def measured(folder: Path, sites: int, engine: dict[str, Any]) -> Run:
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     call = [sys.executable, "-m", "server.cli", "run", str(path), "--out", str(out)]
     began, started, moments = time.perf_counter(), 0.0, list[float]()
-    with (folder / "said.txt").open("w") as said:
-        process = subprocess.Popen(call, env=environment, stdout=said, stderr=said)
+    with (folder / "output.txt").open("w") as output:
+        process = subprocess.Popen(call, env=environment, stdout=output, stderr=output)
         scale = Scale(process.pid)
         while process.poll() is None:
             now = time.perf_counter()
@@ -156,7 +156,7 @@ def measured(folder: Path, sites: int, engine: dict[str, Any]) -> Run:
             moments += [now] * (lines_in(out / "metrics.jsonl") - len(moments))
             time.sleep(LOOK_SECONDS)
     ended, memory = time.perf_counter(), scale.stop()
-    assert process.returncode == 0, (folder / "said.txt").read_text()
+    assert process.returncode == 0, (folder / "output.txt").read_text()
     rounds = np.diff(moments[WARM:ROUNDS])
     left = [found for found in out.rglob("*") if found.is_file()]
     written = sum(found.stat().st_size for found in left) / 1e6
@@ -169,7 +169,7 @@ def lines_in(path: Path) -> int:
 
 
 class Scale:
-    """Weighs a process and all that descend from it, again and again, until ``stop`` tells the most bytes."""
+    """Samples the memory of a process and its descendants until ``stop``, which returns the peak in bytes."""
 
     def __init__(self, process: int) -> None:
         self._process, self._most, self._done = process, 0, threading.Event()
@@ -197,7 +197,7 @@ def family(process: int) -> set[int]:
 
 
 def parent(folder: Path) -> tuple[int, int] | None:
-    """(process, its parent); None where it has just ended."""
+    """(process, its parent); None if it has ended."""
     try:
         return int(folder.name), int((folder / "stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
@@ -205,7 +205,7 @@ def parent(folder: Path) -> tuple[int, int] | None:
 
 
 def proportional_bytes(process: int) -> int:
-    """Memory of a process, of what it shares with others its share; 0 where it has just ended."""
+    """Proportional set size of a process in bytes; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:

@@ -26,7 +26,7 @@ from server.engines import processes
 CORES = 2
 AIM = 0.95
 MOST = 1.05
-"""More than all cores cannot be at work: then something is counted twice, or more ran at a time than was asked for."""
+"""A larger share would mean double counting, or more trials at a time than requested."""
 PR_SET_CHILD_SUBREAPER = 36
 BASE: dict[str, Any] = {
     "name": "small",
@@ -44,8 +44,8 @@ SWEEP: dict[str, Any] = {
 
 
 def cpu_seconds_of_all_below() -> float:
-    """User and system time of every process that was started below this one and has ended, however deep: those whose
-    parent is gone come to this one, which waits for them."""
+    """User and system time of all descendants of this process that have ended. Orphans are adopted by this process,
+    which waits for them."""
     while True:
         try:
             os.wait()
@@ -55,7 +55,7 @@ def cpu_seconds_of_all_below() -> float:
 
 
 class Waits:
-    """Watches how long the processes that carry a token were ready to run and waited for a core."""
+    """Measures how long the processes marked with a token were ready to run and waited for a core."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -72,7 +72,7 @@ class Waits:
                         self._seconds[str(path)] = int(path.read_text().split()[1]) / 1e9
 
     def seconds(self) -> float:
-        """The sum over all threads; the last 0.1 s of each are not in it."""
+        """The sum over all threads, without the last 0.1 s of each."""
         self._stop.set()
         self._thread.join()
         return sum(self._seconds.values())

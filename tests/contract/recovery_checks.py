@@ -24,6 +24,7 @@ from tests.helpers.contract_support import (
     SITE,
     fresh,
     gaps,
+    late_context,
     local_round,
     lonely,
     poisoned,
@@ -34,7 +35,6 @@ from tests.helpers.contract_support import (
     states,
     subsets,
     toys,
-    workshop_of,
 )
 from tests.helpers.toy import CPU, toy_config
 
@@ -160,7 +160,7 @@ def check_real_counts_are_those_of_the_presence_mask(name: str) -> None:
 
 def check_stages_change_only_what_they_train(name: str) -> None:
     recovery, data = gappy(name)
-    context = workshop_of(recovery, data)
+    context = late_context(recovery, data)
     frozen = states(context.received)
     for stage in recovery.stages(context):
         assert set(stage.trains) | set(stage.freezes) == set(context.groups)

@@ -41,7 +41,7 @@ from strategies import messages
 from strategies.federation import Federation
 from strategies.messages import SiteInfo, TrainReply
 from tests.helpers.contract_support import accepted, recovery_of, same, states
-from tests.helpers.toy import CPU, MemoryShelf, tiny_dataset, toy_settings
+from tests.helpers.toy import CPU, MemoryStore, tiny_dataset, toy_settings
 
 GAPS = {"train": {"level": "site", "rate": 0.4}}
 
@@ -54,7 +54,7 @@ class Bench:
     federation: Federation
     recovery: Recovery
     data: dict[str, SiteData]
-    shelves: dict[str, MemoryShelf]
+    shelves: dict[str, MemoryStore]
 
     def __post_init__(self) -> None:
         job = Job(Path("config.yaml"), Path("run"), False, sites=len(self.data))
@@ -123,7 +123,7 @@ def bench_of(name: Any, recovery: Any = "fedrecon", **sections: Any) -> Bench:
         statistics=combine([sites[site].sums for site in sorted(sites)]),
     )
     strategy: Any = STRATEGIES.get(config.strategy.name)
-    return Bench(strategy(federation), federation, made, data, {site: MemoryShelf() for site in sites})
+    return Bench(strategy(federation), federation, made, data, {site: MemoryStore() for site in sites})
 
 
 def names_of(bench: Bench, sent: list[Message]) -> list[str]:

@@ -51,7 +51,7 @@ def completed(keys: dict[str, Any], recovery: str = "mask") -> tuple[RunConfig, 
 
 
 def needs(keys: dict[str, Any]) -> list[str]:
-    """What the strategy needs of config and data, and what it refuses, as cells of the table say it."""
+    """What the strategy needs of config and data, and what it refuses, in the wording of the table."""
     config, settings = completed(keys)
     found = [f"`{key}: {value}`" for key, value in settings.items()]
     if not takes(config, multilabel_spec()):

@@ -1,4 +1,4 @@
-"""docs/data.md: its example is run as it stands there."""
+"""Examples for users: the example of docs/data.md, and the settings in comments of the configs."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ from tests.helpers.runs import caller
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 YAML_FILES = ("mapping.yaml", "heart.yaml")
-"""What the text calls its YAML blocks, in order."""
+"""File names of the YAML blocks, in order."""
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_table_without_images_is_imported_alone(command, tmp_path):
 
 
 def write_visits() -> None:
-    """Patients of three hospitals with two visits each, and two classes that may come together."""
+    """Write two visits each of patients of three hospitals, with two classes that may occur together."""
     lines = ["patient,hospital,age,sugar,ill,old"]
     for number in range(180):
         patient, ill = number // 2, int(number % 3 == 0)
@@ -103,9 +103,8 @@ CONFIGS = sorted((PROJECT / "configs").rglob("*.yaml"))
 SWEEPS = [path for path in CONFIGS if path.parent.name in ("paper", "sweeps")]
 
 
-def told(path: Path) -> Iterator[tuple[Path, list[str]]]:
-    """The config and the settings of each group of ``--set`` that stands together in the comments of ``path``; those of
-    a preparation are left out."""
+def commented_settings(path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The config and the settings of each command in the comments of ``path``, except those of ``data prepare``."""
     comments = re.findall(r"^\s*#(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     words = " ".join(comments).split()
     config, settings, preparing = path, [], False
@@ -123,7 +122,7 @@ def told(path: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def at_one_rate(path: Path) -> Definition:
-    """The sweep at its first missing rate: a setting that one rate takes all take."""
+    """The sweep at its first missing rate; a setting that is valid for one rate is valid for all."""
     found = read_definition(path)
     axes = [
         parameter.model_copy(update={"values": parameter.values[: 1 if parameter.name == "rate" else None]})
@@ -132,7 +131,7 @@ def at_one_rate(path: Path) -> Definition:
     return found.model_copy(update={"axes": tuple(axes)})
 
 
-COMMENTS = [(path, *one) for path in CONFIGS for one in told(path)]
+COMMENTS = [(path, *one) for path in CONFIGS for one in commented_settings(path)]
 
 
 @pytest.mark.quick

@@ -1,4 +1,4 @@
-"""The table of strategies in docs/configuration.md against what the config says."""
+"""The tables of strategies in docs/configuration.md against the code: requirements, keys and defaults."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def test_variant_of_a_strategy_runs(keys, tmp_path):
 
 
 class PickyParams(StrategyParams):
-    """No recovery that fills with means."""
+    """Refuses the recovery ``mean``."""
 
     name: str = "picky"
 
     def check_run(self, run: Any) -> None:
         if run.recovery.name == "mean":
-            raise InvalidValueError("recovery.name", "expected another with picky (a mean tells nothing), found mean")
+            raise InvalidValueError("recovery.name", "expected another with picky (a mean is not enough), found mean")
 
 
 class Picky(FedAvg):
@@ -84,7 +84,7 @@ def test_new_strategy_and_its_refusals_appear_in_the_table():
     with restored(STRATEGIES):
         STRATEGIES.register("picky")(Picky)
         found = composition.table()
-        refusal = "recovery.name: expected another with picky (a mean tells nothing), found mean"
+        refusal = "recovery.name: expected another with picky (a mean is not enough), found mean"
         assert f"| `picky` | no `strategy.robust`; another recovery than `mean` ({refusal}) |" in found
         assert composition.with_table(page) != page
         assert ("fedrecon", "picky") in runs.pairs()
@@ -100,8 +100,8 @@ SHARED = {"weighting", "robust", "groups"}
 NO_VALUE = "1/3 each"
 
 
-def told() -> dict[str, dict[str, str]]:
-    """Strategy -> key -> the default that the table gives, of the keys that belong to one strategy alone."""
+def documented_keys() -> dict[str, dict[str, str]]:
+    """Strategy -> key -> default in the table; keys of several strategies have a row of their own."""
     after = GUIDE.read_text(encoding="utf-8").partition("| strategy | key | default | meaning |\n")[2]
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in after.partition("\n\n")[0].splitlines()]
     found: dict[str, dict[str, str]] = {}
@@ -117,7 +117,7 @@ def told() -> dict[str, dict[str, str]]:
 def test_table_has_every_own_key_with_its_default(name: str) -> None:
     cls: Any = STRATEGIES.get(name)
     fields = cls.Params.model_fields
-    own = told().get(name, {})
+    own = documented_keys().get(name, {})
     assert set(own) == set(fields) - {"name", *SHARED}
     for key, default in own.items():
         if default != NO_VALUE:
@@ -125,5 +125,5 @@ def test_table_has_every_own_key_with_its_default(name: str) -> None:
 
 
 def test_table_has_shared_keys_once() -> None:
-    shared = {key for owner, keys in told().items() if owner not in STRATEGIES.names() for key in keys}
+    shared = {key for owner, keys in documented_keys().items() if owner not in STRATEGIES.names() for key in keys}
     assert shared == SHARED

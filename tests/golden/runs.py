@@ -50,7 +50,7 @@ def write_golden(found: dict[str, dict[str, Any]]) -> None:
 
 
 def settings(recovery: str, strategy: str) -> dict[str, Any]:
-    """Three rounds of three sites that lack different modalities; steps large enough to learn something in them."""
+    """Three rounds of three sites that lack different modalities; steps large enough to learn in three rounds."""
     slow, fast = ({"epochs": 2, "batch": 8, "lr": rate} for rate in (0.005, 0.02))
     raw = toy_settings(
         {"name": recovery},

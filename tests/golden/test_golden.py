@@ -1,7 +1,7 @@
 """Tiny runs give the same numbers as before: losses within 2%, scores within 0.03, bytes and counts exactly.
 
-The tolerances leave room for other processors and library versions; a change of the method shows. ``runs.py`` explains
-how the numbers are renewed.
+The tolerances leave room for other processors and library versions; a change of a method exceeds them. ``runs.py``
+explains how the numbers are renewed.
 """
 
 import pytest

@@ -1,7 +1,6 @@
-"""A federation of bowls: f_i(x) = sum a_i (x - b_i)^2 / 2 at site i, for tests of strategies whose end can be computed.
+"""A federation of bowls: f_i(x) = sum a_i (x - b_i)^2 / 2 at site i, for tests of strategies with a known optimum.
 
-Everything between the configs and the gradients is real: the local round, the sites' state on their disks, the
-messages, the server half.
+Everything but the gradients is the real code: the local round, the sites' state on disk, the messages, the strategy.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class Bowls(Objective):
 
 @dataclass
 class Site:
-    """A site with a bowl for each of its groups. The local round asks a recovery no more than this."""
+    """A site with a bowl for each of its groups. It implements all methods of a recovery that the local round calls."""
 
     config: Any
     bowls: Mapping[str, tuple[Any, Any]]
@@ -81,7 +80,7 @@ class Site:
         return [Stage("task", "task", tuple(groups), (), lambda context: Bowls(groups, self.bowls))]
 
     def answer(self, message: Any, hook: Any) -> Any:
-        """The reply of the real local round, after which the site has kept its state."""
+        """The reply of the real local round, which also stores the site's state."""
         instruction = messages.read_instruction(message.content)
         sent = messages.read_groups(message.content)
         received = {group: state for group, state in sent.items() if not group.startswith(STRATEGY_GROUPS)}
@@ -120,7 +119,7 @@ class Samples(list):
 
 @dataclass
 class World:
-    """A strategy over sites; ``x`` is the global model, ``disk`` where the sites' folders lie while it is there."""
+    """A strategy over sites; ``x`` is the global model, ``disk`` the temporary folder of the sites."""
 
     server: Any
     sites: dict[str, Site]
@@ -136,7 +135,7 @@ class World:
         return list(replies)
 
     def aggregate(self, round_: int, replies: Mapping[str, Any]) -> None:
-        """What the server does with the replies that it accepts."""
+        """Aggregate the accepted replies, as the server does."""
         read = {name: messages.read_train_reply(reply.content) for name, reply in replies.items()}
         self.x, _ = self.server.aggregate(round_, list(read.values()))
         self.server.federation.accept(round_, read, self.server.left_out)
@@ -149,7 +148,7 @@ class World:
         return self.sites[messages.addressee(message)].answer(message, hook)
 
     def held(self, name: str, group: str = HEAD) -> np.ndarray:
-        """The c_i with which the site would go on."""
+        """The c_i that the site would use in its next round."""
         accepted = self.server.federation.instruction(name, LATE).accepted
         return _variate(DiskSiteStore(self.sites[name].folder, LATE, accepted).load_accepted("hook"), group)
 
@@ -157,14 +156,14 @@ class World:
         return self.x[group]["x"].numpy()
 
     def variate(self, group: str = HEAD) -> np.ndarray:
-        """c, as it would travel now."""
+        """c, as the server would send it now."""
         self.configure(99)
         [state] = self.server.strategy_groups([group]).values()
         return state["x"].numpy()
 
 
 def world(strategy: Any = "scaffold", *, momentum: float = 0.0, fraction: float = 1.0, **sections: Any) -> World:
-    """Every site's bowl in the group of all; the first two sites have one in the group of some, too."""
+    """A bowl in ``HEAD`` for every site, and one in ``SOME`` for the first two sites."""
     keys = strategy if isinstance(strategy, dict) else {"name": strategy}
     task = {"epochs": STEPS, "lr": LR, "optimizer": "sgd", "momentum": momentum}
     config = toy_config(strategy=keys, local={"task": task}, sites={"count": 5, "fraction": fraction}, **sections)

@@ -44,7 +44,7 @@ def found() -> str | None:
 
 
 class Chromium:
-    """One browser with one page. ``complaints``: errors and warnings of the page, or of the browser about it."""
+    """A browser with one page. ``complaints``: errors and warnings of the page and of the browser about it."""
 
     def __init__(self, profile: Path) -> None:
         (theirs_in, self._orders), (self._answers, theirs_out) = os.pipe(), os.pipe()
@@ -63,7 +63,7 @@ class Chromium:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Give an order and wait for its answer."""
+        """Send a command and wait for its result."""
         self._number += 1
         session = {"sessionId": self._session} if self._session else {}
         order = {"id": self._number, "method": method, "params": parameters, **session}

@@ -1,4 +1,4 @@
-"""What the contract checks need beside the toy federation: other modalities, sites with gaps, local rounds, runs."""
+"""Helpers of the contract checks: data sets with other modalities, sites with gaps, local rounds, comparisons."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from fedrecon_core.types import DatasetSpec
 from server.federation.messaging import ReplyError
 from server.federation.reply_validation import validate_train_reply
 from strategies.messages import SiteInfo
-from tests.helpers.toy import CPU, NAMES, MemoryShelf, tiny_dataset, toy_config
+from tests.helpers.toy import CPU, NAMES, MemoryStore, tiny_dataset, toy_config
 
 EXTRA = "more_features"
 SITE = "site-0001"
@@ -76,7 +76,7 @@ def recovery_of(name: Any, spec: DatasetSpec | None = None, **sections: Any) -> 
 
 
 def accepted(settings: dict[str, Any], lr: float = 0.05) -> dict[str, Any]:
-    """``settings``, with SGD in the task stage where the strategy says that it cannot stand beside Adam there."""
+    """``settings``, with SGD in the task stage if the strategy refuses Adam there."""
     try:
         parse(settings)
     except ConfigError as error:
@@ -97,12 +97,12 @@ def gaps(samples: int, modalities: int, rate: float = 0.4, *, empty: bool = Fals
 
 
 def lonely(samples: int, modalities: int) -> BoolArray:
-    """Every sample has one modality only, in turn: no pair anywhere."""
+    """Every sample has a single modality, in turn: no pair anywhere."""
     return np.asarray(np.arange(samples)[:, None] % modalities == np.arange(modalities))
 
 
 def site_of(dataset: Dataset, present: BoolArray, recovery: Recovery, split: int = 0) -> SiteData:
-    """The samples of a split under ``present``, with what this recovery may see."""
+    """The samples of a split under ``present``, sealed if the recovery reads absent values."""
     return open_site(dataset, dataset.members(split), present, device=CPU, sealed=recovery.reads_absent)
 
 
@@ -113,7 +113,7 @@ def subsets(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def fault_of(reply: Message, plan: TransferPlan, current: Mapping[str, State], site: SiteInfo) -> str | None:
-    """What the server finds wrong with a train reply, or None."""
+    """The reason for which the server rejects a train reply, or None."""
     try:
         validate_train_reply(reply.content, plan, current, site)
     except ReplyError as error:
@@ -129,12 +129,12 @@ def assert_trained_to(result: TrainResult, parameters: Mapping[str, Tensor]) -> 
 
 
 def fresh(data: SiteData) -> GlobalInfo:
-    """What is known in the first round."""
+    """The global information of the first round."""
     return GlobalInfo(1, {}, {}, combine([site_sums(data)]))
 
 
 def seasoned(recovery: Recovery, data: SiteData) -> GlobalInfo:
-    """What is known late in a run, when every group has been trained."""
+    """The global information late in a run, when every group has been trained."""
     return GlobalInfo(99, dict.fromkeys(recovery.builders(), 100), {}, combine([site_sums(data)]))
 
 
@@ -156,13 +156,13 @@ def local_round(
         plan=plan,
         received=states(modules),
         global_info=seasoned(recovery, data) if global_info is None else global_info,
-        store=MemoryShelf(),
+        store=MemoryStore(),
         hook=LocalHook() if hook is None else hook,
     )
     return request, train_locally(request, modules), modules
 
 
-def workshop_of(recovery: Recovery, data: SiteData) -> LocalContext:
+def late_context(recovery: Recovery, data: SiteData) -> LocalContext:
     """A late round's context, for looking at single stages."""
     plan, global_info = recovery.plan(data.modalities), seasoned(recovery, data)
     groups = recovery.build(plan.download)
@@ -171,7 +171,7 @@ def workshop_of(recovery: Recovery, data: SiteData) -> LocalContext:
         data=data,
         global_info=global_info,
         stream=lambda purpose: seeding.torch_stream(recovery.config.seed, purpose, SITE),
-        received=recovery.freeze(groups, plan, global_info, MemoryShelf()),
+        received=recovery.freeze(groups, plan, global_info, MemoryStore()),
     )
 
 
@@ -198,7 +198,7 @@ def run_inprocess(folder: Path, settings: dict[str, Any], root: Path | None = No
 
 @contextmanager
 def restored(registry: Registry) -> Iterator[None]:
-    """Forget afterwards what was entered into ``registry`` inside the block."""
+    """Remove what the block registers in ``registry`` afterwards."""
     before = set(registry.names())
     try:
         yield

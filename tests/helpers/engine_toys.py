@@ -16,7 +16,7 @@ server = ServerApp()
 
 @client.query("count")
 def count(message: Message, context: Context) -> Message:
-    """Count this node's messages in its state, and say who and where it is."""
+    """Count this node's messages in its state; reply with the count, the process and the partition."""
     seen = context.state.config_records.get("seen", ConfigRecord({"n": 0}))
     context.state["seen"] = ConfigRecord({"n": int(seen["n"]) + 1})
     who = {"partition": context.node_config["partition-id"], "of": context.node_config["num-partitions"]}
@@ -25,7 +25,7 @@ def count(message: Message, context: Context) -> Message:
 
 
 def imported() -> dict[str, ConfigRecord]:
-    """Which code this process runs."""
+    """Hash and path of the code of this process."""
     import strategies
     from strategies.code_hash import code_hash
 
@@ -77,15 +77,15 @@ def drop(message: Message, context: Context) -> Message:
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    """Ask every node once or more and write what they said; or fail, or take long, as the config says."""
+    """Query every node once or more and write the replies; or fail, or sleep, as configured."""
     plan = json.loads(Path(str(context.run_config["config"])).read_text())
     out = Path(str(context.run_config["out"]))
     (out / "started").touch()
     nodes = _nodes(grid, plan["sites"])
     replies = [_ask(grid, nodes) for _ in range(plan.get("rounds", 1))]
     if plan.get("raise"):
-        told = {"error": "the quorum was not reached", "exit_code": plan.get("exit_code", 1)}
-        (out / "result.json").write_text(json.dumps({"status": "failed", **told}))
+        failure = {"error": "the quorum was not reached", "exit_code": plan.get("exit_code", 1)}
+        (out / "result.json").write_text(json.dumps({"status": "failed", **failure}))
         raise RuntimeError("stop")
     time.sleep(plan.get("sleep", 0))
     (out / "result.json").write_text(json.dumps({"status": "completed", "replies": replies}))
@@ -102,5 +102,5 @@ def _nodes(grid: Grid, wanted: int) -> list[int]:
 def _ask(grid: Grid, nodes: list[int]) -> list[dict]:
     messages = [Message(RecordDict(), node, "query.count") for node in nodes]
     replies = [reply.content for reply in grid.send_and_receive(messages)]
-    told = [{**dict(content["count"]), **dict(content["code"])} for content in replies]
-    return sorted(told, key=lambda item: item["partition"])
+    found = [{**dict(content["count"]), **dict(content["code"])} for content in replies]
+    return sorted(found, key=lambda item: item["partition"])

@@ -65,7 +65,7 @@ class ToyMultilabel(DatasetLoader):
 
 
 def multilabel_settings(recovery: Any = "mask", strategy: Any = "fedavg", **sections: Any) -> dict[str, Any]:
-    """``toy_settings`` of a run on it that chooses the best round by ``macro_auroc``."""
+    """``toy_settings`` of a run on ``toy_multilabel`` that chooses the best round by ``macro_auroc``."""
     evaluate = {"select": "macro_auroc", **sections.pop("evaluate", {})}
     data = {"name": "toy_multilabel", **sections.pop("data", {})}
     return toy_settings(recovery, strategy, data=data, evaluate=evaluate, **sections)

@@ -100,7 +100,7 @@ def install(source: Path, target: Path) -> Path:
 
 
 def write_distribution(folder: Path, name: str, files: dict[str, str], value: str | None = None) -> Path:
-    """What an installation leaves, without pip: ``files`` of the package ``name`` and its entry point in ``folder``."""
+    """Write the files of an installation without pip: ``files`` of the package ``name`` and its entry point."""
     information = folder / f"{name}-1.0.dist-info"
     information.mkdir(parents=True)
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
@@ -114,7 +114,7 @@ def write_distribution(folder: Path, name: str, files: dict[str, str], value: st
 
 @contextmanager
 def forgotten(*packages: str) -> Iterator[None]:
-    """Forget afterwards what plugins registered inside the block, and that ``packages`` were imported."""
+    """Undo at the end of the block what plugins registered in it, and the import of ``packages``."""
     registry.discover((*PACKAGES, *registry.FEATURE_PACKAGES))  # these stay
     registries = [value for value in vars(registry).values() if isinstance(value, registry.Registry)]
     with ExitStack() as stack:

@@ -20,7 +20,7 @@ from typing import Any
 from server.engines import processes
 
 PATIENCE = 600.0
-"""Seconds until a wait fails: only a hang takes so long, on however busy a machine."""
+"""Seconds until a wait fails: only a hang takes so long, even on a busy machine."""
 PORTS = range(20_000, 32_000)
 """Below the ports that Linux gives to outgoing connections, above those of Ray's workers."""
 
@@ -40,7 +40,7 @@ def wait_until(
 
 
 def free_port() -> int:
-    """A port of loopback at which nobody listens, drawn at random, so that two tests do not choose the same one."""
+    """A free port of loopback, drawn at random, so that two tests do not choose the same one."""
     while True:
         port = random.SystemRandom().choice(PORTS)
         with socket.socket() as probe:
@@ -77,7 +77,7 @@ def two_nodes(home: Path, left: Callable[[], object], *own: str) -> Iterator[str
 
 
 def kill_head(home: Path) -> None:
-    """Kill the head of the cluster and the node that it runs on, as a power cut would."""
+    """Kill the head of the cluster and its node, as a power failure would."""
     killed = [process for process in processes.marked(home.name) if _of_head(process)]
     for process in killed:
         os.kill(process, signal.SIGKILL)
@@ -94,8 +94,7 @@ def _of_head(process: int) -> bool:
 
 @contextlib.contextmanager
 def files_end_at(size: int) -> Iterator[None]:
-    """What writes beyond ``size`` bytes gets as far as that, then an ``OSError`` ("File too large"): Python ignores the
-    signal that comes with it."""
+    """Let writes beyond ``size`` bytes fail with an ``OSError`` ("File too large"); Python ignores the signal."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -108,7 +107,7 @@ def files_end_at(size: int) -> Iterator[None]:
 
 
 class Clock:
-    """Time that passes in ``sleep`` alone. Set it as ``time`` of the module under test with ``monkeypatch.setattr``."""
+    """Simulated time that only passes in ``sleep``. Patch it in as ``time`` of the module under test."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -121,7 +120,7 @@ class Clock:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Move time on, and call what was planned until then."""
+        """Advance the time, and call the actions that are due."""
         self.now += seconds
         due = [action for moment, action in self._planned if moment <= self.now]
         self._planned = [(moment, action) for moment, action in self._planned if moment > self.now]

@@ -18,7 +18,7 @@ FAILED = {(3, 5): "timeout: no reply within 600 s", (6, 9): "DataError: arrays/m
 
 
 def held(site: int) -> list[str]:
-    """The modalities of a site: some lack one or two."""
+    """The modalities of a site; some sites lack one or two."""
     return [m for place, m in enumerate(MODALITIES) if (site + place) % 3 or site == 0]
 
 
@@ -123,7 +123,7 @@ def result(sites: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def write_run(directory: Path, names: list[str] | None = None, name: str = "quickstart") -> Path:
-    """A realistic run: 8 sites, 12 rounds, site 7 not asked in every third round, two failures, a picture grid."""
+    """A realistic run: 8 sites, 12 rounds, site 7 not sampled in every third round, two failures, a picture grid."""
     directory.mkdir(parents=True, exist_ok=True)
     names = names or [f"site-{k:04d}" for k in range(SITES)]
     turns = [(turn, k) for turn in range(1, ROUNDS + 1) for k in range(SITES) if k != 7 or turn % 3]
@@ -145,7 +145,7 @@ VOID = {"meta", "img", "br", "link"}
 
 
 class Page(HTMLParser):
-    """The elements, ids and text of a page; fails on an element that is closed out of turn."""
+    """The elements, ids and text of a page; fails on wrongly nested elements."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)

@@ -60,7 +60,7 @@ def run(folder: Path, raw: dict[str, Any]) -> Path:
 
 
 def resume(directory: Path) -> Path:
-    """Go on with the run in ``directory``."""
+    """Resume the run in ``directory``."""
     InProcess().run(Job.of(resume_run(directory), resume=True))
     return directory
 
@@ -84,13 +84,13 @@ def without_clock(value: Any) -> Any:
 
 
 def outcome(directory: Path, names: Iterable[str] = ("metrics.jsonl", "sites.jsonl")) -> dict[str, Any]:
-    """All that a run says, in everything but wall-clock fields."""
+    """All metrics and results of a run, without wall-clock fields."""
     found: dict[str, Any] = {name: without_clock(lines(directory, name)) for name in names}
     return {**found, "result": without_clock(result(directory))}
 
 
 def forget() -> None:
-    """Let go of every data set and site that this process keeps open."""
+    """Close every data set and site that this process keeps open."""
     forget_datasets()
     client.simulated._open.clear()
 
@@ -99,7 +99,7 @@ def forget() -> None:
 
 
 def stop_in(round_: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on a run is interrupted when it would validate ``round_``."""
+    """Interrupt every run when it is about to validate ``round_``."""
     original = Rounds._validate
 
     def crash(self: Rounds, current: int) -> Any:
@@ -111,7 +111,7 @@ def stop_in(round_: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Momentum(LocalHook):
-    """A local half whose state at the site grows with every round that is applied, and bends the training by it."""
+    """A local hook that counts its rounds in the site's state, and scales gradients by the count."""
 
     def begin(self, local_context: Any, memory: Any) -> None:
         self.seen = memory.kept.get("seen", {"rounds": torch.zeros(1)})["rounds"]
@@ -135,8 +135,8 @@ def node_configs(folders: Path, states: Path) -> dict[str, dict[str, Any]]:
 
 
 class SiteGrid(InProcessGrid):
-    """An in-process grid whose nodes have the given node configs. ``connected(names)`` picks those that are there each
-    time the server looks; node ids follow the order of ``configs``."""
+    """An in-process grid whose nodes have the given node configs. ``connected(names)`` selects the connected ones each
+    time the server asks; node ids follow the order of ``configs``."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ def deploy(
     configs: Mapping[str, Mapping[str, Any]],
     connected: Callable[[list[str]], list[str]] = lambda names: names,
 ) -> SiteGrid:
-    """Run ``prepared`` over the sites; the grid is returned for a look at it."""
+    """Run ``prepared`` over the sites; return the grid."""
     job = Job(prepared.directory.config, prepared.directory.path, False, sites=len(configs))
     grid = SiteGrid(job, configs, connected)
     server.app.run(grid, prepared)
@@ -189,7 +189,7 @@ def caller(monkeypatch, capsys) -> Callable[..., Outcome]:
 
 
 def refused(outcome: Outcome, *words: str) -> None:
-    """Exit code 2, no output, and one line that has all ``words``."""
+    """Assert exit code 2, no output, and one line of error with all ``words``."""
     code, out, err = outcome
     assert code == 2, outcome
     assert out == ""

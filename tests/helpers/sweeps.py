@@ -34,7 +34,7 @@ BASE: dict[str, Any] = {
 
 def write_sweep(folder: Path, config: dict[str, Any] | None = None, **keys: Any) -> Path:
     """``folder/sweep.yaml`` with ``keys`` (default axes: two recoveries, two seeds), and its base,
-    ``config``, beside it. A key that is None is left out."""
+    ``config``, in the same folder. A key that is None is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "base.yaml").write_text(yaml.safe_dump(config or BASE), encoding="utf-8")
     axes = {"recovery": ["mask", "zero"], "seed": [0, 1]}
@@ -51,7 +51,7 @@ def end_run(run: RunDirectory, status: str = "completed", seconds: float = 4.0) 
 
 
 def begin_round(directory: SweepDirectory, trial: Trial, code: str, **manifest: Any) -> RunDirectory:
-    """Start a trial and leave it as after one round by ``code``."""
+    """Start a trial and leave it after one round that was computed by ``code``."""
     run = directory.begin(trial)
     (run.checkpoints / "round-000001").mkdir(parents=True)
     run.write_json("manifest.json", {"code_sha256": code, **manifest})
@@ -67,7 +67,7 @@ ASKED = 60
 
 
 def asked() -> pd.DataFrame:
-    """The same test samples for all."""
+    """The test samples, the same for all trials."""
     rng = np.random.default_rng(0)
     return pd.DataFrame(
         {"id": np.arange(ASKED), "group": np.arange(ASKED) % 10, "label": rng.integers(CLASSES, size=ASKED)}
@@ -95,17 +95,17 @@ def write_results(
     raw = {"name": "toy", "axes": dict(parameters), "table": table or None, "cells": plain}
     (folder / "sweep.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     for labels, trial in zip(trials, plain, strict=True):
-        said = predictions(labels)
-        if said is not None:
-            write_trial(folder / "cells" / trial["folder"], said)
+        predicted = predictions(labels)
+        if predicted is not None:
+            write_trial(folder / "cells" / trial["folder"], predicted)
     return folder
 
 
-def write_trial(path: Path, said: NDArray[np.int64]) -> None:
-    """A complete run that gave these answers."""
+def write_trial(path: Path, predicted: NDArray[np.int64]) -> None:
+    """Write a complete run with these predictions."""
     discover(CORE_PACKAGES)
     path.mkdir(parents=True)
-    rows = asked().assign(predicted=said, has_a=True, has_b=True)
+    rows = asked().assign(predicted=predicted, has_a=True, has_b=True)
     rows.to_parquet(path / "predictions.parquet")
     confusion = torch.zeros(CLASSES, CLASSES, dtype=torch.int64)
     for label, answer in zip(rows["label"], rows["predicted"], strict=True):

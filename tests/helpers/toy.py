@@ -148,15 +148,15 @@ def toy_site(dataset: Dataset | None = None, present: BoolArray | None = None, *
 
 
 def save_toy_model(folder: Path) -> Path:
-    """A model of FedRecon whose generators and mappings count as trained, so that it fills what is absent."""
+    """A model of FedRecon whose generators and mappings count as trained, so that absent values are filled."""
     recovery = toy_recovery(strategy={"name": "fedopt", "momentum": 0.3}, data={"name": "toy", "train": 24})
     model = {name: read_group(module) for name, module in recovery.build().items()}
     save_model(folder, model, recovery, GlobalInfo(3, dict.fromkeys(model, 10), {}, {}))
     return folder
 
 
-class MemoryShelf:
-    """What a site remembers, in memory."""
+class MemoryStore:
+    """Storage of a site's state in memory."""
 
     def __init__(self) -> None:
         self.kept: dict[str, dict[str, dict[str, torch.Tensor]]] = {}

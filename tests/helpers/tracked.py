@@ -1,4 +1,4 @@
-"""What trackers stored of a run, read back with the readers and the message types of their own packages."""
+"""Values that trackers stored, read back with the readers and message types of their own packages."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ WHOLE, FIRST, LAST = 1, 2, 4
 
 
 def require(name: str) -> None:
-    """Skip a test of the tracker of the name where its package is not installed. Where all of them are to be, which
-    ``.ci/run`` says by FEDRECON_CI, it fails: a tracker whose tests were left out would look tested."""
+    """Skip the test if the package of the tracker ``name`` is not installed. In CI (FEDRECON_CI is set) the test fails
+    instead, because all packages should be installed there."""
     cls = TRACKERS.get(name)
     if cls.package is None or find_spec(cls.package) is not None:
         return
-    told = f"the package {cls.package} is not installed: python -m pip install {cls.pip}"
+    reason = f"the package {cls.package} is not installed: python -m pip install {cls.pip}"
     if os.environ.get("FEDRECON_CI"):
-        pytest.fail(told)
-    pytest.skip(told)
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def tensorboard_points(directory: Path) -> Points:
@@ -61,8 +61,7 @@ def mlflow_points(directory: Path) -> Points:
 
 
 def begin_at_once(name: str, keys: dict[str, Any], folders: list[Path]) -> None:
-    """In a process for each of ``folders``, begin a run with the tracker of the name, all at the same moment; a process
-    that fails is a fault here."""
+    """Start a tracked run in each of ``folders``, in separate processes at the same moment; all must succeed."""
     spawn = multiprocessing.get_context("spawn")
     barrier = spawn.Barrier(len(folders))
     processes = [spawn.Process(target=_begin, args=(name, keys, folder, barrier)) for folder in folders]

@@ -45,13 +45,13 @@ SMALL = {"epochs": 1, "batch": 32}
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | None]:
-    """Where the toy of each data set lies."""
+    """The root folder of a small sample of each data set."""
     return {name: root_of(name, tmp_path_factory.mktemp(name)) for name in SETS}
 
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    """No data set of another run is kept open."""
+    """Close all data sets before and after the test."""
     runs.forget()
     yield
     runs.forget()
@@ -60,8 +60,8 @@ def fresh() -> Iterator[None]:
 def settings(
     name: str, root: Path | None, recovery: str, level: dict[str, Any], protocol: str = "default"
 ) -> dict[str, Any]:
-    """One round of two sites of a data set under masks of ``level``; in training they hide whole sites where the
-    protocol takes no others."""
+    """One round with two sites of a data set under masks of ``level``. Training masks are per site if the protocol
+    refuses masks per sample."""
     mapping = {"mapping": {"hidden": [8]}, "latent": 4, "warmup_rounds": 0} if recovery == "fedrecon" else {}
     loader: Any = DATASETS.get(name)
     keys = KEYS.get(name, {}) | ({} if protocol == "default" else {"protocol": protocol})
@@ -90,13 +90,13 @@ def settings(
 
 
 def by_site(dataset: Dataset) -> dict[str, Any]:
-    """Masks of two sites, of which one lacks what is made of all values of a natural id."""
+    """Masks of two sites; the second lacks the modalities that are normalised by natural id."""
     rest = [name for name in dataset.spec.names if name not in dataset.normalised_by_natural_id]
     return {"level": "profile", "profile": [{"sites": 1, "modalities": m} for m in (list(dataset.spec.names), rest)]}
 
 
 def shown_in(dataset: Dataset, config: Any) -> BoolArray:
-    """bool [N, M]: what some mask of some split shows."""
+    """bool [N, M]: values that any mask of any split shows."""
     allocation = allocate(dataset, config)
     shown = np.zeros((len(dataset.ids), len(dataset.spec.names)), dtype=bool)
     for shares in (allocation.train, allocation.validation, allocation.test):
@@ -111,7 +111,7 @@ def shown_in(dataset: Dataset, config: Any) -> BoolArray:
 
 
 def hidden_rows(dataset: Dataset, shown: BoolArray) -> dict[str, IntArray]:
-    """Modality -> the rows that stand in no shown value."""
+    """Modality -> rows that belong to no shown value."""
     found = {}
     for column, name in enumerate(dataset.spec.names):
         count = len(dataset.offsets[name]) - 1 if name in dataset.offsets else len(dataset.arrays[name])
@@ -120,13 +120,13 @@ def hidden_rows(dataset: Dataset, shown: BoolArray) -> dict[str, IntArray]:
 
 
 def pieces(dataset: Dataset, name: str) -> list[np.ndarray]:
-    """The rows of a modality, each an array of its own."""
+    """The rows of a modality as separate arrays."""
     array, borders = np.array(dataset.arrays[name]), dataset.offsets.get(name)
     return list(array) if borders is None else np.split(array, borders[1:-1])
 
 
 def with_nan(dataset: Dataset, hidden: dict[str, IntArray]) -> Dataset:
-    """NaN in every hidden row."""
+    """``dataset`` with NaN in every hidden row."""
     arrays = {}
     for name in dataset.spec.names:
         rows = pieces(dataset, name)
@@ -137,7 +137,7 @@ def with_nan(dataset: Dataset, hidden: dict[str, IntArray]) -> Dataset:
 
 
 def without(dataset: Dataset, shown: BoolArray) -> Dataset:
-    """No row of a hidden value."""
+    """``dataset`` without the rows of hidden values."""
     arrays, offsets, places = {}, {}, {}
     for column, name in enumerate(dataset.spec.names):
         rows, kept = pieces(dataset, name), np.flatnonzero(shown[:, column])
@@ -151,7 +151,7 @@ def without(dataset: Dataset, shown: BoolArray) -> Dataset:
 
 
 def changed(monkeypatch: pytest.MonkeyPatch, name: str, config: Any, change: Any) -> None:
-    """From now on the data set loses what no mask of ``config`` shows."""
+    """Patch the data set: from now on ``change`` applies to values that no mask of ``config`` shows."""
     loader = DATASETS.get(name)
     original = loader.load  # type: ignore[attr-defined]
 
@@ -164,8 +164,8 @@ def changed(monkeypatch: pytest.MonkeyPatch, name: str, config: Any, change: Any
 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, name: str, config: Any) -> None:
-    """From now on what no mask of ``config`` shows is NaN; in a prepared folder it is so before a protocol makes
-    something of it."""
+    """Patch the data set: values that no mask of ``config`` shows are NaN, in a prepared folder before the protocol
+    computes anything from them."""
     if name not in PREPARED:
         changed(monkeypatch, name, config, lambda dataset, shown: with_nan(dataset, hidden_rows(dataset, shown)))
         return
@@ -199,7 +199,7 @@ def test_result_is_unchanged_if_hidden_values_are_nan_or_do_not_exist(
 
 
 def unwired(outcome: dict[str, Any]) -> dict[str, Any]:
-    """Without the size of whole messages, in which the config stands as text."""
+    """``outcome`` without the size of whole messages, which contain the config as text."""
     return {**outcome, "result": {key: value for key, value in outcome["result"].items() if not key.startswith("wire")}}
 
 
@@ -218,7 +218,7 @@ def test_oracle_fails_if_hidden_values_are_nan(
 def test_protocol_that_leaks_hidden_values_is_detected(
     roots: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Masks of samples hide a part of what a speaker of ``meld`` is normalised by; they are refused for that."""
+    """Masks per sample hide some of the values by which a speaker of ``meld`` is normalised, so they are refused."""
     keys = settings("meld", roots["meld"], "mask", HALF, "fedmultimodal")
     keys["missing"]["train"] = HALF
     with pytest.raises(ConfigError, match=r"missing.train.level: expected none or site"):
@@ -234,7 +234,7 @@ def test_protocol_that_leaks_hidden_values_is_detected(
 
 BENCHMARK_CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "fedmultimodal"
 BENCHMARK_SITES, SITTING_OUT = 12, 1
-"""Two for each training subject; this seed leaves one of them without both sensors."""
+"""Two sites for each training subject; with this seed one site has neither sensor."""
 ACC, GYRO = extractor_group("acc"), extractor_group("gyro")
 SMALL_BENCHMARK = (
     f"sites.count={BENCHMARK_SITES}",
@@ -249,7 +249,7 @@ SMALL_BENCHMARK = (
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunSetup]:
-    """A whole run of the config of a strategy; it is prepared with settings and was run when it is returned."""
+    """A function that runs the config of a strategy with additional settings and returns the completed run."""
     data = root(tmp_path_factory.mktemp("uci_har"))
 
     def run(strategy: str, *settings: str) -> RunSetup:
@@ -263,7 +263,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunSetup]
 
 
 def lacking(line: dict[str, Any], group: str) -> bool:
-    """Whether a site sent ``group`` and no real sample has passed through it there."""
+    """Whether a site sent ``group`` without having trained it on any real sample."""
     return bool(line["counts"][group] > 0 == line["real"][group])
 
 
@@ -271,8 +271,8 @@ def lacking(line: dict[str, Any], group: str) -> bool:
 def test_no_honest_site_is_rejected_if_most_sites_lack_a_sensor(
     strategy: str, trained: Callable[..., RunSetup]
 ) -> None:
-    """What weight decay alone makes of an extractor is next to nothing: with these sites as the measure
-    (``updates.limit``), those that have the sensor would be refused."""
+    """Weight decay alone hardly changes an extractor. If such updates set the limit (``updates.limit``), updates of
+    sites with the sensor would be rejected."""
     prepared = trained(strategy, "rounds=3")
     directory, config = prepared.directory.path, prepared.config
     assert config.recovery.attended is False and config.missing.empty == "skip"  # type: ignore[attr-defined]
@@ -282,7 +282,7 @@ def test_no_honest_site_is_rejected_if_most_sites_lack_a_sensor(
     first = lines[: BENCHMARK_SITES - SITTING_OUT]
     assert sum(lacking(line, GYRO) for line in first) > len(first) / 2 > sum(lacking(line, ACC) for line in first) > 0
     for line in lines:
-        assert {ACC, GYRO, HEAD_GROUP} <= set(line["groups_up"]), "zeros that nobody sees are averaged as well"
+        assert {ACC, GYRO, HEAD_GROUP} <= set(line["groups_up"]), "masked zeros are averaged as well"
         assert not (lacking(line, ACC) and lacking(line, GYRO))
     assert runs.result(directory)["status"] == "completed"
 
@@ -295,8 +295,8 @@ def state_of(prepared: RunSetup) -> dict[str, State]:
 
 
 def test_zeros_do_not_change_the_head_and_slow_down_extractors(trained: Callable[..., RunSetup]) -> None:
-    """After one round the head is that of ``mask``; an extractor has gone its way by the share of the samples that
-    passed through it for real."""
+    """After one round the head equals that of ``mask``; the change of an extractor is scaled by the share of real
+    samples."""
     prepared = trained("fedavg", "rounds=1")
     unseen, mask = state_of(prepared), state_of(trained("fedavg", "rounds=1", "recovery=mask"))
     start = recovery_for(prepared.config, load_dataset(prepared.config).spec).build()
@@ -321,7 +321,7 @@ LIMIT = 15 * 60
 
 
 def there(name: str) -> Path:
-    """A file of the real data."""
+    """The path of a file of the real data; skip the test if it does not exist."""
     if not (DATA / name).exists():
         pytest.skip(f"{name} is not at ../shared/data")
     return DATA / name
@@ -349,8 +349,8 @@ def statistics(values: np.ndarray) -> np.ndarray:
 
 
 def logistic_regression(dataset: Dataset) -> float:
-    """Test accuracy of one on the standardised statistics, with scikit-learn's own strength. It chooses nothing, so
-    that it may train on the validation windows too."""
+    """Test accuracy of a logistic regression on the standardised statistics, with scikit-learn's default strength.
+    Nothing is selected, so it may train on the validation windows too."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

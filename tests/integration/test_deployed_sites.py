@@ -62,7 +62,7 @@ def metrics(directory: Path) -> list[dict]:
 
 
 def test_site_without_the_ragged_modality_trains_as_in_the_simulation(tmp_path):
-    """Where no sample has lengths, batches are cut as if there were none, on both sides."""
+    """If no sample of a site has lengths, batches are formed without them, in a deployment as in a simulation."""
     torch.set_num_threads(1)
     profile = [
         {"sites": 2, "modalities": ["picture", "features", "steps"]},
@@ -93,11 +93,11 @@ def test_deployment_gives_the_same_parameters_as_the_simulation(folders, tmp_pat
     hashes = {result(tmp_path / name)["parameters_sha256"] for name in ("simulated", "folders", "deployed")}
     assert len(hashes) == 1
     assert result(tmp_path / "folders")["test"]["uar"] == result(tmp_path / "deployed")["test"]["uar"]
-    said = capsys.readouterr().out
-    assert f"run directory {tmp_path / 'deployed'}" in said
+    output = capsys.readouterr().out
+    assert f"run directory {tmp_path / 'deployed'}" in output
     manifest = json.loads((tmp_path / "deployed" / "manifest.json").read_text())
     assert [site["name"] for site in manifest["sites"]] == list(SITES)
-    assert all("classes" not in site for site in manifest["sites"])  # how many of each class stays at the site
+    assert all("classes" not in site for site in manifest["sites"])  # class counts stay at the site
 
 
 def test_site_may_join_late_leave_and_return(folders, tmp_path, capsys):
@@ -110,10 +110,10 @@ def test_site_may_join_late_leave_and_return(folders, tmp_path, capsys):
         round_: [line["site"] for line in lines(tmp_path / "run") if line["round"] == round_] for round_ in range(1, 5)
     }
     assert took_part == {1: list(SITES[:2]), 2: list(SITES), 3: list(SITES[1:]), 4: list(SITES)}
-    said = capsys.readouterr().out
-    assert "round 2: site site-0002 joined" in said
-    assert "round 3: site site-0000 has left; it may come back" in said
-    assert "round 4: site site-0000 joined" in said
+    output = capsys.readouterr().out
+    assert "round 2: site site-0002 joined" in output
+    assert "round 3: site site-0000 has left; it may come back" in output
+    assert "round 4: site site-0000 joined" in output
     assert result(tmp_path / "run")["status"] == "completed"
 
 
@@ -129,13 +129,15 @@ def test_run_fails_with_a_message_if_too_few_sites_connect(folders, tmp_path):
 def test_failing_site_is_reported_and_the_round_continues(folders, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(folders, copy)
-    (copy / "site-0001" / "arrays" / "picture.npy").touch()  # as a copy without times: it has to be checked again
+    (
+        copy / "site-0001" / "arrays" / "picture.npy"
+    ).touch()  # as after a copy without times: the folder has to be checked again
     configs = node_configs(folders, tmp_path / "state")
     configs["site-0001"]["data"] = str(copy / "site-0001")
     deploy(prepared(folders, tmp_path / "run"), configs)
-    said = " ".join(capsys.readouterr().out.split())
-    assert "node 3 is connected and cannot take part: " in said
-    assert "fedrecon data check" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "node 3 is connected and cannot take part: " in output
+    assert "fedrecon data check" in output
     assert {line["site"] for line in lines(tmp_path / "run")} == {"site-0000", "site-0002"}
 
 
@@ -166,7 +168,7 @@ def test_oracle_is_refused_in_a_deployment(folders, tmp_path):
 
 
 def test_deployment_fails_in_round_0_if_a_prefix_matches_no_group(folders, tmp_path):
-    """What groups there are, only the sites' data say."""
+    """The groups depend on the modalities of the sites' data."""
     run = prepared(folders, tmp_path / "run", "strategy={name: fedprox, groups: [tsk.]}")
     with pytest.raises(ConfigError, match=r"strategy\.groups: .* found 'tsk\.'\. Did you mean 'task\.'\?"):
         deploy(run, node_configs(folders, tmp_path / "state"))
@@ -181,31 +183,31 @@ def test_deployment_over_server_side_data_is_refused(folders, tmp_path):
 # --- evaluation at the sites -----------------------------------------------------------------------------------------
 
 
-def deaf(monkeypatch, *keys: str) -> None:
-    """Scoring fails where ``split/site`` is one of ``keys``, or its site."""
+def fail_evaluation(monkeypatch, *keys: str) -> None:
+    """Let evaluation fail for each ``split/site``, site or round in ``keys``."""
     original = evaluate.predict
 
     def predict(recovery, groups, global_info, data, name):
         if {name, name.split("/")[1], f"{global_info.round}"} & set(keys):
-            raise OSError("the [/disk] is gone")
+            raise OSError("the [/disk] is missing")
         return original(recovery, groups, global_info, data, name)
 
     monkeypatch.setattr(evaluate, "predict", predict)
 
 
 def test_site_that_fails_to_evaluate_is_reported_and_recorded_in_the_metrics(folders, tmp_path, capsys, monkeypatch):
-    deaf(monkeypatch, "site-0001")
+    fail_evaluation(monkeypatch, "site-0001")
     deploy(prepared(folders, tmp_path / "run"), node_configs(folders, tmp_path / "state"))
-    said = capsys.readouterr().out
-    assert "round 1: evaluation: 2 of 3 sites answered; site-0001: OSError: the [/disk] is gone" in said
-    assert "test: 2 of 3 sites answered" in said
+    output = capsys.readouterr().out
+    assert "round 1: evaluation: 2 of 3 sites answered; site-0001: OSError: the [/disk] is missing" in output
+    assert "test: 2 of 3 sites answered" in output
     scored = [line for line in metrics(tmp_path / "run") if line["split"] != "train"]
     assert len(scored) == 4
     assert all(line["sites"] == 3 and list(line["failures"]) == ["site-0001"] for line in scored)
 
 
 def test_round_without_enough_scores_is_kept_unscored(folders, tmp_path, capsys, monkeypatch):
-    deaf(monkeypatch, "2")
+    fail_evaluation(monkeypatch, "2")
     deploy(prepared(folders, tmp_path / "run", "sites.retries=0"), node_configs(folders, tmp_path / "state"))
     assert "round 2: not scored: evaluation on validation: 0 of 3 sites answered" in capsys.readouterr().out
     scored = [line["round"] for line in metrics(tmp_path / "run") if line["split"] == "validation"]
@@ -214,10 +216,10 @@ def test_round_without_enough_scores_is_kept_unscored(folders, tmp_path, capsys,
 
 
 def test_resume_completes_a_run_whose_only_evaluation_failed(folders, tmp_path, monkeypatch):
-    """All rounds are trained when it fails; nothing of them is lost."""
+    """All rounds are trained when the evaluation fails; they are kept."""
     run = prepared(folders, tmp_path / "run", "sites.retries=0", "evaluate.every=3")
     with monkeypatch.context() as patch:
-        deaf(patch, "3")
+        fail_evaluation(patch, "3")
         with pytest.raises(RunError, match=r"no round could be scored .*start the sites that have some, and resume"):
             deploy(run, node_configs(folders, tmp_path / "state"))
     deploy(resume_run(tmp_path / "run"), node_configs(folders, tmp_path / "state"))
@@ -241,7 +243,7 @@ def test_run_without_any_test_samples_is_refused_before_training(tmp_path):
 
 
 def test_data_changed_during_a_run_are_detected_reported_and_used(tmp_path, capsys):
-    """After round 1 the second site gets the modality that it lacked."""
+    """After round 1 the second site gets a modality that it lacked."""
     write_toy_sites(tmp_path / "sites")
     dataset, south = tiny_dataset(24, 12), tmp_path / "sites" / "south"
 
@@ -259,10 +261,10 @@ def test_data_changed_during_a_run_are_detected_reported_and_used(tmp_path, caps
     raw = settings(data={"name": "sites", "root": "sites"}, missing={}, engine={"name": "deployment"}, rounds=4)
     run = create_run(write(tmp_path, raw), ["sites.min=2", "sites.wait=5"], out=tmp_path / "run")
     deploy(run, node_configs(tmp_path / "sites", tmp_path / "state"), connected)
-    said = capsys.readouterr().out
-    assert "round 2: 1 of 2 sites answered; south: expected generator.features.encoder, " in said
-    assert "the site's data have changed since its last description; it will be asked again" in said
-    assert "the data of site south changed since this run began" in said
+    output = capsys.readouterr().out
+    assert "round 2: 1 of 2 sites answered; south: expected generator.features.encoder, " in output
+    assert "the site's data have changed since its last description; it will be asked again" in output
+    assert "the data of site south changed since this run began" in output
     groups = {(line["round"], line["site"]): line.get("groups_up", []) for line in lines(tmp_path / "run")}
     assert "generator.features.encoder" not in groups[1, "south"]
     assert groups[2, "south"] == []
@@ -287,18 +289,18 @@ def test_manifest_keeps_every_site_after_a_resume(folders, tmp_path, monkeypatch
 # --- sites of a simulation before round 1 -----------------------------------------------------------------------------
 
 COUNT = ASKED + 4
-DUMB = "site-0003"
+SILENT = "site-0003"
 
 
 @pytest.fixture
 def raw() -> dict[str, Any]:
-    """More sites than are asked, each with a few samples; z-normalised, so that the sums matter."""
+    """More sites than are asked for a description, with few samples each; z-normalised, so that the sums matter."""
     data = {"name": "toy", "scale": "standard", "train": 4 * COUNT}
     return settings(data=data, sites={"count": COUNT}, rounds=1, recovery={"name": "mask"})
 
 
 def summed_here(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Sums]]:
-    """The sums that the server makes, site after site."""
+    """The sums that the server computes, in order of the sites."""
     original, made = server.federation.registration.site_sums, list[dict[str, Sums]]()
 
     def site_sums(data: SiteData) -> dict[str, Sums]:
@@ -309,25 +311,25 @@ def summed_here(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Sums]]:
     return made
 
 
-def said_there(monkeypatch: pytest.MonkeyPatch) -> dict[str, SiteInfo]:
-    """What sites say of themselves, by name."""
-    original, said = SiteInfo.of, dict[str, SiteInfo]()
+def descriptions_of_sites(monkeypatch: pytest.MonkeyPatch) -> dict[str, SiteInfo]:
+    """Site name -> the description that it sent."""
+    original, sent = SiteInfo.of, dict[str, SiteInfo]()
 
     def description(name: str, *arguments: Any) -> SiteInfo:
-        said[name] = original(name, *arguments)
-        return said[name]
+        sent[name] = original(name, *arguments)
+        return sent[name]
 
     monkeypatch.setattr(SiteInfo, "of", staticmethod(description))
-    return said
+    return sent
 
 
-def dumb(monkeypatch: pytest.MonkeyPatch, names: Collection[str] = (DUMB,)) -> None:
-    """Some of the asked sites fail at saying who they are."""
+def without_description(monkeypatch: pytest.MonkeyPatch, names: Collection[str] = (SILENT,)) -> None:
+    """Let the sites ``names`` fail to describe themselves."""
     original = SiteInfo.of
 
     def description(name: str, *arguments: Any) -> SiteInfo:
         if name in names:
-            raise ValueError("no word")
+            raise ValueError("no description")
         return original(name, *arguments)
 
     monkeypatch.setattr(SiteInfo, "of", staticmethod(description))
@@ -336,11 +338,11 @@ def dumb(monkeypatch: pytest.MonkeyPatch, names: Collection[str] = (DUMB,)) -> N
 def test_described_sums_equal_the_sums_of_the_server_bit_for_bit(
     raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said, ours = said_there(monkeypatch), summed_here(monkeypatch)
+    sent, ours = descriptions_of_sites(monkeypatch), summed_here(monkeypatch)
     run(tmp_path, raw)
-    assert sorted(said) == [f"site-{number:04d}" for number in range(ASKED)]
+    assert sorted(sent) == [f"site-{number:04d}" for number in range(ASKED)]
     assert len(ours) == COUNT
-    assert ours[:ASKED] == [said[name].sums for name in sorted(said)]
+    assert ours[:ASKED] == [sent[name].sums for name in sorted(sent)]
     assert any(ours)
 
 
@@ -355,12 +357,12 @@ def test_resumed_run_sums_only_the_asked_sites_and_keeps_its_statistics(
     ours = summed_here(monkeypatch)
     ended = outcome(resume(tmp_path / "cut" / "run"))
     assert len(ours) == ASKED
-    assert ended["result"].pop("wire_bytes") > whole["result"].pop("wire_bytes")  # hands were shaken twice
+    assert ended["result"].pop("wire_bytes") > whole["result"].pop("wire_bytes")  # descriptions were sent twice
     assert ended == whole
 
 
 def stopped_after(round_: int) -> Any:
-    """A validation that is interrupted in the round behind ``round_``."""
+    """A validation that is interrupted in the round after ``round_``."""
     original = Rounds._validate
 
     def validate(self: Rounds, current: int) -> Any:
@@ -385,33 +387,32 @@ def test_number_of_asked_sites_does_not_change_the_result(
 def test_run_fails_if_too_many_sites_give_no_description(
     least: int | None, failing: int, spare: int, raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dumb(monkeypatch, [f"site-{number:04d}" for number in range(failing)])
+    without_description(monkeypatch, [f"site-{number:04d}" for number in range(failing)])
     with pytest.raises(RunError) as error:
         run(tmp_path, {**raw, "sites": {"count": COUNT, "min": least}})
     answered = f"{ASKED - failing} of the {ASKED} sites that were asked sent a description"
     bound = f"at least {least or COUNT} of all {COUNT} sites must be connected (sites.min), so that at most {spare}"
-    assert str(error.value).startswith(f"{answered}; {bound} may fail here. site-0000") and str(error.value).endswith(
-        "no word"
-    )
+    assert str(error.value).startswith(f"{answered}; {bound} may fail here. site-0000")
+    assert str(error.value).endswith("no description")
 
 
 @pytest.mark.parametrize(("least", "failing"), [(COUNT - 1, 1), (1, ASKED - 1)])
 def test_sites_that_give_no_description_stay_in_the_run_and_change_nothing(
     least: int, failing: int, raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """Whether a site is among those that are asked, or fails just then, is no reason for another result."""
+    """The result does not depend on which sites are asked for a description, nor on their failures."""
     raw = {**raw, "sites": {"count": COUNT, "min": least}}
     whole = outcome(run(tmp_path / "whole", raw))
     capsys.readouterr()
-    dumb(monkeypatch, [f"site-{number:04d}" for number in range(failing)])
-    found = outcome(run(tmp_path / "dumb", raw))
+    without_description(monkeypatch, [f"site-{number:04d}" for number in range(failing)])
+    found = outcome(run(tmp_path / "silent", raw))
     assert found["result"].pop("wire_bytes") < whole["result"].pop("wire_bytes")
     assert found == whole
     assert f"round 0: {ASKED - failing} of {ASKED} sites answered" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"code_hash": "0ld"}, "runs other code: expected code hash [0-9a-f]{64}, found 0ld"),
         ({"spec_hash": "0ld"}, "has another data set: expected spec hash [0-9a-f]{64}, found 0ld"),
@@ -420,7 +421,7 @@ def test_sites_that_give_no_description_stay_in_the_run_and_change_nothing(
     ],
 )
 def test_run_fails_if_a_description_differs_from_the_server(
-    change: dict[str, Any], told: str, raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: dict[str, Any], message: str, raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = SiteInfo.of
 
@@ -428,7 +429,7 @@ def test_run_fails_if_a_description_differs_from_the_server(
         return SiteInfo(**{**vars(original(*arguments)), **change})
 
     monkeypatch.setattr(SiteInfo, "of", staticmethod(description))
-    with pytest.raises(RunError, match=f"site site-0000 {told}"):
+    with pytest.raises(RunError, match=f"site site-0000 {message}"):
         run(tmp_path, {**raw, "missing": {}})
 
 
@@ -443,7 +444,7 @@ def other_values(dataset: Dataset, name: str) -> Dataset:
 def test_run_fails_if_sites_hold_other_values_under_the_same_specification(
     name: str, resumed: bool, raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a machine of a cluster whose ``data.root`` holds other files."""
+    """As on a cluster machine with other files in ``data.root``."""
     raw = {**raw, "missing": {}, "rounds": 2}
     if resumed:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -452,8 +453,10 @@ def test_run_fails_if_sites_hold_other_values_under_the_same_specification(
     forget()
     original = client.simulated.load_dataset
     monkeypatch.setattr(client.simulated, "load_dataset", lambda config: other_values(original(config), name))
-    told = rf"site site-\d{{4}} has other values of {name} than those assigned to it: expected the same data on every"
-    with pytest.raises(RunError, match=told):
+    message = (
+        rf"site site-\d{{4}} has other values of {name} than those assigned to it: expected the same data on every"
+    )
+    with pytest.raises(RunError, match=message):
         resume(tmp_path / "run") if resumed else run(tmp_path, raw)
     assert len(lines(tmp_path / "run", "metrics.jsonl")) if resumed else not (tmp_path / "run/metrics.jsonl").exists()
     forget()

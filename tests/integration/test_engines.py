@@ -76,7 +76,7 @@ def counts(replies):
 
 
 def test_private_flower_import_still_exists():
-    """Flower gives no public way to say which run a process belongs to. If this fails, look for its new place."""
+    """Flower has no public API to set the run of a process. If this fails, find the new location of the import."""
     from flwr.supercore.task_identity import TaskIdentity
 
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 5, 6, 7
@@ -151,7 +151,7 @@ def push(grid, action, nodes):
 
 
 def pull(grid, ids, seconds=PATIENCE):
-    """Ask again and again, as the server does; the replies by the message that they answer."""
+    """Poll like the server; return message id -> reply."""
     replies, end = {}, time.monotonic() + seconds
     while len(replies) < len(ids) and time.monotonic() < end:
         found = grid.pull_messages([key for key in ids if key not in replies])
@@ -180,7 +180,7 @@ def test_start_of_a_process_does_not_count_towards_the_timeout(tmp_path):
         grid = InProcessGrid(make_job(tmp_path, sites=1, timeout=0.2), pool)
         begin = time.monotonic()
         assert counts(ask(grid, "query.count")) == [1]
-        assert time.monotonic() - begin > 0.2  # else this shows nothing
+        assert time.monotonic() - begin > 0.2  # otherwise the test proves nothing
 
 
 def test_timeout_of_the_caller_is_respected(pooled):
@@ -266,21 +266,21 @@ from pathlib import Path
 
 here, (command, *arguments) = Path({folder!r}), sys.argv[1:]
 state = lambda: json.loads((here / "state.json").read_text())
-tell = lambda **answer: print(json.dumps(answer))
+show = lambda **answer: print(json.dumps(answer))
 
 def stream():
     with (here / "streams.txt").open("a") as file:
         print(__import__("os").getpid(), file=file, flush=True)
     print("Using SuperLink: fake (127.0.0.1:1)", flush=True)
-    told = 0
+    shown = 0
     while True:
         now = state()
         if now["down"]:
             sys.exit(1)
         if not now["deaf"]:
             log = (here / "log.txt").read_text()
-            print(log[told:], end="", flush=True)
-            told = len(log)
+            print(log[shown:], end="", flush=True)
+            shown = len(log)
             if now["status"].startswith("finished"):
                 return
         time.sleep(0.02)
@@ -288,16 +288,16 @@ def stream():
 if command == "log":
     stream()
 elif state()["down"]:
-    tell(success=False, **{{"error-message": {unavailable!r}}})
+    show(success=False, **{{"error-message": {unavailable!r}}})
 else:
     now = state()
     run = {{"run-id": {run!r}, "status": now["status"], "status-details": now["details"], "pending-at": "then"}}
-    tell(success=True, runs=[run])
+    show(success=True, runs=[run])
 """
 
 
 class FakeFlwr:
-    """The program, and the run that it tells of. ``deaf``: its log streams say nothing and never end."""
+    """A fake ``flwr`` program and its one run. ``deaf``: log streams print nothing and never end."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.program = folder, folder / "flwr"
@@ -326,7 +326,7 @@ class FakeFlwr:
         return [int(line) for line in (self.folder / "streams.txt").read_text().split()]
 
     def alive(self) -> list[int]:
-        """Those that have not ended."""
+        """The log processes that are still running."""
         return [process for process in self.streams() if _exists(process)]
 
 
@@ -373,8 +373,7 @@ def flwr(tmp_path, monkeypatch) -> FakeFlwr:
 
 
 class Watching:
-    """``follow`` in a thread, what it has said, and how it ended. (``capsys`` loses what a thread writes while the test
-    reads.)"""
+    """``follow`` in a thread, its output and its error. (``capsys`` loses output of a thread while the test reads.)"""
 
     def __init__(self, link: SuperLink) -> None:
         self._console = io.StringIO()
@@ -394,21 +393,21 @@ class Watching:
             except FedReconError as error:
                 self.error = error
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self._console.getvalue()
 
     def until(self, words: str) -> None:
-        wait_until(f"'{words}' is said", lambda: words in self.said())
+        wait_until(f"'{words}' is printed", lambda: words in self.output())
 
     def end(self) -> list[str]:
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "the command hangs"
-        return self.said().splitlines()
+        return self.output().splitlines()
 
 
 @pytest.fixture
 def watch(flwr) -> Iterator[Callable[..., Watching]]:
-    """Starts to watch the run, over the connection ``far`` unless another one is given."""
+    """A function that follows the run, over the connection ``far`` by default."""
     started: list[Watching] = []
 
     def begin(link: SuperLink = FAR) -> Watching:
@@ -495,9 +494,9 @@ def test_lost_connection_and_its_return_are_reported_at_once(flwr, watch):
     flwr.set(deaf=False)
     watching.until("round 2/2")
     flwr.set(status="finished:completed")
-    told = watching.end()
-    assert [line for line in told if line.startswith("round")] == ["round 1/2", "round 2/2"]
-    assert len(told) == 4
+    printed = watching.end()
+    assert [line for line in printed if line.startswith("round")] == ["round 1/2", "round 2/2"]
+    assert len(printed) == 4
 
 
 def test_hanging_log_process_is_replaced_once_the_superlink_answers(flwr, watch):
@@ -524,12 +523,12 @@ def test_command_gives_up_if_the_superlink_stays_unreachable(flwr, watch, monkey
     flwr.set(down=True)
     watching.end()
     assert isinstance(watching.error, RunError)
-    told = str(watching.error)
-    assert told.startswith(
+    error = str(watching.error)
+    assert error.startswith(
         f"the SuperLink has not answered for 0.5 s (flwr list: {UNAVAILABLE}); the run continues if the SuperLink does."
     )
-    assert "Follow it: fedrecon follow 7 --superlink far   stop it: fedrecon stop 7 --superlink far" in told
-    assert "fedrecon run --resume --out '/runs/a b' --engine deployment --superlink far" in told
+    assert "Follow it: fedrecon follow 7 --superlink far   stop it: fedrecon stop 7 --superlink far" in error
+    assert "fedrecon run --resume --out '/runs/a b' --engine deployment --superlink far" in error
     assert flwr.alive() == []
 
 
@@ -565,7 +564,7 @@ def test_killed_run_is_reported_with_the_resume_command(flwr, watch, link, optio
     flwr.log("run directory /runs/a\nERROR :     out of memory\n")
     flwr.set(status="finished:failed", details="No heartbeat received from the task")
     watching = watch(link)
-    assert watching.end() == ["run directory /runs/a", "ERROR :     out of memory"]  # nothing else tells it
+    assert watching.end() == ["run directory /runs/a", "ERROR :     out of memory"]  # not reported anywhere else
     resume = f"resume with: fedrecon run --resume --out /runs/a --engine deployment{option}"
     assert str(watching.error) == f"run 7 failed: No heartbeat received from the task; {resume}"
 

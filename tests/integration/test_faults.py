@@ -73,9 +73,9 @@ def of_bad(directory: Path) -> dict[int, dict]:
     return {line["round"]: line for line in lines(directory) if line["site"] == BAD}
 
 
-def tell(fault: str, said: str, directory: Path, round_: int = 2) -> None:
+def print_row(fault: str, output: str, directory: Path, round_: int = 2) -> None:
     """Print the row of the table."""
-    read = next((line for line in said.splitlines() if BAD in line and f"round {round_}:" in line), "(nothing)")
+    read = next((line for line in output.splitlines() if BAD in line and f"round {round_}:" in line), "(nothing)")
     line = of_bad(directory).get(round_, {})
     seconds = next(r["train_seconds"] for r in lines(directory, "metrics.jsonl") if r["round"] == round_)
     kept = {key: line.get(key) for key in ("status", "reason")} if line else "no line: it was not asked"
@@ -86,7 +86,7 @@ def tell(fault: str, said: str, directory: Path, round_: int = 2) -> None:
 
 
 def tampered(monkeypatch, change: Any) -> None:
-    """From round 2 on the bad site sends what ``change`` makes of its result."""
+    """From round 2 on, apply ``change`` to each result of the bad site."""
     original = client.app.train_locally
 
     def train(job, modules):
@@ -105,7 +105,7 @@ def raises(found):
     raise ValueError("the [/disk] is on fire")
 
 
-RUBBISH = {
+INVALID = {
     "raises": (raises, r"ValueError: the \[/disk\] is on fire"),
     "NaN": (lambda found: each_tensor(found, lambda t: t * float("nan")), "contains NaN or infinity"),
     "wrong shapes": (lambda found: each_tensor(found, lambda t: t[..., :1]), "expected float32"),
@@ -129,15 +129,15 @@ RUBBISH = {
 }
 
 
-@pytest.mark.parametrize("fault", RUBBISH)
+@pytest.mark.parametrize("fault", INVALID)
 def test_invalid_reply_is_rejected_with_a_reason_and_the_round_continues(folders, tmp_path, capsys, monkeypatch, fault):
-    change, words = RUBBISH[fault]
+    change, words = INVALID[fault]
     tampered(monkeypatch, change)
     deploy(prepared(folders, tmp_path / "run"), node_configs(folders, tmp_path / "state"))
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     with capsys.disabled():
-        tell(fault, said, tmp_path / "run")
-    assert re.search(rf"round 2: 5 of 6 sites answered; {BAD}: .*{words}", said)
+        print_row(fault, output, tmp_path / "run")
+    assert re.search(rf"round 2: 5 of 6 sites answered; {BAD}: .*{words}", output)
     found = of_bad(tmp_path / "run")
     assert [found[round_]["status"] for round_ in range(1, 5)] == ["ok", "failed", "failed", "failed"]
     assert re.search(words, found[2]["reason"])
@@ -148,7 +148,7 @@ def test_invalid_reply_is_rejected_with_a_reason_and_the_round_continues(folders
 
 
 class SlowGrid(SiteGrid):
-    """The answers of the bad site to training of round 2 come ``seconds`` after they were asked for."""
+    """A grid that delays the bad site's training reply of round 2 by ``seconds``."""
 
     def __init__(self, job: Job, configs: Any, seconds: float, clock: Clock) -> None:
         super().__init__(job, configs)
@@ -188,10 +188,10 @@ def test_silent_site_delays_one_round_and_its_late_reply_is_ignored(
     monkeypatch.setattr("tests.helpers.runs.SiteGrid", new)
     run = prepared(folders, tmp_path / "run", f"sites.timeout={TIMEOUT}")
     grid = deploy(run, node_configs(folders, tmp_path / "state"))
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     with capsys.disabled():
-        tell(fault, said, tmp_path / "run")
-    assert f"round 2: 5 of 6 sites answered; {BAD}: no answer in 1 s" in said
+        print_row(fault, output, tmp_path / "run")
+    assert f"round 2: 5 of 6 sites answered; {BAD}: no answer in 1 s" in output
     assert [line["status"] for line in of_bad(tmp_path / "run").values()] == ["ok", "failed", "ok", "ok"]
     assert TIMEOUT <= clock.now - Clock().now < 2 * TIMEOUT  # nothing else waits
     assert len(grid.dropped) == 1
@@ -222,10 +222,12 @@ def test_site_with_other_code_is_rejected(folders, tmp_path, capsys, monkeypatch
     monkeypatch.setattr(client.app, "code_hash", code_hash)
     run = prepared(folders, tmp_path / "run", "sites.min=4")
     deploy(run, node_configs(folders, tmp_path / "state"))
-    said = capsys.readouterr().out
-    assert f"site {BAD} runs other code: expected code hash {right}, found 0ld" in said
+    output = capsys.readouterr().out
+    assert f"site {BAD} runs other code: expected code hash {right}, found 0ld" in output
     assert of_bad(tmp_path / "run") == {}
-    assert "round 2: 4 of 5 sites answered; site-0004: reply rejected: the site's code changed during the run: " in said
+    assert (
+        "round 2: 4 of 5 sites answered; site-0004: reply rejected: the site's code changed during the run: " in output
+    )
     assert result(tmp_path / "run")["status"] == "completed"
 
 
@@ -234,10 +236,10 @@ def test_site_that_joins_in_round_3_trains_from_then_on(folders, tmp_path, capsy
         return names if newest_round(tmp_path / "run" / "checkpoints") >= 2 else [n for n in names if n != BAD]
 
     deploy(prepared(folders, tmp_path / "run"), node_configs(folders, tmp_path / "state"), connected)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     with capsys.disabled():
-        tell("joins in round 3", said, tmp_path / "run", 3)
-    assert f"round 3: site {BAD} joined" in said
+        print_row("joins in round 3", output, tmp_path / "run", 3)
+    assert f"round 3: site {BAD} joined" in output
     assert {round_: line["status"] for round_, line in of_bad(tmp_path / "run").items()} == {3: "ok", 4: "ok"}
 
 
@@ -251,7 +253,7 @@ def test_run_fails_after_the_wait_if_all_sites_leave(folders, tmp_path, monkeypa
         deploy(prepared(folders, tmp_path / "run"), node_configs(folders, tmp_path / "state"), connected)
     assert 2 <= clock.now - Clock().now < 4  # sites.wait
     assert result(tmp_path / "run")["status"] == "failed"
-    assert result(tmp_path / "run")["rounds"] == 1  # kept, to be resumed from
+    assert result(tmp_path / "run")["rounds"] == 1  # kept for a resume
 
 
 # --- a poisoned run --------------------------------------------------------------------------------------------------
@@ -259,7 +261,7 @@ def test_run_fails_after_the_wait_if_all_sites_leave(folders, tmp_path, monkeypa
 
 @pytest.fixture
 def poisoned(folders, tmp_path, monkeypatch):
-    """Run with a change of what the bad site sends; the validation accuracy after the last round, and the result."""
+    """A function that runs with changed replies of the bad site; it returns the last validation accuracy and result."""
     received: dict[str, Any] = {}
 
     def remembering(train: Any) -> Any:
@@ -276,7 +278,7 @@ def poisoned(folders, tmp_path, monkeypatch):
 
 
 def backwards(found, received):
-    """The site's update, a hundred times as long and in the other direction."""
+    """The site's update times -100."""
     groups = {
         g: {n: received[g][n] - 100 * (t - received[g][n]) for n, t in s.items()} for g, s in found.groups.items()
     }
@@ -284,7 +286,7 @@ def backwards(found, received):
 
 
 def test_validation_removes_all_influence_of_a_poisoned_update(poisoned):
-    """The same bytes: what is rejected has no influence at all."""
+    """The parameters are the same bytes: a rejected update has no influence at all."""
     without, expected = poisoned("without", lambda found, received: raises(found))
     validated, result = poisoned("validated", backwards)
     taken, _ = poisoned("taken", backwards, "updates.limit=null")
@@ -317,9 +319,9 @@ def test_group_sent_by_too_few_sites_is_unchanged_and_reported(folders, tmp_path
     tampered(monkeypatch, raises)
     run = prepared(folders, tmp_path / "run", "rounds=2", "strategy.robust={rule: trimmed, trim: 0.17}")
     deploy(run, node_configs(folders, tmp_path / "state"))
-    said = capsys.readouterr().out
-    assert "round 2: task.head stays unchanged: trimmed needs 6 sites, only 5 sent it" in said
-    assert "round 1: task.head" not in said
+    output = capsys.readouterr().out
+    assert "round 2: task.head stays unchanged: trimmed needs 6 sites, only 5 sent it" in output
+    assert "round 1: task.head" not in output
 
 
 # --- a full disk ------------------------------------------------------------------------------------------------------
@@ -330,8 +332,8 @@ BYTES = 2 * 1024 * 1024
 
 @dataclass
 class Disk:
-    """A folder on a disk. In the contexts ``small`` it has room for 2 MB, and in ``full`` (nearly) none. They end
-    within the test: pytest's own output may go to a file, too."""
+    """A folder on a disk with 2 MB in the context ``small`` and (nearly) no space in ``full``. The contexts end within
+    the test, because pytest's own output may go to a file, too."""
 
     path: Path
     small: Callable[[], AbstractContextManager[object]]
@@ -361,7 +363,7 @@ def mounted(path: Path) -> Iterator[Disk]:
 
 @contextlib.contextmanager
 def limited(path: Path) -> Iterator[Disk]:
-    """No file larger than 2 MB, or than 512 bytes once it is full: for those who may not mount."""
+    """No file larger than 2 MB, or 512 bytes once the disk is full; needs no right to mount."""
     yield Disk(path, lambda: files_end_at(BYTES), lambda: files_end_at(512))
 
 
@@ -431,10 +433,10 @@ def test_earlier_predictions_are_kept_if_the_disk_is_full(disk):
     dataset, path = tiny_dataset(400, 100), disk.path / "predictions.parquet"
     members = dataset.members(0)
     data = open_site(dataset, members, dataset.exists()[members], device=torch.device("cpu"))
-    said = Predictions(logits=torch.rand(len(data), 3))
-    write_predictions(path, data, said)
+    predictions = Predictions(logits=torch.rand(len(data), 3))
+    write_predictions(path, data, predictions)
     with disk.full(), pytest.raises(RunError, match=rf"cannot write .*predictions\.parquet: .*{FULL}.*; make room"):
-        write_predictions(path, data, said)
+        write_predictions(path, data, predictions)
     assert names(disk.path) == ["predictions.parquet"]
     assert pq.read_table(path).num_rows == len(data)
 

@@ -163,9 +163,9 @@ assert not {"strategies", "server", "client", "flwr", "tests"} & set(sys.modules
 
 
 def python(program: str, *arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-c", program, *map(str, arguments)]
+    command = [sys.executable, "-c", program, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_a_model_predicts_with_the_core_alone(tmp_path):

@@ -1,4 +1,4 @@
-"""The reports in a real browser: nothing to complain of, and tables that sort. What they look like: tests/looks."""
+"""The reports in a real browser: no errors, sortable tables. Their appearance is tested in tests/looks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def column(browser: Chromium, section: str, place: int) -> list[str]:
 
 
 def click(browser: Chromium, section: str, place: int) -> list[str | None]:
-    """Click on a head; what every head says of its order."""
+    """Click on a column head; return ``aria-sort`` of every head."""
     heads = HEADS.format(section=section)
     browser.ask(f"{heads}[{place}].querySelector('button').click()")
     orders: list[str | None] = browser.ask(f"[...{heads}].map(head => head.getAttribute('aria-sort'))")

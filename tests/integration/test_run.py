@@ -242,11 +242,12 @@ def test_resume_reports_and_records_changed_code_device_and_versions(
     path.write_text(json.dumps({**began, **other}), encoding="utf-8")
     capsys.readouterr()
     runs.resume(tmp_path / "run")
-    said = " ".join(capsys.readouterr().out.split())
-    assert "this run began with other code; the rounds from here on may not repeat this run bit by bit" in said
-    assert "the rounds so far were computed on cuda, and this machine continues on cpu; the rounds from" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "this run began with other code; the rounds from here on may not repeat this run bit by bit" in output
+    assert "the rounds so far were computed on cuda, and this machine continues on cpu; the rounds from" in output
     assert (
-        f"the rounds so far were computed with torch 1.13.1 (now {began['versions']['torch']}); the rounds from" in said
+        f"the rounds so far were computed with torch 1.13.1 (now {began['versions']['torch']}); the rounds from"
+        in output
     )
     ended = json.loads(path.read_text(encoding="utf-8"))
     assert ended == {**began, "earlier": [{"rounds": 1, **other}]}
@@ -266,7 +267,7 @@ def test_resumed_run_equals_an_uninterrupted_one(
     monkeypatch.undo()
     resumed = runs.resume(tmp_path / "cut" / "run")
     ended, expected = runs.outcome(resumed), runs.outcome(whole)
-    assert ended["result"].pop("wire_bytes") >= expected["result"].pop("wire_bytes")  # hands were shaken twice
+    assert ended["result"].pop("wire_bytes") >= expected["result"].pop("wire_bytes")  # descriptions were sent twice
     assert ended == expected
 
 
@@ -274,7 +275,7 @@ def test_resumed_run_equals_an_uninterrupted_one(
 def test_resumed_round_is_applied_once_at_the_sites(
     crash_in: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sites have finished the round and kept their state; the server dies before its checkpoint."""
+    """The sites have finished the round and stored their state; the server dies before its checkpoint."""
     monkeypatch.setattr(FedAvg, "local_half", staticmethod(lambda params: Momentum()))
     raw = runs.settings(local={"task": {"optimizer": "sgd", "lr": 0.01}})
     whole = runs.run(tmp_path / "whole", raw)
@@ -326,7 +327,7 @@ def test_failing_site_is_recorded_and_the_round_continues(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("recovery", ["mask", "fedrecon"])
 def test_evaluation_at_the_sites_equals_evaluation_at_the_server(recovery: str, tmp_path: Path) -> None:
-    """The masks are drawn per sample, so where they are scored changes nothing but the order of the samples."""
+    """Masks are drawn per sample, so the place of evaluation changes only the order of the samples."""
     raw = runs.settings(recovery={"name": recovery}, missing={"train": {"level": "sample", "rate": 0.3}})
     central = runs.run(tmp_path / "server", raw)
     spread = runs.run(tmp_path / "sites", {**raw, "evaluate": {"where": "sites"}})
@@ -350,14 +351,14 @@ def test_fedrecon_with_weight_zero_equals_mask(tmp_path: Path) -> None:
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    """No data set of another test is kept open, and none of this one afterwards."""
+    """Close all data sets before and after the test."""
     runs.forget()
     yield
     runs.forget()
 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch, config: Any) -> None:
-    """From now on the toy data set holds NaN wherever no mask of any split shows a value."""
+    """Patch the toy data set: NaN for every value that no mask of any split shows."""
     loader = DATASETS.get("toy")
     original = loader.load
 
@@ -439,7 +440,7 @@ CONFIG = {
         "latent": 4,
         "warmup_rounds": 1,
         "mapping": {"hidden": [8]},
-        "ggfs": {"refresh": "deployment"},  # what each site then keeps on its disk bends every later round
+        "ggfs": {"refresh": "deployment"},  # state that each site keeps on disk influences all later rounds
     },
     "strategy": {"name": "fedopt", "momentum": 0.9},
     "task": {"width": 8, "hidden": 8},
@@ -478,7 +479,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def check_resumed(config: Path, expected: Path, out: Path) -> None:
-    """Resume the killed run, or begin it again where it had not begun; compare its end with the whole run."""
+    """Resume the killed run, or start it if it had not begun; compare its result with the uninterrupted run."""
     if not completed(out):
         resumable = (out / "config.yaml").exists()
         again = start("--resume", "--out", str(out)) if resumable else start(str(config), "--out", str(out))
@@ -491,7 +492,7 @@ def check_resumed(config: Path, expected: Path, out: Path) -> None:
 @pytest.mark.faults
 @pytest.mark.parametrize("rounds", [1, 3, 5])
 def test_killed_run_is_resumed_to_the_same_bytes(whole, tmp_path, rounds):
-    """Killed while a site trains: its state of the next round is written, or about to be."""
+    """The kill hits a training site, whose state of the next round is or is not yet written."""
     config, expected, _ = whole
     process = start(str(config), "--out", str(tmp_path / "run"))
     checkpoints = tmp_path / "run" / "checkpoints"
@@ -515,7 +516,7 @@ def test_run_killed_at_twenty_random_moments_is_resumed_to_the_same_bytes(whole,
 
 @pytest.mark.faults
 def test_run_without_its_newest_checkpoint_equals_an_uninterrupted_one(tmp_path, monkeypatch):
-    """Round 4 is over at the sites when the server dies; its checkpoint of round 3 cannot be read, so 3 is repeated."""
+    """The server dies after round 4 at the sites; its checkpoint of round 3 is damaged, so round 3 is repeated."""
     monkeypatch.setattr(FedAvg, "local_half", staticmethod(lambda params: Momentum()))
     raw = runs.settings(rounds=4, local={"task": {"optimizer": "sgd", "lr": 0.01}})
     whole = runs.run(tmp_path / "whole", raw)

@@ -1,9 +1,8 @@
-"""Thousands of site folders that went bad at random: never a hang, a traceback or a silent pass.
+"""Thousands of randomly corrupted site folders: never a hang, a traceback or an undetected error. And large folders.
 
-A silent pass is a folder that a check finds right, although what it would give to a training is not, number for number,
-what it gave before: samples, rows and (unless the edit comes with the digest of another specification, which the
-federation compares) the specification. When a folder is opened without a check, the one thing that may go unseen is a
-file whose bytes were changed in place with size and time kept.
+An undetected error is a folder that passes the check although its data differ from the original: samples, rows, or the
+specification (unless the edit updated its digest, which the federation compares). If a folder is opened without a
+check, the only change that may be missed is a file whose bytes were changed in place with size and time kept.
 """
 
 import contextlib
@@ -30,7 +29,7 @@ from tests.helpers.corruptions import CORRUPTIONS, corrupted, write_multiclass, 
 from tests.helpers.large_folder import SCAN, write_large_folder
 
 FEW_AND_ALL = [range(0, 2000, 5), pytest.param(range(2000), marks=pytest.mark.slow)]
-"""Case numbers. The few are spread over all of them, so that they have the same share of faults."""
+"""Case numbers. The small selection is spread over all cases, so that the share of faults is the same."""
 SEALED_FEW_AND_ALL = [100, pytest.param(500, marks=pytest.mark.slow)]
 FIRST_SEALED = 2000
 """Number of the first case that is sealed; those below are checked and opened."""
@@ -46,7 +45,7 @@ def sound(tmp_path_factory) -> list[Path]:
 
 @contextlib.contextmanager
 def no_wait() -> Iterator[None]:
-    """Break off what hangs."""
+    """Fail if the block hangs."""
 
     def ring(*_: object) -> None:
         raise AssertionError(f"no answer within {LONGEST_WAIT} s")
@@ -62,7 +61,7 @@ def no_wait() -> Iterator[None]:
 
 @contextlib.contextmanager
 def case(number: int, sound: list[Path], base: Path) -> Iterator[tuple[Path, str, bool]]:
-    """A copy of a sound folder with one corruption: the copy, its kind, and whether all times are as they were."""
+    """A copy of a valid folder with one corruption: the copy, its kind, and whether file times were kept."""
     kind, draw = KINDS[number % len(KINDS)], random.Random(f"corruption {number}")
     folder, keep_times = base / f"{number}" / "site", draw.random() < 0.3
     shutil.copytree(sound[number % 4 == 3], folder)
@@ -82,8 +81,7 @@ def classes(found: Dataset) -> list[list[int]]:
 
 
 def same(found: Dataset, known: Dataset) -> bool:
-    """Whether both give the same samples and the same rows, whatever the classes are called; some that no sample has
-    may have come or gone."""
+    """Whether both have the same samples and rows; names of classes and classes without samples do not matter."""
     columns = ("ids", "split", "cluster_ids", "natural_ids")
     if set(found.spec.names) != set(known.spec.names) or classes(found) != classes(known):
         return False
@@ -151,7 +149,7 @@ def test_every_corruption_is_detected_by_check_or_open(sound, tmp_path, cases):
 
 
 def valid(found: Dataset) -> None:
-    """What every training relies on."""
+    """Assert all properties that training relies on."""
     spec, count = found.spec, len(found.ids)
     assert set(np.unique(found.split)) <= {0, 1, 2}
     if spec.target == "multiclass":
@@ -181,7 +179,7 @@ def valid(found: Dataset) -> None:
 
 @pytest.mark.parametrize("cases", SEALED_FEW_AND_ALL)
 def test_every_sealed_folder_can_be_used_for_training(sound, tmp_path, cases):
-    """A seal asks no digest: what is wrong has to be seen in the files."""
+    """Sealing compares no digest: errors have to be detected in the files."""
     began, seals = time.perf_counter(), {kind: Counter() for kind in KINDS}
     for number in range(FIRST_SEALED, FIRST_SEALED + cases):
         with case(number, sound, tmp_path) as (folder, kind, _):

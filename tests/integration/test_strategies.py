@@ -59,7 +59,7 @@ def test_one_modality_and_the_groups_of_the_recovery_are_uploaded(recovery: str,
 
 
 def test_modality_of_a_lost_reply_counts_as_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where recency alone counts, a complete site sends what was not sent for longest."""
+    """If only recency counts, a complete site sends the modality whose last upload is oldest."""
     found, original = {}, client.app.train_locally
 
     def train(job: Any, modules: Any) -> Any:
@@ -102,7 +102,7 @@ def test_resumed_run_has_the_same_model_and_upload_rounds(
 
 
 def test_forests_at_the_sites_are_scored(tmp_path: Path) -> None:
-    """The same samples, the same groups down, other predictions; and the same ones again."""
+    """Forests score the same samples after the same downloads; their predictions are reproducible and their own."""
     base = mmfedmc_settings(recovery={"name": "mask"}, evaluate={"where": "sites"}, strategy=LOCAL)
     forest = runs.run(tmp_path / "forest", base)
     again = runs.run(tmp_path / "again", base)
@@ -118,7 +118,7 @@ def test_forests_at_the_sites_are_scored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("recovery", ["zero", "mask", "fedrecon"])
 def test_best_round_is_tested_with_its_own_forest(recovery: str, tmp_path: Path) -> None:
-    """A run that stops at its best round tests the same model, and gives the same test."""
+    """A run that ends at its best round tests the same model with the same result."""
     chosen = {"name": recovery, "latent": 4, "warmup_rounds": 1} if recovery == "fedrecon" else {"name": recovery}
     raw = mmfedmc_settings(recovery=chosen, evaluate={"where": "sites"}, strategy=LOCAL, rounds=5)
     whole = runs.result(runs.run(tmp_path / "whole", raw))
@@ -127,7 +127,7 @@ def test_best_round_is_tested_with_its_own_forest(recovery: str, tmp_path: Path)
 
 
 def test_site_has_a_forest_even_if_held_out_samples_lack_a_modality(tmp_path: Path) -> None:
-    """It gets the groups of what it is to score, and its training samples hold more."""
+    """The site downloads the groups of its held-out modalities only; its training samples have more."""
     profile = [{"sites": 2, "modalities": ["picture", "features", "steps"]}, {"sites": 1, "modalities": ["features"]}]
     missing = {"train": {"level": "none"}} | {
         split: {"level": "profile", "profile": profile} for split in ("validation", "test")
@@ -140,7 +140,7 @@ def test_site_has_a_forest_even_if_held_out_samples_lack_a_modality(tmp_path: Pa
 
 
 def test_deployed_sites_score_like_simulated_ones(tmp_path: Path) -> None:
-    """A deployed site opens its own training samples, a simulated one is told of them."""
+    """A deployed site opens its own training samples, a simulated one receives their positions."""
     torch.set_num_threads(1)
     raw = mmfedmc_settings(recovery={"name": "mask"}, evaluate={"where": "sites"}, strategy=LOCAL, rounds=2)
     config = runs.write(tmp_path, raw)
@@ -166,7 +166,7 @@ def scaffold_settings(**changes: Any) -> dict[str, Any]:
 
 
 def stopped_in(round_: int, folder: Path, raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run whose sites have finished ``round_`` and kept their state when the server dies before its checkpoint."""
+    """A run whose server dies after the sites have finished ``round_`` and before its checkpoint."""
     with monkeypatch.context() as patch:
         stop_in(round_, patch)
         with pytest.raises(KeyboardInterrupt):
@@ -183,8 +183,8 @@ def variates(directory: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def assert_in_step(directory: Path) -> None:
-    """The server's sums are those of the newest c_i of the sites, whose last replies it accepted."""
+def assert_consistent(directory: Path) -> None:
+    """Assert that the server's sums equal the sums of the newest c_i of the sites."""
     training, found = load_newest(directory / "checkpoints"), variates(directory)
     assert training is not None and training.strategy
     for group, sums in training.strategy.items():
@@ -197,7 +197,7 @@ def assert_in_step(directory: Path) -> None:
 def test_resumed_run_has_the_same_model_and_variates(
     crash_in: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two of four sites train in a round, so that what a site needs was kept in different rounds."""
+    """Two of four sites train per round, so that the sites' states come from different rounds."""
     raw = scaffold_settings(rounds=4, sites={"count": 4, "fraction": 0.5})
     whole = runs.run(tmp_path / "whole", raw)
     resumed = runs.resume(stopped_in(crash_in, tmp_path / "cut", raw, monkeypatch))
@@ -212,25 +212,25 @@ def test_resumed_run_has_the_same_model_and_variates(
 
 
 def test_server_state_is_the_sum_of_site_variates(tmp_path: Path) -> None:
-    assert_in_step(runs.run(tmp_path, scaffold_settings()))
+    assert_consistent(runs.run(tmp_path, scaffold_settings()))
 
 
 # --- replies that the server does not accept, of rounds that the site has finished ------------------------------------
 
 
 def refused(found: TrainResult) -> TrainResult:
-    """It arrives, with what is no number."""
+    """The reply arrives with NaN."""
     groups = {g: {name: tensor * float("nan") for name, tensor in state.items()} for g, state in found.groups.items()}
     return replace(found, groups=groups)
 
 
 def lost(found: TrainResult) -> TrainResult:
-    """It does not arrive."""
+    """The reply does not arrive."""
     raise ConnectionError("the line is dead")
 
 
 def spoilt(rounds: set[int], change: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bad site's replies in ``rounds`` are what ``change`` makes of them; the site has kept its state by then."""
+    """Apply ``change`` to the bad site's replies in ``rounds``, after the site has stored its state."""
     original = client.app.train_locally
 
     def train(job: Any, modules: Any) -> Any:
@@ -248,7 +248,7 @@ def test_site_stays_consistent_after_a_rejected_reply(
     directory = runs.run(tmp_path, scaffold_settings(rounds=4))
     failed = [(line["round"], line["site"]) for line in runs.lines(directory, "sites.jsonl") if line["status"] != "ok"]
     assert failed == [(1, BAD), (3, BAD)]
-    assert_in_step(directory)
+    assert_consistent(directory)
 
 
 def test_round_below_the_quorum_is_repeated_from_the_same_variates(
@@ -258,7 +258,7 @@ def test_round_below_the_quorum_is_repeated_from_the_same_variates(
     spoilt({2}, lambda found: lost(found) if next(failures) else found, monkeypatch)
     repeated = runs.run(tmp_path / "repeated", scaffold_settings(sites={"count": 3, "quorum": 1.0}))
     assert runs.result(repeated)["parameters_sha256"] == runs.result(whole)["parameters_sha256"]
-    assert_in_step(repeated)
+    assert_consistent(repeated)
 
 
 @pytest.mark.parametrize("crash_in", [2, 3, 4])
@@ -274,13 +274,13 @@ def test_resumed_run_knows_which_replies_were_accepted(
         shutil.rmtree(max((cut / "checkpoints").iterdir()))
     resumed = runs.resume(cut)
     assert runs.result(resumed)["parameters_sha256"] == runs.result(whole)["parameters_sha256"]
-    assert_in_step(resumed)
+    assert_consistent(resumed)
 
 
 def test_deployed_site_without_its_state_fails_until_the_state_is_restored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is gone before round 3 and back before round 5."""
+    """The state is removed before round 3 and restored before round 5."""
     config, out = runs.write(tmp_path, scaffold_settings(rounds=5)), tmp_path / "run"
     arguments = ["data", "split", str(config), "--out", str(tmp_path / "sites")]
     assert CliRunner().invoke(application, arguments, catch_exceptions=False).exit_code == 0
@@ -306,8 +306,8 @@ def test_deployed_site_without_its_state_fails_until_the_state_is_restored(
             f"state folder {folder}: expected 'hook' of round 2, which the server accepted"
         )
         assert "found no version; restore it from a backup" in line["reason"]
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"round 3: 2 of 3 sites answered; {BAD}: state folder" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert f"round 3: 2 of 3 sites answered; {BAD}: state folder" in output
     training = load_newest(out / "checkpoints")
     assert training is not None and training.accepted[BAD] == Accepted(5)
 
@@ -321,8 +321,8 @@ def test_variates_count_as_traffic_but_not_as_training(tmp_path: Path) -> None:
     for mine, other in zip(runs.lines(directory, "sites.jsonl"), runs.lines(plain, "sites.jsonl"), strict=True):
         for way in ("down", "up"):
             task = [group for group in other[f"groups_{way}"] if group.startswith("task.")]
-            beside = [f"strategy.scaffold.{group}" for group in task]
-            assert mine[f"groups_{way}"] == sorted([*other[f"groups_{way}"], *beside])
+            variates_of_task = [f"strategy.scaffold.{group}" for group in task]
+            assert mine[f"groups_{way}"] == sorted([*other[f"groups_{way}"], *variates_of_task])
             assert mine[f"bytes_{way}"] > other[f"bytes_{way}"]
         assert {g: n for g, n in mine["counts"].items() if not g.startswith("strategy.")} == other["counts"]
     one, two = (load_newest(path / "checkpoints") for path in (directory, plain))

@@ -1,4 +1,4 @@
-"""``fedrecon sweep`` for real: the numbers of single runs, whatever dies in the middle, and nothing left behind."""
+"""``fedrecon sweep`` as a command: the numbers of single runs, whichever process is killed, and no process left."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def call(folder: Path, *arguments: object) -> tuple[int, str, str]:
 
 def results(folder: Path) -> dict[str, dict]:
     """Labels of a trial -> its result and metrics without what a resume may change: wall-clock fields, and the size of
-    all messages, since a resumed run asks the sites once more who they are."""
+    all messages, since a resumed run asks the sites for their descriptions again."""
     found = {}
     for trial in read_sweep(folder).trials:
         lines = [json.loads(line) for line in (trial.directory / "metrics.jsonl").read_text().splitlines()]
@@ -116,7 +116,7 @@ def test_killed_sweep_leaves_no_process_and_resumes_to_the_same_numbers(whole, t
     states = [trial.status for trial in read_sweep(trials).trials]
     assert "complete" in states
     assert "unfinished" in states, states
-    moved = tmp_path / "moved"  # another machine: another place, and another folder of the data
+    moved = tmp_path / "moved"  # as on another machine, with another data folder
     trials.rename(moved)
     elsewhere(moved)
     code, out, err = call(tmp_path, "sweep", "sweep.yaml", "--out", "moved", "--workers", 2)
@@ -127,13 +127,13 @@ def test_killed_sweep_leaves_no_process_and_resumes_to_the_same_numbers(whole, t
 
 
 def begun(trials: Path) -> bool:
-    """Whether some trial has several rounds left, so that a kill is not too late for it."""
+    """Whether some trial still has several rounds left to be killed in."""
     rounds = [newest_round(path) for path in trials.glob("cells/*/checkpoints")]
     return any(0 < newest < LONG["rounds"] - 4 for newest in rounds)
 
 
 def elsewhere(trials: Path) -> None:
-    """Have every config name a folder of data that is not on this machine, and another engine."""
+    """Change every config to a data folder that does not exist here and to another engine."""
     for path in trials.glob("cells/*/config.yaml"):
         raw = yaml.safe_load(path.read_text())
         raw["data"]["root"], raw["engine"]["workers"] = "/data/of/another/machine", 7
@@ -142,7 +142,7 @@ def elsewhere(trials: Path) -> None:
 
 @pytest.fixture
 def failing(tmp_path):
-    """A sweep with a trial whose fault shows only in its rounds, between trials without one."""
+    """A sweep with a trial that fails during its rounds, between two valid ones."""
     axes = {
         "rate": {
             "some": {},
@@ -158,9 +158,9 @@ def test_failed_trial_is_reported_stops_no_other_and_is_retried(failing):
     code, out, err = call(failing, "sweep", "sweep.yaml", "--workers", 1)
     assert code == 1
     assert err == "fedrecon: 1 of 3 trials failed; the same command tries them again\n"
-    (told,) = [line for line in out.splitlines() if line.startswith("failed: rate=odd: ")]
-    assert "contains NaN or infinity" in told
-    log = Path(told.rpartition("; see ")[2])
+    (message,) = [line for line in out.splitlines() if line.startswith("failed: rate=odd: ")]
+    assert "contains NaN or infinity" in message
+    log = Path(message.rpartition("; see ")[2])
     assert "contains NaN or infinity" in log.read_text()
     states = {trial.labels["rate"]: trial.status for trial in read_sweep(failing / "runs" / "tiny").trials}
     assert states == {"some": "complete", "odd": "failed", "more": "complete"}
@@ -199,7 +199,7 @@ def test_interrupt_ends_all_trials_and_explains_how_to_resume(tmp_path, number):
     process = start(tmp_path, "sweep", "sweep.yaml", "--workers", 2, token=token)
     wait_until("two cells train", lambda: len(list(tmp_path.glob("runs/tiny/cells/*/checkpoints"))) == 2, process)
     if number is signal.SIGINT:
-        os.killpg(process.pid, number)  # as a terminal sends it: to all of them
+        os.killpg(process.pid, number)  # as a terminal sends it: to the whole process group
     else:
         process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
@@ -222,7 +222,7 @@ def test_a_dry_run_writes_nothing_and_estimates_from_the_first_trial(tmp_path):
 def test_an_interrupt_of_a_dry_run_leaves_nothing(tmp_path):
     write_sweep(tmp_path, {**BASE, "local": {"task": {"epochs": 10_000}}})
     token = uuid.uuid4().hex
-    with tempfile.TemporaryDirectory() as temporary:  # a path that is short enough for the fork server's socket
+    with tempfile.TemporaryDirectory() as temporary:  # short enough a path for the fork server's socket
         process = start(tmp_path, "sweep", "sweep.yaml", "--dry-run", token=token, TMPDIR=temporary)
         wait_until("the trial run", lambda: any(Path(temporary).glob("fedrecon-*/manifest.json")), process)
         os.killpg(process.pid, signal.SIGINT)

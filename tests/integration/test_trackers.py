@@ -1,4 +1,4 @@
-"""Whole runs with trackers: what their own readers find, what a resumed run repeats, and what a failing one costs."""
+"""Whole runs with trackers: stored values, resumed runs, and failing trackers."""
 
 import contextlib
 import math
@@ -44,7 +44,7 @@ def name(request):
 
 
 class NoisyParams(TrackerParams):
-    """``at`` is the round in which it does what it does; ``interrupts``, or else it fails."""
+    """``at``: the round of the fault; ``interrupts``: interrupt the run instead of failing."""
 
     at: int
     interrupts: bool = False
@@ -52,7 +52,7 @@ class NoisyParams(TrackerParams):
 
 @pytest.fixture
 def noisy():
-    """A tracker, told after the others, that ends a run as Ctrl-C does, or fails."""
+    """A tracker, called after the others, that interrupts the run like Ctrl-C, or fails."""
     heard = []
 
     @TRACKERS.register("zz_noisy")
@@ -79,12 +79,12 @@ def noisy():
 
 
 def settings(tracking, **changes):
-    """A run that takes little time."""
+    """The config of a short run."""
     return runs.settings(recovery="mask", tracking=tracking, **changes)
 
 
 def begin(folder: Path, tracking, **changes) -> Path:
-    """A run that is interrupted when a round's numbers are written and its checkpoint is not."""
+    """A run that is interrupted after a round's numbers are written and before its checkpoint."""
     prepared = create_run(runs.write(folder, settings(tracking, **changes)), out=folder / "run")
     with contextlib.suppress(KeyboardInterrupt):
         InProcess().run(Job.of(prepared))
@@ -96,7 +96,7 @@ def go_on(directory: Path, *changes: str) -> None:
 
 
 def rounds_of(directory: Path) -> dict[int, dict[str, float]]:
-    """Round -> the numbers that the run's own files hold."""
+    """Round -> the numbers in the run's own files."""
     lines, sites = (runs.lines(directory, file) for file in ("metrics.jsonl", "sites.jsonl"))
     return {
         n: numbers_of_round([x for x in lines if x["round"] == n], [x for x in sites if x["round"] == n])
@@ -115,7 +115,7 @@ def check_holds_every_number_once(name: str, directory: Path) -> None:
     assert {"train/loss", "validation/uar", "sites/bytes_up", "sites/task_seconds", "train/train_seconds"} <= {*written}
     for tag, expected in written.items():
         assert [step for step, _ in points[tag]] == [step for step, _ in expected], tag
-        if not tag.endswith("_seconds"):  # what a round took when it was made first may be what a tracker keeps
+        if not tag.endswith("_seconds"):  # a tracker may keep the durations of the first execution of a round
             assert all(same(a, b) for (_, a), (_, b) in zip(points[tag], expected, strict=True)), tag
 
 
@@ -123,11 +123,11 @@ def check_holds_every_number_once(name: str, directory: Path) -> None:
 
 
 def test_tracked_run_has_every_number_and_unchanged_parameters(name, tmp_path):
-    told = runs.run(tmp_path / "told", settings({**NONE, name: True}))
+    found = runs.run(tmp_path / "tracked", settings({**NONE, name: True}))
     plain = runs.run(tmp_path / "plain", settings(NONE))
-    assert runs.outcome(told) == runs.outcome(plain)
+    assert runs.outcome(found) == runs.outcome(plain)
     assert not (plain / "tracking.json").exists()
-    check_holds_every_number_once(name, told)
+    check_holds_every_number_once(name, found)
 
 
 def test_tensorboard_has_config_and_test_scores_at_the_tested_round(tmp_path):
@@ -178,12 +178,12 @@ def test_wandb_is_offline_and_has_config_scores_and_the_exit_code(tmp_path):
 
 
 @pytest.fixture
-def told():
-    """What a tracker learns of each run."""
+def tracked_runs():
+    """The runs passed to a tracker."""
     heard = []
 
     @TRACKERS.register("zz_told")
-    class Told(Tracker):
+    class Recording(Tracker):
         def start(self, run):
             heard.append(run)
             return {"known": True}
@@ -195,14 +195,14 @@ def told():
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["here", "on another machine"])
-def test_trials_of_a_sweep_are_tracked_with_names_and_values(packed, tmp_path, told):
+def test_trials_of_a_sweep_are_tracked_with_names_and_values(packed, tmp_path, tracked_runs):
     definition = read_definition(write_sweep(tmp_path, settings({**NONE, "zz_told": True})))
     directory, trials = SweepDirectory(tmp_path / "out"), build_trials(definition, tmp_path)[:2]
     for trial in trials:
         path = directory.begin(trial).path
         assert run_packed(pack(path)) if packed else run_trial(path)
-    assert [(run.name, run.labels) for run in told] == [(trial.slug, trial.labels) for trial in trials]
-    assert len({run.name for run in told}) == 2
+    assert [(run.name, run.labels) for run in tracked_runs] == [(trial.slug, trial.labels) for trial in trials]
+    assert len({run.name for run in tracked_runs}) == 2
 
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"], indirect=True)
@@ -258,7 +258,7 @@ def test_experiment_created_by_another_run_meanwhile_is_used(tmp_path, monkeypat
 def test_resumed_run_continues_in_the_same_place_without_duplicate_rounds(name, tmp_path, noisy):
     directory = begin(tmp_path, {**NONE, name: True, "zz_noisy": {"at": 2, "interrupts": True}})
     assert [line["round"] for line in runs.lines(directory, "metrics.jsonl")] == [1, 1, 2, 2]
-    assert runs.result(directory)["rounds"] == 1  # round 2 is told and has no checkpoint
+    assert runs.result(directory)["rounds"] == 1  # round 2 is tracked and has no checkpoint
     assert noisy == ["start", 1, 2, "interrupted", "close"]
     if name == "mlflow":
         assert tracked.mlflow_run(directory)[1].info.status == "KILLED"
@@ -267,7 +267,7 @@ def test_resumed_run_continues_in_the_same_place_without_duplicate_rounds(name, 
     whole = runs.run(tmp_path / "whole", settings(NONE))
     assert runs.result(directory)["parameters_sha256"] == runs.result(whole)["parameters_sha256"]
     if name == "mlflow":
-        assert tracked.mlflow_run(directory)[1].info.status == "FINISHED"  # there is one run
+        assert tracked.mlflow_run(directory)[1].info.status == "FINISHED"  # a single run
     if name == "wandb":
         ids = {record.run.run_id for record in tracked.wandb_records(directory) if record.HasField("run")}
         assert len(ids) == 1
@@ -295,7 +295,7 @@ def test_resume_tracks_the_end_of_a_run_killed_after_completion(name, tmp_path, 
     directory, whole = prepared.directory.path, Trackers.finish
 
     def killed(self, result):
-        for tracker in self._all.values():  # a process that is killed lets go of its files
+        for tracker in self._all.values():  # the kernel closes the files of a killed process
             tracker.close()
         raise KeyboardInterrupt
 
@@ -342,7 +342,7 @@ def test_resume_sends_missed_values_of_a_complete_run_without_sites_or_data(tmp_
     directory = begin(tmp_path, {**NONE, "zz_noisy": {"at": 2}})
     assert noisy == ["start", 1, 2, "close"]
     noisy.clear()
-    app.run(None, open_run(directory))  # there is no grid to speak through, and the network is still down
+    app.run(None, open_run(directory))  # without a grid, and the network is still down
     assert noisy == ["start", 2, "close"]
     noisy.clear()
     capsys.readouterr()
@@ -360,8 +360,8 @@ def test_resume_sends_missed_values_of_a_complete_run_without_sites_or_data(tmp_
 def test_failing_tracker_is_reported_once_and_the_others_continue(tmp_path, capsys, noisy):
     tracked.require("tensorboard")
     directory = runs.run(tmp_path, settings({"zz_noisy": {"at": 2}}))
-    told = [line for line in capsys.readouterr().out.splitlines() if "tracking" in line]
-    assert told == ["tracking.zz_noisy failed and is left out from here on: OSError: the network is down"]
+    printed = [line for line in capsys.readouterr().out.splitlines() if "tracking" in line]
+    assert printed == ["tracking.zz_noisy failed and is left out from here on: OSError: the network is down"]
     assert noisy == ["start", 1, 2, "close"]
     assert runs.result(directory)["status"] == "completed"
     check_holds_every_number_once("tensorboard", directory)
@@ -370,7 +370,7 @@ def test_failing_tracker_is_reported_once_and_the_others_continue(tmp_path, caps
 def test_missed_values_are_sent_on_resume(tmp_path, noisy):
     directory = begin(tmp_path, {**NONE, "zz_noisy": {"at": 2}})
     assert noisy == ["start", 1, 2, "close"]
-    directory.joinpath("result.json").unlink()  # as if the process had died before it said so
+    directory.joinpath("result.json").unlink()  # as if the process had died before writing it
     noisy.clear()
     raw = yaml.safe_load((directory / "config.yaml").read_text())
     raw["tracking"]["zz_noisy"]["at"] = 99
@@ -386,16 +386,16 @@ def test_unwritable_folder_disables_only_its_tracker(name, tmp_path, capsys):
     blocked.mkdir() if name == "mlflow" else blocked.touch()
     InProcess().run(Job.of(prepared))
     assert runs.result(prepared.directory.path)["status"] == "completed"
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tracking.")]
-    assert Counter(line.split(" ")[0] for line in told) == {f"tracking.{name}": 1}, told
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tracking.")]
+    assert Counter(line.split(" ")[0] for line in printed) == {f"tracking.{name}": 1}, printed
 
 
 def test_directory_without_valid_uri_disables_only_mlflow(tmp_path, capsys):
     tracked.require("mlflow")
     directory = runs.run(tmp_path / "50%", settings({**NONE, "mlflow": True}))
     assert runs.result(directory)["status"] == "completed"
-    told = "tracking.mlflow failed and is left out from here on: the run directory is "
-    assert f"{told}{directory}, and no address" in capsys.readouterr().out
+    expected = "tracking.mlflow failed and is left out from here on: the run directory is "
+    assert f"{expected}{directory}, and no address" in capsys.readouterr().out
 
 
 def test_unreachable_server_disables_only_mlflow(tmp_path, capsys):

@@ -12,7 +12,7 @@ from fedrecon_core.recovery.base import TaskObjective
 from fedrecon_core.recovery.stage import set_frozen
 from fedrecon_core.state import read_group
 from strategies.fedprox import FedProx
-from tests.helpers.contract_support import assert_trained_to, local_round, same, site_of, toys, workshop_of
+from tests.helpers.contract_support import assert_trained_to, late_context, local_round, same, site_of, toys
 from tests.helpers.toy import NAMES, everything, toy_config, toy_recovery, toy_site
 
 pytestmark = pytest.mark.quick
@@ -57,7 +57,7 @@ def started(context) -> tuple[TaskObjective, dict, dict]:
 def test_a_round_takes_the_steps_of_the_penalised_loss_and_reports_it_without_the_penalty(clip):
     recovery, data = toy_recovery("mask", **steps(4, clip=clip, momentum=0.9, weight_decay=0.01)), toy_site()
     _, result, _ = local_round(recovery, data, hook=hook_of())
-    objective, parameters, start = started(workshop_of(recovery, data))
+    objective, parameters, start = started(late_context(recovery, data))
     optimizer = torch.optim.SGD(parameters.values(), lr=0.2, momentum=0.9, weight_decay=0.01)
     for _ in range(4):
         optimizer.zero_grad()
@@ -79,7 +79,7 @@ def test_a_batch_without_a_modality_pulls_its_extractor_too():
     present = everything(48)
     present[8:, 1] = False
     recovery = toy_recovery("mask")
-    context, hook = workshop_of(recovery, site_of(toys(), present, recovery)), hook_of()
+    context, hook = late_context(recovery, site_of(toys(), present, recovery)), hook_of()
     hook.begin(context, HookState())
     objective, parameters, start = started(context)
     optimizer = torch.optim.SGD(parameters.values(), lr=0.2)
@@ -106,7 +106,7 @@ def test_next_to_no_mu_lets_the_optimiser_go_on_where_a_batch_has_nothing(optimi
     recovery = toy_recovery("mask")
     moved = {}
     for mu in (0.0, 1e-12):
-        context, hook = workshop_of(recovery, site_of(toys(), present, recovery)), hook_of(mu=mu)
+        context, hook = late_context(recovery, site_of(toys(), present, recovery)), hook_of(mu=mu)
         hook.begin(context, HookState())
         objective, parameters, _ = started(context)
         stepping, name = make(list(parameters.values())), "task.extractor.features/linear.weight"
@@ -121,7 +121,7 @@ def test_next_to_no_mu_lets_the_optimiser_go_on_where_a_batch_has_nothing(optimi
 
 
 def test_what_no_loss_has_reached_is_left_without_a_gradient():
-    context, hook = workshop_of(toy_recovery("mask"), toy_site()), hook_of()
+    context, hook = late_context(toy_recovery("mask"), toy_site()), hook_of()
     hook.begin(context, HookState())
     objective, parameters, _ = started(context)
     hook.gradients(parameters.items())

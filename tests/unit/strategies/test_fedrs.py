@@ -16,7 +16,7 @@ from fedrecon_core.task.model import TaskModel
 from fedrecon_core.task.tokens import tokenise
 from server.runs.setup import check_run
 from strategies.fedrs import FedRS
-from tests.helpers.contract_support import assert_trained_to, local_round, same, workshop_of
+from tests.helpers.contract_support import assert_trained_to, late_context, local_round, same
 from tests.helpers.multilabel import multilabel_settings
 from tests.helpers.toy import CPU, everything, tiny_dataset, toy_config, toy_recovery, toy_site, toy_spec
 
@@ -53,7 +53,7 @@ def restricted(groups, data: SiteData, scale: torch.Tensor) -> torch.Tensor:
 )
 def test_logits_are_the_weights_rows_scaled_by_the_classes_that_the_site_has(classes, scale):
     data, hook = site_with(*classes), hook_of()
-    context = workshop_of(MASK, data)
+    context = late_context(MASK, data)
     hook.begin(context, HookState())
     batch = data.batch(torch.arange(len(data)))
     found = hook.logits(TaskModel(context.groups, data.spec).logits(batch), batch.labels)
@@ -64,7 +64,7 @@ def test_logits_are_the_weights_rows_scaled_by_the_classes_that_the_site_has(cla
 
 def test_the_classes_are_those_of_the_site_and_not_of_the_batch():
     data, hook = site_with(0, 2), hook_of()
-    hook.begin(workshop_of(MASK, data), HookState())
+    hook.begin(late_context(MASK, data), HookState())
     logits = torch.ones(4, 3)
     both, one = (hook.logits(logits, torch.full((4,), label)) for label in (0, 2))
     assert torch.equal(both, one)
@@ -74,7 +74,7 @@ def test_another_site_has_other_classes():
     hook, bare = hook_of(), torch.zeros(1, 3)
     scaled = []
     for classes in ((0, 2), (1,)):
-        context = workshop_of(MASK, site_with(*classes))
+        context = late_context(MASK, site_with(*classes))
         torch.nn.init.zeros_(context.groups["task.head"].classifier[-1].bias)
         hook.begin(context, HookState())
         scaled.append(hook.logits(bare + 2, torch.zeros(1, dtype=torch.long)))
@@ -126,7 +126,7 @@ def test_a_round_leaves_the_bias_to_the_byte_and_trains_all_else(keys):
 
 def test_the_bias_has_no_gradient_where_clipping_would_see_it():
     data, hook = toy_site(), hook_of()
-    context = workshop_of(MASK, data)
+    context = late_context(MASK, data)
     hook.begin(context, HookState())
     context.logits_hook = hook.logits
     set_frozen(context.groups["task.head"], frozen=False)

@@ -26,7 +26,7 @@ from strategies.messages import Identity, SiteInfo, TrainReply
 from strategies.mmfedmc import LocalFusion, MmFedMC, MmFedMCParams, Priority, TaskFusion, first_places, priorities
 from tests.helpers.toy import (
     NAMES,
-    MemoryShelf,
+    MemoryStore,
     everything,
     toy_config,
     toy_recovery,
@@ -88,7 +88,7 @@ def local_round(store=None, *, recovery="mask", present=None, round_=1, trained=
         plan=plan,
         received={name: read_group(module) for name, module in modules.items()},
         global_info=GlobalInfo(round_, dict.fromkeys(plan.download, trained)),
-        store=MemoryShelf() if store is None else store,
+        store=MemoryStore() if store is None else store,
         hook=MmFedMC.local_half(MmFedMCParams(**keys)),
     )
     return train_locally(job, modules), job, modules
@@ -135,7 +135,7 @@ def test_equal_priorities_go_by_name(monkeypatch):
 
 
 def test_what_was_not_sent_for_long_goes_back_first_and_the_site_remembers_it():
-    store, order = MemoryShelf(), []
+    store, order = MemoryStore(), []
     for round_ in range(1, 7):
         order += sent(local_round(store, round_=round_, priority=ALONE["recency"])[0])
     assert order == ["features", "picture", "steps"] * 2
@@ -144,7 +144,7 @@ def test_what_was_not_sent_for_long_goes_back_first_and_the_site_remembers_it():
 
 def test_recency_is_the_share_of_the_rounds_since_the_last_upload(monkeypatch):
     """(t - last) / (t + 1) with t counted from 0: sent in round 2 of 5 is (4 - 1) / (4 + 1)."""
-    store, recorded = MemoryShelf(), {}
+    store, recorded = MemoryStore(), {}
     for round_, name in ((2, "steps"), (4, "picture")):
         with_impact(monkeypatch, **{name: 1.0})
         local_round(store, round_=round_, priority=ALONE["shapley"])

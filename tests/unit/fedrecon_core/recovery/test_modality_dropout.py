@@ -9,7 +9,7 @@ from fedrecon_core.local.local_round import TrainRequest, train_locally
 from fedrecon_core.recovery.base import keep_at_random
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import read_group
-from tests.helpers.toy import NAMES, MemoryShelf, everything, toy_recovery, toy_site
+from tests.helpers.toy import NAMES, MemoryStore, everything, toy_recovery, toy_site
 
 pytestmark = pytest.mark.quick
 
@@ -24,7 +24,7 @@ def trained(recovery, present=None) -> dict:
     modules = recovery.build(plan.download)
     received = {name: read_group(module) for name, module in modules.items()}
     global_info = GlobalInfo(1, dict.fromkeys(plan.download, 1))
-    return train_locally(TrainRequest("site-0000", recovery, data, plan, received, global_info, MemoryShelf()), modules)
+    return train_locally(TrainRequest("site-0000", recovery, data, plan, received, global_info, MemoryStore()), modules)
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.5, 0.9])

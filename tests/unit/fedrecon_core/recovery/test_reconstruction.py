@@ -14,7 +14,7 @@ from fedrecon_core.seeding import torch_stream
 from fedrecon_core.state import decoder_group, encoder_group, mapping_group
 from fedrecon_core.types import Batch, DatasetSpec, Likelihood, ModalitySpec, Rows
 from tests.helpers.toy import NAMES as TOYS
-from tests.helpers.toy import MemoryShelf, everything, toy_recovery, toy_site
+from tests.helpers.toy import MemoryStore, everything, toy_recovery, toy_site
 
 pytestmark = pytest.mark.quick
 
@@ -244,7 +244,7 @@ def test_weight_zero_makes_no_generators_and_no_tokens():
     assert recovery.recover(batch, groups, GlobalInfo(5, trained(recovery))) == []
 
 
-def workshop_of(recovery, *, trained_here=(), store=None, round_=1, groups=None, counts=None) -> LocalContext:
+def late_context(recovery, *, trained_here=(), store=None, round_=1, groups=None, counts=None) -> LocalContext:
     """A site that lacks features and steps for half of its samples, after its first two stages."""
     present = everything(48)
     present[::2, 1:] = False
@@ -258,7 +258,7 @@ def workshop_of(recovery, *, trained_here=(), store=None, round_=1, groups=None,
         data=site,
         global_info=global_info,
         stream=lambda purpose: torch_stream(0, purpose),
-        received=recovery.freeze(held, plan, global_info, store or MemoryShelf()),
+        received=recovery.freeze(held, plan, global_info, store or MemoryStore()),
         trained_here=dict.fromkeys(trained_here, 10),
     )
 
@@ -272,14 +272,14 @@ GLOBAL = [("features", "global"), ("steps", "global")]
 
 def test_the_local_path_uses_only_mappings_trained_in_this_round():
     recovery = toy_recovery({"name": "fedrecon", "chain": False})
-    assert filled(recovery, workshop_of(recovery)) == GLOBAL
-    one = workshop_of(recovery, trained_here=[mapping_group("picture", "steps")])
+    assert filled(recovery, late_context(recovery)) == GLOBAL
+    one = late_context(recovery, trained_here=[mapping_group("picture", "steps")])
     assert filled(recovery, one) == [*GLOBAL, ("steps", "local")]
 
 
 def test_two_reconstructions_share_the_weight():
     recovery = toy_recovery({"name": "fedrecon", "weight": 0.5})
-    context = workshop_of(recovery, trained_here=[mapping_group("picture", "steps")])
+    context = late_context(recovery, trained_here=[mapping_group("picture", "steps")])
     fills = recovery.recover_locally(context.data.batch(torch.arange(8)), context)
     assert {fill.weight[0].item() for fill in of(fills, "features")} == {0.5}
     assert {fill.weight[0].item() for fill in of(fills, "steps")} == {0.25}
@@ -297,15 +297,15 @@ def test_a_learned_weight_is_left_to_the_fusion():
 
 def test_without_freezing_there_is_only_the_local_path():
     recovery = toy_recovery({"name": "fedrecon", "ggfs": {"enabled": False}, "chain": False})
-    assert filled(recovery, workshop_of(recovery)) == []
-    mapped = workshop_of(recovery, trained_here=[mapping_group("picture", "steps")])
+    assert filled(recovery, late_context(recovery)) == []
+    mapped = late_context(recovery, trained_here=[mapping_group("picture", "steps")])
     assert filled(recovery, mapped) == [("steps", "local")]
     assert mapped.received == {}
 
 
 def test_frozen_groups_do_not_follow_the_trained_ones():
     recovery = toy_recovery()
-    context = workshop_of(recovery)
+    context = late_context(recovery)
     name = encoder_group("picture")
     before = [p.clone() for p in context.received[name].parameters()]
     with torch.no_grad():
@@ -317,20 +317,20 @@ def test_frozen_groups_do_not_follow_the_trained_ones():
 def test_untrained_groups_are_not_frozen():
     recovery = toy_recovery()
     counts = trained(recovery, but=encoder_group("picture"))
-    assert encoder_group("picture") not in workshop_of(recovery, counts=counts).received
+    assert encoder_group("picture") not in late_context(recovery, counts=counts).received
 
 
 @pytest.mark.parametrize(("refresh", "keeps"), [("round", False), ("deployment", True)])
 def test_what_is_frozen_is_this_rounds_or_the_first(refresh, keeps):
     recovery = toy_recovery({"name": "fedrecon", "ggfs": {"refresh": refresh}})
-    store, groups = MemoryShelf(), recovery.build()
+    store, groups = MemoryStore(), recovery.build()
     name = encoder_group("picture")
-    workshop_of(recovery, store=store, groups=groups)
+    late_context(recovery, store=store, groups=groups)
     first = next(groups[name].parameters()).detach().clone()
     with torch.no_grad():
         for parameter in groups[name].parameters():
             parameter.add_(1.0)
-    second = workshop_of(recovery, store=store, groups=groups, round_=2)
+    second = late_context(recovery, store=store, groups=groups, round_=2)
     frozen = next(second.received[name].parameters())
     assert torch.equal(frozen, first if keeps else first + 1)
     assert filled(recovery, second) == GLOBAL
@@ -338,10 +338,10 @@ def test_what_is_frozen_is_this_rounds_or_the_first(refresh, keeps):
 
 def test_deployment_freezes_nothing_during_warm_up():
     recovery = toy_recovery({"name": "fedrecon", "warmup_rounds": 2, "ggfs": {"refresh": "deployment"}})
-    store = MemoryShelf()
-    workshop_of(recovery, store=store, round_=2)
+    store = MemoryStore()
+    late_context(recovery, store=store, round_=2)
     assert store.kept == {}
-    workshop_of(recovery, store=store, round_=3)
+    late_context(recovery, store=store, round_=3)
     assert set(store.kept) == {"frozen"}
 
 

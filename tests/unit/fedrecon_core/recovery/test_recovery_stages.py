@@ -13,7 +13,7 @@ from fedrecon_core.local.stage_runner import optimizer_for, run_stage
 from fedrecon_core.recovery.stage import GlobalInfo, LocalContext, Objective, Stage
 from fedrecon_core.seeding import torch_stream
 from fedrecon_core.state import mapping_group, read_group
-from tests.helpers.toy import NAMES, MemoryShelf, everything, toy_recovery, toy_site
+from tests.helpers.toy import NAMES, MemoryStore, everything, toy_recovery, toy_site
 
 PHASES = ("generator", "mapping", "task")
 
@@ -29,7 +29,7 @@ def job_of(recovery, present=None, *, round_=1, trained=1, hook=None) -> TrainRe
     plan = recovery.plan(data.modalities)
     received = {name: read_group(module) for name, module in recovery.build(plan.download).items()}
     global_info = GlobalInfo(round_, dict.fromkeys(plan.download, trained))
-    return TrainRequest("site-0000", recovery, data, plan, received, global_info, MemoryShelf(), hook or LocalHook())
+    return TrainRequest("site-0000", recovery, data, plan, received, global_info, MemoryStore(), hook or LocalHook())
 
 
 def train(request: TrainRequest) -> TrainResult:

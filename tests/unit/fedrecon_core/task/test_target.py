@@ -26,7 +26,7 @@ from fedrecon_core.state import read_group
 from fedrecon_core.task.target import TARGETS, target_of
 from server.runs.predictions import write_predictions
 from server.runs.setup import check_run
-from tests.helpers.contract_support import workshop_of
+from tests.helpers.contract_support import late_context
 from tests.helpers.folders import content
 from tests.helpers.multilabel import MULTILABEL_CLASSES, multilabel_settings, multilabel_spec, tiny_multilabel
 from tests.helpers.toy import CPU, everything, toy_site, toy_spec
@@ -77,7 +77,7 @@ def test_multiclass_loss_is_cross_entropy():
 def test_the_task_objective_takes_the_targets_loss_of_hooked_logits():
     data = toy_site(tiny_multilabel())
     recovery = recovery_for(parse(multilabel_settings()), data.spec)
-    context, seen = workshop_of(recovery, data), []
+    context, seen = late_context(recovery, data), []
 
     def hook(logits, labels):
         seen.append(labels)
