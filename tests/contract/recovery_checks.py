@@ -28,7 +28,6 @@ from tests.helpers.contract_support import (
     local_round,
     lonely,
     poisoned,
-    recovery_of,
     same,
     seasoned,
     site_of,
@@ -36,13 +35,13 @@ from tests.helpers.contract_support import (
     subsets,
     toys,
 )
-from tests.helpers.toy import CPU, toy_config
+from tests.helpers.toy import CPU, toy_config, toy_recovery
 
 
 def gappy(name: str, modalities: int = 3) -> tuple[Recovery, SiteData]:
     """The recovery and a site where samples lack one thing or another."""
     dataset = toys(modalities)
-    recovery = recovery_of(name, dataset.spec)
+    recovery = toy_recovery(name, dataset.spec)
     return recovery, site_of(dataset, gaps(48, modalities), recovery)
 
 
@@ -69,18 +68,18 @@ def check_config_written_out_and_read_again_is_the_same(name: str) -> None:
 
 
 def check_groups_start_the_same_whenever_and_with_whatever_they_are_built(name: str) -> None:
-    recovery = recovery_of(name)
+    recovery = toy_recovery(name)
     torch.manual_seed(1)
     everything = states(recovery.build())
     torch.manual_seed(2)
     assert set(everything) == set(recovery.builders())
-    assert same(states(recovery_of(name).build()), everything)
+    assert same(states(toy_recovery(name).build()), everything)
     for group in sorted(everything):
         assert same(states(recovery.build([group])), {group: everything[group]})
 
 
 def check_building_leaves_the_global_generators_alone(name: str) -> None:
-    recovery = recovery_of(name)
+    recovery = toy_recovery(name)
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
@@ -89,16 +88,16 @@ def check_building_leaves_the_global_generators_alone(name: str) -> None:
 
 
 def check_a_group_that_another_recovery_has_starts_the_same_there(name: str) -> None:
-    mine = states(recovery_of(name).build())
+    mine = states(toy_recovery(name).build())
     for other in RECOVERIES.names():
-        theirs = states(recovery_of(other).build())
+        theirs = states(toy_recovery(other).build())
         shared = mine.keys() & theirs.keys()
         assert HEAD_GROUP in shared
         assert same({g: mine[g] for g in shared}, {g: theirs[g] for g in shared}), other
 
 
 def check_another_seed_gives_other_groups(name: str) -> None:
-    seeds = [parameters_sha256(states(recovery_of(name, seed=seed).build())) for seed in (0, 1)]
+    seeds = [parameters_sha256(states(toy_recovery(name, seed=seed).build())) for seed in (0, 1)]
     assert seeds[0] != seeds[1]
 
 
@@ -108,7 +107,7 @@ def check_another_seed_gives_other_groups(name: str) -> None:
 def check_plan_of_every_selection_of_modalities_is_sound(name: str) -> None:
     for modalities in (1, 2, 3, 4):
         spec = toys(modalities).spec
-        recovery = recovery_of(name, spec)
+        recovery = toy_recovery(name, spec)
         known = set(recovery.builders())
         for held in subsets(spec.names):
             plan = recovery.plan(held)
@@ -120,7 +119,7 @@ def check_plan_of_every_selection_of_modalities_is_sound(name: str) -> None:
 
 
 def check_plan_of_a_site_with_everything_covers_all_groups(name: str) -> None:
-    recovery = recovery_of(name)
+    recovery = toy_recovery(name)
     plan = recovery.plan(recovery.spec.names)
     assert set(plan.download) == set(plan.upload) == set(recovery.builders())
 
@@ -191,7 +190,7 @@ def check_first_round_without_any_history_works(name: str) -> None:
 def check_sites_without_a_pair_or_with_empty_samples_train(name: str) -> None:
     for modalities in (1, 2, 4):
         dataset = toys(modalities)
-        recovery = recovery_of(name, dataset.spec)
+        recovery = toy_recovery(name, dataset.spec)
         one_kind = np.zeros((48, modalities), dtype=bool)
         one_kind[:, -1] = True
         for present in (lonely(48, modalities), gaps(48, modalities, 0.7, empty=True), one_kind):
@@ -202,7 +201,7 @@ def check_sites_without_a_pair_or_with_empty_samples_train(name: str) -> None:
 
 def check_a_single_sample_trains(name: str) -> None:
     dataset = toys()
-    recovery = recovery_of(name)
+    recovery = toy_recovery(name)
     first = np.array([[True, False, False]])
     data = open_site(dataset, dataset.members(0)[:1], first, device=CPU, sealed=recovery.reads_absent)
     _, result, _ = local_round(recovery, data)
@@ -225,7 +224,7 @@ def check_who_says_that_it_reads_absent_values_does(name: str) -> None:
 def _outcome(name: str, poison: bool) -> list[str]:
     """Hashes of local rounds' groups and of predictions, from raw arrays on that hold NaN where absent, or not."""
     dataset, hashes = toys(scale="standard"), []
-    recovery = recovery_of(name, dataset.spec)
+    recovery = toy_recovery(name, dataset.spec)
     for split, count in enumerate((48, 24, 24)):
         present = gaps(count, 3)
         raw = site_of(poisoned(dataset, present, split) if poison else dataset, present, recovery, split)
@@ -270,7 +269,7 @@ def _check_fill(fill: Fill, data: SiteData) -> None:
 
 def check_recover_is_empty_where_nothing_is_absent(name: str) -> None:
     dataset = toys()
-    recovery = recovery_of(name)
+    recovery = toy_recovery(name)
     data = site_of(dataset, np.ones((48, 3), dtype=bool), recovery)
     fills = recovery.recover(data.batch(torch.arange(48)), recovery.build(), seasoned(recovery, data))
     assert not any(len(fill.rows.index) for fill in fills)
@@ -282,7 +281,7 @@ def check_recover_is_empty_where_nothing_is_absent(name: str) -> None:
 def check_predicts_with_any_gaps_before_and_after_training(name: str) -> None:
     for modalities in (1, 2, 4):
         dataset = toys(modalities)
-        recovery = recovery_of(name, dataset.spec)
+        recovery = toy_recovery(name, dataset.spec)
         groups = recovery.build()
         nothing = np.zeros((24, modalities), dtype=bool)
         for present in (gaps(24, modalities), lonely(24, modalities), gaps(24, modalities, 0.7, empty=True), nothing):
@@ -304,7 +303,7 @@ def check_predicts_twice_the_same_and_changes_nothing(name: str) -> None:
 
 def check_batches_that_are_read_at_the_same_time_say_the_same(name: str) -> None:
     dataset = toys()
-    recovery = recovery_of(name, evaluate={"batch": 5})
+    recovery = toy_recovery(name, evaluate={"batch": 5})
     data = site_of(dataset, gaps(48, 3, 0.4, empty=True), recovery)
     groups, global_info = recovery.build(), seasoned(recovery, data)
     alone = predict(recovery, groups, global_info, data, "test").logits
@@ -323,7 +322,7 @@ def check_fills_draw_nothing_from_the_generators_that_all_threads_share(name: st
 
 def check_the_groups_of_the_plan_are_enough_to_predict(name: str) -> None:
     dataset = toys()
-    recovery = recovery_of(name)
+    recovery = toy_recovery(name)
     everything = recovery.build()
     for held in list(subsets(dataset.spec.names))[1:]:
         present = gaps(24, 3, 0.3, empty=True) & np.array([m in held for m in dataset.spec.names])

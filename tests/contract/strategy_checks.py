@@ -40,8 +40,8 @@ from server.training.checkpoints import Training, load_newest, save
 from strategies import messages
 from strategies.federation import Federation
 from strategies.messages import SiteInfo, TrainReply
-from tests.helpers.contract_support import accepted, recovery_of, same, states
-from tests.helpers.toy import CPU, MemoryStore, tiny_dataset, toy_settings
+from tests.helpers.contract_support import accepted, same, states
+from tests.helpers.toy import CPU, MemoryStore, tiny_dataset, toy_recovery, toy_settings
 
 GAPS = {"train": {"level": "site", "rate": 0.4}}
 
@@ -106,7 +106,7 @@ def bench_of(name: Any, recovery: Any = "fedrecon", **sections: Any) -> Bench:
     settings = accepted(toy_settings(recovery, name, **{"missing": GAPS, **sections}))
     config = parse(settings)
     dataset = tiny_dataset()
-    made = recovery_of(recovery, **{"missing": GAPS, **sections, "local": settings["local"]})
+    made = toy_recovery(recovery, **{"missing": GAPS, **sections, "local": settings["local"]})
     shares: dict[str, Share] = allocate(dataset, config).train
     data = {site: open_site(dataset, share.samples, share.present, device=CPU) for site, share in shares.items()}
     sites = {

@@ -6,7 +6,8 @@ import numpy as np
 
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.registry import DATASETS
-from tests.helpers.contract_support import restored, run_inprocess
+from tests.helpers.contract_support import restored
+from tests.helpers.runs import run
 from tests.helpers.toy import Toy, toy_config, toy_settings
 
 GAPS = {"test": {"level": "sample", "rate": 0.6}}
@@ -42,6 +43,7 @@ def test_absent_test_images_do_not_reach_the_picture_grid(tmp_path):
         hidden = test.samples[~test.present[:, 0]]
         assert dataset.members(2)[0] in hidden, "the mask must hide a sample that would be drawn"
         np.save(tmp_path / "hidden.npy", hidden)
-        clean = run_inprocess(tmp_path / "clean", settings) / "reconstructions.png"
-        poisoned = run_inprocess(tmp_path / "poisoned", settings, root=tmp_path / "hidden.npy") / "reconstructions.png"
+        clean = run(tmp_path / "clean", settings) / "reconstructions.png"
+        settings["data"] = {**data, "root": str(tmp_path / "hidden.npy")}
+        poisoned = run(tmp_path / "poisoned", settings) / "reconstructions.png"
         assert clean.read_bytes() == poisoned.read_bytes()

@@ -14,36 +14,27 @@ from fedrecon_core.state import (
     parameters_sha256,
 )
 from tests.contract.strategy_checks import bench_of
-from tests.helpers.contract_support import (
-    gaps,
-    local_round,
-    lonely,
-    recovery_of,
-    seasoned,
-    site_of,
-    subsets,
-    toys,
-)
-from tests.helpers.toy import NAMES
+from tests.helpers.contract_support import gaps, local_round, lonely, seasoned, site_of, subsets, toys
+from tests.helpers.toy import NAMES, toy_recovery
 
 W0 = {"name": "fedrecon", "weight": 0}
 
 
 @pytest.mark.parametrize("held", list(subsets(NAMES)), ids=lambda held: "-".join(held) or "nothing")
 def test_mask_sends_head_and_extractors_of_what_the_site_has(held):
-    plan = recovery_of("mask").plan(held)
+    plan = toy_recovery("mask").plan(held)
     assert plan.download == plan.upload == tuple(sorted([HEAD_GROUP, *map(extractor_group, held)]))
 
 
 @pytest.mark.parametrize("name", [name for name, cls in RECOVERIES.items() if cls.fills_everything])
 def test_what_fills_everything_trains_everything_everywhere(name):
-    recovery = recovery_of(name)
+    recovery = toy_recovery(name)
     assert {recovery.plan(held) for held in subsets(NAMES)} == {recovery.plan(NAMES)}
 
 
 @pytest.mark.parametrize("held", list(subsets(NAMES)), ids=lambda held: "-".join(held) or "nothing")
 def test_fedrecon_uploads_no_generator_of_what_the_site_lacks(held):
-    plan = recovery_of("fedrecon").plan(held)
+    plan = toy_recovery("fedrecon").plan(held)
     for lacking in set(NAMES) - set(held):
         assert encoder_group(lacking) not in plan.download
         assert decoder_group(lacking) in plan.download and decoder_group(lacking) not in plan.upload
@@ -51,7 +42,7 @@ def test_fedrecon_uploads_no_generator_of_what_the_site_lacks(held):
 
 
 def test_fedrecon_counts_pairs_and_present_rows():
-    recovery, dataset = recovery_of("fedrecon"), toys()
+    recovery, dataset = toy_recovery("fedrecon"), toys()
     present = gaps(48, 3)
     _, result, _ = local_round(recovery, site_of(dataset, present, recovery))
     for i, source in enumerate(NAMES):
@@ -66,14 +57,14 @@ def test_fedrecon_counts_pairs_and_present_rows():
 
 
 def test_fedrecon_trains_no_mapping_without_a_pair():
-    recovery, dataset = recovery_of("fedrecon"), toys()
+    recovery, dataset = toy_recovery("fedrecon"), toys()
     _, result, _ = local_round(recovery, site_of(dataset, lonely(48, 3), recovery))
     assert not [group for group in result.groups if group.startswith("mapping.")]
     assert not result.quality
 
 
 def test_weight_zero_has_the_groups_and_plans_of_mask():
-    zero, mask = recovery_of(W0), recovery_of("mask")
+    zero, mask = toy_recovery(W0), toy_recovery("mask")
     assert set(zero.builders()) == set(mask.builders())
     assert all(zero.plan(held) == mask.plan(held) for held in subsets(NAMES))
 
@@ -94,7 +85,7 @@ def test_only_the_oracle_reads_what_is_absent():
 
 
 def test_oracle_fills_with_the_truth():
-    recovery, dataset, present = recovery_of("oracle"), toys(), gaps(48, 3)
+    recovery, dataset, present = toy_recovery("oracle"), toys(), gaps(48, 3)
     data = site_of(dataset, present, recovery)
     fills = recovery.recover(data.batch(torch.arange(48)), {}, seasoned(recovery, data))
     assert {fill.modality for fill in fills} == set(NAMES)
@@ -107,7 +98,7 @@ def test_oracle_fills_with_the_truth():
 
 @pytest.mark.parametrize("name", ["mean", "uniform", "zero"])
 def test_plain_fills_have_the_moments_they_name(name):
-    recovery, dataset = recovery_of(name), toys()
+    recovery, dataset = toy_recovery(name), toys()
     data = site_of(dataset, gaps(48, 3), recovery)
     global_info = seasoned(recovery, data)
     mean, std = global_info.statistics["features"].mean.float(), global_info.statistics["features"].std.float()

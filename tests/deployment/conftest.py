@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from server.cli import application
 from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.runs.setup import create_run
@@ -39,10 +37,7 @@ CONFIG = {
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The three site folders and ``federation.yaml``."""
-    base = tmp_path_factory.mktemp("sites")
-    arguments = ["data", "split", str(runs.write(base, CONFIG)), "--out", str(base / "sites")]
-    assert CliRunner().invoke(application, arguments, catch_exceptions=False).exit_code == 0
-    return base / "sites"
+    return runs.split_sites(runs.write(tmp_path_factory.mktemp("sites"), CONFIG))
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, STRATEGIES, discov
 from strategies.fedavg import FedAvg
 from tests.docs import composition
 from tests.golden import runs
-from tests.helpers.contract_support import restored, run_inprocess
+from tests.helpers.contract_support import restored
+from tests.helpers.runs import run
 
 VARIANTS = [{"name": name, **options} for name, variants in composition.VARIANTS.items() for options in variants]
 
@@ -57,8 +58,8 @@ def test_every_pair_composes_or_is_refused_in_the_table(recovery, strategy):
 def test_variant_of_a_strategy_runs(keys, tmp_path):
     """The strategies themselves have golden runs."""
     config, _ = composition.completed(keys, "fedrecon")
-    run = run_inprocess(tmp_path, {**config.model_dump(mode="json"), "rounds": 1})
-    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    directory = run(tmp_path, {**config.model_dump(mode="json"), "rounds": 1})
+    result = json.loads((directory / "result.json").read_text(encoding="utf-8"))
     assert result["status"] == "completed" and result["bytes_up"] > 0
 
 

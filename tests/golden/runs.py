@@ -19,7 +19,8 @@ from typing import Any
 from fedrecon_core.config import parse
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.registry import CORE_PACKAGES, RECOVERIES, STRATEGIES, discover
-from tests.helpers.contract_support import accepted, run_inprocess
+from tests.helpers import runs
+from tests.helpers.contract_support import accepted
 from tests.helpers.toy import toy_settings
 
 discover((*CORE_PACKAGES, "strategies"))
@@ -86,11 +87,10 @@ def pairs() -> list[tuple[str, str]]:
 
 def numbers(recovery: str, strategy: str, folder: Path) -> dict[str, Any]:
     """Run once in ``folder`` and return what does not depend on the clock."""
-    run = run_inprocess(folder, settings(recovery, strategy))
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    result = json.loads((run / "result.json").read_text())
+    directory = runs.run(folder, settings(recovery, strategy))
+    lines, result = runs.lines(directory, "metrics.jsonl"), runs.result(directory)
     return {
-        "metrics": [{k: v for k, v in line.items() if not k.endswith("_seconds")} for line in lines],
+        "metrics": runs.without_clock(lines),
         "bytes_down": result["bytes_down"],
         "bytes_up": result["bytes_up"],
     }

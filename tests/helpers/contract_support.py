@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from flwr.app import Message
 from torch import Tensor, nn
 
 from fedrecon_core import seeding
-from fedrecon_core.config import RunConfig, parse
+from fedrecon_core.config import parse
 from fedrecon_core.data.dataset import BoolArray, Dataset
 from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.data.statistics import combine, site_sums
@@ -24,13 +23,12 @@ from fedrecon_core.local.hook import LocalHook
 from fedrecon_core.local.local_round import TrainRequest, TrainResult, train_locally
 from fedrecon_core.recovery.base import Recovery
 from fedrecon_core.recovery.stage import GlobalInfo, LocalContext
-from fedrecon_core.registry import RECOVERIES, Registry
+from fedrecon_core.registry import Registry
 from fedrecon_core.state import Groups, State, TransferPlan, read_group
-from fedrecon_core.types import DatasetSpec
 from server.federation.messaging import ReplyError
 from server.federation.reply_validation import validate_train_reply
 from strategies.messages import SiteInfo
-from tests.helpers.toy import CPU, NAMES, MemoryStore, tiny_dataset, toy_config
+from tests.helpers.toy import CPU, NAMES, MemoryStore, tiny_dataset
 
 EXTRA = "more_features"
 SITE = "site-0001"
@@ -65,14 +63,6 @@ def poisoned(dataset: Dataset, present: BoolArray, split: int = 0) -> Dataset:
         for row in dataset.rows[name][members[present[:, column]]]:
             arrays[name][borders[row] : borders[row + 1]] = array[borders[row] : borders[row + 1]]
     return replace(dataset, arrays=arrays)
-
-
-def recovery_of(name: Any, spec: DatasetSpec | None = None, **sections: Any) -> Recovery:
-    """The recovery ``name`` (or its keys) over ``spec`` (default: the toy's)."""
-    config = toy_config(name, **sections)
-    cls: Any = RECOVERIES.get(config.recovery.name)
-    recovery: Recovery = cls(config, toys().spec if spec is None else spec)
-    return recovery
 
 
 def accepted(settings: dict[str, Any], lr: float = 0.05) -> dict[str, Any]:
@@ -173,27 +163,6 @@ def late_context(recovery: Recovery, data: SiteData) -> LocalContext:
         stream=lambda purpose: seeding.torch_stream(recovery.config.seed, purpose, SITE),
         received=recovery.freeze(groups, plan, global_info, MemoryStore()),
     )
-
-
-def run_inprocess(folder: Path, settings: dict[str, Any], root: Path | None = None) -> Path:
-    """A whole run through the real apps in ``folder``; returns the run directory."""
-    import yaml
-
-    from server.engines.base import Job
-    from server.engines.inprocess import InProcess
-    from server.runs.setup import create_run
-
-    folder.mkdir(parents=True, exist_ok=True)
-    if root is not None:
-        settings = {**settings, "data": {**settings["data"], "root": str(root)}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    prepared = create_run(folder / "config.yaml", out=folder / "run")
-    config: RunConfig = prepared.config
-    path = prepared.directory.path
-    InProcess().run(
-        Job(prepared.directory.config, path, False, sites=config.sites.count, workers=config.engine.workers)
-    )
-    return path
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from flwr.app import Context, RecordDict
+from typer.testing import CliRunner
 
 import client.app
 import client.simulated
@@ -57,6 +58,15 @@ def run(folder: Path, raw: dict[str, Any]) -> Path:
     prepared = create_run(write(folder, raw), out=folder / "run")
     InProcess().run(Job.of(prepared))
     return prepared.directory.path
+
+
+def split_sites(config: Path) -> Path:
+    """``fedrecon data split`` of a config; returns the folder ``sites`` next to it, with ``federation.yaml``."""
+    sites = config.parent / "sites"
+    arguments = ["data", "split", str(config), "--out", str(sites)]
+    done = CliRunner().invoke(cli.application, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return sites
 
 
 def resume(directory: Path) -> Path:

@@ -127,11 +127,11 @@ def toy_config(recovery: Any = "fedrecon", strategy: Any = "fedavg", **sections:
     return parse(toy_settings(recovery, strategy, **sections))
 
 
-def toy_recovery(name: Any = "fedrecon", **sections: Any) -> Any:
-    """The recovery of ``toy_config`` over the toy's spec."""
+def toy_recovery(name: Any = "fedrecon", spec: DatasetSpec | None = None, **sections: Any) -> Any:
+    """The recovery of ``toy_config`` over ``spec`` (default: the toy's)."""
     config = toy_config(name, **sections)
     cls: Any = RECOVERIES.get(config.recovery.name)
-    return cls(config, toy_spec(getattr(config.data, "scale", "none")))
+    return cls(config, toy_spec(getattr(config.data, "scale", "none")) if spec is None else spec)
 
 
 def everything(count: int) -> BoolArray:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import client.simulated
 import server.federation.registration
@@ -25,7 +24,6 @@ from fedrecon_core.data.site_folder.write import write_folder
 from fedrecon_core.data.statistics import Sums
 from fedrecon_core.errors import ConfigError, RunError
 from fedrecon_core.local import evaluate
-from server.cli import application
 from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.federation.registration import ASKED
@@ -34,7 +32,19 @@ from server.training.checkpoints import newest_round
 from server.training.rounds import Rounds
 from strategies.messages import SiteInfo
 from tests.helpers.folders import content, write_toy_sites
-from tests.helpers.runs import deploy, forget, lines, node_configs, outcome, result, resume, run, settings, write
+from tests.helpers.runs import (
+    deploy,
+    forget,
+    lines,
+    node_configs,
+    outcome,
+    result,
+    resume,
+    run,
+    settings,
+    split_sites,
+    write,
+)
 from tests.helpers.toy import tiny_dataset
 
 SITES = ("site-0000", "site-0001", "site-0002")
@@ -43,13 +53,7 @@ SITES = ("site-0000", "site-0001", "site-0002")
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> Path:
     """Three site folders of the toy data set, at which half of the modalities are missing, and federation.yaml."""
-    base = tmp_path_factory.mktemp("split")
-    config = write(base, settings())
-    done = CliRunner().invoke(
-        application, ["data", "split", str(config), "--out", str(base / "sites")], catch_exceptions=False
-    )
-    assert done.exit_code == 0, done.output
-    return base / "sites"
+    return split_sites(write(tmp_path_factory.mktemp("split"), settings()))
 
 
 def prepared(folders: Path, out: Path, *changes: str):
@@ -72,9 +76,7 @@ def test_site_without_the_ragged_modality_trains_as_in_the_simulation(tmp_path):
     small = {"task": {"batch": 4, "lr": 0.01}}
     raw = settings(recovery={"name": "mask"}, missing=missing, evaluate={"where": "sites"}, local=small, rounds=2)
     config = write(tmp_path, raw)
-    arguments = ["data", "split", str(config), "--out", str(tmp_path / "sites")]
-    done = CliRunner().invoke(application, arguments, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+    split_sites(config)
     simulated = create_run(config, out=tmp_path / "simulated")
     InProcess().run(Job.of(simulated))
     deploy(prepared(tmp_path / "sites", tmp_path / "deployed"), node_configs(tmp_path / "sites", tmp_path / "state"))

@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import client.app
 from client.site_store import DiskSiteStore
@@ -28,7 +27,6 @@ from fedrecon_core.inference import load_model, save_model
 from fedrecon_core.local.evaluate import Predictions
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import State, read_group
-from server.cli import application
 from server.engines.base import Job
 from server.federation import messaging, registry
 from server.runs.directory import RunDirectory
@@ -38,7 +36,7 @@ from server.training.checkpoints import Training, load_newest, newest_round, sav
 from strategies import messages
 from tests.helpers.folders import content
 from tests.helpers.processes import Clock, files_end_at
-from tests.helpers.runs import SiteGrid, deploy, lines, node_configs, result, settings, write
+from tests.helpers.runs import SiteGrid, deploy, lines, node_configs, result, settings, split_sites, write
 from tests.helpers.toy import tiny_dataset, toy_recovery
 
 pytestmark = pytest.mark.faults
@@ -50,7 +48,6 @@ TIMEOUT = 1.0
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> Path:
-    base = tmp_path_factory.mktemp("split")
     level = {"level": "sample", "rate": 0.2}
     raw = settings(
         recovery={"name": "mask"},
@@ -58,9 +55,7 @@ def folders(tmp_path_factory) -> Path:
         data={"name": "toy", "train": 240},
         missing={"train": level, "validation": level, "test": level},
     )
-    arguments = ["data", "split", str(write(base, raw)), "--out", str(base / "sites")]
-    assert CliRunner().invoke(application, arguments, catch_exceptions=False).exit_code == 0
-    return base / "sites"
+    return split_sites(write(tmp_path_factory.mktemp("split"), raw))
 
 
 def prepared(folders: Path, out: Path, *changes: str) -> Any:

@@ -10,11 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from sklearn.metrics import f1_score, roc_auc_score
-from typer.testing import CliRunner
 
 from fedrecon_core.errors import ConfigError, DataError, RunError
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, RECOVERIES, discover
-from server.cli import application
 from server.commands.coherence import measure
 from server.engines.base import Job
 from server.engines.inprocess import InProcess
@@ -23,9 +21,10 @@ from server.runs.record import read_run
 from server.runs.setup import create_run
 from server.training import reconstruction_images as run_pictures
 from server.training.evaluation import selected
-from tests.helpers.contract_support import restored, run_inprocess
+from tests.helpers.contract_support import restored
 from tests.helpers.multilabel import MULTILABEL_CLASSES, ToyMultilabel, multilabel_settings
-from tests.helpers.runs import deploy, lines, node_configs, result, without_clock, write
+from tests.helpers.runs import deploy, lines, node_configs, result, split_sites, without_clock, write
+from tests.helpers.runs import run as run_config
 
 discover((*CORE_PACKAGES, "strategies"))
 
@@ -40,7 +39,7 @@ def settings(recovery="mask", **sections):
 
 @pytest.mark.parametrize("recovery", RECOVERIES.names())
 def test_every_recovery_runs_and_scores(recovery, tmp_path):
-    run = run_inprocess(tmp_path, settings(recovery))
+    run = run_config(tmp_path, settings(recovery))
     found = lines(run, "metrics.jsonl")
     assert [line["split"] for line in found] == ["train", "validation", "train", "validation", "test"]
     for line in found:
@@ -54,14 +53,12 @@ def test_every_recovery_runs_and_scores(recovery, tmp_path):
 
 @pytest.fixture(scope="module")
 def server_run(tmp_path_factory) -> Path:
-    return run_inprocess(
-        tmp_path_factory.mktemp("server"), settings(rounds=3, local={"task": {"lr": 0.02, "batch": 8}})
-    )
+    return run_config(tmp_path_factory.mktemp("server"), settings(rounds=3, local={"task": {"lr": 0.02, "batch": 8}}))
 
 
 def test_server_and_sites_give_the_same_scores(server_run, tmp_path):
     changed = settings(rounds=3, local={"task": {"lr": 0.02, "batch": 8}}, evaluate={"where": "sites"})
-    at_sites = run_inprocess(tmp_path, changed)
+    at_sites = run_config(tmp_path, changed)
     assert result(at_sites)["parameters_sha256"] == result(server_run)["parameters_sha256"]
     for mine, theirs in zip(lines(server_run, "metrics.jsonl"), lines(at_sites, "metrics.jsonl"), strict=True):
         mine, theirs = without_clock(mine), without_clock(theirs)
@@ -95,7 +92,7 @@ def test_run_fails_with_a_message_if_auroc_is_undefined(where, tmp_path):
     with restored(DATASETS):
         DATASETS.register("unlabelled")(Unlabelled)
         with pytest.raises(RunError, match=r"^evaluate\.select: round 1 has no macro_auroc: "):
-            run_inprocess(tmp_path, changed)
+            run_config(tmp_path, changed)
 
 
 def test_scores_are_those_of_the_predictions(server_run):
@@ -137,7 +134,7 @@ def test_the_manifest_counts_each_class(server_run):
 
 
 def test_coherence_is_refused_with_a_message(tmp_path):
-    run = run_inprocess(tmp_path, settings("fedrecon", rounds=1))
+    run = run_config(tmp_path, settings("fedrecon", rounds=1))
     with pytest.raises(DataError, match="coherence needs one class per sample; those of toy_multilabel"):
         measure(run, sample=False)
 
@@ -162,7 +159,7 @@ def test_the_picture_grid_has_a_row_for_each_class(tmp_path, monkeypatch):
     monkeypatch.setattr(run_pictures, "save_grid", lambda path, columns, rows, grid: grids.append((rows, grid)))
     with restored(DATASETS):
         DATASETS.register("two_labelled_pictures")(TwoPictures)
-        run_inprocess(tmp_path, settings("fedrecon", rounds=1, data={"name": "two_labelled_pictures"}))
+        run_config(tmp_path, settings("fedrecon", rounds=1, data={"name": "two_labelled_pictures"}))
     [(rows, grid)] = grids
     assert rows == list(MULTILABEL_CLASSES)
     assert len(grid) == 3
@@ -172,7 +169,7 @@ def test_the_picture_grid_has_a_row_for_each_class(tmp_path, monkeypatch):
 def test_samples_without_any_modality_are_scored_separately(where, tmp_path):
     heavy = {"level": "sample", "rate": 0.8}
     missing = {"train": SAMPLE, "validation": heavy, "test": heavy, "empty": "allow"}
-    run = run_inprocess(tmp_path, multilabel_settings(missing=missing, evaluate={"where": where}, rounds=1))
+    run = run_config(tmp_path, multilabel_settings(missing=missing, evaluate={"where": where}, rounds=1))
     test = result(run)["test"]
     assert test["empty_n"] > 0 and test["n"] + test["empty_n"] == 24
     assert 0 <= test["empty_accuracy"] <= 1
@@ -181,13 +178,7 @@ def test_samples_without_any_modality_are_scored_separately(where, tmp_path):
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> Path:
     """Site folders of the toy and federation.yaml."""
-    base = tmp_path_factory.mktemp("split")
-    config = write(base, settings(sites={"count": 3}))
-    done = CliRunner().invoke(
-        application, ["data", "split", str(config), "--out", str(base / "sites")], catch_exceptions=False
-    )
-    assert done.exit_code == 0, done.output
-    return base / "sites"
+    return split_sites(write(tmp_path_factory.mktemp("split"), settings(sites={"count": 3})))
 
 
 def deployed(folders: Path, out: Path, *changes: str):

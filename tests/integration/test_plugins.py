@@ -23,7 +23,7 @@ from server.report.run import final_table, render_run
 from server.runs.record import read_run
 from server.runs.setup import resume_run
 from tests.helpers import plugin, runs
-from tests.helpers.contract_support import restored, run_inprocess
+from tests.helpers.contract_support import restored
 from tests.helpers.folders import content
 from tests.helpers.runs import caller
 from tests.helpers.toy import everything, save_toy_model, tiny_dataset, toy_settings, toy_site
@@ -134,7 +134,7 @@ def test_own_metric_chooses_the_best_round_and_is_shown(tmp_path):
         METRICS.register("error_rate")(ErrorRate)
         evaluate = {"select": "error_rate"}
         task = {"epochs": 1, "batch": 8, "lr": 0.02}
-        run = run_inprocess(tmp_path, toy_settings("mask", evaluate=evaluate, rounds=5, local={"task": task}))
+        run = runs.run(tmp_path, toy_settings("mask", evaluate=evaluate, rounds=5, local={"task": task}))
         result = json.loads((run / "result.json").read_text(encoding="utf-8"))
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         rates = {line["round"]: line["error_rate"] for line in lines if line["split"] == "validation"}

@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
 import client.app
 from fedrecon_core.local.local_round import TrainResult
 from fedrecon_core.state import EXTRACTORS, HEAD_GROUP
-from server.cli import application
 from server.runs.directory import RunDirectory
 from server.runs.setup import create_run
 from server.training.checkpoints import load_newest, newest_round
@@ -143,10 +141,7 @@ def test_deployed_sites_score_like_simulated_ones(tmp_path: Path) -> None:
     """A deployed site opens its own training samples, a simulated one receives their positions."""
     torch.set_num_threads(1)
     raw = mmfedmc_settings(recovery={"name": "mask"}, evaluate={"where": "sites"}, strategy=LOCAL, rounds=2)
-    config = runs.write(tmp_path, raw)
-    done = CliRunner().invoke(application, ["data", "split", str(config), "--out", str(tmp_path / "sites")])
-    assert done.exit_code == 0, done.output
-    folders = tmp_path / "sites"
+    folders = runs.split_sites(runs.write(tmp_path, raw))
     simulated = runs.run(tmp_path / "simulated", raw)
     changes = ("engine.name=deployment", "sites.wait=1", "sites.min=1")
     there = create_run(folders / "federation.yaml", changes, out=tmp_path / "deployed")
@@ -281,9 +276,8 @@ def test_deployed_site_without_its_state_fails_until_the_state_is_restored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The state is removed before round 3 and restored before round 5."""
-    config, out = runs.write(tmp_path, scaffold_settings(rounds=5)), tmp_path / "run"
-    arguments = ["data", "split", str(config), "--out", str(tmp_path / "sites")]
-    assert CliRunner().invoke(application, arguments, catch_exceptions=False).exit_code == 0
+    out = tmp_path / "run"
+    runs.split_sites(runs.write(tmp_path, scaffold_settings(rounds=5)))
     there, away = tmp_path / "states" / BAD, tmp_path / "away"
 
     def connected(names: list[str]) -> list[str]:

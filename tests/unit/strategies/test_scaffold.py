@@ -26,8 +26,8 @@ from strategies import messages
 from strategies.messages import SiteInfo
 from strategies.scaffold import Scaffold, gradients_in
 from tests.helpers.bowls import CENTRE, CURVATURE, HEAD, LR, NAMES, SIZE, SOME, STEPS, Point, World, train, world
-from tests.helpers.contract_support import fault_of, local_round, recovery_of, same
-from tests.helpers.toy import everything, tiny_dataset, toy_config, toy_site
+from tests.helpers.contract_support import fault_of, local_round, same
+from tests.helpers.toy import everything, tiny_dataset, toy_config, toy_recovery, toy_site
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +163,7 @@ def test_no_gradient_at_all_counts_as_zero():
 
 @pytest.mark.parametrize(("present", "real"), [(("features",), 0), (("features", "picture"), 48)])
 def test_a_variate_saw_something_real_where_its_group_did(present, real):
-    recovery, data = recovery_of("zero", local={"task": {"optimizer": "sgd"}}), site_with(*present)
+    recovery, data = toy_recovery("zero", local={"task": {"optimizer": "sgd"}}), site_with(*present)
     job, _, modules = local_round(recovery, data)
     beside = {f"{STRATEGY_GROUPS}scaffold.{group}": zeros(state) for group, state in job.received.items()}
     hook = Scaffold.local_half(Scaffold.Params())
