@@ -76,11 +76,10 @@ class RayExecutor(Executor):
                 break
             except UsageError:
                 if time.monotonic() > deadline:
-                    reason = f"its head has not answered for {LOST_SECONDS:.0f} seconds"
-                    raise LostError(f"the Ray cluster at {self._address} is lost: {reason}") from None
+                    raise self._lost() from None
             time.sleep(1.0)
         try:
-            self._resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            self._resources = self._ask_resources()
             ready, _ = ray.wait(list(self._running), num_returns=1, timeout=seconds)
         except RayError as error:
             raise LostError(f"the Ray cluster at {self._address} is lost: {one_line(str(error))}") from None
@@ -95,6 +94,20 @@ class RayExecutor(Executor):
             else:
                 ended.append(copy_back(path, data))
         return ended
+
+    def _ask_resources(self) -> dict[str, float]:
+        """The cluster's resources. Ray is asked in a thread: its call blocks if the head ends just then."""
+        answers: list[dict[str, float]] = []
+        thread = threading.Thread(target=lambda: answers.append(ray.cluster_resources()), daemon=True)  # type: ignore[no-untyped-call]
+        thread.start()
+        thread.join(LOST_SECONDS)
+        if not answers:
+            raise self._lost()
+        return answers[0]
+
+    def _lost(self) -> LostError:
+        reason = f"its head has not answered for {LOST_SECONDS:.0f} seconds"
+        return LostError(f"the Ray cluster at {self._address} is lost: {reason}")
 
     def close(self) -> None:
         """Cancel the tasks; see ``Executor.close``. The run directories here are as they were sent. The cluster goes on
