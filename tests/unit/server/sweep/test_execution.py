@@ -14,10 +14,11 @@ from rich.console import Console
 from fedrecon_core.errors import RunError, UsageError
 from fedrecon_core.files import replace_folder
 from server.runs.directory import RunDirectory
+from server.sweep import ray_executor
 from server.sweep.dry_run import estimate, measure_time, trial_table
 from server.sweep.executor import Ended, Executor, LostError, run_trial
 from server.sweep.progress import Board, LiveBoard, Running, Tally, Times, board_for
-from server.sweep.ray_executor import copy_back, gpu_share, pack, unpack
+from server.sweep.ray_executor import RayExecutor, copy_back, gpu_share, pack, unpack
 from server.sweep.record import State, read_result
 from server.sweep.scheduler import Scheduler, read_times
 from server.sweep.spec import read_definition
@@ -346,6 +347,19 @@ def test_a_run_on_cuda_reserves_a_gpu_or_a_part_so_small_that_all_workers_fit(gp
 def test_a_cluster_without_a_gpu_is_refused(workers):
     with pytest.raises(UsageError, match="device: 'cuda' needs a GPU, and the Ray cluster has none"):
         gpu_share(0, workers)
+
+
+@pytest.mark.quick
+def test_ray_head_that_ends_after_the_check_is_detected(monkeypatch):
+    """A call of Ray would block until Ray ends the process."""
+    executor, ended = RayExecutor.__new__(RayExecutor), threading.Event()
+    executor._address = "127.0.0.1:1"
+    monkeypatch.setattr(ray_executor, "require_cluster", lambda *_: None)
+    monkeypatch.setattr(ray_executor.ray, "cluster_resources", ended.wait)
+    monkeypatch.setattr(ray_executor, "LOST_SECONDS", 0.05)
+    with pytest.raises(LostError, match=r"the Ray cluster at 127\.0\.0\.1:1 is lost: its head has not answered"):
+        executor.wait(1.0)
+    ended.set()
 
 
 @pytest.mark.quick
