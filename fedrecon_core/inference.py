@@ -123,7 +123,7 @@ def save_model(folder: Path, model: Mapping[str, State], recovery: Recovery, glo
         sync(folder.parent)
     except DISK_ERRORS as error:
         raise RunError(
-            f"cannot write the model {folder}: {reason(error)}; make room or mend its rights, then resume"
+            f"cannot write the model {folder}: {reason(error)}; free disk space or correct its permissions, then resume"
         ) from None
     return folder_sha256(folder)
 

@@ -64,7 +64,7 @@ def run(grid: Grid, setup: RunSetup, named: bool = True) -> None:
     console.print(f"run directory {directory.path}", highlight=False, soft_wrap=True, markup=False)
     try:
         with directory.lock():
-            if not Trackers(setup.config, directory).hand_over():
+            if not Trackers(setup.config, directory).catch_up():
                 setup = start_run(setup)
                 _run_and_report(grid, setup, directory.identity if deployed else "" if named else str(directory.path))
     except FedReconError as error:

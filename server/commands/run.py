@@ -122,7 +122,7 @@ def _report_to_trackers(out: Path, settings: Sequence[str]) -> bool:
     directory = existing_run(out)
     check_resume_settings(settings)
     with directory.lock():
-        return Trackers(resolve_config(directory.config, settings), directory).hand_over()
+        return Trackers(resolve_config(directory.config, settings), directory).catch_up()
 
 
 def _execute(setup: RunSetup, resume: bool = False) -> None:

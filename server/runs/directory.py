@@ -19,17 +19,17 @@ from fedrecon_core.files import is_leftover, reason, remove_leftovers, replace_f
 from server.runs.readers import json_in, json_mapping
 
 LOCK_SECONDS = 10.0
-"""How long a resumed run waits for its previous process, which may be shutting down after it was killed."""
+"""How long a resumed run waits for its previous process, which may still be shutting down."""
 
 
-class Words(NamedTuple):
-    """The words of messages about a folder: what it contains, and how the user continues it."""
+class FolderKind(NamedTuple):
+    """Kind of a folder, as messages name it ("run"), and how the user resumes the work in it ("resume")."""
 
-    what: str
-    again: str
+    name: str
+    how_to_resume: str
 
 
-RUN = Words("run", "resume")
+RUN = FolderKind("run", "resume")
 
 
 class RunDirectory:
@@ -64,8 +64,13 @@ class RunDirectory:
         return bool(json_in(self.result).get("status") == "completed")
 
     def create(self, config_yaml: str) -> None:
-        """Create the folder with its config; ``UsageError`` if it has a run already, or if it cannot be written. Files
-        that a crash left before the config was written do not count: there is no run to resume."""
+        """Create the folder with its config.
+
+        Files that a crash left before the config was written do not count: there is no run to resume.
+
+        Raises:
+            UsageError: the folder has a run already, or it cannot be written.
+        """
         if self.path.is_file():
             raise UsageError(f"--out {self.path} is a file; name a directory that does not exist yet")
         try:
@@ -81,8 +86,10 @@ class RunDirectory:
 
     @property
     def identity(self) -> str:
-        """A unique name, under which sites store their state; a resumed run keeps it. It has its own file, so that the
-        other files of equal runs are equal. The caller holds the lock."""
+        """Unique name under which sites store their state; a resumed run keeps it.
+
+        It has its own file, so that the other files of equal runs are equal. The caller holds the lock.
+        """
         path = self.path / "identity.txt"
         if not path.exists():
             write_text(path, uuid.uuid4().hex)
@@ -90,8 +97,8 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-        """Hold the run for this process alone; see ``held``."""
-        with held(self.path, RUN, seconds):
+        """Lock the run for this process; see ``locked``."""
+        with locked(self.path, RUN, seconds):
             yield
 
     def forget_result(self) -> None:
@@ -106,7 +113,11 @@ class RunDirectory:
         write_text(self.path / name, _json(value, indent=2) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """The JSON object in the file ``name``; empty without a file, ``RunError`` if it is unreadable or damaged."""
+        """Return the JSON object in the file ``name``; empty if there is no file.
+
+        Raises:
+            RunError: the file cannot be read, or is damaged.
+        """
         path = self.path / name
         try:
             found = json_mapping(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -124,7 +135,7 @@ class RunDirectory:
         self._listeners.append(listener)
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
-        """The objects in the JSON lines file ``name``, without a line that a crash cut off; none without a file."""
+        """Return the objects in the JSON lines file ``name``, up to the first damaged line; none without a file."""
         path = self.path / name
         return _whole_lines(path) if path.exists() else []
 
@@ -142,7 +153,7 @@ class RunDirectory:
             listener(name, written)
 
     def drop_rounds_after(self, name: str, last: int) -> None:
-        """Remove what a resumed run writes again: later rounds, test scores, and a line that a crash cut off."""
+        """Remove lines that a resumed run writes again: later rounds, test scores, and an incomplete last line."""
         path = self.path / name
         if path.exists():
             kept = [line for line in _whole_lines(path) if line["round"] <= last and line.get("split") != "test"]
@@ -150,17 +161,20 @@ class RunDirectory:
 
 
 @contextlib.contextmanager
-def held(folder: Path, words: Words, seconds: float) -> Iterator[None]:
+def locked(folder: Path, kind: FolderKind, seconds: float) -> Iterator[None]:
     """Lock ``folder`` for this process, so that no other one writes to it.
 
-    The lock ends with its process, however that ends. Raises ``RunError`` after waiting ``seconds`` for another
-    process, and ``UsageError`` if the folder cannot be written.
+    The lock ends with its process, however that ends.
+
+    Raises:
+        RunError: another process still has the lock after ``seconds``.
+        UsageError: the folder cannot be written.
     """
     path = folder / "run.lock"
     try:
-        file = _claimed(path, words, seconds)
+        file = _open_locked(path, kind, seconds)
     except OSError as error:
-        raise _unwritable(path, error, words) from None
+        raise _unwritable(path, error, kind) from None
     with file:
         try:
             remove_leftovers(folder)
@@ -168,47 +182,43 @@ def held(folder: Path, words: Words, seconds: float) -> Iterator[None]:
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
         except OSError as error:
-            raise _unwritable(path, error, words) from None
+            raise _unwritable(path, error, kind) from None
         yield
 
 
-def _claimed(path: Path, words: Words, seconds: float) -> IO[str]:
-    """The file at ``path``, locked. Who held it before may have exchanged its folder for another: then the one that was
-    waited for lies there no more, and is no lock for anyone else."""
+def _open_locked(path: Path, kind: FolderKind, seconds: float) -> IO[str]:
+    """Open and lock the file at ``path``.
+
+    The previous holder of the lock may have replaced the whole folder. Then the file that was locked no longer exists
+    at ``path`` and excludes nobody, so the new one is locked.
+    """
     while True:
         with contextlib.ExitStack() as closing:
             file = closing.enter_context(path.open("a+", encoding="utf-8"))
-            _wait_for(file, f"the {words.what} in {path.parent}", words.again, seconds)
+            deadline = time.monotonic() + seconds
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        file.seek(0)
+                        where, holder = f"the {kind.name} in {path.parent}", file.read() or "another process"
+                        message = f"{where} is in use by {holder}; end that process, then {kind.how_to_resume}"
+                        raise RunError(message) from None
+                time.sleep(0.1)
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 closing.pop_all()
                 return file
 
 
-def _wait_for(file: IO[str], what: str, again: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not _locked(file):
-        if time.monotonic() > deadline:
-            file.seek(0)
-            holder = file.read() or "another process"
-            raise RunError(f"{what} is being worked on by {holder}; end that, then {again}")
-        time.sleep(0.1)
-
-
-def _locked(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _unwritable(path: Path, error: OSError, words: Words) -> UsageError:
-    told = f"make room or mend the rights of the {words.what} directory, then {words.again}"
-    return UsageError(f"cannot write {path}: {error.strerror}; {told}")
+def _unwritable(path: Path, error: OSError, kind: FolderKind) -> UsageError:
+    advice = f"free disk space or correct the permissions of the {kind.name} directory, then {kind.how_to_resume}"
+    return UsageError(f"cannot write {path}: {error.strerror}; {advice}")
 
 
 def _json(value: Any, indent: int | None = None) -> str:
-    """Strict JSON: a number that is not finite becomes null, since no standard reader takes NaN."""
+    """Return strict JSON: a number that is not finite becomes null, because standard readers do not accept NaN."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
@@ -231,7 +241,7 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file whole (``replace_text``); ``RunError`` if it cannot be written."""
+    """Replace the file atomically (``replace_text``); ``RunError`` if it cannot be written."""
     try:
         replace_text(path, text)
     except OSError as error:
@@ -239,9 +249,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Replace the file whole (``replace_file``); ``RunError`` if it cannot be written."""
+    """Replace the file atomically (``replace_file``); ``RunError`` if it cannot be written."""
     try:
         replace_file(path, write)
     except OSError as error:
-        advice = "make room, or mend the rights of its folder"
+        advice = "free disk space, or correct the permissions of its folder"
         raise RunError(f"cannot write {path}: {reason(error)}; {advice}") from None

@@ -1,4 +1,4 @@
-"""``manifest.json``: what was run, on which data, by which code."""
+"""``manifest.json``: the data, the code and the sites of a run."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from strategies.federation import Federation
 
 
 def write_manifest(directory: RunDirectory, now: dict[str, Any], last: int, note: Callable[[str], None]) -> None:
-    """Write the manifest ``now`` of a run that begins, or resumes after the round ``last``, and drop the lines of
-    rounds that will be repeated.
+    """Write the manifest ``now`` of a run that begins, or that resumes after the round ``last``.
 
-    Raises ``RunError`` if a resumed run would continue on other data; any other change is passed to ``note``.
+    Drops the lines of rounds that will be repeated. Changes other than of the data are passed to ``note``.
+
+    Raises:
+        RunError: a resumed run would continue on other data.
     """
     old = directory.read_json("manifest.json") if last else {}
     for key, thing in (("spec_sha256", "data set"), ("partition_sha256", "partition"), ("mask_sha256", "masks")):
         if old.get(key, now[key]) != now[key]:
-            todo = "restore the data that the run began with, or remove its directory to start anew"
+            todo = "restore the data that the run began with, or remove its directory to start again"
             raise RunError(f"cannot resume: the {thing} changed, expected {key} {old[key]}, found {now[key]}; {todo}")
     for text in (*describe_changes(old, now), *data_changes(old.get("sites", []), now["sites"])):
         note(f"{text}; the rounds from here on may not repeat this run bit by bit")
@@ -41,10 +43,15 @@ def write_manifest(directory: RunDirectory, now: dict[str, Any], last: int, note
 def manifest(
     federation: Federation, server_data: ServerData | None, groups: Mapping[str, State], full_bytes: int
 ) -> dict[str, Any]:
-    """All fields of the manifest.
+    """Return all fields of the manifest.
 
-    ``server_data`` are the server's data, if it has any. ``full_bytes``: the tensor bytes of a train message with every
-    group. The hashes of partition and masks are null where the sites bring their own data.
+    Args:
+        federation: the federation of the run.
+        server_data: the server's data, if it has any.
+        groups: the parameter groups with their tensors.
+        full_bytes: tensor bytes of a train message with every group.
+
+    The hashes of partition and masks are null if the sites bring their own data.
     """
     config, spec = federation.config, federation.spec
     allocation = server_data.allocation if server_data and federation.shares else None
@@ -70,47 +77,40 @@ def manifest(
 
 
 def parameter_counts(groups: Mapping[str, State]) -> dict[str, int]:
-    """Group -> number of parameters."""
+    """Return the number of parameters of each group."""
     return {group: sum(tensor.numel() for tensor in state.values()) for group, state in sorted(groups.items())}
 
 
 def describe_sites(federation: Federation, server_data: ServerData | None) -> list[dict[str, Any]]:
-    """Training data of each site that ever took part: samples, share of each modality, and, in a simulation, samples
-    per class. A deployed site is not asked for its samples per class."""
-    if server_data is not None and federation.shares:
-        return [_describe_share(name, server_data) for name in sorted(federation.sites)]
-    described = []
-    for _, info in sorted(federation.sites.items()):
-        if info.own:
-            train = info.own.holdings["train"]
-            described.append(
-                {
-                    "name": info.name,
-                    "samples": train.samples,
-                    "modalities": {name: count / max(train.samples, 1) for name, count in train.present.items()},
-                    "data_sha256": info.own.data_hash,
-                }
-            )
+    """Describe the training data of each site that ever took part.
+
+    An entry has the number of samples, the share of them that has each modality and, in a simulation, the number of
+    samples per class. Deployed sites do not report samples per class.
+    """
+    described: list[dict[str, Any]] = []
+    if server_data is None or not federation.shares:
+        for _, info in sorted(federation.sites.items()):
+            if info.own:
+                train = info.own.holdings["train"]
+                shares = {name: count / max(train.samples, 1) for name, count in train.present.items()}
+                entry = {"name": info.name, "samples": train.samples, "modalities": shares}
+                described.append({**entry, "data_sha256": info.own.data_hash})
+        return described
+    dataset = server_data.dataset
+    classes, names = np.arange(len(dataset.spec.classes)), dataset.spec.names
+    for name in sorted(federation.sites):
+        share = server_data.allocation.train[name]
+        labels = dataset.labels[share.samples]
+        members = labels if dataset.spec.target == "multilabel" else labels[:, None] == classes
+        present = share.present.mean(axis=0).tolist() if len(labels) else [0.0] * len(names)
+        modalities = dict(zip(names, present, strict=True))
+        counts = members.sum(axis=0).tolist()
+        described.append({"name": name, "samples": len(labels), "modalities": modalities, "classes": counts})
     return described
 
 
-def _describe_share(name: str, server_data: ServerData) -> dict[str, Any]:
-    share, dataset = server_data.allocation.train[name], server_data.dataset
-    labels, classes = dataset.labels[share.samples], np.arange(len(dataset.spec.classes))
-    members = labels if dataset.spec.target == "multilabel" else labels[:, None] == classes
-    return {
-        "name": name,
-        "samples": len(labels),
-        "modalities": {
-            m: float(share.present[:, column].mean()) if len(labels) else 0.0
-            for column, m in enumerate(dataset.spec.names)
-        },
-        "classes": members.sum(axis=0).tolist(),
-    }
-
-
 def _missing_rates(federation: Federation) -> dict[str, dict[str, float]]:
-    """Split -> modality -> share of the samples that lack it, over all sites with data of their own."""
+    """Return split -> modality -> share of the samples that lack it, over all sites with data of their own."""
     owned = [info.own for info in federation.sites.values() if info.own]
     rates = {}
     for split in SPLITS:
@@ -122,12 +122,12 @@ def _missing_rates(federation: Federation) -> dict[str, dict[str, float]]:
 
 
 def merge_sites(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every site of either list by name; of a site in both lists the entry of ``now``."""
+    """Merge two lists of sites by name; if a site is in both, its entry in ``now`` counts."""
     return [site for _, site in sorted({site["name"]: site for site in [*before, *now]}.items())]
 
 
 def data_changes(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:
-    """A message for each site whose own data changed."""
+    """Return a message for each site whose own data changed."""
     known = {site["name"]: site.get("data_sha256") for site in before}
     return [
         f"the data of site {site['name']} changed since this run began"

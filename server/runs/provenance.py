@@ -1,4 +1,4 @@
-"""Provenance of rounds: the code, device and package versions that computed them. With others, numbers may differ."""
+"""Provenance of rounds: the code, device and package versions that computed them. Numbers may depend on all three."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIELDS = ("code_sha256", "device", "versions")
 
 @dataclass(frozen=True)
 class Change:
-    """``what`` (``code``, ``device`` or the name of a package) was ``then`` and is ``now``; None if there is none."""
+    """Change of ``what`` (``code``, ``device`` or the name of a package) from ``then`` to ``now`` (None: no device)."""
 
     what: str
     then: str
@@ -26,20 +26,22 @@ class Change:
 
 
 def provenance_here(device: str | None, plugins: Sequence[str] = ()) -> dict[str, Any]:
-    """The provenance of rounds that this process would compute on ``device`` with the config's ``plugins``."""
+    """Return the provenance of rounds computed by this process on ``device`` with the config's ``plugins``."""
     versions = {**_versions(), **plugin_versions(plugins)}
     return {"code_sha256": code_hash(plugins), "device": device, "versions": versions}
 
 
 @cache
 def _versions() -> Mapping[str, str]:
-    """Read once: a sweep asks for each of its cells."""
+    """Return the versions of ``PACKAGES``; cached, because a sweep needs them for each of its trials."""
     return {name: version(name) for name in PACKAGES}
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
-    """The fields in which the provenance ``now`` differs from ``then``, which may be any manifest. A field that
-    ``then`` lacks is no change."""
+    """Yield the differences between the provenance ``now`` and ``then``, which may be any manifest.
+
+    A field that ``then`` lacks is not a change.
+    """
     for what, key in (("code", "code_sha256"), ("device", "device")):
         if then.get(key) not in (None, now[key]):
             yield Change(what, str(then[key]), now[key])
@@ -51,7 +53,7 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]
 
 
 def describe_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """A message for each change of provenance on a resume, after which numbers may not repeat."""
+    """Yield a message for each change of provenance on a resume, after which numbers may not repeat."""
     messages = {
         "code": "this run began with other code",
         "device": "the rounds so far were computed on {0.then}, and this machine continues on {0.now}",
@@ -63,8 +65,11 @@ def describe_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterato
 
 
 def earlier_provenance(old: Mapping[str, Any], now: Mapping[str, Any], rounds: int) -> list[dict[str, Any]]:
-    """The provenance of the rounds before those of ``now``, oldest first: for each part its provenance and its last
-    round. ``old`` is the manifest so far, of a run with ``rounds`` rounds. Empty if nothing changed."""
+    """Return the provenance of the rounds before those of ``now``, oldest first; empty if nothing changed.
+
+    Each entry has a provenance and the last round that it computed. ``old`` is the manifest so far, of a run with
+    ``rounds`` rounds.
+    """
     parts = list(old.get("earlier", []))
     if any(changes(old, now)):
         parts.append({"rounds": rounds, **{key: old[key] for key in FIELDS if key in old}})

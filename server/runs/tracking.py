@@ -1,9 +1,9 @@
-"""Pass a run's numbers on to its trackers; a failure of one stops neither the run nor the others."""
+"""Report the numbers of a run to its trackers; a tracker that fails stops neither the run nor the others."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +22,7 @@ TAGS = ("engine", "seed", "device", "code_sha256", "partition_sha256", "mask_sha
 
 
 class Trackers:
-    """Listens to the lines that are appended to a run directory, and passes their numbers on, round by round.
+    """Reports the lines that are appended to a run directory to the trackers, round by round.
 
     ``RUN/tracking.json`` stores for each tracker its memory, the last round that it has recorded, and whether it has
     the result of the completed run. A resumed run continues from there; only a round that was being recorded when the
@@ -40,62 +40,64 @@ class Trackers:
         """Create the trackers of the config; ``ConfigError`` if one cannot be created (``trackers_of``)."""
         self._all = trackers_of(self._config)
         for text in missing_of(self._config):
-            _tell(text)
+            _print(text)
 
     def start(self, last: int) -> None:
         """Start the trackers, once the manifest is written and the files end with the round ``last``."""
-        self._memory = self._remembered()
+        self._memory = self._read_memory()
         for name, tracker in list(self._all.items()):
             self._try(name, self._begin, name, tracker, last)
-        self._directory.listen(self._heard)
+        self._directory.listen(self._report_lines)
 
-    def _remembered(self) -> dict[str, Any]:
-        """The stored state of the trackers. If it cannot be read, they begin anew; the run does not stop for that."""
+    def _read_memory(self) -> dict[str, Any]:
+        """Read the stored state of the trackers. If it cannot be read, they start again, and the run continues."""
         try:
             found = self._directory.read_json(MEMORY).items()
             return {name: _entry(known["round"], known["memory"], known.get("ended") is True) for name, known in found}
         except Exception as error:  # the file may have been edited
-            _tell(f"{MEMORY} cannot be read, and trackers begin anew: {describe_error(error)}")
+            _print(f"{MEMORY} cannot be read, so trackers start again: {describe_error(error)}")
             return {}
 
     def _begin(self, name: str, tracker: Tracker, last: int) -> None:
+        """Start one tracker and report to it the rounds in the files that it lacks."""
         known = self._memory.get(name, _entry(0, {}))
-        memory = tracker.start(self._run(last, known["memory"]))
-        took = known["round"] if memory == known["memory"] else 0  # it began anew, and there is nothing there
-        self._remember(name, min(took, last) if tracker.takes_back else took, memory)
-        for round_, values in self._past(last):
-            self._pass_on(name, tracker, round_, values)
+        memory = tracker.start(self._describe_run(last, known["memory"]))
+        recorded = known["round"] if memory == known["memory"] else 0  # else it started again, without any rounds
+        self._remember(name, min(recorded, last) if tracker.takes_back else recorded, memory)
+        metrics: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        sites: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for lines, file in ((metrics, "metrics.jsonl"), (sites, "sites.jsonl")):
+            for line in self._directory.read_lines(file):
+                if line.get("split") != "test":
+                    lines[line["round"]].append(line)
+        for round_ in sorted(metrics):
+            if round_ <= last:
+                self._report(name, tracker, round_, numbers_of_round(metrics[round_], sites[round_]))
 
-    def _run(self, last: int, memory: Mapping[str, Any]) -> TrackedRun:
+    def _describe_run(self, last: int, memory: Mapping[str, Any]) -> TrackedRun:
         manifest = self._directory.read_json("manifest.json")
         tags = {key: str(manifest[key]) for key in TAGS if manifest.get(key) is not None}
         config = self._config.model_dump(mode="json", exclude={"tracking"})
-        trial = self._directory.read_json(TRIAL)  # lies in a cell of a sweep alone, wherever the cell is run
+        trial = self._directory.read_json(TRIAL)  # empty unless the run is a trial of a sweep
         name, labels = trial.get("name", self._config.name), trial.get("labels", {})
         return TrackedRun(self._directory.path, name, config, tags, last, memory, labels)
 
-    def _past(self, last: int) -> Iterable[tuple[int, dict[str, float]]]:
-        """The rounds that are in the files."""
-        metrics, sites = (_by_round(self._directory.read_lines(f"{name}.jsonl")) for name in ("metrics", "sites"))
-        return [(n, numbers_of_round(metrics[n], sites.get(n, []))) for n in sorted(metrics) if n <= last]
-
-    def _heard(self, name: str, lines: list[Mapping[str, Any]]) -> None:
-        """Pass on lines that the run has just written: those of the sites come before those of the round."""
-        if name == "sites.jsonl":
+    def _report_lines(self, file: str, lines: list[Mapping[str, Any]]) -> None:
+        """Report lines that the run has just written; those of the sites come before those of the round."""
+        if file == "sites.jsonl":
             self._sites += lines
-        if name != "metrics.jsonl" or lines[0]["split"] == "test":
+        if file != "metrics.jsonl" or lines[0]["split"] == "test":
             return
         values, self._sites = numbers_of_round(lines, self._sites), []
-        for label, tracker in list(self._all.items()):
-            self._try(label, self._hand_over, label, tracker, lines[0], values)
+        round_, trained = lines[0]["round"], lines[0]["split"] == "train"
+        for name, tracker in list(self._all.items()):
+            if trained:
+                self._try(name, self._report, name, tracker, round_, values)
+            else:  # a round that was trained before is scored only now
+                self._try(name, tracker.metrics, round_, values)
 
-    def _hand_over(self, name: str, tracker: Tracker, first: Mapping[str, Any], values: Mapping[str, float]) -> None:
-        if first["split"] == "train":
-            return self._pass_on(name, tracker, first["round"], values)
-        tracker.metrics(first["round"], values)  # a round that was trained before is scored only now
-
-    def _pass_on(self, name: str, tracker: Tracker, round_: int, values: Mapping[str, float]) -> None:
-        """Record a round unless the tracker has it already."""
+    def _report(self, name: str, tracker: Tracker, round_: int, values: Mapping[str, float]) -> None:
+        """Report a round unless the tracker already has it."""
         if round_ > self._memory[name]["round"]:
             tracker.metrics(round_, values)
             self._remember(name, round_, self._memory[name]["memory"])
@@ -104,13 +106,18 @@ class Trackers:
         self._memory[name] = _entry(round_, memory)
         self._directory.write_json(MEMORY, self._memory)
 
-    def hand_over(self) -> bool:
-        """Pass on the missing part of a completed run to the trackers that lack some of it; whether there were any.
-        The caller holds the run's lock."""
+    def catch_up(self) -> bool:
+        """Report the rest of a completed run to the trackers that lack some of it, and return whether there were any.
+
+        The caller holds the run's lock.
+        """
         if not self._directory.completed():
             return False
-        self._memory = self._remembered()
-        self._config = self._config.model_copy(update={"tracking": self._pending()})
+        self._memory = self._read_memory()
+        # Trackers that have the result are left out, and so are those that are ``auto`` and never started.
+        ended = {name: known["ended"] for name, known in self._memory.items()}
+        pending = {name: keys for name, keys in self._config.tracking.items() if not ended.get(name, keys == AUTO)}
+        self._config = self._config.model_copy(update={"tracking": pending})
         self.choose()
         names, result = list(self._all), self._directory.read_json("result.json")
         if names:
@@ -118,17 +125,11 @@ class Trackers:
             self.finish(result)
         for name in names:
             if self._memory.get(name, {}).get("ended"):
-                _tell(f"tracking.{name} now has the whole run")
+                _print(f"tracking.{name} now has the whole run")
         return bool(names)
 
-    def _pending(self) -> dict[str, Any]:
-        """The section ``tracking`` without the trackers that have the result of the run, and without those that are
-        ``auto`` and have not begun it."""
-        ended = {name: known["ended"] for name, known in self._memory.items()}
-        return {name: keys for name, keys in self._config.tracking.items() if not ended.get(name, keys == AUTO)}
-
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Pass the result on to the trackers that have begun, and close all of them."""
+        """Report the result to the trackers that have started, and close all trackers."""
         for name, tracker in list(self._all.items()):
             if name in self._memory:
                 self._try(name, tracker.finish, result)
@@ -147,7 +148,7 @@ class Trackers:
         try:
             action(*arguments)
         except Exception as error:
-            _tell(f"tracking.{name} failed and is left out from here on: {describe_error(error)}")
+            _print(f"tracking.{name} failed and is left out from here on: {describe_error(error)}")
             try:
                 self._all.pop(name).close()
             except Exception:  # its failure has been printed
@@ -159,11 +160,5 @@ def _entry(round_: Any, memory: Mapping[str, Any], ended: bool = False) -> dict[
     return {"round": int(round_), "memory": dict(memory), "ended": ended}
 
 
-def _by_round(lines: Iterable[Mapping[str, Any]]) -> dict[int, list[Mapping[str, Any]]]:
-    trained = (line for line in lines if line.get("split") != "test")
-    ordered = sorted(trained, key=lambda line: line["round"])
-    return {round_: list(group) for round_, group in itertools.groupby(ordered, key=lambda line: line["round"])}
-
-
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     Console().print(one_line(text), highlight=False, soft_wrap=True, markup=False)

@@ -15,7 +15,7 @@ from fedrecon_core.config import RunConfig
 from fedrecon_core.errors import ConfigError, DataError, FedReconError, RunError, UsageError, describe_error, one_line
 from fedrecon_core.files import finish_folder_replacements, reason, replace_file
 from fedrecon_core.runtime import choose_device
-from server.runs.directory import RunDirectory, Words, held, write_text
+from server.runs.directory import FolderKind, RunDirectory, locked, write_text
 from server.runs.provenance import changes, provenance_here
 from server.runs.readers import json_in
 from server.runs.tracking import MEMORY, TRIAL
@@ -25,7 +25,7 @@ from server.sweep.spec import Definition
 from server.sweep.trials import SHOWN_DIGITS, StoredConfig, Trial, read_stored_config
 
 LOCK_SECONDS = 1.0
-WORDS = Words("sweep", "give the same command again")
+SWEEP_FOLDER = FolderKind("sweep", "give the same command again")
 REPORT = "report.html"
 ROUNDS = ("sites", "checkpoints")
 """Folders of a run directory that only a resume needs. They are deleted in this order: without ``checkpoints`` a run
@@ -79,13 +79,15 @@ class SweepDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock the sweep for this process (``held``). Creates its folder, and finishes interrupted replacements of run
-        directories that were copied back from another machine."""
+        """Lock the sweep for this process (``locked``); create its folder if it does not exist.
+
+        Finishes interrupted replacements of run directories that were copied back from another machine.
+        """
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"--out {self.path} cannot be written: {error.strerror}") from None
-        with held(self.path, WORDS, LOCK_SECONDS):
+        with locked(self.path, SWEEP_FOLDER, LOCK_SECONDS):
             finish_folder_replacements(self.runs)
             yield
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -22,7 +21,7 @@ def check_keys(config: RunConfig) -> None:
 
 
 def trackers_of(config: RunConfig) -> dict[str, Tracker]:
-    """The trackers of ``config`` by name. One that is set to ``auto`` is included only if its package is installed.
+    """Create the trackers of ``config``, by name; one that is ``auto`` only if its package is installed.
 
     Raises:
         ConfigError: as in ``check_keys``, or if the package of a tracker that is not ``auto`` is not installed. (The
@@ -31,13 +30,13 @@ def trackers_of(config: RunConfig) -> dict[str, Tracker]:
     chosen = _chosen(config)
     for name, tracker in chosen.items():
         if not _installed(tracker) and config.tracking[name] != AUTO:
-            told = f"python -m pip install {tracker.pip}, or leave it out: --set tracking.{name}=null"
-            raise ConfigError(f"tracking.{name}: expected the package {tracker.package}, found none; {told}")
+            advice = f"python -m pip install {tracker.pip}, or turn the tracker off: --set tracking.{name}=null"
+            raise ConfigError(f"tracking.{name}: expected the package {tracker.package}, found none; {advice}")
     return {name: tracker for name, tracker in chosen.items() if _installed(tracker)}
 
 
 def missing_of(config: RunConfig) -> list[str]:
-    """A message for each tracker that is ``auto`` and not installed."""
+    """Return a message for each tracker that is ``auto`` and not installed."""
     chosen = _chosen(config)
     return [
         f"tracking.{name} is off: the package {tracker.package} is not installed (python -m pip install {tracker.pip})"
@@ -47,32 +46,31 @@ def missing_of(config: RunConfig) -> list[str]:
 
 
 def untracked_unless_asked(config: RunConfig) -> RunConfig:
-    """``config`` for a trial of a sweep, with trackers that are ``auto`` switched off: a sweep has its own tables and
-    curves, and nobody looks at the event files of hundreds of small runs."""
+    """Return ``config`` for a trial of a sweep, with trackers that are ``auto`` switched off.
+
+    A sweep has its own tables and curves, and nobody reads the event files of hundreds of small runs.
+    """
     asked = {name: None if keys == AUTO else keys for name, keys in config.tracking.items()}
     return config.model_copy(update={"tracking": asked})
 
 
 def _chosen(config: RunConfig) -> dict[str, Tracker]:
-    """Every tracker that is not off, with its keys; the name of one that is off must exist, too."""
+    """Create every tracker that is not off; the name of one that is off must exist, too."""
     discover(TRACKER_PACKAGES)
-    classes = {name: _class(name) for name in config.tracking}
-    return {name: _made(name, classes[name], keys) for name, keys in config.tracking.items() if keys is not None}
-
-
-def _class(name: str) -> type[Tracker]:
     try:
-        return TRACKERS.get(name)
+        classes = {name: TRACKERS.get(name) for name in config.tracking}
     except ConfigError as error:
         raise ConfigError(f"tracking: {error}") from None
-
-
-def _made(name: str, cls: type[Tracker], keys: Mapping[str, Any] | str) -> Tracker:
-    raw = keys if isinstance(keys, Mapping) else {}
-    try:
-        return cls(cls.Params.model_validate(dict(raw)))
-    except ValidationError as error:
-        raise ConfigError(f"tracking.{name}.{explain(error, raw, cls.Params)}") from None
+    chosen = {}
+    for name, keys in config.tracking.items():
+        if keys is None:
+            continue
+        cls, raw = classes[name], keys if isinstance(keys, Mapping) else {}
+        try:
+            chosen[name] = cls(cls.Params.model_validate(dict(raw)))
+        except ValidationError as error:
+            raise ConfigError(f"tracking.{name}.{explain(error, raw, cls.Params)}") from None
+    return chosen
 
 
 def _installed(tracker: Tracker) -> bool:

@@ -1,4 +1,4 @@
-"""The numbers of a run, from the lines that it writes, as ``<split>/<name>`` -> value."""
+"""Numbers of a run for trackers, ``<split>/<name>`` -> value, from the lines that the run writes."""
 
 from __future__ import annotations
 
@@ -10,26 +10,33 @@ _PLACES = ("round", "split")
 
 
 def numbers_of_round(metrics: Iterable[Mapping[str, Any]], sites: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Those of one round, from its lines of ``metrics.jsonl`` (but for the test split) and of ``sites.jsonl``.
+    """Return the numbers of one round from its lines of ``metrics.jsonl``, without the test split, and ``sites.jsonl``.
 
-    What stands in a line for a split has its name (``validation/uar``); bytes and seconds of the sites are sums over
-    sites and attempts (``sites/bytes_up``, ``sites/task_seconds``), beside how many answered and how many failed.
+    Numbers of a split are prefixed with its name (``validation/uar``). Bytes and seconds of the sites are sums over
+    sites and attempts (``sites/bytes_up``, ``sites/task_seconds``), next to the number of replies
+    (``sites/answered``) and of failures (``sites/failed``).
     """
     found = {}
     for line in metrics:
         if line["split"] != "test":
             found.update(_prefixed(str(line["split"]), _numbers(line)))
-    return {**found, **_prefixed("sites", _sums(list(sites)))}
+    lines = list(sites)
+    if lines:
+        answered = sum(line["status"] == "ok" for line in lines)
+        summed = sorted({key for line in lines for key in line if key.startswith("bytes_") or key.endswith("_seconds")})
+        sums = {key: sum(line.get(key, 0) for line in lines) for key in summed}
+        found.update(_prefixed("sites", {"answered": answered, "failed": len(lines) - answered, **sums}))
+    return found
 
 
 def numbers_of_result(result: Mapping[str, Any]) -> dict[str, float]:
-    """Test scores (``test/uar``) and totals (``total/bytes_up``) of ``result.json``; none of a run that failed."""
+    """Return test scores (``test/uar``) and totals (``total/bytes_up``) of ``result.json``; none if the run failed."""
     totals = {name: result[name] for name in TOTALS if name in result}
     return {**_prefixed("test", _numbers(result.get("test", {}))), **_prefixed("total", _numbers(totals))}
 
 
 def flat(keys: Mapping[str, Any], parent: str = "") -> dict[str, Any]:
-    """Nested keys as ``a.b.c`` -> value; an empty mapping is a value."""
+    """Flatten nested keys to ``a.b.c`` -> value; an empty mapping is a value."""
     found: dict[str, Any] = {}
     for key, value in keys.items():
         name = f"{parent}.{key}" if parent else str(key)
@@ -42,18 +49,6 @@ def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
         key: value
         for key, value in line.items()
         if key not in _PLACES and isinstance(value, int | float) and not isinstance(value, bool)
-    }
-
-
-def _sums(lines: list[Mapping[str, Any]]) -> dict[str, float]:
-    if not lines:
-        return {}
-    summed = sorted({key for line in lines for key in line if key.startswith("bytes_") or key.endswith("_seconds")})
-    answered = sum(line["status"] == "ok" for line in lines)
-    return {
-        "answered": answered,
-        "failed": len(lines) - answered,
-        **{key: sum(line.get(key, 0) for line in lines) for key in summed},
     }
 
 

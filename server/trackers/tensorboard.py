@@ -1,7 +1,7 @@
 """``tensorboard``: event files in the run directory, the only tracker that is on by default.
 
-They are written by PyTorch's own writer through the package ``tensorboard``. A package that only writes them would be
-smaller (36 MB less), but then a plain install could not show what it wrote.
+PyTorch's own writer writes them through the package ``tensorboard``. A package that only writes event files would be
+36 MB smaller, but could not display them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FOLDER = "tensorboard"
 
 @TRACKERS.register("tensorboard")
 class TensorBoard(Tracker):
-    """A scalar per number in ``RUN/tensorboard``; test scores stand at the round that was tested."""
+    """Writes a scalar per number to ``RUN/tensorboard``; test scores have the round that was tested as their step."""
 
     package = "tensorboard"
     pip = "-c constraints.txt tensorboard"
@@ -27,7 +27,7 @@ class TensorBoard(Tracker):
     _writer: Any = None
 
     def start(self, run: TrackedRun) -> dict[str, Any]:
-        """Open a new event file; rounds that a resumed run repeats are taken back in those that are there."""
+        """Open a new event file; rounds that a resumed run repeats are purged from the existing ones."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(run.directory / FOLDER), purge_step=run.last + 1)

@@ -1,7 +1,7 @@
-"""``wandb``: a run of Weights & Biases; without a ``mode``, kept in the run directory for ``wandb sync``.
+"""``wandb``: a run of Weights & Biases; without a ``mode``, stored in the run directory for ``wandb sync``.
 
-Only numbers, config and tags of the run are handed over, beside what W&B says of itself: no code, no console, no list
-of packages, no load of the machine.
+Only numbers, config and tags of the run are sent, and W&B's data about itself: no code, console output, list of
+packages, or load of the machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import Field
 from server.trackers.base import TRACKERS, TrackedRun, Tracker, TrackerParams
 from server.trackers.numbers import numbers_of_result
 
-NOTHING_ELSE = {
+MINIMAL = {
     "console": "off",
     "disable_code": True,
     "disable_git": True,
@@ -26,14 +26,17 @@ NOTHING_ELSE = {
     "x_disable_stats": True,
     "x_save_requirements": False,
 }
-PATIENCE = {"init_timeout": 60.0, "finish_timeout": 60.0, "finish_timeout_raises": True}
-"""Seconds that a run waits for a network that is down, at its beginning and at its end. What did not get through by
-then lies in the run directory, for ``wandb sync``."""
+TIMEOUTS = {"init_timeout": 60.0, "finish_timeout": 60.0, "finish_timeout_raises": True}
+"""Seconds that a run waits for a network that is down, at its start and at its end. Data that could not be sent by then
+are in the run directory, for ``wandb sync``."""
 
 
 class WandbParams(TrackerParams):
-    """``mode`` null is the environment's WANDB_MODE, else ``offline``. The key of an account does not stand in a
-    config: W&B takes it from WANDB_API_KEY or from ``wandb login``, where the ServerApp runs."""
+    """Keys of the tracker; ``mode`` null means the environment's WANDB_MODE or, without it, ``offline``.
+
+    The key of an account is not part of a config: W&B reads it from WANDB_API_KEY or from ``wandb login``, where the
+    ServerApp runs.
+    """
 
     project: str = Field(default="fedrecon", min_length=1)
     entity: str | None = None
@@ -43,7 +46,7 @@ class WandbParams(TrackerParams):
 
 @TRACKERS.register("wandb")
 class Wandb(Tracker):
-    """A history with the round as its step; test scores and totals stand in the summary."""
+    """Writes a history with the round as its step; test scores and totals are in the summary."""
 
     Params = WandbParams
     package = "wandb"
@@ -52,7 +55,7 @@ class Wandb(Tracker):
     _failed = True
 
     def start(self, run: TrackedRun) -> dict[str, Any]:
-        """Begin a run, or go on with it under its id; offline that is a further file of the same run."""
+        """Start a run, or resume it under its id; offline, a resume writes another file of the same run."""
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
@@ -66,7 +69,7 @@ class Wandb(Tracker):
             name=run.name,
             dir=str(run.directory),
             config={**run.config, "run": dict(run.tags), **({"cell": dict(run.labels)} if run.labels else {})},
-            settings=wandb.Settings(**NOTHING_ELSE, **PATIENCE, silent=mode != "online"),
+            settings=wandb.Settings(**MINIMAL, **TIMEOUTS, silent=mode != "online"),
         )
         return known
 
@@ -80,19 +83,18 @@ class Wandb(Tracker):
         self._failed = result["status"] != "completed"
 
     def close(self) -> None:
-        """Hand over what is left, with the exit code of the run."""
+        """Send the remaining data with the exit code of the run, and wait until W&B's own process has ended.
+
+        ``finish`` alone returns before that process has written its files, and on a Ray cluster the run directory is
+        sent back at once.
+        """
         run, self._run = self._run, None
-        if run is not None:
-            run.finish(exit_code=int(self._failed))
-            _wait()
+        if run is None:
+            return
+        import wandb
 
-
-def _wait() -> None:
-    """Until W&B's own process has written its files and is gone: ``finish`` alone returns before, and on a Ray cluster
-    the run directory is sent back at once. W&B would leave it to the end of the process, and end that with it."""
-    import wandb
-
-    try:
-        wandb.teardown()
-    except SystemExit as error:
-        raise RuntimeError(f"the process of W&B ended with code {error.code}") from None
+        run.finish(exit_code=int(self._failed))
+        try:
+            wandb.teardown()
+        except SystemExit as error:
+            raise RuntimeError(f"the process of W&B ended with code {error.code}") from None

@@ -10,6 +10,9 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from flwr.app import RecordDict
 
@@ -18,7 +21,8 @@ from fedrecon_core.data.allocation import SERVER, ServerData
 from fedrecon_core.data.site_data import SiteData, open_site
 from fedrecon_core.data.statistics import scaled
 from fedrecon_core.errors import RunError
-from fedrecon_core.local.evaluate import Score, predict
+from fedrecon_core.files import DISK_ERRORS, reason, replace_file
+from fedrecon_core.local.evaluate import Predictions, Score, predict
 from fedrecon_core.metrics.accuracy import Accuracy
 from fedrecon_core.metrics.base import all_metrics
 from fedrecon_core.recovery.stage import GlobalInfo
@@ -28,7 +32,6 @@ from fedrecon_core.task.target import target_of
 from server.federation.messaging import Channel, Replies, needed
 from server.federation.registration import RunSites
 from server.federation.reply_validation import read_score
-from server.runs.predictions import write_predictions
 from strategies.fedavg import FedAvg
 
 
@@ -89,6 +92,36 @@ class ServerEvaluator(Evaluator):
         score, seen = found.score(data), data.present.any(dim=1)
         exact = target_of(data.spec).with_scores(score.counts, found.logits[seen], data.labels[seen])
         return Scored(replace(score, counts=exact))
+
+
+def write_predictions(path: Path, data: SiteData, predictions: Predictions) -> None:
+    """Write the predictions for paired comparisons to a Parquet file: one row per sample and mask.
+
+    Columns: ``id``, ``group`` (the unit that a bootstrap draws), ``label``, ``predicted``, and one bool column
+    ``has_<modality>``. For multilabel data, ``label`` and ``predicted`` are lists of indices of classes, and there is a
+    column ``probability_<class>`` for each class. The file is replaced atomically.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    columns: dict[str, torch.Tensor | list[list[int]]] = {
+        "id": data.ids,
+        "group": data.cluster_ids,
+        **target_of(data.spec).columns(predictions.logits, data.labels, data.spec.classes),
+        **{f"has_{name}": data.present[:, column] for column, name in enumerate(data.spec.names)},
+    }
+    lists = pa.list_(pa.int64())
+    table = pa.table(
+        {
+            name: pa.array(np.asarray(values.cpu())) if isinstance(values, torch.Tensor) else pa.array(values, lists)
+            for name, values in columns.items()
+        }
+    )
+    try:
+        replace_file(path, lambda partial: pq.write_table(table, partial))
+    except DISK_ERRORS as error:
+        advice = "free disk space or correct its permissions, then resume"
+        raise RunError(f"cannot write {path}: {reason(error)}; {advice}") from None
 
 
 def threads_of(engine: Engine, device: torch.device) -> int:

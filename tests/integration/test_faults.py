@@ -30,9 +30,9 @@ from fedrecon_core.state import State, read_group
 from server.engines.base import Job
 from server.federation import messaging, registry
 from server.runs.directory import RunDirectory
-from server.runs.predictions import write_predictions
 from server.runs.setup import create_run
 from server.training.checkpoints import Training, load_newest, newest_round, save
+from server.training.evaluation import write_predictions
 from strategies import messages
 from tests.helpers.folders import content
 from tests.helpers.processes import Clock, files_end_at
@@ -403,7 +403,7 @@ def test_site_state_keeps_its_versions_if_the_disk_is_full(disk):
     DiskSiteStore(state, 1).save("memory", {"a": {"x": torch.ones(10)}})
     with (
         disk.full(),
-        pytest.raises(DataError, match=rf"state folder .* cannot be written: .*{FULL}.*; free disk space"),
+        pytest.raises(DataError, match=rf"state folder .* cannot be written: .*{FULL}.*; free disk space, or correct"),
     ):
         DiskSiteStore(state, 2).save("memory", {"a": {"x": torch.ones(10_000)}})
     assert torch.equal(DiskSiteStore(state, 2).load("memory")["a"]["x"], torch.ones(10))
@@ -417,7 +417,7 @@ def test_earlier_model_is_kept_if_the_disk_is_full(disk):
     save_model(disk.path / "model", model, recovery, trained)
     with (
         disk.full(),
-        pytest.raises(RunError, match=rf"cannot write the model .*/model: .*{FULL}.*; make room .*, then resume"),
+        pytest.raises(RunError, match=rf"cannot write the model .*/model: .*{FULL}.*; free disk space .*, then resume"),
     ):
         save_model(disk.path / "model", model, recovery, GlobalInfo(4, dict.fromkeys(model, 9)))
     assert names(disk.path / "model") == ["model.safetensors", "model.yaml"]
@@ -430,7 +430,10 @@ def test_earlier_predictions_are_kept_if_the_disk_is_full(disk):
     data = open_site(dataset, members, dataset.exists()[members], device=torch.device("cpu"))
     predictions = Predictions(logits=torch.rand(len(data), 3))
     write_predictions(path, data, predictions)
-    with disk.full(), pytest.raises(RunError, match=rf"cannot write .*predictions\.parquet: .*{FULL}.*; make room"):
+    with (
+        disk.full(),
+        pytest.raises(RunError, match=rf"cannot write .*predictions\.parquet: .*{FULL}.*; free disk space"),
+    ):
         write_predictions(path, data, predictions)
     assert names(disk.path) == ["predictions.parquet"]
     assert pq.read_table(path).num_rows == len(data)

@@ -1,15 +1,24 @@
-"""The reports of a run and of a sweep, made from fixed inputs, with the same bytes at any place and time."""
+"""The reports of a run and of a sweep, the views in which they are looked at, and scripts that break them.
+
+The reports are made from fixed inputs, with the same bytes at any place and time. A view is a width and a color scheme.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from markupsafe import escape
 from numpy.typing import NDArray
 
 from server.report.run import write_report
 from server.report.sweep import write_sweep_report
+from tests.helpers.chromium import Chromium
 from tests.helpers.reports import SITES, write_run
 from tests.helpers.sweeps import Labels, right_with, write_results
 
@@ -44,3 +53,67 @@ def _write_sweep(folder: Path, name: str) -> Path:
 
 def _predictions(labels: Labels) -> NDArray[np.int64] | None:
     return None if labels == MISSING else right_with(CHANCE.get(labels["recovery"], BEST), int(labels["seed"]))
+
+
+# --- views ----------------------------------------------------------------------------------------------------------
+
+WIDTHS = {"phone": 390, "desktop": 1200}
+SCHEMES = ("light", "dark")
+POLICY = escape("default-src 'none';")
+FONTS = {"narrow letters": "STIXGeneral.ttf", "wide letters": "DejaVuSansMono.ttf"}
+"""Both come with matplotlib, so every machine has them."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A ``page``, on a ``device`` with a ``scheme``; ``scale``: pixels per CSS pixel."""
+
+    page: str
+    device: str
+    scheme: str
+    scale: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.page}-{self.device}-{self.scheme}"
+
+    def show(self, browser: Chromium, path: Path) -> None:
+        """Open the file ``path``."""
+        browser.open(path, WIDTHS[self.device], 844, self.scheme, self.scale)
+
+
+VIEWS = tuple(View(*words) for words in product(PAGES, WIDTHS, SCHEMES))
+
+
+def in_letters(path: Path, font: str, copy: Path) -> Path:
+    """Write a ``copy`` of a page with all its text in one of `FONTS`."""
+    data = base64.b64encode((Path(matplotlib.get_data_path()) / "fonts" / "ttf" / FONTS[font]).read_bytes()).decode()
+    face = f'@font-face {{ font-family: Other; src: url("data:font/ttf;base64,{data}"); }}'
+    text = path.read_text(encoding="utf-8")
+    assert POLICY in text and "</style>" in text
+    text = text.replace(POLICY, f"{POLICY} font-src data:;")
+    copy.write_text(text.replace("</style>", f"{face} * {{ font-family: Other !important; }}</style>"))
+    return copy
+
+
+# --- alterations ----------------------------------------------------------------------------------------------------
+
+HIDE = "document.querySelectorAll('{}').forEach((mark) => {{ mark.style.visibility = 'hidden'; }})"
+SPOILT = {
+    "drawing curves: Validation scores": HIDE.format("#curves figure:nth-child(1) .line"),
+    "drawing curves: Loss of the task model": HIDE.format("#curves figure:nth-child(2) .line.c2"),
+    "drawing pictures: picture": HIDE.format(".picture"),
+    "column traffic: Traffic by site": HIDE.format("#traffic .fill"),
+    "column sites: Participation of the sites by round": HIDE.format("#sites .strip rect"),
+    "column classes: Training samples of each class, by site": (
+        "document.querySelectorAll('#classes .heat').forEach((cell) => { cell.className = ''; })"
+    ),
+    "place time": "document.querySelector('#time').style.display = 'none'",
+}
+"""Part of the report of a run -> script that breaks this part only: an empty chart, a chart without one of its lines, a
+hidden picture, bars without fill, strips without cells, a table without its shades, a hidden section."""
+RECOLOURED = {
+    "light cards in the dark": "document.documentElement.style.setProperty('--card', '#ffffff')",
+    "colours inverted": "document.documentElement.style.filter = 'invert(1)'",
+    "no style": "document.querySelector('style').remove()",
+}
+"""Scripts that break a whole page in the dark scheme."""

@@ -10,13 +10,19 @@ lines are thin, it is the mean over the twentieth of the blocks that differs mos
 After an intended visible change, renew the stored pictures, look at them, and commit them:
 
     python -m tests.looks.pictures
+
+`TOLERANCE` must be between the distances of one page on different machines and those of broken pages:
+
+    python -m tests.looks.pictures measure
 """
 
 from __future__ import annotations
 
 import io
+import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +31,20 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.helpers.chromium import Chromium
-from tests.looks.pages import write_pages
-from tests.looks.views import VIEWS, View
+from tests.looks.pages import FONTS, RECOLOURED, SPOILT, VIEWS, View, in_letters, write_pages
 
 FOLDER = Path(__file__).parent
 RENEW = "python -m tests.looks.pictures"
 SIDE = 16
 DRAWN = 20
 TOLERANCE = {"place": 0.045, "drawing": 0.04, "column": 0.05}
-"""Largest distance allowed, by the kind of the part. By ``python -m tests.looks.measured``, over all views: other fonts
-and screens give distances of at most 0.022 for places, 0.025 for drawings, 0.019 for columns. Broken pages differ more:
-an empty chart by 0.13, a chart without one of its two lines by 0.052, bars without fill by 0.14, a page without its
-style by 0.080."""
+"""Largest distance allowed, by the kind of the part. By ``python -m tests.looks.pictures measure``, over all views:
+other fonts and screens give distances of at most 0.022 for places, 0.025 for drawings, 0.019 for columns. Broken
+pages differ more: an empty chart by 0.13, a chart without one of its two lines by 0.052, bars without fill by 0.14,
+a page without its style by 0.080."""
 Blocks = NDArray[np.float64]
+Distance = tuple[str, float]
+SCALES = (1.0, 1.25, 2.0)
 PARTS = """
 (() => {
   const box = ({ x, y, width, height }) => [x + scrollX, y + scrollY, width, height];
@@ -153,5 +160,56 @@ def renew() -> None:
         path.unlink()
 
 
+def harmless(browser: Chromium, view: View, path: Path) -> Iterator[Distance]:
+    """Yield, for each font and scale and each kind of part, the largest distance."""
+    for font, scale in [(None, scale) for scale in SCALES] + [(font, 1.0) for font in FONTS]:
+        shown = in_letters(path, font, path.with_name("other.html")) if font else path
+        replace(view, scale=scale).show(browser, shown)
+        browser.ask("document.fonts.ready.then(() => true)")
+        found = look(browser, photograph(browser), scale)
+        yield from _largest(f"{font or 'same letters'}, scale {scale:g}", found, load(stored(view)))
+
+
+def spoilt(browser: Chromium, view: View, path: Path) -> Iterator[Distance]:
+    """Yield the distance of each broken part, and for each broken page and kind of part the largest distance."""
+    expected = load(stored(view))
+    for part, script in SPOILT.items() if view.page == "run" else ():
+        found = _after(script, browser, view, path).parts.get(part)
+        yield f"broken: {part}", 1.0 if found is None else distance(part, found, expected.parts[part])
+    for name, script in RECOLOURED.items() if view.scheme == "dark" else ():
+        yield from _largest(f"broken: {name}", _after(script, browser, view, path), expected)
+
+
+def _after(script: str, browser: Chromium, view: View, path: Path) -> Look:
+    view.show(browser, path)
+    browser.ask(f"{script}; null")
+    return look(browser, photograph(browser))
+
+
+def _largest(name: str, found: Look, expected: Look) -> Iterator[Distance]:
+    for kind in TOLERANCE:
+        parts = [part for part in expected.parts if part.startswith(kind)]
+        yield f"{name}: {kind}", max(distance(part, found.parts[part], expected.parts[part]) for part in parts)
+
+
+def measure() -> None:
+    """Print the largest distance of harmless changes and the smallest of broken parts, over all views."""
+    most: dict[str, float] = {}
+    least: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        pages, browser = write_pages(Path(folder)), Chromium(Path(folder) / "profile")
+        for view in VIEWS:
+            for name, far in harmless(browser, view, pages[view.page]):
+                most[name] = max(far, most.get(name, 0.0))
+            for name, far in spoilt(browser, view, pages[view.page]):
+                least[name] = min(far, least.get(name, 1.0))
+        browser.close()
+    for name, far in [*most.items(), *least.items()]:
+        print(f"{far:.4f}  {name}")
+
+
 if __name__ == "__main__":
-    renew()
+    if sys.argv[1:] == ["measure"]:
+        measure()
+    else:
+        renew()

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 
 from server.report.page import environment
 from tests.helpers.chromium import Chromium
-from tests.looks.alterations import RECOLOURED, SPOILT
-from tests.looks.pages import PAGES, write_pages
+from tests.looks.pages import FONTS, PAGES, RECOLOURED, SPOILT, VIEWS, View, in_letters, write_pages
 from tests.looks.pictures import RENEW, Look, differences, load, look, photograph, stored
 from tests.looks.questions import CROWDED_TEXTS, FOCUSED, MARKS, PALE_TEXTS, SCROLLERS, STOPS
-from tests.looks.views import FONTS, VIEWS, View, in_letters
 
 LONG = "a_name_that_is_longer_than_a_phone_is_wide_and_has_no_place_to_break"
 SHADES = """

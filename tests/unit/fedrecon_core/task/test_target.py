@@ -24,8 +24,8 @@ from fedrecon_core.recovery.base import TaskObjective, recovery_for
 from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import read_group
 from fedrecon_core.task.target import TARGETS, target_of
-from server.runs.predictions import write_predictions
 from server.runs.setup import check_run
+from server.training.evaluation import write_predictions
 from tests.helpers.contract_support import late_context
 from tests.helpers.folders import content
 from tests.helpers.multilabel import MULTILABEL_CLASSES, multilabel_settings, multilabel_spec, tiny_multilabel

@@ -1,14 +1,24 @@
-"""Predictions counted by group, and what scores become of resamples, against scikit-learn on the rows themselves."""
+"""Predictions: counts by group, resampled scores, scores of some samples, and the calibration of intervals.
+
+References are scikit-learn, pandas and SciPy on the rows themselves.
+"""
+
+import csv
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import balanced_accuracy_score, f1_score
+from scipy import stats
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from fedrecon_core.registry import CORE_PACKAGES, METRICS, discover
-from server.analysis.bootstrap import cluster_weights
+from server.analysis.bootstrap import DRAWS, cluster_weights, holm, paired_interval
 from server.analysis.predictions import Predictions, PredictionsError, not_empty
+from server.analysis.results import load_results
 from server.analysis.trials import Sweep
+from tests.helpers.runs import caller, refused
+from tests.helpers.sweeps import right_with, write_results
 
 pytestmark = pytest.mark.quick
 discover(CORE_PACKAGES)
@@ -123,3 +133,222 @@ def test_the_share_that_is_missing_is_that_of_the_rows_that_count(rows, tmp_path
     assert count_in(tmp_path, "multiclass", 4).missing == pytest.approx(1 / 3)
     part = count_in(tmp_path, "multiclass", 4, lambda table: table["id"].to_numpy() % 3 > 0)
     assert part.missing == pytest.approx(1 / 2)
+
+
+# --- scores of the samples that have certain modalities -------------------------------------------------------------
+
+
+PARAMETERS = {"recovery": ["zero", "mask"], "seed": ["1", "2", "3"]}
+TABLE = {"rows": ["recovery"], "metrics": ["uar", "accuracy"], "baseline": {"recovery": "zero"}}
+
+
+def said(labels):
+    return right_with({"zero": 0.3, "mask": 0.6}[labels["recovery"]], int(labels["seed"]))
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Of 60 samples 20 show `a` alone, 20 `b` alone, and 20 both."""
+    folder = write_results(tmp_path / "sweep", PARAMETERS, said, **TABLE)
+    for path in folder.glob("cells/*/predictions.parquet"):
+        rows = pd.read_parquet(path)
+        rows.assign(has_a=rows["id"] % 3 != 1, has_b=rows["id"] % 3 != 0).to_parquet(path)
+    return folder
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    return caller(monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(("shown", "kept"), [("a", {0}), ("b", {1}), ("1", {0, 1}), ("2", {2}), ("b, a", {2})], ids=str)
+def test_scores_and_differences_are_those_of_the_samples_that_show_it(sweep, shown, kept):
+    uar, accuracy = load_results(sweep, shown=shown).compared_tables()
+    expected = {}
+    for recovery in PARAMETERS["recovery"]:
+        rows = [pd.read_parquet(sweep / "cells" / f"{recovery}-{seed}" / "predictions.parquet") for seed in "123"]
+        own = [one[(one["id"] % 3).isin(kept)] for one in rows]
+        expected[recovery] = [balanced_accuracy_score(one["label"], one["predicted"]) for one in own]
+        place = PARAMETERS["recovery"].index(recovery), 0
+        assert uar.trials_of(place)["metrics.uar"].tolist() == pytest.approx(expected[recovery])
+        assert accuracy.trials_of(place)["metrics.accuracy"].tolist() == pytest.approx(
+            [accuracy_score(one["label"], one["predicted"]) for one in own]
+        )
+    cell = uar.cell((1, 0))
+    assert cell["difference"] == pytest.approx(np.mean(expected["mask"]) - np.mean(expected["zero"]))
+    assert cell["difference_low"] < cell["difference"] < cell["difference_high"]
+
+
+def test_the_table_says_what_it_is_of_and_shows_nothing_published(sweep, call, tmp_path):
+    (tmp_path / "published.csv").write_text("recovery,metric,value\nmask,uar,51.25\n")
+    reference = "--set", f"reference={tmp_path / 'published.csv'}"
+    assert "[51.25]" in call("table", sweep, *reference)[1]
+    code, out, _ = call("table", sweep, *reference, "--shown", "a")
+    assert code == 0
+    assert out.count("Only of the test samples that show a alone.") == 2
+    assert "[51.25]" not in out
+
+
+def test_a_trial_without_predictions_has_no_such_score(sweep, call):
+    (sweep / "cells" / "mask-2" / "predictions.parquet").unlink()
+    assert "Complete, and without this score: mask-2." in call("table", sweep, "--shown", "1")[1]
+
+
+def test_predictions_of_another_run_have_no_such_score_and_the_trials_are_named(sweep, call):
+    """Of a part no result says what it scores, so that all of the rows have to answer for it."""
+    trials = sweep / "cells"
+    for seed in "12":
+        copied = (trials / f"mask-{seed}" / "predictions.parquet").read_bytes()
+        (trials / f"zero-{seed}" / "predictions.parquet").write_bytes(copied)
+    (uar, _) = load_results(sweep, shown="1").compared_tables()
+    assert uar.trials_of((0, 0))["params.seed"].tolist() == ["3"]
+    code, out, _ = call("table", sweep, "--shown", "1")
+    assert code == 0
+    told = r"Not scored: the scores of the predictions differ from those in result.json \((.*)\)\.\n"
+    ((named),) = re.findall(told, out)
+    assert re.fullmatch(
+        r"zero-1: accuracy 0\.\d+ instead of 0\.\d+ and zero-2: accuracy 0\.\d+ instead of 0\.\d+", named
+    )
+    assert "Complete, and without this score: zero-1 and zero-2." in out
+    assert "Not scored" not in call("table", sweep)[1]
+
+
+def test_predictions_of_no_class_have_no_such_score(sweep, call):
+    path = sweep / "cells" / "mask-2" / "predictions.parquet"
+    rows = pd.read_parquet(path)
+    rows.assign(predicted=rows["predicted"].replace(2, -1)).to_parquet(path)
+    out = call("table", sweep, "--shown", "1")[1]
+    told = "predictions.parquet is damaged (mask-2: ValueError: expected classes from 0 to 2, found -1)."
+    assert f"Not scored: {told}" in out
+
+
+def test_why_no_trial_has_such_predictions_is_told(sweep, call):
+    for path in sweep.glob("cells/*/predictions.parquet"):
+        path.unlink()
+    words = "that show 1 modality; no predictions.parquet (zero-1, zero-2, zero-3, mask-1, mask-2 and mask-3)"
+    refused(call("table", sweep, "--shown", "1"), words)
+
+
+@pytest.mark.parametrize(("shown", "missing"), [("a", 0.5), ("1", 0.5), ("2", 0)])
+def test_what_is_missing_in_test_is_that_of_the_samples_that_are_scored(sweep, call, tmp_path, shown, missing):
+    _, out, _ = call("table", sweep, "--shown", shown, "--out", tmp_path / "out")
+    lines = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+    assert [float(line["missing_test"]) for line in lines] == pytest.approx(4 * [missing])
+    assert [float(line["missing_train"]) for line in lines] == pytest.approx(4 * [0.4])
+    assert f"| 3 | 40.0% | {missing:.1%} |" in out
+    assert "What is missing in test is theirs, too." in out
+    assert "| 3 | 40.0% | 30.0% |" in call("table", sweep)[1]
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        ("c", "no complete trial has predictions of test samples that show c alone"),
+        ("3", "no complete trial has predictions of test samples that show 3 modalities"),
+        ("0", "expected a number of modalities from 1 on, or names of some, found '0'"),
+        ("a,", "expected a number of modalities from 1 on, or names of some, found 'a,'"),
+    ],
+)
+def test_what_no_sample_shows_is_one_line(sweep, call, shown, words):
+    refused(call("table", sweep, "--shown", shown), f"--shown: {words}")
+
+
+# --- differences and their intervals --------------------------------------------------------------------------------
+
+
+def stream(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_a_resample_has_as_many_clusters_as_there_are():
+    weights = cluster_weights(7, stream())
+    assert weights.shape == (DRAWS, 7)
+    assert (weights.sum(axis=1) == 7).all()
+    assert abs(weights.mean(axis=0) - 1).max() < 0.1
+    assert weights.var() == pytest.approx(6 / 7, abs=0.05)  # of a multinomial: n p (1 - p)
+
+
+def test_of_one_seed_interval_and_p_are_those_of_students_test_over_clusters():
+    values = stream(1).normal(0.3, 1.0, size=30)
+    resampled = cluster_weights(30, stream(2), 20_000) @ values / 30
+    ours = paired_interval([values.mean()], resampled[None], 30)
+    theirs = stats.ttest_1samp(values, 0.0)
+    assert ours.clusters == 30
+    assert ours.low == pytest.approx(theirs.confidence_interval().low, abs=0.01)
+    assert ours.high == pytest.approx(theirs.confidence_interval().high, abs=0.01)
+    assert ours.p == pytest.approx(theirs.pvalue, rel=0.1)
+
+
+@pytest.mark.parametrize("values", [[1.7, 2.7, 3.7], [5.0, 6.0, 7.0], [1.0, 1.2], [0.3, -0.1, 0.2, 0.4, 0.1]])
+def test_where_seeds_alone_vary_interval_and_p_are_those_of_students_test_over_seeds(values):
+    ours = paired_interval(values, np.repeat(np.array(values)[:, None], 100, axis=1), 1000)
+    theirs = stats.ttest_1samp(values, 0.0)
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval()))
+    assert ours.p == pytest.approx(theirs.pvalue)
+
+
+def crossed(seed, seeds, clusters, truth, spread=(0.3, 0.5, 0.3)):
+    """Differences [seeds, clusters] with an effect of each seed, of each cluster and of neither."""
+    rng = stream(seed)
+    effects = [rng.normal(0, spread[0], (seeds, 1)), rng.normal(0, spread[1], (1, clusters))]
+    return truth + sum(effects) + rng.normal(0, spread[2], size=(seeds, clusters))
+
+
+WEIGHTS = {clusters: cluster_weights(clusters, stream(7), 300) for clusters in (9, 25)}
+
+
+def compared(seed, seeds, clusters, truth, spread=(0.3, 0.5, 0.3)):
+    values = crossed(seed, seeds, clusters, truth, spread)
+    return paired_interval(values.mean(axis=1), values @ WEIGHTS[clusters].T / clusters, clusters)
+
+
+@pytest.mark.parametrize("clusters", [9, 25])
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+def test_nineteen_of_twenty_intervals_or_more_hold_the_truth(seeds, clusters):
+    found = [compared(turn, seeds, clusters, 0.2) for turn in range(300)]
+    hits = sum(one.low <= 0.2 <= one.high for one in found)
+    assert hits >= 276  # 285 are expected, give or take 4; few seeds give more
+
+
+@pytest.mark.parametrize("spread", [(0.3, 0.1, 0.1), (0.0, 0.5, 0.3)])
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+def test_where_there_is_no_difference_small_p_values_are_as_rare_as_they_should_be(seeds, spread):
+    p = np.array([compared(turn, seeds, 25, 0.0, spread).p for turn in range(1000)])
+    for bound in (0.05, 0.01, 0.002):
+        assert (p <= bound).sum() <= 1000 * bound + 3 * (1000 * bound) ** 0.5
+
+
+def test_a_family_of_six_is_wrong_about_any_of_them_as_rarely_as_one_alone():
+    wrong = 0
+    for turn in range(300):
+        p = [compared(100 * turn + rival, 3, 25, 0.0).p for rival in range(6)]
+        wrong += min(holm(p)) <= 0.05
+    assert wrong <= 15 + 3 * 15**0.5
+
+
+def test_ten_seeds_find_what_is_there():
+    assert sum(compared(turn, 10, 25, 0.6).p <= 0.05 for turn in range(100)) > 80
+
+
+def test_one_cluster_says_nothing():
+    with pytest.raises(ValueError, match="test samples of at least two groups, found one"):
+        paired_interval([0.1, 0.2], np.zeros((2, 10)), 1)
+
+
+def test_no_difference_at_all_has_a_p_of_one():
+    found = paired_interval([0.0, 0.0], np.zeros((2, 10)), 5)
+    assert (found.low, found.high, found.p) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("plain", "adjusted"),
+    [
+        ([], []),
+        ([0.03], [0.03]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.5, 0.6, 0.001], [1.0, 1.0, 0.003]),
+        ([0.02, 0.02], [0.04, 0.04]),
+    ],
+)
+def test_holm_by_hand(plain, adjusted):
+    assert holm(plain) == pytest.approx(adjusted)

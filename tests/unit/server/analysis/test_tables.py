@@ -1,7 +1,15 @@
-"""How results are laid out, ranked and compared, as numbers."""
+"""How results are laid out, ranked and compared, as numbers; and the tables in `docs/results/`.
 
+The committed tables are equal to those that today's code makes from the packed sweeps. If some predictions of a sweep
+are not committed, differences and their intervals cannot be made again. `table.csv`, which has them unrounded, is
+committed for these sweeps only, and differences are not compared.
+"""
+
+import csv
+import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,8 +17,11 @@ import pytest
 
 from fedrecon_core.errors import DataError
 from server.analysis.differences import Differences
+from server.analysis.packed import read_predictions
 from server.analysis.predictions import Predictions
 from server.analysis.published import read_published
+from server.analysis.rendering import sheets, to_csv, to_markdown
+from server.analysis.results import load_results
 from server.analysis.tables import Layout, compare, score_tables
 from server.analysis.trials import load_sweep
 from server.sweep.spec import Table
@@ -406,3 +417,46 @@ def test_published_values_that_cannot_be_used_are_told(tmp_path, text, words):
 def test_no_file_of_published_values_is_told(tmp_path):
     with pytest.raises(DataError, match="the published values cannot be read: No such file"):
         read_published(tmp_path / "none.csv", PARAMETERS)
+
+
+# --- the committed tables of docs/results ---------------------------------------------------------------------------
+
+
+RESULTS = Path(__file__).resolve().parents[4] / "docs" / "results"
+SWEEPS = sorted(path.parent for path in RESULTS.glob("*/tables"))
+OF_PREDICTIONS = {"difference", "difference_low", "difference_high", "p", "p_holm"}
+
+
+def is_whole(sweep):
+    """Whether the predictions of all trials are committed."""
+    return set(load_results(sweep).trials.index) <= set(read_predictions(sweep))
+
+
+@pytest.mark.parametrize("sweep", SWEEPS, ids=lambda path: path.name)
+def test_scores_and_costs_of_committed_tables_are_todays(sweep):
+    results, whole = load_results(sweep), is_whole(sweep)
+    tables = results.compared_tables() if whole else results.tables()
+    text = (sweep / "tables" / "table.md").read_text(encoding="utf-8")
+    assert [sheet.title for sheet in sheets(tables) if to_markdown([sheet]) not in text] == []
+    committed = sweep / "tables" / "table.csv"
+    assert committed.exists() != whole
+    if not whole:
+        lines = csv.DictReader(committed.open(encoding="utf-8"))
+        todays = csv.DictReader(io.StringIO(to_csv(tables)))
+        assert [scores_and_costs(line) for line in lines] == [scores_and_costs(line) for line in todays]
+
+
+def scores_and_costs(line):
+    return {name: value for name, value in line.items() if name not in OF_PREDICTIONS}
+
+
+def test_tables_of_a_whole_sweep_are_the_same_bytes():
+    sweep = RESULTS / "pairs"
+    assert is_whole(sweep)
+    results = load_results(sweep)
+    made = to_markdown(sheets(results.compared_tables()), results.notes())
+    assert (sweep / "tables" / "table.md").read_bytes() == made.encode()
+
+
+def test_there_are_committed_tables():
+    assert SWEEPS

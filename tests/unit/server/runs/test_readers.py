@@ -1,9 +1,13 @@
-"""What was written as a mapping is read back as one, or as nothing, whatever has become of the file."""
+"""Readers of run files: a mapping is read back as written, a damaged file as nothing; and the format of numbers."""
+
+import math
 
 import pytest
 
 from server.runs.directory import RunDirectory
+from server.runs.formatting import listing, percent, seconds, size
 from server.runs.readers import LONGEST, json_in, json_mapping, yaml_in, yaml_mapping
+from server.runs.record import number
 from server.sweep.trials import StoredConfig, read_stored_config
 
 DEEP = 100_000
@@ -56,3 +60,19 @@ def test_yaml_that_holds_no_mapping_is_nothing(tmp_path, text):
 def test_a_file_that_is_not_there_or_none_is_nothing(tmp_path, read):
     (tmp_path / "latin").write_bytes(b'{"a": "\xe9"}')
     assert [read(tmp_path / name) for name in ("nowhere", ".", "latin", "latin/below")] == [{}] * 4
+
+
+# --- numbers as text ------------------------------------------------------------------------------------------------
+
+
+def test_numbers_are_formatted_for_people() -> None:
+    assert [percent(0.6214), percent(None), size(41_230_000), size(512)] == ["62.1%", "–", "41.2 MB", "512 B"]
+    assert [seconds(0.42), seconds(31.5), seconds(125), seconds(11_520)] == [
+        "0.42 s",
+        "31.5 s",
+        "2 min 05 s",
+        "3 h 12 min",
+    ]
+    assert listing(["a", "b", "c"]) == "a, b and c" and listing(list("abcdefgh")) == "a, b, c, d, e and 3 more"
+    assert listing(["a=1, b=2", "a=2, b=3", "c"]) == "a=1, b=2; a=2, b=3 and c"
+    assert [number(True), number("3"), number(math.inf), number(10**400), number(2)] == [None, None, None, None, 2.0]

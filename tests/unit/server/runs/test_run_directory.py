@@ -182,7 +182,7 @@ def test_a_second_process_cannot_work_on_a_run_until_the_first_has_died(director
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        words = f"is being worked on by process {holder.pid} on .*; end that, then resume"
+        words = f"is in use by process {holder.pid} on .*; end that process, then resume"
         with pytest.raises(RunError, match=words), directory.lock(0.2):
             pass
     finally:
@@ -253,6 +253,7 @@ def test_a_directory_that_cannot_be_written_is_one_clear_line(failed, name):
     directory = failed.directory
     (directory.path / name).unlink(missing_ok=True)
     (directory.path / name).mkdir()
-    words = rf"cannot write .*/{name}: Is a directory; make room or mend the rights of the run directory, then resume"
+    advice = "free disk space or correct the permissions of the run directory, then resume"
+    words = rf"cannot write .*/{name}: Is a directory; {advice}"
     with pytest.raises(UsageError, match=words), directory.lock():
         start_run(open_run(directory.path))

@@ -142,7 +142,7 @@ def test_a_trial_locked_by_another_process_fails_alone(sweep):
     with taken.lock():
         failures, tally = run_all(sweep, Clockwork(2, {"mask": 1.0, "zero": 1.0}))
     assert [failure.trial.slug for failure in failures] == ["zero-seed0"]
-    assert "is being worked on by process" in failures[0].reason
+    assert "is in use by process" in failures[0].reason
     assert (tally.complete, tally.failed) == (3, 1)
     assert (taken.config.stat().st_mtime_ns, taken.result.exists()) == (before, False)
 
@@ -387,7 +387,7 @@ def test_a_run_resumed_by_another_process_is_not_replaced(sent):
         ended = copy_back(run.path, data)
         assert run.config.read_text() == "here"
         assert not run.completed()
-    expected = f"it came back and could not be written here: the run in {run.path} is being worked on by process "
+    expected = f"it came back and could not be written here: the run in {run.path} is in use by process "
     assert ended.reason.startswith(expected)
     assert copy_back(run.path, data).reason == ""
     assert run.config.read_text() == "there"

@@ -219,7 +219,7 @@ def test_published_values_are_copied_byte_for_byte(tmp_path):
 def test_two_commands_cannot_run_one_sweep(sweep):
     _, _, directory = sweep
     words = (
-        rf"^the sweep in {directory.path} is being worked on by process \d+ on .*; end that, then give the same command"
+        rf"^the sweep in {directory.path} is in use by process \d+ on .*; end that process, then give the same command"
     )
     with directory.lock(), pytest.raises(RunError, match=words), directory.lock():
         pass
@@ -228,9 +228,8 @@ def test_two_commands_cannot_run_one_sweep(sweep):
 def test_a_directory_that_cannot_be_written_is_one_clear_line(sweep):
     _, _, directory = sweep
     (directory.path / "run.lock").mkdir(parents=True)
-    words = (
-        r"cannot write .*/run\.lock: Is a directory; make room or mend the rights of the sweep directory, then give the"
-    )
+    advice = "free disk space or correct the permissions of the sweep directory, then give the"
+    words = rf"cannot write .*/run\.lock: Is a directory; {advice}"
     with pytest.raises(UsageError, match=words), directory.lock():
         pass
 

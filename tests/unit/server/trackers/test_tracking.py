@@ -262,5 +262,5 @@ def test_a_memory_that_cannot_be_read_is_told_and_stops_no_run(text, tmp_path, c
     trackers.choose()
     trackers.start(0)
     trackers.finish({"status": "interrupted"})
-    assert capsys.readouterr().out.startswith("tracking.json cannot be read, and trackers begin anew: ")
+    assert capsys.readouterr().out.startswith("tracking.json cannot be read, so trackers start again: ")
     assert json.loads((tmp_path / "tracking.json").read_text())["tensorboard"]["round"] == 0
