@@ -23,7 +23,7 @@ Name = Literal["sgd", "adam", "yogi", "adagrad"]
 ADAPTIVE_LR = 0.03
 """The default of optimizers whose step has the size ``lr`` whatever the size of the sites' steps. With it each of them
 learns the toy federation in 20 rounds, from sites with Adam and with SGD
-(``tests/contract/test_server_optimizers.py``)."""
+(``tests/contract/test_strategies.py``)."""
 
 
 class Yogi(Optimizer):

@@ -3,8 +3,5 @@
 import pytest
 
 pytest.register_assert_rewrite(
-    *(
-        f"tests.contract.{kind}_checks"
-        for kind in ("fusion", "metric", "modality", "partition", "recovery", "strategy", "tracker")
-    )
+    *(f"tests.contract.{kind}_checks" for kind in ("fusion", "metric", "modality", "partition"))
 )

@@ -17,9 +17,9 @@ from tests.contract import (
     metric_checks,
     modality_checks,
     partition_checks,
-    recovery_checks,
-    strategy_checks,
     test_datasets,
+    test_recoveries,
+    test_strategies,
 )
 from tests.helpers.contract_support import restored
 from tests.helpers.plugin import METRIC, RECOVERY
@@ -113,7 +113,7 @@ DATASET = """
             return replace(dataset, spec=dataset.spec.model_copy(update={"name": "other_toy"}))
 """
 ADDED = [
-    pytest.param(registry.RECOVERIES, "ramp", RECOVERY, recovery_checks.CHECKS, id="recovery"),
+    pytest.param(registry.RECOVERIES, "ramp", RECOVERY, test_recoveries.CHECKS, id="recovery"),
     pytest.param(registry.MODALITIES, "dial", MODALITY, modality_checks.CHECKS, id="modality"),
     pytest.param(registry.FUSIONS, "average", FUSION, fusion_checks.CHECKS, id="fusion"),
     pytest.param(registry.METRICS, "worst_recall", METRIC, metric_checks.CHECKS, id="metric"),
@@ -153,7 +153,7 @@ def test_a_file_with_a_toy_passes_the_same_checks(known, name, source, checks, a
 
 def test_a_file_with_a_toy_strategy_passes_the_same_checks(add, tmp_path):
     add(STRATEGY)
-    for check in strategy_checks.CHECKS:
+    for check in test_strategies.CHECKS:
         check(*(("slow", tmp_path / "checkpoints") if check.__name__.endswith("checkpoint") else ("slow",)))
 
 
@@ -242,10 +242,10 @@ def test_a_toy_recovery_that_breaks_a_promise_is_caught(fault, add):
     label, body = BROKEN[fault]
     add(dedent(RECOVERY) + "\n" + "\n".join(f"    {line}" for line in dedent(body).strip().splitlines()))
     with pytest.raises(AssertionError):
-        getattr(recovery_checks, label)("ramp")
+        getattr(test_recoveries, label)("ramp")
 
 
 def test_a_toy_strategy_whose_steps_are_ten_times_too_long_is_caught(add):
     add(STRATEGY.replace("average[name], 0.5)", "average[name], 10.0)"))
     with pytest.raises(AssertionError, match=r"chance is 0\.33"):
-        strategy_checks.check_its_defaults_learn_whatever_the_sites_optimiser("slow")
+        test_strategies.check_its_defaults_learn_whatever_the_sites_optimiser("slow")

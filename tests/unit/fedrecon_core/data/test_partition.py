@@ -2,20 +2,23 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedrecon_core.config import Params, RunConfig, StrategyParams, parse
 from fedrecon_core.data.allocation import Allocation, Share, allocate, site_name
-from fedrecon_core.data.dataset import Dataset
+from fedrecon_core.data.dataset import Dataset, load_dataset
 from fedrecon_core.data.partitions.base import owners
 from fedrecon_core.data.partitions.sharded import draw_shards
 from fedrecon_core.errors import ConfigError, DataError
+from fedrecon_core.preparation.simulated_sites import federation_config
 from fedrecon_core.registry import CORE_PACKAGES, PARTITIONS, RECOVERIES, STRATEGIES, discover
 from fedrecon_core.types import SPLITS, DatasetSpec, ModalitySpec
+from tests.helpers import runs
+from tests.helpers.toy import toy_config
 
-pytestmark = pytest.mark.quick
 discover(CORE_PACKAGES)
 NAMES = ("image", "text", "audio")
 LABELS = np.random.default_rng(0).integers(0, 7, 900)
@@ -82,6 +85,7 @@ def held(shares: dict[str, Share]) -> np.ndarray:
 
 
 # ----------------------------------------------------------------------------------------------------------- schemes
+@pytest.mark.quick
 @pytest.mark.parametrize("name", PARTITIONS.names())
 def test_every_scheme_gives_each_sample_one_site_and_the_same_for_the_same_seed(name):
     sites = count_of(name)
@@ -91,17 +95,20 @@ def test_every_scheme_gives_each_sample_one_site_and_the_same_for_the_same_seed(
     assert first.tobytes() == second.tobytes() != other.tobytes()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", FREE)
 def test_every_scheme_gives_a_single_site_everything(name):
     assert not assign(name, sites=1).any()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", FREE)
 def test_every_scheme_refuses_more_sites_than_samples(name):
     with pytest.raises(DataError, match=r"sites\.count: expected at most 20, .*found 21"):
         assign(name, sites=21, labels=LABELS[:20], natural_ids=NATURALS[:20])
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", PARTITIONS.names())
 def test_every_scheme_is_silent(name, capfd, recwarn):
     assign(name, count_of(name))
@@ -109,6 +116,7 @@ def test_every_scheme_is_silent(name, capfd, recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.quick
 def test_iid_shares_are_equal_and_shuffled():
     owner = assign("iid")
     sizes = np.bincount(owner)
@@ -116,6 +124,7 @@ def test_iid_shares_are_equal_and_shuffled():
     assert len(np.unique(owner[:100])) == 8  # the first samples are not all at the first site
 
 
+@pytest.mark.quick
 def test_dirichlet_skews_classes_the_more_the_smaller_alpha():
     def skew(alpha: float) -> float:
         table = np.zeros((8, 7))
@@ -125,21 +134,25 @@ def test_dirichlet_skews_classes_the_more_the_smaller_alpha():
     assert skew(0.05) > 0.6 > 0.3 > skew(100.0)
 
 
+@pytest.mark.quick
 def test_dirichlet_allows_empty_sites():
     sizes = np.bincount(assign("dirichlet", sites=100, alpha=0.05), minlength=100)
     assert (sizes == 0).any() and sizes.sum() == 900
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("alpha", [1e-3, 1e4])
 def test_dirichlet_loses_no_sample_at_extreme_alpha(alpha):
     assert len(assign("dirichlet", alpha=alpha)) == 900
 
 
+@pytest.mark.quick
 def test_dirichlet_refuses_an_alpha_of_zero():
     with pytest.raises(ConfigError, match=r"alpha"):
         config(partition={"name": "dirichlet", "alpha": 0})
 
 
+@pytest.mark.quick
 def test_natural_keeps_ids_whole_and_deals_equally_many():
     owner = assign("natural")
     sites_of = {natural: set(owner[natural == NATURALS].tolist()) for natural in np.unique(NATURALS)}
@@ -148,11 +161,13 @@ def test_natural_keeps_ids_whole_and_deals_equally_many():
     assert ids.max() - ids.min() <= 1
 
 
+@pytest.mark.quick
 def test_natural_refuses_more_sites_than_ids():
     with pytest.raises(DataError, match=r"sites\.count: expected at most 60, the number of natural ids, found 61"):
         assign("natural", sites=61)
 
 
+@pytest.mark.quick
 def test_natural_ids_of_very_unequal_sizes_stay_whole_each():
     events = np.random.default_rng(3).permutation(np.repeat(np.arange(7), [1, 2, 5, 12, 80, 300, 500]))
     labels = np.arange(900) % 4
@@ -165,12 +180,14 @@ def test_natural_ids_of_very_unequal_sizes_stay_whole_each():
 
 
 # ----------------------------------------------------------------------------------------------------------- sharded
+@pytest.mark.quick
 def test_sharded_gives_each_natural_id_sites_of_its_own():
     owner = assign("sharded", 60 * 4, shards=4)
     assert np.array_equal(np.unique(NATURALS)[owner // 4], NATURALS)
     assert len(np.unique(owner)) > 120
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("keys", "right"), [({}, 300), ({"shards": 1}, 60)])
 def test_sharded_tells_the_right_number_of_sites(keys, right):
     shards = keys.get("shards", 5)
@@ -179,6 +196,7 @@ def test_sharded_tells_the_right_number_of_sites(keys, right):
         assign("sharded", 8, **keys)
 
 
+@pytest.mark.quick
 def test_sharded_skews_classes_within_an_id_the_more_the_smaller_alpha():
     labels, natural_ids = np.arange(6000) % 6, np.arange(6000) // 6 % 10
 
@@ -191,6 +209,7 @@ def test_sharded_skews_classes_within_an_id_the_more_the_smaller_alpha():
     assert skew(0.1) > 0.6 > 0.3 > skew(100.0)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("alpha", [0.1, 5.0])
 @pytest.mark.parametrize("seed", range(5))
 def test_sharded_deals_as_the_balanced_dirichlet_partitioner_does(alpha, seed):
@@ -204,6 +223,7 @@ def test_sharded_deals_as_the_balanced_dirichlet_partitioner_does(alpha, seed):
     assert np.array_equal(draw_shards(labels, 5, alpha, np.random.default_rng(seed)), expected)
 
 
+@pytest.mark.quick
 def test_sharded_draws_again_until_each_shard_holds_the_least():
     labels, natural_ids = np.arange(2800) % 6, np.arange(2800) // 280
     keys = {"labels": labels, "natural_ids": natural_ids, "alpha": 0.1}
@@ -211,6 +231,7 @@ def test_sharded_draws_again_until_each_shard_holds_the_least():
     assert np.bincount(assign("sharded", 50, least=5, **keys), minlength=50).min() >= 5
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("alpha", "least"), [(1.0, 4), (1e-6, 2)])
 def test_sharded_says_which_id_cannot_fill_its_shards(alpha, least):
     labels, natural_ids = np.zeros(35, dtype=np.int64), np.repeat([4, 9], [20, 15])
@@ -219,6 +240,7 @@ def test_sharded_says_which_id_cannot_fill_its_shards(alpha, least):
         assign("sharded", 10, labels=labels, natural_ids=natural_ids, alpha=alpha, least=least)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("alpha", [1e-6, 1e6])
 def test_sharded_loses_no_sample_at_extreme_alpha_or_with_fewer_samples_than_shards(alpha):
     natural_ids = np.repeat(np.arange(4), [1, 3, 6, 90])
@@ -226,12 +248,14 @@ def test_sharded_loses_no_sample_at_extreme_alpha_or_with_fewer_samples_than_sha
     assert np.array_equal(owner // 5, natural_ids)
 
 
+@pytest.mark.quick
 def test_an_id_more_leaves_the_shards_of_the_others():
     few, all_ids = NATURALS < 300, assign("sharded", 300)
     ids = len(np.unique(NATURALS[few]))
     assert np.array_equal(assign("sharded", ids * 5, labels=LABELS[few], natural_ids=NATURALS[few]), all_ids[few])
 
 
+@pytest.mark.quick
 def test_held_out_samples_lie_at_a_shard_of_their_id_in_proportion():
     dataset = toy_set(train=1000)
     test = dataset.members(2)
@@ -248,16 +272,19 @@ def test_held_out_samples_lie_at_a_shard_of_their_id_in_proportion():
         assert len({placed[int(sample)] for sample in test[80:] if dataset.cluster_ids[sample] == group}) == 1
 
 
+@pytest.mark.quick
 def test_sharded_and_coupled_do_not_go_together():
     with pytest.raises(ConfigError, match=r"missing\.train\.level: coupled .*data\.partition sharded"):
         allocate(toy_set(), config(count=11, train=COUPLED, partition="sharded"))
 
 
 # -------------------------------------------------------------------------------------------------------- allocation
+@pytest.mark.quick
 def test_sites_are_named_with_four_digits():
     assert [site_name(index) for index in (0, 42, 12345)] == ["site-0000", "site-0042", "site-12345"]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", FREE)
 def test_training_samples_are_shared_out_once_and_held_out_ones_lie_at_the_server(name):
     dataset = toy_set()
@@ -269,6 +296,7 @@ def test_training_samples_are_shared_out_once_and_held_out_ones_lie_at_the_serve
     assert np.array_equal(allocation.test["server"].samples, dataset.members(2))
 
 
+@pytest.mark.quick
 def test_evaluation_at_the_sites_spreads_the_held_out_samples():
     dataset = toy_set()
     allocation = allocate(dataset, config(where="sites"))
@@ -278,6 +306,7 @@ def test_evaluation_at_the_sites_spreads_the_held_out_samples():
         assert {len(share.samples) for share in shares.values()} == {10}
 
 
+@pytest.mark.quick
 def test_held_out_samples_follow_their_natural_id_and_new_ids_stay_whole():
     dataset = toy_set()
     dataset.cluster_ids[dataset.members(2)[:50]] = 7  # a subject that is also in training
@@ -292,6 +321,7 @@ def test_held_out_samples_follow_their_natural_id_and_new_ids_stay_whole():
     assert np.array_equal(held(allocation.test), dataset.members(2))
 
 
+@pytest.mark.quick
 def test_a_new_id_that_validation_and_test_share_lies_at_one_site():
     dataset = toy_set()
     held_out = np.concatenate([dataset.members(1), dataset.members(2)])
@@ -308,6 +338,7 @@ def test_a_new_id_that_validation_and_test_share_lies_at_one_site():
     assert len(set().union(*places.values())) == 10
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("split", "name"), list(enumerate(SPLITS)))
 def test_a_split_without_samples_is_said_to_be_empty(split, name):
     dataset = toy_set()
@@ -317,6 +348,7 @@ def test_a_split_without_samples_is_said_to_be_empty(split, name):
         allocate(dataset, config())
 
 
+@pytest.mark.quick
 def test_the_same_config_gives_the_same_hashes_and_each_hash_sees_its_own_half():
     keys = {"level": "sample", "rate": 0.5}
     first, again = (allocate(toy_set(), config(train=keys)) for _ in range(2))
@@ -331,6 +363,7 @@ def hashes(allocation: Allocation) -> tuple[str, str]:
     return allocation.partition_sha256, allocation.mask_sha256
 
 
+@pytest.mark.quick
 def test_the_config_is_named_when_there_are_too_few_samples():
     with pytest.raises(DataError, match=r"sites\.count: expected at most 30, .*found 31"):
         allocate(toy_set(train=30), config(count=31))
@@ -340,6 +373,7 @@ def test_the_config_is_named_when_there_are_too_few_samples():
 COUPLED = {"level": "coupled", "pairs": 0.2, "complete_sites": 2}
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", FREE)
 def test_coupled_sites_hold_one_modality_of_one_block_of_classes_in_turn(name):
     dataset = toy_set()
@@ -351,6 +385,7 @@ def test_coupled_sites_hold_one_modality_of_one_block_of_classes_in_turn(name):
         assert set(dataset.labels[share.samples]) <= {2 * kind, 2 * kind + 1}
 
 
+@pytest.mark.quick
 def test_the_last_coupled_sites_hold_complete_samples_of_all_classes():
     dataset = toy_set()
     train = allocate(dataset, config(count=11, train=COUPLED)).train
@@ -361,11 +396,13 @@ def test_the_last_coupled_sites_hold_complete_samples_of_all_classes():
         assert set(dataset.labels[share.samples]) == set(range(6))
 
 
+@pytest.mark.quick
 def test_coupled_without_pairs_leaves_the_complete_sites_empty():
     train = allocate(toy_set(), config(count=4, train={"level": "coupled", "pairs": 0})).train
     assert [len(share.samples) > 0 for share in train.values()] == [True, True, True, False]
 
 
+@pytest.mark.quick
 def test_coupled_blocks_of_uneven_size_come_in_order():
     dataset = toy_set()
     dataset.labels[:] = dataset.labels % 5
@@ -375,11 +412,13 @@ def test_coupled_blocks_of_uneven_size_come_in_order():
     assert [set(uneven.labels[train[site_name(index)].samples]) for index in range(3)] == [{0, 1}, {2, 3}, {4}]
 
 
+@pytest.mark.quick
 def test_coupled_needs_a_site_for_each_kind():
     with pytest.raises(ConfigError, match=r"sites\.count: .*expected at least 5, found 4"):
         allocate(toy_set(), config(count=4, train=COUPLED))
 
 
+@pytest.mark.quick
 def test_coupled_needs_a_class_for_each_kind():
     dataset = toy_set()
     few = Dataset(**{**vars(dataset), "spec": dataset.spec.model_copy(update={"classes": ("a", "b")})})
@@ -387,12 +426,14 @@ def test_coupled_needs_a_class_for_each_kind():
         allocate(few, config(train=COUPLED))
 
 
+@pytest.mark.quick
 def test_coupled_names_the_kind_that_has_too_few_samples():
     with pytest.raises(DataError, match=r"sites\.count: .*kind (image|text|audio|complete)"):
         allocate(toy_set(train=40), config(count=40, train={"level": "coupled"}))
 
 
 # ------------------------------------------------------------------------------------------------------------- scale
+@pytest.mark.quick
 @pytest.mark.parametrize("keys", [{"level": "site", "rate": 0.6}, COUPLED])
 def test_ten_thousand_sites_take_seconds(keys):
     dataset, run = toy_set(train=60000), config(count=10000, where="sites", train=keys)
@@ -400,3 +441,95 @@ def test_ten_thousand_sites_take_seconds(keys):
     allocation = allocate(dataset, run)
     assert time.process_time() - start < 10  # about 1 s on an idle core
     assert len(held(allocation.train)) == 60000
+
+
+# --- ``sites.training`` ----------------------------------------------------------------------------------------------
+
+
+SAMPLES = {"level": "sample", "rate": 0.5}
+MISSING = dict.fromkeys(("train", "validation", "test"), SAMPLES)
+
+
+def training_config(*training: str, **sections) -> RunConfig:
+    sites = {"count": 4, **({"training": list(training)} if training else {})}
+    return toy_config("mask", **{"sites": sites, "missing": MISSING, **sections})
+
+
+def allocated(found: RunConfig):
+    return allocate(load_dataset(found), found)
+
+
+@pytest.mark.quick
+def test_the_sites_named_hold_what_they_would_hold_anyway_and_the_others_nothing():
+    everyone, chosen = allocated(training_config()), allocated(training_config("site-0001", "site-0003"))
+    assert list(chosen.train) == list(everyone.train)
+    for name, share in chosen.train.items():
+        before = everyone.train[name]
+        kept = len(before.samples) if name in ("site-0001", "site-0003") else 0
+        assert np.array_equal(share.samples, before.samples[:kept])
+        assert np.array_equal(share.present, before.present[:kept])
+    assert chosen.partition_sha256 != everyone.partition_sha256
+    assert chosen.left_out == everyone.left_out
+
+
+@pytest.mark.quick
+def test_held_out_samples_stay_where_they_are_under_the_same_masks():
+    sites = {"evaluate": {"where": "sites"}}
+    everyone, chosen = allocated(training_config(**sites)), allocated(training_config("site-0002", **sites))
+    for split in ("validation", "test"):
+        for name, share in getattr(everyone, split).items():
+            found = getattr(chosen, split)[name]
+            assert np.array_equal(found.samples, share.samples)
+            assert np.array_equal(found.present, share.present)
+
+
+@pytest.mark.quick
+def test_an_unknown_site_and_one_without_samples_are_refused():
+    with pytest.raises(ConfigError, match=r"sites.training: expected sites \(site-0000, .*\), found 'site-0009'"):
+        allocated(training_config("site-0009"))
+    empty = {"missing": {"empty": "skip", "train": {"level": "sample", "sites": {"site-0000": 1.0}}}}
+    with pytest.raises(DataError, match=r"sites.training: expected sites with training samples, found site-0000"):
+        allocated(training_config("site-0000", **empty))
+
+
+@pytest.mark.quick
+def test_complete_are_the_sites_that_hold_every_modality():
+    profile = [{"sites": 1, "modalities": ["picture"]}, {"sites": 2, "modalities": ["picture", "features", "steps"]}]
+    missing = {"train": {"level": "profile", "profile": [*profile, {"sites": 1, "modalities": ["steps", "features"]}]}}
+    found = allocated(training_config(sites={"count": 4, "training": "complete"}, missing=missing)).train
+    assert [name for name, share in found.items() if len(share.samples)] == ["site-0001", "site-0002"]
+    lone = {"train": {"level": "profile", "profile": [{"sites": 4, "modalities": ["steps"]}]}}
+    with pytest.raises(DataError, match=r"found none that holds every modality"):
+        allocated(training_config(sites={"count": 4, "training": "complete"}, missing=lone))
+
+
+@pytest.mark.quick
+def test_a_deployment_refuses_the_key():
+    deployed = {"missing": {}, "data": {"name": "sites"}, "engine": {"name": "deployment"}}
+    with pytest.raises(
+        ConfigError, match=r"sites.training: expected none in a deployment, found site-0000, site-0002;"
+    ):
+        training_config("site-0000", "site-0002", **deployed)
+    with pytest.raises(ConfigError, match=r"expected none in a deployment, found complete;"):
+        training_config(sites={"count": 4, "training": "complete"}, **deployed)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("value", ["site-0001", [], [1], {"site-0001": 1}])
+def test_what_is_no_list_of_names_is_refused_with_both_forms(value):
+    with pytest.raises(ConfigError, match=r"sites.training: expected a list of site names, or complete, found"):
+        training_config(sites={"count": 4, "training": value})
+
+
+@pytest.mark.quick
+def test_the_federation_of_split_sites_can_be_deployed():
+    over_folders = federation_config(training_config("site-0001"))
+    assert parse({**over_folders, "engine": {"name": "deployment"}}).sites.training is None
+
+
+def test_a_run_trains_the_named_site_alone(tmp_path: Path):
+    sites = {"count": 3, "training": ["site-0002"]}
+    directory = runs.run(tmp_path, runs.settings(sites=sites, recovery="mask", rounds=2))
+    lines = runs.lines(directory, "sites.jsonl")
+    assert {line["site"] for line in lines if line["samples"]} == {"site-0002"}
+    assert runs.result(directory)["status"] == "completed"

@@ -1,9 +1,14 @@
 """The driver of preparations: blocks, resumption with the same bytes, faults that name the sample."""
 
+import hashlib
 import multiprocessing
+import os
 import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +18,16 @@ from fedrecon_core.data.site_folder.opening import open_folder, open_whole
 from fedrecon_core.data.site_folder.samples import Samples
 from fedrecon_core.errors import DataError
 from fedrecon_core.preparation import writer as driver
+from fedrecon_core.preparation.expected_files import CHECKSUMS, ExpectedFile, file_faults
+from fedrecon_core.preparation.feature_rows import file_states, first_few
 from fedrecon_core.preparation.raw_dataset import RawDataset
 from fedrecon_core.preparation.writer import BLOCK, WORK, write_site_folder, write_site_folders
+from fedrecon_core.registry import CORE_PACKAGES, DATASETS, discover
 from fedrecon_core.types import DatasetSpec, ModalitySpec
+from tests.helpers import raw_crisismmd, raw_meld, raw_npz, raw_polymnist, raw_uci_har
 from tests.helpers.processes import files_end_at
 from tests.helpers.raw_datasets import contents, made_up, reading
+from tests.helpers.toy_features import toy_features
 
 
 def silent(modality: str, done: int, total: int) -> None:
@@ -353,3 +363,140 @@ def test_a_file_of_the_source_that_went_away_is_named(tmp_path):
     raw_data = reading(made_up(10), "steps", lambda chosen, rows: gone.read_bytes())
     with pytest.raises(DataError, match=r"a\.wav cannot be read: No such file"):
         write_site_folder(raw_data, tmp_path / "out", silent)
+
+
+# --- what a raw data set must hold -----------------------------------------------------------------------------------
+
+
+MD5 = hashlib.md5(b"right").hexdigest()
+ARCHIVE = ExpectedFile("letters.gz", "the letters as published", md5=MD5)
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def other_bytes(path: Path) -> None:
+    path.write_bytes(b"wrong")
+
+
+def nothing(path: Path) -> None:
+    pass
+
+
+@pytest.mark.quick
+def test_the_right_file_has_no_fault(tmp_path):
+    (tmp_path / "letters.gz").write_bytes(b"right")
+    (tmp_path / CHECKSUMS).write_text(f"{hashlib.sha256(b'right').hexdigest()}  letters.gz\n")
+    assert file_faults(tmp_path, [ARCHIVE]) == []
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (nothing, "letters.gz: expected the letters as published, found none"),
+        (a_folder, "letters.gz: expected a file that can be read, found: Is a directory"),
+        (other_bytes, f"letters.gz: expected the MD5 {MD5} (the letters as published), found "),
+    ],
+)
+def test_a_file_with_a_checksum_is_named_with_what_is_there(tmp_path, make, words):
+    make(tmp_path / "letters.gz")
+    (fault,) = file_faults(tmp_path, [ARCHIVE])
+    assert words in fault
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (nothing, f"letters.gz: expected the file that {CHECKSUMS} lists, found none"),
+        (a_folder, "letters.gz: expected a file that can be read, found: Is a directory"),
+        (other_bytes, f"letters.gz: expected the SHA-256 {'0' * 12}... ({CHECKSUMS}), found "),
+    ],
+)
+def test_a_listed_file_is_named_with_what_is_there(tmp_path, make, words):
+    make(tmp_path / "letters.gz")
+    (tmp_path / CHECKSUMS).write_text(f"{'0' * 64}  letters.gz\n")
+    (fault,) = file_faults(tmp_path, [])
+    assert words in fault
+
+
+# --- a preparation that was interrupted does not mix files as they were with files as they are -----------------------
+
+
+discover(CORE_PACKAGES)
+
+
+def folders(raw: Path) -> None:
+    raw_polymnist.write_folders(raw)
+
+
+TOYS: dict[str, tuple[str, Callable[[Path], Any], dict[str, Any], str]] = {
+    "meld": (
+        "meld",
+        raw_meld.write,
+        {"missing_audio": "allow", "audio": "toy_audio", "text": "toy_text"},
+        "dia*_utt[0-4].wav",
+    ),
+    "crisismmd": ("crisismmd", raw_crisismmd.write, {"image": "toy_image", "text": "toy_text"}, "*.jpg"),
+    "uci": ("uci_har", raw_uci_har.write_uci, {}, "body_*.txt"),
+    "hapt": ("uci_har", raw_uci_har.write_hapt, {}, "*_exp*.txt"),
+    "png": ("polymnist", folders, {"validation": 10}, "*.png"),
+    "npz": ("npz", raw_npz.root, {}, "*.npz"),
+}
+"""Layout -> data set, what writes a raw folder of it, keys, and the files that its rows are read from."""
+
+
+@contextmanager
+def made(layout: str, raw: Path) -> Iterator[Callable[[], RawDataset]]:
+    """What gives the raw_data of a raw folder as it is at the time."""
+    name, write, keys, _ = TOYS[layout]
+    write(raw)
+    cls = DATASETS.get(name)
+    with toy_features():
+        yield lambda: cls.read_raw(cls.Raw(**keys), raw, raw.parent / "cache")
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("layout", TOYS)
+def test_each_file_that_rows_are_read_from_decides_whether_a_preparation_goes_on(layout, tmp_path):
+    with made(layout, tmp_path / "raw") as raw_data:
+        known = {raw_data().digest()}
+        assert raw_data().digest() in known
+        files = sorted((tmp_path / "raw").rglob(TOYS[layout][3]))
+        for count, file in enumerate(files[:: max(len(files) // 6, 1)], start=2):
+            state = file.stat()
+            os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns + 1_000_000))  # the same size: fetched again
+            known.add(raw_data().digest())
+            assert len(known) == count, file
+
+
+@pytest.mark.quick
+def test_a_file_that_was_right_by_its_size_and_is_fetched_again_is_not_mixed_with_the_first(tmp_path):
+    with made("uci", tmp_path / "raw") as raw_data:
+        signals = tmp_path / "raw" / "train" / "Inertial Signals"
+        wrong, damaged = signals / "body_acc_x_train.txt", signals / "body_gyro_x_train.txt"
+        good = {file: file.read_text() for file in (wrong, damaged)}
+        np.savetxt(wrong, np.zeros_like(np.loadtxt(wrong)), fmt=" %15.7e", delimiter="")
+        damaged.write_text("oops")
+        with pytest.raises(DataError, match=r"body_gyro_x_train\.txt"):
+            write_site_folder(raw_data(), tmp_path / "out", lambda *_: None)
+        for file, text in good.items():
+            file.write_text(text)
+        with pytest.raises(DataError, match="an unfinished preparation of other files or with other options"):
+            write_site_folder(raw_data(), tmp_path / "out", lambda *_: None)
+
+
+@pytest.mark.quick
+def test_states_are_by_path_size_and_time_and_know_what_is_not_there(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"123")
+    os.utime(tmp_path / "a" / "x", ns=(0, 5))
+    assert [*file_states(tmp_path, [tmp_path / "a" / "x", tmp_path / "y"])] == ["a/x 3 5", "y none"]
+
+
+@pytest.mark.quick
+def test_a_line_names_the_first_few(tmp_path):
+    assert first_few(["a", "b"]) == "a, b"
+    assert first_few([*"abcdefg"]) == "a, b, c, d, e and 2 more"

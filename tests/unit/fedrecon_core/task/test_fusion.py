@@ -8,7 +8,7 @@ import torch
 
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.recovery.reconstruction import split_weight
-from fedrecon_core.task.attention import Attention, AttentionParams
+from fedrecon_core.task.attention import Attention, AttentionParams, squash_
 from fedrecon_core.task.concat import Concat, ConcatParams
 from fedrecon_core.task.model import FusionShape
 from fedrecon_core.task.tokens import Fill, Tokens, tokenise
@@ -308,3 +308,35 @@ def test_weight_is_shared_per_sample_and_modality():
     shared = split_weight([first, second], ("a", "b"), 3, 0.6)
     assert shared[0].weight.tolist() == pytest.approx([0.6, 0.3])
     assert shared[1].weight.tolist() == pytest.approx([0.3, 0.6])
+
+
+# --- the hyperbolic tangent of the fusion ----------------------------------------------------------------------------
+
+
+def test_the_error_is_below_what_is_stated():
+    grid = torch.cat(
+        [torch.linspace(-20, 20, 400_001), torch.logspace(-30, 38, 100_000), -torch.logspace(-30, 38, 100_000)]
+    )
+    error = (squash_(grid.clone()).double() - grid.double().tanh()).abs()
+    assert float(error.max()) < 2e-7
+
+
+def test_ends_and_what_is_no_number():
+    found = squash_(torch.tensor([float("inf"), -float("inf"), 0.0, float("nan")]))
+    assert found[:3].tolist() == [1.0, -1.0, 0.0] and found[3].isnan()
+
+
+def test_the_gradient_is_the_librarys():
+    torch.manual_seed(0)
+    values, weights = torch.randn(40, dtype=torch.float64, requires_grad=True), torch.randn(40, dtype=torch.float64)
+    (found,) = torch.autograd.grad((squash_(values * 3) * weights).sum(), values)
+    (expected,) = torch.autograd.grad(((values * 3).tanh() * weights).sum(), values)
+    torch.testing.assert_close(found, expected)
+    assert torch.autograd.gradcheck(lambda given: squash_(given * 2), values)
+
+
+def test_what_is_read_after_it_and_needs_what_it_wrote_over_is_refused():
+    values = torch.randn(4, requires_grad=True).square()
+    squares = values * values
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        (squash_(values) + squares).sum().backward()

@@ -1,14 +1,17 @@
-"""The configs of the motion data sets: each is a protocol whose numbers are checked, with data or without."""
+"""Configs as users write them: those of this repository for activity recognition, and typing errors."""
 
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from fedrecon_core.config.loading import load, override, read_yaml
 from fedrecon_core.data.allocation import allocate
 from fedrecon_core.data.dataset import load_dataset
-from fedrecon_core.errors import DataError
+from fedrecon_core.errors import ConfigError, DataError
+from fedrecon_core.files import user_path
 from fedrecon_core.recovery.base import recovery_for
 from server.runs.setup import load_config
 from tests.helpers.raw_uci_har import root
@@ -66,3 +69,46 @@ def test_the_benchmarks_numbers(tmp_path):
     assert all(len(found) == 1 for found in subjects)
     assert len(dataset.faults) == 1
     recovery_for(config, dataset.spec).build()
+
+
+# --- what a person types ---------------------------------------------------------------------------------------------
+
+
+ODD = {
+    "a date that is none": "a: 2020-13-45",
+    "a number that is none": "a: 0x_",
+    "a key that is a list": "? [a]\n: 1",
+    "no end of nesting": "a: " + "[" * 1200,
+    "a tag": "a: !!int ''",
+    "a truth that is none": "a: !!bool x",
+    "a repeated key": "a: 1\na: 2",
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+def test_odd_yaml_is_one_kind_of_error_and_one_line(text, tmp_path):
+    with pytest.raises(yaml.YAMLError):
+        load(text)
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as told:
+        read_yaml(path)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("value", ["2020-13-45", "0x_", "[" * 1200, "!!bool x"])
+def test_odd_settings_are_one_line(value):
+    with pytest.raises(ConfigError, match="the value must be YAML"):
+        override({}, [f"seed={value}"])
+
+
+@pytest.mark.parametrize("text", ["~nobody-of-this-name/x", "a\0b", "x" * 5000])
+def test_a_path_that_cannot_be_is_told_with_its_key(text, tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.root: expected a path, found '"):
+        user_path(text, tmp_path, "data.root")
+
+
+def test_paths_are_relative_to_their_base(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_path("~/a", tmp_path / "b", "k") == tmp_path / "a"
+    assert user_path("../a", tmp_path / "b", "k") == tmp_path / "a"

@@ -1,14 +1,19 @@
-"""A model read modality by modality, and the forest over what each says: against the model on what is really alone."""
+"""The local round: batches, and a task model used one modality at a time (Shapley values, decision fusion)."""
+
+import math
+from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from fedrecon_core.local.by_modality import Forest, ModalityViews, class_probabilities
+from fedrecon_core.local.by_modality import MOST_PLAYERS, Forest, ModalityViews, class_probabilities, shapley_values
 from fedrecon_core.local.evaluate import EvaluationContext, predict
 from fedrecon_core.local.hook import HookState
+from fedrecon_core.local.stage_runner import batches
 from fedrecon_core.recovery.stage import GlobalInfo, LocalContext
+from fedrecon_core.seeding import torch_stream
 from fedrecon_core.task.model import TaskModel
 from strategies.mmfedmc import MmFedMC, MmFedMCParams
 from tests.helpers.toy import CLASSES, NAMES, everything, tiny_dataset, toy_recovery, toy_site
@@ -172,3 +177,127 @@ def test_each_modality_learns_on_its_own():
     assert plain.loss(model, data.batch(EVERYONE)) == 0.0
     nothing = toy_site(present=only()).batch(EVERYONE)
     assert hook.loss(model, nothing) == 0.0
+
+
+# --- shapley values against the mean over all orders of joining, and against their axioms ----------------------------
+
+
+SHAPLEY_NAMES = tuple("abcde")
+
+
+def random_game(players, games=4, seed=0):
+    """A value for every subset, drawn when it is first asked for; ``asked`` lists what was."""
+    draw, known, asked = torch.Generator().manual_seed(seed), {}, []
+
+    def value(subset):
+        asked.append(subset)
+        if subset not in known:
+            known[subset] = torch.randn(games, generator=draw, dtype=torch.float64)
+        return known[subset]
+
+    return value, asked
+
+
+def over_all_orders(players, value):
+    """The definition: what a player adds when it joins, averaged over all orders."""
+    total = dict.fromkeys(players, 0.0)
+    for order in permutations(players):
+        for place, player in enumerate(order):
+            before = frozenset(order[:place])
+            total[player] = total[player] + value(before | {player}) - value(before)
+    return {player: added / math.factorial(len(players)) for player, added in total.items()}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("players", [SHAPLEY_NAMES[:1], SHAPLEY_NAMES[:2], SHAPLEY_NAMES[:3], SHAPLEY_NAMES])
+def test_they_are_the_mean_over_all_orders_of_joining(players):
+    value, _ = random_game(players, seed=len(players))
+    found, expected = shapley_values(players, value), over_all_orders(players, value)
+    assert found.keys() == expected.keys()
+    for player in players:
+        torch.testing.assert_close(found[player], expected[player], rtol=0, atol=1e-12)
+
+
+@pytest.mark.quick
+def test_every_subset_is_valued_once():
+    value, asked = random_game(SHAPLEY_NAMES)
+    shapley_values(SHAPLEY_NAMES, value)
+    assert len(asked) == len(set(asked)) == 2 ** len(SHAPLEY_NAMES)
+
+
+@pytest.mark.quick
+def test_together_they_are_what_all_players_add_to_none():
+    value, _ = random_game(SHAPLEY_NAMES)
+    total = torch.stack(list(shapley_values(SHAPLEY_NAMES, value).values())).sum(dim=0)
+    torch.testing.assert_close(total, value(frozenset(SHAPLEY_NAMES)) - value(frozenset()), rtol=0, atol=1e-12)
+
+
+@pytest.mark.quick
+def test_players_who_add_the_same_everywhere_get_the_same_and_one_who_adds_nothing_gets_nothing():
+    worth = {"a": 2.0, "b": 2.0, "c": 5.0, "d": 0.0}
+    pair = {"a", "b"}
+
+    def value(subset):
+        return torch.tensor(sum(worth[name] for name in subset) + 3.0 * (pair <= subset), dtype=torch.float64)
+
+    found = shapley_values(tuple(worth), value)
+    assert [float(found[name]) for name in "abcd"] == pytest.approx([3.5, 3.5, 5.0, 0.0], abs=1e-12)
+
+
+@pytest.mark.quick
+def test_a_known_game():
+    """Gloves: one left glove, two right ones, a pair is worth 1."""
+    found = shapley_values(("left", "r1", "r2"), lambda s: torch.tensor(float("left" in s and len(s) > 1)))
+    assert [float(found[name]) for name in ("left", "r1", "r2")] == pytest.approx([2 / 3, 1 / 6, 1 / 6])
+
+
+@pytest.mark.quick
+def test_nobody_plays():
+    assert shapley_values((), lambda subset: torch.zeros(3)) == {}
+
+
+@pytest.mark.quick
+def test_too_many_players_are_refused_before_any_subset_is_valued():
+    value, asked = random_game(())
+    with pytest.raises(ValueError, match=f"at most {MOST_PLAYERS} players, .* found {MOST_PLAYERS + 1}"):
+        shapley_values([f"m{number}" for number in range(MOST_PLAYERS + 1)], value)
+    assert asked == []
+
+
+# --- an epoch's batches ----------------------------------------------------------------------------------------------
+
+
+CPU = torch.device("cpu")
+
+
+def epoch(items, size, lengths=None, seed=0):
+    return list(batches(items, size, torch_stream(seed, "order"), CPU, lengths))
+
+
+def padded(found, lengths):
+    return sum(int(lengths[batch].max()) * len(batch) for batch in found)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("items", [1, 7, 16, 85, 300])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_an_epoch_holds_every_item_once_in_batches_of_the_size_asked_for(items, ragged):
+    lengths = torch.arange(items) % 11 + 1 if ragged else None
+    found = epoch(items, 16, lengths)
+    assert torch.cat(found).sort().values.tolist() == list(range(items))
+    assert sorted(map(len, found), reverse=True) == [16] * (items // 16) + [items % 16] * (items % 16 > 0)
+
+
+@pytest.mark.quick
+def test_items_of_like_length_come_together():
+    lengths = (torch.randn(200, generator=torch.Generator().manual_seed(1)) * 0.6 + 5).exp().long() + 1
+    assert padded(epoch(200, 16, lengths), lengths) < 0.7 * padded(epoch(200, 16), lengths)
+
+
+@pytest.mark.quick
+def test_batches_of_a_small_site_differ_from_epoch_to_epoch_and_repeat_with_the_seed():
+    lengths = torch.arange(40) + 10
+    stream = torch_stream(0, "order")
+    first, second = ([set(b.tolist()) for b in batches(40, 8, stream, CPU, lengths)] for _ in range(2))
+    assert not any(batch in second for batch in first)
+    assert [set(b.tolist()) for b in epoch(40, 8, lengths)] == first
