@@ -1,5 +1,5 @@
 # Sourced by .ci/run and .ci/nightly: a fresh virtual environment, installed by the README's own test line, and the checks
-# that need no test. Needs bash and Python 3.11, 3.12 or 3.13 (PYTHON=... chooses one); leaves nothing behind.
+# that run no tests. Needs bash and Python 3.11, 3.12 or 3.13 (PYTHON=... chooses one); leaves nothing behind.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -42,7 +42,7 @@ install() {
     bash -euo pipefail -c "$install_line"
 }
 
-# What a test needs no run for: style, types and import contracts.
+# Checks that run no tests: style, types and import contracts.
 static_checks() {
     heading "ruff check"
     ruff check .

@@ -210,7 +210,7 @@ def test_oracle_fails_if_hidden_values_are_nan(
 ) -> None:
     clean = runs.run(tmp_path / "clean", settings(name, roots[name], "oracle", HALF))
     poisoned(monkeypatch, name, load_config(clean / "config.yaml"))
-    with pytest.raises(RunError, match="holds NaN"):
+    with pytest.raises(RunError, match="contains NaN"):
         runs.run(tmp_path / "nan", settings(name, roots[name], "oracle", HALF))
 
 

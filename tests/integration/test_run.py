@@ -406,7 +406,7 @@ def test_oracle_fails_on_poisoned_absent_values(tmp_path: Path, monkeypatch: pyt
     raw = runs.settings(recovery={"name": "oracle"}, rounds=2)
     clean = runs.run(tmp_path / "clean", raw)
     poisoned(monkeypatch, load_config(clean / "config.yaml"))
-    with pytest.raises(RunError, match="holds NaN"):
+    with pytest.raises(RunError, match="contains NaN"):
         runs.run(tmp_path / "poisoned", raw)
 
 

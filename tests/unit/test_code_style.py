@@ -15,7 +15,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Documented = Function | ast.ClassDef
 PRIVATE_PER_1000_LINES = 17.5
-"""At most so many private functions and methods: more of them, and a reader jumps instead of reading."""
+"""Upper bound of private functions and methods; with more of them a reader jumps instead of reading."""
 SMALL, SMALL_SHARE = 50, 0.23
 """At most this share of the modules has fewer than ``SMALL`` lines."""
 
