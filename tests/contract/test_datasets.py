@@ -32,7 +32,7 @@ FOLDERS = {"sites": write_toy_sites, "folder": write_toy_folder}
 
 
 def root_of(name: str, base: Path) -> Path | None:
-    """Where the toy of the data set lies; None for one that needs no files."""
+    """The folder of the toy data set; None for one that needs no files."""
     if name in FOLDERS:
         return FOLDERS[name](base)
     toy = f"tests.helpers.raw_{name}"
@@ -62,7 +62,7 @@ def build(config: RunConfig) -> Dataset:
 
 @pytest.fixture(scope="module")
 def place_of(tmp_path_factory) -> Callable[[str], Path | None]:
-    """Where the toy of a data set lies; it is made once."""
+    """The folder of a toy data set, which is made once."""
     return cache(lambda name: root_of(name, tmp_path_factory.mktemp(name)))
 
 
@@ -140,7 +140,7 @@ def test_every_split_shows_every_class(dataset):
         assert shown == set(range(len(dataset.spec.classes)))
 
 
-def test_no_group_lies_in_two_splits_but_by_a_declared_fault(dataset):
+def test_no_group_is_in_two_splits_except_with_a_declared_fault(dataset):
     if dataset.faults:
         return
     groups = [set(dataset.cluster_ids[dataset.members(part)].tolist()) for part in range(3)]
@@ -183,6 +183,6 @@ PREPARED = [name for name, cls in DATASETS.items() if issubclass(cls, PreparedLo
 
 
 @pytest.mark.parametrize("name", PREPARED)
-def test_what_is_told_of_a_data_set_before_it_is_prepared_is_what_it_then_has(name, place_of):
+def test_the_listing_of_a_data_set_matches_its_prepared_folder(name, place_of):
     cls, spec = DATASETS.get(name), build(config_of(name, "default", place_of(name))).spec
     assert (cls.name, cls.modalities, cls.target) == (spec.name, spec.names, spec.target)

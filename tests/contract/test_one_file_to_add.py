@@ -220,7 +220,7 @@ BROKEN = {
     """,
     ),
     "reads absent rows without saying so": (
-        "check_who_says_that_it_reads_absent_values_does",
+        "check_reads_absent_is_declared_truly",
         """
         reads_absent = True
     """,

@@ -225,7 +225,7 @@ def check_absent_values_are_never_read(name: str) -> None:
         assert _outcome(name, poison=True) == _outcome(name, poison=False)
 
 
-def check_who_says_that_it_reads_absent_values_does(name: str) -> None:
+def check_reads_absent_is_declared_truly(name: str) -> None:
     if RECOVERIES.get(name).reads_absent:  # type: ignore[attr-defined]
         assert _outcome(name, poison=True) != _outcome(name, poison=False)
 

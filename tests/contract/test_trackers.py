@@ -45,7 +45,7 @@ def run_in(folder: Path, last: int = 0, memory: dict[str, Any] | None = None) ->
     return TrackedRun(folder, "toy", config, tags, last, memory or {}, labels)
 
 
-def check_tells_of_a_whole_run(name: str, folder: Path) -> None:
+def check_records_a_whole_run(name: str, folder: Path) -> None:
     tracker = tracker_of(name)
     tracker.start(run_in(folder))
     for round_ in (1, 2, 3):
@@ -132,7 +132,7 @@ def check_writes_below_the_run_directory_alone_and_calls_nobody(name: str, folde
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.chdir(work))
         stack.enter_context(patch.object(socket.socket, "connect", connect))
-        check_tells_of_a_whole_run(name, run)
+        check_records_a_whole_run(name, run)
     assert not called
     assert not any(work.iterdir())
     assert any(run.iterdir())

@@ -271,7 +271,7 @@ def yaml_lines(folder: Path, draw: random.Random) -> None:
 
 @corruption
 def yaml_spaces(folder: Path, draw: random.Random) -> None:
-    """What changes the text and not what it says."""
+    """Change the text but not its meaning."""
     path = folder / "dataset.yaml"
     found = path.read_text(encoding="utf-8").splitlines()
     for _ in range(draw.choice([1, 3])):
@@ -305,7 +305,7 @@ def yaml_sealed(folder: Path, draw: random.Random) -> None:
     describe(folder, raw)
 
 
-# --- what lies in the files, written as a tool would ----------------------------------------------------------------
+# --- wrong values in the files, written as a tool would ---------------------------------------------------------------
 
 
 def is_array(path: Path) -> bool:
@@ -320,7 +320,7 @@ def header(folder: Path, draw: random.Random) -> None:
     size = int.from_bytes(raw[8:10], "little")
     text = raw[10 : 10 + size].decode("latin-1")
     shape = text[text.index("(") : text.index(")") + 1]
-    lies = [
+    wrong_values = [
         (
             shape,
             draw.choice(["()", "(1,)", "(99999999999999999999,)", "(-1, 3)", "(0, 5)", "(2**9,)", shape[:-1] + "1)"]),
@@ -329,7 +329,7 @@ def header(folder: Path, draw: random.Random) -> None:
         ("False", draw.choice(["True", "0", "None"])),
         ("{", draw.choice(["{" * 200, "-" * 300 + "{", "", "{'more': 1, ", "__import__('os'){"])),
     ]
-    text = text.replace(*draw.choice(lies)).rstrip()
+    text = text.replace(*draw.choice(wrong_values)).rstrip()
     padded = text.ljust(size - 1) + "\n" if len(text) < size else text
     length = draw.choice([len(padded), len(padded), len(padded), 65535]).to_bytes(2, "little")
     path.write_bytes(raw[:8] + length + padded.encode("latin-1") + raw[10 + size :])

@@ -41,7 +41,7 @@ def rows(part: str, count: int) -> list[dict[str, Any]]:
         first = number - 1 if number % 6 == 3 else number
         tweet = 917791044158185400 + PARTS.index(part) * 10_000 + first
         event, image, label = EVENTS[first % 7], f"{tweet}_{number - first}", CLASSES[number % 8]
-        told = {
+        cells = {
             "event_name": event,
             "tweet_id": tweet,
             "image_id": image,
@@ -52,12 +52,12 @@ def rows(part: str, count: int) -> list[dict[str, Any]]:
             "label_image": label,
             "label_text_image": "Negative",
         }
-        lines.append(told)
+        lines.append(cells)
     return lines
 
 
 def table(raw: Path, part: str) -> Path:
-    """Where the table of a part lies."""
+    """The path of the table of a part."""
     return raw / TABLES / f"task_humanitarian_text_img_{part}.tsv"
 
 

@@ -23,7 +23,7 @@ SPEC = DatasetSpec(
 
 
 def made_up(count: int = 2500, seed: int = 0) -> RawDataset:
-    """So many samples; a row tells its sample in every number. ``seed`` decides what is missing."""
+    """Made-up samples; every number of a row identifies its sample. ``seed`` decides what is missing."""
     present = np.random.default_rng(seed).random((count, 2)) < 0.8
     samples = Samples(
         ids=np.arange(count) + 7,

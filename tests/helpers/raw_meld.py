@@ -19,7 +19,7 @@ WORDS = {"neutral": "Okay, so", "joy": "Oh “great”", "sadness": "I’m sorry
 PARTS = ("train", "dev", "test")
 UTTERANCES = 6
 SILENT = "dia1_utt4"
-"""A dev utterance without a wav file; its speaker says much."""
+"""A dev utterance without a wav file; its speaker has many utterances."""
 
 
 def rows(part: str, dialogues: int) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def rows(part: str, dialogues: int) -> list[dict[str, Any]]:
     for number in range(dialogues * UTTERANCES):
         dialogue, utterance = divmod(number, UTTERANCES)
         emotion = EMOTIONS[number % len(EMOTIONS)]
-        told = {
+        cells = {
             "Sr No.": number + 1,
             "Utterance": f"{WORDS[emotion]}, {part} {dialogue}",
             "Speaker": SPEAKERS[number % len(SPEAKERS)],
@@ -41,7 +41,7 @@ def rows(part: str, dialogues: int) -> list[dict[str, Any]]:
             "StartTime": "00:00:01,000",
             "EndTime": "00:00:02,000",
         }
-        lines.append(told)
+        lines.append(cells)
     return lines
 
 

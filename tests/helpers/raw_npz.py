@@ -25,7 +25,7 @@ def write(base: Path, content: dict[str, np.ndarray], described: dict[str, Any])
 
 
 def description() -> dict[str, Any]:
-    """What the YAML says."""
+    """The content of the YAML file."""
     return {
         "name": "toy_npz",
         "file": "toy.npz",

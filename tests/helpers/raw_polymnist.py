@@ -86,7 +86,7 @@ def write_backgrounds(raw: Path, pictures: Sequence[np.ndarray], names: Sequence
 
 
 def write_folders(base: Path, modalities: int = 5) -> None:
-    """The official folders ``train`` and ``test`` in ``base``; a picture's first pixel tells part, modality, number."""
+    """The folders ``train`` and ``test`` in ``base``; first pixels encode part, modality and number."""
     for part, (count, seed) in enumerate(((TRAIN, 0), (TEST, 1))):
         _, classes = digits(count, seed)
         for m in range(modalities):

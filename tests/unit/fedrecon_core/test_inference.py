@@ -23,7 +23,7 @@ def folder(tmp_path) -> Path:
     return save_toy_model(tmp_path / "model")
 
 
-def test_it_tells_nothing_of_the_run(folder):
+def test_it_contains_nothing_of_the_run(folder):
     described = yaml.safe_load((folder / DESCRIPTION).read_text(encoding="utf-8"))
     assert set(described["config"]) == {"name", "seed", "recovery", "modalities", "task", "local", "evaluate"}
 
@@ -36,7 +36,7 @@ def test_a_loaded_model_can_be_saved_again_to_the_byte(folder, tmp_path):
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_model_is_on_the_disk_when_it_is_said_to_be_saved(tmp_path, monkeypatch):
+def test_a_saved_model_has_reached_the_disk(tmp_path, monkeypatch):
     """A power cut right after a run was declared complete must find the model."""
     flushed: set[int] = set()
     monkeypatch.setattr(os, "fsync", lambda handle: flushed.add(os.fstat(handle).st_ino))
@@ -97,8 +97,8 @@ def test_what_is_no_floating_number_is_refused_in_words(model, name, kind):
     values = np.ones((4, *model.recovery.spec[name].shape), dtype=kind)
     with pytest.raises(DataError) as caught:
         model.predict({name: values})
-    told = f"{name}: expected floating numbers (float32), found {values.dtype}"
-    assert str(caught.value) == told + ("; bytes of an image are divided by 255 first" if name == "picture" else "")
+    message = f"{name}: expected floating numbers (float32), found {values.dtype}"
+    assert str(caught.value) == message + ("; bytes of an image are divided by 255 first" if name == "picture" else "")
 
 
 @pytest.mark.parametrize("values", [[[0.5] * 5], torch.zeros(1, 5), 0.5])

@@ -182,7 +182,7 @@ def test_plugins_are_a_list_of_names(value, words):
         parse(toy_settings(plugins=value))
 
 
-def test_a_site_without_the_plugin_says_so_and_nothing_about_itself():
+def test_a_site_without_the_plugin_reports_it_and_nothing_about_itself():
     with pytest.raises(MissingPluginError) as raised:
         config_of(json.dumps(settings()))
     expected = f"plugins: {NAME} is not installed at this site; install a package with an entry point of this name"

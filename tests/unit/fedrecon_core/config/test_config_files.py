@@ -91,9 +91,9 @@ def test_odd_yaml_is_one_kind_of_error_and_one_line(text, tmp_path):
         load(text)
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as message:
         read_yaml(path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(message.value)
 
 
 @pytest.mark.parametrize("value", ["2020-13-45", "0x_", "[" * 1200, "!!bool x"])
@@ -103,7 +103,7 @@ def test_odd_settings_are_one_line(value):
 
 
 @pytest.mark.parametrize("text", ["~nobody-of-this-name/x", "a\0b", "x" * 5000])
-def test_a_path_that_cannot_be_is_told_with_its_key(text, tmp_path):
+def test_an_impossible_path_is_reported_with_its_key(text, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.root: expected a path, found '"):
         user_path(text, tmp_path, "data.root")
 

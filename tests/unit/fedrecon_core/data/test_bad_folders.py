@@ -1,4 +1,4 @@
-"""Bad data in a site folder: each fault is one line that names the file, says what was expected and what was found."""
+"""Bad data in a site folder: each fault is one line that names the file, what was expected and what was found."""
 
 import contextlib
 import json
@@ -52,7 +52,7 @@ def folder(tmp_path, sound) -> Path:
 
 
 def file_faults(folder: Path, do: Callable[[Path], list[str]] = check_folder) -> list[str]:
-    """What is said, all of it fit to be read."""
+    """The faults, each of which must be printable."""
     faults = do(folder)
     for fault in faults:
         assert str(folder) in fault
@@ -61,7 +61,7 @@ def file_faults(folder: Path, do: Callable[[Path], list[str]] = check_folder) ->
     return faults
 
 
-def assert_told(faults: list[str], file: str, *words: str) -> None:
+def assert_reported(faults: list[str], file: str, *words: str) -> None:
     """One of ``faults`` is about ``file`` and has all ``words``."""
     about = [fault for fault in faults if f"/{file}" in fault]
     assert any(all(word in fault for word in words) for fault in about), "\n".join(faults)
@@ -195,9 +195,9 @@ def test_an_array_that_is_none_of_its_modality_is_found_by_a_seal_too(folder, na
     change, file, words = ARRAYS[name]
     change(folder)
     written = (folder / "dataset.yaml").read_text()
-    assert_told(file_faults(folder, seal_folder), file, *words)
+    assert_reported(file_faults(folder, seal_folder), file, *words)
     assert (folder / "dataset.yaml").read_text() == written
-    assert_told(file_faults(folder), file, *words)
+    assert_reported(file_faults(folder), file, *words)
     is_refused(folder, "changed since it was checked")
 
 
@@ -210,9 +210,9 @@ def test_no_pickle_is_ever_opened(folder, tmp_path):
             np.save(picture(folder), payload, allow_pickle=True)
         else:
             picture(folder).write_bytes(content_)
-        assert_told(file_faults(folder, seal_folder), "picture.npy", "expected")
+        assert_reported(file_faults(folder, seal_folder), "picture.npy", "expected")
         is_refused(folder, "changed")
-    assert_told(file_faults(folder), "picture.npy", "found object [28]")
+    assert_reported(file_faults(folder), "picture.npy", "found object [28]")
     assert not trace.exists()
 
 
@@ -272,14 +272,14 @@ SAMPLES = {
 def test_a_table_that_does_not_fit_is_found_by_a_seal_too(folder, name):
     change, words = SAMPLES[name]
     change(folder)
-    assert_told(file_faults(folder, seal_folder), "samples.parquet", *words)
-    assert_told(file_faults(folder), "samples.parquet", *words)
+    assert_reported(file_faults(folder, seal_folder), "samples.parquet", *words)
+    assert_reported(file_faults(folder), "samples.parquet", *words)
     is_refused(folder, "changed since it was checked")
 
 
 def test_a_table_that_promises_too_many_rows_is_not_read(folder, monkeypatch):
     monkeypatch.setattr(samples, "MOST_SAMPLES", 27)
-    assert_told(file_faults(folder), "samples.parquet", "expected at most 27 rows, found 28")
+    assert_reported(file_faults(folder), "samples.parquet", "expected at most 27 rows, found 28")
 
 
 MULTILABEL = {
@@ -293,7 +293,7 @@ def test_labels_in_lists_are_looked_at_one_by_one(tmp_path, name):
     value, words = MULTILABEL[name]
     folder = write_multilabel(tmp_path / "north")
     in_row(0, label=value)(folder)
-    assert_told(file_faults(folder, seal_folder), "samples.parquet", f"column label: {words}")
+    assert_reported(file_faults(folder, seal_folder), "samples.parquet", f"column label: {words}")
 
 
 # --- samples that stand once per draw of masks ----------------------------------------------------------------------
@@ -304,22 +304,22 @@ def test_a_test_sample_may_stand_once_per_draw_that_was_sealed(tmp_path):
     assert yaml.safe_load((folder / "dataset.yaml").read_text())["draws"] == 2
     assert file_faults(folder) == []
     rewritten(folder, draws=1)
-    assert_told(file_faults(folder), "samples.parquet", "expected each test sample once, found 6, 7")
+    assert_reported(file_faults(folder), "samples.parquet", "expected each test sample once, found 6, 7")
 
 
 def test_more_repeats_than_draws_and_other_labels_of_one_id_are_faults(tmp_path):
     folder = write_multilabel(tmp_path / "north")
     in_row(9, id=6)(folder)
     faults = file_faults(folder, seal_folder)
-    assert_told(faults, "samples.parquet", "expected each test sample at most 2 times (draws), found 6")
-    assert_told(faults, "samples.parquet", "column natural: expected one value for each id, found several for 6")
+    assert_reported(faults, "samples.parquet", "expected each test sample at most 2 times (draws), found 6")
+    assert_reported(faults, "samples.parquet", "column natural: expected one value for each id, found several for 6")
 
 
 def test_a_repeated_sample_shows_the_same_numbers_each_time(tmp_path):
     folder = write_multilabel(tmp_path / "north")
     values = np.load(folder / "arrays" / "steps.npy")
     np.save(folder / "arrays" / "steps.npy", put(values, -1, 7))
-    assert_told(file_faults(folder, seal_folder), "steps.npy", "the same numbers in all rows of an id", "for 7")
+    assert_reported(file_faults(folder, seal_folder), "steps.npy", "the same numbers in all rows of an id", "for 7")
 
 
 # --- dataset.yaml ---------------------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def test_a_description_that_is_none_is_explained_and_opens_nothing(folder, name)
     change(folder)
     for do in (check_folder, seal_folder):
         [fault] = file_faults(folder, do)
-        assert_told([fault], "dataset.yaml", *words)
+        assert_reported([fault], "dataset.yaml", *words)
     is_refused(folder, "dataset.yaml")
 
 
@@ -382,7 +382,7 @@ def test_a_description_of_more_values_than_any_data_set_has_is_not_read_on(folde
     """Each costs time: a megabyte of them takes half a minute."""
     monkeypatch.setattr(description, "MOST_NODES", 100)
     as_text("[" + "1," * 101 + "]")(folder)
-    assert_told(file_faults(folder), "dataset.yaml", "expected at most 100 values")
+    assert_reported(file_faults(folder), "dataset.yaml", "expected at most 100 values")
 
 
 def modality(**changes: object) -> Callable[[Path], object]:
@@ -414,14 +414,14 @@ EDITS = {
 def test_a_specification_that_does_not_fit_the_files_is_found_whatever_was_sealed(folder, name):
     change, file, words = EDITS[name]
     change(folder)
-    assert_told(file_faults(folder), file, words)
-    assert_told(file_faults(folder, seal_folder), file, words)
+    assert_reported(file_faults(folder), file, words)
+    assert_reported(file_faults(folder, seal_folder), file, words)
     is_refused(folder, r"dataset\.yaml")
 
 
 def test_an_edit_that_fits_the_files_has_to_be_sealed(folder):
     rewritten(folder, classes=["low", "middle", "top"])
-    assert_told(file_faults(folder), "dataset.yaml", "is not the one that was sealed", "fedrecon data seal")
+    assert_reported(file_faults(folder), "dataset.yaml", "is not the one that was sealed", "fedrecon data seal")
     assert file_faults(folder, seal_folder) == []
     assert open_folder(folder).spec.classes == ("low", "middle", "top")
 
@@ -434,7 +434,9 @@ def test_a_name_under_files_never_leads_elsewhere(folder, name):
     raw = yaml.safe_load((folder / "dataset.yaml").read_text())
     rewritten(folder, files={**raw["files"], name: RECORD})
     [fault] = file_faults(folder)
-    assert_told([fault], "dataset.yaml", "files: expected samples.parquet and arrays of the modalities in this folder")
+    assert_reported(
+        [fault], "dataset.yaml", "files: expected samples.parquet and arrays of the modalities in this folder"
+    )
 
 
 LINKS = ["arrays", "arrays/picture.npy", "arrays/steps.offsets.npy", "samples.parquet", "dataset.yaml"]
@@ -446,7 +448,7 @@ def test_a_link_that_leads_out_is_refused(folder, tmp_path, name):
     path.rename(outside)
     path.symlink_to(outside)
     for do in (check_folder, seal_folder):
-        assert_told(file_faults(folder, do), name, "a link that leads out of")
+        assert_reported(file_faults(folder, do), name, "a link that leads out of")
     is_refused(folder, "a link that leads out of|changed since")
 
 
@@ -456,7 +458,7 @@ def test_a_link_to_what_is_no_file_is_refused(folder, name, target):
     path = folder / name
     path.rename(folder / "aside")
     path.symlink_to(path if target == "itself" else target)
-    assert_told(file_faults(folder), name, "expected")
+    assert_reported(file_faults(folder), name, "expected")
     is_refused(folder, "found|changed since")
 
 
@@ -503,7 +505,7 @@ def test_what_is_no_plain_file_is_named_and_never_waited_for(folder, name, kind)
     (folder / name).unlink()
     KINDS[kind](folder / name)
     for do in (check_folder, seal_folder):
-        assert_told(file_faults(folder, do), name, f"found {kind}")
+        assert_reported(file_faults(folder, do), name, f"found {kind}")
     is_refused(folder, "found|changed since")
 
 
@@ -537,7 +539,7 @@ def test_what_may_not_be_read_is_named(folder, name):
         shutil.copytree(folder, copy)
         (copy / name).chmod(0)
         with an_ordinary_user():
-            assert_told(file_faults(copy), name if name != "." else "north", "Permission denied")
+            assert_reported(file_faults(copy), name if name != "." else "north", "Permission denied")
             if name != "samples.parquet":  # a training reads the table that the check left
                 is_refused(copy, "Permission denied|changed since")
                 with pytest.raises(DataError, match=r"Permission denied|changed since"):
@@ -545,7 +547,7 @@ def test_what_may_not_be_read_is_named(folder, name):
         (copy / name).chmod(0o755)
 
 
-def test_a_file_that_shrinks_while_it_is_read_is_told(tmp_path, monkeypatch):
+def test_a_file_that_shrinks_while_it_is_read_is_reported(tmp_path, monkeypatch):
     folder, original = tmp_path / "north", arrays.read_header
     write_folder(folder, content(tiny_dataset(96, 24)))
 
@@ -555,7 +557,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_told(tmp_path, monkeypatch):
         return layout
 
     monkeypatch.setattr(arrays, "read_header", shrinking)
-    assert_told(file_faults(folder), "picture.npy", "became shorter while it was read")
+    assert_reported(file_faults(folder), "picture.npy", "became shorter while it was read")
 
 
 @pytest.mark.parametrize("do", [check_folder, seal_folder])
@@ -631,7 +633,7 @@ def in_place(path: Path, change: Callable[[bytes], bytes]) -> None:
     assert path.stat().st_size == before.st_size
 
 
-def test_an_edit_of_the_description_is_seen_whatever_the_clock_says(folder):
+def test_an_edit_of_the_description_is_detected_whatever_its_time(folder):
     in_place(folder / "dataset.yaml", lambda raw: raw.replace(b"middle", b"median"))
     is_refused(folder, r"changed since it was checked \(dataset\.yaml\)")
 
@@ -640,7 +642,7 @@ def test_numbers_that_change_under_the_same_size_and_time_are_seen_by_a_check_al
     """The one thing that opening does not see, since it reads no array."""
     in_place(picture(folder), lambda raw: raw[:-4] + np.float32(0.25).tobytes())
     assert np.asarray(open_folder(folder).arrays["picture"])[-1, 0, 5, 5] == 0.25
-    assert_told(file_faults(folder), "picture.npy", "SHA-256")
+    assert_reported(file_faults(folder), "picture.npy", "SHA-256")
 
 
 @pytest.mark.parametrize("text", [("28, 1", "14, 2"), ("<f4", "<i4"), ("False", "True "), ("{", "(")])
@@ -710,7 +712,7 @@ COMMAND = {
 
 @pytest.mark.parametrize("verb", ["check", "seal"])
 @pytest.mark.parametrize("name", COMMAND)
-def test_the_command_says_it_in_lines(folder, name, verb):
+def test_the_command_prints_the_summary(folder, name, verb):
     COMMAND[name](folder)
     done = CliRunner().invoke(application, ["data", verb, str(folder)])
     assert isinstance(done.exception, DataError)

@@ -189,7 +189,7 @@ def test_sharded_gives_each_natural_id_sites_of_its_own():
 
 @pytest.mark.quick
 @pytest.mark.parametrize(("keys", "right"), [({}, 300), ({"shards": 1}, 60)])
-def test_sharded_tells_the_right_number_of_sites(keys, right):
+def test_sharded_reports_the_right_number_of_sites(keys, right):
     shards = keys.get("shards", 5)
     words = rf"sites\.count: expected {right} \(60 natural ids in {shards} shards each\), found 8; set sites\.count"
     with pytest.raises(DataError, match=words):
@@ -233,7 +233,7 @@ def test_sharded_draws_again_until_each_shard_holds_the_least():
 
 @pytest.mark.quick
 @pytest.mark.parametrize(("alpha", "least"), [(1.0, 4), (1e-6, 2)])
-def test_sharded_says_which_id_cannot_fill_its_shards(alpha, least):
+def test_sharded_names_the_id_that_cannot_fill_its_shards(alpha, least):
     labels, natural_ids = np.zeros(35, dtype=np.int64), np.repeat([4, 9], [20, 15])
     words = rf"expected 5 shards of at least {least} samples .* for id [49] with its (15|20) samples"
     with pytest.raises(DataError, match=rf"data\.partition\.least: {words}"):
@@ -322,11 +322,11 @@ def test_held_out_samples_follow_their_natural_id_and_new_ids_stay_whole():
 
 
 @pytest.mark.quick
-def test_a_new_id_that_validation_and_test_share_lies_at_one_site():
+def test_a_new_id_of_validation_and_test_is_at_one_site():
     dataset = toy_set()
     held_out = np.concatenate([dataset.members(1), dataset.members(2)])
     natural_ids = dataset.cluster_ids.copy()
-    natural_ids[held_out] = 10_000 + np.arange(len(held_out)) % 40  # speakers whom training does not know
+    natural_ids[held_out] = 10_000 + np.arange(len(held_out)) % 40  # speakers that are not in training
     dataset = replace(dataset, natural_ids=natural_ids)
     allocation = allocate(dataset, config(where="sites", partition="natural"))
     places: dict[int, set[str]] = {}
@@ -340,7 +340,7 @@ def test_a_new_id_that_validation_and_test_share_lies_at_one_site():
 
 @pytest.mark.quick
 @pytest.mark.parametrize(("split", "name"), list(enumerate(SPLITS)))
-def test_a_split_without_samples_is_said_to_be_empty(split, name):
+def test_a_split_without_samples_is_reported_as_empty(split, name):
     dataset = toy_set()
     dataset.split[dataset.split == split] = (split + 1) % 3
     words = rf"expected samples in each of the splits train, validation, test, found none in {name}; prepare or import"

@@ -268,7 +268,7 @@ def test_the_data_set_is_copied_not_shared():
     assert torch.equal(site.arrays["features"].values, before)
 
 
-def test_a_sample_that_really_lacks_a_modality_stays_without_it_whatever_the_mask_says():
+def test_a_really_missing_modality_stays_missing_under_any_mask():
     dataset = tiny_dataset()
     dataset.rows["features"][::3] = -1
     site = open_site(dataset, dataset.members(0), everything(48), device=CPU)

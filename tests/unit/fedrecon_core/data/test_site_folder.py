@@ -242,7 +242,7 @@ def test_a_group_that_trains_at_one_site_and_is_tested_at_another_is_refused():
         joined(sites(cluster_ids=groups))
 
 
-def test_a_protocol_with_faults_may_have_such_groups_and_its_faults_are_told():
+def test_a_protocol_with_faults_may_have_such_groups_and_its_faults_are_reported():
     groups = tiny_dataset().cluster_ids + COUNT
     groups[-4:] = 3
     assert joined(sites(cluster_ids=groups, faults=("windows overlap", "a first one"))).faults == (

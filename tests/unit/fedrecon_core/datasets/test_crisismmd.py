@@ -204,7 +204,7 @@ def test_the_protocol_begins_again_where_validation_is_shorter(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["default", "fedmultimodal"])
-def test_no_tweet_lies_in_two_splits(root, protocol):
+def test_no_tweet_is_in_two_splits(root, protocol):
     dataset = load(root, protocol=protocol)
     parts = [set(dataset.cluster_ids[dataset.members(split)].tolist()) for split in range(3)]
     assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
@@ -220,7 +220,7 @@ def test_by_event_each_of_seven_sites_is_a_disaster(root):
 
 
 @pytest.mark.parametrize("alpha", [0.1, 5.0])
-def test_by_dirichlet_every_training_picture_lies_at_one_of_the_sites(root, alpha):
+def test_dirichlet_assigns_every_training_picture_to_one_site(root, alpha):
     settings = [f"data.root={root}", f"data.partition.alpha={alpha}", "sites.count=5"]
     config = load_config(CONFIGS / "fedmultimodal/crisismmd.yaml", settings)
     dataset = load(root)
@@ -231,7 +231,7 @@ def test_by_dirichlet_every_training_picture_lies_at_one_of_the_sites(root, alph
 # --- faults ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_folder_is_told_all_that_belongs_there(tmp_path):
+def test_an_empty_folder_reports_every_expected_file(tmp_path):
     faults = file_faults(tmp_path, CrisisMmd.expected_files(CrisisMmd.Raw.model_construct(), tmp_path))
     wanted = [raw_crisismmd.table(tmp_path, part) for part in PARTS] + [tmp_path / "data_image/*/*/*"]
     assert [fault.split(": expected")[0] for fault in faults] == [str(path) for path in wanted]

@@ -46,9 +46,9 @@ def read_raw(raw: Path, **keys: Any) -> Any:
 def tables(raw: Path) -> pd.DataFrame:
     """The lines of the four classes in all parts, read by another reader, with their split and season's speaker."""
     read = [pd.read_csv(raw / f"{part}_sent_emo.csv").assign(split=split) for split, part in enumerate(PARTS)]
-    told = pd.concat(read, ignore_index=True)
-    told["person"] = told["Season"].astype(str) + told["Speaker"]
-    return told[told["Emotion"].isin(FOUR)].reset_index(drop=True)
+    utterances = pd.concat(read, ignore_index=True)
+    utterances["person"] = utterances["Season"].astype(str) + utterances["Speaker"]
+    return utterances[utterances["Emotion"].isin(FOUR)].reset_index(drop=True)
 
 
 def frames(dataset: Dataset, name: str, sample: int) -> np.ndarray:
@@ -84,15 +84,15 @@ def broken(raw: Path, tmp_path: Path) -> Path:
 
 
 def test_samples_are_the_utterances_of_the_four_classes_in_the_order_of_the_tables(raw, root):
-    dataset, told = load(root), tables(raw)
+    dataset, utterances = load(root), tables(raw)
     assert dataset.spec.classes == tuple(FOUR)
-    assert dataset.labels.tolist() == [FOUR.index(emotion) for emotion in told["Emotion"]]
-    assert dataset.split.tolist() == told["split"].tolist()
+    assert dataset.labels.tolist() == [FOUR.index(emotion) for emotion in utterances["Emotion"]]
+    assert dataset.split.tolist() == utterances["split"].tolist()
 
 
 def test_a_group_is_a_dialogue_and_dialogues_of_different_splits_are_different(raw, root):
-    dataset, told = load(root), tables(raw)
-    names = told["split"].astype(str) + "-" + told["Dialogue_ID"].astype(str)
+    dataset, utterances = load(root), tables(raw)
+    names = utterances["split"].astype(str) + "-" + utterances["Dialogue_ID"].astype(str)
     assert (
         len({*zip(names, dataset.cluster_ids.tolist(), strict=True)})
         == names.nunique()
@@ -101,16 +101,16 @@ def test_a_group_is_a_dialogue_and_dialogues_of_different_splits_are_different(r
 
 
 def test_a_natural_id_is_a_speaker_in_a_season(raw, root):
-    dataset, told = load(root), tables(raw)
-    pairs = {*zip(told["person"], dataset.natural_ids.tolist(), strict=True)}
-    assert len(pairs) == told["person"].nunique() == len(np.unique(dataset.natural_ids))
+    dataset, utterances = load(root), tables(raw)
+    pairs = {*zip(utterances["person"], dataset.natural_ids.tolist(), strict=True)}
+    assert len(pairs) == utterances["person"].nunique() == len(np.unique(dataset.natural_ids))
 
 
 def test_rows_are_the_words_and_the_wav_of_the_very_utterance(raw, root):
-    dataset, told = load(root), tables(raw)
+    dataset, utterances = load(root), tables(raw)
     hear = ToyAudio(ToyAudioParams())
-    for sample in range(len(told)):
-        line = told.iloc[sample]
+    for sample in range(len(utterances)):
+        line = utterances.iloc[sample]
         assert np.array_equal(frames(dataset, "text", sample), text_row(line["Utterance"]))
         if dataset.rows["audio"][sample] >= 0:
             path = raw / PARTS[line["split"]] / f"dia{line['Dialogue_ID']}_utt{line['Utterance_ID']}.wav"
@@ -119,15 +119,15 @@ def test_rows_are_the_words_and_the_wav_of_the_very_utterance(raw, root):
 
 
 def test_an_utterance_without_a_wav_really_lacks_audio(raw, root):
-    dataset, told = load(root), tables(raw)
-    lacking = told[dataset.rows["audio"] < 0]
+    dataset, utterances = load(root), tables(raw)
+    lacking = utterances[dataset.rows["audio"] < 0]
     assert (lacking["split"].tolist(), lacking["Dialogue_ID"].tolist(), lacking["Utterance_ID"].tolist()) == (
         [1],
         [1],
         [4],
     )
     assert (dataset.rows["text"] >= 0).all()
-    assert len(dataset.offsets["audio"]) - 1 == len(told) - 1
+    assert len(dataset.offsets["audio"]) - 1 == len(utterances) - 1
 
 
 def test_audio_is_scaled_federation_wide_by_default(root):
@@ -138,8 +138,8 @@ def test_audio_is_scaled_federation_wide_by_default(root):
 def test_ids_do_not_depend_on_the_classes(raw, root, tmp_path):
     other = load(raw_meld.prepared(raw, tmp_path / "other", tmp_path / "cache", classes=("surprise", "joy")))
     assert other.spec.classes == ("surprise", "joy")
-    told = {part: pd.read_csv(raw / f"{part}_sent_emo.csv") for part in PARTS}
-    counts = [sum(table["Emotion"].isin([name]).sum() for table in told.values()) for name in other.spec.classes]
+    utterances = {part: pd.read_csv(raw / f"{part}_sent_emo.csv") for part in PARTS}
+    counts = [sum(table["Emotion"].isin([name]).sum() for table in utterances.values()) for name in other.spec.classes]
     assert np.bincount(other.labels).tolist() == counts
     four = load(root)
     assert {*other.ids[other.labels == 1].tolist()} == {*four.ids[four.labels == FOUR.index("joy")].tolist()}
@@ -199,23 +199,23 @@ def test_an_unfinished_preparation_knows_other_texts_and_other_sounds(broken):
 
 def test_rare_speakers_may_be_left_out_of_training_alone(large):
     raw, root = large
-    told = tables(raw)
-    said = told[told["split"] == 0].groupby("person").size()
-    frequent = said[said >= 11].index
-    kept = (told["split"] > 0) | told["person"].isin(frequent)
+    utterances = tables(raw)
+    spoken = utterances[utterances["split"] == 0].groupby("person").size()
+    frequent = spoken[spoken >= 11].index
+    kept = (utterances["split"] > 0) | utterances["person"].isin(frequent)
     whole, dataset = load(root), load(root, min_utterances=11)
-    assert 0 < len(frequent) < len(said)
+    assert 0 < len(frequent) < len(spoken)
     assert dataset.ids.tolist() == whole.ids[kept].tolist()
     assert dataset.labels.tolist() == whole.labels[kept].tolist()
     assert dataset.natural_ids.tolist() == whole.natural_ids[kept].tolist()
     assert np.array_equal(dataset.rows["audio"], whole.rows["audio"][kept])
 
 
-def test_the_boundary_of_the_benchmark_lies_between_ten_and_eleven(large):
-    said = np.unique_counts(load(large[1]).natural_ids[load(large[1]).split == 0]).counts
-    for least in (int(said.min()), int(said.min()) + 1):
+def test_the_limit_of_the_benchmark_is_between_ten_and_eleven(large):
+    spoken = np.unique_counts(load(large[1]).natural_ids[load(large[1]).split == 0]).counts
+    for least in (int(spoken.min()), int(spoken.min()) + 1):
         dataset = load(large[1], min_utterances=least)
-        assert len(np.unique(dataset.natural_ids[dataset.split == 0])) == (said >= least).sum()
+        assert len(np.unique(dataset.natural_ids[dataset.split == 0])) == (spoken >= least).sum()
 
 
 def test_more_utterances_than_anyone_has_is_a_fault(root):
@@ -225,17 +225,17 @@ def test_more_utterances_than_anyone_has_is_a_fault(root):
 
 def test_the_protocol_takes_heard_utterances_of_speakers_with_more_than_ten_in_the_split(large):
     raw, root = large
-    told = tables(raw)
-    silent = (told["split"] == 1) & (told["Dialogue_ID"] == 1) & (told["Utterance_ID"] == 4)
-    told["heard"] = ~silent
-    said = told[told["heard"]].groupby(["split", "person"]).size()
+    utterances = tables(raw)
+    silent = (utterances["split"] == 1) & (utterances["Dialogue_ID"] == 1) & (utterances["Utterance_ID"] == 4)
+    utterances["heard"] = ~silent
+    spoken = utterances[utterances["heard"]].groupby(["split", "person"]).size()
     wanted = [
-        row.heard and said.get((row.split, row.person), 0) > 10
-        for row in told[["split", "person", "heard"]].itertuples()
+        row.heard and spoken.get((row.split, row.person), 0) > 10
+        for row in utterances[["split", "person", "heard"]].itertuples()
     ]
     dataset = load(root, protocol="fedmultimodal")
     assert dataset.ids.tolist() == load(root).ids[wanted].tolist()
-    assert all(0 < len(dataset.members(split)) < (told["split"] == split).sum() for split in range(3))
+    assert all(0 < len(dataset.members(split)) < (utterances["split"] == split).sum() for split in range(3))
     assert dataset.exists().all()
 
 
@@ -353,7 +353,7 @@ def test_a_speaker_is_measured_when_one_of_the_frames_is_read():
 # --- faults ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_folder_is_told_all_that_belongs_there(tmp_path):
+def test_an_empty_folder_reports_every_expected_file(tmp_path):
     faults = file_faults(tmp_path, Meld.expected_files(Meld.Raw.model_construct(), tmp_path))
     assert [Path(fault.split(": expected")[0]).name for fault in faults[:3]] == [f"{p}_sent_emo.csv" for p in PARTS]
     assert len(faults) == 6
@@ -376,18 +376,18 @@ def test_missing_wavs_are_named(broken):
 
 
 def test_a_wav_is_only_needed_for_an_utterance_of_the_classes(broken):
-    told = pd.read_csv(broken / "train_sent_emo.csv")
-    other = told[told["Emotion"] == "surprise"].iloc[0]
+    utterances = pd.read_csv(broken / "train_sent_emo.csv")
+    other = utterances[utterances["Emotion"] == "surprise"].iloc[0]
     (broken / f"train/dia{other['Dialogue_ID']}_utt{other['Utterance_ID']}.wav").unlink()
     assert read_raw(broken).samples.present[:, 0].sum() == len(tables(broken)) - 1
 
 
 def changed(path: Path, line: int, **cells: Any) -> None:
     """Other cells in one line (from 0, without the header) of a table."""
-    told = pd.read_csv(path, dtype=str)
+    utterances = pd.read_csv(path, dtype=str)
     for column, value in cells.items():
-        told.loc[line, column] = value
-    told.to_csv(path, index=False)
+        utterances.loc[line, column] = value
+    utterances.to_csv(path, index=False)
 
 
 @pytest.mark.parametrize(

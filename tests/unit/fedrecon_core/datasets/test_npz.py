@@ -1,4 +1,4 @@
-"""Data set ``npz``: what the description says is what comes out, and each fault is one line."""
+"""Data set ``npz``: arrays are read as described, and each fault is one line."""
 
 import shutil
 from pathlib import Path
@@ -305,7 +305,7 @@ def test_a_damaged_file_is_one_line_and_never_passes_in_silence(tmp_path):
 
 
 def real(name: str, file: str, base: Path) -> Dataset:
-    """The data set of a shipped description, whose file lies at ../shared/data."""
+    """The data set of a shipped description, whose file is at ../shared/data."""
     if not (DATA / file).exists():
         pytest.skip(f"{file} is not at ../shared/data")
     shutil.copy(DATA / file, base / file)

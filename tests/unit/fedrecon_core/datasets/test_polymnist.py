@@ -160,7 +160,7 @@ def test_photographs_go_by_their_names_else_in_order(raw, tmp_path):
         assert np.array_equal(first(names), known)
 
 
-def test_an_interrupted_preparation_goes_on_with_the_same_photographs_alone(own):
+def test_an_interrupted_preparation_resumes_only_with_the_same_photographs(own):
     before = PolyMNIST.read_raw(toy.keys(), own, own).digest()
     assert PolyMNIST.read_raw(toy.keys(), own, own).digest() == before
     Image.fromarray(toy.photographs()[0][::-1]).save(own / "backgrounds" / "m0.png")
@@ -204,7 +204,7 @@ def test_every_missing_file_has_a_line(own):
     assert "a photograph per modality, m0 to m4" in lines[-1] and "found 4 of at least 5" in lines[-1]
 
 
-def test_an_empty_folder_is_told_both_layouts(tmp_path):
+def test_an_empty_folder_reports_both_layouts(tmp_path):
     (line,) = faults(tmp_path)
     assert "PolyMNIST/{train,test}/m0 to m4" in line and "backgrounds" in line
 
@@ -312,9 +312,9 @@ def test_more_than_there_is_is_refused_by_its_key(keys, expected, raw, tmp_path)
 
 def test_both_layouts_at_once_are_refused_unless_one_is_named(own, tmp_path):
     toy.write_folders(own)
-    told = "found both; set layout to png or idx"
-    assert told in refusal(own, tmp_path / "out")
-    with pytest.raises(DataError, match=told):
+    message = "found both; set layout to png or idx"
+    assert message in refusal(own, tmp_path / "out")
+    with pytest.raises(DataError, match=message):
         faults(own)
     for layout in ("png", "idx"):
         assert faults(own, layout=layout) == []

@@ -187,7 +187,7 @@ def test_specification_and_splits(layout, raws, folders, tmp_path):
     assert np.asarray(plain.arrays["acc"]).tobytes() == np.asarray(dataset.arrays["acc"])[..., :3].tobytes()
 
 
-def test_both_layouts_are_told_apart_and_may_be_named(raws, tmp_path):
+def test_both_layouts_are_recognized_and_may_be_named(raws, tmp_path):
     for layout, raw in raws.items():
         for keys in ({}, {"layout": layout}):
             assert file_faults(raw, UciHar.expected_files(UciHar.Raw(**keys), raw)) == []
@@ -256,7 +256,7 @@ def test_by_default_subjects_are_whole_and_windows_of_two_splits_do_not_overlap(
 
 
 @pytest.mark.parametrize("layout", WRITERS)
-def test_fedmultimodal_draws_a_fifth_of_each_training_subject_and_says_that_windows_straddle(layout, folders):
+def test_fedmultimodal_draws_a_fifth_of_each_training_subject_and_declares_the_overlap(layout, folders):
     dataset = load(folders[layout], "fedmultimodal", seed=1)
     for subject in TRAIN:
         split = dataset.split[dataset.cluster_ids == subject]
@@ -461,7 +461,7 @@ def test_windows_of_an_npz_file_become_a_prepared_folder(tmp_path):
 
 @pytest.mark.quick
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"label": np.full(12, 6)}, "label: expected one of"),
         ({"split": np.full(12, 1)}, r"split: expected one of \[0, 2\], found 1"),
@@ -471,8 +471,8 @@ def test_windows_of_an_npz_file_become_a_prepared_folder(tmp_path):
         ({"label_names": np.array(CLASSES[::-1])}, "label_names: expected WALKING,"),
     ],
 )
-def test_a_fault_in_an_npz_file_is_named(changes, told, tmp_path):
-    with pytest.raises(DataError, match=told):
+def test_a_fault_in_an_npz_file_is_named(changes, message, tmp_path):
+    with pytest.raises(DataError, match=message):
         prepared(saved(tmp_path / "raw", **changes), tmp_path / "out", validation=(7,))
 
 
@@ -482,9 +482,9 @@ def test_prepare_and_describe_tell_that_the_windows_are_rebuilt(tmp_path, monkey
     fault = "layout npz: the 12 windows are rebuilt from the recordings of HAPT; the official files of"
     command = caller(monkeypatch, capsys)
     raw, out = saved(tmp_path / "raw"), tmp_path / "out"
-    code, told, _ = command("data", "prepare", "uci_har", "--raw", raw, "--out", out, "--set", "validation=[7]")
+    code, printed, _ = command("data", "prepare", "uci_har", "--raw", raw, "--out", out, "--set", "validation=[7]")
     assert code == 0
-    assert "found layout npz: hapt_ucihar.npz, 12 windows\n" in told
-    assert f"known fault: {fault}" in told
+    assert "found layout npz: hapt_ucihar.npz, 12 windows\n" in printed
+    assert f"known fault: {fault}" in printed
     assert fault in " ".join(command("data", "describe", out)[1].split())
     assert UciHar().load(UciHar.Params(name="uci_har"), out, seed=0).faults[0].startswith(fault)

@@ -52,17 +52,17 @@ def test_views_are_the_model_on_samples_that_have_nothing_else(fusion, chosen):
         assert torch.equal(views.has_token(name), torch.from_numpy(present[:, column]))
 
 
-def test_what_a_modality_says_alone_and_that_an_absent_one_says_nothing():
+def test_probabilities_of_single_modalities_and_uniform_ones_of_absent_modalities():
     model, _ = model_of()
     present = gappy("picture")
     with torch.no_grad():
-        told = class_probabilities(model, toy_site(present=present).batch(EVERYONE), ())
-        assert told.shape == (48, 3, 3)
+        message = class_probabilities(model, toy_site(present=present).batch(EVERYONE), ())
+        assert message.shape == (48, 3, 3)
         for column, name in enumerate(NAMES):
             alone = model.logits(toy_site(present=only(name)).batch(EVERYONE)).softmax(dim=1)
             has = torch.from_numpy(present[:, column])
-            torch.testing.assert_close(told[has, column], alone[has])
-            torch.testing.assert_close(told[~has, column], torch.full((int((~has).sum()), 3), 1 / 3))
+            torch.testing.assert_close(message[has, column], alone[has])
+            torch.testing.assert_close(message[~has, column], torch.full((int((~has).sum()), 3), 1 / 3))
 
 
 def test_a_fill_speaks_for_the_modality_that_it_fills():
@@ -71,29 +71,29 @@ def test_a_fill_speaks_for_the_modality_that_it_fills():
     model = TaskModel(groups, recovery.spec)
     batch = toy_site(present=gappy("picture")).batch(EVERYONE)
     with torch.no_grad():
-        told = class_probabilities(model, batch, recovery.recover(batch, groups, GlobalInfo(1)))
-    filled = told[::2, NAMES.index("picture")]
+        message = class_probabilities(model, batch, recovery.recover(batch, groups, GlobalInfo(1)))
+    filled = message[::2, NAMES.index("picture")]
     assert not torch.isclose(filled, torch.tensor(1 / 3)).all() and torch.allclose(filled, filled[0])
 
 
 # --- the forest -------------------------------------------------------------------------------------------------------
 
 
-def said(labels: torch.Tensor, sure: float = 0.8) -> torch.Tensor:
-    """One modality that tells the class, another that tells nothing."""
+def informative(labels: torch.Tensor, confidence: float = 0.8) -> torch.Tensor:
+    """Probabilities of one modality that predicts the class, and of another that is uninformative."""
     hot = F.one_hot(labels, 3).float()
-    return torch.stack([hot * sure + (1 - sure) / 3, torch.full_like(hot, 1 / 3)], dim=1)
+    return torch.stack([hot * confidence + (1 - confidence) / 3, torch.full_like(hot, 1 / 3)], dim=1)
 
 
-def test_the_forest_learns_whom_to_listen_to():
-    known, labels = said(torch.arange(30) % 3), torch.tensor([1, 2, 0]).repeat(10)  # the site says one class too few
-    found = Forest(10, 0).logits(known, labels, said(torch.tensor([0, 1, 2, 2])))
+def test_the_forest_learns_which_modality_is_informative():
+    known, labels = informative(torch.arange(30) % 3), torch.tensor([1, 2, 0]).repeat(10)  # labels in another order
+    found = Forest(10, 0).logits(known, labels, informative(torch.tensor([0, 1, 2, 2])))
     assert found.argmax(dim=1).tolist() == [1, 2, 0, 0] and found.dtype == torch.float32
 
 
 def test_its_answers_are_log_probabilities_and_no_class_is_impossible():
     labels = torch.tensor([0, 2]).repeat(6)  # class 1 was never seen
-    found = Forest(10, 0).logits(said(labels), labels, said(torch.tensor([0, 1, 2])))
+    found = Forest(10, 0).logits(informative(labels), labels, informative(torch.tensor([0, 1, 2])))
     assert torch.isfinite(found).all()
     torch.testing.assert_close(found.exp().sum(dim=1), torch.ones(3))
     assert found[:, 1].exp().tolist() == pytest.approx([1 / 33] * 3)  # one tree of eleven, which does not know

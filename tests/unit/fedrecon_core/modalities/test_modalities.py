@@ -59,7 +59,7 @@ def library_output(gru):
     return Output()
 
 
-def test_the_gru_says_the_same_where_no_gradient_is_to_come_and_in_single_precision():
+def test_the_gru_gives_the_same_without_gradients_and_in_single_precision():
     torch.manual_seed(0)
     gru, values = GRU(32, 64), torch.randn(8, 50, 32) * 5
     trained = gru(values)
@@ -123,7 +123,7 @@ def test_the_extractor_is_the_librarys_layers_one_behind_the_other(rows, steps):
 
 
 @pytest.mark.parametrize("convolutions", [(), (4,), (4, 6, 8)])
-def test_what_lies_behind_an_end_never_reaches_a_token(convolutions):
+def test_values_after_the_end_of_a_sequence_never_reach_a_token(convolutions):
     torch.manual_seed(0)
     extractor = RecurrentExtractor(SERIES, Recurrent(convolutions=convolutions), 5).eval()
     values, lengths = torch.randn(4, 21, 3), torch.tensor([21, 13, 8, 1])
@@ -174,17 +174,17 @@ def test_the_strategies_configs_differ_in_their_strategy_alone():
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("modalities.sequence.extractor={dropout: 1}", "dropout"),
         ("modalities.sequence.only={text: {extractor: {convolution: [3]}}}", "only.text"),
         ("modalities.sequence={extractor: {dropout: 0.2}, normalise: true}", "modalities.sequence.normalise: expected"),
     ],
 )
-def test_a_wrong_key_is_named(setting, told):
+def test_a_wrong_key_is_named(setting, message):
     with pytest.raises(ConfigError) as error:
         load_config(CONFIGS / "uci_har_fedavg.yaml", [setting])
-    assert told in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_keys_of_a_modality_that_the_data_lack_are_refused():
@@ -297,7 +297,7 @@ def test_a_row_does_not_depend_on_the_others_of_its_batch(name, shape, which):
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_what_lies_behind_a_sequences_end_changes_nothing(which):
+def test_values_after_the_end_of_a_sequence_change_nothing(which):
     network = networks(build("sequence", (9, 3)))[which]
     lengths = torch.tensor([1, 2, 5, 8, 9])
     values = torch.randn(5, 9, 3)

@@ -87,7 +87,7 @@ READS = "post 12: expected an image that Pillow reads (PNG, JPEG, ...), found "
 
 @pytest.mark.quick
 @pytest.mark.parametrize(("data", "found"), [(b"", "no bytes"), (b"<html>not found</html>", "other bytes")])
-def test_what_is_no_image_is_told(data, found):
+def test_a_file_that_is_not_an_image_is_reported(data, found):
     assert line(Pixels(PixelsParams()), data) == READS + found
 
 
@@ -96,15 +96,15 @@ def test_what_is_no_image_is_told(data, found):
 def test_a_cut_image_is_told_in_one_line_wherever_it_is_cut(form):
     data = image_bytes(picture(40, 30), form)
     for size in range(1, len(data) - 20, max(len(data) // 25, 1)):
-        told = line(Pixels(PixelsParams()), data[:size])
-        assert told.startswith(READS) and "\n" not in told
+        message = line(Pixels(PixelsParams()), data[:size])
+        assert message.startswith(READS) and "\n" not in message
 
 
 @pytest.mark.quick
 def test_more_than_eight_bits_are_refused_since_they_would_be_cut_off():
     deep = Image.fromarray(np.full((4, 4), 40_000, np.uint16))
-    told = line(Pixels(PixelsParams(mode="L")), image_bytes(deep))
-    assert told == READS + "one of mode I;16, with more than 8 bits per channel; convert it to 8 bits"
+    message = line(Pixels(PixelsParams(mode="L")), image_bytes(deep))
+    assert message == READS + "one of mode I;16, with more than 8 bits per channel; convert it to 8 bits"
 
 
 def sixteen_bits(kind: int, channels: int) -> bytes:
@@ -139,9 +139,9 @@ DEEP = {
 @pytest.mark.quick
 @pytest.mark.parametrize("kind", DEEP)
 def test_colours_of_sixteen_bits_are_refused_too(kind):
-    told = line(Pixels(PixelsParams()), DEEP[kind])
-    assert told.startswith(READS + "one of mode ")
-    assert told.endswith(", with more than 8 bits per channel; convert it to 8 bits")
+    message = line(Pixels(PixelsParams()), DEEP[kind])
+    assert message.startswith(READS + "one of mode ")
+    assert message.endswith(", with more than 8 bits per channel; convert it to 8 bits")
 
 
 @pytest.mark.quick
@@ -228,8 +228,8 @@ def test_weights_are_found_in_the_cache_of_pytorch_and_never_fetched(weights, tm
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_: pytest.fail("it was fetched"))
     folder = tmp_path / "hub" / "checkpoints"
     cached = MobileNetV2(MobileNetV2Params())
-    told = line(cached, image_bytes(picture(8, 8)))
-    assert told == (
+    message = line(cached, image_bytes(picture(8, 8)))
+    assert message == (
         f"mobilenet_v2: expected its weights in {folder / FILE}, found no file; "
         f"download https://download.pytorch.org/models/{FILE} into that folder, or name another file (weights: PATH)"
     )
@@ -239,7 +239,7 @@ def test_weights_are_found_in_the_cache_of_pytorch_and_never_fetched(weights, tm
     np.testing.assert_array_equal(array, mobilenet(weights).extract([content(picture(40, 40))])[0])
 
 
-def test_weights_that_are_not_where_the_key_says_are_told(tmp_path):
+def test_weights_missing_at_the_path_of_the_key_are_reported(tmp_path):
     with pytest.raises(DataError, match=r"^mobilenet_v2: expected its weights in .*absent\.pth, found no file; "):
         mobilenet(tmp_path / "absent.pth").fingerprint()
 
@@ -250,11 +250,11 @@ def test_files_of_other_things_are_no_weights(weights, tmp_path):
     del incomplete["features.18.1.running_var"]
     for data in (b"", b"not weights", weights.read_bytes()[:50_000], incomplete, {"classifier.1.bias": torch.ones(3)}):
         path.write_bytes(data) if isinstance(data, bytes) else torch.save(data, path)
-        told = line(mobilenet(path), image_bytes(picture(8, 8)))
-        assert told.startswith(f"{path}: expected a state dict of torchvision's MobileNetV2, found ")
-        assert "\n" not in told
+        message = line(mobilenet(path), image_bytes(picture(8, 8)))
+        assert message.startswith(f"{path}: expected a state dict of torchvision's MobileNetV2, found ")
+        assert "\n" not in message
 
 
 def test_a_thread_of_pixels_is_refused(weights):
-    told = line(mobilenet(weights), image_bytes(Image.new("RGB", (2, 200))))
-    assert told == "post 12: expected sides of at most 50 to 1, found 2 x 200 pixels"
+    message = line(mobilenet(weights), image_bytes(Image.new("RGB", (2, 200))))
+    assert message == "post 12: expected sides of at most 50 to 1, found 2 x 200 pixels"

@@ -51,7 +51,7 @@ def extracted(cls, signal, **keys) -> np.ndarray:
 
 
 @pytest.mark.parametrize("signal", [noise(5000), noise(WINDOW), tone(0.5, 1000.0), 1e-4 * noise(3000)], ids=len)
-def test_log_mel_is_what_its_formula_says(signal):
+def test_log_mel_follows_its_formula(signal):
     expected = defined(signal)
     array = extracted(LogMel, signal)
     assert array.shape == expected.shape
@@ -115,8 +115,8 @@ def test_sixteen_bits_are_enough():
 def test_bands_without_a_frequency_are_refused():
     with pytest.raises(DataError) as caught:
         extracted(LogMel, noise(800), bins=300)
-    told = "expected fewer, found 300, of which some contain no frequency of a window of 25.0 ms"
-    assert str(caught.value) == f"log_mel: bins: {told}; lower bins or raise window_ms"
+    message = "expected fewer, found 300, of which some contain no frequency of a window of 25.0 ms"
+    assert str(caught.value) == f"log_mel: bins: {message}; lower bins or raise window_ms"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_other_parts_of_the_file_are_passed_over():
 
 
 @pytest.mark.quick
-def test_sound_of_unknown_size_goes_on_to_the_end():
+def test_sound_of_unknown_size_extends_to_the_end():
     plain = wav_bytes(tone(0.05))
     piped = plain[:40] + struct.pack("<I", 0xFFFFFFFF) + plain[44:] + b"\x01"
     np.testing.assert_array_equal(read(piped), read(plain))
@@ -204,12 +204,12 @@ def test_several_channels_are_refused_unless_they_are_to_be_averaged():
 
 
 @pytest.mark.quick
-def test_another_rate_is_told_with_the_line_that_converts():
+def test_another_rate_is_reported_with_the_command_that_converts():
     assert line(wav_bytes(tone(0.1), rate=44_100)) == f"clip 7: expected 16000 Hz, found 44100 Hz; {TOLD}"
 
 
 @pytest.mark.quick
-def test_a_file_that_was_cut_is_told():
+def test_a_truncated_file_is_reported():
     data = wav_bytes(tone(0.1))
     assert line(data[:1001]) == f"clip 7: expected 3200 bytes of sound, found 957 (the file is truncated); {TOLD}"
 
@@ -250,7 +250,7 @@ def test_each_fault_is_one_line_that_names_the_file(fault):
 
 @pytest.mark.quick
 def test_no_cut_and_no_flipped_byte_of_the_head_escapes_the_words():
-    """Whatever a damaged head says, reading ends in samples or in one line."""
+    """With any damaged header, reading ends in samples or in an error of one line."""
     data = wav_bytes(tone(0.01))
     for place in range(46):
         for damaged in (data[:place], data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]):

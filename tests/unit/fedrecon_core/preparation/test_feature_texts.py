@@ -122,10 +122,10 @@ def test_the_cache_of_hugging_face_is_read(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     home = tmp_path / "models--google--mobilebert-uncased"
-    told = "`hf download google/mobilebert-uncased` downloads the model, and weights: FOLDER names another place"
+    message = "`hf download google/mobilebert-uncased` downloads the model, and weights: FOLDER names another place"
     with pytest.raises(DataError) as caught:
         MobileBert(MobileBertParams()).fingerprint()
-    assert str(caught.value) == f"mobilebert: expected config.json in {home}, found none; {told}"
+    assert str(caught.value) == f"mobilebert: expected config.json in {home}, found none; {message}"
     shutil.copytree(folder, home / "snapshots" / "abc123")
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text("abc123")
@@ -141,7 +141,7 @@ def test_the_cache_of_hugging_face_is_read(folder, tmp_path, monkeypatch):
         ("vocab.txt", "tokenizer.json or vocab.txt"),
     ],
 )
-def test_a_file_that_is_not_there_is_told(name, words, copy):
+def test_a_missing_file_is_reported(name, words, copy):
     (copy / name).unlink()
     assert line(copy).startswith(f"mobilebert: expected {words} in {copy}, found none; `hf download ")
 
@@ -161,16 +161,16 @@ def test_weights_that_lack_a_part_are_refused_since_chance_would_fill_it(copy):
     state = load_file(copy / "model.safetensors")
     lost = [name for name in state if "layer.1.attention" in name]
     save_file({name: state[name] for name in state if name not in lost}, copy / "model.safetensors", {"format": "pt"})
-    told = line(copy)
-    assert told.startswith(
+    message = line(copy)
+    assert message.startswith(
         f"{copy}: expected MobileBERT in the format of Hugging Face, found no weights encoder.layer.1."
     )
-    assert f"(and {len(lost) - 1} more) in model.safetensors" in told
+    assert f"(and {len(lost) - 1} more) in model.safetensors" in message
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 @pytest.mark.parametrize("data", [b"", b"{", b"<html>not found</html>"], ids=["empty", "cut", "another file"])
-def test_damaged_files_are_told_in_one_line(name, data, copy):
+def test_damaged_files_are_reported_in_one_line(name, data, copy):
     (copy / name).write_bytes(data)
     assert line(copy).startswith(f"{copy}: expected MobileBERT in the format of Hugging Face, found ")
 
@@ -189,13 +189,13 @@ def test_a_network_of_another_width_is_refused(tmp_path):
 
 def test_more_tokens_than_the_network_has_places_are_refused(folder, copy):
     places = json.loads((folder / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
-    told = f"mobilebert: longest: expected at most {places}, the limit of the weights, found {places + 1}"
-    assert line(copy, longest=places + 1) == told
+    message = f"mobilebert: longest: expected at most {places}, the limit of the weights, found {places + 1}"
+    assert line(copy, longest=places + 1) == message
 
 
-def test_text_in_another_encoding_is_told(folder):
-    told = "utterance 4: expected text in UTF-8, found byte 0xe9 at position 3"
-    assert line(folder, "café".encode("latin-1")) == told
+def test_text_in_another_encoding_is_reported(folder):
+    message = "utterance 4: expected text in UTF-8, found byte 0xe9 at position 3"
+    assert line(folder, "café".encode("latin-1")) == message
 
 
 # --- series ----------------------------------------------------------------------------------------------------------
@@ -363,8 +363,8 @@ def test_each_fault_is_one_line(fault):
 
 @pytest.mark.quick
 def test_objects_are_never_unpickled():
-    told = series_line(npy_bytes(np.array([{"a": 1}], dtype=object)), **SEQUENCE)
-    assert told.startswith("expected a complete .npy file, found Object arrays cannot be loaded")
+    message = series_line(npy_bytes(np.array([{"a": 1}], dtype=object)), **SEQUENCE)
+    assert message.startswith("expected a complete .npy file, found Object arrays cannot be loaded")
 
 
 @pytest.mark.quick

@@ -211,7 +211,7 @@ def test_what_was_read_before_a_fault_is_kept(tmp_path):
     assert len(array) == 3
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path):
+def test_an_unwritable_folder_is_reported_in_one_line(tmp_path):
     (tmp_path / "count").write_text("a file where a folder should be")
     with pytest.raises(DataError) as caught:
         Cached(tmp_path).extract(a="one")
@@ -240,7 +240,7 @@ def test_weights_are_hashed_once_and_again_when_the_file_changes(tmp_path, monke
     assert sha256_of(file) == hashlib.sha256(b"second").hexdigest()
 
 
-# --- what is said where a library of the extra [features] is absent, broken, or built for another torch --------------
+# --- messages where a library of the extra [features] is missing, broken, or built for another torch ----------------
 
 
 EXTRA = 'python -m pip install -c constraints.txt -e ".[features]"'
@@ -280,12 +280,12 @@ def test_a_library_is_imported_and_a_name_of_it_is_given():
     assert require_library("toy", "json.decoder", "JSONDecoder") is sys.modules["json"].JSONDecoder
 
 
-def test_a_library_that_is_not_there_is_told_with_the_line_that_installs_it():
+def test_a_missing_library_is_reported_with_the_command_that_installs_it():
     expected = f"toy: expected the library no_such_library, found none; install the extra: {EXTRA}"
     assert line("no_such_library") == line("no_such_library.part", "Name") == expected
 
 
-def test_each_feature_says_which_library_it_lacks(monkeypatch, tmp_path):
+def test_each_feature_names_the_library_that_is_missing(monkeypatch, tmp_path):
     (tmp_path / "mobilenet.pth").write_bytes(b"something")
     folder = weights(tmp_path, "config.json", "model.safetensors", "vocab.txt")
     cases = [
@@ -337,18 +337,18 @@ def test_a_broken_library_is_told_with_its_own_words(source, found, library):
     assert line("toylib") == f"toy: expected that toylib can be imported, found {found}; reinstall it: {EXTRA}"
 
 
-def test_a_name_that_a_library_lacks_is_told(library):
+def test_a_name_missing_in_a_library_is_reported(library):
     library("")
     assert "found AttributeError: module 'toylib' has no attribute 'Model'" in line("toylib", "Model")
 
 
-def test_pixels_and_sound_of_the_same_content_are_told_apart():
-    """A feature that is given another medium says what it expected."""
+def test_pixels_and_sound_of_the_same_content_have_different_entries():
+    """A feature that gets another medium names the one that it expects."""
     with pytest.raises(DataError, match=r"^clip: expected a WAV file, found other bytes; "):
         LogMel(LogMelParams()).extract([RawItem(contents_of("image")[0].data, "clip")])
 
 
-def test_a_library_or_weights_that_are_absent_are_told_before_any_content_is_read(monkeypatch, tmp_path):
+def test_missing_libraries_or_weights_are_reported_before_any_content_is_read(monkeypatch, tmp_path):
     def opened(*_):
         pytest.fail("a content was read")
 

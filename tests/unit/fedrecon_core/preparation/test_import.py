@@ -129,7 +129,7 @@ def test_files_and_texts_go_through_their_features(command, tmp_path):
     assert found.arrays["words"][start:end, 0].tolist() == [ord(letter) for letter in "abc"]
 
 
-def test_a_mapping_overrides_what_a_feature_says(command, tmp_path):
+def test_a_mapping_overrides_the_specification_of_a_feature(command, tmp_path):
     likelihood = {"name": "laplace", "std": 0.5}
     changes = {"modalities": {"words": {**NOTE, "scale": "standard", "likelihood": likelihood}}}
     assert bring(command, tmp_path, changes=changes)[0] == 0
@@ -153,8 +153,8 @@ def test_every_site_gets_a_folder_with_the_same_specification(command, tmp_path)
         row[HEADER.index("pressure")] = "" if row[2] == "North" else row[HEADER.index("pressure")]
     code, out, err = bring(command, tmp_path, table, {"site": "clinic"})
     assert (code, err) == (0, "")
-    told = f"--set data.name=sites --set data.root={tmp_path / 'out'} --set data.partition=iid --set sites.count=2\n"
-    assert told in out
+    message = f"--set data.name=sites --set data.root={tmp_path / 'out'} --set data.partition=iid --set sites.count=2\n"
+    assert message in out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["North", "St.Mary"]
     north, mary = (open_folder(tmp_path / "out" / name) for name in ("North", "St.Mary"))
     assert north.spec == mary.spec
@@ -198,7 +198,7 @@ def test_parquet_gives_what_csv_gives(command, tmp_path):
     assert contents(tmp_path / "other") == contents(tmp_path / "out")
 
 
-def test_a_table_of_another_office_is_read_as_its_mapping_says(command, tmp_path):
+def test_a_table_with_another_locale_is_read_by_its_mapping(command, tmp_path):
     assert bring(command, tmp_path)[0] == 0
     before = contents(tmp_path / "out")
     table = [[cell.replace(".", ",") if cell[-2:] == ".5" else cell or "k. A." for cell in row] for row in rows()]
@@ -352,7 +352,7 @@ def test_paths_begin_at_the_folder_that_is_named(command, tmp_path):
     assert bring(command, tmp_path, changes={"folder": "elsewhere", "modalities": {"xray": PICTURE}})[0] == 0
 
 
-def test_an_import_that_was_interrupted_goes_on_to_the_same_bytes(command, tmp_path, monkeypatch):
+def test_an_interrupted_import_resumes_to_the_same_bytes(command, tmp_path, monkeypatch):
     changes = {"modalities": {**MAPPING["modalities"], "words": NOTE}, "site": "clinic"}
     assert bring(command, tmp_path, changes=changes)[0] == 0
     whole = contents(tmp_path / "out")
@@ -385,7 +385,7 @@ def test_a_file_that_changed_in_between_is_not_mixed_with_the_old(command, tmp_p
 
 
 @pytest.mark.parametrize("part", ["number", "file", "mapping"])
-def test_an_import_goes_on_only_with_what_it_began_with(command, tmp_path, monkeypatch, part):
+def test_an_import_resumes_only_with_the_same_input(command, tmp_path, monkeypatch, part):
     write_pictures(tmp_path)
     changes = {"modalities": {**MAPPING["modalities"], "xray": PICTURE, "words": NOTE}}
 

@@ -108,18 +108,20 @@ def test_a_file_of_rows_takes_no_second_copy_of_them(tmp_path):
 
 
 def test_progress_counts_up_to_the_rows_that_there_are(tmp_path):
-    told: dict[str, list[tuple[int, int]]] = {}
+    reported: dict[str, list[tuple[int, int]]] = {}
     raw_data = made_up(300)
-    write_site_folder(raw_data, tmp_path / "out", lambda name, *counts: told.setdefault(name, []).append(counts))
+    write_site_folder(raw_data, tmp_path / "out", lambda name, *counts: reported.setdefault(name, []).append(counts))
     for column, name in enumerate(raw_data.spec.names):
         total = int(raw_data.samples.present[:, column].sum())
-        assert told[name][-1] == (total, total)
-        assert all(a[0] < b[0] and b[0] - a[0] <= BLOCK for a, b in zip(told[name], told[name][1:], strict=False))
+        assert reported[name][-1] == (total, total)
+        assert all(
+            a[0] < b[0] and b[0] - a[0] <= BLOCK for a, b in zip(reported[name], reported[name][1:], strict=False)
+        )
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DataError("a file at fault"), MemoryError])
 @pytest.mark.parametrize("modality", ["numbers", "steps"])
-def test_a_preparation_that_breaks_off_goes_on_to_the_same_bytes(tmp_path, whole, modality, error):
+def test_an_interrupted_preparation_resumes_to_the_same_bytes(tmp_path, whole, modality, error):
     out, calls = tmp_path / "out", []
 
     def broken(chosen, rows):
@@ -133,7 +135,7 @@ def test_a_preparation_that_breaks_off_goes_on_to_the_same_bytes(tmp_path, whole
     with pytest.raises(DataError, match=r"dataset.yaml: expected"):
         open_folder(out)
     again: list[int] = []
-    told: list[int] = []
+    reported: list[int] = []
 
     def recorded(chosen, rows):
         again.append(chosen[0])
@@ -141,12 +143,12 @@ def test_a_preparation_that_breaks_off_goes_on_to_the_same_bytes(tmp_path, whole
 
     def progress(name, done, total):
         if name == modality:
-            told.append(done)
+            reported.append(done)
 
     write_site_folder(reading(made_up(), modality, recorded), out, progress)
     assert contents(out) == whole
     assert again[0] > calls[0]  # what was there is not read again
-    assert told[-1] == made_up().samples.present[:, made_up().spec.names.index(modality)].sum()
+    assert reported[-1] == made_up().samples.present[:, made_up().spec.names.index(modality)].sum()
 
 
 @pytest.mark.parametrize("step", ["write_samples", "seal", "write_stamp", "rmtree", "replace_text"])
@@ -201,7 +203,7 @@ def test_a_block_that_is_damaged_is_made_anew(tmp_path, whole, damage, flip):
 
 
 def hold(out: Path, ready, go) -> None:
-    """Prepare ``out``, and wait in the middle until told to go on."""
+    """Prepare ``out``, and wait in the middle until ``go`` is set."""
 
     def waiting(chosen, rows):
         ready.set()
@@ -228,7 +230,7 @@ def test_two_preparations_of_one_folder_do_not_meet(tmp_path, whole, other):
     assert contents(out) == whole
 
 
-def test_a_removal_of_the_blocks_that_broke_off_goes_on(tmp_path, whole, monkeypatch):
+def test_an_interrupted_removal_of_the_blocks_resumes(tmp_path, whole, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
         patched.setattr(driver.shutil, "rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -241,7 +243,7 @@ def test_a_removal_of_the_blocks_that_broke_off_goes_on(tmp_path, whole, monkeyp
 
 
 @pytest.mark.parametrize("other", [made_up(seed=1), replace(made_up(), version="2"), made_up(2400)])
-def test_another_recipe_does_not_go_on_with_it(tmp_path, other):
+def test_a_preparation_with_other_options_does_not_resume(tmp_path, other):
     def broken(chosen, rows):
         raise KeyboardInterrupt
 
@@ -325,16 +327,16 @@ def test_sites_may_all_lack_what_the_federation_has(tmp_path):
 def test_a_site_may_lack_what_another_has(tmp_path):
     north, south = made_up(100), made_up(80, seed=1)
     south.samples.present[:, 1] = False
-    told = []
-    write_site_folders({"north": north, "south": south}, tmp_path / "out", lambda *counts: told.append(counts))
+    reported = []
+    write_site_folders({"north": north, "south": south}, tmp_path / "out", lambda *counts: reported.append(counts))
     assert [check_folder(tmp_path / "out" / name) for name in ("north", "south")] == [[], []]
     assert not (tmp_path / "out" / "south" / "arrays" / "steps.npy").exists()
     total = int(north.samples.present[:, 0].sum() + south.samples.present[:, 0].sum())
-    assert max(done for name, done, _ in told if name == "numbers") == total
+    assert max(done for name, done, _ in reported if name == "numbers") == total
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["north", "south"]
 
 
-def test_several_sites_that_break_off_go_on_to_the_same_bytes(tmp_path):
+def test_several_interrupted_sites_resume_to_the_same_bytes(tmp_path):
     def sites(**changed):
         return {"north": made_up(200), "south": made_up(150, seed=1), **changed}
 
@@ -460,7 +462,7 @@ def made(layout: str, raw: Path) -> Iterator[Callable[[], RawDataset]]:
 
 @pytest.mark.quick
 @pytest.mark.parametrize("layout", TOYS)
-def test_each_file_that_rows_are_read_from_decides_whether_a_preparation_goes_on(layout, tmp_path):
+def test_a_preparation_resumes_only_with_unchanged_files(layout, tmp_path):
     with made(layout, tmp_path / "raw") as raw_data:
         known = {raw_data().digest()}
         assert raw_data().digest() in known

@@ -65,15 +65,15 @@ def context(recovery, present=None) -> LocalContext:
 
 def test_a_complete_site_runs_a_stage_per_generator_then_per_mapping_then_the_task():
     recovery = toy_recovery()
-    shop = context(recovery)
-    stages = recovery.stages(shop)
+    local_context = context(recovery)
+    stages = recovery.stages(local_context)
     assert [stage.phase for stage in stages] == ["generator"] * 3 + ["mapping"] * 6 + ["task"]
     trains = [stage.trains for stage in stages]
     assert trains[:3] == [(f"generator.{m}.encoder", f"generator.{m}.decoder") for m in NAMES]
     assert set(trains[3:9]) == {(mapping_group(a, b),) for a in NAMES for b in NAMES if a != b}
     assert set(trains[9]) == {"task.head", *(f"task.extractor.{m}" for m in NAMES)}
     for stage in stages:
-        assert set(stage.trains) | set(stage.freezes) == set(shop.groups)
+        assert set(stage.trains) | set(stage.freezes) == set(local_context.groups)
         assert not set(stage.trains) & set(stage.freezes)
 
 
@@ -105,13 +105,15 @@ def test_other_recoveries_have_the_task_stage_alone(name):
 @pytest.mark.parametrize("place", range(10))
 def test_a_stage_changes_just_the_groups_that_it_trains(place):
     recovery = toy_recovery()
-    shop = context(recovery)
-    stage = recovery.stages(shop)[place]
-    before = {name: read_group(module) for name, module in shop.groups.items()}
-    report = run_stage(stage, shop, getattr(recovery.config.local, stage.phase), LocalHook(), (0, 1, "site-0000"))
+    local_context = context(recovery)
+    stage = recovery.stages(local_context)[place]
+    before = {name: read_group(module) for name, module in local_context.groups.items()}
+    report = run_stage(
+        stage, local_context, getattr(recovery.config.local, stage.phase), LocalHook(), (0, 1, "site-0000")
+    )
     touched = {
         name
-        for name, module in shop.groups.items()
+        for name, module in local_context.groups.items()
         if any(not torch.equal(tensor, before[name][key]) for key, tensor in read_group(module).items())
     }
     assert touched == set(stage.trains)
@@ -236,17 +238,17 @@ def toy_stage(items: int, phase, start: float = 0.0):
     module = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(module.weight, start)
     objective = Quadratic(module, items)
-    shop = LocalContext({"only": module}, toy_site(), GlobalInfo(1), lambda purpose: torch_stream(0, purpose))
+    local_context = LocalContext({"only": module}, toy_site(), GlobalInfo(1), lambda purpose: torch_stream(0, purpose))
     stage = Stage("only", "task", ("only",), (), lambda _: objective)
-    return stage, shop, phase, objective, module
+    return stage, local_context, phase, objective, module
 
 
 PHASE = toy_recovery("mask").config.local.task
 
 
-def test_an_epoch_goes_once_through_every_item_in_a_drawn_order():
-    stage, shop, phase, objective, _ = toy_stage(10, PHASE.model_copy(update={"epochs": 2, "batch": 4}))
-    report = run_stage(stage, shop, phase, LocalHook(), (0, 1, "s"))
+def test_an_epoch_visits_every_item_once_in_random_order():
+    stage, local_context, phase, objective, _ = toy_stage(10, PHASE.model_copy(update={"epochs": 2, "batch": 4}))
+    report = run_stage(stage, local_context, phase, LocalHook(), (0, 1, "s"))
     assert [len(index) for index in objective.seen] == [4, 4, 2] * 2
     epochs = [torch.cat(objective.seen[part]).tolist() for part in (slice(0, 3), slice(3, 6))]
     assert [sorted(epoch) for epoch in epochs] == [list(range(10))] * 2
@@ -257,9 +259,9 @@ def test_an_epoch_goes_once_through_every_item_in_a_drawn_order():
 def test_optimisers_start_anew_in_every_stage():
     """Two stages of one step equal two first steps: no momentum is carried over."""
     phase = PHASE.model_copy(update={"optimizer": "sgd", "momentum": 0.9, "lr": 0.1, "batch": 4})
-    stage, shop, _, _, module = toy_stage(4, phase)
+    stage, local_context, _, _, module = toy_stage(4, phase)
     for round_ in (1, 2):
-        run_stage(stage, shop, phase, LocalHook(), (0, round_, "s"))
+        run_stage(stage, local_context, phase, LocalHook(), (0, round_, "s"))
     expected = 0.0
     for _ in range(2):
         expected -= 0.1 * 2 * (expected - 3)
@@ -278,8 +280,8 @@ def test_optimisers_start_anew_in_every_stage():
     ],
 )
 def test_one_step_of_each_optimiser(keys, expected):
-    stage, shop, phase, _, module = toy_stage(4, PHASE.model_copy(update={"batch": 4, **keys}))
-    run_stage(stage, shop, phase, LocalHook(), (0, 1, "s"))
+    stage, local_context, phase, _, module = toy_stage(4, PHASE.model_copy(update={"batch": 4, **keys}))
+    run_stage(stage, local_context, phase, LocalHook(), (0, 1, "s"))
     assert module.weight.item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -291,8 +293,8 @@ def test_optimisers_take_their_keys_from_the_phase():
 
 def test_the_reported_loss_is_the_last_epochs_mean_over_items():
     phase = PHASE.model_copy(update={"optimizer": "sgd", "lr": 0.1, "epochs": 2, "batch": 3})
-    stage, shop, _, _, _ = toy_stage(4, phase)
-    report = run_stage(stage, shop, phase, LocalHook(), (0, 1, "s"))
+    stage, local_context, _, _, _ = toy_stage(4, phase)
+    report = run_stage(stage, local_context, phase, LocalHook(), (0, 1, "s"))
     weight, losses = 0.0, []
     for _ in range(4):
         losses.append((weight - 3) ** 2)
@@ -303,8 +305,8 @@ def test_the_reported_loss_is_the_last_epochs_mean_over_items():
 @pytest.mark.parametrize("empty", ["items", "epochs"])
 def test_a_stage_with_nothing_to_do_reports_no_counts(empty):
     phase = PHASE.model_copy(update={"epochs": 0 if empty == "epochs" else 1})
-    stage, shop, _, _, module = toy_stage(0 if empty == "items" else 4, phase)
-    report = run_stage(stage, shop, phase, LocalHook(), (0, 1, "s"))
+    stage, local_context, _, _, module = toy_stage(0 if empty == "items" else 4, phase)
+    report = run_stage(stage, local_context, phase, LocalHook(), (0, 1, "s"))
     assert (report.steps, report.counts, report.real) == (0, {}, {})
     assert module.weight.item() == 0.0
 
@@ -349,7 +351,7 @@ def test_a_site_without_what_it_lacks_trains_like_mask_until_tokens_come():
     assert "task.extractor.steps" not in fedrecon.groups
 
 
-def test_generators_that_have_settled_stay_as_they_are_and_mappings_go_on():
+def test_frozen_generators_stay_unchanged_while_mappings_train():
     recovery = toy_recovery({"name": "fedrecon", "generator_rounds": 2})
     last, settled = (train(job_of(recovery, round_=round_)) for round_ in (2, 3))
     generators = {name for name in last.groups if name.startswith("generator.")}
@@ -372,7 +374,7 @@ def test_settled_generators_leave_frozen_and_local_reconstructions_by_the_same_d
 
 
 class Watching(LocalHook):
-    """Writes down what it is told, and holds back the extractor of ``picture``."""
+    """Records its calls, and does not upload the extractor of ``picture``."""
 
     def __init__(self):
         self.began, self.steps, self.paces = None, [], {}
@@ -391,7 +393,7 @@ class Watching(LocalHook):
         return {"strategy.toy.task.head": {"c": torch.ones(2)}}, {"kept": {"c": torch.zeros(1)}}
 
 
-def test_the_strategys_local_half_is_told_of_every_stage_and_chooses_what_goes_back():
+def test_the_strategys_local_half_gets_stats_of_every_stage_and_selects_uploads():
     hook, beside = Watching(), {"strategy.toy.task.head": {"c": torch.zeros(2)}}
     request = replace(job_of(toy_recovery(local={"task": {"lr": 0.25}}), hook=hook), strategy_groups=beside)
     result = train(request)
@@ -410,7 +412,7 @@ def test_the_strategys_local_half_is_told_of_every_stage_and_chooses_what_goes_b
 
 
 @pytest.mark.parametrize(("round_", "lr"), [(1, 0.4), (3, 0.1)])
-def test_a_learning_rate_decays_from_round_to_round_and_the_strategy_is_told(round_, lr):
+def test_a_learning_rate_decays_from_round_to_round_and_the_strategy_gets_it(round_, lr):
     keys = {"lr": 0.4, "epochs": 1, "batch": 16, "optimizer": "sgd"}
     decayed, plain = (
         toy_recovery("mask", local={"task": task}) for task in ({**keys, "lr_decay": 0.5}, {**keys, "lr": lr})
@@ -425,7 +427,11 @@ def test_a_learning_rate_decays_from_round_to_round_and_the_strategy_is_told(rou
 def test_a_recovery_whose_stages_train_a_group_twice_is_named(monkeypatch):
     request = job_of(toy_recovery("mask"))
     once = request.recovery.stages
-    monkeypatch.setattr(request.recovery, "stages", lambda shop: [*once(shop), replace(once(shop)[0], name="again")])
+    monkeypatch.setattr(
+        request.recovery,
+        "stages",
+        lambda local_context: [*once(local_context), replace(once(local_context)[0], name="again")],
+    )
     words = r"^stages of the recovery: task\..*: expected one stage that trains it, found task and again; make them one"
     with pytest.raises(RunError, match=words):
         train(request)
@@ -459,9 +465,9 @@ def test_extra_losses_and_changed_logits_reach_the_task_model():
 
 
 def test_while_a_stage_runs_the_other_groups_take_no_gradients_and_drop_nothing_out():
-    stage, shop, phase, objective, module = toy_stage(4, PHASE)
+    stage, local_context, phase, objective, module = toy_stage(4, PHASE)
     other = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout())
-    shop.groups["other"] = other
+    local_context.groups["other"] = other
     flags = []
 
     def objective_of(_):
@@ -469,7 +475,9 @@ def test_while_a_stage_runs_the_other_groups_take_no_gradients_and_drop_nothing_
         flags.append((any(p.requires_grad for p in other.parameters()), other[1].training))
         return objective
 
-    run_stage(replace(stage, freezes=("other",), objective=objective_of), shop, phase, LocalHook(), (0, 1, "s"))
+    run_stage(
+        replace(stage, freezes=("other",), objective=objective_of), local_context, phase, LocalHook(), (0, 1, "s")
+    )
     assert flags == [(True, True), (False, False)]
     assert not module.weight.requires_grad  # frozen for the stages that follow
 

@@ -228,7 +228,7 @@ def test_concat_is_the_weighted_mean_of_each_modality_side_by_side():
             torch.testing.assert_close(fused[i, m], (expected / sum(weights) if places else expected).double())
 
 
-def test_concat_cannot_learn_weights_and_says_which_keys_do_not_fit():
+def test_concat_cannot_learn_weights_and_names_the_keys_at_fault():
     with pytest.raises(ConfigError, match=r"recovery.weighting: 'learned' needs task.fusion: attention, found concat"):
         Concat(ConcatParams(), FusionShape(WIDTH, MODALITIES, learned_weight=0.0))
 

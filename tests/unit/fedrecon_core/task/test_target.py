@@ -160,7 +160,7 @@ def test_the_bound_is_reached_where_all_of_a_bin_fall_the_same_way(order, area):
     assert abs(found["macro_auroc"] - area) == found["macro_auroc_error"] == 0.5
 
 
-def test_scores_a_bin_apart_are_told_apart_exactly():
+def test_scores_in_neighboring_bins_are_distinguished_exactly():
     octaves = 2.0 ** torch.arange(-14, 7)
     borders = (octaves[:, None] * (1 + torch.arange(64) / 64)).flatten()[: 20 * 64 + 1]
     logits = torch.cat([-borders, torch.zeros(1), borders])[:, None].repeat(1, 2)
