@@ -1,4 +1,4 @@
-"""``fedrecon sweep --dry-run``: the trials with their states, and an estimate of the time that is left."""
+"""``fedrecon sweep --dry-run``: the trials with their states, and an estimate of the remaining time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRIED_ROUNDS = 3
 
 
 def trial_table(states: Sequence[tuple[Trial, State]], times: Times) -> Table:
-    """A row per trial: its labels, its hash, its state, and the time that it may take."""
+    """A row per trial: its labels, its hash, its state, and its estimated time."""
     table = Table(*states[0][0].labels, "hash", "state", "time")
     for trial, state in states:
         left = "" if state is State.COMPLETE else clock(times.estimate(trial))
@@ -46,7 +46,7 @@ def measure_time(trial: Trial, executor: Executor) -> float:
         RunError: the rounds failed.
     """
     rounds = tried_rounds(trial)
-    # Without trackers, which would show others a run that does not count.
+    # Without trackers: the run is not a result.
     changes = {"rounds": rounds, "tracking": dict.fromkeys(trial.config.tracking)}
     config = trial.config.model_copy(update=changes)
     with tempfile.TemporaryDirectory(prefix="fedrecon-") as folder:
@@ -57,7 +57,7 @@ def measure_time(trial: Trial, executor: Executor) -> float:
             executor.start(path, config)
             while not (ended := executor.wait(1.0)):
                 pass
-        except BaseException:  # an interrupt, too, must end the run before its folder is deleted
+        except BaseException:  # also after an interrupt the run must end before its folder is deleted
             executor.close()
             raise
         seconds = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""Executors run the trials of a sweep, several at a time; ``run_trial`` is what each of them does with one."""
+"""Base class of the executors, which run several trials of a sweep at a time, and ``run_trial``, which runs one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LostError(RunError):
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that has ended, and why it did not complete (empty if it did)."""
+    """A run that has ended, and the reason why it did not complete (empty if it did)."""
 
     path: Path
     reason: str = ""
@@ -38,8 +38,8 @@ class Ended:
 
 
 class Executor(ABC):
-    """Executes the runs of prepared run directories, at most ``capacity`` at a time. A run whose process dies fails,
-    the others go on."""
+    """Executes the runs of prepared run directories, at most ``capacity`` at a time. If the process of a run dies, only
+    this run fails."""
 
     capacity: int
 
@@ -65,7 +65,7 @@ def run_trial(path: Path) -> bool:
 
     All output goes to the end of its log. Any failure is written to ``result.json``. Returns whether it completed.
     """
-    from server.engines.base import Job  # here: the process of the sweep does not need what they import
+    from server.engines.base import Job  # here, since the process of the sweep does not need these imports
     from server.engines.inprocess import InProcess
 
     directory = RunDirectory(path)
@@ -76,7 +76,7 @@ def run_trial(path: Path) -> bool:
             InProcess().run(replace(Job.of(setup, resume=True), workers=1))
         except Exception as error:
             traceback.print_exception(error)
-            if not directory.result.exists():  # else the ServerApp has written it
+            if not directory.result.exists():  # otherwise the ServerApp has written it
                 code = getattr(error, "exit_code", 1)
                 failure = {"status": "failed", "error": describe_error(error), "exit_code": code, "rounds": 0}
                 directory.write_json("result.json", failure)

@@ -1,4 +1,4 @@
-"""Run trials on this machine: a process for each, forked from one that has imported what they all need."""
+"""Run trials on this machine, each in a process that is forked from one with all imports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class LocalExecutor(Executor):
     def _ensure_server(self) -> None:
         """Start the fork server, unless it is running. It imports in the background and ends with this process.
 
-        It inherits one thread per library, and that Ctrl-C is left to this process.
+        It inherits the limit of one thread, and ignores Ctrl-C, which this process handles.
         """
         forkserver.set_forkserver_preload([PRELOADED])
         main = threading.current_thread() is threading.main_thread()  # only there can handlers be set
@@ -78,7 +78,7 @@ class LocalExecutor(Executor):
 def _trial_process(path: Path) -> None:
     """Main function of a trial's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the sweep ends its trials itself
-    from server.engines.pool import end_with_parent  # here: commands that run no trial start fast
+    from server.engines.pool import end_with_parent  # here, so that commands that run no trial start fast
 
     # If the sweep is killed, its trials end too: the next sweep may work on them.
     threading.Thread(target=end_with_parent, daemon=True).start()

@@ -108,7 +108,7 @@ def check_out(path: Path) -> None:
 
 
 def _foreign_content(path: Path) -> str:
-    """What the folder ``path`` contains that no sweep wrote; empty if there is nothing of that kind."""
+    """A description of something in the folder ``path`` that no sweep wrote; empty if there is none."""
     if kind_of(path / SWEEP) is Kind.SWEEP_CONFIG:
         return f"{SWEEP} in it, the config of a sweep, which the list of trials would overwrite"
     if (path / SWEEP).exists():

@@ -1,7 +1,6 @@
-"""Imports what every trial needs, in the process from which all trials of a sweep are forked.
+"""The imports of every trial. The fork server of a sweep imports this module once, before trials are forked from it.
 
-It starts no thread of Python's or PyTorch's, so that forks are safe; nothing may be computed here, which would start
-some.
+It must not start threads of Python or PyTorch, since forks would not be safe then. Therefore it computes nothing.
 """
 
 from __future__ import annotations
@@ -31,4 +30,4 @@ for _name in MODULES:
         importlib.import_module(_name)
 with contextlib.suppress(Exception):
     discover(PACKAGES)
-code_hash()  # of the code that was imported here, should a file change while trials run
+code_hash()  # of the code that was imported here, even if a file changes while trials run

@@ -1,10 +1,11 @@
-"""Run trials on a Ray cluster: each is a task in a temporary folder of its node, from which the run is copied back."""
+"""Run trials on a Ray cluster: each is a task in a temporary folder of its node, and its run is copied back."""
 
 from __future__ import annotations
 
 import io
 import logging
 import math
+import os
 import signal
 import tarfile
 import tempfile
@@ -28,7 +29,10 @@ from server.sweep.store import LOCK_SECONDS, ROUNDS, device_on_ray
 RAY_UNITS = 10_000
 """Ray counts a resource in so many parts, and rounds: the shares of a GPU must not add up to more than 1."""
 LOST_SECONDS = 20.0
-"""How long the cluster's head may not answer. Ray waits for 60 seconds, in any call, then ends the calling process."""
+"""How long the cluster's head may not answer before the cluster counts as lost."""
+RAY_TIMEOUT = ("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
+"""Ray ends a process whose head has not answered for this time (default: 60 seconds). On a busy machine the sweep may
+need longer to record that its trials have failed."""
 LOCK = "run.lock"
 
 
@@ -40,6 +44,7 @@ class RayExecutor(Executor):
         """Connect to the cluster at ``address`` (HOST:PORT); ``UsageError`` if there is none."""
         require_cluster(address, "--ray-address")
         handler = signal.getsignal(signal.SIGTERM)
+        os.environ.setdefault(*RAY_TIMEOUT)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
@@ -50,7 +55,7 @@ class RayExecutor(Executor):
         self._address = address
         self._workers = workers
         self._resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        # A process of its own for each trial: what one leaves in memory does not stay for the next.
+        # A new process for each trial, so that no memory of one is left for the next.
         self._task = ray.remote(num_cpus=1, max_retries=0, max_calls=1)(run_packed)
         self._running: dict[Any, Path] = {}
 
@@ -110,8 +115,8 @@ class RayExecutor(Executor):
         return LostError(f"the Ray cluster at {self._address} is lost: {reason}")
 
     def close(self) -> None:
-        """Cancel the tasks; see ``Executor.close``. The run directories here are as they were sent. The cluster goes on
-        running."""
+        """Cancel the tasks; see ``Executor.close``. The run directories on this machine are as they were sent. The
+        cluster keeps running."""
         for task in self._running:
             ray.cancel(task, force=True)
         self._running = {}
@@ -119,8 +124,8 @@ class RayExecutor(Executor):
 
 
 def gpu_share(gpus: float, workers: int | None) -> float:
-    """How many GPUs a run on CUDA reserves in a cluster with ``gpus``: one, or a part of one that is so small that
-    ``workers`` runs fit at a time. Memory is not divided: who sets ``workers`` knows how many runs fit on a GPU.
+    """How many GPUs a run on CUDA reserves in a cluster with ``gpus``: one, or a part of one that is small enough for
+    ``workers`` runs at a time. Memory is not divided: users set ``workers`` to the number of runs that fit.
 
     Raises:
         UsageError: the cluster has no GPU.

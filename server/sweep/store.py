@@ -138,7 +138,7 @@ class SweepDirectory:
         return [name for name in found if name not in known and not name.startswith(".")]
 
     def outdated(self, trial: Trial) -> str:
-        """Why an unfinished trial starts over although it has rounds: they were computed by other code, on another
+        """The reason why an unfinished trial with rounds starts over: they were computed by other code, on another
         device or with another PyTorch, and a result must not mix both. Empty if the trial can be resumed."""
         run = self.run_of(trial)
         if run.completed() or not any(run.checkpoints.glob("round-*")):
@@ -150,8 +150,8 @@ class SweepDirectory:
         return " and ".join([*unknown, *_differences(manifest, device, trial.config)])
 
     def provenance_changes(self, trial: Trial) -> list[str]:
-        """How a complete trial was computed differently than it would be now: code, device, PyTorch, data root. What
-        its files do not say is no difference."""
+        """The differences in code, device, PyTorch and data root between a complete trial and the same trial now. What
+        its files do not contain is no difference."""
         found = _differences(self.manifest_of(trial), self._device(trial.config), trial.config)
         stored = self._configs.get(trial.folder) or read_stored_config(self.run_of(trial).config)
         if stored.root != trial.config.data.root:
@@ -193,8 +193,8 @@ class SweepDirectory:
                 run.write_json("result.json", {"status": "failed", "error": reason, "exit_code": 1, "rounds": rounds})
 
     def tidy(self, trial: Trial) -> None:
-        """After a complete run: write its report, if its process was ended before it did, and delete what only a resume
-        needs, unless checkpoints are kept. A report that fails is noted in the trial's log."""
+        """After a complete run: write its report, if it has none because its process was killed, and delete what only a
+        resume needs, unless checkpoints are kept. If the report fails, the trial's log shows it."""
         run = self.run_of(trial)
         if not run.completed():
             return
@@ -268,8 +268,8 @@ def _differences(manifest: Mapping[str, Any], device: str | None, config: RunCon
 
 
 def _delete_rounds(run: RunDirectory) -> None:
-    """Delete the rounds of a run and what trackers remember of them; ``RunError`` if something cannot be deleted, since
-    a run would mix it with its new rounds."""
+    """Delete the rounds of a run and the trackers' state; ``RunError`` if something cannot be deleted, since it would
+    be mixed with new rounds."""
     path = run.path / MEMORY
     try:
         path.unlink(missing_ok=True)

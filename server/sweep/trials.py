@@ -37,9 +37,9 @@ _Key = TypeVar("_Key", str, tuple[str, ...])
 def config_sha256(config: RunConfig) -> str:
     """SHA-256 (hex) of the canonical JSON of a resolved config without ``engine``, ``data.root`` and ``tracking``.
 
-    These keys say where a run is executed and which trackers it has, not what it is: results are the same bytes on
-    every engine, and the data may have another path on another machine, where copied results must be recognised. The
-    data are identified by ``data.name`` and its other keys only.
+    These keys do not influence results: they are the same bytes on every engine, and the data may have another path on
+    another machine, where copied results must be recognized. The data are identified by ``data.name`` and its other
+    keys only.
     """
     plain = config.model_dump(mode="json", exclude={"tracking"})
     plain["data"].pop("root", None)
@@ -234,8 +234,8 @@ def _check_duplicates(trials: Iterable[Trial]) -> None:
 def check_data(trials: Sequence[Trial], proven: Collection[tuple[str, ...]] = ()) -> None:
     """Open each data source of ``trials`` once and check that their configs fit it, before the first trial starts.
 
-    Families in ``proven`` have at least one complete trial and are not checked against the data. A fault that only
-    some seeds of a family have, such as masks that hide every training sample, is left to those trials.
+    Families in ``proven`` have at least one complete trial and are not checked against the data. A fault that only some
+    seeds of a family have, such as masks that hide every training sample, is not reported here: those trials fail.
 
     Raises:
         DataError: faults were found; the message names the trials that have them.

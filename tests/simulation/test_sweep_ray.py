@@ -109,7 +109,7 @@ def test_a_lost_head_ends_the_sweep_with_one_clear_line_and_fails_the_running_tr
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_trials_and_says_how_to_resume(cluster, tmp_path, number):
+def test_an_interrupt_ends_the_trials_with_a_hint_how_to_resume(cluster, tmp_path, number):
     write_sweep(tmp_path, axes={"seed": [0]}, set={"rounds": 5000})
     command = [PROGRAMS / "fedrecon", "sweep", "sweep.yaml", "--ray-address", cluster]
     running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -128,16 +128,16 @@ def test_an_interrupt_ends_the_trials_and_says_how_to_resume(cluster, tmp_path, 
 @pytest.mark.slow
 @pytest.mark.parametrize("cluster", [("--num-gpus=1",)], indirect=True)
 def test_only_a_trial_on_cuda_gets_a_gpu(cluster, tmp_path):
-    """Ray believes what it is told of GPUs; what it would show to PyTorch is in the task's environment."""
+    """Ray accepts any number of GPUs of a node. The environment of a task shows which of them PyTorch would see."""
 
-    def told(data):
+    def visible_devices(data):
         path = tmp_path / "node" / uuid.uuid4().hex
         unpack(data, path)
         (path / "result.json").write_text(json.dumps({"error": f"sees '{os.environ.get('CUDA_VISIBLE_DEVICES')}'"}))
         return pack(path)
 
     executor = RayExecutor(cluster, 4)
-    executor._task = ray.remote(num_cpus=1, max_calls=1)(told)
+    executor._task = ray.remote(num_cpus=1, max_calls=1)(visible_devices)
     try:
         for device in ("cuda", "auto", "cpu"):
             path = tmp_path / "cells" / device
