@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """Treat SIGTERM, from a service manager or a batch system, like Ctrl-C: end everything, and say how to resume."""
+    """Treat SIGTERM, as sent by a service manager, like Ctrl-C: end all processes, and print how to resume."""
     raise KeyboardInterrupt
 
 

@@ -19,7 +19,7 @@ from server.analysis.trials import PARAMS
 from server.sweep.parameters import SEED
 
 STREAM = 0
-"""The seed of all resamples, so that a table that is made again is the same."""
+"""Seed of all resamples, so that a table is the same whenever it is made."""
 Groups = tuple[int, ...]
 Pair = tuple[str, str]
 """Two trials of the same seed."""
@@ -27,8 +27,10 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean over ``seeds`` of the first method's score minus the second's. Without an ``interval``, ``fault`` says
-    why there is none."""
+    """Mean over ``seeds`` of the first method's score minus the second's.
+
+    ``fault`` is the reason why there is no ``interval``, if there is none.
+    """
 
     mean: float
     seeds: int
@@ -37,7 +39,7 @@ class Difference:
 
     @property
     def p(self) -> float | None:
-        """The p-value of no difference; None for a single seed, which says nothing about others."""
+        """The p-value of the null hypothesis of no difference; None for a single seed."""
         return self.interval.p if self.interval and self.seeds > 1 else None
 
 
@@ -51,10 +53,10 @@ class Differences:
         self._resampled: dict[tuple[str, str, Groups], NDArray[np.float64]] = {}
 
     def between(self, first: Sequence[str], second: Sequence[str], metric: str) -> Difference:
-        """The score of the trials ``first`` minus that of the trials ``second``, paired by seed.
+        """Return the score of the trials ``first`` minus that of the trials ``second``, paired by seed.
 
-        There is no interval where predictions are missing, do not belong to the scores, or are of other samples or of
-        samples of one group, or where the metric needs more than the predicted classes (the loss, the AUROC).
+        There is no interval if predictions are missing, do not match the scores, or are of different samples or of
+        samples of a single group, or if the metric needs more than the predicted classes (the loss, the AUROC).
 
         Raises:
             PredictionsError: they have no seed in common.
@@ -82,9 +84,7 @@ class Differences:
         counts = {trial: self._predictions.counts(trial) for trial in trials}
         unlike = [pair for pair in pairs if counts[pair[0]].samples != counts[pair[1]].samples]
         if unlike:
-            raise PredictionsError(
-                "the two were asked different test samples", *(f"{one} beside {other}" for one, other in unlike)
-            )
+            raise PredictionsError("their test samples differ", *(f"{one} against {other}" for one, other in unlike))
         # a group that the masks of one seed leave out is still the same group in the other seeds
         groups = tuple(sorted({group for one, _ in pairs for group in counts[one].groups}))
         resampled = [
@@ -96,8 +96,8 @@ class Differences:
             raise PredictionsError(str(error)) from None
 
     def _fault(self, trial: str, metric: str) -> PredictionFault | None:
-        """Why the predictions of ``trial`` do not allow an interval of ``metric``."""
-        if (trial, metric) not in self._faults:  # the baseline stands in every comparison
+        """Return the reason why the predictions of ``trial`` allow no interval of ``metric``; None if they allow it."""
+        if (trial, metric) not in self._faults:  # the baseline is part of every comparison
             self._faults[trial, metric] = None
             try:
                 counts = self._predictions.counts(trial)
@@ -112,7 +112,7 @@ class Differences:
         return self._faults[trial, metric]
 
     def _resample(self, trial: str, metric: str, groups: Groups) -> NDArray[np.float64]:
-        """[D]: the metric in each resample, which are the same for all trials that are compared over ``groups``."""
+        """Return the metric in each resample, [D]; trials that are compared over ``groups`` share the resamples."""
         if groups not in self._weights:
             name = hashlib.sha256(repr(groups).encode()).hexdigest()
             self._weights[groups] = cluster_weights(len(groups), numpy_stream(STREAM, "bootstrap", name))

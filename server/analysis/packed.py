@@ -2,8 +2,8 @@
 
 A packed sweep is a folder with
 
-- ``sweep.yaml``: what the sweep was asked for, as in its directory, without the list of trials;
-- ``trials.parquet``: the frame of ``load_trials``, one row per trial, with what made each trial and the text of its
+- ``sweep.yaml``: the definition of the sweep, as in its directory, without the list of trials;
+- ``trials.parquet``: the frame of ``load_trials``, one row per trial, with its provenance and the text of its
   ``config.yaml``, ``manifest.json`` and ``result.json``;
 - ``curves.parquet``: the lines of ``metrics.jsonl``, a row per trial, round and split, where trials have any;
 - ``predictions.parquet``: the predictions of trials, a row per trial, test sample and mask, where they are packed;
@@ -47,27 +47,27 @@ from server.runs.formatting import listing
 from server.sweep.record import PACKED_TRIALS, SWEEP, TRIALS, State, is_packed, read_sweep
 
 CURVES, PREDICTIONS = "curves.parquet", "predictions.parquet"
-AGAIN = "copy it anew, or pack the sweep again (`fedrecon pack`)"
+AGAIN = "copy it again, or pack the sweep again (`fedrecon pack`)"
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds text (or nothing at all)."""
+    """Whether a column of this type has text, or only missing values."""
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_null(value))
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds numbers (or nothing at all)."""
+    """Whether a column of this type has numbers, or only missing values."""
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind))
 
 
 def is_text_list(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds lists of text."""
+    """Whether a column of this type has lists of text."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind)) and is_text(kind.value_type)
 
 
 Check = Callable[[pa.DataType], bool]
-_WORDS: dict[Check, str] = {is_text: "text", is_number: "numbers", is_text_list: "lists of text"}
+_TYPE_NAMES: dict[Check, str] = {is_text: "text", is_number: "numbers", is_text_list: "lists of text"}
 
 
 def read_packed(directory: Path) -> Sweep:
@@ -102,7 +102,7 @@ def read_packed(directory: Path) -> Sweep:
 
 
 def read_curves(directory: Path) -> pd.DataFrame:
-    """The curves of a packed sweep, with the columns of ``load_curves``; ``DataError`` as for ``read_packed``."""
+    """Return the curves of a packed sweep, as ``load_curves`` does; ``DataError`` as for ``read_packed``."""
     if not (directory / CURVES).is_file():
         return pd.DataFrame(columns=["trial", "round", "split"])
     columns: dict[str, Check] = {"trial": is_text, "round": is_number, "split": is_text}
@@ -111,8 +111,11 @@ def read_curves(directory: Path) -> pd.DataFrame:
 
 
 def read_predictions(directory: Path) -> dict[str, pa.Table]:
-    """Trial -> its predictions, as its own ``predictions.parquet`` would have them; ``DataError`` as for
-    ``read_packed``."""
+    """Return trial -> its predictions, as in the trial's own ``predictions.parquet``.
+
+    Raises:
+        DataError: as for ``read_packed``.
+    """
     if not (directory / PREDICTIONS).is_file():
         return {}
     table = _read(directory / PREDICTIONS, {"trial": is_text})
@@ -131,8 +134,7 @@ def read_predictions(directory: Path) -> dict[str, pa.Table]:
 
 
 def _read(path: Path, columns: Mapping[str, Check], prefixes: Mapping[str, Check] | None = None) -> pa.Table:
-    """The table in the file ``path``, once it has ``columns`` of the right types; other columns are checked if their
-    names begin with one of ``prefixes``."""
+    """Read a table and check the types of ``columns``, and of other columns whose names begin with ``prefixes``."""
     try:
         table = pq.read_table(pa.BufferReader(path.read_bytes()))
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -142,18 +144,18 @@ def _read(path: Path, columns: Mapping[str, Check], prefixes: Mapping[str, Check
         raise DataError(f"{path} cannot be read ({text}); {AGAIN}") from None
     for name, check in columns.items():
         if name not in table.column_names:
-            raise DataError(f"{path}: expected a column '{name}' of {_WORDS[check]}, found none; {AGAIN}")
+            raise DataError(f"{path}: expected a column '{name}' of {_TYPE_NAMES[check]}, found none; {AGAIN}")
     for field in table.schema:
         checks = [check for prefix, check in (prefixes or {}).items() if field.name.startswith(prefix)]
         for check in [columns[field.name]] if field.name in columns else checks:
             if not check(field.type):
-                found = f"expected {_WORDS[check]} in the column '{field.name}', found {field.type}"
+                found = f"expected {_TYPE_NAMES[check]} in the column '{field.name}', found {field.type}"
                 raise DataError(f"{path}: {found}; {AGAIN}")
     return table
 
 
 def _is_plain(name: Any) -> bool:
-    """Whether ``name`` is the name of a folder, and no path to another place."""
+    """Whether ``name`` is the name of a file or folder, and not a path to another place."""
     return isinstance(name, str) and name == Path(name).name and not name.startswith(".")
 
 
@@ -164,7 +166,7 @@ def pack(source: Path, out: Path, predictions: Sequence[str] | None = ()) -> lis
     Files of a packed sweep of the same name in ``out`` are replaced; others, such as tables and figures, stay.
 
     Raises:
-        UsageError: ``out`` holds something else; ``DataError`` where ``source`` cannot be read or packed; ``RunError``
+        UsageError: ``out`` has other files; ``DataError`` where ``source`` cannot be read or packed; ``RunError``
             where a file cannot be written.
     """
     sweep = load_sweep(source)
@@ -201,7 +203,7 @@ def pack(source: Path, out: Path, predictions: Sequence[str] | None = ()) -> lis
 
 
 def _check_out(out: Path, name: str) -> None:
-    """Refuse a folder that holds something else than a packed sweep of this name."""
+    """Raise ``UsageError`` unless ``out`` is new, empty, or a packed sweep of this name."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not is_packed(out):
@@ -211,7 +213,7 @@ def _check_out(out: Path, name: str) -> None:
 
 
 def _reference(sweep: Sweep) -> Path | None:
-    """The CSV of published values in the folder of the sweep."""
+    """Return the CSV of published values in the folder of the sweep; None if there is none."""
     name = sweep.table.get("reference")
     path = sweep.directory / str(name)
     return path if _is_plain(name) and path.is_file() else None
@@ -229,7 +231,7 @@ def _trial_table(sweep: Sweep, hashes: Mapping[str, Any]) -> pa.Table:
 
 
 def _merged_order(sequences: Iterable[Iterable[str]]) -> list[str]:
-    """The names in all ``sequences``, each once; an order that several of them share is kept."""
+    """Return the names in all ``sequences``, each once; an order that they share is kept."""
     merged: list[str] = []
     for sequence in sequences:
         place = 0

@@ -100,7 +100,7 @@ def present(predictions: pa.Table) -> dict[str, NDArray[np.bool_]]:
 
 
 def not_empty(predictions: pa.Table) -> NDArray[np.bool_]:
-    """The samples with at least one modality: no score counts the others."""
+    """Select the samples with at least one modality; no score counts the others."""
     found = present(predictions)
     return np.any(list(found.values()), axis=0) if found else np.ones(len(predictions), dtype=bool)
 
@@ -119,7 +119,9 @@ class Shown:
         if len(words) == 1 and words[0].isdecimal() and int(words[0]) > 0:
             return cls(count=int(words[0]))
         if not all(words) or any(word.isdecimal() for word in words):
-            raise UsageError(f"--shown: expected a number of modalities from 1 on, or names of some, found '{text}'")
+            raise UsageError(
+                f"--shown: expected a number of modalities (1 or more), or names of modalities, found '{text}'"
+            )
         return cls(frozenset(words))
 
     def __str__(self) -> str:
@@ -127,7 +129,7 @@ class Shown:
         return f"{listing(sorted(self.names))} alone" if self.names else plural(self.count, "modality", "modalities")
 
     def __call__(self, predictions: pa.Table) -> NDArray[np.bool_]:
-        """Bool [N]: which samples of ``predictions`` these are; none where the data lack one of the modalities."""
+        """Select samples of ``predictions``, bool [N]; none if the data lack one of the modalities."""
         found = present(predictions)
         if not found or not self.names <= set(found):
             return np.zeros(len(predictions), dtype=bool)
@@ -145,15 +147,18 @@ class Predictions:
         self._packed: Mapping[str, pa.Table] | None = None
 
     def counts(self, trial: str) -> PredictionCounts:
-        """The counts of one trial; ``PredictionsError`` where its predictions are missing or damaged, or where its
-        manifest does not name target and classes."""
+        """Return the counts of one trial.
+
+        Raises:
+            PredictionsError: its predictions are missing or damaged, or its manifest lacks target or classes.
+        """
         if trial not in self._counts:
             target, classes = (self._sweep.value(trial, column) for column in ("target", "classes"))
             self._counts[trial] = count(self.table, trial, target or "", int(classes), self._rows)
         return self._counts[trial]
 
     def table(self, trial: str) -> pa.Table | None:
-        """The predictions of one trial, one row per test sample and mask; None where it has none."""
+        """Return the predictions of one trial, one row per test sample and mask; None if it has none."""
         if not self._sweep.packed:
             path = self._sweep.directory_of(trial) / FILE
             return pq.read_table(pa.BufferReader(path.read_bytes())) if path.is_file() else None  # errors name no path
@@ -167,7 +172,7 @@ class Predictions:
 def count(
     read: Callable[[str], pa.Table | None], trial: str, target: str, classes: int, rows: Rows = not_empty
 ) -> PredictionCounts:
-    """Count what ``read(trial)`` holds for those of its ``rows`` that are chosen.
+    """Count the predictions ``read(trial)`` of the chosen ``rows``.
 
     Raises:
         PredictionsError: there are no predictions, or they are damaged, or target and classes are unknown.
@@ -196,10 +201,10 @@ def count(
 
 
 def check_scores(counts: PredictionCounts, scores: Mapping[str, float], trial: str) -> None:
-    """Refuse predictions that were copied from elsewhere or belong to another attempt.
+    """Check that predictions belong to a result, and not to another trial or attempt.
 
     Raises:
-        PredictionsError: in one of ``scores`` the ``counts`` of all samples differ from the result of ``trial``.
+        PredictionsError: a score of the ``counts`` of all samples differs from that in the result of ``trial``.
     """
     for name, score in counts.scores(scores).items():
         if not abs(score - scores[name]) <= SAME_SCORE:
@@ -208,7 +213,7 @@ def check_scores(counts: PredictionCounts, scores: Mapping[str, float], trial: s
 
 
 def _class_indices(values: Any, classes: int) -> NDArray[np.intp]:
-    """``values`` as class indices; negative ones, which NumPy would count from the end, are an error."""
+    """Return ``values`` as class indices; negative ones, which NumPy would count from the end, are an error."""
     found = np.asarray(values)
     if found.size and found.dtype.kind not in "iu":
         raise TypeError(f"expected whole numbers for classes, found {found.dtype}")

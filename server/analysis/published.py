@@ -1,4 +1,4 @@
-"""Published values, read from a CSV file, which tables and figures show beside the results of a sweep."""
+"""Published values, read from a CSV file, for comparison with the results of a sweep in tables and figures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Published:
 
 def read_published(path: Path, parameters: Mapping[str, Sequence[str]]) -> list[Published]:
     """Read the CSV file ``path`` for a sweep with ``parameters`` (name -> values). Values of parameters that the sweep
-    does not have are accepted: the file may hold the whole table of a paper.
+    does not have are accepted: the file may contain the whole table of a paper.
 
     Raises:
         DataError: the file cannot be read, it does not fit the parameters, or two of its values are for the same cell.
@@ -61,7 +61,7 @@ def read_published(path: Path, parameters: Mapping[str, Sequence[str]]) -> list[
 
 
 def _check_header(path: Path, header: Sequence[str], parameters: Sequence[str]) -> None:
-    """Published values are means over seeds, like those of cells: the seed is no column."""
+    """Check the columns. The seed is not one of them, because published values are means over seeds."""
     if lacking := [name for name in VALUES[:2] if name not in header]:
         raise DataError(f"{path}: expected the columns {' and '.join(VALUES[:2])}, found no {' and no '.join(lacking)}")
     known = (*parameters, *VALUES)
@@ -74,7 +74,7 @@ def _check_header(path: Path, header: Sequence[str], parameters: Sequence[str]) 
 def _parse_row(place: str, line: int, row: Mapping[str, str]) -> Published:
     """Parse one row; the value is for all values of a parameter that the row leaves empty."""
     if None in row or None in row.values():
-        raise DataError(f"{place}: expected as many fields as the header has, found others")
+        raise DataError(f"{place}: expected as many fields as the header has, found more or fewer")
     unit = 100 if is_percentage(row["metric"]) else 1
 
     def number(name: str) -> float:
@@ -98,8 +98,11 @@ def _parse_row(place: str, line: int, row: Mapping[str, str]) -> Published:
 
 
 def _check_unique(path: Path, found: Sequence[Published], parameters: Mapping[str, Sequence[str]]) -> None:
-    """Refuse two values for the same cell: of two that name equally many parameters neither applies to the cells of
-    both, unless a third value names more of these."""
+    """Raise ``DataError`` if two values apply to the same cell and neither is more specific.
+
+    A value that names more parameters is more specific. Two values that name equally many are accepted if a third, more
+    specific one applies to every cell to which both apply.
+    """
     counts = Counter((tuple(one.labels.items()), one.metric) for one in found)
     for (pairs, metric), count in counts.items():
         if count > 1:
@@ -119,7 +122,7 @@ def _check_unique(path: Path, found: Sequence[Published], parameters: Mapping[st
 
 
 def find(published: Iterable[Published], labels: Labels, metric: str) -> Published | None:
-    """The published value of ``metric`` for the cell with ``labels``: of several the one that names most parameters."""
+    """Return the published value of ``metric`` for ``labels``; if several apply, the one that names most parameters."""
     matching = [one for one in published if one.metric == metric and one.matches(labels)]
     return max(matching, key=lambda one: len(one.labels), default=None)
 
@@ -127,8 +130,10 @@ def find(published: Iterable[Published], labels: Labels, metric: str) -> Publish
 def unknown_names(
     published: Sequence[Published], parameters: Mapping[str, list[str]], metrics: Iterable[str]
 ) -> Iterator[str]:
-    """The values and metrics in ``published`` that the sweep does not have, with the most similar known name. Those
-    with a similar name, which may be misspelt, come first; the others may be other rows of a paper's table."""
+    """Yield the values and metrics in ``published`` that the sweep does not have, with the most similar known name.
+
+    Names that have a similar one come first, because they may be misspelt; others may be other rows of a paper's table.
+    """
     known = {**parameters, "metric": list(metrics)}
     named = dict.fromkeys(pair for one in published for pair in [*one.labels.items(), ("metric", one.metric)])
     hints = {pair: did_you_mean(pair[1], known[pair[0]]) for pair in named if pair[1] not in known[pair[0]]}

@@ -17,17 +17,19 @@ from server.analysis.tables import Key, ScoreTable, as_number, named
 from server.runs.formatting import DASH, count, decimal, percent, plural, seconds, size
 
 ABOUT_INTERVALS = (
-    "Interval and p are Student's, with as many degrees of freedom as the scarcer of seeds and groups less one; the "
-    "variance is that of seeds and that of the groups of test samples (subjects, source images), the latter by "
-    f"{DRAWS} bootstrap draws. Of one seed the interval is that of groups alone, for this one training. Holm's "
-    "p-values allow for all rivals that are compared under the same conditions; intervals are not adjusted."
+    "Interval and p are Student's; the degrees of freedom are the smaller of the numbers of seeds and of groups, less "
+    "one. The variance has a part of the seeds and a part of the groups of test samples (subjects, source images), the "
+    f"latter by {DRAWS} bootstrap draws. With one seed, the interval covers the groups only, for this one training. "
+    "Holm's p-values correct for all methods that are compared under the same conditions; intervals are not adjusted."
 )
 
 
 @dataclass(frozen=True)
 class Text:
-    """One cell of a sheet. ``place``: 1 is bold, 2 underlined. ``value``: the number behind the text, by which a cell
-    is sorted; None where the text is no number."""
+    """One cell of a sheet.
+
+    ``place``: 1 is bold, 2 underlined. ``value``: the number by which the cell is sorted; None if it is no number.
+    """
 
     text: str
     place: int = 0
@@ -36,8 +38,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table of text with its title and the sentences below it. The first ``left`` columns hold names, the others
-    numbers."""
+    """A table of text with its title and the sentences below it; the first ``left`` columns are names."""
 
     title: str
     header: Sequence[str]
@@ -48,15 +49,17 @@ class Sheet:
 
 @dataclass(frozen=True)
 class TimeColumn:
-    """Which time of training is shown: its column of the trials, the ``head`` of its column in a table, a sentence
-    ``about`` it, and how a value is ``written``."""
+    """The kind of training time that is shown.
+
+    ``column``: its column of the trials; ``head``: the header of its column in a table; ``about``: a sentence about it.
+    """
 
     column: str
     head: str
     about: str
 
     def written(self, value: float | None) -> str:
-        """The value as text; a dash where it is unknown."""
+        """Return the value as text; a dash if it is unknown."""
         return decimal(value) if self.column == "train_processor_seconds" else seconds(value)
 
 
@@ -100,17 +103,17 @@ def signed_score(value: float, metric: str) -> str:
 
 
 def metric_label(metric: str) -> str:
-    """The metric with its unit."""
+    """Return the title of the metric with its unit."""
     return f"{metric_title(metric)}{' (%)' if is_percentage(metric) else ''}"
 
 
 def points(metric: str) -> str:
-    """The unit of a difference, to stand behind its name."""
+    """Return the unit of a difference, to append to its name."""
     return " (points)" if is_percentage(metric) else ""
 
 
 def known(value: Any) -> float | None:
-    """``value``, or None where it is missing."""
+    """Return ``value``; None if it is missing."""
     return None if pd.isna(value) else float(value)
 
 
@@ -120,9 +123,9 @@ def score_sheet(table: ScoreTable) -> Sheet:
     most = int(cells["seeds"].max())
     about = [f"Test scores: mean ± standard deviation over {most} seeds." if most > 1 else "Test scores of one seed."]
     if cells["place"].any():
-        about.append("Bold: the best of its rivals; underlined: the second.")
+        about.append("Bold: best of the methods compared; underlined: second best.")
     if (cells["seeds"] < most).any():
-        about.append("A mean over fewer seeds (n) is beside means over others.")
+        about.append("Means marked (n = ...) are over fewer seeds.")
     if cells["published"].notna().any():
         about.append("In brackets: published.")
     rows = []

@@ -33,9 +33,9 @@ PROVENANCE = {
     "device": "devices",
     "engine": "engines",
 }
-"""Column of the trials -> what a note says they differ in."""
+"""Column of the trials -> its name in notes on mixed provenance."""
 DIGITS = 12
-"""How much of a hash or version a note shows."""
+"""Number of characters of a hash or version in a note."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def load_results(
 
 
 def _table_section(sweep: Sweep, settings: Sequence[str]) -> Table:
-    """The ``table`` section of the sweep with the changes of the command line, checked against its parameters."""
+    """Return the ``table`` section of the sweep with the changes of the command line, checked."""
     raw = override(dict(sweep.table), settings)
     try:
         found = Table.model_validate(raw)
@@ -147,8 +147,10 @@ def _table_section(sweep: Sweep, settings: Sequence[str]) -> Table:
 
 
 def _reference(table: Table, settings: Sequence[str], directory: Path) -> Path | None:
-    """The file of published values: a path on the command line is relative to the caller's folder, that of the sweep to
-    its directory."""
+    """Return the file of published values.
+
+    A path on the command line is relative to the caller's folder, a path in the sweep to the sweep's directory.
+    """
     if table.reference is None:
         return None
     given = any(setting.partition("=")[0].strip() == "reference" for setting in settings)
@@ -158,7 +160,7 @@ def _reference(table: Table, settings: Sequence[str], directory: Path) -> Path |
 def _rescored(
     sweep: Sweep, trials: pd.DataFrame, predictions: Predictions, samples: Shown
 ) -> tuple[pd.DataFrame, list[PredictionFault]]:
-    """``trials`` with the scores of ``samples`` alone, as far as their predictions give them, and why others do not.
+    """Return ``trials`` with scores of only ``samples``, and the reasons why some trials cannot be scored on them.
 
     Raises:
         DataError: no trial has predictions of such samples.
@@ -169,7 +171,7 @@ def _rescored(
     for trial in map(str, trials.index):
         scores = {name: float(sweep.value(trial, METRICS + name)) for name in names}
         scores = {name: score for name, score in scores.items() if not math.isnan(score)}
-        try:  # no result says what a part of the samples scores: all of them must agree with it
+        try:  # only scores of all samples can be checked against result.json
             check_scores(whole.counts(trial), scores, trial)
             counts = predictions.counts(trial)
         except PredictionsError as error:
@@ -186,12 +188,12 @@ def _rescored(
 
 
 def score_names(trials: pd.DataFrame) -> list[str]:
-    """The metrics of which ``trials`` has a column."""
+    """Return the metrics of which ``trials`` has a column."""
     return [str(column).removeprefix(METRICS) for column in trials if str(column).startswith(METRICS)]
 
 
 def left_out(sweep: Sweep) -> Iterator[str]:
-    """A sentence on the trials that are not complete."""
+    """Yield a sentence on the trials that are not complete, if there are any."""
     statuses = {name: str(sweep.value(name, "status")) for name in sweep.names}
     others = [name for name, status in statuses.items() if status != State.COMPLETE]
     if others:
@@ -200,7 +202,7 @@ def left_out(sweep: Sweep) -> Iterator[str]:
 
 
 def mixed_provenance(trials: pd.DataFrame) -> Iterator[str]:
-    """A sentence on each way in which ``trials`` were not made alike; one that does not record it is no difference."""
+    """Yield a sentence for each difference in the provenance of ``trials``; unknown provenance is not a difference."""
     for column, name in PROVENANCE.items():
         known = trials[column].dropna() if column in trials else ()
         found = Counter(str(value)[:DIGITS] for value in known)
@@ -208,4 +210,5 @@ def mixed_provenance(trials: pd.DataFrame) -> Iterator[str]:
             silent = len(trials) - found.total()
             versions = [f"{count} of {version}" for version, count in found.most_common()]
             which = listing([*versions, *([f"{silent} unknown"] if silent else [])])
-            yield f"The {len(trials)} cells come from {len(found)} {name} ({which}): what sets cells apart may be that."
+            computed = f"The {len(trials)} trials were computed with {len(found)} {name} ({which})"
+            yield f"{computed}, which may explain differences between them."

@@ -43,7 +43,7 @@ from server.sweep.parameters import no_match, parse_only
 from server.sweep.record import TRIALS, State, is_packed, read_sweep
 
 FILES = {"config": "config.yaml", "manifest": "manifest.json", "result": "result.json"}
-"""Column -> the file of a run directory whose text it holds."""
+"""Column -> the file of a run directory whose text it contains."""
 TEXTS = ("status", "error", "target", "select", "code_sha256", "device", "engine", *FILES)
 NUMBERS = (
     *("bytes", "parameters", "train_seconds", "train_processor_seconds", "wall_seconds"),
@@ -112,7 +112,7 @@ class Sweep:
 
 
 def load_trials(directory: Path) -> pd.DataFrame:
-    """All trials of the sweep in ``directory``, one per row, with the columns above.
+    """Load all trials of the sweep in ``directory``, one per row, with the columns above.
 
     Raises:
         DataError: ``directory`` is neither a sweep nor a packed sweep, or its files are damaged.
@@ -121,8 +121,9 @@ def load_trials(directory: Path) -> pd.DataFrame:
 
 
 def load_curves(directory: Path) -> pd.DataFrame:
-    """The learning curves of the complete trials: one row per line of ``metrics.jsonl``. Columns: ``trial``, ``round``,
-    ``split``, and every number in these lines under its name; those that a line lacks are missing.
+    """Load the learning curves of the complete trials: one row per line of ``metrics.jsonl``.
+
+    Columns: ``trial``, ``round``, ``split``, and every number in these lines under its name.
 
     Raises:
         DataError: as for ``load_trials``.
@@ -146,7 +147,7 @@ def load_sweep(directory: Path) -> Sweep:
 
 
 def trial_frame(rows: Sequence[Mapping[str, Any]], parameters: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """``rows`` as a frame with the types of the schema; a column of the schema that no row has is all missing."""
+    """Make a frame with the types of the schema; a column of the schema that no row has is all missing."""
     frame = pd.DataFrame(list(rows), columns=None if rows else ["trial"]).set_index("trial")
     for name, values in parameters.items():
         kind = pd.CategoricalDtype(list(dict.fromkeys(values)), ordered=True)
@@ -160,7 +161,7 @@ def trial_frame(rows: Sequence[Mapping[str, Any]], parameters: Mapping[str, Sequ
 
 
 def curve_lines(directory: Path) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl`` in a run directory that name a round and a split, with their numbers alone."""
+    """Read the lines of ``metrics.jsonl`` in a run directory that have a round and a split, with their numbers only."""
     lines = []
     for line in read_metrics(directory).metrics:
         numbers = {key: value for key, value in line.items() if type(value) in (int, float)}
@@ -170,7 +171,7 @@ def curve_lines(directory: Path) -> list[dict[str, Any]]:
 
 
 def _read_run(directory: Path) -> dict[str, Any]:
-    """The columns that come from the files of one run directory."""
+    """Return the columns that come from the files of one run directory."""
     texts = {column: _text(directory / name) for column, name in FILES.items()}
     result, manifest = json_mapping(texts["result"] or "") or {}, json_mapping(texts["manifest"] or "") or {}
     config = yaml_mapping(texts["config"] or "") or {}
@@ -199,7 +200,7 @@ def _read_run(directory: Path) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str | None:
-    """The text of a file; None where it is missing or is no text."""
+    """Return the text of a file; None if it is missing or not text."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -217,7 +218,7 @@ def _numbers(value: Any) -> dict[str, float]:
 def mean_curve(
     curves: pd.DataFrame, trials: Iterable[str], metric: str, split: str = "validation"
 ) -> list[tuple[float, float]]:
-    """Round and mean score of ``trials`` (those that have a curve), for the rounds that all of these scored.
+    """Return (round, mean score) of those ``trials`` that have a curve, for the rounds that all of these scored.
 
     Args:
         curves: the frame of ``load_curves``.
@@ -234,11 +235,11 @@ def mean_curve(
 
 
 def total(values: Iterable[float | None]) -> float | None:
-    """The sum of ``values``; None where one of them is unknown (None or NaN), or there is none."""
+    """Return the sum of ``values``; None if one of them is unknown (None or NaN), or if there is none."""
     found = pd.Series(list(values), dtype=float)
     return None if found.empty or found.isna().any() else sum(found)
 
 
 def mean_of(values: pd.Series) -> float | None:
-    """The mean of ``values``; None where one of them is missing, or there is none."""
+    """Return the mean of ``values``; None if one of them is missing, or if there is none."""
     return None if values.empty or values.isna().any() else fmean(values)

@@ -1,4 +1,4 @@
-"""What the ``fedrecon`` command does with runs on a SuperLink, and the keys that a federation needs."""
+"""``fedrecon runs``, ``stop``, ``follow`` and ``certificates``: commands for runs on a SuperLink and for its keys."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ RunArgument = Annotated[str, typer.Argument(help="The id of a run, see `fedrecon
 
 
 def submit(config: RunConfig, out: Path | None) -> None:
-    """Run ``config`` on a SuperLink and watch it. ``out`` is a path where the ServerApp runs; without it the run
-    directory is ``runs/<name>-<UTC time>`` in the ServerApp's working directory."""
+    """Run ``config`` on a SuperLink and watch it.
+
+    ``out`` is a path where the ServerApp runs; without it, the run directory is ``runs/<name>-<UTC time>`` in the
+    ServerApp's working directory.
+    """
     check_run(config)
-    if not config.has_central_data:  # the data root is a place on this machine, and only the sites open theirs
+    if not config.has_central_data:  # only the sites open data, and a root on this machine means nothing to them
         config = config.model_copy(update={"data": config.data.model_copy(update={"root": None})})
     with tempfile.TemporaryDirectory(prefix="fedrecon-") as folder:
         path = Path(folder) / "config.yaml"
@@ -41,7 +44,7 @@ def submit(config: RunConfig, out: Path | None) -> None:
 
 
 def submit_again(out: Path | None, settings: list[str]) -> None:
-    """Go on with the run in ``out``, which lies where the ServerApp runs, and need not be visible here."""
+    """Resume the run in ``out``, a path where the ServerApp runs, which may be another machine."""
     if out is None:
         raise UsageError("--resume needs --out DIR, the directory of the run to resume (where the ServerApp runs)")
     check_resume_settings(settings)
@@ -61,10 +64,10 @@ def runs(superlink: SuperLinkOption = None) -> None:
     whole = [Column(name, no_wrap=True) for name in ("run", "status")]
     table = Table(*whole, "submitted", "finished", "details", title=title)
     for run in SuperLink(superlink).runs():
-        told = [str(run.get(key, "")) for key in ("run-id", "status", "pending-at", "finished-at")]
+        fields = [str(run.get(key, "")) for key in ("run-id", "status", "pending-at", "finished-at")]
         reason = flower.reason(str(run.get("status-details", "")))
-        table.add_row(*map(Text, [*told, reason]))  # not as markup: a site's words may hold brackets
-    console = Console()  # ids are there to be copied: elsewhere than on a terminal no line is cut
+        table.add_row(*map(Text, [*fields, reason]))  # not as markup: a site's message may have brackets
+    console = Console()  # ids are copied from the output: if it is not a terminal, no line is cut
     console.print(table, width=None if console.is_terminal else PIPED_WIDTH)
 
 
@@ -83,7 +86,7 @@ def watch(run_id: RunArgument, superlink: SuperLinkOption = None) -> None:
 
 
 def certificates(
-    out: Annotated[Path, typer.Option(help="Folder of keys and certificates; what is there is kept.")],
+    out: Annotated[Path, typer.Option(help="Folder of keys and certificates; existing ones are kept.")],
     host: Annotated[list[str], typer.Option(help="Name or address by which sites reach the SuperLink (repeatable).")],
     site: Annotated[list[str] | None, typer.Option(help="A site that needs a key pair (repeatable).")] = None,
     days: Annotated[int, typer.Option(min=1, max=3650, help="How long the server certificate is valid.")] = 825,

@@ -80,7 +80,7 @@ def check(config: ConfigArgument = None, settings: SetOption = None) -> None:
 
 
 def _load(path: Path | None, settings: Sequence[str]) -> RunConfig:
-    """Load the config of one run; another kind of file or folder is named as what it is."""
+    """Load the config of one run; the error for another kind of file or folder names its kind."""
     try:
         return load_config(path, settings)
     except ConfigError:
@@ -110,7 +110,7 @@ def _refuse_superlink(settings: Sequence[str]) -> None:
     """Raise ``UsageError`` if a simulation is given a SuperLink."""
     for setting in settings:
         if setting.startswith("engine.superlink="):
-            found = "expected a deployment, found a simulation, which would run on this machine alone"
+            found = "expected a deployment, found a simulation, which would run only on this machine"
             hint = "add --engine deployment, or engine.name: deployment to the config"
             raise UsageError(f"--superlink {setting.partition('=')[2]}: {found}; {hint}")
 

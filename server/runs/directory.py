@@ -126,7 +126,7 @@ class RunDirectory:
         except OSError as error:
             raise RunError(f"cannot read {path}: {error.strerror}") from None
         if found is None:
-            hint = "restore it, or remove the run directory to start the run anew"
+            hint = "restore it, or remove the run directory to start the run again"
             raise RunError(f"{path} is damaged: expected a JSON object; {hint}")
         return found
 

@@ -55,6 +55,16 @@ def manifest(
     """
     config, spec = federation.config, federation.spec
     allocation = server_data.allocation if server_data and federation.shares else None
+    if allocation:
+        missing = allocation.effective_rates
+    else:  # by split and modality, the share of the samples that lack it, over all sites with data of their own
+        owned = [info.own for info in federation.sites.values() if info.own]
+        missing = {}
+        for split in SPLITS:
+            held = [own.holdings[split] for own in owned]
+            total = max(sum(holding.samples for holding in held), 1)
+            present = {name: sum(holding.present.get(name, 0) for holding in held) for name in spec.names}
+            missing[split] = {name: 1 - count / total for name, count in present.items()}
     provenance = provenance_here(choose_device(config.device).type, config.plugins)
     return {
         **provenance,
@@ -72,7 +82,7 @@ def manifest(
         "protocol_faults": list(server_data.dataset.faults) if server_data else [],
         "sites": describe_sites(federation, server_data),
         "left_out": allocation.left_out if allocation else {},
-        "effective_missing": allocation.effective_rates if allocation else _missing_rates(federation),
+        "effective_missing": missing,
     }
 
 
@@ -107,18 +117,6 @@ def describe_sites(federation: Federation, server_data: ServerData | None) -> li
         counts = members.sum(axis=0).tolist()
         described.append({"name": name, "samples": len(labels), "modalities": modalities, "classes": counts})
     return described
-
-
-def _missing_rates(federation: Federation) -> dict[str, dict[str, float]]:
-    """Return split -> modality -> share of the samples that lack it, over all sites with data of their own."""
-    owned = [info.own for info in federation.sites.values() if info.own]
-    rates = {}
-    for split in SPLITS:
-        held = [own.holdings[split] for own in owned]
-        total = sum(holding.samples for holding in held)
-        present = {name: sum(h.present.get(name, 0) for h in held) for name in federation.spec.names}
-        rates[split] = {name: 1 - count / max(total, 1) for name, count in present.items()}
-    return rates
 
 
 def merge_sites(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,13 +12,13 @@ import yaml
 from fedrecon_core.config.loading import load
 
 LONGEST = 10_000
-"""Longest YAML, in characters, for libyaml, which is seven times as fast: a sweep reads hundreds of configs. In a
-longer text, deep nesting could crash the process."""
+"""Largest number of characters of a YAML text for which libyaml is used. It is seven times as fast, and a sweep reads
+hundreds of configs, but deep nesting in a longer text could crash the process."""
 _FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def json_mapping(text: str) -> dict[str, Any] | None:
-    """The JSON object in ``text``; None if it is damaged."""
+    """Parse the JSON object in ``text``; None if it is damaged."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -27,7 +27,7 @@ def json_mapping(text: str) -> dict[str, Any] | None:
 
 
 def yaml_mapping(text: str) -> dict[str, Any] | None:
-    """The YAML mapping in ``text``; None if it is damaged."""
+    """Parse the YAML mapping in ``text``; None if it is damaged."""
     try:
         value = load(text, _FAST if len(text) <= LONGEST else yaml.SafeLoader)
     except yaml.YAMLError:
@@ -36,12 +36,12 @@ def yaml_mapping(text: str) -> dict[str, Any] | None:
 
 
 def json_in(path: Path) -> dict[str, Any]:
-    """The JSON object in the file ``path``; empty if it is missing, cannot be read, or is damaged."""
+    """Read the JSON object in the file ``path``; empty if it is missing, cannot be read, or is damaged."""
     return _in(path, json_mapping)
 
 
 def yaml_in(path: Path) -> dict[str, Any]:
-    """The YAML mapping in the file ``path``; empty if it is missing, cannot be read, or is damaged."""
+    """Read the YAML mapping in the file ``path``; empty if it is missing, cannot be read, or is damaged."""
     return _in(path, yaml_mapping)
 
 

@@ -14,7 +14,7 @@ from server.runs.readers import json_mapping, yaml_mapping
 FILES = ("config.yaml", "manifest.json", "metrics.jsonl", "sites.jsonl", "result.json")
 PICTURE = "reconstructions.png"
 ABSENT = {
-    "config.yaml": "what was configured is unknown",
+    "config.yaml": "the config is unknown",
     "manifest.json": "sites, missing rates and the cost of sending everything are unknown",
     "metrics.jsonl": "no round was scored",
     "sites.jsonl": "no site has reported",
@@ -79,12 +79,12 @@ def read_run(directory: Path) -> RunRecord:
 
 
 def read_metrics(directory: Path) -> RunRecord:
-    """Read only the metrics of the run in ``directory``, which is all that a report of many runs needs."""
+    """Read only the metrics of the run in ``directory``."""
     return RunRecord(directory, metrics=_Files(directory).lines("metrics.jsonl"))
 
 
 def number(value: Any) -> float | None:
-    """``value`` as a float if it is a finite number, else None."""
+    """Return ``value`` as a float if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -94,12 +94,12 @@ def number(value: Any) -> float | None:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """``value`` if it is a mapping, else an empty one."""
+    """Return ``value`` if it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
 def entries(value: Any) -> list[Any]:
-    """``value`` if it is a list, else an empty one."""
+    """Return ``value`` if it is a list, else an empty one."""
     return value if isinstance(value, list) else []
 
 
@@ -148,12 +148,12 @@ class _Files:
 
     def _text(self, name: str) -> str:
         if not (self.directory / name).is_file():
-            self.notes.append(f"{name} is not there: {ABSENT[name]}.")
+            self.notes.append(f"{name} is missing: {ABSENT[name]}.")
             return ""
         return self._bytes(name).decode("utf-8", errors="replace")
 
     def _bytes(self, name: str) -> bytes:
-        """Empty where the file cannot be read."""
+        """Return the content of a file; empty if it cannot be read."""
         try:
             return (self.directory / name).read_bytes()
         except OSError as error:

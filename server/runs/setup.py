@@ -43,20 +43,18 @@ RESUMABLE = (
     "updates.limit=",
     "tracking.",
 )
-"""The settings that a resume may change: where the run is executed, how long the server waits for sites and how many it
-needs, which updates are too large, and the trackers."""
+"""The settings that a resume may change: the engine, the waiting for sites and their number, the limit of updates, and
+the trackers."""
 
 
 def discover_all() -> None:
-    """Import every registered class, those of all installed plugins included: for commands on data, which have no
-    config that names plugins."""
+    """Import every registered class, also of all installed plugins, for commands without a config."""
     discover((*PACKAGES, *FEATURE_PACKAGES))
     use_plugins(installed())
 
 
 def use_recorded_plugins(configs: Iterable[Mapping[str, Any]]) -> None:
-    """Import every registered class, with the installed ones of the plugins that recorded ``configs`` name: results can
-    be shown without the others."""
+    """Import every registered class, also of the plugins in the recorded ``configs``, as far as they are installed."""
     discover(PACKAGES)
     named = {str(name) for config in configs for name in entries(config.get("plugins"))}
     use_plugins(sorted(named & installed().keys()) if named else ())
@@ -81,8 +79,10 @@ _shared: ContextVar[RunSetup | None] = ContextVar("shared", default=None)
 
 @contextlib.contextmanager
 def share_setup(setup: RunSetup | None) -> Iterator[None]:
-    """Let ``open_run`` return ``setup`` inside the block: a ServerApp that runs in the process of the command does not
-    load the config a second time."""
+    """Let ``open_run`` return ``setup`` inside the block.
+
+    A ServerApp that runs in the process of the command then does not load the config a second time.
+    """
     token = _shared.set(setup)
     try:
         yield
@@ -129,8 +129,11 @@ def check_root(config: RunConfig) -> None:
 def check_run(config: RunConfig) -> ServerData | None:
     """Load and allocate the data and build the models, so that faults show before anything is written.
 
-    Returns the data that the server opens; None in a deployment whose sites alone hold data, which are checked at
-    registration. Raises a ``UsageError`` for the first fault.
+    Returns the data that the server opens; None in a deployment where only the sites have data, which are checked at
+    registration.
+
+    Raises:
+        UsageError: for the first fault.
     """
     check_trackers(config)
     choose_device(config.device)
@@ -149,13 +152,15 @@ def check_run(config: RunConfig) -> ServerData | None:
 
 
 def check_trackers(config: RunConfig) -> None:
-    """Raise ``ConfigError`` for a tracker or a tracker's key that does not exist; and, if the ServerApp runs on this
-    machine, for a tracker whose package is not installed."""
+    """Raise ``ConfigError`` for an unknown tracker or key of a tracker.
+
+    If the ServerApp runs on this machine, also for a tracker whose package is not installed.
+    """
     (trackers_of if config.engine.simulated else check_keys)(config)
 
 
 def checked_recovery(config: RunConfig, spec: DatasetSpec) -> Recovery:
-    """The run's recovery for data of ``spec``; ``ConfigError`` if a config key does not apply to such data."""
+    """Return the run's recovery for data of ``spec``; ``ConfigError`` if a config key does not apply to such data."""
     check_select(config.evaluate.select, spec)
     config.strategy.check_data(spec)
     recovery = recovery_for(config, spec)
@@ -180,14 +185,14 @@ def create_run_of(config: RunConfig, out: Path | None = None) -> RunSetup:
 
 
 def default_directory(name: str) -> Path:
-    """``runs/<name>-<UTC time>``, with a number appended if two runs start in the same second."""
+    """Return ``runs/<name>-<UTC time>``, with a number appended if two runs start in the same second."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     first = Path("runs") / f"{name}-{stamp}"
     return next(path for n in count(1) if not (path := first if n == 1 else Path(f"{first}-{n}")).exists())
 
 
 def existing_run(out: Path) -> RunDirectory:
-    """The run directory at ``out``; ``UsageError`` if there is none."""
+    """Return the run directory at ``out``; ``UsageError`` if there is none."""
     directory = RunDirectory(out.resolve())
     if not directory.config.is_file():
         raise UsageError(f"--resume: {directory.path} is no run directory (it has no config.yaml)")
@@ -197,8 +202,8 @@ def existing_run(out: Path) -> RunDirectory:
 def resume_run(out: Path, settings: Sequence[str] = ()) -> RunSetup:
     """Set up the resume of the run in ``out``, with its own ``config.yaml`` changed by ``settings`` (``RESUMABLE``).
 
-    The state of the run is checked and its config changed under the run's lock. The lock is free again on return: it is
-    taken by the ServerApp, possibly in another process, which checks once more (``start_run``).
+    The state of the run is checked, and its config changed, under the run's lock. The lock is released on return. The
+    ServerApp, possibly in another process, locks the run again and checks it once more (``start_run``).
     """
     directory = existing_run(out)
     check_resume_settings(settings)
@@ -218,7 +223,7 @@ def resume_run(out: Path, settings: Sequence[str] = ()) -> RunSetup:
 
 
 def check_resume_settings(settings: Sequence[str]) -> None:
-    """Raise ``UsageError`` for a setting that a resume cannot change, because it would make another run of it."""
+    """Raise ``UsageError`` for a setting that a resume cannot change, because the run would become another one."""
     strange = [setting for setting in settings if not setting.startswith(RESUMABLE)]
     if strange:
         known = ", ".join(f"{key}*" if key.endswith(".") else key.removesuffix("=") for key in RESUMABLE)
@@ -227,7 +232,7 @@ def check_resume_settings(settings: Sequence[str]) -> None:
 
 
 def check_engine_kind(directory: RunDirectory, begun: str, now: str) -> None:
-    """Raise ``UsageError`` if a simulation would be resumed as a deployment, or the other way round."""
+    """Raise ``UsageError`` if a simulation would be resumed as a deployment, or a deployment as a simulation."""
     if (begun == "deployment") != (now == "deployment"):
         out = shlex.quote(str(directory.path))
         command = f"fedrecon run --resume --out {out}{' --engine deployment' if begun == 'deployment' else ''}"
@@ -236,7 +241,7 @@ def check_engine_kind(directory: RunDirectory, begun: str, now: str) -> None:
 
 
 def open_run(out: Path, settings: Sequence[str] = ()) -> RunSetup:
-    """Read the run in ``out`` without its lock: nothing is written, and its state is checked by ``start_run``."""
+    """Read the run in ``out`` without its lock; nothing is written, and ``start_run`` checks its state."""
     shared = _shared.get()
     if shared is not None and not settings and shared.directory.path == out.resolve():
         return shared
@@ -246,7 +251,7 @@ def open_run(out: Path, settings: Sequence[str] = ()) -> RunSetup:
 
 
 def submitted_run(config: str, out: str, resume: bool, settings: str) -> RunSetup:
-    """The run that ``flwr run``, or a deployment's command, asks the ServerApp for in its run config.
+    """Set up the run that the run config of ``flwr run``, or of a deployment's command, describes.
 
     ``config``: a file that came with the app, or on this machine (empty: the quickstart); ``out``: the run directory
     (empty: a default); ``settings``: the changes of a deployment's resume, as a JSON list of "key=value".
@@ -264,8 +269,11 @@ def submitted_run(config: str, out: str, resume: bool, settings: str) -> RunSetu
 
 
 def start_run(setup: RunSetup) -> RunSetup:
-    """Start or resume the run, under its lock: check that it is not complete by now, read its config again if another
-    process changed it, write the changes of a resume, and remove the result of an earlier attempt."""
+    """Start or resume the run; the caller holds its lock.
+
+    Checks that the run is not complete, reads its config again if another process changed it, writes the changes of a
+    resume, and removes the result of an earlier attempt.
+    """
     directory = setup.directory
     _check_not_complete(directory)
     if setup.settings or existing_run(directory.path).config.read_text(encoding="utf-8") != setup.config.to_yaml():

@@ -1,4 +1,4 @@
-"""What a run's files add up to: status, curves, participation, traffic. Pure functions of a `RunRecord`."""
+"""Summaries of a run's files: status, curves, participation, traffic. Pure functions of a ``RunRecord``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.runs.record import RunRecord, entries, mapping, number
 Direction = Literal["down", "up"]
 Points = tuple[tuple[float, float], ...]
 STAGES = {"generator_seconds": "Generators", "mapping_seconds": "Mappings", "task_seconds": "Task model"}
-OTHER = "Other"  # what no stage accounts for: reading, sending, validating mappings
+OTHER = "Other"  # time outside of the stages: reading, sending, validating mappings
 
 
 @dataclass(frozen=True)
@@ -25,33 +25,33 @@ class Traffic:
 
     @property
     def saving(self) -> float | None:
-        """Share of `everything` that was not sent, or None where it cannot be known."""
+        """Share of ``everything`` that was not sent; None if it is unknown."""
         if self.sent is None or not self.everything:
             return None
         return 1 - self.sent / self.everything
 
 
 def status(record: RunRecord) -> str:
-    """``completed``, ``failed``, ... as the result says; ``unfinished`` where there is no result."""
+    """Return the status in the result (``completed``, ``failed``, ...); ``unfinished`` if there is no result."""
     return str(record.result.get("status") or "unfinished")
 
 
 def error(record: RunRecord) -> str | None:
-    """Why the run failed, where it says so."""
+    """Return the reason why the run failed; None if there is none."""
     found = record.result.get("error")
     return str(found) if found else None
 
 
 def traffic(record: RunRecord, direction: Direction) -> Traffic:
-    """Bytes ``down`` or ``up`` over the run, of all sites."""
+    """Return the bytes ``down`` or ``up`` over the run, of all sites."""
     found = traffic_of(record, direction, record.sites)
     return found if record.sites else replace(found, sent=number(record.result.get(f"bytes_{direction}")))
 
 
 def traffic_of(record: RunRecord, direction: Direction, lines: Sequence[Mapping[str, Any]]) -> Traffic:
-    """Bytes ``down`` or ``up`` of what ``lines`` of the record's sites tell.
+    """Return the bytes ``down`` or ``up`` in ``lines`` of the record's sites.
 
-    A site-round that sent nothing because it failed is not compared: a failure is no saving.
+    A site-round that sent nothing because it failed is not compared: a failure does not count as saving.
     """
     sent = [number(line.get(f"bytes_{direction}")) or 0.0 for line in lines]
     counted = sum(1 for line, got in zip(lines, sent, strict=True) if got > 0 or line.get("status") == "ok")
@@ -60,7 +60,7 @@ def traffic_of(record: RunRecord, direction: Direction, lines: Sequence[Mapping[
 
 
 def points(record: RunRecord, split: str, field: str) -> Points:
-    """(round, value) of one metric in one split, by round; of a repeated round the last."""
+    """Return (round, value) of one metric in one split, by round; if a round was repeated, its last value."""
     found = {}
     for line in record.metrics:
         turn, value = number(line.get("round")), number(line.get(field))
@@ -70,7 +70,7 @@ def points(record: RunRecord, split: str, field: str) -> Points:
 
 
 def diverged(record: RunRecord) -> list[str]:
-    """Names of losses that were no finite number at some point, with the first such round."""
+    """Return a message for each loss that was not finite in some round, with the first such round."""
     found: dict[str, str] = {}
     for line in record.metrics:
         for key, value in line.items():
@@ -81,13 +81,13 @@ def diverged(record: RunRecord) -> list[str]:
 
 
 def final_scores(record: RunRecord) -> Mapping[str, Any]:
-    """The test scores: of the result, or of the metrics where the result is missing."""
+    """Return the test scores of the result, or of the metrics if there is no result."""
     written = [line for line in record.metrics if line.get("split") == "test"]
     return mapping(record.result.get("test")) or (written[-1] if written else {})
 
 
 def scores(record: RunRecord) -> dict[str, str]:
-    """Field -> title of the scores that the run has; of one that has none yet, those of one class per sample."""
+    """Return field -> title of the run's scores; if it has none yet, those for one class per sample."""
     written = {field for line in (*record.metrics, final_scores(record)) for field in line}
     metrics = shown_metrics()
     names = written & metrics.keys() or {name for name in metrics if "multiclass" in metrics[name].targets}
@@ -95,19 +95,19 @@ def scores(record: RunRecord) -> dict[str, str]:
 
 
 def best_round(record: RunRecord) -> int | None:
-    """The best-validation round, whose parameters are the model."""
+    """Return the best-validation round, whose parameters are the model; None if it is unknown."""
     found = number(record.result.get("best_round"))
     return None if found is None else int(found)
 
 
 def rounds_done(record: RunRecord) -> int:
-    """Rounds that the run completed, from its result or, while it runs, from its metrics."""
-    told = number(record.result.get("rounds"))
-    return int(told if told is not None else max(_rounds(record.metrics), default=0))
+    """Return the number of completed rounds, from the result or, while the run is in progress, from its metrics."""
+    rounds = number(record.result.get("rounds"))
+    return int(rounds if rounds is not None else max(_rounds(record.metrics), default=0))
 
 
 def site_rounds(record: RunRecord) -> list[int]:
-    """Every round from the first to the last in which a site has reported."""
+    """Return every round from the first to the last in which a site has reported."""
     seen = _rounds(record.sites)
     return list(range(min(seen), max(seen) + 1)) if seen else []
 
@@ -117,24 +117,24 @@ def _rounds(lines: Iterable[Mapping[str, Any]]) -> list[int]:
 
 
 def described_sites(record: RunRecord) -> list[Mapping[str, Any]]:
-    """What the manifest says of each site."""
+    """Return the entries of the sites in the manifest."""
     return [mapping(site) for site in entries(record.manifest.get("sites")) if mapping(site).get("name") is not None]
 
 
 def site_names(record: RunRecord) -> list[str]:
-    """All sites: those of the manifest, then any other that has reported."""
+    """Return all sites: those of the manifest, then any others that have reported."""
     named = [site["name"] for site in described_sites(record)] + [line.get("site") for line in record.sites]
     return list(dict.fromkeys(str(name) for name in named if name is not None))
 
 
 def modalities(record: RunRecord) -> list[str]:
-    """The modalities' names, in the data set's order."""
+    """Return the names of the modalities, in the data set's order."""
     listed = [str(name) for name in entries(record.manifest.get("modalities"))]
     return listed or list(dict.fromkeys(m for site in described_sites(record) for m in mapping(site.get("modalities"))))
 
 
 def participation(record: RunRecord) -> dict[str, dict[int, Mapping[str, Any]]]:
-    """Site -> round -> what it reported; of a repeated round the last."""
+    """Return site -> round -> its line in ``sites.jsonl``; if a round was repeated, its last line."""
     found: dict[str, dict[int, Mapping[str, Any]]] = {name: {} for name in site_names(record)}
     for line in record.sites:
         turn = number(line.get("round"))
@@ -144,19 +144,19 @@ def participation(record: RunRecord) -> dict[str, dict[int, Mapping[str, Any]]]:
 
 
 def failures(record: RunRecord) -> list[Mapping[str, Any]]:
-    """The lines of sites that failed in a round, repeats included."""
+    """Return the lines of sites that failed in a round, including rounds that were repeated."""
     return [line for line in record.sites if line.get("status") == "failed"]
 
 
 def stage_seconds(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Stage -> seconds of what ``lines`` of a record's sites tell; `OTHER` is the rest."""
+    """Return stage -> seconds in ``lines`` of a record's sites; ``OTHER`` is the rest."""
     sums = {name: sum(number(line.get(key)) or 0.0 for line in lines) for key, name in STAGES.items()}
     whole = sum(number(line.get("total_seconds")) or 0.0 for line in lines)
     return {**sums, OTHER: max(0.0, whole - sum(sums.values()))}
 
 
 def group_uses(record: RunRecord, direction: Direction) -> dict[str, int]:
-    """Parameter group -> in how many site-rounds it was sent."""
+    """Return parameter group -> the number of site-rounds in which it was sent."""
     found: dict[str, int] = {}
     for line in record.sites:
         for group in entries(line.get(f"groups_{direction}")):

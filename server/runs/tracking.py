@@ -61,7 +61,13 @@ class Trackers:
     def _begin(self, name: str, tracker: Tracker, last: int) -> None:
         """Start one tracker and report to it the rounds in the files that it lacks."""
         known = self._memory.get(name, _entry(0, {}))
-        memory = tracker.start(self._describe_run(last, known["memory"]))
+        manifest = self._directory.read_json("manifest.json")
+        tags = {key: str(manifest[key]) for key in TAGS if manifest.get(key) is not None}
+        config = self._config.model_dump(mode="json", exclude={"tracking"})
+        trial = self._directory.read_json(TRIAL)  # empty unless the run is a trial of a sweep
+        title, labels = trial.get("name", self._config.name), trial.get("labels", {})
+        run = TrackedRun(self._directory.path, title, config, tags, last, known["memory"], labels)
+        memory = tracker.start(run)
         recorded = known["round"] if memory == known["memory"] else 0  # else it started again, without any rounds
         self._remember(name, min(recorded, last) if tracker.takes_back else recorded, memory)
         metrics: dict[int, list[dict[str, Any]]] = defaultdict(list)
@@ -73,14 +79,6 @@ class Trackers:
         for round_ in sorted(metrics):
             if round_ <= last:
                 self._report(name, tracker, round_, numbers_of_round(metrics[round_], sites[round_]))
-
-    def _describe_run(self, last: int, memory: Mapping[str, Any]) -> TrackedRun:
-        manifest = self._directory.read_json("manifest.json")
-        tags = {key: str(manifest[key]) for key in TAGS if manifest.get(key) is not None}
-        config = self._config.model_dump(mode="json", exclude={"tracking"})
-        trial = self._directory.read_json(TRIAL)  # empty unless the run is a trial of a sweep
-        name, labels = trial.get("name", self._config.name), trial.get("labels", {})
-        return TrackedRun(self._directory.path, name, config, tags, last, memory, labels)
 
     def _report_lines(self, file: str, lines: list[Mapping[str, Any]]) -> None:
         """Report lines that the run has just written; those of the sites come before those of the round."""

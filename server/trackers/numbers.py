@@ -19,20 +19,20 @@ def numbers_of_round(metrics: Iterable[Mapping[str, Any]], sites: Iterable[Mappi
     found = {}
     for line in metrics:
         if line["split"] != "test":
-            found.update(_prefixed(str(line["split"]), _numbers(line)))
+            found.update(_numbers(str(line["split"]), line))
     lines = list(sites)
     if lines:
         answered = sum(line["status"] == "ok" for line in lines)
         summed = sorted({key for line in lines for key in line if key.startswith("bytes_") or key.endswith("_seconds")})
         sums = {key: sum(line.get(key, 0) for line in lines) for key in summed}
-        found.update(_prefixed("sites", {"answered": answered, "failed": len(lines) - answered, **sums}))
+        found.update(_numbers("sites", {"answered": answered, "failed": len(lines) - answered, **sums}))
     return found
 
 
 def numbers_of_result(result: Mapping[str, Any]) -> dict[str, float]:
     """Return test scores (``test/uar``) and totals (``total/bytes_up``) of ``result.json``; none if the run failed."""
     totals = {name: result[name] for name in TOTALS if name in result}
-    return {**_prefixed("test", _numbers(result.get("test", {}))), **_prefixed("total", _numbers(totals))}
+    return {**_numbers("test", result.get("test", {})), **_numbers("total", totals)}
 
 
 def flat(keys: Mapping[str, Any], parent: str = "") -> dict[str, Any]:
@@ -44,13 +44,10 @@ def flat(keys: Mapping[str, Any], parent: str = "") -> dict[str, Any]:
     return found
 
 
-def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
+def _numbers(prefix: str, line: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers in a line, except its round, as ``<prefix>/<name>`` -> value."""
     return {
-        key: value
+        f"{prefix}/{key}": value
         for key, value in line.items()
         if key not in _PLACES and isinstance(value, int | float) and not isinstance(value, bool)
     }
-
-
-def _prefixed(split: str, values: Mapping[str, float]) -> dict[str, float]:
-    return {f"{split}/{name}": value for name, value in values.items()}

@@ -26,7 +26,7 @@ from server.analysis.tables import ScoreTable, named
 GROUP = 0.8
 """Width of a group of bars; the distance between groups is 1."""
 NARROWEST = 0.12
-"""Inches per bar; a figure whose bars would be narrower takes the width of a page."""
+"""Inches per bar; if bars would be narrower, the figure has the width of a page."""
 
 
 def bars(results: SweepResults) -> list[Drawing]:
@@ -86,7 +86,7 @@ def _middle(table: ScoreTable, row: int, column: int) -> float:
 
 
 def _turned(names: Sequence[str], width: float) -> dict[str, Any]:
-    """The rotation with which the names of groups fit beside each other into ``width`` inches."""
+    """Return the rotation with which the names of groups fit next to each other into ``width`` inches."""
     pairs = pairwise(names) if len(names) > 1 else [(names[0], names[0])]
     if LETTER * max((len(name) + len(after)) / 2 + 1 for name, after in pairs) <= width / len(names):
         return {}

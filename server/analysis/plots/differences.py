@@ -1,4 +1,4 @@
-"""Paired differences from the baseline with their intervals, one below the other."""
+"""Plot of the paired differences from the baseline, with their intervals."""
 
 from __future__ import annotations
 
@@ -26,28 +26,27 @@ def differences(results: SweepResults) -> list[Drawing]:
     """
     tables = [table for table in results.compared_tables() if table.cells["difference"].notna().any()]
     if not tables:
-        advice = "--set baseline.AXIS=LEVEL names what the others are compared with, and --only must keep it"
-        raise UsageError(f"table.baseline: expected one that complete trials differ from, found none: {advice}")
+        advice = "set it with --set baseline.AXIS=VALUE, and include it if you give --only"
+        raise UsageError(
+            f"table.baseline: expected one with which complete trials can be compared, found none; {advice}"
+        )
     return [Drawing.of_table("differences", table, partial(draw, table)) for table in tables]
 
 
 def draw(table: ScoreTable) -> Any:
     """Draw the figure (``matplotlib.figure.Figure``): a group for each column, with a mark and a 95% interval for each
-    method. Hollow marks have a single seed or no interval, and say nothing about other seeds."""
+    method. A hollow mark has a single seed or no interval, so it does not generalize to other seeds."""
     from matplotlib.figure import Figure
 
     cells = table.cells[table.cells["difference"].notna()]
-    rows, columns = (
-        sorted(set(cells.index.get_level_values("row"))),
-        sorted(set(cells.index.get_level_values("column"))),
-    )
+    rows, columns = (sorted(set(cells.index.get_level_values(level))) for level in ("row", "column"))
     legend = Legend([value_names(table.rows[row]) for row in rows], list(table.rows[0]), COLUMN)
     most = max(sum(column == own for _, column in cells.index) for own in columns)
     figure = Figure(figsize=(COLUMN, 0.7 + legend.height + LINE * len(columns) * max(1.5, most)))
     axes = figure.subplots()
     axes.axvline(0.0, color=GREY, linewidth=0.8)
     handles = []
-    for place, row in enumerate(rows):  # rows of a group lie around its middle, the first on top
+    for place, row in enumerate(rows):  # the rows of a group are around its middle, the first on top
         aside = (place - (len(rows) - 1) / 2) * GROUP / len(rows)
         own = {columns.index(column) + aside: cell for column, cell in cells.xs(row, level="row").iterrows()}
         marks = [_mark(axes, place, cell, row, unit_of(table.metric)) for place, cell in own.items()]
@@ -56,7 +55,7 @@ def draw(table: ScoreTable) -> Any:
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(columns) - 0.5, -0.5)  # the first on top
     axes.grid(axis="y", visible=False)
-    whose = f" of {value_names(table.rows[rows[0]])}" if len(rows) == 1 else ""  # of one there is no legend
+    whose = f" of {value_names(table.rows[rows[0]])}" if len(rows) == 1 else ""  # a single one has no legend
     title = f"{metric_title(table.metric)}{whose} less that of {value_names(table.baseline)}{points(table.metric)}"
     figure.supxlabel(title)
     if table.section:

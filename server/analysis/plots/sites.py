@@ -57,7 +57,7 @@ def sites(results: SweepResults) -> list[Drawing]:
     """The figure of the first complete trial.
 
     Raises:
-        DataError: its manifest does not say how many samples of each class a site holds.
+        DataError: its manifest lacks the number of samples of each class at each site.
     """
     trial = str(results.trials.index[0])
     manifest = json_mapping(results.sweep.value(trial, "manifest") or "") or {}
@@ -87,7 +87,7 @@ def allocation_of(run: RunRecord, labels: Labels) -> Allocation:
 
 def draw(allocation: Allocation) -> Any:
     """Draw the figure (``matplotlib.figure.Figure``): sites across, classes down. Dots of sites that lack a modality
-    altogether have another colour, and a strip below shows which modality."""
+    completely have another color, and a strip below shows which modality."""
     from matplotlib.figure import Figure
 
     some = bool(allocation.lacking.any())

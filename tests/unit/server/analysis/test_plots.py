@@ -303,7 +303,7 @@ def test_without_a_kind_numbers_are_lines_and_names_are_bars(sweep, tmp_path):
     ("arguments", "words"),
     [
         (["--kind", "pie"], ["--kind: unknown kind 'pie'; known: lines, bars, differences, sites"]),
-        (["--kind", "differences"], ["table.baseline: expected one that complete trials differ from, found none"]),
+        (["--kind", "differences"], ["table.baseline: expected one with which complete trials can be compared"]),
         (["--kind", "lins"], ["unknown kind 'lins'", "Did you mean 'lines'?"]),
         (
             ["--kind", "lines", "--set", "rows=rate", "--set", "columns=recovery"],

@@ -245,8 +245,8 @@ def test_what_is_missing_in_test_is_that_of_the_samples_that_are_scored(sweep, c
     [
         ("c", "no complete trial has predictions of test samples that show c alone"),
         ("3", "no complete trial has predictions of test samples that show 3 modalities"),
-        ("0", "expected a number of modalities from 1 on, or names of some, found '0'"),
-        ("a,", "expected a number of modalities from 1 on, or names of some, found 'a,'"),
+        ("0", "expected a number of modalities (1 or more), or names of modalities, found '0'"),
+        ("a,", "expected a number of modalities (1 or more), or names of modalities, found 'a,'"),
     ],
 )
 def test_what_no_sample_shows_is_one_line(sweep, call, shown, words):

@@ -111,23 +111,23 @@ def test_trials_that_were_not_made_alike_are_told_wherever_they_are_compared(swe
     manifests = sorted(sweep.glob("cells/*/manifest.json"))
     for path in manifests:
         change(path, code_sha256="a" * 64, device="cpu", engine="inprocess", versions={"torch": "2.13.0"})
-    assert "The 8 cells come from" not in call("table", sweep)[1] + call("plot", sweep)[2]
+    assert "The 8 trials were computed with" not in call("table", sweep)[1] + call("plot", sweep)[2]
     for path in manifests[:3]:
         change(path, code_sha256="b" * 64, versions={"torch": "2.12.1"})
     change(manifests[0], device="cuda")
     manifests[1].unlink()
     _, out, _ = call("table", sweep, "--out", tmp_path / "out")
     told = [
-        "The 8 cells come from 2 versions of the code (5 of aaaaaaaaaaaa, 2 of bbbbbbbbbbbb and 1 unknown)",
-        "The 8 cells come from 2 versions of PyTorch (5 of 2.13.0, 2 of 2.12.1 and 1 unknown): what",
-        "The 8 cells come from 2 devices (6 of cpu, 1 of cuda and 1 unknown): what sets cells apart may be",
+        "The 8 trials were computed with 2 versions of the code (5 of aaaaaaaaaaaa, 2 of bbbbbbbbbbbb and 1 unknown)",
+        "The 8 trials were computed with 2 versions of PyTorch (5 of 2.13.0, 2 of 2.12.1 and 1 unknown), which",
+        "The 8 trials were computed with 2 devices (6 of cpu, 1 of cuda and 1 unknown), which may explain differences",
     ]
     assert "engines" not in out  # the one that has no manifest says nothing of its engine
     pages = [out, (tmp_path / "out" / "table.tex").read_text(), call("plot", sweep)[2]]
     call("report", sweep)
     for page in (*pages, (sweep / "report.html").read_text(encoding="utf-8")):
         assert [words for words in told if words not in page] == []
-    assert "The 8 cells" not in call("table", sweep, "--only", "recovery=zero", "--only", "seed=2")[1]
+    assert "The 8 trials" not in call("table", sweep, "--only", "recovery=zero", "--only", "seed=2")[1]
 
 
 def test_the_long_csv_has_every_number_as_it_is(sweep, call, tmp_path):
@@ -398,7 +398,7 @@ def test_what_is_wrong_with_a_trials_files_is_told_and_costs_its_own_fields_alon
     code, out, err = call("table", sweep)
     assert (code, err) == (0, "")
     assert "Complete, and without this score: mask-0.3-1." in out
-    assert "A mean over fewer seeds (n) is beside means over others." in out
+    assert "Means marked (n = ...) are over fewer seeds." in out
     assert "No interval for recovery=zero, rate=0.3: " in out
     assert "manifest.json: expected a target (multiclass, multilabel) and classes, found 'multiclass' and 0" in out
     assert "| zero | 0.6 |" in out

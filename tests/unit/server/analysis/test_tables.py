@@ -271,10 +271,8 @@ def test_what_was_asked_of_two_runs_is_compared_seed_by_seed(tmp_path):
         rows = pd.read_parquet(file)
         rows.assign(id=rows["id"] + 1).to_parquet(file)
     (table,) = tables_of(path, baseline={"recovery": "mask"})
-    told = "zero-0.3-1 beside mask-0.3-1 and zero-0.3-3 beside mask-0.3-3"
-    assert table.notes == (
-        f"No interval for recovery=zero, rate=0.3: the two were asked different test samples ({told}).",
-    )
+    told = "zero-0.3-1 against mask-0.3-1 and zero-0.3-3 against mask-0.3-3"
+    assert table.notes == (f"No interval for recovery=zero, rate=0.3: their test samples differ ({told}).",)
 
 
 def test_samples_that_show_nothing_are_in_no_score(tmp_path):

@@ -136,7 +136,7 @@ def test_a_folder_that_is_no_run_directory_is_an_error(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path, absent: str) -> None:
     (write_run(tmp_path) / absent).unlink()
     page = report(tmp_path)
-    assert f"{absent} is not there" in page.words
+    assert f"{absent} is missing" in page.words
     assert len(page.all("section")) == len(SECTIONS)
     Console(width=120, quiet=True).print(final_table(read_run(tmp_path)))
 
