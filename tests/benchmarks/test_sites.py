@@ -27,7 +27,7 @@ import yaml
 
 from fedrecon_core.preparation.simulated_sites import write_sites
 from server.runs.setup import load_config
-from tests.helpers.large_folder import write_large_folder
+from tests.helpers.folders import write_large_folder
 from tests.helpers.raw_npz import write
 from tests.helpers.runs import node_configs
 from tests.integration.test_site_folders import GB, probe

@@ -1,6 +1,6 @@
 """What every registered feature promises; a new file in ``preparation/features`` is tested with no edit.
 
-It is given the contents of its medium (``tests/helpers/contents.py``). A feature that has keys without a default, or
+It is given the contents of its medium (``tests/helpers/features.py``). A feature that has keys without a default, or
 reads files of its own, finds a toy of them: ``tests/helpers/feature_<name>.py`` has ``keys(base)``, which writes them
 below ``base`` and returns the keys.
 """
@@ -22,7 +22,7 @@ from fedrecon_core.preparation.features.base import Feature, FloatArray, RawItem
 from fedrecon_core.preparation.features.cache import CachedFeature
 from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, FEATURES, MODALITIES, discover
 from fedrecon_core.types import ModalitySpec
-from tests.helpers.contents import BY_MEDIUM, contents_of
+from tests.helpers.features import BY_MEDIUM, contents_of
 
 discover((*CORE_PACKAGES, *FEATURE_PACKAGES))
 

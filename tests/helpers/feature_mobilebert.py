@@ -1,4 +1,4 @@
-"""A small MobileBERT with random weights and few words, stored as Hugging Face stores the real one."""
+"""A small MobileBERT with random weights and a few words, in the format of Hugging Face."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tests.helpers.vision import use_torchvision
+from tests.helpers.features import use_torchvision
 
 MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VOCABULARY = (*MARKS, "how", "are", "you", "is", "your", "day", "do", "##ing", "fine", "!", "?")
@@ -15,9 +15,8 @@ PLACES = 256
 
 
 def write_model(folder: Path, seed: int = 0, **changes: Any) -> Path:
-    """Two layers of the real class, whose width is 512 as it must be; ``changes`` of its configuration. The weights
-    are those of the class that the published ones are of."""
-    use_torchvision()  # transformers imports it where it is installed
+    """Write a model of the published class with two layers (its width must be 512); ``changes`` update its config."""
+    use_torchvision()  # transformers imports it if it is installed
     from transformers import MobileBertConfig, MobileBertForPreTraining
 
     keys = {"vocab_size": len(VOCABULARY), "num_hidden_layers": 2, "max_position_embeddings": PLACES, **changes}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tests.helpers.vision import use_torchvision
+from tests.helpers.features import use_torchvision
 
 
 def network(seed: int = 0) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedrecon_core.datasets.crisismmd import CrisisMmd
 from fedrecon_core.preparation.writer import write_site_folder
-from tests.helpers.toy_features import toy_features
+from tests.helpers.features import toy_features
 
 CLASSES = (
     "affected_individuals",

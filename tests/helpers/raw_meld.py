@@ -11,7 +11,7 @@ import numpy as np
 
 from fedrecon_core.datasets.meld import Meld
 from fedrecon_core.preparation.writer import write_site_folder
-from tests.helpers.toy_features import toy_features
+from tests.helpers.features import toy_features
 
 EMOTIONS = ("neutral", "joy", "sadness", "anger", "neutral", "surprise")
 SPEAKERS = ("Ross", "Monica", "Ross", "Joey", "Ross")

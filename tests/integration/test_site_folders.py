@@ -26,7 +26,7 @@ from fedrecon_core.data.site_folder.check import check_folder, seal_folder
 from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.errors import DataError
 from tests.helpers.corruptions import CORRUPTIONS, corrupted, write_multiclass, write_multilabel
-from tests.helpers.large_folder import SCAN, write_large_folder
+from tests.helpers.folders import SCAN, write_large_folder
 
 FEW_AND_ALL = [range(0, 2000, 5), pytest.param(range(2000), marks=pytest.mark.slow)]
 """Case numbers. The small selection is spread over all cases, so that the share of faults is the same."""

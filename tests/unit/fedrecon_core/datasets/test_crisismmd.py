@@ -20,8 +20,8 @@ from fedrecon_core.preparation.features.base import RawItem
 from fedrecon_core.registry import CORE_PACKAGES, discover
 from server.runs.setup import load_config
 from tests.helpers import raw_crisismmd
+from tests.helpers.features import ToyImage, ToyImageParams, text_row, toy_features
 from tests.helpers.raw_crisismmd import CLASSES, EVENTS, PARTS
-from tests.helpers.toy_features import ToyImage, ToyImageParams, text_row, toy_features
 
 discover((*CORE_PACKAGES, "strategies"))
 

@@ -23,7 +23,7 @@ from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, discover
 from server.commands.data import keys_of
 from server.runs.setup import load_config
 from tests.helpers import raw_meld
-from tests.helpers.toy_features import ToyAudio, ToyAudioParams, text_row, toy_features
+from tests.helpers.features import ToyAudio, ToyAudioParams, text_row, toy_features
 
 discover((*CORE_PACKAGES, "strategies"))
 

@@ -13,9 +13,8 @@ from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.features.base import RawItem
 from fedrecon_core.preparation.features.mobilenet_v2 import FILE, MobileNetV2, MobileNetV2Params, network_input
 from fedrecon_core.preparation.features.pixels import Pixels, PixelsParams
-from tests.helpers.contents import image_bytes, picture
 from tests.helpers.feature_mobilenet_v2 import network, write_weights
-from tests.helpers.vision import use_torchvision
+from tests.helpers.features import image_bytes, picture, use_torchvision
 
 
 def content(image: Image.Image, form: str = "PNG") -> RawItem:

@@ -12,7 +12,7 @@ from fedrecon_core.preparation.features.base import RawItem
 from fedrecon_core.preparation.features.log_mel import LogMel, LogMelParams
 from fedrecon_core.preparation.features.mfcc import Mfcc, MfccParams
 from fedrecon_core.preparation.features.wav import read_mono
-from tests.helpers.contents import RATE, float_wav_bytes, tone, wav_bytes
+from tests.helpers.features import RATE, float_wav_bytes, tone, wav_bytes
 
 WINDOW, HOP, POINTS = 400, 160, 512
 

@@ -13,8 +13,8 @@ from fedrecon_core.errors import DataError
 from fedrecon_core.preparation.features.base import RawItem
 from fedrecon_core.preparation.features.mobilebert import MobileBert, MobileBertParams
 from fedrecon_core.preparation.features.series import Series, SeriesParams
-from tests.helpers.contents import npy_bytes
 from tests.helpers.feature_mobilebert import VOCABULARY, write_model
+from tests.helpers.features import npy_bytes
 
 TEXTS = ("how are you doing", "fine!", "is your day fine?", "are you fine", "")
 TOKENS = (

@@ -22,7 +22,7 @@ from fedrecon_core.preparation.features.mobilebert import MobileBert, MobileBert
 from fedrecon_core.preparation.features.mobilenet_v2 import MobileNetV2, MobileNetV2Params
 from fedrecon_core.preparation.features.pixels import Pixels, PixelsParams
 from fedrecon_core.types import ModalitySpec
-from tests.helpers.contents import contents_of
+from tests.helpers.features import contents_of
 
 pytestmark = pytest.mark.quick
 

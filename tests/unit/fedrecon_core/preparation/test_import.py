@@ -12,8 +12,7 @@ from PIL import Image
 
 from fedrecon_core.data.site_folder.check import check_folder
 from fedrecon_core.data.site_folder.opening import open_folder
-from tests.helpers.raw_datasets import contents
-from tests.helpers.raw_set import Letters, registered
+from tests.helpers.raw_data import Letters, contents, registered
 from tests.helpers.runs import caller, refused
 
 HEADER = ["visit", "patient", "clinic", "part", "age", "pressure", "note", "picture", "found"]

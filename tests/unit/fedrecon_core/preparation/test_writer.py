@@ -25,9 +25,9 @@ from fedrecon_core.preparation.writer import BLOCK, WORK, write_site_folder, wri
 from fedrecon_core.registry import CORE_PACKAGES, DATASETS, discover
 from fedrecon_core.types import DatasetSpec, ModalitySpec
 from tests.helpers import raw_crisismmd, raw_meld, raw_npz, raw_polymnist, raw_uci_har
+from tests.helpers.features import toy_features
 from tests.helpers.processes import files_end_at
-from tests.helpers.raw_datasets import contents, made_up, reading
-from tests.helpers.toy_features import toy_features
+from tests.helpers.raw_data import contents, made_up, reading
 
 
 def silent(modality: str, done: int, total: int) -> None:

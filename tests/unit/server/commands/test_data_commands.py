@@ -10,8 +10,7 @@ import yaml
 from fedrecon_core.data.site_folder.opening import open_folder
 from fedrecon_core.preparation import writer as driver
 from tests.helpers.folders import content, write_toy_sites
-from tests.helpers.raw_datasets import contents
-from tests.helpers.raw_set import NAME, Letters, RawSet, registered, write_raw
+from tests.helpers.raw_data import NAME, Letters, RawSet, contents, registered, write_raw
 from tests.helpers.runs import caller, refused
 from tests.helpers.toy import tiny_dataset, toy_settings
 

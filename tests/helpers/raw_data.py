@@ -1,9 +1,10 @@
-"""A data set with an official layout, small enough to be broken in a test; it is registered only while it is used."""
+"""Raw data sets for tests: one with official files and a feature, and one with generated rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -34,13 +35,13 @@ class LettersParams(Params):
 
 
 class Letters(Feature):
-    """A text as the numbers of its letters, [T, 1]."""
+    """A text as the code points of its letters, [T, 1]."""
 
     Params = LettersParams
     medium: ClassVar[Literal["text"]] = "text"
     costly: ClassVar[bool] = True
     read: ClassVar[list[str]] = []
-    """The contents that were read, for tests of the cache."""
+    """The origins of the contents that were read, for tests of the cache."""
 
     @property
     def ragged(self) -> bool:
@@ -100,7 +101,7 @@ class RawSet(PreparedLoader):
 
 @contextmanager
 def registered() -> Iterator[None]:
-    """The data set and its feature are known meanwhile."""
+    """Register the data set and its feature inside the block."""
     DATASETS.register(NAME)(RawSet)
     FEATURES.register(FEATURE)(Letters)
     Letters.read.clear()
@@ -112,9 +113,53 @@ def registered() -> Iterator[None]:
 
 
 def write_raw(folder: Path, count: int = 12) -> Path:
-    """The official files of so many samples."""
+    """Write the official files of ``count`` samples."""
     (folder / "texts").mkdir(parents=True)
     (folder / "table.txt").write_text("\n".join(str(n % 2) for n in range(count)))
     for number in range(count):
         (folder / "texts" / f"{number:03d}.txt").write_text("abcdefgh"[: 1 + number % 8])
     return folder
+
+
+# --- generated rows ---------------------------------------------------------------------------------------------------
+
+SPEC = DatasetSpec(
+    name="made_up",
+    classes=("no", "yes"),
+    modalities=(
+        ModalitySpec(name="numbers", kind="vector", shape=(3,)),
+        ModalitySpec(name="steps", kind="sequence", shape=(6, 2)),
+    ),
+)
+
+
+def made_up(count: int = 2500, seed: int = 0) -> RawDataset:
+    """``count`` samples whose rows contain the number of their sample; ``seed`` decides which rows are missing."""
+    present = np.random.default_rng(seed).random((count, 2)) < 0.8
+    samples = Samples(
+        ids=np.arange(count) + 7,
+        labels=np.arange(count) % 2,
+        split=np.arange(count) % 3,
+        cluster_ids=np.arange(count),
+        present=present,
+    )
+
+    def numbers(chosen: np.ndarray) -> list[np.ndarray]:
+        return [np.full(3, sample, dtype=np.float32) for sample in chosen]
+
+    def steps(chosen: np.ndarray) -> list[np.ndarray]:
+        return [np.full((1 + sample % 6, 2), sample, dtype=np.float32) for sample in chosen]
+
+    return RawDataset(SPEC, samples, {"numbers": numbers, "steps": steps}, frozenset({"steps"}))
+
+
+def reading(raw_data: RawDataset, modality: str, read: Callable) -> RawDataset:
+    """The raw data with another reader: ``read(chosen, rows)`` receives the rows of the original one."""
+    first = raw_data.rows[modality]
+    return replace(raw_data, rows={**raw_data.rows, modality: lambda chosen: read(chosen, first(chosen))})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Path -> bytes of every file below ``folder``, except the stamp, which contains times."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "stamp.json"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
