@@ -1,1 +1,1 @@
-"""What a data set is, how sites store it, who holds which samples, and what is missing. Knows no model."""
+"""Data sets, site folders, the allocation of samples to sites, and missingness; independent of models."""

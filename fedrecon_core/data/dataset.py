@@ -87,7 +87,7 @@ class Dataset:
     """All samples of a data set.
 
     ``labels``: int64 [N], for a multilabel set zeros and ones [N, C]. ``ids``: int64 [N], unique and stable. ``split``:
-    int64 [N] with 0 train, 1 validation, 2 test. ``cluster_ids``: int64 [N], the unit that lies in one split only and
+    int64 [N] with 0 train, 1 validation, 2 test. ``cluster_ids``: int64 [N], the unit that is in one split only and
     that a bootstrap draws (source digit, subject, dialogue). ``natural_ids``: int64 [N], the source of a sample by
     which a natural partition divides; it defaults to ``cluster_ids`` and differs where the source is another unit (the
     speaker of an utterance).

@@ -84,13 +84,7 @@ def joined(opened: dict[str, Dataset]) -> Dataset:
     names = sorted(opened)
     parts = [opened[name] for name in names]
     ragged = {name for part in parts for name in part.offsets}
-    for number, part in enumerate(parts):
-        arrays, offsets = dict(part.arrays), dict(part.offsets)
-        for name in ragged - {*part.offsets}:  # equally long here: concatenated in time, as at the other sites
-            rows, steps, features = arrays[name].shape
-            arrays[name] = np.asarray(arrays[name]).reshape(rows * steps, features)
-            offsets[name] = np.arange(rows + 1, dtype=np.int64) * steps
-        parts[number] = replace(part, arrays=arrays, offsets=offsets)
+    parts = [_with_offsets(part, ragged) for part in parts]
     spec = parts[0].spec
     faults = tuple(sorted({fault for part in parts for fault in part.faults}))
     ids = np.concatenate([np.unique(part.ids) for part in parts])
@@ -135,6 +129,17 @@ def joined(opened: dict[str, Dataset]) -> Dataset:
         owner=np.repeat(np.arange(len(parts)), [len(part.labels) for part in parts]),
         faults=faults,
     )
+
+
+def _with_offsets(part: Dataset, names: set[str]) -> Dataset:
+    """``part`` with offsets for the modalities ``names``: sequences that are equally long at this site are concatenated
+    in time, as at the other sites."""
+    arrays, offsets = dict(part.arrays), dict(part.offsets)
+    for name in names - {*part.offsets}:
+        rows, steps, features = arrays[name].shape
+        arrays[name] = np.asarray(arrays[name]).reshape(rows * steps, features)
+        offsets[name] = np.arange(rows + 1, dtype=np.int64) * steps
+    return replace(part, arrays=arrays, offsets=offsets)
 
 
 def _check_groups_keep_their_split(names: list[str], parts: list[Dataset]) -> None:

@@ -83,8 +83,8 @@ class Description(DatasetSpec):
         for index, modality in enumerate(self.modalities):
             if not modality.shape or min(modality.shape) < 1 or math.prod(modality.shape) > LARGEST_ROW:
                 found = short_line(str(list(modality.shape)))
-                told = f"expected sizes of 1 or more, at most {LARGEST_ROW} numbers in all, found {found}"
-                raise InvalidValueError(f"modalities.{index}.shape", told)
+                fault = f"expected sizes of 1 or more, at most {LARGEST_ROW} numbers in all, found {found}"
+                raise InvalidValueError(f"modalities.{index}.shape", fault)
         return self
 
 

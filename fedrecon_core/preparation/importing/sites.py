@@ -65,38 +65,39 @@ def read_sites(path: Path, mapping: Mapping, cache: Path) -> dict[str, RawDatase
         names=places,
         version=hashlib.sha256("\n".join(version).encode()).hexdigest(),
     )
-
-    def select(rows: IntArray) -> RawDataset:
-        def reader(read: RowReader) -> RowReader:
-            return lambda samples: read(rows[samples])
-
-        columns = ("ids", "labels", "split", "cluster_ids", "present", "natural_ids")
-        return replace(
-            whole,
-            samples=Samples(**{name: getattr(whole.samples, name)[rows] for name in columns}),
-            rows={name: reader(read) for name, read in whole.rows.items()},
-            names=[whole.names[row] for row in rows.tolist()],
-        )
-
-    return {name: select(rows) for name, rows in _site_rows(table, mapping).items()}
+    return _split_by_site(whole, table, mapping.site)
 
 
-def _site_rows(table: Table, mapping: Mapping) -> dict[str, IntArray]:
-    """Site -> its rows, sorted by name. Names become folders, and some file systems ignore case."""
-    if mapping.site is None:
-        return {".": np.arange(len(table))}
+def _split_by_site(whole: RawDataset, table: Table, column: str | None) -> dict[str, RawDataset]:
+    """Site -> the raw data of its rows, sorted by name. Names become folders, and some file systems ignore case."""
+    if column is None:
+        return {".": whole}
     rows: dict[str, list[int]] = {}
     first: dict[str, str] = {}
-    for row, text in enumerate(table.filled(mapping.site, "a site")):
+    for row, text in enumerate(table.filled(column, "a site")):
         if not SITE_NAME.fullmatch(text):
-            raise table.fault(row, mapping.site, f"expected a site's name ({SITE_NAME_RULE}), found '{text}'")
+            raise table.fault(row, column, f"expected a site's name ({SITE_NAME_RULE}), found '{text}'")
         rows.setdefault(text, []).append(row)
     for name, (row, *_) in rows.items():
         other = first.setdefault(name.lower(), name)
         if other != name:
             found = f"found '{name}' and, in {table.place(rows[other][0])}, '{other}'"
-            raise table.fault(row, mapping.site, f"expected names of sites that differ in more than case, {found}")
-    return {name: np.array(rows[name], dtype=np.int64) for name in sorted(rows)}
+            raise table.fault(row, column, f"expected names of sites that differ in more than case, {found}")
+
+    def reader(read: RowReader, chosen: IntArray) -> RowReader:
+        return lambda samples: read(chosen[samples])
+
+    sites = {}
+    for name in sorted(rows):
+        chosen = np.array(rows[name], dtype=np.int64)
+        columns = ("ids", "labels", "split", "cluster_ids", "present", "natural_ids")
+        sites[name] = replace(
+            whole,
+            samples=Samples(**{key: getattr(whole.samples, key)[chosen] for key in columns}),
+            rows={modality: reader(read, chosen) for modality, read in whole.rows.items()},
+            names=[whole.names[row] for row in chosen.tolist()],
+        )
+    return sites
 
 
 # --- samples --------------------------------------------------------------------------------------------------------
