@@ -27,7 +27,7 @@ LINES = [
 ]
 
 
-def said(labels):
+def predicted(labels):
     return right_with({"zero": 0.2, "mask": 0.5}[labels["recovery"]], int(labels["seed"]))
 
 
@@ -37,7 +37,7 @@ def written(tmp_path_factory):
     folder = write_results(
         tmp_path_factory.mktemp("written") / "sweep",
         PARAMETERS,
-        lambda labels: None if [*labels.values()] == ["mask", "0.6", "1"] else said(labels),
+        lambda labels: None if [*labels.values()] == ["mask", "0.6", "1"] else predicted(labels),
         **TABLE,
         reference="reference.csv",
     )

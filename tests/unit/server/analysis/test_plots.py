@@ -31,7 +31,7 @@ LONE = {"recovery": "zero", "rate": "30%"}
 PUBLISHED = "recovery,rate,metric,value\nmask,30%,accuracy,81.5\nmask,80%,accuracy,62\nzero,30%,uar,1\n"
 
 
-def said(labels):
+def predicted(labels):
     if labels == ABSENT or (LONE.items() <= labels.items() and labels["seed"] != "1"):
         return None
     return right_with({"zero": 0.3, "mask": 0.6}[labels["recovery"]], int(labels["seed"]))
@@ -40,7 +40,9 @@ def said(labels):
 def scores(recovery, rate):
     """Accuracies of the cells that are there, in per cent."""
     trials = [{"recovery": recovery, "rate": rate, "seed": seed} for seed in PARAMETERS["seed"]]
-    return [100 * float(np.mean(said(trial) == asked()["label"])) for trial in trials if said(trial) is not None]
+    return [
+        100 * float(np.mean(predicted(trial) == asked()["label"])) for trial in trials if predicted(trial) is not None
+    ]
 
 
 def ends(values):
@@ -74,7 +76,7 @@ def call(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    return write_results(tmp_path_factory.mktemp("written") / "sweep", PARAMETERS, said, **TABLE)
+    return write_results(tmp_path_factory.mktemp("written") / "sweep", PARAMETERS, predicted, **TABLE)
 
 
 @pytest.fixture
@@ -339,8 +341,8 @@ def test_sweeps_with_nothing_to_show_say_so(tmp_path, call):
 def test_sites_that_keep_their_counts_are_told(sweep, call, classes):
     site = {"name": "clinic", "samples": 3, "modalities": {"a": 1.0}}
     change_manifest(sweep, sites=[site if classes is None else {**site, "classes": classes}])
-    told = "expected the number of samples of each class at each site"
-    refused(call("plot", sweep, "--kind", "sites"), "manifest.json", told)
+    expected = "expected the number of samples of each class at each site"
+    refused(call("plot", sweep, "--kind", "sites"), "manifest.json", expected)
 
 
 @pytest.mark.quick
@@ -350,8 +352,8 @@ def test_damaged_files_of_a_trial_are_told_or_left_out(sweep, call):
     (trial / "config.yaml").write_text("a: 2020-99-99")
     assert call("plot", sweep, "--kind", "sites")[0] == 0
     (trial / "manifest.json").write_text("[" * 100_000)
-    told = "expected the number of samples of each class at each site"
-    refused(call("plot", sweep, "--kind", "sites"), "manifest.json", told)
+    expected = "expected the number of samples of each class at each site"
+    refused(call("plot", sweep, "--kind", "sites"), "manifest.json", expected)
     assert call("table", sweep)[0] == 0
     (trial / "result.json").write_text("[" * 100_000)  # a cell that is not complete
     assert call("plot", sweep, "--kind", "sites")[0] == 0
@@ -390,10 +392,13 @@ def test_methods_are_told_apart_by_more_than_colour():
 @pytest.mark.quick
 def test_a_legend_says_what_its_names_are_values_of_unless_they_tell_it():
     assert Legend(["mask", "zero"], ["recovery"], 3.4).title is None
-    told = Legend(["on, off", "off, off"], ["filling", "frozen"], 3.4)
-    assert told.title == "filling, frozen"
+    expected = Legend(["on, off", "off, off"], ["filling", "frozen"], 3.4)
+    assert expected.title == "filling, frozen"
     assert (
-        told.height > Legend(["mask", "zero"], ["recovery"], 3.4).height > Legend(["mask"], ["rate"], 3.4).height == 0
+        expected.height
+        > Legend(["mask", "zero"], ["recovery"], 3.4).height
+        > Legend(["mask"], ["rate"], 3.4).height
+        == 0
     )
     assert short("a very long name of a method", 9) == "a ve…hod"
 

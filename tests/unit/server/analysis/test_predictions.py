@@ -67,16 +67,16 @@ def test_a_resample_scores_as_its_rows_do(rows, tmp_path, metric, theirs):
 
 def test_labels_of_which_a_sample_has_many(tmp_path):
     rng = np.random.default_rng(6)
-    truth, said = rng.integers(2, size=(2, 50, 3))
-    lists = [[np.flatnonzero(row) for row in table] for table in (truth, said)]
+    truth, predict = rng.integers(2, size=(2, 50, 3))
+    lists = [[np.flatnonzero(row) for row in table] for table in (truth, predict)]
     rows = pd.DataFrame({"id": range(50), "group": np.arange(50) // 5, "label": lists[0], "predicted": lists[1]})
     rows.to_parquet(tmp_path / "predictions.parquet")
     counts = count_in(tmp_path, "multilabel", 3)
-    assert counts.score(METRICS.get("macro_f1")) == pytest.approx(f1_score(truth, said, average="macro"))
+    assert counts.score(METRICS.get("macro_f1")) == pytest.approx(f1_score(truth, predict, average="macro"))
     weights = cluster_weights(10, np.random.default_rng(0), 10)
     for weight, found in zip(weights, counts.resampled(METRICS.get("macro_f1"), weights), strict=True):
         drawn = np.repeat(np.arange(50), np.repeat(weight.astype(int), 5))
-        assert found == pytest.approx(f1_score(truth[drawn], said[drawn], average="macro", zero_division=0))
+        assert found == pytest.approx(f1_score(truth[drawn], predict[drawn], average="macro", zero_division=0))
     with pytest.raises(ValueError, match="macro_auroc needs the scores"):
         counts.score(METRICS.get("macro_auroc"))
 
@@ -142,14 +142,14 @@ PARAMETERS = {"recovery": ["zero", "mask"], "seed": ["1", "2", "3"]}
 TABLE = {"rows": ["recovery"], "metrics": ["uar", "accuracy"], "baseline": {"recovery": "zero"}}
 
 
-def said(labels):
+def predict(labels):
     return right_with({"zero": 0.3, "mask": 0.6}[labels["recovery"]], int(labels["seed"]))
 
 
 @pytest.fixture
 def sweep(tmp_path):
     """Of 60 samples 20 show `a` alone, 20 `b` alone, and 20 both."""
-    folder = write_results(tmp_path / "sweep", PARAMETERS, said, **TABLE)
+    folder = write_results(tmp_path / "sweep", PARAMETERS, predict, **TABLE)
     for path in folder.glob("cells/*/predictions.parquet"):
         rows = pd.read_parquet(path)
         rows.assign(has_a=rows["id"] % 3 != 1, has_b=rows["id"] % 3 != 0).to_parquet(path)
@@ -204,8 +204,8 @@ def test_predictions_of_another_run_have_no_such_score_and_the_trials_are_named(
     assert uar.trials_of((0, 0))["params.seed"].tolist() == ["3"]
     code, out, _ = call("table", sweep, "--shown", "1")
     assert code == 0
-    told = r"Not scored: the scores of the predictions differ from those in result.json \((.*)\)\.\n"
-    ((named),) = re.findall(told, out)
+    expected = r"Not scored: the scores of the predictions differ from those in result.json \((.*)\)\.\n"
+    ((named),) = re.findall(expected, out)
     assert re.fullmatch(
         r"zero-1: accuracy 0\.\d+ instead of 0\.\d+ and zero-2: accuracy 0\.\d+ instead of 0\.\d+", named
     )
@@ -218,8 +218,8 @@ def test_predictions_of_no_class_have_no_such_score(sweep, call):
     rows = pd.read_parquet(path)
     rows.assign(predicted=rows["predicted"].replace(2, -1)).to_parquet(path)
     out = call("table", sweep, "--shown", "1")[1]
-    told = "predictions.parquet is damaged (mask-2: ValueError: expected classes from 0 to 2, found -1)."
-    assert f"Not scored: {told}" in out
+    expected = "predictions.parquet is damaged (mask-2: ValueError: expected classes from 0 to 2, found -1)."
+    assert f"Not scored: {expected}" in out
 
 
 def test_why_no_trial_has_such_predictions_is_told(sweep, call):

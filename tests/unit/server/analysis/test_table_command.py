@@ -16,7 +16,7 @@ PARAMETERS = {"recovery": ["zero", "mask"], "rate": ["0.3", "0.6"], "seed": ["1"
 TABLE = {"rows": ["recovery"], "columns": ["rate"], "metrics": ["accuracy"], "baseline": {"recovery": "mask"}}
 
 
-def said(labels):
+def predicted(labels):
     chance = {"zero": 0.2, "mask": 0.5}[labels["recovery"]]
     return right_with(chance, int(labels["seed"]))
 
@@ -28,7 +28,7 @@ def call(monkeypatch, capsys):
 
 @pytest.fixture
 def sweep(tmp_path):
-    return write_results(tmp_path / "sweep", PARAMETERS, said, **TABLE)
+    return write_results(tmp_path / "sweep", PARAMETERS, predicted, **TABLE)
 
 
 def trials_of(line):
@@ -44,7 +44,7 @@ def test_the_table_is_markdown_with_scores_differences_and_costs(sweep, call):
         "### What the scores cost",
     ]
     lines = [trials_of(line) for line in out.splitlines() if line.startswith("|")]
-    right = [(said({"recovery": "mask", "seed": seed}) == right_with(1.1, 0)).mean() for seed in "12"]
+    right = [(predicted({"recovery": "mask", "seed": seed}) == right_with(1.1, 0)).mean() for seed in "12"]
     mean = f"{100 * sum(right) / 2:.1f}"
     assert lines[0] == ["recovery", "rate 0.3", "rate 0.6"]
     assert lines[3][0] == "mask"
@@ -72,7 +72,7 @@ def test_the_three_files_hold_the_same_table_and_are_the_same_when_made_again(sw
 
 def test_only_columns_of_time_differ_between_two_runs_of_a_sweep(call, tmp_path):
     for turn, seconds in (("first", 3.0), ("second", 99.0)):
-        folder = write_results(tmp_path / turn, PARAMETERS, said, **TABLE)
+        folder = write_results(tmp_path / turn, PARAMETERS, predicted, **TABLE)
         for path in folder.glob("cells/*/result.json"):
             change(path, train_seconds=seconds, train_processor_seconds=seconds / 2)
         call("table", folder, "--out", tmp_path / turn / "out")
@@ -103,8 +103,8 @@ def test_of_trials_on_a_gpu_the_clock_is_shown_since_the_processor_waits_there(s
         change(path.with_name("manifest.json"), device="cpu")
     assert "| CPU s |" in call("table", sweep)[1]
     change(next(iter(sweep.glob("cells/*/manifest.json"))), device="cuda")
-    told = call("table", sweep)[1]
-    assert "Training time (wall clock) |" in told and "1 of 8 cells did not measure the processor's, or" in told
+    expected = call("table", sweep)[1]
+    assert "Training time (wall clock) |" in expected and "1 of 8 cells did not measure the processor's, or" in expected
 
 
 def test_trials_that_were_not_made_alike_are_told_wherever_they_are_compared(sweep, call, tmp_path):
@@ -117,7 +117,7 @@ def test_trials_that_were_not_made_alike_are_told_wherever_they_are_compared(swe
     change(manifests[0], device="cuda")
     manifests[1].unlink()
     _, out, _ = call("table", sweep, "--out", tmp_path / "out")
-    told = [
+    expected = [
         "The 8 trials were computed with 2 versions of the code (5 of aaaaaaaaaaaa, 2 of bbbbbbbbbbbb and 1 unknown)",
         "The 8 trials were computed with 2 versions of PyTorch (5 of 2.13.0, 2 of 2.12.1 and 1 unknown), which",
         "The 8 trials were computed with 2 devices (6 of cpu, 1 of cuda and 1 unknown), which may explain differences",
@@ -126,7 +126,7 @@ def test_trials_that_were_not_made_alike_are_told_wherever_they_are_compared(swe
     pages = [out, (tmp_path / "out" / "table.tex").read_text(), call("plot", sweep)[2]]
     call("report", sweep)
     for page in (*pages, (sweep / "report.html").read_text(encoding="utf-8")):
-        assert [words for words in told if words not in page] == []
+        assert [words for words in expected if words not in page] == []
     assert "The 8 trials" not in call("table", sweep, "--only", "recovery=zero", "--only", "seed=2")[1]
 
 
@@ -153,9 +153,9 @@ def test_the_long_csv_tells_rounds_sites_and_faults_as_means_over_the_seeds(swee
         change(trial / "manifest.json", sites=sites, protocol_faults=["It leaks.", "It drifts."])
     (sweep / "cells" / "zero-0.6-1" / "manifest.json").unlink()
     call("table", sweep, "--out", tmp_path / "out")
-    told = ("bytes_per_site", "sites", "sites_out", "best_round", "rounds", "protocol_faults")
+    expected = ("bytes_per_site", "sites", "sites_out", "best_round", "rounds", "protocol_faults")
     lines = {
-        (line["recovery"], line["rate"]): [line[name] for name in told]
+        (line["recovery"], line["rate"]): [line[name] for name in expected]
         for line in csv.DictReader((tmp_path / "out" / "table.csv").open())
     }
     assert lines["mask", "0.3"] == ["2500.0", "4.0", "1.0", "1.5", "2.0", "It leaks. It drifts."]
@@ -173,7 +173,7 @@ def test_a_command_may_lay_the_table_out_otherwise(sweep, call):
 
 
 def test_without_a_section_parameters_take_their_places_and_the_selected_metric_is_shown(tmp_path, call):
-    code, out, _ = call("table", write_results(tmp_path / "sweep", PARAMETERS, said))
+    code, out, _ = call("table", write_results(tmp_path / "sweep", PARAMETERS, predicted))
     assert code == 0
     assert out.startswith("### UAR (%)\n\n| recovery | rate 0.3 | rate 0.6 |")
     assert "less that of" not in out
@@ -243,35 +243,35 @@ def test_published_values_of_unknown_names_are_named_with_the_nearest_known_and_
     code, out, err = call("table", sweep, *reference)
     assert (code, err) == (0, "")
     assert " [51.25]**" in out
-    told = "Published values with names that this sweep does not have are not shown: "
+    expected = "Published values with names that this sweep does not have are not shown: "
     names = "recovery 'zeros' (Did you mean 'zero'?), metric 'acuracy' (Did you mean 'accuracy'?) and recovery 'gan'."
-    assert told + names in out
-    assert told + names in call("plot", sweep, *reference)[2]
+    assert expected + names in out
+    assert expected + names in call("plot", sweep, *reference)[2]
     raw = yaml.safe_load((sweep / "sweep.yaml").read_text())
     raw["table"]["reference"] = "ours.csv"
     (sweep / "sweep.yaml").write_text(yaml.safe_dump(raw))
     assert call("report", sweep)[0] == 0
     page = html.unescape((sweep / "report.html").read_text(encoding="utf-8"))
-    assert told + names in page
+    assert expected + names in page
 
 
 def test_trials_that_are_not_complete_are_told(tmp_path, call):
     folder = write_results(
-        tmp_path / "sweep", PARAMETERS, lambda labels: None if labels["seed"] == "2" else said(labels)
+        tmp_path / "sweep", PARAMETERS, lambda labels: None if labels["seed"] == "2" else predicted(labels)
     )
     _, out, _ = call("table", folder)
     assert "Test scores of one seed." in out
-    told = "Left out, not complete: 4 of 8 trials: recovery=zero, rate=0.3, seed=2 (missing); "
-    assert told in out
+    expected = "Left out, not complete: 4 of 8 trials: recovery=zero, rate=0.3, seed=2 (missing); "
+    assert expected in out
     code, paths, err = call("plot", folder)
     assert code == 0
-    assert told in err and told not in paths
+    assert expected in err and expected not in paths
 
 
 def test_fewer_seeds_than_others_are_told_in_the_field(tmp_path, call):
     lacking = {"zero", "0.3", "2"}
     folder = write_results(
-        tmp_path / "sweep", PARAMETERS, lambda labels: None if lacking <= {*labels.values()} else said(labels)
+        tmp_path / "sweep", PARAMETERS, lambda labels: None if lacking <= {*labels.values()} else predicted(labels)
     )
     _, out, _ = call("table", folder)
     (line,) = [line for line in out.splitlines() if line.startswith("| zero |") and "n = 1" in line]
@@ -284,8 +284,8 @@ def test_only_means_over_the_same_seeds_are_ranked(sweep, call, tmp_path):
     for lacking in ("zero-0.3-1", "mask-0.3-2"):  # one seed each, and not the same
         (sweep / "cells" / lacking / "result.json").unlink()
     _, out, _ = call("table", sweep, "--out", tmp_path / "out")
-    told = "Not ranked, since the means are not over the same seeds: rate=0.3."
-    assert out.count(told) == 1
+    expected = "Not ranked, since the means are not over the same seeds: rate=0.3."
+    assert out.count(expected) == 1
     mask = next(trials_of(line) for line in out.splitlines() if line.startswith("| mask |"))
     assert "**" not in mask[1] and mask[2].startswith("**")
     places = {
@@ -298,7 +298,7 @@ def test_only_means_over_the_same_seeds_are_ranked(sweep, call, tmp_path):
 
 
 def test_a_reference_of_the_command_is_the_callers_whatever_its_name(tmp_path, call, monkeypatch):
-    folder = write_results(tmp_path / "sweep", PARAMETERS, said, reference="reference.csv")
+    folder = write_results(tmp_path / "sweep", PARAMETERS, predicted, reference="reference.csv")
     for place, value in ((folder, 11), (tmp_path, 99)):
         (place / "reference.csv").write_text(f"recovery,rate,metric,value\nmask,0.3,uar,{value}\n")
     monkeypatch.chdir(tmp_path)
@@ -377,7 +377,7 @@ def test_latex_of_odd_characters():
 
 def test_a_parameter_with_the_name_of_a_column_keeps_a_column_of_its_own(call, tmp_path):
     axes = {"mean": ["zero", "mask"], "metric": ["0.3"], "seed": ["1", "2"]}
-    folder = write_results(tmp_path / "sweep", axes, lambda labels: said({"recovery": labels["mean"], **labels}))
+    folder = write_results(tmp_path / "sweep", axes, lambda labels: predicted({"recovery": labels["mean"], **labels}))
     assert call("table", folder, "--out", tmp_path / "out")[0] == 0
     lines = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
     assert [(line["axis_mean"], line["axis_metric"], line["metric"]) for line in lines] == [

@@ -32,7 +32,7 @@ SMALL = {**PARAMETERS, "rate": ["0.3"]}
 CHANCE = {"zero": 0.2, "mask": 0.5, "oracle": 0.9}
 
 
-def said(labels):
+def predicted(labels):
     """Some methods are right more often than others, and every run a little otherwise."""
     return right_with(CHANCE[labels["recovery"]], int(labels["seed"]) + 10 * (labels["rate"] == "0.6"))
 
@@ -47,7 +47,7 @@ def tables_of(folder, published=None, **table):
     return [compare(table, layout, sweep.complete, differences) for table in tables] if layout.baseline else tables
 
 
-def made(folder, predictions=said, axes=PARAMETERS, **table):
+def made(folder, predictions=predicted, axes=PARAMETERS, **table):
     return tables_of(write_results(folder / "sweep", axes, predictions), **table)
 
 
@@ -85,7 +85,7 @@ def test_a_field_is_the_mean_and_the_deviation_over_its_seeds(tmp_path):
         ("zero", "0.3"),
         ("zero", "0.6"),
     ]
-    runs = [(said({"recovery": "mask", "rate": "0.6", "seed": seed}) == asked()["label"]).mean() for seed in "123"]
+    runs = [(predicted({"recovery": "mask", "rate": "0.6", "seed": seed}) == asked()["label"]).mean() for seed in "123"]
     cell = table.cell((1, 1))
     assert scores_of(table, (1, 1)) == pytest.approx(runs)
     assert cell["mean"] == pytest.approx(np.mean(runs))
@@ -107,7 +107,7 @@ def test_of_a_loss_the_smallest_is_best(tmp_path):
 
 
 def test_equals_share_a_place(tmp_path):
-    (table,) = made(tmp_path, lambda labels: said({**labels, "recovery": "mask"}))
+    (table,) = made(tmp_path, lambda labels: predicted({**labels, "recovery": "mask"}))
     assert set(table.cells["place"]) == {1}
 
 
@@ -136,7 +136,7 @@ def test_a_bound_has_a_difference_and_is_no_rival(tmp_path):
 
 def test_a_p_value_of_one_seed_is_none_and_moves_no_other(tmp_path):
     def lone(labels):
-        return None if labels["recovery"] == "zero" and labels["seed"] != "1" else said(labels)
+        return None if labels["recovery"] == "zero" and labels["seed"] != "1" else predicted(labels)
 
     (table,) = made(tmp_path, lone, SMALL, baseline={"recovery": "mask"})
     zero, oracle = table.cell((0, 0)), table.cell((2, 0))
@@ -152,7 +152,7 @@ def test_one_alone_is_not_ranked(tmp_path):
 
 def test_what_has_no_result_leaves_no_row_and_no_column(tmp_path):
     (table,) = made(
-        tmp_path, lambda labels: None if "zero" in labels.values() or "0.3" in labels.values() else said(labels)
+        tmp_path, lambda labels: None if "zero" in labels.values() or "0.3" in labels.values() else predicted(labels)
     )
     assert [row["recovery"] for row in table.rows] == ["mask", "oracle"]
     assert [column["rate"] for column in table.columns] == ["0.6"]
@@ -197,7 +197,9 @@ def test_holms_family_is_the_rivals_of_a_column(compared):
 
 def test_a_method_is_no_different_from_itself(tmp_path):
     same = {**SMALL, "recovery": ["zero", "mask"]}
-    (table,) = made(tmp_path, lambda labels: said({**labels, "recovery": "mask"}), same, baseline={"recovery": "mask"})
+    (table,) = made(
+        tmp_path, lambda labels: predicted({**labels, "recovery": "mask"}), same, baseline={"recovery": "mask"}
+    )
     found = table.cell((0, 0))
     assert (found["difference"], found["p_holm"]) == (0, 1)
     assert (found["difference_low"], found["difference_high"], found["p"]) == (0, 0, 1)
@@ -206,7 +208,7 @@ def test_a_method_is_no_different_from_itself(tmp_path):
 def test_seeds_are_paired_as_far_as_both_have_them(tmp_path):
     (table,) = made(
         tmp_path,
-        lambda labels: None if labels["recovery"] == "mask" and labels["seed"] == "2" else said(labels),
+        lambda labels: None if labels["recovery"] == "mask" and labels["seed"] == "2" else predicted(labels),
         SMALL,
         baseline={"recovery": "mask"},
     )
@@ -228,7 +230,7 @@ def test_seeds_are_paired_as_far_as_both_have_them(tmp_path):
     ],
 )
 def test_where_predictions_do_not_allow_an_interval_the_difference_stands_with_the_reason(tmp_path, spoil, words):
-    path = write_results(tmp_path / "sweep", SMALL, said)
+    path = write_results(tmp_path / "sweep", SMALL, predicted)
     spoil(path / "cells")
     (table,) = tables_of(path, baseline={"recovery": "mask"})
     (note,) = table.notes
@@ -245,7 +247,7 @@ def test_trials_with_the_same_fault_are_one_note_without_a_path(tmp_path):
     (tmp_path / "there").mkdir()
     notes = []
     for folder in (tmp_path, tmp_path / "there"):
-        path = write_results(folder / "sweep", PARAMETERS, said)
+        path = write_results(folder / "sweep", PARAMETERS, predicted)
         trials = folder / "sweep" / "cells"
         for spoiled in ("zero-0.3-2", "zero-0.3-3", "oracle-0.6-1"):
             (trials / spoiled / "predictions.parquet").write_bytes(
@@ -265,18 +267,18 @@ def test_trials_with_the_same_fault_are_one_note_without_a_path(tmp_path):
 
 
 def test_what_was_asked_of_two_runs_is_compared_seed_by_seed(tmp_path):
-    path = write_results(tmp_path / "sweep", SMALL, said)
+    path = write_results(tmp_path / "sweep", SMALL, predicted)
     for trial in ("zero-0.3-1", "zero-0.3-3"):
         file = path / "cells" / trial / "predictions.parquet"
         rows = pd.read_parquet(file)
         rows.assign(id=rows["id"] + 1).to_parquet(file)
     (table,) = tables_of(path, baseline={"recovery": "mask"})
-    told = "zero-0.3-1 against mask-0.3-1 and zero-0.3-3 against mask-0.3-3"
-    assert table.notes == (f"No interval for recovery=zero, rate=0.3: their test samples differ ({told}).",)
+    expected = "zero-0.3-1 against mask-0.3-1 and zero-0.3-3 against mask-0.3-3"
+    assert table.notes == (f"No interval for recovery=zero, rate=0.3: their test samples differ ({expected}).",)
 
 
 def test_samples_that_show_nothing_are_in_no_score(tmp_path):
-    path = write_results(tmp_path / "sweep", SMALL, said)
+    path = write_results(tmp_path / "sweep", SMALL, predicted)
     for file in path.glob("cells/*/predictions.parquet"):
         rows = pd.read_parquet(file)
         unseen = rows.iloc[:7].assign(id=1000 + rows["id"], predicted=0, has_a=False, has_b=False)
@@ -289,8 +291,10 @@ def test_samples_that_show_nothing_are_in_no_score(tmp_path):
 def test_a_cluster_that_one_seed_lacks_is_the_same_cluster_in_the_others(tmp_path):
     """What the test set adds must not shrink with the number of seeds because their masks leave others out."""
     same = {"recovery": ["zero", "mask"], "seed": [str(seed) for seed in range(12)]}
-    whole = write_results(tmp_path / "whole", same, lambda labels: said({**labels, "seed": "1", "rate": "0.3"}))
-    lacking = write_results(tmp_path / "lacking", same, lambda labels: said({**labels, "seed": "1", "rate": "0.3"}))
+    whole = write_results(tmp_path / "whole", same, lambda labels: predicted({**labels, "seed": "1", "rate": "0.3"}))
+    lacking = write_results(
+        tmp_path / "lacking", same, lambda labels: predicted({**labels, "seed": "1", "rate": "0.3"})
+    )
     for trial in lacking.glob("cells/*"):
         leave_out(trial, int(trial.name.split("-")[1]))
     widths = []
@@ -329,7 +333,7 @@ def test_published_values_stand_beside_the_fields_of_their_labels(tmp_path):
     text = "recovery,rate,metric,value,deviation,source\nmask,0.3,accuracy,50.5,1.5,Table 1\nzero,,uar,20,,\n"
     text += "maks,,uar,2,,\n"
     path = write_csv(tmp_path, text)
-    folder = write_results(tmp_path / "sweep", PARAMETERS, said)
+    folder = write_results(tmp_path / "sweep", PARAMETERS, predicted)
     accuracy, uar = tables_of(folder, path, metrics=["accuracy", "uar"])
     assert [table.remarks for table in (accuracy, uar)] == [
         (), ("1 of 2 published values of this metric have no cell in these tables.",)

@@ -125,10 +125,10 @@ def test_check_prints_the_resolved_config(command, config):
     assert resolved["recovery"]["ggfs"] == {"enabled": True, "refresh": "round"}
 
 
-@pytest.mark.parametrize(("rounds", "told"), [(1, "4 sites, 1 round, seed"), (2, "4 sites, 2 rounds, seed")])
-def test_one_round_is_announced_as_one(command, config, tmp_path, rounds, told):
+@pytest.mark.parametrize(("rounds", "expected"), [(1, "4 sites, 1 round, seed"), (2, "4 sites, 2 rounds, seed")])
+def test_one_round_is_announced_as_one(command, config, tmp_path, rounds, expected):
     code, out, _ = command("run", config, "--set", f"rounds={rounds}", "--out", tmp_path / "out")
-    assert code == 0 and told in out
+    assert code == 0 and expected in out
 
 
 def test_an_existing_run_directory_is_refused_and_left_alone(command, config, tmp_path):
@@ -192,10 +192,10 @@ def test_a_config_that_names_a_superlink_can_be_simulated(command, tmp_path):
 
 def test_a_place_is_not_read_as_markup(command, config, tmp_path):
     out = tmp_path / "[" / "x]"
-    code, said, err = command("run", config, "--out", out, "--set", "rounds=1", "--set", "recovery=mask")
+    code, predicted, err = command("run", config, "--out", out, "--set", "rounds=1", "--set", "recovery=mask")
     assert (code, err) == (0, "")
-    assert f"run directory {out}\n" in said
-    assert f"report {out}/report.html\n" in said
+    assert f"run directory {out}\n" in predicted
+    assert f"report {out}/report.html\n" in predicted
 
 
 def test_resume_changes_nothing_but_the_engine(command, config, tmp_path):

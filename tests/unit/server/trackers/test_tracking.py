@@ -194,10 +194,10 @@ def test_a_run_that_was_begun_without_the_key_is_resumed(tmp_path):
 
 
 def test_it_is_no_part_of_what_a_run_is_and_goes_to_no_site():
-    plain, told = config_of(OFF), config_of({"wandb": {"entity": "a-team"}})
-    assert config_sha256(plain) == config_sha256(told)
+    plain, expected = config_of(OFF), config_of({"wandb": {"entity": "a-team"}})
+    assert config_sha256(plain) == config_sha256(expected)
     nothing = DatasetSpec(name="", modalities=(), classes=())
-    sent = [Federation(config, nothing, "", {}, {}, {}).config_json for config in (plain, told)]
+    sent = [Federation(config, nothing, "", {}, {}, {}).config_json for config in (plain, expected)]
     assert sent[0] == sent[1]
     assert "tracking" not in json.loads(sent[0])
 
