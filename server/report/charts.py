@@ -1,4 +1,4 @@
-"""Geometry of the charts. The templates (``charts.html.md``) draw it as SVG, coloured by CSS classes."""
+"""Geometry of the charts. The templates (``charts.html.md``) draw it as SVG, colored by CSS classes."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def line_chart(
 ) -> Chart | None:
     """Lay out lines over the rounds, or over another ``axis``; None if no series has a point.
 
-    ``label`` formats a value of the vertical axis. A series without points is left out, but keeps its colour: other
-    charts of the same series show each in the same colour.
+    ``label`` formats a value of the vertical axis. A series without points is left out, but keeps its color: other
+    charts of the same series show each in the same color.
     """
     drawn = [(place, one) for place, one in enumerate(series) if one.points]
     if not drawn:
@@ -224,7 +224,7 @@ def strip(name: str, states: Sequence[tuple[int, str, str]]) -> list[StripCell]:
 
 
 SHADES = ((0.0, "none"), (0.59, "pale"), (0.845, "middle"), (1.0, "deep"))
-"""Upper bounds of the shares of a heat map that share a text colour. The second bound is where black and white are
+"""Upper bounds of the shares of a heat map that share a text color. The second bound is where black and white are
 equally legible in the dark scheme, the third where they are in the light one, so that the contrast is at least 4.5
 everywhere."""
 

@@ -72,7 +72,7 @@ def _row(axes: Any, table: ScoreTable, row: int, name: str) -> Any:
         list(unit * cells["mean"]),
         GROUP / len(table.rows),
         yerr=list(unit * cells["deviation"]),
-        color=own.colour,
+        color=own.color,
         edgecolor="white",
         linewidth=0.5,
         hatch=own.hatch,

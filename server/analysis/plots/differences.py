@@ -69,5 +69,5 @@ def _mark(axes: Any, place: float, cell: pd.Series[Any], row: int, unit: float) 
     mean, own, has_interval = cell["difference"], look(row), pd.notna(cell["difference_low"])
     low, high = (cell["difference_low"], cell["difference_high"]) if has_interval else (mean, mean)
     filled = has_interval and cell["difference_seeds"] > 1
-    style = {"color": own.colour, "marker": own.marker, "markerfacecolor": own.colour if filled else "white"}
+    style = {"color": own.color, "marker": own.marker, "markerfacecolor": own.color if filled else "white"}
     return axes.errorbar(unit * mean, place, xerr=[[unit * (mean - low)], [unit * (high - mean)]], **style)

@@ -102,7 +102,7 @@ def _line(axes: Any, series: Series, place: int, metric: str, numbers: Mapping[s
         [across for across, _ in ordered],
         [unit * cell["mean"] for _, cell in ordered],
         [unit * cell["deviation"] for _, cell in ordered],
-        color=own.colour,
+        color=own.color,
         marker=own.marker,
         linestyle=own.dashes,
         elinewidth=0.8,
@@ -111,7 +111,7 @@ def _line(axes: Any, series: Series, place: int, metric: str, numbers: Mapping[s
     printed = [(across, unit * cell["published"]) for across, cell in ordered if pd.notna(cell["published"])]
     if printed:
         style = {"marker": own.marker, "linestyle": "none", "markersize": 6, "label": f"{series.name} ({PUBLISHED})"}
-        axes.plot(*zip(*printed, strict=True), markerfacecolor="none", markeredgecolor=own.colour, **style)
+        axes.plot(*zip(*printed, strict=True), markerfacecolor="none", markeredgecolor=own.color, **style)
     return line.lines[0]
 
 

@@ -102,10 +102,10 @@ def draw(allocation: Allocation) -> Any:
     if some:
         rows, columns = np.nonzero(allocation.present == 0)
         style: Any = {"marker": "o", "linestyle": "none", "markersize": 5, "markeredgewidth": 0}
-        colour = look(1).colour
-        handles.append(axes[1].scatter(columns, rows, 14, marker="x", c=colour, linewidths=1, label="modality absent"))
+        color = look(1).color
+        handles.append(axes[1].scatter(columns, rows, 14, marker="x", c=color, linewidths=1, label="modality absent"))
         _label_rows(axes[1], allocation.modalities, "")
-        handles += axes[1].plot([], [], color=colour, **style, label="site that lacks one")
+        handles += axes[1].plot([], [], color=color, **style, label="site that lacks one")
     step = 1 if len(names) <= MOST_NAMES else 5 * -(-len(names) // (5 * MOST_NAMES))
     axes[-1].set_xticks(range(0, len(names), step), names[::step], rotation=90 if vertical else 0)
     axes[-1].set_xlim(-0.7, len(names) - 0.3)
@@ -131,8 +131,8 @@ def _dots(axes: Any, allocation: Allocation, width: float) -> list[Any]:
     most = max(1, int(allocation.counts.max()))
     rows, columns = np.nonzero(allocation.counts)
     sizes = largest * allocation.counts[rows, columns] / most
-    colours = np.where(allocation.lacking[columns], look(1).colour, look(0).colour)
-    axes.scatter(columns, rows, sizes, c=colours, alpha=0.75, linewidths=0, clip_on=False)
+    colors = np.where(allocation.lacking[columns], look(1).color, look(0).color)
+    axes.scatter(columns, rows, sizes, c=colors, alpha=0.75, linewidths=0, clip_on=False)
     _label_rows(axes, allocation.classes, "class")
     handles = []
     for shown in dict.fromkeys(max(1, round(part * most)) for part in (0.1, 0.5, 1)):

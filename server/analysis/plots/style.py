@@ -1,4 +1,4 @@
-"""The style of all figures: sized for a paper, readable for the colour-blind and in greyscale, and reproducible to the
+"""The style of all figures: sized for a paper, readable for the color-blind and in greyscale, and reproducible to the
 byte."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SELF_EXPLANATORY = {"data", "recovery", "strategy"}
 PUBLISHED = "published"
 """The name of published values in a legend."""
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito 2008, "Color Universal Design", without yellow, which is too pale for lines."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", "-.", ":")
@@ -82,9 +82,9 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Look:
-    """How one method is drawn; methods differ in more than their colour."""
+    """How one method is drawn; methods differ in more than their color."""
 
-    colour: str
+    color: str
     marker: str
     dashes: str
     hatch: str
@@ -92,7 +92,7 @@ class Look:
 
 def look(place: int) -> Look:
     """The look of the method at position ``place``; the first 56 are different."""
-    return Look(*(many[place % len(many)] for many in (_COLOURS, _MARKERS, _DASHES, _HATCHES)))
+    return Look(*(many[place % len(many)] for many in (_COLORS, _MARKERS, _DASHES, _HATCHES)))
 
 
 @contextmanager

@@ -202,14 +202,14 @@ def test_names_of_groups_are_turned_where_neighbours_would_meet(tmp_path):
 
 
 @pytest.mark.quick
-def test_dots_have_the_area_of_the_counts_and_another_colour_where_a_modality_lacks(sweep):
+def test_dots_have_the_area_of_the_counts_and_another_color_where_a_modality_lacks(sweep):
     figure = drawn(sites, sweep)
     above, below = figure.axes
     dots = above.collections[0]
     assert dots.get_offsets().tolist() == [[0, 0], [1, 0], [0, 1], [1, 1], [1, 2]]
     sizes = dots.get_sizes()
     assert sizes / sizes[-1] == pytest.approx(np.array([10, 5, 20, 5, 30]) / 30)
-    lacking = [to_hex(colour) == to_hex(look(1).colour) for colour in dots.get_facecolors()]
+    lacking = [to_hex(color) == to_hex(look(1).color) for color in dots.get_facecolors()]
     assert lacking == [True, False, True, False, False]
     assert below.collections[0].get_offsets().tolist() == [[0, 1]]
     assert (texts(above.yaxis), texts(below.yaxis)) == (["one", "two", "three"], ["a", "b"])
@@ -381,12 +381,12 @@ def test_values_that_would_stand_upon_each_other_are_set_apart_by_a_logarithm(tm
 
 
 @pytest.mark.quick
-def test_methods_are_told_apart_by_more_than_colour():
+def test_methods_are_told_apart_by_more_than_color():
     looks = [look(place) for place in range(56)]
     assert len(set(looks)) == 56
     assert len({(own.marker, own.dashes) for own in looks[:8]}) == 8
     assert len({own.hatch for own in looks[:8]}) == 8
-    assert all(to_rgba(own.colour)[3] == 1 for own in looks)
+    assert all(to_rgba(own.color)[3] == 1 for own in looks)
 
 
 @pytest.mark.quick

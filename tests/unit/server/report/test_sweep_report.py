@@ -170,7 +170,7 @@ def test_values_that_are_close_to_each_other_get_a_logarithmic_axis(tmp_path):
     assert "mask, alpha 100: " in page.words
 
 
-def test_a_method_has_one_colour_in_all_charts(sweep):
+def test_a_method_has_one_color_in_all_charts(sweep):
     write_metrics(trial_of(sweep, "zero", "0.3", "1"), [0.1, 0.2])
     for rate in ("0.3", "0.6"):
         write_metrics(trial_of(sweep, "mask", rate, "1"), [0.5, 0.6])
