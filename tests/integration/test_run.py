@@ -292,7 +292,7 @@ def test_resumed_round_is_applied_once_at_the_sites(
 
 def test_run_fails_if_no_site_trained_anything(tmp_path: Path) -> None:
     still = {"generator": {"epochs": 0}, "mapping": {"epochs": 0}, "task": {"epochs": 0}}
-    with pytest.raises(RunError, match=r"no site trained anything in 3 rounds; see sites\.jsonl"):
+    with pytest.raises(RunError, match=r"no site trained anything in 3 rounds; sites\.jsonl shows their replies"):
         runs.run(tmp_path, runs.settings(local=still))
     assert runs.result(tmp_path / "run")["status"] == "failed"
     assert not (tmp_path / "run" / "model").exists()
