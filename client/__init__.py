@@ -1,1 +1,1 @@
-"""The site: a ClientApp that answers the server's messages with the local loop on the site's own data."""
+"""The site: a ClientApp that handles the server's messages by running the local loop on the site's own data."""

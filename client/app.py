@@ -61,14 +61,14 @@ def describe(message: Message, context: Context) -> Message:
 @reports_errors
 def local(message: Message, context: Context) -> Message:
     """Train for one local round, and reply with the trained groups."""
-    started, worked = time.perf_counter(), time.process_time()  # of this message alone: a process runs one at a time
+    started, worked = time.perf_counter(), time.process_time()  # of this message only: a process handles one at a time
     site, global_info = _site(message, context), messages.read_global_info(message.content)
     data = site.data("train", global_info.statistics)
     sent = messages.read_groups(message.content)
     received = {name: state for name, state in sent.items() if not name.startswith(STRATEGY_GROUPS)}
     plan = site.recovery.plan(data.modalities)
     if absent := sorted(set(plan.download) - set(received)):
-        reason = "the site's data have changed since its last description; it will be asked again"
+        reason = "the site's data have changed since its last description; the server will request a new one"
         raise DataError(f"expected {', '.join(absent)} from the server, found none: {reason}")
     request = TrainRequest(
         site=site.name,
@@ -91,8 +91,8 @@ def local(message: Message, context: Context) -> Message:
 @app.evaluate(messages.SITE)
 @reports_errors
 def evaluate(message: Message, context: Context) -> Message:
-    """Reply with the scores of the received groups on the site's held-out samples. The strategy may change how they are
-    predicted."""
+    """Reply with the scores of the received groups on the site's held-out samples. The strategy may override the
+    predictions."""
     site, split = _site(message, context), messages.read_split(message.content)
     global_info = messages.read_global_info(message.content)
     data, received = site.data(split, global_info.statistics), messages.read_groups(message.content)

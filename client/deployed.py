@@ -20,7 +20,7 @@ from fedrecon_core.types import SITE_NAME, SITE_NAME_RULE, SPLITS, DatasetSpec
 from strategies.messages import Holding, OwnData
 
 RUN = re.compile(r"[0-9a-f]{32}")
-"""The form of ``RunDirectory.identity`` at the server."""
+"""The format of ``RunDirectory.identity`` at the server."""
 
 
 class DeployedSite(Site):
@@ -56,8 +56,8 @@ class DeployedSite(Site):
 
     @property
     def folder(self) -> Path:
-        """The run's folder inside the folder ``state``. The server names the run: a name of another form, which could
-        lead out of the folder, is a ``DataError``."""
+        """The run's folder inside the folder ``state``. The server names the run: a name in any other format could
+        point outside the folder, and raises ``DataError``."""
         if not RUN.fullmatch(self.instruction.run):
             raise DataError(
                 "expected a run of 32 digits 0-9 and a-f from the server (identity.txt of its run directory), found "

@@ -21,7 +21,7 @@ from fedrecon_core.types import DatasetSpec
 from strategies.messages import TrainInstruction
 
 OPEN_SITES = 64
-"""How many simulated sites' data a process keeps open; above that, the least recently used is closed."""
+"""Maximum number of simulated sites whose data a process keeps open. The least recently used one is closed first."""
 _open: OrderedDict[tuple[str, ...], SiteData] = OrderedDict()
 
 

@@ -27,7 +27,7 @@ from strategies.messages import OwnData, TrainInstruction
 
 
 class Site(ABC):
-    """The site that answers one message."""
+    """The site that handles one message."""
 
     def __init__(self, context: Context, instruction: TrainInstruction) -> None:
         """``context`` is that of the node; ``instruction`` is the one in the message."""

@@ -15,11 +15,11 @@ from fedrecon_core.state import State, flatten_groups, unflatten_groups
 from strategies.messages import Accepted
 
 KEPT = 3
-"""How many of the newest versions are kept, in addition to the accepted ones. The server keeps the checkpoints of two
+"""Number of newest versions that are kept, in addition to the accepted ones. The server keeps the checkpoints of two
 rounds, R - 1 and R, and may resume from the older one after this site has finished R + 1: round R is then repeated, and
 needs the version of R - 1."""
 FIRST = "first"
-"""Metadata key: the round of the first version. It shows a site without an earlier version whether that was lost."""
+"""Metadata key: the round of the first version. It shows whether a site without an earlier version has lost one."""
 BEFORE = "before"
 """Metadata key: the rounds of the versions that were accepted when this one was saved. They are needed again if this
 one is accepted and the server then resumes from the checkpoint before it."""
@@ -36,7 +36,7 @@ class DiskSiteStore:
         self.accepted = accepted or Accepted()
 
     def require(self) -> None:
-        """Raise ``DataError`` if the folder is not writable, so that it is known before the first round."""
+        """Raise ``DataError`` if the folder is not writable, so that this is noticed before the first round."""
         place = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
         if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
             raise DataError(
@@ -55,7 +55,7 @@ class DiskSiteStore:
             return _read(earlier[-1], f"restore it from a backup, or remove it to {effect}")
         if versions and self._first(name) < self.round:
             raise DataError(
-                f"state folder {self.folder}: round {self.round} is repeated and needs '{name}' of a round before it, "
+                f"state folder {self.folder}: round {self.round} is repeated and needs '{name}' of an earlier round, "
                 f"found only rounds {', '.join(map(str, versions))}; restore the folder from a backup, or remove its "
                 f"{name}.round-* to let the site start over"
             )
@@ -82,7 +82,7 @@ class DiskSiteStore:
 
     def save(self, name: str, groups: Mapping[str, State]) -> None:
         """Save ``groups`` as this round's version. Keeps the last three versions and those that the server may need.
-        Removes those of later rounds: this round is being repeated, and so will be the later ones."""
+        Removes those of later rounds: this round is being repeated, and the later ones will be, too."""
         final = self.folder / f"{name}.round-{self.round:06d}.safetensors"
         metadata = {FIRST: str(self._first(name)), BEFORE: " ".join(map(str, sorted(self.accepted.rounds)))}
         try:

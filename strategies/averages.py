@@ -50,7 +50,7 @@ class Robust(GroupSelection):
 
     @property
     def least(self) -> int:
-        """How many sites must hold a group."""
+        """Minimum number of sites that must have a group."""
         return RULES[self.rule].least(self)
 
     def average(self, states: Sequence[State]) -> State:
@@ -69,7 +69,7 @@ def trimmed(states: Sequence[State], robust: Robust) -> State:
 
 
 def krum(states: Sequence[State], robust: Robust) -> State:
-    """The state that lies closest to its n - f - 2 nearest others (Blanchard et al. 2017, section 4), in squared L2."""
+    """The state closest to its n - f - 2 nearest neighbors (Blanchard et al. 2017, section 4), in squared L2."""
     flat = torch.stack([torch.cat([state[name].double().flatten() for name in sorted(state)]) for state in states])
     distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist").square()
     near = distances.sort(dim=1).values[:, 1 : len(states) - robust.malicious - 1]  # the first is the state itself
@@ -89,7 +89,7 @@ def _stacked(states: Sequence[State], average: Callable[[np.ndarray], np.ndarray
 
 @dataclass(frozen=True)
 class Rule:
-    """``average`` of the states, and the ``least`` number of sites that it needs."""
+    """``average`` of the states, and the minimum number of sites, ``least``, that it needs."""
 
     average: Callable[[Sequence[State], Robust], State]
     least: Callable[[Robust], int]

@@ -66,7 +66,7 @@ class FedAvg(Strategy):
         """Groups that too few sites sent for a robust average, so that the last aggregation did not change them."""
         self._current: dict[str, State] = {}
         self._bundles: dict[str, ArrayRecord] = {}
-        """Groups in the form in which this round sends them, packed once for all sites."""
+        """The groups as sent in this round, packed once for all sites."""
 
     @staticmethod
     def local_half(params: Any) -> LocalHook:
@@ -86,8 +86,8 @@ class FedAvg(Strategy):
         return {}
 
     def full_bytes(self, groups: Mapping[str, State]) -> int:
-        """Tensor bytes of a train message with all ``groups`` and the additional groups, as it would be without
-        transfer plans. Call it between rounds."""
+        """Tensor bytes that a train message would have without transfer plans: all ``groups`` and the additional
+        groups. Call it between rounds."""
         self._current = dict(groups)
         return sum(map(group_bytes, {**self._current, **self.strategy_groups(groups)}.values()))
 
@@ -153,7 +153,7 @@ class FedAvg(Strategy):
 
     def aggregate(self, round_: int, replies: Sequence[TrainReply]) -> tuple[dict[str, State], dict[str, float]]:
         """The new global groups, and phase -> item-weighted mean loss. ``replies`` are valid and in site order. A group
-        stays unchanged if no site returned it, or fewer than its robust average needs."""
+        stays unchanged if no site returned it, or fewer sites than its robust average needs."""
         updated, self.left_out, self.notes = dict(self._current), set(), []
         for group, old in self._current.items():
             holders = self.holders(group, replies)
@@ -169,7 +169,7 @@ class FedAvg(Strategy):
                 self.federation.trained[group] = self.federation.trained.get(group, 0) + total
         for group in sorted({group for reply in replies for group in reply.quality}):
             reports = [reply for reply in self.holders(group, replies) if group in reply.quality]
-            if reports:  # the mean over the sites that the mapping is averaged over, weighted by their pairs
+            if reports:  # the mean over the sites whose mappings are averaged, weighted by their pairs
                 weighted = sum(reply.quality[group] * reply.counts[group] for reply in reports)
                 self.federation.quality[group] = weighted / sum(reply.counts[group] for reply in reports)
         return updated, mean_losses(replies)
@@ -200,7 +200,7 @@ class FedAvg(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """``train_messages`` with the groups as one flat record. A list: a generator fails in deployment."""
+        """``train_messages`` with the groups as one flat record. Returns a list: generators fail in deployment."""
         return self.train_messages(server_round, messages.unflatten(arrays))
 
     def aggregate_train(
@@ -220,7 +220,7 @@ class FedAvg(Strategy):
         return self.evaluate_messages(server_round, messages.unflatten(arrays), str(config["split"]))
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Counts and loss sums, added up over the sites, in the form of one site's; None without any."""
+        """Counts and loss sums added up over all sites, in the format of a single site's; None if there are none."""
         total: dict[str, Score] = {}
         for reply in replies:
             scores = messages.read_scores(messages.scores_of(reply.content), self.federation.spec)

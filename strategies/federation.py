@@ -17,7 +17,7 @@ from strategies.messages import Accepted, SiteInfo, TrainInstruction, TrainReply
 
 
 def share_of(share: float, count: int) -> int:
-    """``share`` of ``count``, rounded down, and at least one: 29 for 0.29 of 100, despite rounding errors of floats."""
+    """``share`` of ``count``, rounded down but at least 1. Float errors do not matter: 0.29 of 100 is 29."""
     return max(1, int(share * count + 1e-9))
 
 
@@ -75,7 +75,7 @@ class Federation:
 
     @contextmanager
     def as_of(self, global_info: GlobalInfo) -> Iterator[None]:
-        """Within the block, send ``global_info`` (that of an earlier round's groups) in messages."""
+        """Within the block, send ``global_info``, which belongs to the groups of an earlier round, in messages."""
         now = self.trained, self.quality
         self.trained, self.quality = dict(global_info.trained), dict(global_info.quality)
         try:

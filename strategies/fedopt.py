@@ -1,4 +1,4 @@
-"""``fedopt``: the server takes an optimiser step along the sites' average update (Reddi et al. 2021, Algorithm 2).
+"""``fedopt``: the server takes an optimizer step along the sites' average update (Reddi et al. 2021, Algorithm 2).
 
 Flower's own strategies of this kind (FedAvgM, FedAdam, FedYogi, FedAdagrad) are not used for three reasons. They update
 one flat model that every reply must contain as a whole, but sites here have different groups. Their moments cannot be
@@ -27,12 +27,12 @@ class FedOptParams(GroupSelection, FedAvgParams):
     null is the learning rate of the task stage (that of round 1). ``groups`` are name prefixes of the groups that it
     updates; all others are plain averages. A key that the chosen optimizer does not use is an error.
 
-    ``sgd`` with ``momentum``: one round moves the model by ``lr / client_lr`` times the average update, and momentum
-    makes that ``lr / client_lr / (1 - momentum)`` times where updates agree from round to round. ``lr`` null is
-    ``(1 - momentum) * client_lr``: in the long run exactly the average update, smoothed over about
-    ``1 / (1 - momentum)`` rounds, for any optimizer and learning rate of the sites; without momentum it is ``fedavg``.
-    The FedMultimodal benchmark sets ``momentum: 0.9`` and an ``lr`` of 0.1 to 0.5 times that of the sites (which use
-    SGD); a much larger one diverges.
+    ``sgd`` with ``momentum``: one round moves the model by ``lr / client_lr`` times the average update. If updates
+    agree from round to round, momentum increases this factor to ``lr / client_lr / (1 - momentum)``. ``lr`` null is
+    ``(1 - momentum) * client_lr``: in the long run, the model then moves by exactly the average update, smoothed over
+    about ``1 / (1 - momentum)`` rounds, for any optimizer and learning rate of the sites. Without momentum this is
+    ``fedavg``. The FedMultimodal benchmark sets ``momentum: 0.9`` and an ``lr`` of 0.1 to 0.5 times that of the sites
+    (which use SGD); a much larger one diverges.
 
     ``adam``, ``yogi`` (``beta1``, ``beta2``, ``tau``) and ``adagrad`` (``tau``): a round moves a parameter by about
     ``lr``, however far the sites moved it; ``lr`` null is 0.03. ``tau`` is added to the root, like eps in torch.optim:

@@ -17,8 +17,8 @@ from strategies.fedavg import FedAvg, FedAvgParams
 
 
 class FedProxParams(GroupSelection, FedAvgParams):
-    """The sites minimise loss + ``mu`` / 2 * ||w - w_received||^2 (Li et al. 2020, Eq. 2). A ``mu`` of exactly 0 is
-    ``fedavg``; a tiny one need not be (see ``Proximal``).
+    """The sites minimize loss + ``mu`` / 2 * ||w - w_received||^2 (Li et al. 2020, Eq. 2). A ``mu`` of exactly 0 is
+    ``fedavg``; a tiny one may differ from it (see ``Proximal``).
 
     ``groups`` are name prefixes of the groups that are penalized, in all stages that train them. The gradient is
     clipped after the penalty's gradient was added (the FedMultimodal benchmark adds it after clipping). The reported
@@ -35,9 +35,10 @@ class Proximal(LocalHook):
     added for them, too, except for parameters that had no gradient in any batch of this round so far: they have not
     moved, and without a gradient the optimizer's weight decay does not change them, as in ``fedavg``.
 
-    The others get the penalty's gradient in such a batch, however small, where they have none in ``fedavg``, so that
-    momentum, Adam's moments and weight decay change them. With data in which 3% of the samples have one of five
-    modalities (one seed, ``mask``, Adam), test UAR is 84.5% and loss 0.74 at ``mu`` 0, and 83.9% and 0.83 at 1e-12:
+    All other parameters get the penalty's gradient in such a batch, however small it is. In ``fedavg`` they have no
+    gradient there; here momentum, Adam's moments and weight decay change them. With data in which 3% of the samples
+    have one of five modalities (one seed, ``mask``, Adam), test UAR is 84.5% and loss 0.74 at ``mu`` 0, and 83.9% and
+    0.83 at 1e-12:
 
         fedrecon run --set recovery.name=mask --set strategy.name=fedprox --set strategy.mu=1e-12
             --set missing.train.level=sample --set "missing.train.rate={m0: 0.97, m1: 0, m2: 0, m3: 0, m4: 0}"
@@ -86,5 +87,5 @@ class FedProx(FedAvg):
 
     @staticmethod
     def local_half(params: Any) -> LocalHook:
-        """The penalty; with ``mu`` 0 exactly the round of ``fedavg``."""
+        """The penalty, or the plain round of ``fedavg`` if ``mu`` is 0."""
         return Proximal(params.mu, params.groups) if params.mu else LocalHook()

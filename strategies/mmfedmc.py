@@ -113,7 +113,7 @@ class MmFedMCParams(GroupSelection, FedAvgParams):
             raise ConfigError(f"strategy.fusion: {expected}, found local")
 
 
-# --- pure parts -----------------------------------------------------------------------------------------------------
+# --- pure functions -------------------------------------------------------------------------------------------------
 
 
 def priorities(
@@ -164,16 +164,16 @@ class LocalFusion(TaskFusion):
     The paper trains only these models. Here their mean loss is added to that of the task model, so that the head still
     learns to read several modalities: Shapley values are computed from it, and a saved model predicts with it.
 
-    The forest is fitted to the site's training samples whenever a model is scored, like the paper's sites do after a
-    round. Therefore it is not stored, the model of the best round is tested with its own forest, and sites that were
-    never sampled have one, too. A saved model has no forest. A site without training samples predicts with the task
-    model.
+    The forest is fitted to the site's training samples whenever a model is scored, as the paper's sites do after a
+    round. Therefore it is not stored, the model of the best round is tested with its own forest, and even sites that
+    were never sampled have a forest. A saved model has no forest. A site without training samples predicts with the
+    task model.
     """
 
     trees: int
 
     def loss(self, model: TaskModel, batch: Batch, target: Target) -> Tensor | float:
-        """The mean over the present modalities of each one's loss, on real rows."""
+        """The mean of the losses of the present modalities, each alone, on real rows."""
         views, losses = ModalityViews.of(model, batch), []
         for name in model.extractors:
             seen = batch.inputs[name].index
@@ -286,8 +286,7 @@ class MmFedMC(FedAvg):
         return ModalitySelection(params, FUSIONS[params.fusion](params))
 
     def train_messages(self, round_: int, groups: Mapping[str, State]) -> list[Message]:
-        """As in ``fedavg``. The share ``delta`` refers to the sites that are sent a message, whether they answer or
-        not."""
+        """As in ``fedavg``. The share ``delta`` refers to the sites that are sent a message, whether they reply or not."""
         made = super().train_messages(round_, groups)
         self._asked = len(made)
         return made

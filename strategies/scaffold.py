@@ -119,8 +119,8 @@ class Correction(LocalHook):
             torch._foreach_add_(gradients, corrections)
 
     def end(self, stage_stats: Mapping[str, StageStats]) -> tuple[dict[str, State], dict[str, State]]:
-        """Upload c + (new c_i - c_i) = (w0 - w1) / a, which would be c if this was the only site. A group keeps its c_i
-        if it was not trained, or has diverged."""
+        """Upload c + (new c_i - c_i) = (w0 - w1) / a, which would be the new c if this were the only site. A group
+        keeps its c_i if it was not trained or has diverged."""
         uploads, kept = {}, dict(self._kept)
         for group, stats in stage_stats.items():
             if group in self._change:
@@ -172,8 +172,8 @@ class Scaffold(FedAvg):
         return super().train_messages(round_, groups)
 
     def strategy_groups(self, groups: Iterable[str]) -> dict[str, State]:
-        """c of each of ``groups`` that is corrected: the sum of the c_i over N, in the dtypes of the group; zero before
-        the first reply. N counts the sites that hold training samples and may upload the group, each with its
+        """c of each of ``groups`` that is corrected: the sum of the c_i divided by N, in the dtypes of the group; zero
+        before the first reply. N counts the sites that have training samples and may upload the group, each with its
         weight."""
         federation = self.federation
         chosen = [group for group in groups if group.startswith(self.params.groups)]
@@ -195,7 +195,7 @@ class Scaffold(FedAvg):
     def average(self, group: str, holders: Sequence[TrainReply]) -> State:
         """As in ``fedavg``; updates c of the group, too.
 
-        c+ = c + S/N (mean - c), with the mean over S sites of the c that each uploaded; on the sums this is
+        c+ = c + S/N (mean - c), with the mean over S sites of the c that each uploaded; for the sums, this is
         N c+ = N c + S (mean - c).
         """
         name, robust = variate_group(group), self._robust(group)

@@ -1,6 +1,6 @@
 """The server optimizers of ``fedopt``, and one step of any of them on plain tensors.
 
-They are those of ``torch.optim``, and Yogi, which it does not have. Adam and Yogi correct the bias of moments that
+They come from ``torch.optim``, except for Yogi, which it lacks. Adam and Yogi correct the bias of moments that
 start at zero, unlike those of Reddi et al.: with betas of 0.9 and 0.99, equal gradients would otherwise move a
 parameter by ``lr`` in the first round and by 2.1 times as much in the thirteenth, which matters since a run has few
 rounds.
@@ -21,8 +21,8 @@ from fedrecon_core.state import State
 Name = Literal["sgd", "adam", "yogi", "adagrad"]
 
 ADAPTIVE_LR = 0.03
-"""The default of optimizers whose step has the size ``lr`` whatever the size of the sites' steps. With it each of them
-learns the toy federation in 20 rounds, from sites with Adam and with SGD
+"""Default learning rate of optimizers whose steps have the size ``lr``, whatever the size of the sites' steps. With it,
+each of them learns the toy federation in 20 rounds, whether the sites use Adam or SGD
 (``tests/contract/test_strategies.py``)."""
 
 
@@ -57,8 +57,8 @@ class Yogi(Optimizer):
 
 @dataclass(frozen=True)
 class Rule:
-    """``make(tensors, keys, lr)`` builds the optimizer from the keys of ``fedopt``; ``keys`` names those that not every
-    optimizer uses; ``default_lr(keys, client_lr)`` is its learning rate if the config has none."""
+    """``make(tensors, keys, lr)`` builds the optimizer from the keys of ``fedopt``; ``keys`` names the keys that only
+    some optimizers use; ``default_lr(keys, client_lr)`` is its learning rate if the config sets none."""
 
     make: Callable[[list[Tensor], Any, float], Optimizer]
     keys: tuple[str, ...]

@@ -3,7 +3,7 @@
     health.py 127.0.0.1:9099
     health.py 127.0.0.1:9099 --tls localhost:8000 --ca ca.crt
 
-Flower's health server has no TLS and can be reached from inside the container only. It answers as long as the process
+Flower's health server has no TLS and can be reached from inside the container only. It replies as long as the process
 lives. ``--tls`` therefore also opens a TLS connection to the SuperLink's own port and checks its certificate, so that
 an expired certificate is reported before a site is refused. ``--tcp`` checks that the port accepts connections.
 """
@@ -26,7 +26,7 @@ def serving(address: str) -> None:
             request = health_pb2.HealthCheckRequest()
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=SECONDS)
         except grpc.RpcError as error:
-            raise OSError(f"the health server at {address} does not answer: {error.code().name}") from None
+            raise OSError(f"the health server at {address} does not respond: {error.code().name}") from None
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
         raise OSError(f"the health server at {address} reports {status}")

@@ -23,4 +23,4 @@ statuses site-0001 | grep -q 'round 2 failed' || fail "round 2: expected that th
 statuses site-0001 | grep -q 'round [3-6] ok' || fail "expected that the site took part again"
 memory "after the run"
 say "messages of site-0001 about its connection:"
-words site-0001 | grep -iE 'connect|attempt|heartbeat|unavailable|error' | sed 's/^/        /' || true
+service_log site-0001 | grep -iE 'connect|attempt|heartbeat|unavailable|error' | sed 's/^/        /' || true

@@ -1,5 +1,5 @@
 # Sourced by the tests: a federation with its own name, keys, data and volumes, and functions to query it. All of it is
-# removed when the test ends, however it ends. FEDRECON_IMAGE chooses the image; KEEP=1 keeps the containers.
+# removed at the end, even if the test fails. FEDRECON_IMAGE chooses the image; KEEP=1 keeps the containers.
 set -euo pipefail
 docker_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 project=fedrecon-test-$$
@@ -58,16 +58,16 @@ wait_for() {
   say "$what"
 }
 
-# submit ARGUMENTS...: `fedrecon run ARGUMENTS` on the SuperLink in the background; its words go to $work/said as well.
+# submit ARGUMENTS...: `fedrecon run ARGUMENTS` on the SuperLink in the background; its output is also written to $work/output.
 submit() {
-  compose run --rm -T submit run "$@" --engine=deployment --superlink=federation > >(tee -a "$work/said") 2>&1 &
+  compose run --rm -T submit run "$@" --engine=deployment --superlink=federation > >(tee -a "$work/output") 2>&1 &
   submitted=$!
 }
 
 ended() { local code=0; wait "$submitted" || code=$?; say "the submitter ended with exit code $code"; return "$code"; }
 
-# words SERVICE: its log, without colours.
-words() { docker logs "$project-$1-1" 2>&1 | sed 's/\x1b\[[0-9;]*[mK]//g'; }
+# service_log SERVICE: its log, without colors.
+service_log() { docker logs "$project-$1-1" 2>&1 | sed 's/\x1b\[[0-9;]*[mK]//g'; }
 
 memory() {
   say "memory per container, $1:"

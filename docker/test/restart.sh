@@ -24,5 +24,5 @@ memory "after the run"
 say "parameters_sha256 $(parameters), as without the restarts"
 say "messages of the other parts about the restarts:"
 for part in superexec site-0000; do
-  words "$part" | grep -iE 'connect|attempt|heartbeat|unavailable|error' | tail -n 8 | sed "s/^/        $part: /" || true
+  service_log "$part" | grep -iE 'connect|attempt|heartbeat|unavailable|error' | tail -n 8 | sed "s/^/        $part: /" || true
 done

@@ -21,7 +21,7 @@ class Holding:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities that some sample has, in the order of the specification."""
+        """The modalities that at least one sample has, in the order of the specification."""
         return tuple(name for name, count in self.present.items() if count)
 
 

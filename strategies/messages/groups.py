@@ -15,7 +15,7 @@ from fedrecon_core.state import State, flatten_groups, unflatten_groups
 
 NPY_MAGIC, NPY_PREAMBLE = b"\x93NUMPY\x01\x00", 10
 """The first bytes of an array written by ``numpy.save`` (version 1.0 of its format), and the number of bytes before its
-header: these and two bytes with the length of the header."""
+header (these, and two bytes with the length of the header)."""
 
 
 def bundle(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
@@ -31,7 +31,7 @@ def bundle(state: Mapping[str, torch.Tensor]) -> ArrayRecord:
 
 
 def unbundle(record: ArrayRecord) -> State:
-    """Copy the tensors of a bundled group. Raises ``ValueError`` or ``TypeError`` if the record is no bundle, or its
+    """Copy the tensors of a bundled group. Raises ``ValueError`` or ``TypeError`` if the record is not a bundle, or its
     layout does not match its bytes."""
     if len(record) != 1:
         raise ValueError(f"expected one array per group, found {len(record)}")
@@ -39,11 +39,11 @@ def unbundle(record: ArrayRecord) -> State:
     if array.stype != "numpy.ndarray" or not array.data.startswith(NPY_MAGIC):
         raise ValueError(f"expected an array in NumPy's format, found {array.stype} {array.data[:8]!r}")
     header = int.from_bytes(array.data[8:NPY_PREAMBLE], "little")
-    # ``Array.numpy`` would copy the content, which takes a server as long as the averages.
+    # ``Array.numpy`` would copy the content, which takes a server as long as computing the averages.
     content, tensors = np.frombuffer(array.data, np.uint8, offset=NPY_PREAMBLE + header), json.loads(layout)
     expected = sum(_size(dtype, shape) for _, dtype, shape in tensors)
     if expected != len(content):
-        raise ValueError(f"expected {expected} bytes as the layout says, found {len(content)}")
+        raise ValueError(f"expected {expected} bytes according to the layout, found {len(content)}")
     state, start = {}, 0
     for name, dtype, shape in tensors:
         end = start + _size(dtype, shape)
@@ -60,7 +60,7 @@ def _size(dtype: str, shape: Sequence[int]) -> int:
 
 
 def is_group(name: str) -> bool:
-    """Whether ``name`` is that of a parameter group, and not of another record."""
+    """Whether ``name`` is the name of a parameter group, and not of another record."""
     return "." in name
 
 

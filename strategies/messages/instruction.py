@@ -43,7 +43,7 @@ class Accepted:
 
 @dataclass(frozen=True)
 class TrainInstruction:
-    """The part that all messages to a site have in common.
+    """The common part of all messages to a site.
 
     ``site``: the name of the site; in a simulation any node may run any site. ``config``: the resolved config as JSON.
     ``run``: for a simulated site the run directory in which it stores its state, if the run config names none; for a

@@ -49,7 +49,7 @@ class TrainReply:
 
     @classmethod
     def of(cls, result: TrainResult, samples: int, total: float, processor: float, identity: Identity) -> TrainReply:
-        """The reply with ``result``, after ``total`` seconds and ``processor`` seconds of processor time.
+        """Build the reply from ``result``, which took ``total`` seconds and ``processor`` seconds of processor time.
 
         The loss of a phase is the item-weighted mean over its stages that took a step.
         """
@@ -111,8 +111,8 @@ def read_train_reply(content: RecordDict) -> TrainReply:
 
 
 def write_scores(scores: Mapping[str, Score]) -> RecordDict:
-    """The reply to ``site``. Per split: integer counts, as tables row by row (of histograms only the bins that are not
-    0), and the sum of the losses. Scores of single samples, which ``Counts`` may contain, are not sent."""
+    """The reply to ``site``. Per split: integer counts, as tables row by row (without the empty bins of histograms),
+    and the sum of the losses. Scores of single samples, which ``Counts`` may contain, are not sent."""
     metrics: MetricValues = {}
     for split, score in scores.items():
         metrics[f"{split}.confusion"] = score.counts.confusion.flatten().tolist()

@@ -265,7 +265,7 @@ def test_data_changed_during_a_run_are_detected_reported_and_used(tmp_path, caps
     deploy(run, node_configs(tmp_path / "sites", tmp_path / "state"), connected)
     output = capsys.readouterr().out
     assert "round 2: 1 of 2 sites answered; south: expected generator.features.encoder, " in output
-    assert "the site's data have changed since its last description; it will be asked again" in output
+    assert "the site's data have changed since its last description; the server will request a new one" in output
     assert "the data of site south changed since this run began" in output
     groups = {(line["round"], line["site"]): line.get("groups_up", []) for line in lines(tmp_path / "run")}
     assert "generator.features.encoder" not in groups[1, "south"]

@@ -100,7 +100,7 @@ def test_a_server_that_falls_back_to_its_older_checkpoint_finds_the_sites_state(
 @pytest.mark.parametrize("rounds", [(1, 2, 3, 4, 5, 6), (3, 6, 7, 9)])
 def test_a_lost_version_is_reported_and_never_taken_for_none(tmp_path, rounds):
     took_part_in(tmp_path, *rounds)
-    words = r"round 4 is repeated and needs 'hook' of a round before it, found only rounds .*restore .* from a backup"
+    words = r"round 4 is repeated and needs 'hook' of an earlier round, found only rounds .*restore .* from a backup"
     with pytest.raises(DataError, match=words):
         DiskSiteStore(tmp_path, 4).load("hook")
     assert DiskSiteStore(tmp_path, 1).load("hook") == {}

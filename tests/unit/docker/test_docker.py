@@ -341,7 +341,7 @@ def test_a_part_that_serves_is_healthy(probe, alive):
 def test_a_part_that_does_not_answer_is_not(probe):
     code, output = probe("127.0.0.1:1")
     assert code == 1
-    assert "the health server at 127.0.0.1:1 does not answer: " in output
+    assert "the health server at 127.0.0.1:1 does not respond: " in output
 
 
 def test_a_part_that_does_not_serve_is_not(probe):

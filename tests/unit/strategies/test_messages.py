@@ -253,8 +253,8 @@ BYTES = np.zeros(12, dtype=np.uint8)
 @pytest.mark.parametrize(
     ("record", "error", "words"),
     [
-        (bundle_of([["w", "float32", [2]]], BYTES), ValueError, "expected 8 bytes as the layout says, found 12"),
-        (bundle_of([["w", "float32", [4]]], BYTES), ValueError, "expected 16 bytes as the layout says, found 12"),
+        (bundle_of([["w", "float32", [2]]], BYTES), ValueError, "expected 8 bytes according to the layout, found 12"),
+        (bundle_of([["w", "float32", [4]]], BYTES), ValueError, "expected 16 bytes according to the layout, found 12"),
         (bundle_of([["w", "float32", [-1, -3]]], BYTES), ValueError, "expected a shape, found"),
         (bundle_of([["w", "float32", [-1]], ["v", "float32", [4]]], BYTES), ValueError, "expected a shape, found"),
         (bundle_of([["w", "object", [1]]], BYTES), (TypeError, ValueError), ".+"),
@@ -262,7 +262,7 @@ BYTES = np.zeros(12, dtype=np.uint8)
         (bundle_of([["w", ">f4", [3]]], BYTES), ValueError, "byte order"),
         (bundle_of([["w", "S4", [3]]], BYTES), TypeError, ".+"),
         (bundle_of({"w": 1}, BYTES), ValueError, ".+"),
-        (bundle_of([], BYTES), ValueError, "expected 0 bytes as the layout says, found 12"),
+        (bundle_of([], BYTES), ValueError, "expected 0 bytes according to the layout, found 12"),
         (ArrayRecord({"no json": Array(BYTES)}), ValueError, ".+"),
         (ArrayRecord({"[]": Array("uint8", (12,), "pickle", BYTES.tobytes())}), ValueError, "NumPy's format"),
         (ArrayRecord({"[]": Array("uint8", (12,), "numpy.ndarray", b"nonsense")}), ValueError, "NumPy's format"),
@@ -281,7 +281,7 @@ def test_too_few_or_too_many_bytes_are_refused(change):
     record = messages.bundle(STATE)
     [array] = record.values()
     array.data = change(array.data)
-    with pytest.raises(ValueError, match="as the layout says"):
+    with pytest.raises(ValueError, match="according to the layout"):
         messages.unbundle(record)
 
 
