@@ -1,1 +1,1 @@
-"""The learning of FedRecon: data, models, recoveries and the local loop. Knows no Flower and no Ray."""
+"""The learning code of FedRecon: data, models, recoveries and the local loop. Independent of Flower and Ray."""

@@ -29,12 +29,12 @@ class RunError(FedReconError):
 
 
 def describe_error(error: BaseException) -> str:
-    """Why something failed: the message of one of the project's errors, else the error's type and message."""
+    """Describe why something failed: the message of one of the project's errors, else the error's type and message."""
     return str(error) if isinstance(error, FedReconError) else f"{type(error).__name__}: {error}"
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` as one printable line: quoted tables and paths may hold line breaks or control characters."""
+    """Return ``text`` as one printable line: quoted tables and paths may contain line breaks or control characters."""
     lines = " ".join(part for line in text.replace("\t", " ").splitlines() if (part := line.strip()))
     return "".join(c if c.isprintable() else "?" for c in lines)
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from fedrecon_core.errors import ConfigError, DataError
 
 DISK_ERRORS = (OSError, SafetensorError)
-"""What reading or writing a file of tensors may raise."""
+"""Exceptions that reading or writing a file of tensors may raise."""
 
 
 def sync(path: Path) -> None:
@@ -33,7 +33,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     ``write`` fills a temporary file in the same folder, which is then synced and renamed. The temporary name is unique,
     so several processes may write ``path`` at once. The permissions of an existing file are kept.
 
-    Raises what ``write`` and the disk raise (``DISK_ERRORS``). Only a crash leaves the temporary file behind
+    Raises the errors of ``write`` and of the disk (``DISK_ERRORS``). Only a crash leaves the temporary file behind
     (``remove_leftovers``).
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
@@ -56,11 +56,11 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
-    """Replace the folder ``path`` by one that ``write`` fills: an interruption leaves the old or the new one, whole.
+    """Replace the folder ``path`` by one that ``write`` fills: an interruption leaves the old or the new one, complete.
 
     The new folder is written and synced next to the old one. The old one is then renamed, the new one gets its name,
-    and only then is the old one deleted. ``finish_folder_replacements`` completes what was interrupted. Raises what
-    ``write`` and the disk raise; the old folder is then still in place.
+    and only then is the old one deleted. ``finish_folder_replacements`` completes what was interrupted. Raises the
+    errors of ``write`` and of the disk; the old folder is then still in place.
     """
     new, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
     _finish_replacement(path)
@@ -81,15 +81,15 @@ def replace_folder(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def finish_folder_replacements(folder: Path) -> None:
-    """Complete or undo the interrupted calls of ``replace_folder`` in ``folder``, where no other may be going on."""
+    """Complete or undo interrupted calls of ``replace_folder`` in ``folder``. No other call may be running there."""
     for suffix in ("old", "partial"):
         for leftover in folder.glob(f".*.{suffix}"):
             _finish_replacement(leftover.with_name(leftover.name.removeprefix(".").removesuffix(f".{suffix}")))
 
 
 def _finish_replacement(path: Path) -> None:
-    """If ``path`` is missing and its old folder exists, the new one, if there is one, is complete and gets the name;
-    otherwise the old one gets it back. All other leftovers are deleted."""
+    """Finish one replacement. If ``path`` is missing and its old folder exists, a new folder is complete and gets the
+    name; without a new folder, the old one gets its name back. All other leftovers are deleted."""
     new, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
     if old.exists() and not path.exists():
         (new if new.exists() else old).rename(path)
@@ -110,12 +110,12 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Why a file could not be read or written: the system's message where there is one."""
+    """The reason why a file could not be read or written: the system's message if there is one."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def user_path(text: str | Path, base: Path, key: str) -> Path:
-    """Resolve a path as a user typed it: ``~`` is expanded, a relative path starts at ``base``.
+    """Resolve a path as a user typed it: ``~`` is expanded, a relative path is resolved against ``base``.
 
     Raises ``ConfigError`` naming ``key`` for an unknown user or a name that the system does not allow.
     """
@@ -138,7 +138,7 @@ def digest_of(path: Path, algorithm: str) -> str:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """``folder / name``; ``DataError`` where it leads out of the folder by ``..``, an absolute path or a link."""
+    """``folder / name``; ``DataError`` if it points outside the folder by ``..``, an absolute path or a link."""
     path = folder / name
     try:
         stays = path.resolve().is_relative_to(folder.resolve())

@@ -3,9 +3,9 @@ latents.
 
 The generator G_m of a modality is trained with Eq. 3 of the FedRecon paper. The mapping model T[m->n] goes from a
 latent of modality m to a normal distribution over the latent of modality n. The paper trains it with alpha * KL(T(z_m)
-|| z_n) + reconstruction (Eq. 5). Its KL pulls the variance of T to that of a single posterior, so samples equal means.
-The default here is the forward direction, the negative log-likelihood of z_n under T: its variance is the real spread
-of z_n given z_m.
+|| z_n) + reconstruction (Eq. 5). Its KL pulls the variance of T to that of a single posterior, so samples are close to
+means. The default here is the forward direction, the negative log-likelihood of z_n under T: its variance is the real
+spread of z_n given z_m.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fedrecon_core.types import Likelihood, Rows
 def log_likelihood(likelihood: Likelihood, location: Tensor, values: Tensor, lengths: Tensor | None = None) -> Tensor:
     """[R]: weight * log p(values given location), summed over the dimensions of each sample.
 
-    ``location`` and ``values`` are [R, *shape]; values after a sequence's end do not count. For ``bernoulli``,
+    ``location`` and ``values`` are [R, *shape]; values after a sequence's end are ignored. For ``bernoulli``,
     ``location`` are logits. The output of a decoder, which has the full length, is cut to the length of ``values``.
     """
     if lengths is not None:
@@ -56,7 +56,7 @@ class Gaussian:
     log_variance: Tensor
 
     def sample(self) -> Tensor:
-        """[R, Z]: one reparametrised draw per row, from the global generator."""
+        """[R, Z]: one reparametrized draw per row, from the global generator."""
         return self.mean + torch.exp(0.5 * self.log_variance) * torch.randn_like(self.mean)
 
     def __getitem__(self, rows: Tensor) -> Gaussian:

@@ -1,4 +1,4 @@
-"""The trained model as a folder of its own: safetensors and YAML, loadable without the run."""
+"""The trained model as a standalone folder of safetensors and YAML files, loadable without the run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TrainedModel:
         """Class probabilities float32 [N, C] from arrays alone: modality -> [N, *shape], for any of the modalities.
 
         A multilabel model returns an independent probability for each class. Missing modalities are recovered. Floats
-        of any width are converted to float32; images are in [0, 1], unless the federation standardised them
+        of any width are converted to float32; images are in [0, 1], unless the federation standardized them
         (``scale: standard``). Raises ``DataError`` for an unknown modality, another shape, unequal lengths, integers,
         NaN or infinity, and pixels outside [0, 1].
         """
@@ -137,9 +137,9 @@ def folder_sha256(folder: Path) -> str:
 
 
 def load_model(folder: str | Path) -> TrainedModel:
-    """Load the output of ``save_model`` from the model's folder or its run directory; if missing, a ``DataError``.
+    """Load the output of ``save_model`` from the model's folder or its run directory; ``DataError`` if it is missing.
 
-    This needs only the core. Methods that are registered elsewhere have to be imported before.
+    This needs only the core. Import methods that are registered elsewhere before.
     """
     discover(CORE_PACKAGES)
     folder = Path(folder)

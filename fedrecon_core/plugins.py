@@ -1,4 +1,4 @@
-"""Plugins: installed packages of a user's own that add registered classes.
+"""Plugins: installed packages of users that add registered classes.
 
 A package announces itself with an entry point in the group ``fedrecon.plugins``: its name is what a config lists under
 ``plugins``, its value the package or module to import. A config imports only plugins that it names, and only installed
@@ -24,7 +24,7 @@ class MissingPluginError(ConfigError):
     """The config names plugins, ``names``, that are not installed."""
 
     def __init__(self, names: Iterable[str], at_site: bool = False) -> None:
-        """``at_site``: the message goes to the server, so it says nothing about the site's environment."""
+        """``at_site``: the message goes to the server, so it reveals nothing about the site's environment."""
         self.names = tuple(names)
         entry = f"a package with an entry point of this name in the group {GROUP}"
         if at_site:

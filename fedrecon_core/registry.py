@@ -23,14 +23,14 @@ CORE_PACKAGES = (
     "fedrecon_core.metrics",
 )
 FEATURE_PACKAGES = ("fedrecon_core.preparation.features",)
-"""What turns files into arrays; only the preparation of data looks for it."""
+"""Packages of features, which turn files into arrays. Only the preparation of data scans them."""
 
 
 class Registry(Generic[Base]):
     """The classes of one kind, for example every recovery, by the names that a config uses.
 
     ``Base`` is their base class. The registries below are ``Registry[Any]``: the config reads them, and cannot import
-    the base classes, which stand above it.
+    the base classes, which are in higher layers.
     """
 
     def __init__(self, kind: str) -> None:
@@ -41,7 +41,7 @@ class Registry(Generic[Base]):
     def register(self, name: str) -> Callable[[Class], Class]:
         """Decorate a class to enter it under ``name``; a second class under the same name is a ``ValueError``.
 
-        The same class of the same module may enter again, as when the module is imported anew.
+        The same class of the same module may enter again, for example when the module is imported again.
         """
 
         def enter(cls: Class) -> Class:
@@ -94,7 +94,7 @@ _unused: set[str] = set()
 
 def use_plugins(names: Iterable[str]) -> None:
     """Import the plugins ``names`` with their subpackages, and hide the classes of all other plugins that this process
-    has loaded: which names a config may use depends on the config alone.
+    has loaded: the names that a config may use depend on the config alone.
 
     Raises ``ConfigError`` if a plugin is not installed, or cannot be imported.
     """
@@ -134,7 +134,7 @@ def _import_submodules(name: str) -> None:
 
 
 def _import(name: str) -> None:
-    """Import a module that may be a user's own; what is wrong with it is a ``ConfigError`` with the place."""
+    """Import a module that may be a user's own; any error in it becomes a ``ConfigError`` with its location."""
     try:
         importlib.import_module(name)
     except ConfigError:

@@ -24,7 +24,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def keep_freed_memory() -> bool:
-    """Make this process keep up to 256 MiB of freed memory, and return whether the C library could be asked.
+    """Make this process keep up to 256 MiB of freed memory, and return whether the C library supports this.
 
     By default, tensors of a megabyte are returned to the system after each step, and those of the next step arrive as
     new pages that the kernel has to clear first: a tenth of the time of a training step on UCI-HAR. Other C libraries

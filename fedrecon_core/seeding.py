@@ -1,7 +1,7 @@
 """One seed of the run -> an independent random stream for each purpose, round, site and stage.
 
-A stream depends only on its keys, never on earlier draws. So nothing has to be saved for a resume, and no engine,
-number of workers or order of sites can change a result.
+A stream depends only on its keys, never on earlier draws. Therefore nothing has to be saved for a resume, and no
+engine, number of workers or order of sites can change a result.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ def torch_stream(seed: int, *keys: Key) -> torch.Generator:
 
 @contextmanager
 def scope(seed: int, *keys: Key) -> Iterator[None]:
-    """Seed the global generators (dropout and initialisation use them) inside the block and restore them after it."""
+    """Seed the global generators (dropout and initialization use them) inside the block and restore them after it."""
     saved = (random.getstate(), np.random.get_state(), torch.random.get_rng_state())
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     value = derive(seed, *keys)

@@ -43,7 +43,7 @@ class ModalitySpec(StrictModel):
     """A named input: its kind (a file of ``modalities/``), the shape of one sample and its likelihood.
 
     ``shape`` is (C, H, W) for images, (D,) for vectors and (T, D) for sequences, where T is the longest length.
-    ``scale: standard`` asks for federation-wide z-normalisation per feature, from present training values only.
+    ``scale: standard`` asks for federation-wide z-normalization per feature, from present training values only.
     """
 
     name: ModalityName
@@ -102,7 +102,7 @@ class Batch:
     """Samples of a batch: ``inputs[m]`` only where present, ``present`` bool [B, M], ``labels`` int64 [B] (multilabel:
     zeros and ones [B, C]), ``ids`` int64 [B].
 
-    ``sealed`` are the true absent rows for the bound ``oracle``, and None for every other recovery.
+    ``sealed`` are the true absent rows for the upper bound ``oracle``, and None for every other recovery.
     """
 
     inputs: dict[str, Rows]

@@ -286,7 +286,7 @@ class MmFedMC(FedAvg):
         return ModalitySelection(params, FUSIONS[params.fusion](params))
 
     def train_messages(self, round_: int, groups: Mapping[str, State]) -> list[Message]:
-        """As in ``fedavg``. The share ``delta`` refers to the sites that are sent a message, whether they reply or not."""
+        """As in ``fedavg``. The share ``delta`` refers to all sites that are sent a message, replying or not."""
         made = super().train_messages(round_, groups)
         self._asked = len(made)
         return made

@@ -1,7 +1,7 @@
-"""The config of a run: typed, strict, from YAML and to YAML.
+"""The typed, strict config of a run, read from YAML and written to YAML.
 
 Every registered class has its own ``Params`` model with its keys and defaults. This package finds them through the
-registries, and turns every fault into one line: the key, what was expected, what was found.
+registries, and turns every error into one line: the key, what was expected, what was found.
 """
 
 from fedrecon_core.config.base import (

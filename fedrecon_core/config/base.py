@@ -16,7 +16,7 @@ from fedrecon_core.types import DatasetSpec, StrictModel
 
 
 class Params(StrictModel):
-    """Base of every registered class's own keys; ``name`` chose the class."""
+    """Base class of the config keys of a registered class. ``name`` is its registered name."""
 
     name: str
 
@@ -60,7 +60,7 @@ class DataParams(Params):
 
 
 class GroupSelection(StrictModel):
-    """Keys of something that acts only on groups whose names start with one of the prefixes ``groups``."""
+    """Keys of an option that applies only to groups whose names start with one of the prefixes ``groups``."""
 
     groups: tuple[str, ...] = ("task.",)
 
@@ -73,7 +73,7 @@ class GroupSelection(StrictModel):
         return prefixes
 
     def unmatched(self, names: Collection[str]) -> Iterator[str]:
-        """One message (expected, found, nearest) for each prefix with which none of the groups ``names`` starts."""
+        """One message (expected, found, nearest) for each prefix that matches none of the groups ``names``."""
         for prefix in self.groups:
             if not any(name.startswith(prefix) for name in names):
                 families = ", ".join(sorted({name.partition(".")[0] + "." for name in names}))
@@ -87,13 +87,13 @@ class StrategyParams(Params):
     """Keys of a strategy, with the checks that need more than these keys."""
 
     def check_run(self, run: Any) -> None:
-        """Raise ``InvalidValueError`` where the strategy does not fit the rest of a ``RunConfig``."""
+        """Raise ``InvalidValueError`` if the strategy does not fit the rest of a ``RunConfig``."""
 
     def check_data(self, spec: DatasetSpec) -> None:
-        """Raise ``ConfigError`` where the strategy does not fit data of ``spec``."""
+        """Raise ``ConfigError`` if the strategy does not fit data of ``spec``."""
 
     def check_groups(self, names: Collection[str]) -> None:
-        """Raise ``ConfigError`` where a prefix in one of the ``GroupSelection``s here matches none of ``names``."""
+        """Raise ``ConfigError`` if a prefix in one of the ``GroupSelection``s here matches none of ``names``."""
         for key, keys in (("strategy", self), *((f"strategy.{name}", section) for name, section in self)):
             for fault in keys.unmatched(names) if isinstance(keys, GroupSelection) else ():
                 raise ConfigError(f"{key}.groups: {fault}")
@@ -107,9 +107,9 @@ Feature = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(FEATURES))]
 
 
 def require_defaults(section: StrictModel, keys: Sequence[str], where: str) -> None:
-    """Raise ``InvalidValueError`` if one of ``keys``, which have no effect ``where`` they are, is not at its default.
+    """Raise ``InvalidValueError`` if one of ``keys``, which have no effect here, is not at its default.
 
-    Whoever sets such a key expects an effect.
+    A user who sets such a key expects an effect. ``where`` describes the setting in which it has none.
     """
     for key in keys:
         default, found = type(section).model_fields[key].default, getattr(section, key)

@@ -27,8 +27,8 @@ def short_repr(value: Any) -> str:
 def explain(error: ValidationError, raw: Mapping[str, Any], model: type[BaseModel]) -> str:
     """Describe one of the faults in ``error``, which ``model`` raised on ``raw``, in one line.
 
-    An unknown key comes first, since other faults may follow from it; among the faults of a union's branches the
-    deepest one does.
+    An unknown key is reported first, since it may cause other faults. Of the faults in a union's branches, the deepest
+    one is reported.
     """
     faults = [(_path(fault, raw), fault) for fault in error.errors()]
     first = next((path for path, fault in faults if fault["type"] == "extra_forbidden"), faults[0][0])

@@ -44,12 +44,12 @@ def load(text: str, loader: Any = StrictLoader) -> Any:
         raise
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
-    except Exception as error:  # what PyYAML makes of `!!bool x` is a KeyError, of `!!int ""` an IndexError
+    except Exception as error:  # PyYAML raises KeyError for `!!bool x`, and IndexError for `!!int ""`
         raise yaml.YAMLError(f"a value that cannot be read: {error}") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read the mapping in the YAML file ``path``; a missing file, invalid YAML or no mapping is a ``ConfigError``."""
+    """Read the mapping in the YAML file ``path``; ``ConfigError`` if it is missing, not valid YAML or not a mapping."""
     try:
         raw = load(path.read_text(encoding="utf-8"))
     except IsADirectoryError:
@@ -83,9 +83,9 @@ _LEVEL_KEYS = {
     "profile": {"profile", "independent"},
     "coupled": {"pairs", "complete_sites"},
 }
-"""Level of missingness -> the keys of a split's section that act at this level, but not at all levels."""
+"""Level of missingness -> the keys of a split's section that apply at this level, but not at every level."""
 _SWITCHED = ("tracking",)
-"""Sections in which a word such as ``auto`` is a switch and not a name: keys that are set below it replace it."""
+"""Sections in which a word such as ``auto`` is a switch and not a name; keys that are set below it replace it."""
 
 
 def override(raw: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:

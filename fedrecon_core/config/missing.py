@@ -46,7 +46,7 @@ class Missing(StrictModel):
 
     A rate is one number, or a mapping modality -> number; a modality that is left out is never absent. ``sites`` maps
     names of sites to rates, ``classes`` names of classes to rates of their samples (missing not at random). A sample
-    has the rate of its class if there is one, else that of its site, else ``rate``; each replaces the next as a whole.
+    has the rate of its class if there is one, else that of its site, else ``rate``; each replaces the next completely.
     A sample of several classes has, for each modality, the highest of its classes' rates.
     """
 
@@ -85,7 +85,7 @@ class MissingTrain(Missing):
 
     @model_validator(mode="after")
     def check_coupled_keys(self) -> Self:
-        """Allow keys of the level ``coupled`` there only."""
+        """Allow keys of the level ``coupled`` at that level only."""
         if self.level != "coupled":
             require_defaults(self, ("pairs", "complete_sites"), f"with level {self.level} (it acts in coupled alone)")
         return self
@@ -116,7 +116,7 @@ class MissingTest(MissingHeldOut):
 
 
 class Missingness(StrictModel):
-    """Missingness of the three splits; ``empty`` is how a sample or site without any modality is treated."""
+    """Missingness of the three splits. ``empty`` selects how samples and sites without any modality are treated."""
 
     empty: Literal["redraw", "skip", "allow"] = "redraw"
     train: MissingTrain = MissingTrain()

@@ -66,7 +66,7 @@ class RunConfig(ModelConfig):
 
     @model_validator(mode="after")
     def check_deployment(self) -> Self:
-        """Refuse simulated absence in a deployment, where it would be ignored: a site lacks what its folder lacks."""
+        """Refuse simulated missingness in a deployment, where it would be ignored: a site's folder determines it."""
         if self.engine.simulated:
             return self
         if self.sites.training is not None:
@@ -123,7 +123,7 @@ class RunConfig(ModelConfig):
         return self.engine.simulated or self.evaluate.where == "server"
 
     def to_yaml(self) -> str:
-        """The resolved config as YAML, every default written out."""
+        """The resolved config as YAML, including all defaults."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -137,7 +137,7 @@ def parse(raw: Mapping[str, Any]) -> RunConfig:
 
 
 def parse_model(raw: Mapping[str, Any]) -> ModelConfig:
-    """The same for the sections of a model alone."""
+    """Do the same for only the sections of a model."""
     return _parse(raw, ModelConfig)
 
 

@@ -15,7 +15,7 @@ from fedrecon_core.types import StrictModel
 
 
 class Sites(StrictModel):
-    """How many sites there are, how many of them train in a round, and how long the server waits for them (seconds).
+    """Number of sites, number of sites that train in a round, and how long the server waits for them (seconds).
 
     ``training`` lists the sites of a simulation that train at all, or is ``complete``: those that have every modality.
     The others keep their held-out samples. The score that some sites reach without the others is a baseline for every
@@ -49,7 +49,7 @@ class Sites(StrictModel):
 
 
 class Updates(StrictModel):
-    """Which updates are refused because they are too large.
+    """Limit above which updates are refused as too large.
 
     The limit is ``limit`` times the median norm over the sites that sent the group, if there are at least ``least`` of
     them, else ``limit`` times the largest norm so far. Null refuses none.
@@ -63,9 +63,9 @@ class Engine(StrictModel):
     """Where sites run; ``workers`` of them run at a time.
 
     ``cpus`` and ``gpus`` are what one simulated site requests from Ray. ``ray_address`` is an existing Ray cluster,
-    which runs as many sites at a time as it has room for; ``workers`` is then only used for the deadline of a round.
-    Without it Ray is started for the run. ``superlink`` is the connection over which a deployment is submitted (a name
-    in Flower's ``config.toml``; default: Flower's).
+    which runs as many sites at a time as its resources allow; ``workers`` is then only used for the deadline of a
+    round. Without it Ray is started for the run. ``superlink`` is the connection over which a deployment is submitted
+    (a name in Flower's ``config.toml``; default: Flower's).
     """
 
     name: Literal["inprocess", "ray", "deployment"] = "inprocess"
@@ -89,10 +89,10 @@ class Engine(StrictModel):
 
 
 class Evaluate(StrictModel):
-    """Where and how often validation is scored; the best round is the one with the highest metric ``select``.
+    """Place and frequency of validation. The best round is the one with the highest metric ``select``.
 
-    The default of ``where`` is ``server``, in a deployment ``sites``. ``fraction`` is the share of the sites that
-    evaluate, where sites do.
+    The default of ``where`` is ``server``, or ``sites`` in a deployment. ``fraction`` is the share of the sites that
+    evaluate, if sites do.
     """
 
     where: Literal["server", "sites"] = "server"
@@ -120,7 +120,7 @@ class Evaluate(StrictModel):
 
 
 class Phase(StrictModel):
-    """Training of one stage: epochs over the site's data with a new optimiser, as in the benchmark."""
+    """Training of one stage: epochs over the site's data with a new optimizer, as in the benchmark."""
 
     epochs: int = Field(default=1, ge=0)
     lr: float = Field(default=1e-3, gt=0)
@@ -179,14 +179,14 @@ Kind = Annotated[SerializeAsAny[Params], BeforeValidator(Choice(MODALITIES))]
 Kinds = Annotated[dict[str, Kind], BeforeValidator(complete_kinds)]
 
 AUTO = "auto"
-"""Value of a tracker: on where its package is installed, and off in the trials of a sweep."""
+"""Value of a tracker that is on if its package is installed, but off in the trials of a sweep."""
 DEFAULT_TRACKERS: Mapping[str, Any] = {"tensorboard": AUTO}
 SWITCHES: Mapping[Any, Any] = {None: None, False: None, True: {}, AUTO: AUTO}
-"""A tracker's value in a config, if it is no mapping -> its value in the resolved config."""
+"""A tracker's value in a config, if it is not a mapping -> its value in the resolved config."""
 
 
 def complete_trackers(value: Any) -> dict[str, Any]:
-    """Tracker -> its keys, ``auto``, or None where it is off; trackers that are not named keep their default.
+    """Tracker -> its keys, ``auto``, or None if it is off; trackers that are not named keep their default.
 
     The keys themselves are checked by the trackers: the core passes them on unread.
     """

@@ -1,4 +1,4 @@
-"""Allocation of a run: which site holds which samples under which presence masks, computed once by the server."""
+"""Allocation of a run: the samples of each site and their presence masks, computed once by the server."""
 
 from __future__ import annotations
 
@@ -103,9 +103,9 @@ def allocate(dataset: Dataset, config: RunConfig) -> Allocation:
 
 
 def refuse_partly_hidden(dataset: Dataset, config: RunConfig) -> None:
-    """Raise ``ConfigError`` where absent values would reach a model through values that are shown.
+    """Raise ``ConfigError`` if absent values would reach a model through values that are shown.
 
-    This happens where a mask may hide some and show other training values of a natural id in a modality of
+    This happens if a mask may hide some training values of a natural id and show others, in a modality of
     ``dataset.normalised_by_natural_id``.
     """
     level = config.missing.train.level
@@ -154,7 +154,7 @@ def _digest(shares: Mapping[str, Mapping[str, Share]], content: Callable[[Share]
 
 
 def _only_training_sites(shares: dict[str, Share], config: RunConfig) -> dict[str, Share]:
-    """The shares with those of all sites outside ``sites.training`` emptied; the others keep their masks."""
+    """The shares, without the samples of sites outside ``sites.training``; the other shares keep their masks."""
     chosen = config.sites.training
     if chosen is None:
         return shares
@@ -208,8 +208,8 @@ class _Allocator:
             raise DataError(f"{error} (sites of kind {kind})" if kind else str(error)) from None
 
     def divide_coupled(self) -> tuple[IntArray, BoolArray]:
-        """Couple modalities with classes: a site of kind m holds only modality m, of the m-th block of classes; the
-        last ``complete_sites`` sites hold a random share ``pairs`` of all samples, with every modality."""
+        """Couple modalities with classes: a site of kind m has only modality m, and only classes of the m-th block. The
+        last ``complete_sites`` sites have a random share ``pairs`` of all samples, with every modality."""
         self.check_coupled()
         config, members, names = self.config, self.members["train"], self.dataset.spec.names
         keys, count = config.missing.train, config.sites.count
@@ -270,7 +270,7 @@ class _Allocator:
         return site_masks(self.scheme(split), exists, draw)
 
     def shares(self, split: str) -> dict[str, Share]:
-        """The share of each site, or of the server, in ``split``; in test every sample stands once per draw."""
+        """The share of each site, or of the server, in ``split``; in test every sample occurs once per draw."""
         members, missing = self.members[split], getattr(self.config.missing, split)
         draws = missing.draws if isinstance(missing, MissingTest) else 1
         if split == "train":
@@ -312,7 +312,7 @@ class _Allocator:
         """int64 [N]: the site of each sample of ``validation`` or ``test``.
 
         Sites get equal random shares, unless the partition goes by natural ids. Then a sample follows its id: to the
-        site that trains on the id (the first one, should a level of missingness have split the id), or, where the
+        site that trains on the id (the first one, if a level of missingness has split the id), or, where the
         partition divides an id among several sites, to the site of a random training sample of the id. Ids that are not
         in training go to random sites as a whole, to the same one in validation and test.
         """
@@ -344,7 +344,7 @@ class _Allocator:
 
 
 def _check_keeps_training_masks(config: RunConfig, split: str) -> None:
-    """Raise ``ConfigError`` where ``split`` asks for other masks than those that the sites keep from training."""
+    """Raise ``ConfigError`` if ``split`` requests other masks than those that the sites keep from training."""
     train, missing = config.missing.train, getattr(config.missing, split)
     keep = "the sites keep their training masks, expected"
     hint = f"set missing.{split}.level: sample, or set missing.{split}.independent: true for masks of its own"

@@ -94,9 +94,9 @@ class Dataset:
 
     ``arrays[m]``: float32 [N_m, *shape], may be memory-mapped. ``rows[m]``: int64 [N], the row of each sample in
     ``arrays[m]``, or -1 where the sample lacks m. For a modality of variable length ``arrays[m]`` is concatenated in
-    time, and ``offsets[m]``, int64 [N_m + 1], are the borders.
+    time, and ``offsets[m]``, int64 [N_m + 1], are the boundaries.
 
-    ``sites`` and ``owner`` (int64 [N], the position of each sample's site) are set where the data come from existing
+    ``sites`` and ``owner`` (int64 [N], the position of each sample's site) are set if the data come from existing
     sites. ``faults``: known faults of the data, one sentence each, such as those of a benchmark protocol that is
     reproduced; empty for every default protocol. ``normalised_by_natural_id``: the modalities whose training values
     depend on all training values of the same natural id, so that a mask must hide all of them or none.

@@ -61,7 +61,7 @@ class Traits:
 def rates(scheme: Scheme) -> FloatArray:
     """float64 [M]: the probability that each modality is absent; 0 for modalities that a mapping leaves out.
 
-    Raises ``ConfigError`` for an unknown modality, and where ``redraw`` could never keep anything.
+    Raises ``ConfigError`` for an unknown modality, and if ``redraw`` could never keep anything.
     """
     return _rates(scheme, scheme.missing.rate, f"{scheme.key}.rate")
 
@@ -79,7 +79,7 @@ def _rates(scheme: Scheme, rate: Rate, key: str) -> FloatArray:
 
 
 def _refuse_all_absent(scheme: Scheme, key: str, where: str) -> None:
-    """Raise ``ConfigError`` where rates of 1.0 for all modalities leave nothing for ``redraw`` to keep."""
+    """Raise ``ConfigError`` if rates of 1.0 for all modalities leave nothing for ``redraw`` to keep."""
     if scheme.empty == "redraw":
         raise ConfigError(
             f"{key}: with missing.empty: redraw some modality needs a rate below 1, found 1.0 for all of "
@@ -111,7 +111,7 @@ def site_rates(scheme: Scheme) -> FloatArray:
 
 
 def class_rates(scheme: Scheme) -> FloatArray:
-    """float64 [C, M]: the rates that the config sets for samples of each class; NaN where it sets none.
+    """float64 [C, M]: the rates that the config sets for samples of each class; NaN for classes without rates.
 
     Raises ``ConfigError`` as ``rates`` does, and for an unknown class.
     """

@@ -43,7 +43,7 @@ class MissingnessSummary:
         owner: IntArray | None = None,
         sites: tuple[str, ...] = (),
     ) -> MissingnessSummary:
-        """Summarise ``present`` (bool [N, M]) for samples with ``labels`` (int64 [N], or zeros and ones [N, C]).
+        """Summarize ``present`` (bool [N, M]) for samples with ``labels`` (int64 [N], or zeros and ones [N, C]).
 
         ``owner`` int64 [N] is the position of each sample's site in ``sites``; without it nothing is counted by site.
         """

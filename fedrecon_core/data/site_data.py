@@ -46,7 +46,7 @@ class ModalityArray:
     scaling: Scaling | None = None
 
     def used_rows(self) -> Tensor:
-        """int64: the rows that some sample has, ascending, without repeats."""
+        """int64: the rows that belong to a sample, ascending, without repeats."""
         rows: Tensor = torch.unique(self.rows[self.rows >= 0])
         return rows
 
@@ -70,7 +70,7 @@ class ModalityArray:
         return lengths * present if len(lengths[present].unique()) > 1 else None
 
     def scaled(self, scaling: Scaling) -> ModalityArray:
-        """The same array with ``scaling``: applied now where the array is small, else to each batch."""
+        """The same array with ``scaling``: applied now if the array is small, else to each batch."""
         scaling = Scaling(scaling.mean.to(self.values.device), scaling.std.to(self.values.device))
         if self.values.nbytes <= SCALED_AT_ONCE:
             return replace(self, values=scaling.apply(self.values))
@@ -102,8 +102,8 @@ class SiteData:
     """Samples with their presence mask. ``present`` bool [N, M]; ``labels``, ``ids``, ``cluster_ids`` int64 [N]
     (multilabel: ``labels`` [N, C]).
 
-    ``sealed`` is a second set of arrays with the true absent rows. It exists only where it was asked for, which only
-    the bound ``oracle`` does; no other object leads to an absent value.
+    ``sealed`` is a second set of arrays with the true absent rows. It exists only on request, which only the upper
+    bound ``oracle`` makes. No other object gives access to an absent value.
     """
 
     spec: DatasetSpec
@@ -120,7 +120,7 @@ class SiteData:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities that some sample has, in the spec's order."""
+        """The modalities that at least one sample has, in the spec's order."""
         return tuple(name for name in self.spec.names if bool((self.arrays[name].rows >= 0).any()))
 
     @property
@@ -156,7 +156,7 @@ class SiteData:
 def open_site(
     dataset: Dataset, samples: IntArray, present: BoolArray, *, device: torch.device, sealed: bool = False
 ) -> SiteData:
-    """The site that holds ``samples`` (int64 [N], repeats allowed) under the presence mask ``present`` (bool [N, M]).
+    """Open the site with ``samples`` (int64 [N], repeats allowed) under the presence mask ``present`` (bool [N, M]).
 
     Only rows that the mask shows are read from the data set's arrays. ``sealed`` copies the hidden rows as well.
     """

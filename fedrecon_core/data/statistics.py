@@ -18,7 +18,7 @@ Sums = tuple[float, list[float], list[float]]
 """(count, sums, sums of squares) of one modality's features."""
 FLAT = 1e-7
 """A feature counts as constant where its standard deviation is below this share of its root mean square, the limit of
-float32: it is centred but not stretched. The limit is relative, because units may be as small as a tesla."""
+float32: it is centered but not scaled. The limit is relative, because values may be tiny (magnetic fields in tesla)."""
 ROUNDING = 1e-10
 """Tolerance between sums over the same values, since processors and GPUs add in different orders: as a share of the sum
 of squares, and for the sums as a share of sqrt(count x sum of squares), which bounds them."""
@@ -84,7 +84,7 @@ def combine(sites: Iterable[Mapping[str, Sums]]) -> dict[str, Statistics]:
 
 
 def scaled(data: SiteData, statistics: Mapping[str, Statistics]) -> SiteData:
-    """``data`` with the modalities that ask for it (``ModalitySpec.scale``) z-normalised."""
+    """``data``, z-normalized in the modalities that request it (``ModalitySpec.scale``)."""
     wanted = scalings(data.spec.modalities, statistics)
     if not wanted:
         return data
@@ -96,7 +96,7 @@ def scaled(data: SiteData, statistics: Mapping[str, Statistics]) -> SiteData:
 
 
 def scaled_dataset(dataset: Dataset, statistics: Mapping[str, Statistics]) -> Dataset:
-    """``dataset`` with the modalities that ask for it z-normalised, as the models see it."""
+    """``dataset``, z-normalized in the modalities that request it, as the models see it."""
     arrays = dict(dataset.arrays)
     for name, scaling in scalings(dataset.spec.modalities, statistics).items():
         arrays[name] = scaling.apply(torch.from_numpy(np.asarray(dataset.arrays[name]))).numpy()
@@ -104,7 +104,7 @@ def scaled_dataset(dataset: Dataset, statistics: Mapping[str, Statistics]) -> Da
 
 
 def scalings(modalities: Iterable[ModalitySpec], statistics: Mapping[str, Statistics]) -> dict[str, Scaling]:
-    """Modality -> the scaling, in float32, to mean 0 and standard deviation 1; only for modalities that ask for it."""
+    """Modality -> the scaling, in float32, to mean 0 and standard deviation 1; only for modalities that request it."""
     found = {}
     for modality in modalities:
         if modality.scale == "standard" and modality.name in statistics:
@@ -115,7 +115,7 @@ def scalings(modalities: Iterable[ModalitySpec], statistics: Mapping[str, Statis
 
 
 def after_scaling(modalities: Iterable[ModalitySpec], statistics: Mapping[str, Statistics]) -> dict[str, Statistics]:
-    """The statistics that a model sees: mean 0 and deviation 1 (0 for a constant) where the modality is scaled."""
+    """The statistics that a model sees: mean 0 and deviation 1 (0 for a constant) if the modality is scaled."""
     seen = dict(statistics)
     for modality in modalities:
         known = statistics.get(modality.name)

@@ -17,7 +17,7 @@ class FolderParams(DataParams):
 
 @DATASETS.register("folder")
 class Folder(DatasetLoader):
-    """A folder that ``fedrecon data import`` or ``fedrecon data prepare`` wrote, with any data set's name."""
+    """A folder that ``fedrecon data import`` or ``fedrecon data prepare`` wrote, whatever the data set's name."""
 
     Params = FolderParams
 

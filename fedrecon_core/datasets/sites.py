@@ -30,7 +30,7 @@ class Sites(DatasetLoader):
     Params = SitesParams
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
-        """All folders as one data set whose arrays stay on the disk. ``DataError`` where the folders do not agree."""
+        """All folders as one data set whose arrays stay on the disk. ``DataError`` if the folders do not agree."""
         if root is None:
             raise DataError("data.root: data set 'sites' expects a folder of site folders here, found none")
         opened = {folder.name: open_folder(folder) for folder in site_folders(root)}
@@ -48,8 +48,8 @@ class Sites(DatasetLoader):
 
 
 def site_folders(root: Path) -> list[Path]:
-    """The site folders in ``root``, sorted by name. ``DataError`` where there is none, and where a folder cannot be
-    read or lacks its description: a site must not drop out of a federation silently."""
+    """The site folders in ``root``, sorted by name. ``DataError`` if there is none, and if a folder cannot be read or
+    lacks its description: a site must not drop out of a federation silently."""
     found = []
     with reading(root):
         folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
@@ -75,10 +75,10 @@ def site_folders(root: Path) -> list[Path]:
 def joined(opened: dict[str, Dataset]) -> Dataset:
     """One data set of all sites, in the order of their names.
 
-    Where no id occurs at two sites, the sites share one numbering, because they were split or imported together. A
-    group may then be at several sites but in one split only; ``DataError`` where it is in two, unless a site declares
-    faults. Otherwise each site has numbered its samples for itself: the same group or natural id at two sites means two
-    different ones, and they are numbered anew, site after site. Ids stay as they are, because group and id together
+    If no id occurs at two sites, the sites share one numbering, because they were split or imported together. A group
+    may then be at several sites but in one split only; ``DataError`` if it is in two, unless a site declares faults.
+    Otherwise each site has numbered its samples independently: the same group or natural id at two sites refers to two
+    different ones, so they are renumbered, site by site. Sample ids are not changed, because group and id together
     identify a sample.
     """
     names = sorted(opened)
@@ -143,7 +143,7 @@ def _with_offsets(part: Dataset, names: set[str]) -> Dataset:
 
 
 def _check_groups_keep_their_split(names: list[str], parts: list[Dataset]) -> None:
-    """Raise ``DataError`` where a group is in one split at one site and in another split at another site."""
+    """Raise ``DataError`` if a group is in different splits at two sites."""
     pairs = [np.unique(np.stack([part.cluster_ids, part.split]), axis=1) for part in parts]
     site = np.repeat(np.arange(len(parts)), [found.shape[1] for found in pairs])
     groups, split = np.concatenate(pairs, axis=1)

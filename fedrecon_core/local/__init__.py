@@ -1,1 +1,1 @@
-"""The local round of a site, and the scoring of a model: stages run as data."""
+"""The local round of a site, which runs a list of stages, and the scoring of models."""

@@ -15,12 +15,12 @@ from fedrecon_core.task.tokens import Fill, Tokens, tokenise
 from fedrecon_core.types import Batch
 
 MOST_PLAYERS = 10
-"""Most players whose subsets are enumerated (1,024 values); Shapley values of more are refused, not approximated."""
+"""Maximum number of players (1,024 subsets are enumerated); Shapley values of more are refused, not approximated."""
 
 
 @dataclass(frozen=True)
 class ModalityViews:
-    """The tokens of a batch, classified as if the samples had some of their modalities only.
+    """The tokens of a batch, classified as if the samples had only some of their modalities.
 
     The extractors run once, the head once for each selection.
     """

@@ -26,7 +26,7 @@ from fedrecon_core.types import Batch
 class Score:
     """``counts`` of the samples with at least one modality, and ``loss_sum`` over them, in nats.
 
-    Samples without any modality are counted apart, in ``empty``, without histograms.
+    Samples without any modality are counted separately, in ``empty``, without histograms.
     """
 
     counts: Counts
@@ -71,7 +71,7 @@ class GlobalModel:
         """Call ``reader`` on ``data`` batch by batch, in evaluation mode, and concatenate its results: [N, ...].
 
         ``name`` is the key of the stream of random fills. A modality whose extractor no site has trained gives no
-        token, which would only add noise. ``threads`` batches run at the same time, with identical results.
+        token, since that would only add noise. ``threads`` batches run at the same time, with identical results.
         """
         config = self.recovery.config
         trained = {
@@ -111,7 +111,7 @@ class EvaluationContext:
     """Everything that a site's evaluation works on: the global ``groups`` and the samples ``data`` to be scored.
 
     ``name`` is the key of the stream of random fills. ``training`` opens the site's training samples, to which a
-    strategy may fit a model of its own; there may be none.
+    strategy may fit its own model; there may be none.
     """
 
     recovery: Recovery

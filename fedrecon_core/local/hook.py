@@ -18,7 +18,7 @@ from fedrecon_core.types import Batch
 class HookState:
     """State that a hook starts a round with. Both parts may be empty.
 
-    ``kept``: what this site's ``end`` returned to keep in the last round whose reply the server accepted;
+    ``kept``: the state that this site's ``end`` returned in the last round whose reply the server accepted;
     ``received``: the groups that the strategy's server half sent in addition to those of the plan, by their names
     (``strategy_group``).
     """
@@ -40,7 +40,7 @@ class LocalHook:
     """Base of a strategy's local half; its methods do nothing, and a strategy overrides those that it needs.
 
     In a local round ``gradients`` is called in every stage, ``loss`` and ``logits`` in the task stage. ``predictions``
-    is called when a site evaluates, on an object that took part in no local round.
+    is called when a site evaluates, on a hook that has not been used in a local round.
     """
 
     def begin(self, context: LocalContext, memory: HookState) -> None:

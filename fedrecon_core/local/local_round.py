@@ -48,10 +48,10 @@ class TrainResult:
 def train_locally(request: TrainRequest, modules: Groups) -> TrainResult:
     """Run all stages on ``modules`` (exactly the groups of the plan), starting from the received state.
 
-    Groups that no sample passed through are not uploaded; the strategy's local half may hold back others. A group of
-    the strategy's own counts all of the site's samples, and its real count is that of the group that it belongs to.
+    Groups that no sample passed through are not uploaded; the strategy's local half may exclude others. A strategy's
+    own group counts all of the site's samples; its real count is that of the model's group that it belongs to.
 
-    Raises ``RunError`` where two stages train the same group.
+    Raises ``RunError`` if two stages train the same group.
     """
     recovery, hook, seed = request.recovery, request.hook, request.recovery.config.seed
     for name, state in request.received.items():
@@ -89,7 +89,7 @@ def train_locally(request: TrainRequest, modules: Groups) -> TrainResult:
 
 
 def _check_one_stage_per_group(stages: list[Stage]) -> None:
-    """A group's counts are those of one stage, and a control variate is computed from the stats of one stage."""
+    """Raise ``RunError`` if two stages train one group: counts and control variates assume a single stage."""
     first: dict[str, str] = {}
     for stage in stages:
         for group in stage.trains:

@@ -1,4 +1,4 @@
-"""Run one stage: a fresh optimiser, seeded batches, gradient steps on the groups that the stage trains."""
+"""Run one stage: a new optimizer, seeded batches, gradient steps on the groups that the stage trains."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fedrecon_core.recovery.stage import LocalContext, Stage, set_frozen
 POOL = 8
 """Number of batches whose items are sorted by length together."""
 BLUR = 0.5
-"""Before sorting, lengths are stretched at random by up to this share, so that a site of few batches does not get the
-same ones in every epoch. With lognormal lengths (sigma 0.6, 85 items, batch 16), random batches hold 2.4 times the real
+"""Before sorting, lengths are stretched at random by up to this share, so that a site with few batches does not get the
+same ones in every epoch. With lognormal lengths (sigma 0.6, 85 items, batch 16), random batches have 2.4 times the real
 steps, sorted ones 1.2 times and these 1.3 times."""
 
 
@@ -37,7 +37,7 @@ class StageReport:
 
 
 def optimizer_for(phase: Phase, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """A new optimiser: as in the benchmark, each stage starts without momentum from the last one."""
+    """A new optimizer: as in the benchmark, each stage starts without momentum from the last one."""
     if phase.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=phase.lr, momentum=phase.momentum, weight_decay=phase.weight_decay)
     return torch.optim.Adam(parameters, lr=phase.lr, weight_decay=phase.weight_decay)

@@ -27,11 +27,11 @@ class Accuracy(Metric):
 
     @classmethod
     def compute_each(cls, confusions: Tensor) -> Tensor:
-        """All at once."""
+        """Compute all at once."""
         right = confusions.diagonal(dim1=-2, dim2=-1).flatten(1).sum(dim=1)
         return ratio(right, confusions.flatten(1).sum(dim=1))
 
     @classmethod
     def explain(cls, target: str, classes: int) -> str:
-        """Multilabel data have a prediction per class."""
+        """For multilabel data, mention that there is a prediction per class."""
         return "share of correct yes-or-no answers, over all classes" if target == "multilabel" else cls.explanation

@@ -23,7 +23,7 @@ class Counts:
     matrix per class, rows the truth (no, yes), columns the prediction. ``histograms`` int64 [C, 2, BINS], multilabel
     only: for each class, the number of samples without and with it whose logit is in each bin
     (``metrics/histograms.py``). ``logits`` [N, C] and ``labels`` (zeros and ones [N, C]), multilabel only: the samples
-    themselves, for whoever holds the data. They make a metric exact, and are never sent.
+    themselves, available only to the process that has the data. They make a metric exact, and are never sent.
     """
 
     confusion: Tensor
@@ -65,7 +65,7 @@ class Metric(ABC):
     title: ClassVar[str] = ""
     """Heading in tables and plots, for example ``Macro-F1``; if empty, the metric's name is used."""
     explanation: ClassVar[str] = ""
-    """What it measures, in a few words in lower case, for the report of a run."""
+    """Short description in lower case, for the report of a run."""
     position: ClassVar[int] = 100
     """Metrics are shown in ascending order of this number, then of their names."""
     higher_is_better: ClassVar[bool] = True
@@ -73,7 +73,7 @@ class Metric(ABC):
     percentage: ClassVar[bool] = True
     """Whether values are shown in per cent."""
     targets: ClassVar[tuple[str, ...]] = ("multiclass",)
-    """The targets of a data set (``DatasetSpec.target``) that it applies to; ``compute`` gets counts of no other."""
+    """The targets of a data set (``DatasetSpec.target``) that it applies to; ``compute`` gets only their counts."""
 
     @staticmethod
     @abstractmethod
@@ -110,7 +110,7 @@ def all_metrics(counts: Counts) -> dict[str, float]:
     """All registered metrics that apply to ``counts``, by name.
 
     ``<name>_error`` accompanies a metric that may not be exact, ``<name>_classes`` one that may leave classes out; if
-    it leaves out all, that 0 replaces the metric.
+    it leaves out all of them, this 0 is reported instead of the metric.
     """
     found: dict[str, float] = {}
     for name in applicable(counts.target):

@@ -17,7 +17,7 @@ from fedrecon_core import seeding
 from fedrecon_core.data.dataset import Dataset
 
 Translate = Callable[[Tensor, tuple[str, str]], Tensor | None]
-"""(values [R, *shape] of the source, (source, target)) -> the target's values, or None where no path is trained."""
+"""(values [R, *shape] of the source, (source, target)) -> the target's values, or None if no path is trained."""
 
 EPOCHS, BATCH, LEARNING_RATE = 8, 64, 2e-3
 

@@ -20,7 +20,7 @@ class MacroAUROC(Metric):
 
     @classmethod
     def compute(cls, counts: Counts) -> float:
-        """As scikit-learn's ``roc_auc_score(average="macro")`` within ``error``; 0 without any such class."""
+        """As scikit-learn's ``roc_auc_score(average="macro")`` within ``error``; 0 if there is no such class."""
         areas, _ = cls.areas(counts)
         return float(areas.mean()) if len(areas) else 0.0
 

@@ -32,7 +32,7 @@ class MacroF1(Metric):
 
     @classmethod
     def compute_each(cls, confusions: Tensor) -> Tensor:
-        """All at once."""
+        """Compute all at once."""
         multilabel = confusions.dim() == 4
         hits, total = _sums(confusions, multilabel)
         f1 = ratio(2 * hits, total)

@@ -23,11 +23,11 @@ class UnweightedAverageRecall(Metric):
 
     @classmethod
     def compute_each(cls, confusions: Tensor) -> Tensor:
-        """All at once."""
+        """Compute all at once."""
         support = confusions.sum(dim=-1)
         return mean_where(ratio(confusions.diagonal(dim1=-2, dim2=-1), support), support > 0)
 
     @classmethod
     def explain(cls, target: str, classes: int) -> str:
-        """With the value of a random guess."""
+        """Add the value of a random guess."""
         return f"{cls.explanation}; chance is {100 * (1 / classes):.0f}%" if classes else cls.explanation

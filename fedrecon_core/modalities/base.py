@@ -14,7 +14,7 @@ from fedrecon_core.config.errors import InvalidValueError, explain, short_repr
 from fedrecon_core.types import ModalitySpec
 
 LOG_VARIANCE_RANGE = (-10.0, 5.0)
-"""Log-variances are clamped to this range: outside it float32 likelihoods overflow before they inform."""
+"""Log-variances are clamped to this range: outside it, likelihoods overflow in float32."""
 
 KIND_KEYS = {"name": "the data say of which kind a modality is", "only": "these are one modality's keys already"}
 """Keys that cannot be set for one modality -> the reason."""

@@ -29,7 +29,7 @@ class ImageParams(KindParams):
 
 class Spread(nn.Module):
     """Scale pixels from [0, 1] to [-2, 2], about mean 0 and deviation 1 for most images: encoders learn several
-    times faster. Images that the federation standardises (``scale: standard``) pass unchanged.
+    times faster. Images that the federation standardizes (``scale: standard``) pass unchanged.
     """
 
     def __init__(self, spec: ModalitySpec) -> None:
@@ -48,7 +48,8 @@ def _smallest(spec: ModalitySpec, channels: tuple[int, ...]) -> tuple[int, int, 
 
 
 def _down(inputs: int, channels: tuple[int, ...], normalise: bool) -> nn.Sequential:
-    """Conv (kernel 3, stride 2) and ReLU per channel count; GroupNorm where asked (BatchNorm averages badly)."""
+    """Conv (kernel 3, stride 2) and ReLU per channel count; GroupNorm if requested (BatchNorm statistics do not average
+    well)."""
     layers: list[nn.Module] = []
     for before, after in pairwise((inputs, *channels)):
         layers.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
@@ -96,7 +97,7 @@ class ImageDecoder(nn.Module):
         self.body = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
-        """[R, Z] -> [R, C, H, W]; other sizes than multiples of the stride are cut from a slightly larger image."""
+        """[R, Z] -> [R, C, H, W]; sizes that are not multiples of the stride are cut from a slightly larger image."""
         image: Tensor = self.body(self.linear(z).view(-1, *self.start))
         return image[:, :, : self.height, : self.width]
 

@@ -48,8 +48,8 @@ class RecurrentExtractor(nn.Module):
         hidden = values
         for convolution in self.convolutions:
             assert isinstance(convolution, nn.Conv1d)
-            # As the convolution of images one step high: only for these does the library take channels last as they
-            # are; it would transpose a sequence before a convolution and back after it.
+            # Computed as a convolution of images of height 1: PyTorch accepts these with channels last, but would
+            # transpose a sequence before a convolution and back after it.
             images, weight = _masked(hidden, lengths).transpose(1, 2).unsqueeze(2), convolution.weight.unsqueeze(2)
             convolved = F.conv2d(images, weight, convolution.bias, padding=(0, convolution.kernel_size[0] // 2))
             hidden = self.halving(_masked(convolved.squeeze(2).transpose(1, 2), lengths))
@@ -67,8 +67,8 @@ class Halving(nn.Module):
     """The same numbers as ``MaxPool1d(2)``, ReLU and ``Dropout``; with an odd length the last step is kept alone.
 
     The library's three operations take as long as the convolution before them: pooling writes 64-bit positions, and
-    dropout's Bernoulli numbers cost more than uniform ones. Channels come last here: then neighbours in time are whole
-    rows, which a CPU compares many numbers at a time.
+    dropout's Bernoulli numbers cost more than uniform ones. Channels come last here: then neighbors in time are whole
+    rows, of which a CPU compares many numbers at a time.
     """
 
     def __init__(self, dropout: float) -> None:
@@ -133,7 +133,7 @@ class GRU(nn.GRU):
 
 
 class _Steps(torch.autograd.Function):
-    """r = sigmoid(W_ir x + b_ir + W_hr h + b_hr), z alike, n = tanh(W_in x + b_in + r (W_hn h + b_hn)),
+    """r = sigmoid(W_ir x + b_ir + W_hr h + b_hr), z likewise, n = tanh(W_in x + b_in + r (W_hn h + b_hn)),
     h' = (1 - z) n + z h (Cho et al. 2014, in the form of ``torch.nn.GRU``). Inside, time comes first."""
 
     @staticmethod
@@ -148,7 +148,7 @@ class _Steps(torch.autograd.Function):
         new = torch.addmm(2 * b_in[two:], flat, (2 * w_in[two:]).t()).view(steps, rows, width)
         hidden = values.new_empty(steps + 1, rows, width)
         hidden[0] = 0
-        # Without a gradient, every step may overwrite what the step before has recalled.
+        # Without a gradient, every step may overwrite what the previous step recalled.
         recalled = torch.empty_like(new) if any(ctx.needs_input_grad) else torch.empty_like(new[:1]).expand_as(new)
         _run(hidden, gates, new, recalled, (w_hidden[:two].t(), (2 * w_hidden[two:]).t(), 2 * b_hidden[two:]))
         ctx.save_for_backward(flat, w_in, w_hidden, hidden, gates, new, recalled)

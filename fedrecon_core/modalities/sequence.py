@@ -40,7 +40,7 @@ class SequenceParams(KindParams):
 
 class Downsampler(nn.Module):
     """Strided convolutions over time in which padding after a sequence's end never leaks into it. That is also why
-    ``normalise`` acts within a step: statistics over time would include the padding."""
+    ``normalise`` works within a step: statistics over time would include the padding."""
 
     def __init__(self, features: int, channels: tuple[int, ...], normalise: bool = False) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from fedrecon_core.types import Widths
 
 class VectorParams(KindParams):
     """Hidden widths of the generator's and of the extractor's perceptrons. ``normalise`` (LayerNorm before each ReLU)
-    and ``dropout`` (after it) act in the extractor; a generator's layers are always normalised."""
+    and ``dropout`` (after it) apply to the extractor; a generator's layers are always normalized."""
 
     name: str = "vector"
     generator: Widths = Field(default=(128, 128), min_length=1)

@@ -18,7 +18,7 @@ SHOWN = 5
 
 
 def make_feature(medium: str, keys: Params) -> Feature:
-    """The feature that ``keys`` choose; ``ConfigError`` naming the key ``medium`` where it reads another medium."""
+    """The feature that ``keys`` choose; ``ConfigError`` naming the key ``medium`` if it reads another medium."""
     cls: type[Feature] = FEATURES.get(keys.name)
     if cls.medium != medium:
         expected = f"expected a feature of {medium}, found '{keys.name}'"
@@ -30,7 +30,7 @@ def rows_through(feature: Feature, cache: Path, content: Callable[[int], RawItem
     """Make a reader of rows that ``feature`` computes and caches in the folder ``cache``.
 
     ``content`` returns the raw item of a sample by its position. Raises ``DataError`` at once, before any item is read,
-    where the feature lacks a library or its weights.
+    if the feature lacks a library or its weights.
     """
     feature.require()
     cached = CachedFeature(feature, cache)

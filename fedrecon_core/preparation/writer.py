@@ -33,11 +33,12 @@ from fedrecon_core.preparation.raw_dataset import FloatArray, RawDataset
 WORK = ".preparing"
 """Folder of the finished blocks, inside the folder that is written, until all blocks are done."""
 BLOCK = 64
-"""Samples that are read together at most: the batch of a feature extractor."""
+"""Maximum number of samples that are read together: the batch of a feature extractor."""
 MOST_BYTES = 64 << 20
-"""Bytes of the rows that are read together at most, unless a single row is larger."""
+"""Maximum number of bytes of the rows that are read together, unless a single row is larger."""
 BLOCK_BYTES, MOST_BLOCKS = 4 << 20, 16
-"""Blocks of small rows share a file, because each file is synced to the disk: up to so many bytes and blocks."""
+"""Blocks of small rows share a file, because each file is synced to the disk: up to these numbers of bytes and blocks.
+"""
 OWNER = "recipe"
 """File in ``WORK`` with the digest of the raw data sets that are being written."""
 
@@ -166,7 +167,7 @@ def _load_block(path: Path, key: str) -> FloatArray | IntArray:
 def write_site_folder(raw_data: RawDataset, out: Path, progress: Progress) -> None:
     """Write ``raw_data`` to ``out`` as a checked site folder, or resume an interrupted call with the same data.
 
-    Raises ``DataError`` where no sample has a modality, ``out`` holds other files, a row does not fit, or the disk
+    Raises ``DataError`` if no sample has a modality, ``out`` contains other files, a row does not fit, or the disk
     fails.
     """
     refuse_missing_modalities(raw_data)
@@ -174,12 +175,12 @@ def write_site_folder(raw_data: RawDataset, out: Path, progress: Progress) -> No
 
 
 def write_site_folders(sites: Mapping[str, RawDataset], out: Path, progress: Progress) -> None:
-    """Write each site's raw data to ``out/<name>``, as ``write_site_folder`` does. A site may lack a modality; so may
-    all of them, because other sites of the federation may have it."""
+    """Write each site's raw data to ``out/<name>``, as ``write_site_folder`` does. One site or all of them may lack a
+    modality, because other sites of the federation may have it."""
     for raw_data in sites.values():
         raw = {**raw_data.spec.model_dump(mode="json"), "faults": [*raw_data.faults]}
         try:
-            Description.model_validate(raw)  # else the folder could not be opened
+            Description.model_validate(raw)  # otherwise the folder could not be opened
         except ValidationError as error:
             raise DataError(f"{raw_data.spec.name}: {explain(error, raw, Description)}") from None
     counted = _Progress(progress, _count_rows(sites.values()))
@@ -201,7 +202,7 @@ def write_site_folders(sites: Mapping[str, RawDataset], out: Path, progress: Pro
                 replace_file(folder / SAMPLES, samples)
                 seal(folder, raw_data.spec, 1, raw_data.faults)
                 write_stamp(folder, raw_data.samples)
-            for path in work.iterdir():  # the record of the owner last, so that an interrupted deletion can resume
+            for path in work.iterdir():  # delete the owner's record last, so that an interrupted deletion can resume
                 if path.is_dir():
                     shutil.rmtree(path)
                 elif path.name != OWNER:
@@ -229,14 +230,14 @@ def missing_modalities(sites: Iterable[RawDataset]) -> list[str]:
 
 
 def refuse_missing_modalities(raw_data: RawDataset) -> None:
-    """Raise ``DataError`` where no sample has a modality, which is a fault of a whole data set."""
+    """Raise ``DataError`` if no sample has a modality, which is a fault of a whole data set."""
     if names := missing_modalities([raw_data]):
         found = f"expected some sample with {', '.join(names)}, found none in the whole data set"
         raise DataError(f"{raw_data.spec.name}: {found}")
 
 
 def _refuse_other_content(out: Path) -> None:
-    """Raise ``DataError`` where ``out`` holds files other than those of an interrupted call."""
+    """Raise ``DataError`` if ``out`` contains files other than those of an interrupted call."""
     if out.exists() and (not out.is_dir() or any(path.name != WORK for path in out.iterdir())):
         found = "a prepared data set" if (out / DESCRIPTION).is_file() else "files in it" if out.is_dir() else "a file"
         raise DataError(f"{out}: expected a new or empty folder, found {found}; choose another one")
@@ -262,7 +263,7 @@ def _lock(work: Path, out: Path) -> Iterator[None]:
 
 
 def _claim(sites: Mapping[str, RawDataset], out: Path, work: Path) -> None:
-    """Record in the folder of blocks that it is for these sites; refuse it where it holds blocks of others."""
+    """Record in the folder of blocks that it is for these sites; refuse it if it contains blocks of other sites."""
     parts = "\n".join(f"{name} {raw_data.digest()}" for name, raw_data in sites.items())
     digest = hashlib.sha256(parts.encode()).hexdigest()
     owner = (work / OWNER).read_bytes() if (work / OWNER).is_file() else None

@@ -32,7 +32,7 @@ Builder = Callable[[], nn.Module]
 
 class DropoutParams(Params):
     """``modality_dropout``: the probability with which the task stage hides each present modality of a sample, drawn
-    anew for every batch; one modality always stays. Generators and mappings train on all present modalities."""
+    again for every batch; one modality is always kept. Generators and mappings train on all present modalities."""
 
     modality_dropout: float = Field(default=0.0, ge=0, lt=1)
 
@@ -42,7 +42,7 @@ class Recovery:
 
     Params: ClassVar[type[Params]] = Params
     reads_absent: ClassVar[bool] = False
-    """Whether the data objects carry the sealed copy of the absent rows. True only for the bound ``oracle``."""
+    """Whether the data objects carry the sealed copy of the absent rows. True only for the upper bound ``oracle``."""
     reads_statistics: ClassVar[bool] = False
     """Whether fills need the modalities' statistics, which are then sent with the groups."""
     fills_everything: ClassVar[bool] = False
@@ -154,7 +154,7 @@ def recovery_for(config: ModelConfig, spec: DatasetSpec) -> Recovery:
 class PlainFill(Recovery):
     """Base of the simple recoveries: plain values for every absent modality, passed through its extractor like input.
 
-    So every site trains every extractor, as in the FedMultimodal benchmark.
+    Every site therefore trains every extractor, as in the FedMultimodal benchmark.
     """
 
     fills_everything = True
@@ -167,8 +167,8 @@ class PlainFill(Recovery):
     def values(self, modality: ModalitySpec, ids: Tensor, global_info: GlobalInfo) -> Tensor:
         """[R, *shape]: the values for the samples ``ids`` (int64 [R]).
 
-        Within a stage a sample must get the same values at every call, whatever the other ids are: a site may cache
-        the values or compute them anew for each batch.
+        Within a stage a sample must get the same values at every call, whatever the other ids are: a site may cache the
+        values or compute them again for each batch.
         """
 
     def recover(self, batch: Batch, groups: Groups, global_info: GlobalInfo) -> list[Fill]:
@@ -245,7 +245,7 @@ class TaskObjective(Objective):
         return {**counts, HEAD_GROUP: self.items}
 
     def real(self) -> dict[str, int]:
-        """The same without fills."""
+        """The same counts without fills."""
         arrays = self.context.data.arrays
         real = {extractor_group(name): int((arrays[name].rows >= 0).sum()) for name in self.model.extractors}
         real[HEAD_GROUP] = self.items

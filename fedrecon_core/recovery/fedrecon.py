@@ -49,11 +49,11 @@ class FedReconParams(DropoutParams):
     """The choices of the method.
 
     ``weight`` is w, the attention weight of all reconstructions of one modality together; with 0 none are made, which
-    is exactly ``mask``. ``weighting: learned`` starts at w and learns it. ``generator_rounds``: generators train in the
-    first so many rounds (null: in all, Algorithm 1) and are the same everywhere afterwards, so that a mapping is
-    learnt between the very latents that it will be used on. A modality whose sites train in none of these rounds is
-    never reconstructed, so leave time for all of them (``sites.fraction``). Modalities hidden by ``modality_dropout``
-    are reconstructed like absent ones.
+    is exactly ``mask``. ``weighting: learned`` starts at w and learns it. ``generator_rounds``: generators train only
+    in this number of first rounds (null: in all, Algorithm 1) and are the same everywhere afterwards, so that a mapping
+    is learned between exactly the latents that it will be used on. A modality whose sites train in none of these rounds
+    is never reconstructed, so leave time for all of them (``sites.fraction``). Modalities hidden by
+    ``modality_dropout`` are reconstructed like absent ones.
     """
 
     name: str = "fedrecon"

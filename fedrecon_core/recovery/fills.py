@@ -16,11 +16,11 @@ from fedrecon_core.types import Batch, DatasetSpec, Rows
 
 CHUNK = 512
 CHUNK_BYTES = 64 << 20
-"""Most samples, and most bytes of them, that are encoded or filled at once."""
+"""Maximum number of samples, and of their bytes, that are encoded or filled at once."""
 CACHE_BYTES = 1 << 30
-"""Most bytes of fills that a site caches."""
+"""Maximum number of bytes of fills that a site caches."""
 NO_CACHE = -1
-"""Limit with which fills are always computed per batch, even at a site whose samples lack nothing."""
+"""With this limit, fills are always computed per batch, even at a site whose samples lack nothing."""
 
 Recover = Callable[[Batch], Sequence[Fill]]
 
@@ -72,8 +72,8 @@ class StoredFill:
 
 
 def chunk_of(spec: DatasetSpec) -> int:
-    """How many samples are encoded or filled at once. It depends on the specification alone, so that it is the same at
-    every site and on every engine."""
+    """Number of samples that are encoded or filled at once. It depends on the specification alone, so that it is the
+    same at every site and on every engine."""
     sample = sum(4 * math.prod(modality.shape) for modality in spec.modalities)
     return max(1, min(CHUNK, CHUNK_BYTES // sample))
 

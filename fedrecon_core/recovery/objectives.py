@@ -17,12 +17,13 @@ from fedrecon_core.state import decoder_group, encoder_group, mapping_group
 from fedrecon_core.types import Likelihood, StrictModel, Widths
 
 FEWEST_VALIDATED = 4
-"""Held-out pairs below which a mapping's score would be noise and is not reported."""
+"""Minimum number of held-out pairs for a mapping's score. With fewer, it would be noise and is not reported."""
 
 
 class MappingParams(StrictModel):
     """``loss``: ``forward``; ``paper`` (Eq. 5: alpha * KL + reconstruction); or weights of the terms ``forward``,
-    ``kl``, ``reconstruction``, ``moments``. ``holdout``: share of a site's pairs that only validates the mapping."""
+    ``kl``, ``reconstruction``, ``moments``. ``holdout``: share of a site's pairs that is used only to validate the
+    mapping."""
 
     hidden: Widths = (128, 128)
     loss: Literal["forward", "paper"] | dict[Literal["forward", "kl", "reconstruction", "moments"], float] = "forward"

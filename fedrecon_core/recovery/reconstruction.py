@@ -19,7 +19,7 @@ from fedrecon_core.types import Batch, DatasetSpec, Likelihood, Rows
 Route = tuple[str, ...]
 """The mapping groups from a source's latent to a target's, in order."""
 LEAST_TEMPER = 0.01
-"""Least weight of a source: a mapping that explains nothing still counts where there is no other source."""
+"""Minimum weight of a source: a mapping that explains nothing still counts if there is no other source."""
 
 
 def find_routes(names: Sequence[str], usable: Callable[[str], bool], chain: bool) -> dict[tuple[str, str], Route]:

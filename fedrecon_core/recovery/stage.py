@@ -36,7 +36,7 @@ class GlobalInfo:
     statistics: dict[str, Statistics] = field(default_factory=dict)
 
     def after_scaling(self, spec: DatasetSpec) -> GlobalInfo:
-        """The same for scaled data: with the statistics of the scaled values."""
+        """The global info for scaled data: with the statistics of the scaled values."""
         return replace(self, statistics=after_scaling(spec.modalities, self.statistics))
 
 

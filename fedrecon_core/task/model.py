@@ -73,6 +73,6 @@ class TaskModel:
         }
 
     def logits(self, batch: Batch, fills: Iterable[Fill] = ()) -> Tensor:
-        """[B, classes]: unnormalised log-probabilities."""
+        """[B, classes]: unnormalized log-probabilities."""
         logits: Tensor = self.head(tokenise(self.extractors, self.names, batch, fills))
         return logits

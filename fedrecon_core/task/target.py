@@ -38,11 +38,12 @@ class Target(ABC):
 
     @abstractmethod
     def count(self, logits: Tensor, labels: Tensor) -> Counts:
-        """Counts of the predictions, on the CPU; they may leave a site."""
+        """Counts of the predictions, on the CPU; a site may send them."""
 
     @abstractmethod
     def with_scores(self, counts: Counts, logits: Tensor, labels: Tensor) -> Counts:
-        """``counts`` of these samples, with the scores that make their metrics exact, for whoever holds the data."""
+        """``counts`` of these samples, with the scores that make their metrics exact, only for the process that has the
+        data."""
 
     @abstractmethod
     def shapes(self, classes: int) -> dict[str, tuple[int, ...]]:
@@ -65,7 +66,7 @@ class Multiclass(Target):
         return F.cross_entropy(logits, labels, reduction="none")
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Of all classes together: they add up to 1."""
+        """Softmax over the classes: they add up to 1."""
         return logits.softmax(dim=1)
 
     def predictions(self, logits: Tensor) -> Tensor:
@@ -79,11 +80,11 @@ class Multiclass(Target):
         return Counts(cells.reshape(classes, classes).cpu())
 
     def with_scores(self, counts: Counts, logits: Tensor, labels: Tensor) -> Counts:
-        """Unchanged: they are exact."""
+        """The counts unchanged, since they are exact."""
         return counts
 
     def shapes(self, classes: int) -> dict[str, tuple[int, ...]]:
-        """Of the matrix."""
+        """Shape of the matrix."""
         return {"confusion": (classes, classes)}
 
     def columns(self, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class Multilabel(Target):
         return found.mean(dim=1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Of each class on its own."""
+        """Sigmoid of each class, independent of the others."""
         return logits.sigmoid()
 
     def predictions(self, logits: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ class Multilabel(Target):
         return replace(counts, logits=logits.cpu(), labels=labels.cpu())
 
     def shapes(self, classes: int) -> dict[str, tuple[int, ...]]:
-        """Of both."""
+        """Shapes of both."""
         return {"confusion": (classes, 2, 2), "histograms": (classes, 2, BINS)}
 
     def columns(self, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:

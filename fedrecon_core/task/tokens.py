@@ -39,14 +39,14 @@ class Tokens:
     synthetic: Tensor
 
     def of(self, columns: Collection[int]) -> Tokens:
-        """The tokens of the modalities ``columns`` alone: the others are masked, the places stay."""
+        """The tokens of the modalities ``columns`` alone: the others are masked, and all places are kept."""
         kept = torch.tensor(sorted(columns), dtype=torch.long, device=self.modality.device)
         return replace(self, mask=self.mask & torch.isin(self.modality, kept))
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Rows for one extractor, with what their tokens will need."""
+    """Rows for one extractor, with the properties of their tokens."""
 
     column: int
     rows: Rows

@@ -27,7 +27,7 @@ class Partition(ABC):
 
     ``keeps_natural_ids``: all samples of a natural id (a subject, a source) are at one site, so that held-out samples
     go to the site of their id. ``follows_natural_ids``: a natural id may be at several sites, and each held-out sample
-    goes to one of them, in proportion to the samples of the id that they hold.
+    goes to one of them, in proportion to their numbers of samples of the id.
     """
 
     Params: ClassVar[type[config.Params]] = config.Params
@@ -40,8 +40,8 @@ class Partition(ABC):
         """int64 [N]: the site, 0 to ``sites - 1``, of each sample; the same for the same arguments.
 
         ``labels`` and ``natural_ids`` are int64 [N]; ``rng_seed`` is the seed of the draw. A site may stay empty where
-        the scheme allows it. Raises ``DataError`` if there are fewer samples than sites, or if the scheme has a number
-        of its own and this is another.
+        the scheme allows it. Raises ``DataError`` if there are fewer samples than sites, or if the scheme requires
+        another number of sites.
         """
         fixed = self.fixed_sites(params, natural_ids)
         if fixed and sites != fixed[0]:

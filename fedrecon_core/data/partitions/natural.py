@@ -13,8 +13,8 @@ from fedrecon_core.registry import PARTITIONS
 
 @PARTITIONS.register("natural")
 class Natural(Partition):
-    """Shuffled natural ids, assigned to sites in turn, so that sites hold equal numbers of ids (they differ by at most
-    one)."""
+    """Shuffled natural ids, assigned to sites in turn, so that all sites have equal numbers of ids (they differ by at
+    most one)."""
 
     keeps_natural_ids = True
 

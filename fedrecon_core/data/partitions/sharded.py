@@ -15,12 +15,13 @@ from fedrecon_core.registry import PARTITIONS
 from fedrecon_core.seeding import numpy_stream
 
 ATTEMPTS = 1000
-"""How often the shards of an id are drawn at most until each holds ``least`` samples."""
+"""Maximum number of draws of an id's shards until each has ``least`` samples."""
 
 
 class ShardedParams(config.Params):
     """``alpha``: concentration; small values give each shard few classes. ``shards``: their number per natural id.
-    ``least``: samples that each shard must hold; the shards of an id are drawn again until all of them do."""
+    ``least``: minimum number of samples of each shard; the shards of an id are drawn again until all of them have so
+    many."""
 
     alpha: float = Field(default=0.5, gt=0)
     shards: int = Field(default=5, ge=1)
@@ -32,8 +33,8 @@ class Sharded(Partition):
     """Label skew within each natural id. Site ``i * shards + s`` is shard s of the i-th natural id in ascending order,
     so that ``sites.count`` is the number of natural ids times ``shards``. With ``least: 0`` a shard may stay empty.
 
-    A natural id is at several sites. Held-out samples of a training id go to its shards, in proportion to the samples
-    that these hold; held-out samples of another id stay together.
+    A natural id is at several sites. Held-out samples of a training id go to its shards, in proportion to the shards'
+    samples; held-out samples of another id stay together.
     """
 
     Params = ShardedParams

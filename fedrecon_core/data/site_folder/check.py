@@ -27,7 +27,7 @@ RESTORE = "restore it, or accept all files as they are with `fedrecon data seal`
 
 
 def check_folder(folder: Path) -> list[str]:
-    """Return every fault of the folder. Without a fault, write a stamp, with which the folder can be opened."""
+    """Return every fault of the folder. If there is none, write a stamp, which allows the folder to be opened."""
     try:
         description, before = read_description(folder), folder_state(folder)
         faults = [*_changes_since_seal(folder, description)]
@@ -39,8 +39,8 @@ def check_folder(folder: Path) -> list[str]:
 
 
 def seal_folder(folder: Path) -> list[str]:
-    """Check the content of the folder and return its faults. Without a fault, record size and SHA-256 of every file in
-    ``dataset.yaml`` and write a stamp; with a fault ``dataset.yaml`` stays as it is."""
+    """Check the content of the folder and return its faults. If there is none, record size and SHA-256 of every file in
+    ``dataset.yaml`` and write a stamp; otherwise ``dataset.yaml`` is not changed."""
     try:
         description, before = read_description(folder), folder_state(folder)
         samples, faults = _read_content(folder, description)
@@ -132,7 +132,7 @@ def _read_content(folder: Path, description: Description) -> tuple[Samples | Non
 
 
 def shape_fault(kind: str, shape: tuple[int, ...]) -> str | None:
-    """Why ``shape``, of one sample, does not fit a modality of ``kind``; None if it does.
+    """The reason why ``shape``, of one sample, does not fit a modality of ``kind``; None if it does.
 
     Raises ``ConfigError`` for an unknown kind.
     """
@@ -144,7 +144,7 @@ def shape_fault(kind: str, shape: tuple[int, ...]) -> str | None:
 
 
 def kind_fault(kind: str) -> str | None:
-    """Why ``kind`` is not the name of a modality kind; None if it is."""
+    """The reason why ``kind`` is not the name of a modality kind; None if it is."""
     try:
         MODALITIES.get(kind)
     except ConfigError as error:

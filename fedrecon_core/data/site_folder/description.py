@@ -1,4 +1,4 @@
-"""``dataset.yaml`` of a site folder: its content, how it is read, and the names of the other files."""
+"""``dataset.yaml`` of a site folder: its content, a reader for it, and the names of the other files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def offsets_file(modality: str) -> str:
 
 
 def file_names(spec: DatasetSpec) -> list[str]:
-    """The data files that a folder may hold, relative to it."""
+    """The data files that a folder may contain, relative to it."""
     return [SAMPLES, *(of(name) for name in spec.names for of in (array_file, offsets_file))]
 
 
@@ -89,7 +89,7 @@ class Description(DatasetSpec):
 
 
 class _Loader(StrictLoader):
-    """Refuses aliases, because a few of them expand to terabytes, and more than ``MOST_NODES`` values."""
+    """Refuses aliases, because a few of them can expand to terabytes, and more than ``MOST_NODES`` values."""
 
     nodes = 0
 

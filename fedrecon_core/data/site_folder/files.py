@@ -25,11 +25,11 @@ from fedrecon_core.errors import DataError
 from fedrecon_core.files import reason
 
 BLOCK = 1 << 20
-"""Bytes that are read together."""
+"""Number of bytes that are read at a time."""
 LONGEST_HEADER = 10_000
-"""Bytes of the header of an array file; NumPy has the same limit."""
+"""Maximum size in bytes of an array file's header; NumPy has the same limit."""
 LONGEST_QUOTE = 200
-"""Characters of a file's content that a message quotes."""
+"""Maximum number of characters of a file's content that a message quotes."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -47,7 +47,7 @@ def short_line(text: str) -> str:
 
 
 def printable(path: Path | str) -> str:
-    """``path`` for a message: names may hold line breaks, or bytes that are not text."""
+    """``path`` for a message: names may contain line breaks, or bytes that are not text."""
     return "".join(c if c.isprintable() else "?" for c in str(path))
 
 
@@ -84,7 +84,7 @@ def open_file(folder: Path, name: str, what: str = "a file") -> BinaryIO:
 
 
 def leads_out(folder: Path, name: str) -> bool:
-    """Whether the existing path ``name`` leads out of ``folder`` through a link."""
+    """Whether the existing path ``name`` points outside ``folder`` through a link."""
     return not (folder / name).resolve().is_relative_to(folder.resolve())
 
 
@@ -155,8 +155,8 @@ class ArrayHeader:
     fortran: bool
 
     def fault(self, dtype: str, itemsize: int) -> str | None:
-        """Why this is not an array of ``dtype`` (``itemsize`` bytes per number) in C order that fills its file; None if
-        it is."""
+        """The reason why this is not an array of ``dtype`` (``itemsize`` bytes per number) in C order that fills its
+        file; None if it is."""
         found = f"{self.dtype} [{dims(self.shape)}]"
         if self.dtype != dtype:
             return f"expected {dtype}, found {found}"
@@ -243,8 +243,8 @@ def read_rows(file: BinaryIO, path: Path, header: ArrayHeader, dtype: Any) -> It
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
-    """Write the same bytes as ``np.save``, but raise ``OSError`` when the disk is full; ``np.save`` may lose the end
-    silently."""
+    """Write the same bytes as ``np.save``, but raise ``OSError`` when the disk is full; ``np.save`` may silently lose
+    the end."""
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         file.write(array.data)

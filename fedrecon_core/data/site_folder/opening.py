@@ -16,8 +16,8 @@ from fedrecon_core.errors import DataError
 def open_folder(folder: Path) -> Dataset:
     """The folder's samples, with arrays mapped from the disk; nothing is hashed and no array is read.
 
-    Raises ``DataError`` where the folder has not been checked, has changed since, or cannot be read; no other error.
-    A change that keeps size and time of a file is not detected here (``check_folder`` does).
+    Raises ``DataError`` if the folder has not been checked, has changed since, or cannot be read; no other error. A
+    change that keeps size and time of a file is not detected here, but ``check_folder`` detects it.
     """
     description = read_description(folder)
     spec, state = description.spec, folder_state(folder)
@@ -60,7 +60,7 @@ def open_folder(folder: Path) -> Dataset:
 
 
 def open_whole(folder: Path) -> Dataset:
-    """``open_folder`` for a folder that is a whole data set: some sample must have each modality."""
+    """``open_folder`` for a folder that is a whole data set: each modality must occur in at least one sample."""
     dataset = open_folder(folder)
     lacking = [name for name in dataset.spec.names if not (dataset.rows[name] >= 0).any()]
     if lacking:

@@ -16,7 +16,7 @@ from fedrecon_core.errors import DataError
 from fedrecon_core.types import SPLITS, DatasetSpec
 
 MOST_SAMPLES = 50_000_000
-"""Rows of one table. The metadata of a damaged or malicious file may claim any number."""
+"""Maximum number of rows of a table. The metadata of a damaged or malicious file may claim any number."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def write_stamp(folder: Path, samples: Samples, state: FolderState | None = None
         unchanged = np.array_equal(map_array(folder, TABLE, np.int64, table.shape), table)
     except DataError:
         unchanged = False
-    if not unchanged:  # a table that is the same stays, so that an older stamp stays valid until the new one is written
+    if not unchanged:  # an identical table is kept, so that an older stamp stays valid until the new one is written
         replace_file(folder / TABLE, lambda partial: save_array(partial, table))
     state = folder_state(folder) if state is None else state
     replace_text(folder / STAMP, json.dumps(_stamp_content(folder, state), indent=1))

@@ -30,8 +30,8 @@ from fedrecon_core.types import DatasetSpec
 
 @dataclass(frozen=True)
 class FolderContent:
-    """Content of a site folder. ``arrays[m]`` float32 as in ``Dataset``, only for modalities that some sample has;
-    ``offsets`` and ``faults`` as in ``Dataset``."""
+    """Content of a site folder. ``arrays[m]`` float32 as in ``Dataset``, only for modalities that at least one sample
+    has; ``offsets`` and ``faults`` as in ``Dataset``."""
 
     spec: DatasetSpec
     samples: Samples

@@ -1,1 +1,1 @@
-"""From a file or a text to the array of a modality: one file per feature. Only the preparation of data comes here."""
+"""From a file or a text to the array of a modality: one file per feature. Used only by the preparation of data."""

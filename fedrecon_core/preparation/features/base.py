@@ -62,7 +62,7 @@ class Feature(ABC):
         """Return the specification of a modality ``name`` with this feature."""
 
     def fingerprint(self) -> str:
-        """Return everything but the content that determines the arrays: version, keys, library versions, and a hash
+        """Return everything except the content that determines the arrays: version, keys, library versions, and a hash
         of the weights if there are any."""
         return " ".join((str(self.version), self.params.model_dump_json(), *self.library_versions()))
 

@@ -25,7 +25,7 @@ TIFF_BITS = 258
 
 
 def open_image(content: RawItem, mode: Mode) -> Image:
-    """Read an image (the first one of an animation) in grey (``L``) or ``RGB``, without transparency, rotated according
+    """Read an image (the first one of an animation) in gray (``L``) or ``RGB``, without transparency, rotated according
     to its EXIF data. Raises ``DataError`` naming the origin if it is not an image, is truncated, or has more than 8
     bits per channel."""
     from PIL import Image, ImageOps, UnidentifiedImageError

@@ -17,7 +17,7 @@ Side = Annotated[int, Field(ge=1, le=4096)]
 
 
 class PixelsParams(Params):
-    """``size``: height and width; images of another size are resized. ``mode``: ``RGB``, or ``L`` (grey)."""
+    """``size``: height and width; images of another size are resized. ``mode``: ``RGB``, or ``L`` (gray)."""
 
     name: str = "pixels"
     size: tuple[Side, Side] = (64, 64)

@@ -26,10 +26,10 @@ Numbers = NDArray[np.float64]
 
 
 class SeriesParams(Params):
-    """``width``: numbers of a vector, or per step. ``longest``: maximum number of steps of a sequence; None for a
-    vector. ``columns``: names or positions (from 0) of the columns of a table to use, in this order (default: all);
-    they determine ``width``. ``delimiter``: the separator of columns. ``longer``: longer sequences are refused, or
-    ``cut``."""
+    """``width``: number of values of a vector, or per step. ``longest``: maximum number of steps of a sequence; None
+    for a vector. ``columns``: names or positions (from 0) of the columns of a table to use, in this order (default:
+    all); they determine ``width``. ``delimiter``: the separator of columns. ``longer``: longer sequences are refused,
+    or ``cut``."""
 
     name: str = "series"
     width: Size | None = None
@@ -52,7 +52,7 @@ class SeriesParams(Params):
 
     @property
     def numbers(self) -> int:
-        """Numbers of a vector or per step."""
+        """Number of values of a vector, or per step."""
         return len(self.columns) if self.columns is not None else self.width or 0
 
 
@@ -114,7 +114,7 @@ class Series(Feature):
             fits = values.ndim == 2 and values.shape[1] == width and 1 <= len(values) <= longest
         if not fits:
             raise ValueError(f"expected {expected}, found an array of shape {list(values.shape)}")
-        with np.errstate(over="ignore"):  # too large a number becomes infinite and is refused below
+        with np.errstate(over="ignore"):  # a number that is too large becomes infinite and is refused below
             array: FloatArray = np.ascontiguousarray(values, dtype=np.float32)
         if not np.isfinite(array).all():
             raise ValueError("expected finite numbers, found NaN, infinity, or one too large for 32 bits")

@@ -83,7 +83,7 @@ class Label(StrictModel):
 
 
 class OneLabel(Label):
-    """``column`` holds the class or, with a ``separator``, any number of classes."""
+    """``column`` contains the class or, with a ``separator``, any number of classes."""
 
     column: Text
     separator: Text | None = None
@@ -105,7 +105,7 @@ class LabelColumns(Label):
 
 @dataclass(frozen=True)
 class _ByKey:
-    """A validator that selects the model by the one key that no other model has. A plain text is taken as the value of
+    """A validator that selects the model by the one key that no other model has. A plain string is used as the value of
     the key ``short``."""
 
     models: MappingType[str, type[StrictModel]]
@@ -138,7 +138,7 @@ _Names = Annotated[tuple[Text, ...], BeforeValidator(lambda value: (value,) if i
 
 
 class SplitColumn(StrictModel):
-    """``column`` holds each row's split; ``train``, ``validation`` and ``test`` list its values for each."""
+    """``column`` contains each row's split; ``train``, ``validation`` and ``test`` list its values for each."""
 
     column: Text
     train: _Names = ("train",)
@@ -148,7 +148,7 @@ class SplitColumn(StrictModel):
 
 class Shares(StrictModel):
     """The probability of each split for a group of samples. The split follows from the group's text, ``seed`` and the
-    data set's name, so that it is the same in every table. The shares hold on average over groups."""
+    data set's name, so that it is the same in every table. The shares are reached on average over groups."""
 
     train: float = Field(default=0.7, gt=0, le=1)
     validation: float = Field(default=0.15, ge=0, le=1)

@@ -129,7 +129,7 @@ def _read_split(table: Table, mapping: Mapping, groups: IntArray) -> IntArray:
 
 def _draw_split(table: Table, mapping: Mapping, shares: Shares) -> IntArray:
     """int64 [N]: the split of each row, by a hash of its group's text. A patient is then in the same split at every
-    hospital, and stays there when the table grows; the shares hold on average over groups."""
+    hospital, and stays there when the table grows; the shares are reached on average over groups."""
     unit = mapping.group or mapping.id
     texts = table[unit] if unit else [str(row) for row in range(len(table))]
     wanted = {number: share for number, name in enumerate(SPLITS) if (share := getattr(shares, name)) > 0}

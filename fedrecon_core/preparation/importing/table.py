@@ -130,7 +130,7 @@ def read_table(path: Path, wanted: Collection[str], form: Form) -> Table:
 
 
 def _read_csv(path: Path, wanted: Collection[str], form: Form) -> Table:
-    text = read_text(path, form.encoding).removeprefix("\ufeff")  # as Excel marks UTF-8
+    text = read_text(path, form.encoding).removeprefix("\ufeff")  # Excel starts UTF-8 files with this mark
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=form.separator, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]

@@ -1,4 +1,4 @@
-"""Windows of the raw recordings of HAPT (RawData/), made like those of UCI-HAR.
+"""Windows of the raw recordings of HAPT (RawData/), cut like those of UCI-HAR.
 
 The original processing (README of both sets; Anguita et al. 2013, Reyes-Ortiz et al. 2016): acceleration and angular
 velocity at 50 Hz; a median filter and a third-order low-pass Butterworth filter of 20 Hz against noise; a Butterworth
@@ -7,9 +7,9 @@ overlap by half.
 
 Choices where the original is unspecified: the median is over 3 values; filters act on whole recordings, so no window
 has their edge effects; they run forwards and backwards, so there is no time shift; the gravity filter is of third order
-too; a window is inside one labelled segment, and the first one starts with the segment. The windows therefore differ
+too; a window is inside one labeled segment, and the first one starts with the segment. The windows therefore differ
 from the official UCI-HAR files: there are 10,411 of the six basic activities (7,415 of training subjects, 2,996 of test
-subjects) instead of 10,299 (7,352 and 2,947). HAPT was labelled again, so its segments differ from UCI-HAR's.
+subjects) instead of 10,299 (7,352 and 2,947). HAPT was labeled again, so its segments differ from UCI-HAR's.
 """
 
 from __future__ import annotations
