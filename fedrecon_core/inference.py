@@ -58,7 +58,7 @@ class TrainedModel:
             arrays[name] = _checked_array(spec[name], values)
         sizes = {name: len(values) for name, values in arrays.items()}
         if len(set(sizes.values())) != 1:
-            raise DataError(f"expected some modalities, all of as many samples, found {sizes}")
+            raise DataError(f"expected at least one modality, with the same number of samples in each, found {sizes}")
         count = len(next(iter(arrays.values())))
         rows = {m: np.arange(count) if m in arrays else np.full(count, -1) for m in spec.names}
         empty = {m.name: np.zeros((0, *m.shape), dtype=np.float32) for m in spec.modalities}
@@ -81,8 +81,8 @@ def _checked_array(modality: ModalitySpec, values: NDArray[np.floating]) -> NDAr
     if not isinstance(values, np.ndarray):
         raise DataError(f"{name}: expected a NumPy array of float32, found {type(values).__name__}")
     if not np.issubdtype(values.dtype, np.floating):
-        advice = "; bytes of an image are divided by 255 first" if pixels else ""
-        raise DataError(f"{name}: expected floating numbers (float32), found {values.dtype}{advice}")
+        advice = "; divide the bytes of an image by 255 first" if pixels else ""
+        raise DataError(f"{name}: expected floating-point numbers (float32), found {values.dtype}{advice}")
     if values.ndim == 0 or values.shape[1:] != modality.shape:
         raise DataError(f"{name}: expected an array of shape (N, *{modality.shape}), found {values.shape}")
     with np.errstate(over="ignore"):  # numbers too large for float32 become infinity, which is refused
@@ -92,10 +92,10 @@ def _checked_array(modality: ModalitySpec, values: NDArray[np.floating]) -> NDAr
     least, most = float(array.min()), float(array.max())  # both are NaN if any value is
     if not (np.isfinite(least) and np.isfinite(most)):
         bad = int(np.argmin(np.isfinite(array).reshape(len(array), -1).all(axis=1)))
-        advice = "leave a modality that is missing out: it is recovered"
+        advice = "leave out a missing modality: it is recovered"
         raise DataError(f"{name}: expected finite numbers, found NaN or infinity in sample {bad}; {advice}")
     if pixels and (least < -SLACK or most > 1 + SLACK):
-        advice = "scale them as the images of training, values 0 to 255 by dividing by 255"
+        advice = "scale them like the training images (divide values from 0 to 255 by 255)"
         raise DataError(f"{name}: expected pixels in [0, 1], found {least:.6g} to {most:.6g}; {advice}")
     return array
 
@@ -148,7 +148,7 @@ def load_model(folder: str | Path) -> TrainedModel:
         description: dict[str, Any] = yaml.safe_load((folder / DESCRIPTION).read_text(encoding="utf-8"))
         states = unflatten_groups(load_file(folder / TENSORS))
     except FileNotFoundError as error:
-        raise DataError(f"{folder} holds no trained model: {error.filename} is missing") from None
+        raise DataError(f"{folder} contains no trained model: {error.filename} is missing") from None
     config = parse_model(description["config"])
     recovery = recovery_for(config, DatasetSpec.model_validate(description["spec"]))
     groups = recovery.build()

@@ -64,7 +64,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         found = "nothing" if raw is None else type(raw).__name__
-        raise ConfigError(f"config file {path} must hold a mapping of keys, found {found}")
+        raise ConfigError(f"config file {path} must contain a mapping of keys, found {found}")
     return raw
 
 

@@ -87,7 +87,7 @@ class MissingTrain(Missing):
     def check_coupled_keys(self) -> Self:
         """Allow keys of the level ``coupled`` at that level only."""
         if self.level != "coupled":
-            require_defaults(self, ("pairs", "complete_sites"), f"with level {self.level} (it acts in coupled alone)")
+            require_defaults(self, ("pairs", "complete_sites"), f"with level {self.level} (it applies to coupled only)")
         return self
 
 
@@ -105,7 +105,7 @@ class MissingHeldOut(Missing):
     def check_independent(self) -> Self:
         """Allow ``independent`` only at levels of whole sites."""
         if self.level not in ("site", "profile"):
-            require_defaults(self, ("independent",), f"with level {self.level} (it acts in site and profile alone)")
+            require_defaults(self, ("independent",), f"with level {self.level} (it applies to site and profile only)")
         return self
 
 

@@ -71,13 +71,13 @@ class RunConfig(ModelConfig):
             return self
         if self.sites.training is not None:
             names = [self.sites.training] if isinstance(self.sites.training, str) else self.sites.training
-            advice = "leave it out, and start the sites that are to train alone"
+            advice = "leave it out, and start only the sites that are to train"
             expected = "expected none in a deployment"
             raise InvalidValueError("sites.training", f"{expected}, found {', '.join(names)}; {advice}")
         for split in ("train", *(() if self.evaluate.where == "server" else ("validation", "test"))):
             level = getattr(self.missing, split).level
             if level != "none":
-                expected = "expected none in a deployment, where a site lacks what its folder lacks"
+                expected = "expected none in a deployment, where a site's folder determines what is missing"
                 advice = "`fedrecon data split` writes simulated sites as folders, with a config for them"
                 raise InvalidValueError(f"missing.{split}.level", f"{expected}, found '{level}'; {advice}")
         return self

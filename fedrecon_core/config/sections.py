@@ -79,7 +79,7 @@ class Engine(StrictModel):
     def check_ray_address(self) -> Self:
         """Allow ``ray_address`` with Ray only."""
         if self.name != "ray":
-            require_defaults(self, ("ray_address",), f"with engine {self.name} (it acts in ray alone)")
+            require_defaults(self, ("ray_address",), f"with engine {self.name} (it applies to ray only)")
         return self
 
     @property
@@ -135,7 +135,7 @@ class Phase(StrictModel):
     def check_momentum(self) -> Self:
         """Allow ``momentum`` with SGD only."""
         if self.optimizer != "sgd":
-            require_defaults(self, ("momentum",), f"with optimizer {self.optimizer} (it acts in sgd alone)")
+            require_defaults(self, ("momentum",), f"with optimizer {self.optimizer} (it applies to sgd only)")
         return self
 
     def in_round(self, number: int) -> Phase:

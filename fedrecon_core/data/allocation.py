@@ -112,7 +112,7 @@ def refuse_partly_hidden(dataset: Dataset, config: RunConfig) -> None:
     if not dataset.normalised_by_natural_id or level == "none":
         return
     names = " and ".join(dataset.normalised_by_natural_id)
-    why = f"each {names} value of {dataset.spec.name} is normalised by all training values of its natural id"
+    why = f"each {names} value of {dataset.spec.name} is normalized by all training values of its natural id"
     if level not in SITE_LEVELS:
         raise ConfigError(
             f"missing.train.level: expected none or {' or '.join(SITE_LEVELS)}, since {why}, including hidden ones, "
@@ -138,7 +138,7 @@ def _check_site_folders(dataset: Dataset, config: RunConfig) -> None:
         )
     if config.missing.train.level == "coupled":
         raise ConfigError(
-            "missing.train.level: coupled assigns samples to sites, but the site folders already hold theirs; "
+            "missing.train.level: coupled assigns samples to sites, but the site folders already contain theirs; "
             "choose another level"
         )
 
@@ -162,7 +162,7 @@ def _only_training_sites(shares: dict[str, Share], config: RunConfig) -> dict[st
         chosen = tuple(name for name, share in shares.items() if share.present.any(axis=0).all())
     known_names(chosen, tuple(shares), "sites.training", "sites")
     if not any(len(shares[name].samples) for name in chosen):
-        found = ", ".join(chosen) or "none that holds every modality"
+        found = ", ".join(chosen) or "none that has every modality"
         raise DataError(
             f"sites.training: expected sites with training samples, found {found}; name a site that has some, or lower "
             "the rate of missing.train"
@@ -297,7 +297,7 @@ class _Allocator:
         if not len(kept):
             sample = "training" if split == "train" else split
             raise DataError(
-                f"missing.{split}: expected some {sample} sample with a modality, found none; lower "
+                f"missing.{split}: expected a {sample} sample with a modality, found none; lower "
                 f"missing.{split}.rate or set missing.empty: redraw"
             )
         order = kept[np.argsort(owner[kept], kind="stable")]
@@ -347,7 +347,7 @@ def _check_keeps_training_masks(config: RunConfig, split: str) -> None:
     """Raise ``ConfigError`` if ``split`` requests other masks than those that the sites keep from training."""
     train, missing = config.missing.train, getattr(config.missing, split)
     keep = "the sites keep their training masks, expected"
-    hint = f"set missing.{split}.level: sample, or set missing.{split}.independent: true for masks of its own"
+    hint = f"set missing.{split}.level: sample, or set missing.{split}.independent: true for separate masks"
     if missing.level == "profile" and missing.profile != train.profile:
         raise ConfigError(
             f"missing.{split}.profile: {keep} missing.train.profile, found another list; repeat that list, {hint}"

@@ -82,7 +82,7 @@ def _refuse_all_absent(scheme: Scheme, key: str, where: str) -> None:
     """Raise ``ConfigError`` if rates of 1.0 for all modalities leave nothing for ``redraw`` to keep."""
     if scheme.empty == "redraw":
         raise ConfigError(
-            f"{key}: with missing.empty: redraw some modality needs a rate below 1, found 1.0 for all of "
+            f"{key}: with missing.empty: redraw at least one modality needs a rate below 1, found 1.0 for all of "
             f"{', '.join(scheme.names)}{where}; lower the rate or set missing.empty: skip"
         )
 

@@ -53,5 +53,6 @@ class PreparedLoader(DatasetLoader):
             return dataset
         else:
             found = f"one of '{dataset.spec.name}'"
-        hint = f"`fedrecon data prepare {self.name} --raw RAW --out DIR` makes one (a path relative to the config file)"
+        command = f"fedrecon data prepare {self.name} --raw RAW --out DIR"
+        hint = f"`{command}` creates one (a path in a config is relative to the config file)"
         raise DataError(f"data.root: expected a folder prepared for '{self.name}', found {found}; {hint}")

@@ -43,7 +43,7 @@ class Sites(DatasetLoader):
                 )
         for modality in opened[first].spec.names:
             if not any((dataset.rows[modality] >= 0).any() for dataset in opened.values()):
-                raise DataError(f"{root}: expected some sample with modality '{modality}', found none at any site")
+                raise DataError(f"{root}: expected a sample with modality '{modality}', found none at any site")
         return joined(opened)
 
 
@@ -67,8 +67,8 @@ def site_folders(root: Path) -> list[Path]:
         hint = "name the folder above it, or set data.name: folder"
         raise DataError(f"{root}: expected a folder of site folders, found a single site folder; {hint}")
     if not found:
-        hint = "`fedrecon data import` and `fedrecon data split` make some"
-        raise DataError(f"{root}: expected folders that hold a {DESCRIPTION}, found none; {hint}")
+        hint = "`fedrecon data import` and `fedrecon data split` create them"
+        raise DataError(f"{root}: expected folders that contain a {DESCRIPTION}, found none; {hint}")
     return found
 
 
@@ -155,5 +155,5 @@ def _check_groups_keep_their_split(names: list[str], parts: list[Dataset]) -> No
         raise DataError(
             f"site folders: expected each group in one split, found group {groups[torn[0]]} in {here} and in {there}, "
             "which leaks held-out data into training. Import all sites from one table (site:), which keeps groups "
-            "whole; where each site numbers groups for itself, import without id:, so that the sites' ids show it"
+            "whole; if each site numbers groups independently, import without id:, so that repeated ids show this"
         )

@@ -95,5 +95,5 @@ def _check_one_stage_per_group(stages: list[Stage]) -> None:
         for group in stage.trains:
             if group in first:
                 fault = f"expected one stage that trains it, found {first[group]} and {stage.name}"
-                raise RunError(f"stages of the recovery: {group}: {fault}; make them one, or split the group")
+                raise RunError(f"stages of the recovery: {group}: {fault}; merge these stages, or split the group")
             first[group] = stage.name

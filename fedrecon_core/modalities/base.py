@@ -16,7 +16,7 @@ from fedrecon_core.types import ModalitySpec
 LOG_VARIANCE_RANGE = (-10.0, 5.0)
 """Log-variances are clamped to this range: outside it, likelihoods overflow in float32."""
 
-KIND_KEYS = {"name": "the data say of which kind a modality is", "only": "these are one modality's keys already"}
+KIND_KEYS = {"name": "the data determine the kind of a modality", "only": "these are one modality's keys already"}
 """Keys that cannot be set for one modality -> the reason."""
 
 

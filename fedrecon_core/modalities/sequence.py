@@ -33,7 +33,7 @@ class SequenceParams(KindParams):
         """Allow ``normalise`` with strided convolutions only."""
         if isinstance(self.extractor, Recurrent):
             require_defaults(
-                self, ("normalise",), "with a recurrent extractor (it acts between strided convolutions alone)"
+                self, ("normalise",), "with a recurrent extractor (it applies between strided convolutions only)"
             )
         return self
 

@@ -27,7 +27,7 @@ def write_sites(config: RunConfig, out: Path) -> Iterator[Path]:
     are not written. A run over the folders has the ``parameters_sha256`` of the simulation.
     """
     if RECOVERIES.get(config.recovery.name).reads_absent:
-        raise ConfigError(f"recovery.name: {config.recovery.name} reads absent data, which no site folder holds")
+        raise ConfigError(f"recovery.name: {config.recovery.name} reads absent data, which no site folder contains")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         found = "files in it" if out.is_dir() else "a file"
         raise DataError(f"--out {out}: expected a new or empty folder, found {found}; choose another one")

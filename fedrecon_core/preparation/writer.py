@@ -232,7 +232,7 @@ def missing_modalities(sites: Iterable[RawDataset]) -> list[str]:
 def refuse_missing_modalities(raw_data: RawDataset) -> None:
     """Raise ``DataError`` if no sample has a modality, which is a fault of a whole data set."""
     if names := missing_modalities([raw_data]):
-        found = f"expected some sample with {', '.join(names)}, found none in the whole data set"
+        found = f"expected a sample with {', '.join(names)}, found none in the whole data set"
         raise DataError(f"{raw_data.spec.name}: {found}")
 
 
@@ -271,7 +271,7 @@ def _claim(sites: Mapping[str, RawDataset], out: Path, work: Path) -> None:
         _refuse_other_content(out)
     if owner not in (None, digest.encode()):
         raise DataError(
-            f"{out} holds an unfinished preparation of other files or with other options; choose another folder, or "
+            f"{out} contains an unfinished preparation of other files or with other options; choose another folder, or "
             "delete this one"
         )
     replace_text(work / OWNER, digest)

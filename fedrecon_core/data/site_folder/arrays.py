@@ -58,7 +58,7 @@ def _read_offsets(folder: Path, modality: ModalitySpec, count: int) -> IntArray 
         offsets = np.concatenate([*read_rows(file, path, header, np.int64)])
     lengths, longest = np.diff(offsets), modality.shape[0]
     if offsets[0] != 0 or (offsets < 0).any() or (lengths <= 0).any():
-        found = f"found {offsets[0]} to {offsets[-1]}, or some that do not ascend"
+        found = f"found {offsets[0]} to {offsets[-1]}, or values in between that do not ascend"
         raise DataError(f"{printable(path)}: expected ascending offsets from 0, {found}")
     if lengths.max(initial=0) > longest:
         raise DataError(

@@ -78,7 +78,7 @@ class Description(DatasetSpec):
             repeated = sorted({name for name in values if values.count(name) > 1})
             if repeated:
                 raise InvalidValueError(
-                    key, f"expected different names, found {short_line(repr(repeated[0]))} several times"
+                    key, f"expected unique names, found {short_line(repr(repeated[0]))} several times"
                 )
         for index, modality in enumerate(self.modalities):
             if not modality.shape or min(modality.shape) < 1 or math.prod(modality.shape) > LARGEST_ROW:

@@ -161,7 +161,7 @@ class ArrayHeader:
         if self.dtype != dtype:
             return f"expected {dtype}, found {found}"
         if self.fortran:
-            return f"expected {dtype} in C order, found Fortran order; save np.ascontiguousarray of it"
+            return f"expected {dtype} in C order, found Fortran order; save np.ascontiguousarray(array)"
         expected = math.prod(self.shape) * itemsize
         if expected != self.size:
             return f"expected {expected} bytes of numbers, since its header says {found}, found {self.size}"

@@ -64,7 +64,5 @@ def open_whole(folder: Path) -> Dataset:
     dataset = open_folder(folder)
     lacking = [name for name in dataset.spec.names if not (dataset.rows[name] >= 0).any()]
     if lacking:
-        raise DataError(
-            f"{folder}: expected some sample with modality '{lacking[0]}', found none in the whole data set"
-        )
+        raise DataError(f"{folder}: expected a sample with modality '{lacking[0]}', found none in the whole data set")
     return dataset

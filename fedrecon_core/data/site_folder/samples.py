@@ -90,7 +90,7 @@ def _read_table(file: Any, spec: DatasetSpec) -> tuple[Samples | None, list[str]
         return None, [f"expected {rows} rows, as the file's metadata says, found {len(table)}"]
     empty = [name for name in table.column_names if table[name].null_count]
     if empty:
-        return None, [f"column {name}: expected a value in every row, found empty ones" for name in empty]
+        return None, [f"column {name}: expected a value in every row, found empty cells" for name in empty]
     splits = table["split"].to_numpy()
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown:
@@ -115,7 +115,7 @@ def _read_labels(column: Any, spec: DatasetSpec) -> tuple[IntArray, list[str]]:
     multilabel, classes = spec.target == "multilabel", len(spec.classes)
     flat = column.combine_chunks().flatten() if multilabel else column
     if flat.null_count:
-        fault = "column label: expected a class in every position of a list, found empty ones"
+        fault = "column label: expected a class in every position of a list, found empty positions"
         return np.zeros(0, dtype=np.int64), [fault]
     values = np.asarray(flat.to_numpy(), dtype=np.int64)
     wrong = values[(values < 0) | (values >= classes)]
@@ -143,7 +143,7 @@ def _column_faults(found: list[tuple[str, str]], spec: DatasetSpec) -> Iterator[
     unknown = sorted({name for name, _ in found} - {*expected, "natural"})
     if unknown:
         listed = ", ".join(map(repr, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
-        yield short_line(f"expected no columns but those of the sample and its modalities, found {listed}")
+        yield short_line(f"expected only the columns of the sample and its modalities, found {listed}")
     if len(types) < len(found):
         repeated = next(name for name, _ in found if [other for other, _ in found].count(name) > 1)
         yield short_line(f"expected each column once, found {repeated!r} several times")

@@ -115,7 +115,7 @@ def _read_split(table: Table, mapping: Mapping, groups: IntArray) -> IntArray:
             raise table.fault(row, column, f"expected {', '.join(number_of)}, found '{text}'; {hint}")
     split = np.array([number_of[text] for text in table[column]], dtype=np.int64)
     if not (split == 0).any():
-        raise DataError(f"{table.path}: column '{column}': expected some row of the split train, found none")
+        raise DataError(f"{table.path}: column '{column}': expected a row of the split train, found none")
     if mapping.group is not None:
         first: dict[int, int] = {}
         for row, (group, part) in enumerate(zip(groups.tolist(), split.tolist(), strict=True)):
@@ -171,7 +171,7 @@ def _read_labels(table: Table, label: Label, given: Classes | None) -> tuple[Cla
     if given is None and len(found) < 2:
         raise DataError(
             f"{table.path}: column '{label.column}': expected at least two classes, found {len(found)}; "
-            "if the table holds only some of them, list all under classes:"
+            "if the table has only some of them, list all under classes:"
         )
     numbers = all(text.isdecimal() for text in found)
     classes = given or tuple(sorted(found, key=lambda text: (int(text) if numbers else 0, text)))

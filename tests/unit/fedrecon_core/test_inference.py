@@ -46,7 +46,7 @@ def test_a_saved_model_has_reached_the_disk(tmp_path, monkeypatch):
 
 
 def test_an_empty_folder_is_named(tmp_path):
-    with pytest.raises(DataError, match="holds no trained model"):
+    with pytest.raises(DataError, match="contains no trained model"):
         load_model(tmp_path)
 
 
@@ -97,8 +97,8 @@ def test_what_is_no_floating_number_is_refused_in_words(model, name, kind):
     values = np.ones((4, *model.recovery.spec[name].shape), dtype=kind)
     with pytest.raises(DataError) as caught:
         model.predict({name: values})
-    message = f"{name}: expected floating numbers (float32), found {values.dtype}"
-    assert str(caught.value) == message + ("; bytes of an image are divided by 255 first" if name == "picture" else "")
+    message = f"{name}: expected floating-point numbers (float32), found {values.dtype}"
+    assert str(caught.value) == message + ("; divide the bytes of an image by 255 first" if name == "picture" else "")
 
 
 @pytest.mark.parametrize("values", [[[0.5] * 5], torch.zeros(1, 5), 0.5])
@@ -128,7 +128,7 @@ def test_pixels_outside_the_range_of_training_are_refused(model, low, high):
     found = f"{min(low, values.min()):.6g} to {max(high, values.max()):.6g}"
     with pytest.raises(DataError) as caught:
         model.predict({"picture": values})
-    assert str(caught.value).startswith(f"picture: expected pixels in [0, 1], found {found}; scale them as")
+    assert str(caught.value).startswith(f"picture: expected pixels in [0, 1], found {found}; scale them like")
 
 
 def test_pixels_may_overshoot_by_rounding_and_other_kinds_have_no_range(model):
@@ -150,5 +150,5 @@ def test_images_that_the_federation_standardises_have_no_range(model):
 
 
 def test_no_sample_at_all_has_no_values_to_refuse(model):
-    with pytest.raises(DataError, match="all of as many samples"):
+    with pytest.raises(DataError, match="the same number of samples in each"):
         model.predict({"picture": pictures(0), "features": np.zeros((1, 5))})

@@ -160,7 +160,7 @@ def test_a_misspelt_required_key_is_reported_as_what_was_written():
         ("data.partition", {"name": "dirichlet", "alpha": -1}, None),
         ("recovery", {"latent": 3}, "expected a recovery name or a mapping with the key 'name', found {'latent': 3}"),
         ("name", "two words", "expected a text that matches '"),
-        ("modalities.image.only.picture.name", "vector", "expected no name (the data say of which kind"),
+        ("modalities.image.only.picture.name", "vector", "expected no name (the data determine the kind"),
         ("modalities.image.only.picture.only", {}, "expected no only (these are one modality's keys already)"),
     ],
 )
@@ -313,7 +313,7 @@ def test_a_required_key_that_is_missing_is_named(key):
         ),
         (
             {"missing": {"test": {"level": "sample", "rate": 0.5, "independent": True}}},
-            "missing.test.independent: expected its default, False, with level sample (it acts in site and profile",
+            "missing.test.independent: expected its default, False, with level sample (it applies to site and profile",
         ),
         (
             {"missing": {"train": {"level": "site", "rate": 0.5, "independent": True}}},
@@ -328,16 +328,17 @@ def test_a_required_key_that_is_missing_is_named(key):
         ),
         (
             {"local": {"task": {"momentum": 0.9}}},
-            "local.task.momentum: expected its default, 0.0, with optimizer adam (it acts in sgd alone), found 0.9; "
+            "local.task.momentum: expected its default, 0.0, with optimizer adam (it applies to sgd only), found 0.9; "
             "leave it out, or set it to 0.0",
         ),
         (
             {"missing": {"train": {"level": "site", "rate": 0.5, "pairs": 0.3}}},
-            "missing.train.pairs: expected its default, 0.1, with level site (it acts in coupled alone), found 0.3",
+            "missing.train.pairs: expected its default, 0.1, with level site (it applies to coupled only), found 0.3",
         ),
         (
             {"missing": {"train": {"complete_sites": 2}}},
-            "missing.train.complete_sites: expected its default, 1, with level none (it acts in coupled alone), found",
+            "missing.train.complete_sites: expected its default, 1, with level none (it applies to coupled only), "
+            "found",
         ),
         (
             {"evaluate": {"fraction": 0.5}},
@@ -393,9 +394,9 @@ def test_a_file_is_read(tmp_path):
     [
         (None, "does not exist"),
         (b"a: [1, 2", "is not valid YAML"),
-        (b"- 1\n- 2\n", "must hold a mapping of keys, found list"),
-        (b"", "must hold a mapping of keys, found nothing"),
-        (b"just words", "must hold a mapping of keys, found str"),
+        (b"- 1\n- 2\n", "must contain a mapping of keys, found list"),
+        (b"", "must contain a mapping of keys, found nothing"),
+        (b"just words", "must contain a mapping of keys, found str"),
         (b"name: \xff\xfe\n", "cannot be read"),
     ],
 )

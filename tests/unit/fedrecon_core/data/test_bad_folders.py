@@ -249,7 +249,7 @@ SAMPLES = {
     "group in two splits": (in_row(13, group=0), ("column group: expected each group in one split, found 0",)),
     "no column": (retabled(lambda t: t.pop("group")), ("expected the column group (int64), found none",)),
     "no presence": (retabled(lambda t: t.pop("has_steps")), ("expected the column has_steps (bool), found none",)),
-    "strange column": (retabled(lambda t: t.update(more=t["id"])), ("no columns but those", "found 'more'")),
+    "strange column": (retabled(lambda t: t.update(more=t["id"])), ("only the columns of", "found 'more'")),
     "column twice": (doubled_column, ("expected each column once, found 'id'",)),
     "type": (retabled(lambda t: t.update(id=[str(i) for i in t["id"]])), ("column id: expected int64, found string",)),
     "float label": (
@@ -257,7 +257,7 @@ SAMPLES = {
         ("column label: expected int64, found double",),
     ),
     "list label": (retabled(lambda t: t.update(label=[[0]] * 28)), ("expected int64, found list",)),
-    "null": (in_row(2, id=None), ("column id: expected a value in every row, found empty ones",)),
+    "null": (in_row(2, id=None), ("column id: expected a value in every row, found empty cells",)),
     "null presence": (in_row(2, has_steps=None), ("column has_steps: expected a value in every row",)),
     "split": (in_row(2, split="dev"), ("column split: expected train, validation, test, found 'dev'",)),
     "strange split": (in_row(2, split="x" * 500 + "\n\x1b"), ("column split",)),
@@ -284,7 +284,7 @@ def test_a_table_that_promises_too_many_rows_is_not_read(folder, monkeypatch):
 
 MULTILABEL = {
     "label": ([0, 3], "expected 0 to 2 (the classes), found 3"),
-    "null": ([0, None], "expected a class in every position of a list, found empty ones"),
+    "null": ([0, None], "expected a class in every position of a list, found empty positions"),
 }
 
 
@@ -355,7 +355,7 @@ TEXTS = {
     "format": (lambda f: rewritten(f, format=2), ("format",)),
     "type": (lambda f: rewritten(f, classes="abc"), ("classes: expected a list",)),
     "class": (lambda f: rewritten(f, classes=["a", "b", True]), ("classes.2: expected a valid string, found True",)),
-    "classes": (lambda f: rewritten(f, classes=["a", "b", "a"]), ("classes: expected different names, found 'a'",)),
+    "classes": (lambda f: rewritten(f, classes=["a", "b", "a"]), ("classes: expected unique names, found 'a'",)),
     "no class": (lambda f: rewritten(f, classes=[]), ("classes: expected at least one, found none",)),
     "modalities": (lambda f: rewritten(f, modalities=[]), ("modalities: expected at least one, found none",)),
     "size": (
@@ -662,7 +662,7 @@ def test_a_modality_that_one_site_lacks_is_normal_and_one_that_all_lack_is_a_fau
     root = write_toy_sites(tmp_path)
     assert (load_sites(root).rows["features"] >= 0).any()
     shutil.rmtree(root / "north")
-    with pytest.raises(DataError, match="expected some sample with modality 'features', found none at any site"):
+    with pytest.raises(DataError, match="expected a sample with modality 'features', found none at any site"):
         load_sites(root)
 
 

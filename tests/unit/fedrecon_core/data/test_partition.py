@@ -499,7 +499,7 @@ def test_complete_are_the_sites_that_hold_every_modality():
     found = allocated(training_config(sites={"count": 4, "training": "complete"}, missing=missing)).train
     assert [name for name, share in found.items() if len(share.samples)] == ["site-0001", "site-0002"]
     lone = {"train": {"level": "profile", "profile": [{"sites": 4, "modalities": ["steps"]}]}}
-    with pytest.raises(DataError, match=r"found none that holds every modality"):
+    with pytest.raises(DataError, match=r"found none that has every modality"):
         allocated(training_config(sites={"count": 4, "training": "complete"}, missing=lone))
 
 

@@ -164,7 +164,7 @@ def test_an_unchecked_folder_and_an_empty_root_are_refused_in_words(folder, tmp_
     with pytest.raises(DataError, match="has not been checked; run `fedrecon data check"):
         open_folder(folder)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"expected folders that hold a dataset\.yaml"):
+    with pytest.raises(DataError, match=r"expected folders that contain a dataset\.yaml"):
         Sites().load(SitesParams(name="sites"), tmp_path / "empty", 0)
 
 

@@ -259,7 +259,7 @@ def test_faults_of_the_description_file(tmp_path):
     path.write_text("a: [")
     assert "is not valid YAML" in refused(path)
     path.write_text("- a\n")
-    assert "must hold a mapping of keys, found list" in refused(path)
+    assert "must contain a mapping of keys, found list" in refused(path)
     path.write_bytes(b"\xff\xfe")
     assert str(path) in refused(path)
     path.unlink()

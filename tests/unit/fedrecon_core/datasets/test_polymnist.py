@@ -351,5 +351,5 @@ def test_a_prepared_folder_without_one_of_its_modalities_is_refused(dataset, tmp
     samples = Samples(dataset.ids, dataset.labels, dataset.split, dataset.cluster_ids, present)
     arrays = {name: array for name, array in dataset.arrays.items() if name != "m3"}
     write_folder(tmp_path / "set", FolderContent(dataset.spec, samples, arrays))
-    with pytest.raises(DataError, match="expected some sample with modality 'm3', found none in the whole data set"):
+    with pytest.raises(DataError, match="expected a sample with modality 'm3', found none in the whole data set"):
         opened(tmp_path / "set")

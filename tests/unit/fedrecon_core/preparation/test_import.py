@@ -454,7 +454,7 @@ def test_an_import_resumes_only_with_the_same_input(command, tmp_path, monkeypat
         ([*rows(), ["v99", "p9"]], {}, ["line 26: expected 9 cells as in the header, found 2"]),
         (with_cell(3, "note", '"abc'), {}, ["expected CSV, found: unexpected end of data"]),
         ([[*row[:8], "ill"] for row in rows()], {}, ["column 'found': expected at least two classes, found 1"]),
-        ([[*row[:3], "test", *row[4:]] for row in rows()], {}, ["expected some row of the split train, found none"]),
+        ([[*row[:3], "test", *row[4:]] for row in rows()], {}, ["expected a row of the split train, found none"]),
         (rows()[:2], {"split": None, "shares": {}}, ["shares.", "found none of 1", "split:"]),
     ],
 )

@@ -301,7 +301,7 @@ def test_a_sample_is_called_by_its_own_name(tmp_path):
 def test_a_modality_that_all_lack_is_refused_before_anything_is_written(tmp_path):
     raw_data = made_up(30)
     raw_data.samples.present[:, 1] = False
-    with pytest.raises(DataError, match="made_up: expected some sample with steps, found none in the whole data set"):
+    with pytest.raises(DataError, match="made_up: expected a sample with steps, found none in the whole data set"):
         write_site_folder(raw_data, tmp_path / "out", silent)
     assert not (tmp_path / "out").exists()
 
@@ -309,7 +309,7 @@ def test_a_modality_that_all_lack_is_refused_before_anything_is_written(tmp_path
 def test_a_specification_that_no_folder_can_have_is_refused_before_anything_is_written(tmp_path):
     raw_data = made_up(30)
     twice = replace(raw_data, spec=raw_data.spec.model_copy(update={"classes": ("yes", "yes")}))
-    with pytest.raises(DataError, match=r"^made_up: classes: expected different names, found 'yes' several times$"):
+    with pytest.raises(DataError, match=r"^made_up: classes: expected unique names, found 'yes' several times$"):
         write_site_folder(twice, tmp_path / "out", silent)
     assert not (tmp_path / "out").exists()
 
@@ -320,7 +320,7 @@ def test_sites_may_all_lack_what_the_federation_has(tmp_path):
     write_site_folders({".": west}, tmp_path / "out", silent)
     assert check_folder(tmp_path / "out") == []
     assert open_folder(tmp_path / "out").spec == west.spec
-    with pytest.raises(DataError, match="expected some sample with modality 'steps', found none in the whole data set"):
+    with pytest.raises(DataError, match="expected a sample with modality 'steps', found none in the whole data set"):
         open_whole(tmp_path / "out")
 
 

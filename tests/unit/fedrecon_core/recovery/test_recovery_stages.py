@@ -432,7 +432,7 @@ def test_a_recovery_whose_stages_train_a_group_twice_is_named(monkeypatch):
         "stages",
         lambda local_context: [*once(local_context), replace(once(local_context)[0], name="again")],
     )
-    words = r"^stages of the recovery: task\..*: expected one stage that trains it, found task and again; make them one"
+    words = r"^stages of the recovery: task\..*: expected one stage that trains it, found task and again; merge these"
     with pytest.raises(RunError, match=words):
         train(request)
 

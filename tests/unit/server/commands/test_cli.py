@@ -83,7 +83,7 @@ def test_a_bad_setting_is_one_line_and_exit_code_2_and_makes_no_directory(comman
     [
         (None, "does not exist"),
         ("a: [1,", "is not valid YAML"),
-        ("- a list", "must hold a mapping of keys, found list"),
+        ("- a list", "must contain a mapping of keys, found list"),
         ("data: toy\n", "recovery: this key is required"),
     ],
 )
@@ -213,7 +213,7 @@ def test_a_report_of_what_is_no_run_is_one_line(command, tmp_path):
 
 def test_a_ray_cluster_needs_the_ray_engine(command, config):
     outcome = command("run", config, "--ray-address", "127.0.0.1:6379")
-    assert_usage_error(outcome, "engine.ray_address", "with engine inprocess (it acts in ray alone), found 127.0.0.1")
+    assert_usage_error(outcome, "engine.ray_address", "with engine inprocess (it applies to ray only), found 127.0.0.1")
 
 
 # --- folders of the wrong kind --------------------------------------------------------------------------------------

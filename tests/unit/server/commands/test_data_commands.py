@@ -290,7 +290,7 @@ def test_faults_of_a_protocol_are_shown(command, tmp_path, monkeypatch):
     ("make", "words"),
     [
         (lambda base: None, ["thing: expected a site folder, a folder of site folders or a config, found nothing"]),
-        (lambda base: (base / "thing").mkdir(), ["thing: expected folders that hold a dataset.yaml, found none"]),
+        (lambda base: (base / "thing").mkdir(), ["thing: expected folders that contain a dataset.yaml, found none"]),
         (lambda base: (base / "thing").write_text("a: ["), ["thing is not valid YAML"]),
         (lambda base: (base / "thing").write_text("rouns: 3"), ["rouns: unknown key"]),
     ],

@@ -303,9 +303,9 @@ def test_faults_of_some_seeds_are_left_to_their_trials(tmp_path):
     trials = build_trials(read_definition(write_sweep(tmp_path, axes=axes)), tmp_path)
     faults = [data_fault(trial, dataset.load_dataset(trial.config)) for trial in trials]
     assert any(faults) and not all(faults)
-    assert all("expected some training sample with a modality, found none" in words for words in faults if words)
+    assert all("expected a training sample with a modality, found none" in words for words in faults if words)
     check_data(trials)
-    with pytest.raises(DataError, match="expected some training sample with a modality, found none"):
+    with pytest.raises(DataError, match="expected a training sample with a modality, found none"):
         check_data([trial for trial, words in zip(trials, faults, strict=True) if words])
 
 
