@@ -39,7 +39,7 @@ def main(grid: Grid, context: Context) -> None:
     torch.set_num_threads(1)  # results depend on the number of threads
     keep_freed_memory()
     config, out = str(context.run_config.get("config") or ""), str(context.run_config.get("out") or "")
-    # whether a command on this machine has set up the run and waits for it, which is not so in a deployment
+    # true if a command on this machine has set up the run and waits for it; false in a deployment
     set_up = bool(out) and Path(config) == Path(out) / "config.yaml"
     try:
         if set_up:
@@ -113,7 +113,8 @@ def _run(grid: Grid, setup: RunSetup, home: str, trackers: Trackers) -> tuple[Ru
 
 
 def _try(what: str, action: Callable[[], object]) -> None:
-    """Write the file ``what``, on which the outcome of the run does not depend: a failure is only printed."""
+    """Write the file ``what``. If this fails, the failure is only printed, since the outcome of the run does not depend
+    on it."""
     try:
         action()
     except Exception as error:

@@ -54,7 +54,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _fail(text: str, code: int) -> None:
-    if text:  # empty after help that was shown for want of arguments
+    if text:  # empty if help was shown because there were no arguments
         errors.print(f"fedrecon: {one_line(text)}", highlight=False, soft_wrap=True, markup=False)
     sys.exit(code)
 

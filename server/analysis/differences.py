@@ -62,7 +62,7 @@ class Differences:
             PredictionsError: they have no seed in common.
         """
         scored = self._trials[SCORES + metric].notna()
-        seeds = self._trials.get(PARAMS + SEED, pd.Series("", index=self._trials.index))  # or one trial of each
+        seeds = self._trials.get(PARAMS + SEED, pd.Series("", index=self._trials.index))  # no seed: one trial of each
         others = {seeds[trial]: trial for trial in second if scored[trial]}
         pairs = [(trial, others[seeds[trial]]) for trial in first if seeds[trial] in others]
         if not pairs:
@@ -80,7 +80,7 @@ class Differences:
         if metric not in METRICS.names():
             raise PredictionsError(f"{metric} cannot be computed from predictions")
         if found := merged(fault for trial in trials if (fault := self._fault(trial, metric))):
-            raise PredictionsError(found[0].why, *found[0].trials)  # all trials with the first fault
+            raise PredictionsError(found[0].why, *found[0].trials)  # the first reason, with all trials that have it
         counts = {trial: self._predictions.counts(trial) for trial in trials}
         unlike = [pair for pair in pairs if counts[pair[0]].samples != counts[pair[1]].samples]
         if unlike:

@@ -9,8 +9,8 @@ A packed sweep is a folder with
 - ``predictions.parquet``: the predictions of trials, a row per trial, test sample and mask, where they are packed;
 - the CSV of published values, if the ``table`` section names one.
 
-``fedrecon table``, ``plot`` and ``report`` read it like the directory of the sweep, and ``unpack`` makes that directory
-again. Checkpoints, models, logs, reports and the lines of single sites (``sites.jsonl``) are not packed.
+``fedrecon table``, ``plot`` and ``report`` read it like the directory of the sweep, and ``unpack`` restores that
+directory. Checkpoints, models, logs, reports and the lines of single sites (``sites.jsonl``) are not packed.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ def _prediction_table(sweep: Sweep) -> pa.Table | None:
 
 
 def unpack(source: Path, out: Path) -> int:
-    """Make the directory of a sweep in ``out`` from the packed sweep in ``source``; ``fedrecon sweep`` can continue it.
+    """Restore the directory of the packed sweep ``source`` in ``out``, where ``fedrecon sweep`` can continue it.
     Returns the number of run directories.
 
     Raises:

@@ -1,8 +1,8 @@
-"""The predictions of trials, counted by group of test samples: what scores of a part and intervals are computed from.
+"""Predictions of trials, counted by group of test samples, for intervals and for scores on a part of the samples.
 
 ``predictions.parquet`` of a trial has one row per test sample and mask: ``id``, ``group`` (the subject or the source
-image, which a bootstrap draws), ``label``, ``predicted``, and ``has_<modality>``. Predictions that are missing, damaged
-or of another run than the scores beside them are not used; a ``PredictionFault`` says why.
+image, which a bootstrap draws), ``label``, ``predicted``, and ``has_<modality>``. Predictions that are missing,
+damaged, or from another run than the scores in the same folder are not used; a ``PredictionFault`` gives the reason.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Rows = Callable[[pa.Table], NDArray[np.bool_]]
 @dataclass(frozen=True)
 class PredictionFault:
     """Why predictions are not used. ``why`` is the same text for all trials with the same fault; ``trials`` are their
-    names, each with what was found there. Neither holds a path, so that a copied sweep has the same tables."""
+    names, each with what was found there. Neither contains a path, so that a copied sweep has the same tables."""
 
     why: str
     trials: tuple[str, ...] = ()
@@ -129,7 +129,7 @@ class Shown:
         return f"{listing(sorted(self.names))} alone" if self.names else plural(self.count, "modality", "modalities")
 
     def __call__(self, predictions: pa.Table) -> NDArray[np.bool_]:
-        """Select samples of ``predictions``, bool [N]; none if the data lack one of the modalities."""
+        """Select samples of ``predictions``, bool [N]; no sample if the data do not have one of the modalities."""
         found = present(predictions)
         if not found or not self.names <= set(found):
             return np.zeros(len(predictions), dtype=bool)

@@ -72,7 +72,7 @@ def _check_header(path: Path, header: Sequence[str], parameters: Sequence[str]) 
 
 
 def _parse_row(place: str, line: int, row: Mapping[str, str]) -> Published:
-    """Parse one row; the value is for all values of a parameter that the row leaves empty."""
+    """Parse one row. A parameter that the row leaves empty matches all of its values."""
     if None in row or None in row.values():
         raise DataError(f"{place}: expected as many fields as the header has, found more or fewer")
     unit = 100 if is_percentage(row["metric"]) else 1
@@ -118,7 +118,9 @@ def _check_unique(path: Path, found: Sequence[Published], parameters: Mapping[st
             nearest = find(found, labels, one.metric)
             if nearest and len(nearest.labels) == len(one.labels):
                 fault = f"both are the {one.metric} of {title_of(labels)}, and neither names more axes than the other"
-                raise DataError(f"{path}, lines {one.line} and {other.line}: {fault}; a line that does would decide")
+                raise DataError(
+                    f"{path}, lines {one.line} and {other.line}: {fault}; add a line that names the axes of both"
+                )
 
 
 def find(published: Iterable[Published], labels: Labels, metric: str) -> Published | None:
@@ -132,7 +134,8 @@ def unknown_names(
 ) -> Iterator[str]:
     """Yield the values and metrics in ``published`` that the sweep does not have, with the most similar known name.
 
-    Names that have a similar one come first, because they may be misspelt; others may be other rows of a paper's table.
+    Names that have a similar one come first, because they may be misspelled; others may be other rows of a paper's
+    table.
     """
     known = {**parameters, "metric": list(metrics)}
     named = dict.fromkeys(pair for one in published for pair in [*one.labels.items(), ("metric", one.metric)])

@@ -64,8 +64,8 @@ class TimeColumn:
 
 
 def time_column(trials: pd.DataFrame) -> TimeColumn:
-    """Processor time where every one of ``trials`` measured that of its work, or else wall-clock time for all, so that
-    like is compared with like. On a GPU the processor's seconds are those of waiting for it."""
+    """Choose processor time if all ``trials`` measured it for their work, or else wall-clock time for all of them, so
+    that the numbers can be compared. With a GPU, processor time only measures the waiting for it."""
     on_cpu = trials["device"].isna() | (trials["device"] == "cpu")
     lacking = int((~on_cpu | trials["train_processor_seconds"].isna()).sum())
     if not lacking:
@@ -215,7 +215,7 @@ def _number(value: Any, written: Any) -> Text:
 
 def p_value(value: float | None) -> str:
     """A p-value with three decimals; a dash where there is none."""
-    if value is None:  # of a single seed; and a bound has no adjusted one, since it does not compete
+    if value is None:  # a single seed has no p-value, and a bound no adjusted one, since it is not ranked
         return DASH
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 

@@ -74,19 +74,19 @@ class SweepResults:
         return [replace(table, remarks=(remark, *table.remarks)) for table in found]
 
     def compared_tables(self) -> list[ScoreTable]:
-        """The same tables with differences from the baseline, which take time: predictions are resampled."""
+        """The same tables with differences from the baseline. This takes time, since predictions are resampled."""
         baseline = self.layout.baseline
         if not baseline:
             return self.tables()
         if matching(self.sweep.trials, baseline).empty:
-            note = f"No differences: no trial here has {title_of(baseline)}, the baseline; --only must keep it."
+            note = f"No differences: no selected trial has the baseline {title_of(baseline)}; --only must include it."
             return [replace(table, notes=(note,)) for table in self.tables()]
         differences = Differences(self.trials, self.predictions)
         return [compare(table, self.layout, self.trials, differences) for table in self.tables()]
 
     def notes(self) -> list[str]:
-        """Sentences for readers of tables and figures: which trials are left out, and which ones differ from the others
-        in how they were made."""
+        """Sentences for readers of tables and figures: which trials are left out, and which differ from the others in
+        code, device or versions."""
         return [*left_out(self.sweep), *(f"Not scored: {fault}." for fault in self.faults), *self.caveats()]
 
     def caveats(self) -> list[str]:

@@ -27,7 +27,7 @@ COSTS = (
     *("missing_train", "missing_validation", "missing_test", "tensor_bytes", "parameters", "train_seconds"),
     *("train_processor_seconds", "bytes_per_site", "sites", "sites_out", "best_round", "rounds"),
 )
-"""Columns of a cell that are means over its trials of what these cost; missing where one of them does not know it."""
+"""Columns with the mean costs of a cell's trials; missing if the cost of any of these trials is unknown."""
 DIFFERENCES = ("difference", "difference_low", "difference_high", "p", "p_holm", "difference_seeds", "test_groups")
 """Columns of a cell about its difference from the baseline, missing until ``compare`` computes them."""
 NOT_IN_CSV = ("trials", "seed_values", "published_text", "published_line", "difference_seeds", "test_groups")
@@ -41,7 +41,7 @@ def named(labels: Labels) -> str:
 
 
 def as_number(value: str) -> float | None:
-    """``0.5`` and ``50%`` are 0.5; None for what is no finite number."""
+    """``0.5`` and ``50%`` are 0.5; None if the text is not a finite number."""
     text, unit = (value[:-1], 100) if value.endswith("%") else (value, 1)
     try:
         found = float(text) / unit
@@ -52,8 +52,8 @@ def as_number(value: str) -> float | None:
 
 @dataclass(frozen=True)
 class Layout:
-    """The ``table`` section of a sweep with everything that it leaves open decided. Each combination of values of the
-    parameters in ``sections`` has tables of its own. ``parameters``: parameter -> its values, in order."""
+    """The ``table`` section of a sweep with all defaults resolved. Each combination of values of the parameters in
+    ``sections`` has its own tables. ``parameters``: parameter -> its values, in order."""
 
     parameters: Mapping[str, list[str]]
     rows: tuple[str, ...]
@@ -76,8 +76,8 @@ class Layout:
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The parameters whose values are ranked against each other, wherever they stand: those of the baseline, or
-        else the rows that are not numbers: methods compete with each other, missing rates do not."""
+        """The parameters whose values are ranked against each other: those of the baseline or, without one, those in
+        the rows whose values are not numbers, since methods compete with each other and missing rates do not."""
         return tuple(self.baseline) or tuple(name for name in self.rows if not self.numeric(name))
 
     def numeric(self, parameter: str) -> bool:
@@ -249,7 +249,7 @@ def score_cell(trials: pd.DataFrame, score: str, published: Published | None) ->
 
 def rank(table: ScoreTable, layout: Layout) -> ScoreTable:
     """Mark the best and the second of each family, equal ones alike. A single cell is not ranked, nor are means over
-    different seeds: a seed that is easy for all would decide."""
+    different seeds: an easy seed would decide the ranking."""
     cells, unlike, bounds = table.cells.copy(), [], dict[str, None]()
     for family in table.families(layout):
         rivals = [key for key in family if not layout.is_bound(table.labels(key))]
@@ -270,8 +270,8 @@ def rank(table: ScoreTable, layout: Layout) -> ScoreTable:
 
 
 def compare(table: ScoreTable, layout: Layout, trials: pd.DataFrame, differences: Differences) -> ScoreTable:
-    """Compute the differences of all cells from the baseline, which is found among ``trials``. The p-values of all
-    competitors in a family are adjusted together; those of bounds are not."""
+    """Compute the differences of all cells from the baseline, whose trials are among ``trials``. The p-values of all
+    competitors in a family are adjusted together; those of bounds are not adjusted."""
     cells = table.cells.copy()
     faults: list[tuple[str, PredictionFault]] = []
     for family in table.families(layout):

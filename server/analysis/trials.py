@@ -56,8 +56,8 @@ PARAMS, METRICS, MISSING, VERSIONS = "params.", "metrics.", "missing.", "version
 @dataclass(frozen=True)
 class Sweep:
     """A sweep that was read from ``directory``. ``parameters``: parameter -> its values, the seed last. ``table``: the
-    section of that name in ``sweep.yaml``. ``trials``: the frame of all trials. ``packed``: whether the trials stand in
-    Parquet files and not in run directories."""
+    section of that name in ``sweep.yaml``. ``trials``: the frame of all trials. ``packed``: whether the trials are
+    stored in Parquet files instead of run directories."""
 
     directory: Path
     name: str
@@ -68,7 +68,7 @@ class Sweep:
 
     @property
     def complete(self) -> pd.DataFrame:
-        """The trials that ran to their end."""
+        """The complete trials."""
         return self.trials[self.trials["status"] == State.COMPLETE]
 
     @property
@@ -89,8 +89,8 @@ class Sweep:
         return self.directory / TRIALS / trial
 
     def only(self, choice: Sequence[str]) -> Sweep:
-        """The sweep with the trials that every ``parameter=value,value`` of ``choice`` takes; ``UsageError`` where it
-        names something unknown, or takes none."""
+        """The sweep with only the trials that match every ``parameter=value,value`` of ``choice``; ``UsageError`` if it
+        names something unknown, or if no trial matches."""
         trials = self.trials
         for parameter, values in parse_only(choice, self.parameters).items():
             trials = trials[trials[PARAMS + parameter].isin(values)]

@@ -58,12 +58,12 @@ data = typer.Typer(name="data", help="Data sets and site folders: prepare, look 
 
 NOTHING, FILES, PREPARATION = "nothing", "files", "prepare"
 UNKNOWN = "by its files"
-NOT_STAMPED = "; nothing was stamped where one was"
+NOT_STAMPED = "; folders with faults were not stamped"
 SECONDS_BETWEEN_LINES = 30.0
 """Interval of the progress lines of one modality in a log."""
 
 Folder = Annotated[Path, typer.Argument(help="A site folder, or a folder of site folders.")]
-CacheOption = Annotated[Path | None, typer.Option(help="Features of files seen before (default: the user's).")]
+CacheOption = Annotated[Path | None, typer.Option(help="Folder of cached features (default: the user's).")]
 
 
 class InterruptedPreparationError(FedReconError):
@@ -164,7 +164,7 @@ def prepare(
 @data.command("import")
 def import_table(
     file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with a row per sample.")],
-    mapping: Annotated[Path, typer.Option("--map", help="A YAML file that says what the columns mean.")],
+    mapping: Annotated[Path, typer.Option("--map", help="A YAML file that describes the columns.")],
     out: Annotated[Path, typer.Option(help="A new folder, or one to continue.")],
     cache: CacheOption = None,
 ) -> None:
@@ -174,7 +174,7 @@ def import_table(
         sites = read_sites(file, read_mapping(mapping), cache_of(cache))
         write(sites, out)
     if names := missing_modalities(sites.values()):
-        hint = "the folder can be a site of a deployment in which another one has it, but no run of its own"
+        hint = "the folder can be a site of a deployment if another site has such samples, but it cannot be run alone"
         typer.echo(f"no sample has {', '.join(names)}: {hint}")
         return
     spec = next(iter(sites.values())).spec

@@ -18,7 +18,9 @@ FIGURES = "figures"
 KINDS = ("lines", "bars", "differences", "sites")
 
 SweepArgument = Annotated[Path, typer.Argument(help="The directory of a sweep, complete or not.")]
-OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Show a part: axis=value,value (repeatable).")]
+OnlyOption = Annotated[
+    list[str] | None, typer.Option("--only", help="Show only a part: axis=value,value (repeatable).")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a key of the table section: rows=axis, metrics=uar, baseline.axis=value"),
@@ -111,11 +113,11 @@ def pack(
     out: Annotated[Path, typer.Argument(help="A new or empty folder, or a packed sweep, which is replaced.")],
     predictions: Annotated[
         bool,
-        typer.Option("--predictions/--no-predictions", help="Pack predictions; they hold the labels of test samples."),
+        typer.Option("--predictions/--no-predictions", help="Pack predictions, which contain test labels."),
     ] = True,
     predictions_of: Annotated[
         list[str] | None,
-        typer.Option("--predictions-of", help="Pack only the predictions of these: axis=value,value (repeatable)."),
+        typer.Option("--predictions-of", help="Pack predictions of these trials only: axis=value,value (repeatable)."),
     ] = None,
 ) -> None:
     """Pack the results of a sweep into a few Parquet files, to publish them or to commit them."""

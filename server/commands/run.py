@@ -73,7 +73,7 @@ def run(  # noqa: PLR0913 - a parameter per option of the command
 
 
 def check(config: ConfigArgument = None, settings: SetOption = None) -> None:
-    """Check a config and print it resolved, every default written out."""
+    """Check a config and print it resolved, with every default written out."""
     checked = _load(config, settings or [])
     check_run(checked)
     typer.echo(checked.to_yaml(), nl=False)
@@ -116,7 +116,7 @@ def _refuse_superlink(settings: Sequence[str]) -> None:
 
 
 def _report_to_trackers(out: Path, settings: Sequence[str]) -> bool:
-    """Report the rest of a complete run to trackers that missed it; whether there was one. Needs no data."""
+    """Report the rest of a complete run to trackers that missed it, and return whether there was one. Needs no data."""
     if not RunDirectory(out.resolve()).completed():
         return False
     directory = existing_run(out)

@@ -34,7 +34,7 @@ OutOption = Annotated[
 ]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Trials at a time (default: the available cores).")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Override a key in every trial: dotted.key=value.")]
-OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Run a part: axis=value,value (repeatable).")]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Run only a part: axis=value,value (repeatable).")]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="List the trials and estimate the time; run none.")]
 RayOption = Annotated[str | None, typer.Option(help="Run each trial as a task of the Ray cluster at HOST:PORT.")]
 
@@ -91,7 +91,7 @@ def sweep(  # noqa: PLR0913 - a parameter per option of the command
     check_out(where)
 
     def write_run_report(path: Path) -> None:
-        from server.report.run import write_report  # here: it draws, and few trials lack their report
+        from server.report.run import write_report  # here: slow to import, and few trials lack their report
 
         write_report(path)
 
@@ -153,7 +153,7 @@ def _dry_run(console: Console, plan: Plan, make_executor: Callable[[], Executor]
 def _run(console: Console, plan: Plan, make_executor: Callable[[], Executor]) -> None:
     directory, complete, total = plan.directory, plan.complete, len(plan.states)
     directory.record(plan.definition, plan.trials, plan.settings)
-    for trial in complete:  # an earlier command may have been ended before it did this
+    for trial in complete:  # an earlier command may have ended before it did this
         directory.tidy(trial)
     _print(console, f"sweep {plan.definition.name}: {plural(total, 'trial')}, {len(complete)} complete")
     _print(console, f"directory {directory.path}")
@@ -204,7 +204,7 @@ def print_notes(console: Console, plan: Plan) -> None:
     selected = {trial.sha256 for trial, _ in plan.states}
     candidates = [trial for trial in plan.trials if fits(trial.labels, baseline)]
     if baseline and not any(t.sha256 in selected or directory.run_of(t).completed() for t in candidates):
-        missing = "the baseline of the table, is not in this part and not complete: there will be no differences yet"
+        missing = "the baseline of the table, is not selected and not complete: there will be no differences yet"
         _print(console, f"{title_of(plan.baseline)}, {missing}")
     found = Counter(change for trial in plan.complete for change in directory.provenance_changes(trial))
     for change, count in found.items():

@@ -111,8 +111,8 @@ class LogFollower:
             self.log.close()
 
     def poll(self) -> dict[str, str]:
-        """Request the run's status, and keep the log open while the SuperLink answers. Empty if it does not answer;
-        ``RunError`` if it has not answered for ``PATIENCE_SECONDS``."""
+        """Return the run's status, and keep the log open while the SuperLink answers. The status is empty if it does
+        not answer; ``RunError`` if it has not answered for ``PATIENCE_SECONDS``."""
         try:
             run = self.link.run(self.run_id)
         except RunError as error:

@@ -48,7 +48,7 @@ class Follower:
         """Show the rounds that are new in the file.
 
         A resume removes the lines of the rounds that it repeats, and may have written some of them again since the last
-        call. New lines are therefore recognised by their content, which includes wall-clock times, and not by their
+        call. New lines are therefore recognized by their content, which includes wall-clock times, and not by their
         position.
         """
         before, self._lines = self._lines, self._whole_lines()

@@ -122,8 +122,8 @@ class InProcessGrid(Grid):
         """Return the replies to ``message_ids`` that have arrived.
 
         If none has, this runs one queued message (with one process) or waits for a short time (with several), so that a
-        caller can poll without a pause of its own. Every message gets a reply. It is an error if the site took longer
-        than the job's ``timeout``, which is counted from the moment when a process receives the message: time in the
+        caller can poll without a pause of its own. Every message gets a reply, an error reply if the site took longer
+        than the job's ``timeout``. The time is counted from the moment when a process receives the message: time in the
         queue does not count, so that the number of workers has no influence. With one process nothing is interrupted.
         """
         return self._pull(list(message_ids), self._timeout)
@@ -160,7 +160,7 @@ class InProcessGrid(Grid):
         return [self._replies.pop(key) for key in wanted if key in self._replies]
 
     def _advance(self, timeout: float | None) -> None:
-        """Start queued messages, then store the replies and states of those that were answered or are late."""
+        """Start queued messages, then store the replies and states of messages that were answered or are late."""
         for message in list(self._queue):
             if len(self._running) >= self._runner.capacity:
                 break

@@ -201,7 +201,7 @@ class _Process:
         try:
             reply, state, failure = self.pipe.recv()
         except (EOFError, OSError):
-            self._process.join(timeout=1)  # so that the exit code is its own and not that of the kill below
+            self._process.join(timeout=1)  # so that the exit code is that of the process and not that of the kill below
             self.end()
             reason = f"the site's process ended (exit code {self._process.exitcode})"
             return _error(self.message, DIED, reason)

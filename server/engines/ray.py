@@ -199,7 +199,7 @@ def federation_config(job: Job) -> str:
 
 
 def require_cluster(address: str, key: str) -> None:
-    """Raise ``UsageError`` for ``key`` if nothing listens at ``address`` (HOST:PORT): Ray would try for ever."""
+    """Raise ``UsageError`` for ``key`` if nothing listens at ``address`` (HOST:PORT): Ray would try forever."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), CLUSTER_SECONDS).close()

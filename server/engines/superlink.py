@@ -73,7 +73,7 @@ class SuperLink:
         self.ask("stop", run_id, *self.connection())
 
     def log(self, run_id: str) -> subprocess.Popen[str]:
-        """Start a process that prints the run's log from its beginning and then its new lines. It may wait for ever if
+        """Start a process that prints the run's log from its beginning and then its new lines. It may wait forever if
         the connection stops without an error."""
         arguments = [flower.program("flwr"), "log", run_id, *self.connection(), "--stream"]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}

@@ -35,8 +35,8 @@ class ReplyError(Exception):
 
 @dataclass
 class Replies(Generic[Reply]):
-    """The replies to messages to several sites: ``received`` maps the sites that answered to their replies,
-    ``failures`` the others to the reason."""
+    """The replies of several sites: ``received`` maps the sites that answered to their replies, ``failures`` maps the
+    others to the reason."""
 
     received: dict[str, Reply] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)

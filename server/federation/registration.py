@@ -30,8 +30,8 @@ from strategies.messages import SiteInfo
 POLL_SECONDS = 0.2
 ASKED = 16
 """How many simulated sites are asked for their description. The server knows the samples of each, since it assigned
-them; a few descriptions show whether the processes of the sites run the same code on the same values. All later replies
-contain the hashes of code and data specification again, but no values."""
+them; a few descriptions are enough to check that the processes of the sites run the same code on the same values. All
+later replies contain the hashes of code and data specification again, but no values."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _deployed_sites(
     for split in ("validation", "test"):  # reported now and not after weeks of training
         if server_data is None and not federation.holders(split):
             raise RunError(
-                f"no connected site has {split} samples, so that no model could be selected and tested: mark some in "
+                f"no connected site has {split} samples, so no model could be selected and tested: mark some in "
                 "the split column of a site's samples.parquet, or score at the server (evaluate.where: server)"
             )
     return RunSites(federation, recovery, server_data, registry)
@@ -190,7 +190,7 @@ def _ask(channel: Channel, federation: Federation) -> dict[str, SiteInfo]:
     if len(replies.failures) > spare:
         raise RunError(
             f"{len(replies.received)} of the {len(asked)} sites that were asked sent a description; at least {least} "
-            f"of all {len(names)} sites must be connected (sites.min), so that at most {spare} may fail here. "
+            f"of all {len(names)} sites must be connected (sites.min), so at most {spare} may fail here. "
             f"{replies.reasons()}"
         )
     if replies.failures:

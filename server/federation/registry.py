@@ -94,7 +94,7 @@ class SiteRegistry:
             if late and not enough and not any(r.name and r.node in waiting for r in self._records.values()):
                 reasons = "".join(f"; {r.reason}" for _, r in sorted(self._records.items()) if r.reason is not None)
                 silent = len(self._waiting() & set(self._records))
-                reasons += f"; {silent} more connected and gave no answer yet" if silent else ""
+                reasons += f"; {silent} more connected (no reply yet)" if silent else ""
                 raise RunError(
                     f"round {round_}: {len(self._nodes())} of at least {least} sites connected within {sites.wait:g} s "
                     f"(sites.min, sites.wait): {', '.join(sorted(self._nodes())) or 'none'}{reasons}; start the other "

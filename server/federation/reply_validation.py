@@ -97,9 +97,7 @@ def validate_train_reply(
         reply = messages.read_train_reply(content)
     extra = {group for group in reply.groups if group.startswith(STRATEGY_GROUPS)}
     if unsent := sorted(extra - set(current)):
-        raise ReplyError(
-            f"uploaded {', '.join(unsent)}, which the strategy does not send with the groups that the site may upload"
-        )
+        raise ReplyError(f"uploaded {', '.join(unsent)}, expected only groups that the strategy sent to the site")
     if stray := sorted(set(reply.groups) - extra - set(plan.upload)):
         raise ReplyError(f"uploaded {', '.join(stray)}, which its transfer plan does not contain")
     if missing := sorted(group for group, count in reply.counts.items() if count and group not in reply.groups):
@@ -169,7 +167,7 @@ def read_score(content: RecordDict, split: str, spec: DatasetSpec, samples: int)
         losses = {key for key in expected if isinstance(expected[key], float)}
         odd = sorted(key for key in record if key not in losses and record[key] != expected.get(key))
     if odd:
-        raise ReplyError(f"expected whole numbers, and scores of {split} alone, found others in {', '.join(odd)}")
+        raise ReplyError(f"expected whole numbers, and scores of {split} only, found others in {', '.join(odd)}")
     # sums are Python integers, which do not overflow
     tables = [[cells.flatten().tolist() for cells in counts.matrices] for counts in (score.counts, score.empty)]
     least = min(cell for table in tables for cells in table for cell in cells)
@@ -179,7 +177,7 @@ def read_score(content: RecordDict, split: str, spec: DatasetSpec, samples: int)
         sums = sorted({sum(cells) for cells in table})
         if len(sums) > 1:
             raise ReplyError(
-                f"expected as many samples for each class, found {sums[0]} for one and {sums[-1]} for another"
+                f"expected equally many samples for each class, found {sums[0]} for one and {sums[-1]} for another"
             )
     total = sum(sum(table[0]) for table in tables)
     if total > samples:

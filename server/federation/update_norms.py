@@ -15,7 +15,7 @@ from fedrecon_core.state import STRATEGY_GROUPS, State
 
 MEMORY = 0.5
 """Weight of a site's latest norm in its running mean."""
-LEAST_OF_EXTRA_GROUP, NO_LEAST = (1.0, "the least for a group of the strategy's own"), (0.0, "")
+LEAST_OF_EXTRA_GROUP, NO_LEAST = (1.0, "the lower bound for additional groups of the strategy"), (0.0, "")
 """Lower bounds of the reference norm, for the strategy's additional groups and for all others."""
 NONE: Mapping[str, Set[str]] = MappingProxyType({})
 History = dict[str, dict[str, float]]
@@ -75,7 +75,7 @@ def judge(
         own = (norm_of(current[group]) or 1.0, "the norm of the group itself")
         least = max(median, LEAST_OF_EXTRA_GROUP) if group.startswith(STRATEGY_GROUPS) else NO_LEAST
         for site, norm in norms.items():
-            before = (max(known.values()) if site in known else 0.0, "the largest mean of a site before")
+            before = (max(known.values()) if site in known else 0.0, "the largest running mean of a site")
             found = median if len(real[group]) >= bounds.least else before
             reference, what = max(found if found[0] > 0 else own, least)
             if norm > bounds.limit * reference:

@@ -203,7 +203,7 @@ def rounds_table(caption: str, columns: Sequence[Column]) -> RoundsTable:
 
 @dataclass(frozen=True)
 class StripCell:
-    """Neighbouring rounds of a strip in the same state: position and width in rounds, CSS class, tooltip."""
+    """Neighboring rounds of a strip in the same state: position and width in rounds, CSS class, tooltip."""
 
     x: float
     width: float
@@ -212,7 +212,7 @@ class StripCell:
 
 
 def strip(name: str, states: Sequence[tuple[int, str, str]]) -> list[StripCell]:
-    """Lay out one cell per round from ``(round, CSS class, tooltip)``; in a long strip, equal neighbours join."""
+    """Lay out one cell per round from ``(round, CSS class, tooltip)``; in a long strip, equal neighbors are joined."""
     cells, at, gap = [], 0, 0.12 if len(states) < MANY else 0.0
     for _, group in groupby(enumerate(states), lambda item: item[0] if gap else item[1][1:]):
         joined = [state for _, state in group]

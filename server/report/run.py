@@ -42,7 +42,7 @@ def write_report(directory: Path) -> Path:
     """Write ``report.html`` into the run directory, whole or not at all, and return its path.
 
     Raises:
-        DataError: ``directory`` is no run directory.
+        DataError: ``directory`` is not a run directory.
         RunError: the page cannot be written.
     """
     return write_page(directory, render_run(read_run(directory)))

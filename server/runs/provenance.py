@@ -53,7 +53,7 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]
 
 
 def describe_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a message for each change of provenance on a resume, after which numbers may not repeat."""
+    """Yield a message for each change of provenance on a resume, since numbers may differ after it."""
     messages = {
         "code": "this run began with other code",
         "device": "the rounds so far were computed on {0.then}, and this machine continues on {0.now}",

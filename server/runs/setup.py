@@ -141,7 +141,8 @@ def check_run(config: RunConfig) -> ServerData | None:
         if config.data.name != "sites":
             hint = "or evaluate.where: server, if the server should score on its held-out part"
             raise ConfigError(
-                f"data.name: expected sites, whose data a deployment trains on, {hint}; found {config.data.name}"
+                "data.name: expected sites, since a deployment trains on the data of its sites, "
+                f"{hint}; found {config.data.name}"
             )
         return None
     dataset = load_dataset(config)
@@ -195,7 +196,7 @@ def existing_run(out: Path) -> RunDirectory:
     """Return the run directory at ``out``; ``UsageError`` if there is none."""
     directory = RunDirectory(out.resolve())
     if not directory.config.is_file():
-        raise UsageError(f"--resume: {directory.path} is no run directory (it has no config.yaml)")
+        raise UsageError(f"--resume: {directory.path} is not a run directory (it has no config.yaml)")
     return directory
 
 

@@ -68,7 +68,7 @@ class Trackers:
         title, labels = trial.get("name", self._config.name), trial.get("labels", {})
         run = TrackedRun(self._directory.path, title, config, tags, last, known["memory"], labels)
         memory = tracker.start(run)
-        recorded = known["round"] if memory == known["memory"] else 0  # else it started again, without any rounds
+        recorded = known["round"] if memory == known["memory"] else 0  # otherwise it started again, without any rounds
         self._remember(name, min(recorded, last) if tracker.takes_back else recorded, memory)
         metrics: dict[int, list[dict[str, Any]]] = defaultdict(list)
         sites: dict[int, list[dict[str, Any]]] = defaultdict(list)

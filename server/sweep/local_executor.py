@@ -1,4 +1,4 @@
-"""Run trials on this machine, each in a process that is forked from one with all imports."""
+"""Run trials on this machine, each in a process forked from one that has imported everything."""
 
 from __future__ import annotations
 

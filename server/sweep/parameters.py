@@ -96,8 +96,8 @@ def label_of(value: Any) -> str:
 
 
 def read_parameters(raw: Any) -> tuple[Parameter, ...]:
-    """Read the section ``axes``. The seed comes last, so that trials that differ only in it are neighbours, and no
-    other parameter can override it."""
+    """Read the section ``axes``. The seed comes last, so that trials that differ only in it are neighbors, and no other
+    parameter can override it."""
     if not isinstance(raw, Mapping) or not raw:
         raise ValueError(f"expected a mapping axis -> values, found {short_repr(raw)}")
     parameters = []
@@ -155,7 +155,7 @@ def _read_seeds(raw: Any) -> list[Value]:
     """Read a list of seeds, or ``{first: 1, count: 10}``. A single number is refused because it is ambiguous."""
     if isinstance(raw, int) and not isinstance(raw, bool):
         raise InvalidValueError(
-            SEED, f"expected a list, [{raw}] for this seed, or {{count: {raw}}} for so many; found {raw}"
+            SEED, f"expected a list, [{raw}] for this seed, or {{count: {raw}}} for that many; found {raw}"
         )
     if isinstance(raw, Mapping):
         for key in raw:

@@ -27,7 +27,8 @@ from server.sweep.executor import Ended, Executor, LostError, run_trial
 from server.sweep.store import LOCK_SECONDS, ROUNDS, device_on_ray
 
 RAY_UNITS = 10_000
-"""Ray counts a resource in so many parts, and rounds: the shares of a GPU must not add up to more than 1."""
+"""The number of parts into which Ray divides a resource. Ray rounds shares of a GPU to whole parts; the rounded shares
+must not add up to more than 1."""
 LOST_SECONDS = 20.0
 """How long the cluster's head may not answer before the cluster counts as lost."""
 RAY_TIMEOUT = ("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
@@ -173,5 +174,5 @@ def copy_back(path: Path, data: bytes) -> Ended:
         with RunDirectory(path).lock(LOCK_SECONDS):
             replace_folder(path, lambda new: unpack(data, new))
     except (FedReconError, OSError, tarfile.TarError) as error:
-        return Ended(path, f"it came back and could not be written here: {one_line(describe_error(error))}")
+        return Ended(path, f"its result was returned but could not be written here: {one_line(describe_error(error))}")
     return Ended.of(path, "its Ray task ended without a result")

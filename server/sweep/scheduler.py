@@ -82,7 +82,7 @@ class Scheduler:
                 return self._finish(running, "")
             running = replace(running, first=checkpoints.newest_round(run.checkpoints))
             self._executor.start(run.path, trial.config)
-        except Exception as error:  # a full disk, no memory for a fork, an odd file: the other trials go on
+        except Exception as error:  # a full disk, no memory for a fork, an odd file: the other trials continue
             return self._finish(running, one_line(describe_error(error)))
         # Measured from here: the very first start waits until the fork server has imported what trials need.
         self._running[run.path] = replace(running, since=time.monotonic())

@@ -49,7 +49,7 @@ class SweepDirectory:
     """The directory of a sweep. It can be moved, copied and committed.
 
     ``sweep.yaml`` does not contain the path of the data; the ``config.yaml`` of each trial does (``data.root``), but a
-    trial is recognised wherever its data are.
+    trial is recognized wherever its data are.
 
     Args:
         path: the directory.
@@ -107,7 +107,7 @@ class SweepDirectory:
         return self._runs[trial.folder]
 
     def state(self, trial: Trial) -> State:
-        """The state of a trial; ``UsageError`` if its folder contains another config, whose results are not its own."""
+        """The state of a trial; ``UsageError`` if its folder contains another config."""
         run = self.run_of(trial)
         state = state_of(run.path)
         if state is State.MISSING:
@@ -150,8 +150,8 @@ class SweepDirectory:
         return " and ".join([*unknown, *_differences(manifest, device, trial.config)])
 
     def provenance_changes(self, trial: Trial) -> list[str]:
-        """The differences in code, device, PyTorch and data root between a complete trial and the same trial now. What
-        its files do not contain is no difference."""
+        """The differences in code, device, PyTorch and data root between a complete trial and the same trial now.
+        Values that its files lack are not counted as differences."""
         found = _differences(self.manifest_of(trial), self._device(trial.config), trial.config)
         stored = self._configs.get(trial.folder) or read_stored_config(self.run_of(trial).config)
         if stored.root != trial.config.data.root:
@@ -186,7 +186,7 @@ class SweepDirectory:
     def note_failure(self, trial: Trial, reason: str, rounds: int) -> None:
         """Write ``result.json`` with ``reason`` for a run that left none: its process was killed, lost with its machine
         or did not start. A trial that another process holds, or a folder with another config, is not changed. If the
-        file cannot be written, the reason stands in the output of the sweep only."""
+        file cannot be written, the reason is only in the output of the sweep."""
         run = self.run_of(trial)
         with suppress(FedReconError), run.lock(LOCK_SECONDS):
             if self.state(trial) is State.UNFINISHED and not read_result(run.path):

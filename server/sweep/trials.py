@@ -58,7 +58,7 @@ class StoredConfig:
 
 def read_stored_config(path: Path) -> StoredConfig:
     """Read the identity of the config file ``path``. Keys added since it was written get their defaults,
-    which reproduce the earlier behaviour. The folder of the data need not exist; a damaged file has no hash."""
+    which reproduce the earlier behavior. The folder of the data need not exist; a damaged file has no hash."""
     raw = yaml_in(path)
     data = raw.get("data")
     if not isinstance(data, Mapping):
@@ -192,7 +192,7 @@ def _check_settings(definition: Definition, settings: Sequence[str]) -> None:
             raise ConfigError(f"{place}: the seed is an axis of this sweep; --only seed=... runs some of its values")
         engine = next((key for key in keys if key.split(".")[0] == "engine"), None)
         if engine:
-            hint = "every trial is a run in one process; --workers and --ray-address say how many at a time, and where"
+            hint = "a trial runs in one process; --workers and --ray-address set how many run at a time, and where"
             raise ConfigError(f"{place}: expected no key of the engine, found {engine}: {hint}")
 
 
@@ -265,7 +265,7 @@ def check_data(trials: Sequence[Trial], proven: Collection[tuple[str, ...]] = ()
 
 
 def data_fault(trial: Trial, dataset: Dataset) -> str:
-    """Why the config of ``trial`` cannot be run with ``dataset``; empty if it can."""
+    """The reason why the config of ``trial`` cannot be run with ``dataset``; empty if it can."""
     try:
         checked_recovery(trial.config, dataset.spec)
         allocate(dataset, trial.config)

@@ -48,9 +48,9 @@ class Tracker(ABC):
 
     Params: ClassVar[type[TrackerParams]] = TrackerParams
     package: ClassVar[str | None] = None
-    """Import name of the package that it needs; None if it needs none."""
+    """Import name of the required package; None if there is none."""
     pip: ClassVar[str] = ""
-    """Arguments of ``python -m pip install`` that install it."""
+    """Arguments with which ``python -m pip install`` installs the package."""
     takes_back: ClassVar[bool] = False
     """Whether ``start`` removes the rounds after ``TrackedRun.last``, which a resumed run repeats. A tracker that
     cannot gets each round once, as it was the first time."""

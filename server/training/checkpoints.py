@@ -18,8 +18,8 @@ from fedrecon_core.state import State, flatten_groups, unflatten_groups
 from strategies.messages import Accepted
 
 KEPT = 2
-"""How many checkpoints are kept. A resume reads the newest one; the other is for the case that it is damaged. Sites
-keep the versions of their state that either may need (``client.site_store.KEPT``)."""
+"""How many checkpoints are kept. A resume reads the newest one; the other is kept in case it is damaged. Sites keep the
+versions of their state that either may need (``client.site_store.KEPT``)."""
 
 
 @dataclass(frozen=True)

@@ -249,7 +249,7 @@ def site_lines(
 
 
 def restore(sites: RunSites, known: Training | None) -> tuple[FedAvg, Training]:
-    """The strategy and the state of the run, from the newest checkpoint (``known``) or as they are in a new run."""
+    """The strategy and the state of the run, from the newest checkpoint (``known``) or those of a new run."""
     federation, training = sites.federation, known
     if training is None:
         training = Training(round=0, groups={name: read_group(m) for name, m in sites.recovery.build().items()})

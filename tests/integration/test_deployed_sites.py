@@ -393,7 +393,7 @@ def test_run_fails_if_too_many_sites_give_no_description(
     with pytest.raises(RunError) as error:
         run(tmp_path, {**raw, "sites": {"count": COUNT, "min": least}})
     answered = f"{ASKED - failing} of the {ASKED} sites that were asked sent a description"
-    bound = f"at least {least or COUNT} of all {COUNT} sites must be connected (sites.min), so that at most {spare}"
+    bound = f"at least {least or COUNT} of all {COUNT} sites must be connected (sites.min), so at most {spare}"
     assert str(error.value).startswith(f"{answered}; {bound} may fail here. site-0000")
     assert str(error.value).endswith("no description")
 

@@ -65,8 +65,8 @@ def series_of(table: ScoreTable, parameter: str) -> list[Series]:
 
 def draw(table: ScoreTable, parameter: str) -> Any:
     """Draw the figure (``matplotlib.figure.Figure``): means over seeds, with error bars of one standard deviation;
-    published values are hollow marks. Values of the parameter stand below the axis as they are written, with the
-    effective missing rates where these differ between them."""
+    published values are hollow marks. The values of the parameter are printed below the axis, with the effective
+    missing rates if these differ between values."""
     from matplotlib.figure import Figure
 
     series = series_of(table, parameter)
@@ -122,9 +122,9 @@ def crowded(places: Sequence[float]) -> bool:
 
 
 def effective_missing(table: ScoreTable, parameter: str) -> tuple[dict[str, float], str]:
-    """The share of all values that were missing, by value of ``parameter``, and its split: training, or else the test.
-
-    Empty where it does not depend on the parameter, or where methods differ in it: one may train on other sites.
+    """The share of all data values that were missing, by value of ``parameter``, and its split: training, or else the
+    test. Empty if it does not depend on the parameter, or if methods differ in it because they train on different
+    sites.
     """
     values = {column[parameter] for column in table.columns}
     for split, name in {"train": "training", "test": "the test"}.items():

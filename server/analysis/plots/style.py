@@ -1,4 +1,4 @@
-"""The style of all figures: sized for a paper, readable for the color-blind and in greyscale, and reproducible to the
+"""The style of all figures: sized for a paper, readable for the color-blind and in grayscale, and reproducible to the
 byte."""
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Legend:
         return LINE * (bool(self.title) - (-len(self.names) // legend_columns(self.names, self.width)))
 
     def put(self, figure: Any, handles: Sequence[Any]) -> None:
-        """Add it above the axes of a ``matplotlib.figure.Figure``, with one handle per name."""
+        """Add the legend above the axes of a ``matplotlib.figure.Figure``, with one handle per name."""
         if len(self.names) > 1:
             columns = legend_columns(self.names, self.width)
             figure.legend(handles, self.names, loc="outside upper center", ncols=columns, title=self.title)

@@ -482,5 +482,5 @@ def test_a_variate_of_a_group_outside_the_plan_is_named():
     plan = found.server.federation.plan(NAMES[4])
     current = {**found.x, **found.server.strategy_groups(plan.upload)}
     fault = fault_of(reply, plan, current, found.server.federation.sites[NAMES[4]])
-    unsent = "which the strategy does not send with the groups that the site may upload"
+    unsent = "expected only groups that the strategy sent to the site"
     assert fault == f"uploaded strategy.scaffold.{SOME}, {unsent}"

@@ -226,12 +226,12 @@ def test_a_part_is_shown_alone(sweep, call):
 def test_a_part_without_the_baseline_says_that_it_has_no_differences_and_why(sweep, call):
     code, out, err = call("table", sweep, "--only", "recovery=zero")
     assert (code, err) == (0, "")
-    assert out.count("No differences: no trial here has recovery=mask, the baseline; --only must keep it.") == 1
+    assert out.count("No differences: no selected trial has the baseline recovery=mask; --only must include it.") == 1
     assert "No interval" not in out
     raw = yaml.safe_load((sweep / "sweep.yaml").read_text())
     kept = [trial for trial in raw["cells"] if trial["labels"]["recovery"] != "mask"]
     (sweep / "sweep.yaml").write_text(yaml.safe_dump({**raw, "cells": kept}))  # its `only` may leave it out as well
-    assert "No differences: no trial here has recovery=mask, the baseline" in call("table", sweep)[1]
+    assert "No differences: no selected trial has the baseline recovery=mask" in call("table", sweep)[1]
     (sweep / "sweep.yaml").write_text(yaml.safe_dump(raw))
     assert "No differences" not in call("table", sweep, "--only", "recovery=zero,mask", "--only", "seed=1")[1]
 

@@ -160,7 +160,7 @@ def test_resume_without_a_directory_says_which_option_is_missing(command):
 
 
 def test_resume_of_what_is_no_run_is_refused(command, tmp_path):
-    assert_usage_error(command("run", "--resume", "--out", tmp_path), "is no run directory")
+    assert_usage_error(command("run", "--resume", "--out", tmp_path), "is not a run directory")
 
 
 def test_resume_takes_no_config_of_its_own(command, config, tmp_path):

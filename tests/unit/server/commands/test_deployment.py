@@ -259,12 +259,12 @@ def test_a_fault_of_the_user_reaches_the_command_with_its_exit_code(tmp_path):
     error = ends_with({"config": "", "out": str(tmp_path), "resume": True})
     told = flower.raised(f"{FAILED}{error}")
     assert isinstance(told, UsageError)
-    assert str(told) == f"--resume: {tmp_path} is no run directory (it has no config.yaml)"
+    assert str(told) == f"--resume: {tmp_path} is not a run directory (it has no config.yaml)"
 
 
 def test_a_command_beside_the_server_app_gets_the_error_itself(tmp_path):
     error = ends_with({"config": str(tmp_path / "config.yaml"), "out": str(tmp_path), "resume": True})
-    assert str(error) == f"--resume: {tmp_path} is no run directory (it has no config.yaml)"
+    assert str(error) == f"--resume: {tmp_path} is not a run directory (it has no config.yaml)"
 
 
 @pytest.mark.parametrize(

@@ -296,7 +296,7 @@ def test_good_scores_of_several_labels_have_no_fault() -> None:
         (answer_of(Counts(GOOD.confusion)), "its score lacks 'test.bins'"),
         (
             spoilt("confusion", lambda table: table[0].mul_(2)),
-            "as many samples for each class, found 3 for one and 6",
+            "equally many samples for each class, found 3 for one and 6",
         ),
         (spoilt("confusion", lambda table: table.mul_(2)), "at most its 3 samples of test, found 6"),
         (spoilt("confusion", lambda table: table.sub_(1)), "found -1"),
@@ -379,7 +379,7 @@ def test_and_a_later_one_with_those_that_were_taken_before():
         assert verdict.faults == {}
         history = verdict.history
     verdict = judge(sent(a=0.5), MODEL, history, BOUNDS)
-    assert "the largest mean of a site before" in verdict.faults["a"]
+    assert "the largest running mean of a site" in verdict.faults["a"]
     assert verdict.history == history  # what is refused is not remembered
     assert judge(sent(a=0.05), MODEL, history, BOUNDS).faults == {}
 
@@ -481,5 +481,5 @@ def test_a_lone_variate_is_compared_with_those_before():
     for _ in range(3):
         history = judge(variates(a=6.0), ZERO, history, BOUNDS).history
     assert judge(variates(a=50.0), ZERO, history, BOUNDS).faults == {}
-    assert "the largest mean of a site before" in judge(variates(a=70.0), ZERO, history, BOUNDS).faults["a"]
+    assert "the largest running mean of a site" in judge(variates(a=70.0), ZERO, history, BOUNDS).faults["a"]
     assert "10 times 1, " in judge(variates(a=1e30), ZERO, {}, BOUNDS).faults["a"]

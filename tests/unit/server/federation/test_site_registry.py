@@ -163,7 +163,7 @@ def test_too_few_sites_are_told_with_the_silent_ones():
     grid = Nodes({1: "slow", 2: "a"})
     grid.silent = {1}
     registry, _ = registry_over(grid, wait=0.1)
-    with pytest.raises(RunError, match=r"1 of at least 2 sites .*: a; 1 more connected and gave no answer yet; start"):
+    with pytest.raises(RunError, match=r"1 of at least 2 sites .*: a; 1 more connected \(no reply yet\); start"):
         registry.refresh(0)
 
 

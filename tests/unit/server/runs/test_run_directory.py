@@ -71,7 +71,7 @@ def test_an_existing_run_is_refused_and_stays_as_it_is(directory):
 def test_what_a_kill_left_while_the_directory_was_made_does_not_bar_the_next_run(tmp_path):
     """The folder and half of the first file: there is no run to resume, so a new one may take the place."""
     (tmp_path / ".config.yaml.partial").write_text("na")
-    with pytest.raises(UsageError, match="is no run directory"):
+    with pytest.raises(UsageError, match="is not a run directory"):
         resume_run(tmp_path)
     RunDirectory(tmp_path).create("name: x\n")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"config.yaml": "name: x\n"}

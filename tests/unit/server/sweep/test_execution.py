@@ -387,7 +387,7 @@ def test_a_run_resumed_by_another_process_is_not_replaced(sent):
         ended = copy_back(run.path, data)
         assert run.config.read_text() == "here"
         assert not run.completed()
-    expected = f"it came back and could not be written here: the run in {run.path} is in use by process "
+    expected = f"its result was returned but could not be written here: the run in {run.path} is in use by process "
     assert ended.reason.startswith(expected)
     assert copy_back(run.path, data).reason == ""
     assert run.config.read_text() == "there"

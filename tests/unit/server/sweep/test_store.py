@@ -315,9 +315,7 @@ def test_a_part_without_the_baseline_is_noted_until_the_baseline_is_complete(tmp
         )
         return capsys.readouterr().out
 
-    assert notes(trials[2:]).startswith(
-        "recovery=mask, the baseline of the table, is not in this part and not complete: "
-    )
+    assert notes(trials[2:]).startswith("recovery=mask, the baseline of the table, is not selected and not complete: ")
     assert notes(trials) == notes(trials[1:]) == ""
     end_run(directory.begin(trials[0]))
     assert "baseline" not in notes(trials[2:])
