@@ -148,7 +148,7 @@ def test_selecting_trials(tmp_path):
         (
             {"set": {"engine": {"name": "ray"}}},
             [],
-            r"^set: expected no key of the engine, found engine\.name: every trial is a run in one process; --workers",
+            r"^set: expected no key of the engine, found engine\.name: a trial runs in one process; --workers",
         ),
         ({}, ["engine.workers=4"], r"^--set: expected no key of the engine, found engine\.workers: "),
         ({}, ["seed=4"], r"^--set: the seed is an axis of this sweep; --only seed=\.\.\. runs some of its values"),
