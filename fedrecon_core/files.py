@@ -129,7 +129,7 @@ def user_path(text: str | Path, base: Path, key: str) -> Path:
 
 
 def digest_of(path: Path, algorithm: str) -> str:
-    """The hex digest of a file; ``DataError`` where it cannot be read, or is a folder."""
+    """The hex digest of a file; ``DataError`` if it cannot be read, or is a folder."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, algorithm).hexdigest()

@@ -36,9 +36,9 @@ class Allocation:
     """The shares of a run.
 
     ``train`` maps every site's name to its share, which may be empty. ``validation`` and ``test`` have the single key
-    ``server`` where the server evaluates, else the site names. ``test`` repeats the samples ``missing.test.draws``
-    times in blocks: all samples under the first masks, then all under the second, and so on. Samples that show nothing
-    are left out unless ``missing.empty`` is ``allow``.
+    ``server`` if the server evaluates, else the site names. ``test`` repeats the samples ``missing.test.draws`` times
+    in blocks: all samples under the first masks, then all under the second, and so on. Samples that show nothing are
+    left out unless ``missing.empty`` is ``allow``.
 
     ``effective_rates`` maps split and modality to the share of the allocated samples that lack the modality.
     ``partition_sha256`` and ``mask_sha256`` are taken over the sites in sorted order, of the samples' ids and of their
@@ -71,7 +71,7 @@ def site_name(index: int) -> str:
 def allocate(dataset: Dataset, config: RunConfig) -> Allocation:
     """Compute partition and masks of all three splits, from the config and its seed alone.
 
-    Raises ``ConfigError`` or ``DataError``, naming the key, where the data set cannot be divided as the config asks.
+    Raises ``ConfigError`` or ``DataError``, naming the key, if the data set cannot be divided as the config asks.
     """
     for number, split in enumerate(SPLITS):
         if not (dataset.split == number).any():
@@ -230,7 +230,7 @@ class _Allocator:
         return owner, masks
 
     def check_coupled(self) -> None:
-        """Raise ``ConfigError`` where data set, sites or partition do not allow the level ``coupled``."""
+        """Raise ``ConfigError`` if data set, sites or partition do not allow the level ``coupled``."""
         spec, config = self.dataset.spec, self.config
         if self.partition.fixed_sites(config.data.partition, self.dataset.natural_ids):
             raise ConfigError(

@@ -153,7 +153,7 @@ def bernoulli(rate: FloatArray, exists: BoolArray, stream: np.random.Generator, 
 
     ``redraw`` conditions each row on keeping at least one modality. This is the distribution of drawing again until one
     is kept, without a loop and without a row's mask depending on other rows: while none is kept yet, modality m is kept
-    with probability (1 - r_m) / (1 - product of r_j over j >= m). A row stays empty where no modality exists, or only
+    with probability (1 - r_m) / (1 - product of r_j over j >= m). A row stays empty if no modality exists, or only
     modalities with a rate of 1.
     """
     uniform = stream.random(exists.shape)
@@ -193,7 +193,7 @@ def sample_masks(scheme: Scheme, exists: BoolArray, draw: int = 0, traits: Trait
 
 
 def site_masks(scheme: Scheme, exists: BoolArray, draw: int = 0) -> BoolArray:
-    """bool [S, M]: one mask per site, fixed for all rounds, for the levels ``site`` (Bernoulli) and ``profile`` (sites
+    """bool [S, M]: one mask per site, fixed for all rounds, at the levels ``site`` (Bernoulli) and ``profile`` (sites
     in the order of the list, the same in each draw). ``exists`` bool [S, M]: the modalities that the site's samples
     really have; ``draw`` numbers independent masks of the same sites."""
     if scheme.missing.level == "profile":

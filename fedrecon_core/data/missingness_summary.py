@@ -19,8 +19,8 @@ class MissingnessSummary:
     ``samples``: the number of all samples. ``combinations``: set of modalities that occur together -> number of such
     samples, the most frequent first; the empty tuple stands for samples without a modality. ``by_modality`` int64 [M]:
     samples that have each modality. ``of_site`` int64 [S] and ``of_class`` int64 [C]: all samples of each site and
-    class; ``by_site`` int64 [S, M] and ``by_class`` int64 [C, M]: those that have each modality. S is 0 where no sites
-    are known. A multilabel sample counts in each of its classes.
+    class; ``by_site`` int64 [S, M] and ``by_class`` int64 [C, M]: those that have each modality. S is 0 if no sites are
+    known. A multilabel sample counts in each of its classes.
     """
 
     names: tuple[str, ...]
@@ -82,8 +82,8 @@ def summarise_dataset(dataset: Dataset) -> dict[str, MissingnessSummary]:
 
 
 def summarise_allocation(dataset: Dataset, allocation: Allocation) -> dict[str, MissingnessSummary]:
-    """Split -> summary of the masks of a run. A sample under several draws of masks counts once per draw; where the
-    server evaluates a split, its only site is ``server``."""
+    """Split -> summary of the masks of a run. A sample under several draws of masks counts once per draw; if the server
+    evaluates a split, its only site is ``server``."""
     found = {}
     for split in SPLITS:
         shares: dict[str, Share] = getattr(allocation, split)

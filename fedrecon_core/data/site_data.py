@@ -60,7 +60,7 @@ class ModalityArray:
         return self.values[inside + torch.repeat_interleave(self.offsets[rows] - borders[:-1], lengths)]
 
     def lengths(self) -> Tensor | None:
-        """int64 [N]: the steps of each sample's sequence, 0 where it is absent; None where all sequences are equally
+        """int64 [N]: the steps of each sample's sequence, 0 where it is absent; None if all sequences are equally
         long, whether or not they are stored with offsets."""
         present = self.rows >= 0
         if self.offsets is None or not present.any():
@@ -136,7 +136,7 @@ class SiteData:
         return torch.nonzero(mask).flatten()
 
     def lengths(self) -> Tensor | None:
-        """int64 [N]: the steps of a sample's sequences, summed over modalities; None where no modality's lengths
+        """int64 [N]: the steps of a sample's sequences, summed over modalities; None if no modality's lengths
         differ. The result depends on the samples alone, so that a site's batches are the same wherever its data come
         from."""
         known = [lengths for array in self.arrays.values() if (lengths := array.lengths()) is not None]

@@ -17,7 +17,7 @@ from fedrecon_core.types import ModalitySpec
 Sums = tuple[float, list[float], list[float]]
 """(count, sums, sums of squares) of one modality's features."""
 FLAT = 1e-7
-"""A feature counts as constant where its standard deviation is below this share of its root mean square, the limit of
+"""A feature counts as constant if its standard deviation is below this share of its root mean square, the limit of
 float32: it is centered but not scaled. The limit is relative, because values may be tiny (magnetic fields in tesla)."""
 ROUNDING = 1e-10
 """Tolerance between sums over the same values, since processors and GPUs add in different orders: as a share of the sum

@@ -22,7 +22,7 @@ class Folder(DatasetLoader):
     Params = FolderParams
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
-        """Open the folder with its arrays mapped from the disk; ``DataError`` where it is not a checked site folder."""
+        """Open the folder with its arrays mapped from the disk; ``DataError`` if it is not a checked site folder."""
         if root is None:
             raise DataError("data.root: data set 'folder' expects a site folder here, found none")
         return open_whole(root)

@@ -38,7 +38,7 @@ def rows_through(feature: Feature, cache: Path, content: Callable[[int], RawItem
 
 
 def file_item(path: Path) -> RawItem:
-    """The content of a file; ``DataError`` where it cannot be read."""
+    """The content of a file; ``DataError`` if it cannot be read."""
     try:
         return RawItem(path.read_bytes(), str(path))
     except OSError as error:

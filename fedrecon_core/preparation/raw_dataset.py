@@ -31,7 +31,7 @@ class RawDataset:
     [*spec[m].shape], or [T_i, D] with 1 <= T_i <= spec[m].shape[0] for the modalities in ``ragged``. ``names``: the
     samples' names for messages ("dia0_utt3"). ``version``: identifies everything else that determines the rows
     (options, weights of features, sizes and times of files); an interrupted preparation resumes only if it is the same.
-    ``faults`` as in ``Dataset``. ``found``: a note for the user on which of several layouts was found; empty where
+    ``faults`` as in ``Dataset``. ``found``: a note for the user on which of several layouts was found; empty if
     there is only one.
     """
 

@@ -138,7 +138,7 @@ class _ModalityWriter:
         replace_file(file, save)
 
     def checked(self, sample: int, row: FloatArray) -> FloatArray:
-        """The row in float32; ``DataError`` where its shape does not fit the modality or a number is not finite."""
+        """The row in float32; ``DataError`` if its shape does not fit the modality or a number is not finite."""
         shape, where = self.row_shape, f"{self.raw_data.name_of(sample)}: {self.modality}"
         steps = 1 <= row.shape[0] <= shape[0] if self.ragged and row.ndim else row.shape[:1] == shape[:1]
         if not steps or row.shape[1:] != shape[1:]:

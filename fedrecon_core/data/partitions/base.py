@@ -39,7 +39,7 @@ class Partition(ABC):
     ) -> IntArray:
         """int64 [N]: the site, 0 to ``sites - 1``, of each sample; the same for the same arguments.
 
-        ``labels`` and ``natural_ids`` are int64 [N]; ``rng_seed`` is the seed of the draw. A site may stay empty where
+        ``labels`` and ``natural_ids`` are int64 [N]; ``rng_seed`` is the seed of the draw. A site may stay empty if
         the scheme allows it. Raises ``DataError`` if there are fewer samples than sites, or if the scheme requires
         another number of sites.
         """
@@ -60,7 +60,7 @@ class Partition(ABC):
 
     def fixed_sites(self, params: config.Params, natural_ids: IntArray) -> tuple[int, str] | None:
         """The number of sites that the scheme requires for samples with ``natural_ids`` (int64 [N]), and the reason;
-        None where it allows any number."""
+        None if it allows any number."""
         return None
 
     @abstractmethod

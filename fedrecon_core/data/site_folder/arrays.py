@@ -42,7 +42,7 @@ def array_faults(folder: Path, modality: ModalitySpec, rows: IntArray, ids: IntA
 
 
 def _read_offsets(folder: Path, modality: ModalitySpec, count: int) -> IntArray | None:
-    """int64 [count + 1]: the offsets of sequences of different lengths; None where there is no such file."""
+    """int64 [count + 1]: the offsets of sequences of different lengths; None if there is no such file."""
     path = folder / offsets_file(modality.name)
     if not os.path.lexists(path):
         return None

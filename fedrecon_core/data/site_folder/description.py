@@ -56,7 +56,7 @@ class Description(DatasetSpec):
 
     ``spec_sha256`` is ``DatasetSpec.digest`` of the sealed specification, by which a check detects edits. ``draws`` is
     how often a test sample may be in the table: ``fedrecon data split`` writes it once per draw of masks. ``faults`` as
-    in ``Dataset``; where there are any, a group may be in several splits.
+    in ``Dataset``; if there are any, a group may be in several splits.
     """
 
     format: int = Field(default=FORMAT, ge=FORMAT, le=FORMAT)

@@ -89,7 +89,7 @@ def leads_out(folder: Path, name: str) -> bool:
 
 
 def read_bytes(folder: Path, name: str, most: int, what: str = "a file") -> bytes:
-    """The content of a file; ``DataError`` where it has more than ``most`` bytes."""
+    """The content of a file; ``DataError`` if it has more than ``most`` bytes."""
     with open_file(folder, name, what) as file, reading(folder / name):
         content = file.read(most + 1)
     if len(content) > most:
@@ -108,8 +108,8 @@ def digest_and_size(folder: Path, name: str) -> tuple[str, int]:
 
 
 def names_in(folder: Path, inside: str) -> list[str]:
-    """Sorted content of the subfolder ``inside``, as paths relative to ``folder``; empty where it does not exist.
-    ``DataError`` where it is not a folder, or outside ``folder``."""
+    """Sorted content of the subfolder ``inside``, as paths relative to ``folder``; empty if it does not exist.
+    ``DataError`` if it is not a folder, or outside ``folder``."""
     path = folder / inside
     if not os.path.lexists(path):
         return []

@@ -62,7 +62,7 @@ def _stamp_content(folder: Path, state: FolderState) -> dict[str, Any]:
 
 
 def read_stamp(folder: Path, spec: DatasetSpec, state: FolderState) -> IntArray:
-    """Map the checked table of samples (see ``write_stamp``); ``DataError`` where the files have changed since."""
+    """Map the checked table of samples (see ``write_stamp``); ``DataError`` if the files have changed since."""
     hint = f"run `fedrecon data check {printable(folder)}`"
     try:
         known: Any = json.loads(read_bytes(folder, STAMP, LONGEST))

@@ -84,6 +84,6 @@ def seal(folder: Path, spec: DatasetSpec, draws: int = 1, faults: Sequence[str] 
 
 
 def record_of(folder: Path, name: str) -> FileRecord:
-    """Size and SHA-256 of a file; ``DataError`` where it is not a regular file inside the folder."""
+    """Size and SHA-256 of a file; ``DataError`` if it is not a regular file inside the folder."""
     digest, size = digest_and_size(folder, name)
     return FileRecord(bytes=size, sha256=digest)

@@ -83,7 +83,7 @@ def import_modality(source: Source, name: str) -> ImportedModality:
 
 
 def _file_paths(source: Source, name: str, keys: Files) -> list[Path | None]:
-    """The path of each row's file; None where a cell that it names is empty."""
+    """The path of each row's file; None if a cell that it names is empty."""
     table, parts = source.table, COLUMN.split(keys.files)  # texts and names of columns in turn
     folder = user_path(source.mapping.folder, table.path.parent, "folder")
     if not folder.is_dir():
@@ -102,7 +102,7 @@ def _file_paths(source: Source, name: str, keys: Files) -> list[Path | None]:
 
 
 def _file_states(name: str, keys: Files, paths: Sequence[Path | None]) -> list[str | None]:
-    """Path, size and time of each file, by which changes are detected; None where it is missing, if that is allowed."""
+    """Path, size and time of each file, by which changes are detected; None if it is missing and this is allowed."""
     states: list[str | None] = []
     for path in paths:
         state = None

@@ -63,7 +63,7 @@ class Table:
         return DataError(f"{self.path}: {self.place(row)}, column '{column}': {message}")
 
     def filled(self, column: str, what: str) -> Sequence[str]:
-        """The column's texts; ``DataError`` where one is empty."""
+        """The column's texts; ``DataError`` if one is empty."""
         texts = self[column]
         bare = next((row for row, text in enumerate(texts) if not text), None)
         if bare is not None:
