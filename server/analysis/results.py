@@ -70,7 +70,7 @@ class SweepResults:
             raise UsageError(f"table.metrics: expected scores that complete trials have ({known}), found none of them")
         if self.shown is None:
             return found
-        remark = f"Only of the test samples that show {self.shown}. What is missing in test is theirs, too."
+        remark = f"Scores and test missing rates are computed on the test samples that show {self.shown}."
         return [replace(table, remarks=(remark, *table.remarks)) for table in found]
 
     def compared_tables(self) -> list[ScoreTable]:

@@ -255,7 +255,7 @@ def rank(table: ScoreTable, layout: Layout) -> ScoreTable:
         rivals = [key for key in family if not layout.is_bound(table.labels(key))]
         means = cells["mean"].loc[rivals]
         if cells["seed_values"].loc[rivals].nunique() > 1:
-            unlike.append(title_of(layout.shared(table.labels(rivals[0]))) or "the rivals of this table")
+            unlike.append(title_of(layout.shared(table.labels(rivals[0]))) or "the methods of this table")
         elif len(rivals) > 1:
             places = means.rank(method="dense", ascending=not higher_is_better(table.metric)).astype(int)
             cells.loc[rivals, "place"] = places.where(places <= RANKED, 0)

@@ -82,7 +82,7 @@ def judge(
                 faults.setdefault(
                     site,
                     f"{group}: an update of norm {norm:.3g}, more than {bounds.limit:g} times {reference:.3g}, {what}; "
-                    "raise updates.limit if that is to be expected",
+                    "raise updates.limit if such updates are expected",
                 )
     after = {group: dict(sites) for group, sites in history.items()}
     for group, norms in real.items():

@@ -185,7 +185,7 @@ def test_the_table_says_what_it_is_of_and_shows_nothing_published(sweep, call, t
     assert "[51.25]" in call("table", sweep, *reference)[1]
     code, out, _ = call("table", sweep, *reference, "--shown", "a")
     assert code == 0
-    assert out.count("Only of the test samples that show a alone.") == 2
+    assert out.count("Scores and test missing rates are computed on the test samples that show a alone.") == 2
     assert "[51.25]" not in out
 
 
@@ -236,7 +236,7 @@ def test_what_is_missing_in_test_is_that_of_the_samples_that_are_scored(sweep, c
     assert [float(line["missing_test"]) for line in lines] == pytest.approx(4 * [missing])
     assert [float(line["missing_train"]) for line in lines] == pytest.approx(4 * [0.4])
     assert f"| 3 | 40.0% | {missing:.1%} |" in out
-    assert "What is missing in test is theirs, too." in out
+    assert "Scores and test missing rates are computed on the test samples that show " in out
     assert "| 3 | 40.0% | 30.0% |" in call("table", sweep)[1]
 
 
