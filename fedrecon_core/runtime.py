@@ -11,7 +11,7 @@ from fedrecon_core.errors import ConfigError
 
 TRIM, MMAP = -1, -3
 """Parameters of ``mallopt`` (malloc.h of the GNU C library). The heap returns free memory to the system above ``TRIM``
-bytes; an allocation above ``MMAP`` bytes gets a memory mapping of its own."""
+bytes; an allocation above ``MMAP`` bytes gets its own memory mapping."""
 KEPT, LARGEST = 256 << 20, 32 << 20
 """Their values here. 32 MiB is the largest ``MMAP`` that every version of the library accepts."""
 

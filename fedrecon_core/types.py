@@ -54,7 +54,7 @@ class ModalitySpec(StrictModel):
 
     @property
     def features(self) -> tuple[int, ...]:
-        """Shape of the quantities that have a mean of their own: the steps of a (T, D) sequence share theirs."""
+        """Shape of the quantities that have their own mean: the steps of a (T, D) sequence share theirs."""
         return self.shape[1:] if len(self.shape) == 2 else self.shape
 
 

@@ -75,7 +75,7 @@ _METHODS: dict[str, type[Params]] = {
     "strategy": Params,
     "fusion": Params,
 }
-"""Sections whose ``name`` chooses a class with keys of its own -> the keys that all of these classes have."""
+"""Sections whose ``name`` chooses a class with its own keys -> the keys that all of these classes have."""
 _LEVEL_KEYS = {
     "none": set(),
     "site": {"rate", "sites", "independent"},

@@ -80,7 +80,7 @@ class Missing(StrictModel):
 class MissingTrain(Missing):
     """Missingness in training; ``pairs`` and ``complete_sites`` belong to the level ``coupled``."""
 
-    pairs: float = Field(default=0.1, ge=0, le=1, description="share of the samples that the complete sites hold")
+    pairs: float = Field(default=0.1, ge=0, le=1, description="share of the samples at the complete sites")
     complete_sites: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
@@ -95,7 +95,7 @@ class MissingHeldOut(Missing):
     """Missingness in validation.
 
     Where the sites evaluate and whole sites lack modalities in training (levels site, profile and coupled), the levels
-    ``site`` and ``profile`` here mean the same masks as in training. With ``independent`` new masks are drawn for this
+    ``site`` and ``profile`` stand for the same masks as in training. With ``independent`` new masks are drawn for this
     split, at its own rate or profile.
     """
 

@@ -88,7 +88,7 @@ class SiteFills:
 
     ``filled``: modality -> bool [N], the samples with a fill of it. ``stored`` is the cache of all fills if they take
     at most ``limit`` bytes. Otherwise it is None, and the fills are computed for each batch, so that a site may lack
-    more than fits into its memory.
+    more data than fits into its memory.
     """
 
     def __init__(self, recover: Recover, data: SiteData, limit: int = CACHE_BYTES) -> None:

@@ -11,7 +11,7 @@ from fedrecon_core.types import ModalitySpec
 
 
 class MeanParams(Params):
-    """No keys of its own."""
+    """This recovery has no keys."""
 
     name: str = "mean"
 

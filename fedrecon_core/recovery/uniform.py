@@ -15,7 +15,7 @@ from fedrecon_core.types import ModalitySpec
 
 
 class UniformParams(Params):
-    """No keys of its own."""
+    """This recovery has no keys."""
 
     name: str = "uniform"
 

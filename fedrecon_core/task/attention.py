@@ -64,7 +64,7 @@ def squash_(values: Tensor) -> Tensor:
 
     Whatever ``values`` was computed from must not be needed again. The absolute error is at most 2e-7 in float32, also
     where x and its tangent are much smaller; a matrix product that x comes from has such errors, too. The library's
-    tangent is exact to a few roundings of its own value, and takes six times as long as its sigmoid.
+    tangent is exact to a few roundings, and takes six times as long as its sigmoid.
     """
     squashed: Tensor = _Squash.apply(values)  # type: ignore[no-untyped-call]
     return squashed

@@ -15,7 +15,7 @@ from fedrecon_core.task.tokens import Tokens
 
 
 class ConcatParams(Params):
-    """No keys of its own."""
+    """This fusion has no keys."""
 
     name: str = "concat"
 

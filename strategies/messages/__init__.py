@@ -2,8 +2,9 @@
 are used in this package only.
 
 There are three kinds: query ``describe`` asks for a site's description, train ``local`` for one local round, evaluate
-``site`` for scores at a site. A site that cannot answer sends an ``error`` record instead. A parameter group is one
-ArrayRecord under its own name, with its tensors bundled into one array; only names of groups contain a dot.
+``site`` for scores at a site. A site that fails to handle a message sends an ``error`` record instead. A parameter
+group is one ArrayRecord under its own name, with its tensors bundled into one array; only names of groups contain a
+dot.
 """
 
 from strategies.messages.describe import Holding, Identity, OwnData, SiteInfo, read_site_info, write_site_info

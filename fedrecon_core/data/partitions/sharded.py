@@ -75,7 +75,7 @@ def draw_shards(labels: IntArray, shards: int, alpha: float, rng: np.random.Gene
     """int64 [n]: the shard, 0 to ``shards - 1``, of each sample of one natural id, by its class (``labels`` int64 [n]).
 
     Each class is cut, in the order of the samples, by proportions from a symmetric Dirichlet distribution with
-    concentration ``alpha``. A shard that already holds more than an even share of all samples gets none of the
+    concentration ``alpha``. A shard that already has more than an even share of all samples gets none of the
     following classes. This is the algorithm of flwr-datasets' ``DirichletPartitioner`` with ``self_balancing``, draw
     for draw; the library's version refuses fewer samples than shards, gives up after ten draws, and needs a table for
     each id.
