@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from flwr.app import Context
@@ -50,9 +50,9 @@ class Site(ABC):
         """The modules of all groups."""
         return modules_of(self.instruction.config, self.spec)
 
-    @property
+    @cached_property
     def hook(self) -> LocalHook:
-        """A new instance of the strategy's local half."""
+        """The strategy's local half for this message."""
         return strategy_class(self.config).local_half(self.config.strategy)
 
     @property

@@ -142,10 +142,6 @@ class ScoreTable:
         found: pd.Series[Any] = self.cells.loc[[key]].iloc[0]
         return found
 
-    def trials_of(self, key: Key) -> pd.DataFrame:
-        """The trials of one cell."""
-        return self.trials.loc[list(self.cell(key)["trials"])]
-
     def families(self, layout: Layout) -> list[list[Key]]:
         """The cells that compete with each other: those that differ in the compared parameters alone."""
         found: dict[tuple[str, ...], list[Key]] = {}

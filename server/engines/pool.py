@@ -141,8 +141,8 @@ class Pool(Runner):
         ready = wait([process.pipe for process in self._busy], seconds) if self._busy else []
         answers = []
         for process in [process for process in self._busy if process.pipe in ready]:
-            answers.append(process.receive())
             self._busy.remove(process)
+            answers.append(process.receive())
             if process.alive:
                 self._idle.append(process)
         return answers

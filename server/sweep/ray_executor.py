@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Collection
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ RAY_UNITS = 10_000
 must not add up to more than 1."""
 LOST_SECONDS = 20.0
 """How long the cluster's head may not answer before the cluster counts as lost."""
-RAY_TIMEOUT = ("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
+RECONNECT, RECONNECT_SECONDS = "RAY_gcs_rpc_server_reconnect_timeout_s", "3600"
 """Ray ends a process whose head has not answered for this time (default: 60 seconds). On a busy machine the sweep may
 need longer to record that its trials have failed."""
 LOCK = "run.lock"
@@ -42,10 +43,11 @@ class RayExecutor(Executor):
     need. A trial whose node is lost fails, and the rounds since its task began are lost."""
 
     def __init__(self, address: str, workers: int | None = None) -> None:
-        """Connect to the cluster at ``address`` (HOST:PORT); ``UsageError`` if there is none."""
+        """Connect to the cluster at ``address`` (HOST:PORT); ``UsageError`` if there is none. Sets ``RECONNECT`` in the
+        environment of this process, unless the user has set it."""
         require_cluster(address, "--ray-address")
         handler = signal.getsignal(signal.SIGTERM)
-        os.environ.setdefault(*RAY_TIMEOUT)
+        os.environ.setdefault(RECONNECT, RECONNECT_SECONDS)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError) as error:
@@ -103,13 +105,19 @@ class RayExecutor(Executor):
 
     def _ask_resources(self) -> dict[str, float]:
         """The cluster's resources. Ray is asked in a thread: its call blocks if the head ends just then."""
-        answers: list[dict[str, float]] = []
-        thread = threading.Thread(target=lambda: answers.append(ray.cluster_resources()), daemon=True)  # type: ignore[no-untyped-call]
-        thread.start()
-        thread.join(LOST_SECONDS)
-        if not answers:
-            raise self._lost()
-        return answers[0]
+        answer: Future[dict[str, float]] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(ray.cluster_resources())  # type: ignore[no-untyped-call]
+            except Exception as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=ask, daemon=True).start()
+        try:
+            return answer.result(LOST_SECONDS)
+        except TimeoutError:
+            raise self._lost() from None
 
     def _lost(self) -> LostError:
         reason = f"its head has not answered for {LOST_SECONDS:.0f} seconds"

@@ -70,7 +70,7 @@ def check_more_sites_than_samples_is_an_error(name: str) -> None:
         assign(name, 61)
 
 
-def check_a_number_of_sites_of_its_own_is_told(name: str) -> None:
+def check_a_fixed_number_of_sites_is_reported(name: str) -> None:
     for sites in counts(name):
         with pytest.raises(DataError, match=rf"sites\.count: expected {sites} .*found {sites + 1}; "):
             assign(name, sites + 1)

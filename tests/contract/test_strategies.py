@@ -184,7 +184,7 @@ def check_no_message_is_larger_than_everything(name: str) -> None:
         assert 0 < sum(messages.group_sizes(message.content).values()) <= full
 
 
-def check_messages_carry_order_and_knowledge(name: str) -> None:
+def check_messages_carry_instruction_and_global_info(name: str) -> None:
     bench = bench_of(name)
     bench.federation.trained["task.head"] = 7
     for message, site in zip(sent := bench.configure(3, bench.initial()), names_of(bench, sent), strict=True):

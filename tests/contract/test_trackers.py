@@ -103,7 +103,7 @@ def check_takes_whatever_names_a_config_holds(name: str, folder: Path) -> None:
     tracker.close()
 
 
-def check_a_failed_run_is_told_and_closed(name: str, folder: Path) -> None:
+def check_a_failed_run_is_reported_and_closed(name: str, folder: Path) -> None:
     tracker = tracker_of(name)
     tracker.start(run_in(folder))
     tracker.finish(FAILED)

@@ -57,7 +57,7 @@ def cells_of(table):
 
 
 def scores_of(table, key, metric="accuracy"):
-    return table.trials_of(key)[f"metrics.{metric}"].tolist()
+    return table.trials.loc[list(table.cell(key)["trials"])][f"metrics.{metric}"].tolist()
 
 
 def has_interval(cell):

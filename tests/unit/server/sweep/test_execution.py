@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayError
 from rich.console import Console
 
 from fedrecon_core.errors import RunError, UsageError
@@ -360,6 +361,19 @@ def test_ray_head_that_ends_after_the_check_is_detected(monkeypatch):
     with pytest.raises(LostError, match=r"the Ray cluster at 127\.0\.0\.1:1 is lost: its head has not answered"):
         executor.wait(1.0)
     ended.set()
+
+
+@pytest.mark.quick
+def test_error_of_the_ray_cluster_is_the_reason_of_its_loss(monkeypatch):
+    def refuse() -> None:
+        raise RayError("the cluster was stopped")
+
+    executor = RayExecutor.__new__(RayExecutor)
+    executor._address = "127.0.0.1:1"
+    monkeypatch.setattr(ray_executor, "require_cluster", lambda *_: None)
+    monkeypatch.setattr(ray_executor.ray, "cluster_resources", refuse)
+    with pytest.raises(LostError, match=r"the Ray cluster at 127\.0\.0\.1:1 is lost: the cluster was stopped"):
+        executor.wait(1.0)
 
 
 @pytest.mark.quick
