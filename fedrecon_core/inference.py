@@ -84,7 +84,8 @@ def _checked_array(modality: ModalitySpec, values: NDArray[np.floating]) -> NDAr
         advice = "; divide the bytes of an image by 255 first" if pixels else ""
         raise DataError(f"{name}: expected floating-point numbers (float32), found {values.dtype}{advice}")
     if values.ndim == 0 or values.shape[1:] != modality.shape:
-        raise DataError(f"{name}: expected an array of shape (N, *{modality.shape}), found {values.shape}")
+        sizes = ", ".join(map(str, ("N", *modality.shape)))
+        raise DataError(f"{name}: expected an array of shape ({sizes}), found {values.shape}")
     with np.errstate(over="ignore"):  # numbers too large for float32 become infinity, which is refused
         array = values.astype(np.float32, copy=False)
     if not array.size:

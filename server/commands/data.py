@@ -379,7 +379,7 @@ def raise_faults(faults: list[str], hint: str) -> None:
 
 def show_folders(folders: list[Path]) -> None:
     """Print a table of checked folders: samples per split and modality."""
-    table = Table("site folder", *SPLITS, "samples that have each modality")
+    table = Table("site folder", *SPLITS, "samples with each modality, all splits together")
     for folder in folders:
         found = open_folder(folder)
         counts = [str(len(found.members(index))) for index in range(len(SPLITS))]

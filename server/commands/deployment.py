@@ -60,7 +60,7 @@ def submit_again(out: Path | None, settings: list[str]) -> None:
 
 def runs(superlink: SuperLinkOption = None) -> None:
     """List the runs that a SuperLink knows."""
-    title = f"SuperLink: {superlink or 'the default of flwr config list; --superlink NAME for another one'}"
+    title = f"SuperLink: {superlink or 'the default connection (choose another with --superlink NAME)'}"
     whole = [Column(name, no_wrap=True) for name in ("run", "status")]
     table = Table(*whole, "submitted", "finished", "details", title=title)
     for run in SuperLink(superlink).runs():
@@ -68,7 +68,7 @@ def runs(superlink: SuperLinkOption = None) -> None:
         reason = flower.reason(str(run.get("status-details", "")))
         table.add_row(*map(Text, [*fields, reason]))  # not as markup: a site's message may have brackets
     console = Console()  # ids are copied from the output: if it is not a terminal, no line is cut
-    console.print(table, width=None if console.is_terminal else PIPED_WIDTH)
+    (console if console.is_terminal else Console(width=PIPED_WIDTH)).print(table)
 
 
 def stop(run_id: RunArgument, superlink: SuperLinkOption = None) -> None:

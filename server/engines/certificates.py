@@ -113,7 +113,7 @@ def _site_key(stem: Path) -> Iterator[str]:
     if not kept:
         _write(path, public + f" {stem.name}\n".encode())
     if created:
-        yield f"wrote    {stem}.key  for that site alone; {path.name} is registered with the SuperLink"
+        yield f"wrote    {stem}.key  for that site alone; register {path.name} with the SuperLink"
     else:
         yield f"kept     {stem}.key" + ("" if kept else f"; wrote {path.name} again from it")
 

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import tempfile
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ CHATTER = re.compile(
 )
 """What Flower's commands print before an error."""
 UNKNOWN = "Run ID not found"
+LOCAL = ":local"
+"""The address of a connection that starts a simulation on this machine begins with it."""
+HOW_TO_CONNECT = "name one with --superlink NAME (`flwr config list` shows the names)"
 DIRECTORY = re.compile(r"^run directory (?P<path>.+)$")
 """The line with the run directory in a ServerApp's log."""
 
@@ -101,8 +105,14 @@ class SuperLink:
         return answer
 
     def connection(self) -> list[str]:
-        """The argument that names the connection, if it has a name."""
-        return [self.name] if self.name else []
+        """The argument that names the connection, if it has a name. Raises ``UsageError`` if Flower's default would be
+        used and starts a simulation on this machine."""
+        if self.name:
+            return [self.name]
+        if default_is_local():
+            found = "Flower's default connection starts a simulation on this machine"
+            raise UsageError(f"--superlink: expected a connection to a SuperLink, but {found}; {HOW_TO_CONNECT}")
+        return []
 
     # --- hints for the user -----------------------------------------------------------------------------------------
 
@@ -123,6 +133,19 @@ class SuperLink:
     def how_to_check(self) -> str:
         """What to do after a submission without an answer."""
         return f"the run may have been submitted: check with `{self.command('runs')}` before you submit it again"
+
+
+def default_is_local() -> bool:
+    """Whether the default connection in Flower's ``config.toml`` is a simulation on this machine, as in the file that
+    Flower writes if there is none. A file that cannot be read is left to Flower's commands to report."""
+    path = Path(os.environ.get("FLWR_HOME") or Path.home() / ".flwr") / "config.toml"
+    try:
+        connections = tomllib.loads(path.read_text(encoding="utf-8")).get("superlink", {})
+        return str(connections[connections["default"]].get("address", LOCAL)).startswith(LOCAL)
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def surroundings() -> dict[str, Any]:

@@ -108,7 +108,7 @@ def test_what_is_no_array_is_refused_in_words(model, values):
 
 
 def test_a_single_number_has_no_shape_of_samples(model):
-    with pytest.raises(DataError, match=r"features: expected an array of shape \(N, \*\(5,\)\), found \(\)"):
+    with pytest.raises(DataError, match=r"features: expected an array of shape \(N, 5\), found \(\)"):
         model.predict({"features": np.array(0.5)})
 
 

@@ -20,6 +20,7 @@ from tests.helpers.toy import toy_settings
 
 pytestmark = pytest.mark.quick
 
+DEFAULT = "[superlink]\ndefault = 'near'\n\n[superlink.near]\naddress = '{address}'\n"
 FAILED = "ServerApp failed with exception: "
 RUN = {"run-id": "7", "status": "finished:failed", "pending-at": "then", "finished-at": "now"}
 
@@ -50,7 +51,10 @@ class FakeFlower:
 
 
 @pytest.fixture
-def flwr(monkeypatch) -> FakeFlower:
+def flwr(monkeypatch, tmp_path) -> FakeFlower:
+    (tmp_path / "flwr").mkdir()
+    (tmp_path / "flwr" / "config.toml").write_text(DEFAULT.format(address="127.0.0.1:8000"))
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr"))
     fake = FakeFlower()
     monkeypatch.setattr(flower, "ask", fake.ask)
     monkeypatch.setattr(flower, "program", lambda name: "/bin/false")
@@ -129,6 +133,20 @@ def test_what_is_no_id_is_not_asked_for(flwr, command, run_id):
     code, _, err = command("stop", "--superlink", "hospitals", "--", run_id)
     assert code == 2
     assert f"the SuperLink has no run {run_id}; " in err
+    assert flwr.asked == []
+
+
+@pytest.mark.parametrize("arguments", [("runs",), ("stop", "7"), ("follow", "7")], ids=lambda words: words[0])
+@pytest.mark.parametrize("address", [":local:", ":local-in-memory:", None])
+def test_default_connection_that_starts_a_simulation_is_refused(flwr, command, tmp_path, arguments, address):
+    path = tmp_path / "flwr" / "config.toml"
+    path.write_text(DEFAULT.format(address=address)) if address else path.unlink()
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "")
+    assert err == (
+        "fedrecon: --superlink: expected a connection to a SuperLink, but Flower's default connection starts a "
+        "simulation on this machine; name one with --superlink NAME (`flwr config list` shows the names)\n"
+    )
     assert flwr.asked == []
 
 
