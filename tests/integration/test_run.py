@@ -223,7 +223,7 @@ def test_resume_fails_if_masks_changed(tmp_path: Path, monkeypatch: pytest.Monke
     text = manifest.read_text(encoding="utf-8")
     manifest.write_text(text.replace('"mask_sha256": "', '"mask_sha256": "0'), encoding="utf-8")
     with pytest.raises(
-        RunError, match=r"the masks changed, .*; restore the data .*, or remove its directory to start anew$"
+        RunError, match=r"the masks changed, .*; restore the data .*, or remove its directory to start again$"
     ):
         runs.resume(tmp_path / "run")
 
