@@ -39,7 +39,9 @@ def scope(seed: int, *keys: Key) -> Iterator[None]:
     value = derive(seed, *keys)
     random.seed(value)
     np.random.seed(value % 2**32)
-    torch.manual_seed(value)
+    torch.default_generator.manual_seed(value)  # torch.manual_seed takes 650 us, for devices that are absent
+    if cuda is not None:
+        torch.cuda.manual_seed_all(value)
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from fedrecon_core.errors import FedReconError, one_line
-from server.commands import coherence, deployment, results, run, sweep
+from server.commands import coherence, deployment, results, run, site, sweep
 from server.commands.data import data
 from server.commands.run import InterruptedRunError
 
@@ -20,7 +20,7 @@ application = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (run, coherence, sweep, results, deployment):
+for group in (run, coherence, sweep, results, deployment, site):
     group.add_to(application)
 application.add_typer(data)
 errors = Console(stderr=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fedrecon_core import seeding
 from fedrecon_core.config import Phase
 from fedrecon_core.local.hook import LocalHook
+from fedrecon_core.local.optimizers import optimizer_for
 from fedrecon_core.recovery.stage import LocalContext, Stage, set_frozen
 
 POOL = 8
@@ -34,13 +35,6 @@ class StageReport:
     seconds: float
     counts: dict[str, int] = field(default_factory=dict)
     real: dict[str, int] = field(default_factory=dict)
-
-
-def optimizer_for(phase: Phase, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """A new optimizer: as in the benchmark, each stage starts without momentum from the last one."""
-    if phase.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=phase.lr, momentum=phase.momentum, weight_decay=phase.weight_decay)
-    return torch.optim.Adam(parameters, lr=phase.lr, weight_decay=phase.weight_decay)
 
 
 def batches(
@@ -81,7 +75,7 @@ def run_stage(
         for _ in range(phase.epochs if objective.items else 0):
             total = torch.zeros_like(total)
             for index in batches(objective.items, phase.batch, stream, context.data.device, objective.lengths):
-                optimizer.zero_grad(set_to_none=True)
+                optimizer.zero_grad()
                 loss = objective.loss(index)
                 loss.backward()
                 hook.gradients(named)

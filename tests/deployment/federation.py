@@ -73,6 +73,7 @@ class Federation:
     sites: dict[str, Path]
     address: str = "127.0.0.1"
     places: dict[str, list[str]] = field(default_factory=dict)
+    forked: bool = False
     token: str = field(default_factory=lambda: f"federation-{uuid.uuid4().hex[:12]}")
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -121,7 +122,8 @@ class Federation:
         flags = ["--root-certificates", authority or self.keys / "ca.crt", "--superlink", f"{self.address}:{self.port}"]
         flags += ["--auth-supernode-private-key", self.keys / "sites" / f"{name}.key", "--port", free_port()]
         node = " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
-        self._open(name, "flower-supernode", *flags, "--node-config", node)
+        program = ["fedrecon", "site"] if self.forked else ["flower-supernode"]
+        self._open(name, *program, *flags, "--node-config", node)
 
     def exit_code(self, name: str) -> int | None:
         """The exit code of the SuperLink (``superlink``) or a SuperNode; None while it runs."""
