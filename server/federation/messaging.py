@@ -23,6 +23,9 @@ REFUSED = "the SuperLink accepted no message for its node, which is not register
 GRACE_SECONDS = 60.0
 """The time after its deadline at which a message expires, since the clocks of two machines may differ."""
 
+REFERENCE_BYTES = 65
+"""A frame refers to each distinct object inside it by 64 hexadecimal digits and a comma."""
+
 Shapes = tuple[tuple[str, tuple[int, ...], str], ...]
 """Name, shape and dtype of every tensor of a group."""
 Reply = TypeVar("Reply")
@@ -75,31 +78,40 @@ class Replies(Generic[Reply]):
 
 
 class WireMeter:
-    """Adds up the sizes of messages as they are serialized, framing included. A group's size depends only on the names,
-    shapes and types of its tensors, so that each group is serialized once per run and not once per message."""
+    """Adds up the sizes of messages as they are serialized, framing included. The size of a group depends only on the
+    names, shapes and types of its tensors, and that of the frame on the names of the records, so that both are
+    serialized once per run and not once per message."""
 
     def __init__(self, total: int = 0) -> None:
         """``total``: the bytes of a resumed run so far."""
         self.total = total
         self._groups: dict[tuple[str, Shapes], int] = {}
+        self._frames: dict[tuple[str, ...], int] = {}
 
     def add(self, content: RecordDict) -> None:
         """Count a message that was sent or received."""
         self.total += self.weigh(content)
 
     def weigh(self, content: RecordDict) -> int:
-        """The size of one message in bytes. Flower sends each object separately."""
-        records: dict[str, Any] = dict(content)
-        groups = 0
-        for name, record in content.array_records.items():
-            if is_group(name):
-                # Stands for the group; it differs for each name, since Flower sends equal objects only once.
-                records[name] = ArrayRecord({name: Array(np.frombuffer(name.encode(), dtype=np.uint8))})
-                key = (name, tuple((tensor, tuple(array.shape), array.dtype) for tensor, array in record.items()))
-                if key not in self._groups:
-                    self._groups[key] = _serialized_size(record) - _serialized_size(records[name])
-                groups += self._groups[key]
-        return _serialized_size(RecordDict(records)) + groups
+        """The size of one message in bytes. Flower sends each object separately, and equal ones once."""
+        names = tuple(content)
+        if names not in self._frames:
+            self._frames[names] = len(RecordDict({name: _distinct_record(name) for name in names}).deflate())
+        groups = sum(self._group_size(name, r) for name, r in content.array_records.items() if is_group(name))
+        others = [record.deflate() for name, record in content.items() if not is_group(name)]
+        distinct = set(others)
+        frame = self._frames[names] - REFERENCE_BYTES * (len(others) - len(distinct))
+        return frame + groups + sum(map(len, distinct))
+
+    def _group_size(self, name: str, record: ArrayRecord) -> int:
+        key = (name, tuple((tensor, tuple(array.shape), array.dtype) for tensor, array in record.items()))
+        if key not in self._groups:
+            self._groups[key] = _serialized_size(record)
+        return self._groups[key]
+
+
+def _distinct_record(name: str) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.frombuffer(name.encode(), dtype=np.uint8))})
 
 
 def _serialized_size(item: Any) -> int:
