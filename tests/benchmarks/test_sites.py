@@ -8,6 +8,7 @@ makes single rounds slow. Memory is the peak of the proportional set sizes of al
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -82,6 +83,7 @@ SITES = (100, 1_000, 10_000)
 SAMPLED, SAMPLES, HELD_OUT, CLASSES, WIDTH = 50, 4, 100, 4, 8
 ROUNDS, WARM, TURNS = 20, 2, 2
 LOOK_SECONDS, WEIGH_SECONDS = 0.005, 0.5
+MOST_OF_STOCK = 0.6
 MOST_START, MOST_ROUND, MOST_CLOSING, MOST_BYTES_A_SITE = 4.0, 1.5, 3.0, 16 * 1024
 """Upper bounds of the ratio between most and fewest sites, and of the bytes of memory per additional site."""
 ROW = "{:>9,} | {:>13.2f} | {:>11.3f} | {:>7.2f} | {:>9.0f} | {:>5} | {:>8.2f}"
@@ -213,6 +215,30 @@ def proportional_bytes(process: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
+def processor_seconds(process: int) -> float:
+    """Processor time so far of ``process`` and its descendants; the shares of those that have ended are left out."""
+    ticks = 0
+    for one in family(process):
+        with contextlib.suppress(OSError):
+            ticks += sum(map(int, Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def processor_seconds_per_site(call: list[str], rounds: Path) -> float:
+    """Run ``call``, which writes a line to ``rounds`` after each round, and return the processor seconds of a site in
+    the steady rounds."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    with subprocess.Popen(call, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:
+        marks: dict[int, float] = {}
+        while process.poll() is None:
+            marks.setdefault(lines_in(rounds), processor_seconds(process.pid))
+            time.sleep(LOOK_SECONDS)
+    assert process.returncode == 0
+    steady = [done for done in marks if WARM <= done < ROUNDS]  # the last round ends with an evaluation
+    first, last = min(steady), max(steady)
+    return (marks[last] - marks[first]) / (last - first) / SAMPLED
+
+
 def best(runs: Iterable[Run]) -> Run:
     """The smallest of each number."""
     return Run(*map(min, zip(*map(astuple, runs), strict=True)))
@@ -231,3 +257,20 @@ def test_round_cost_depends_on_sampled_sites_only(engine: dict[str, Any], tmp_pa
     assert many.round <= MOST_ROUND * few.round
     assert many.closing <= MOST_CLOSING * few.closing
     assert growth <= MOST_BYTES_A_SITE
+
+
+def test_a_tiny_site_costs_less_processor_time_than_in_stock_flower(tmp_path: Path) -> None:
+    """The same step on four samples: 50 of 100 sites, in the simulation of a stock Flower app and in our engines."""
+    stock, found = tmp_path / "stock", {}
+    stock.mkdir()
+    call = [sys.executable, "-m", "tests.benchmarks.stock_flower", "100", str(SAMPLED), str(ROUNDS - 1), str(stock)]
+    found["stock Flower"] = processor_seconds_per_site(call, stock / "rounds")  # it evaluates before round 1, too
+    for engine in ({"name": "inprocess", "workers": 2}, {"name": "ray", "workers": 2}):
+        folder = tmp_path / str(engine["name"])
+        folder.mkdir()
+        config = folder / "config.yaml"
+        config.write_text(yaml.safe_dump(settings(data(folder, 100), 100, engine)), encoding="utf-8")
+        call = [sys.executable, "-m", "server.cli", "run", str(config), "--out", str(folder / "run")]
+        found[str(engine["name"])] = processor_seconds_per_site(call, folder / "run" / "metrics.jsonl")
+    print("".join(f"\n{name}: {1000 * seconds:.1f} ms of processor time per site" for name, seconds in found.items()))
+    assert found["inprocess"] <= MOST_OF_STOCK * found["stock Flower"]
