@@ -4,13 +4,18 @@ A stream depends only on its keys, never on earlier draws. Therefore nothing has
 engine, number of workers or order of sites can change a result.
 """
 
+from __future__ import annotations
+
 import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # data sets draw from NumPy alone
+    import torch
 
 Key = str | int
 
@@ -28,12 +33,16 @@ def numpy_stream(seed: int, *keys: Key) -> np.random.Generator:
 
 def torch_stream(seed: int, *keys: Key) -> torch.Generator:
     """A CPU torch generator for the stream ``keys`` (batch order is drawn on the CPU on every device)."""
+    import torch
+
     return torch.Generator().manual_seed(derive(seed, *keys))
 
 
 @contextmanager
 def scope(seed: int, *keys: Key) -> Iterator[None]:
     """Seed the global generators (dropout and initialization use them) inside the block and restore them after it."""
+    import torch
+
     saved = (random.getstate(), np.random.get_state(), torch.random.get_rng_state())
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
     value = derive(seed, *keys)

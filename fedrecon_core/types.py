@@ -6,11 +6,13 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
-from torch import Tensor
+
+if TYPE_CHECKING:  # configs and specifications are read by commands that need no PyTorch
+    import torch
+    from torch import Tensor
 
 ModalityName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")

@@ -2,7 +2,8 @@
 
 from typing import ClassVar
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fedrecon_core.metrics.base import Counts, Metric, ratio
 from fedrecon_core.registry import METRICS
@@ -22,14 +23,14 @@ class Accuracy(Metric):
     @staticmethod
     def compute(counts: Counts) -> float:
         """The diagonal's share of all counts."""
-        right = counts.confusion.diagonal(dim1=-2, dim2=-1).sum()
+        right = counts.confusion.diagonal(axis1=-2, axis2=-1).sum()
         return float(ratio(right, counts.confusion.sum()))
 
     @classmethod
-    def compute_each(cls, confusions: Tensor) -> Tensor:
+    def compute_each(cls, confusions: NDArray[np.int64]) -> NDArray[np.float64]:
         """Compute all at once."""
-        right = confusions.diagonal(dim1=-2, dim2=-1).flatten(1).sum(dim=1)
-        return ratio(right, confusions.flatten(1).sum(dim=1))
+        right = confusions.diagonal(axis1=-2, axis2=-1).reshape(len(confusions), -1).sum(axis=1)
+        return ratio(right, confusions.reshape(len(confusions), -1).sum(axis=1))
 
     @classmethod
     def explain(cls, target: str, classes: int) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.registry import METRICS, discover
@@ -26,18 +26,18 @@ class Counts:
     themselves, available only to the process that has the data. They make a metric exact, and are never sent.
     """
 
-    confusion: Tensor
-    histograms: Tensor | None = None
-    logits: Tensor | None = None
-    labels: Tensor | None = None
+    confusion: NDArray[np.int64]
+    histograms: NDArray[np.int64] | None = None
+    logits: NDArray[np.floating[Any]] | None = None
+    labels: NDArray[np.int64] | None = None
 
     @property
     def target(self) -> str:
         """``multiclass`` or ``multilabel``."""
-        return "multiclass" if self.confusion.dim() == 2 else "multilabel"
+        return "multiclass" if self.confusion.ndim == 2 else "multilabel"
 
     @property
-    def matrices(self) -> Tensor:
+    def matrices(self) -> NDArray[np.int64]:
         """int64 [Q, rows, columns]: the confusion matrix, or one per class; each counts every sample once."""
         return self.confusion.reshape(-1, *self.confusion.shape[-2:])
 
@@ -48,14 +48,14 @@ class Counts:
 
     def __add__(self, other: Counts) -> Counts:
         """The counts of both sets together. Raises ``ValueError`` if only one of them has histograms or samples."""
-        parts: dict[str, Tensor | None] = {}
+        parts: dict[str, Any] = {}
         for name in ("histograms", "logits", "labels"):
             first, second = getattr(self, name), getattr(other, name)
             if (first is None) != (second is None):
                 found = f"counts with {name} and counts without cannot be added"
                 raise ValueError(f"{found}; count both sets in the same way")
             if first is not None:
-                parts[name] = first + second if name == "histograms" else torch.cat([first, second])
+                parts[name] = first + second if name == "histograms" else np.concatenate([first, second])
         return Counts(self.confusion + other.confusion, **parts)
 
 
@@ -81,13 +81,13 @@ class Metric(ABC):
         """The metric, a share in [0, 1] if ``percentage``; 0 if there are no samples."""
 
     @classmethod
-    def compute_each(cls, confusions: Tensor) -> Tensor:
+    def compute_each(cls, confusions: NDArray[np.int64]) -> NDArray[np.float64]:
         """float64 [D]: ``compute`` for each of ``confusions`` (int64 [D, ...]), to within 1e-12.
 
         A bootstrap needs a thousand of them: an override computes them at once. A metric that needs more than confusion
         matrices raises ``ValueError``.
         """
-        return torch.tensor([cls.compute(Counts(one)) for one in confusions], dtype=torch.float64)
+        return np.array([cls.compute(Counts(one)) for one in confusions], dtype=np.float64)
 
     @staticmethod
     def error(counts: Counts) -> float | None:
@@ -169,11 +169,11 @@ def check_select(name: str, spec: DatasetSpec) -> None:
         )
 
 
-def mean_where(values: Tensor, counted: Tensor) -> Tensor:
-    """[D]: the mean of each row of ``values`` [D, C] over its ``counted`` entries (bool); 0 without any."""
-    return ratio((values * counted).sum(dim=-1), counted.sum(dim=-1))
+def mean_where(values: NDArray[np.float64], counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """[D]: the mean of each row of ``values`` [D, C] over its ``counted`` entries; 0 without any."""
+    return ratio((values * counted).sum(axis=-1), counted.sum(axis=-1))
 
 
-def ratio(part: Tensor, whole: Tensor) -> Tensor:
+def ratio(part: NDArray[Any], whole: NDArray[np.int64]) -> NDArray[np.float64]:
     """``part / whole`` in float64, 0 where ``whole`` is 0."""
-    return part.double() / whole.clamp(min=1).double()
+    return np.asarray(part / np.maximum(whole, 1), dtype=np.float64)

@@ -13,62 +13,63 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 LOWEST, HIGHEST, PER_OCTAVE = -14, 6, 64
 HALF = (HIGHEST - LOWEST) * PER_OCTAVE + 2
 BINS = 2 * HALF
 
 
-def histograms(logits: Tensor, labels: Tensor) -> Tensor:
-    """int64 [C, 2, BINS], on the CPU: for each class, the histogram of ``logits`` [N, C] of the samples without (0) and
-    with (1) the class in ``labels`` (zeros and ones [N, C]). NaN counts as the lowest score."""
+def histograms(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64 [C, 2, BINS]: for each class, the histogram of ``logits`` [N, C] of the samples without (0) and with (1)
+    the class in ``labels`` (zeros and ones [N, C]). NaN counts as the lowest score."""
     classes, scores = logits.shape[1], _without_nan(logits)
     # Taking a number apart into mantissa and exponent is exact: no rounding moves a logit over a border.
-    mantissa, exponent = torch.frexp(scores.abs().clamp(2.0 ** (LOWEST - 1), 2.0**HIGHEST))
-    within = ((2 * mantissa - 1) * PER_OCTAVE).floor().long()
-    distance = (1 + (exponent.long() - 1 - LOWEST) * PER_OCTAVE + within).clamp(min=0)
-    bins = torch.where(scores > 0, HALF + distance, HALF - 1 - distance)
-    row = 2 * torch.arange(classes, device=logits.device) + labels
-    counts = torch.bincount((row * BINS + bins).flatten(), minlength=2 * classes * BINS)
-    return counts.reshape(classes, 2, BINS).cpu()
+    mantissa, exponent = np.frexp(np.abs(scores).clip(2.0 ** (LOWEST - 1), 2.0**HIGHEST))
+    within = np.floor((2 * mantissa - 1) * PER_OCTAVE).astype(np.int64)
+    distance = np.maximum(1 + (exponent.astype(np.int64) - 1 - LOWEST) * PER_OCTAVE + within, 0)
+    bins = np.where(scores > 0, HALF + distance, HALF - 1 - distance)
+    row = 2 * np.arange(classes) + labels
+    return np.bincount((row * BINS + bins).ravel(), minlength=2 * classes * BINS).reshape(classes, 2, BINS)
 
 
-def _without_nan(logits: Tensor) -> Tensor:
+def _without_nan(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """float64, with NaN as the lowest score."""
-    return logits.double().nan_to_num(nan=-float("inf"), posinf=float("inf"), neginf=-float("inf"))
+    scores = logits.astype(np.float64)
+    scores[np.isnan(scores)] = -np.inf
+    return scores
 
 
-def confusion_matrices(counted: Tensor) -> Tensor:
+def confusion_matrices(counted: NDArray[np.int64]) -> NDArray[np.int64]:
     """int64 [C, 2, 2]: for each class, rows the truth (no, yes), columns the prediction at probability 0.5."""
-    return counted.reshape(len(counted), 2, 2, HALF).sum(dim=-1)
+    return np.asarray(counted.reshape(len(counted), 2, 2, HALF).sum(axis=-1))
 
 
-def sparse(counted: Tensor) -> tuple[list[int], list[int]]:
+def sparse(counted: NDArray[np.int64]) -> tuple[list[int], list[int]]:
     """The positions of the non-zero bins in the flattened histograms, ascending, and their counts."""
-    flat = counted.flatten()
-    places = flat.nonzero().flatten()
+    flat = counted.ravel()
+    places = flat.nonzero()[0]
     return places.tolist(), flat[places].tolist()
 
 
-def dense(places: Sequence[int], counts: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+def dense(places: Sequence[int], counts: Sequence[int], shape: tuple[int, ...]) -> NDArray[np.int64]:
     """The histograms int64 ``shape`` from the output of ``sparse``; impossible output is a ``ValueError``."""
-    table = torch.zeros(shape, dtype=torch.int64)
+    table = np.zeros(shape, dtype=np.int64)
     if len(places) != len(counts):
         raise ValueError(f"expected a count for each of {len(places)} bins of the histograms, found {len(counts)}")
-    borders = (-1, *places, table.numel())
+    borders = (-1, *places, table.size)
     if any(second <= first for first, second in pairwise(borders)):
-        raise ValueError(f"expected ascending bins of the histograms from 0 to {table.numel() - 1}, found others")
+        raise ValueError(f"expected ascending bins of the histograms from 0 to {table.size - 1}, found others")
     if min(counts, default=1) < 1:
         raise ValueError(f"expected counts of at least 1 in the bins of the histograms, found {min(counts)}")
-    flat = table.view(-1)
-    flat[torch.tensor(places, dtype=torch.int64)] = torch.tensor(counts, dtype=torch.int64)
+    table.reshape(-1)[np.array(places, dtype=np.int64)] = np.array(counts, dtype=np.int64)
     return table
 
 
-def auroc(counted: Tensor) -> tuple[Tensor, Tensor]:
+def auroc(counted: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The area under the ROC curve, and a bound on its difference from the area of the exact scores: both float64 [K],
     for the K classes that have both positives and negatives, in order.
 
@@ -77,20 +78,22 @@ def auroc(counted: Tensor) -> tuple[Tensor, Tensor]:
     by at most half a pair. The bound is reached if all of them are wrong in the same direction.
     """
     negative, positive = counted[:, 0], counted[:, 1]
-    below = negative.cumsum(dim=1) - negative
-    tied = (positive * negative).sum(dim=1)
-    pairs = positive.sum(dim=1) * negative.sum(dim=1)
+    below = negative.cumsum(axis=1) - negative
+    tied = (positive * negative).sum(axis=1)
+    pairs = positive.sum(axis=1) * negative.sum(axis=1)
     defined = pairs > 0
-    won = (positive * below).sum(dim=1).double() + tied.double() / 2
-    return (won / pairs)[defined], (tied.double() / 2 / pairs)[defined]
+    won, tied, pairs = ((positive * below).sum(axis=1) + tied / 2)[defined], tied[defined], pairs[defined]
+    return won / pairs, tied / 2 / pairs
 
 
-def exact_auroc(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def exact_auroc(
+    logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``auroc`` of the exact scores, ``logits`` [N, C] with ``labels`` (zeros and ones [N, C]); its bounds are 0."""
     areas = []
     for scores, positive in zip(_without_nan(logits).T, labels.T, strict=True):
-        values, rank = scores.unique(return_inverse=True)  # one bin per distinct score
-        counts = torch.bincount(positive * len(values) + rank, minlength=2 * len(values))
+        values, rank = np.unique(scores, return_inverse=True)  # one bin per distinct score
+        counts = np.bincount(positive * len(values) + rank, minlength=2 * len(values))
         areas.append(auroc(counts.reshape(1, 2, len(values)))[0])
-    area = torch.cat(areas)
-    return area, torch.zeros_like(area)
+    area = np.concatenate(areas)
+    return area, np.zeros_like(area)

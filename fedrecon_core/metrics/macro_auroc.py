@@ -2,7 +2,8 @@
 
 from typing import ClassVar
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fedrecon_core.metrics.base import Counts, Metric
 from fedrecon_core.metrics.histograms import auroc, exact_auroc
@@ -36,7 +37,7 @@ class MacroAUROC(Metric):
         return len(cls.areas(counts)[0])
 
     @staticmethod
-    def areas(counts: Counts) -> tuple[Tensor, Tensor]:
+    def areas(counts: Counts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The area of each class that has both, and its bound."""
         if counts.logits is not None and counts.labels is not None:
             return exact_auroc(counts.logits, counts.labels)

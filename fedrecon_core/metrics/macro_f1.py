@@ -2,7 +2,8 @@
 
 from typing import ClassVar
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fedrecon_core.metrics.base import Counts, Metric, mean_where, ratio
 from fedrecon_core.registry import METRICS
@@ -31,16 +32,16 @@ class MacroF1(Metric):
         return float(f1.mean()) if len(f1) else 0.0
 
     @classmethod
-    def compute_each(cls, confusions: Tensor) -> Tensor:
+    def compute_each(cls, confusions: NDArray[np.int64]) -> NDArray[np.float64]:
         """Compute all at once."""
-        multilabel = confusions.dim() == 4
+        multilabel = confusions.ndim == 4
         hits, total = _sums(confusions, multilabel)
         f1 = ratio(2 * hits, total)
-        return f1.mean(dim=1) if multilabel else mean_where(f1, total > 0)
+        return np.asarray(f1.mean(axis=1)) if multilabel else mean_where(f1, total > 0)
 
 
-def _sums(confusion: Tensor, multilabel: bool) -> tuple[Tensor, Tensor]:
+def _sums(confusion: NDArray[np.int64], multilabel: bool) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """TP and 2 TP + FP + FN of each class, int64 [..., C]."""
     if multilabel:
-        return confusion[..., 1, 1], confusion[..., 1, :].sum(dim=-1) + confusion[..., :, 1].sum(dim=-1)
-    return confusion.diagonal(dim1=-2, dim2=-1), confusion.sum(dim=-2) + confusion.sum(dim=-1)
+        return confusion[..., 1, 1], confusion[..., 1, :].sum(axis=-1) + confusion[..., :, 1].sum(axis=-1)
+    return confusion.diagonal(axis1=-2, axis2=-1), confusion.sum(axis=-2) + confusion.sum(axis=-1)

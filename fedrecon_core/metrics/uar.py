@@ -1,6 +1,7 @@
 """Unweighted average recall (macro recall, balanced accuracy): the measure of MELD in the paper."""
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fedrecon_core.metrics.base import Counts, Metric, mean_where, ratio
 from fedrecon_core.registry import METRICS
@@ -17,15 +18,15 @@ class UnweightedAverageRecall(Metric):
     @staticmethod
     def compute(counts: Counts) -> float:
         """As scikit-learn's ``balanced_accuracy_score``."""
-        support = counts.confusion.sum(dim=1)
+        support = counts.confusion.sum(axis=1)
         recall = ratio(counts.confusion.diagonal(), support)[support > 0]
         return float(recall.mean()) if len(recall) else 0.0
 
     @classmethod
-    def compute_each(cls, confusions: Tensor) -> Tensor:
+    def compute_each(cls, confusions: NDArray[np.int64]) -> NDArray[np.float64]:
         """Compute all at once."""
-        support = confusions.sum(dim=-1)
-        return mean_where(ratio(confusions.diagonal(dim1=-2, dim2=-1), support), support > 0)
+        support = confusions.sum(axis=-1)
+        return mean_where(ratio(confusions.diagonal(axis1=-2, axis2=-1), support), support > 0)
 
     @classmethod
     def explain(cls, target: str, classes: int) -> str:

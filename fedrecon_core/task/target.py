@@ -77,7 +77,7 @@ class Multiclass(Target):
         """A confusion matrix."""
         classes = logits.shape[1]
         cells = torch.bincount(labels * classes + self.predictions(logits), minlength=classes**2)
-        return Counts(cells.reshape(classes, classes).cpu())
+        return Counts(cells.reshape(classes, classes).cpu().numpy())
 
     def with_scores(self, counts: Counts, logits: Tensor, labels: Tensor) -> Counts:
         """The counts unchanged, since they are exact."""
@@ -114,12 +114,12 @@ class Multilabel(Target):
 
     def count(self, logits: Tensor, labels: Tensor) -> Counts:
         """Histograms of the logits, and confusion matrices at probability 0.5."""
-        counted = histograms(logits, labels)
+        counted = histograms(logits.detach().cpu().numpy(), labels.cpu().numpy())
         return Counts(confusion_matrices(counted), counted)
 
     def with_scores(self, counts: Counts, logits: Tensor, labels: Tensor) -> Counts:
         """With logits and labels in addition to their histograms."""
-        return replace(counts, logits=logits.cpu(), labels=labels.cpu())
+        return replace(counts, logits=logits.cpu().numpy(), labels=labels.cpu().numpy())
 
     def shapes(self, classes: int) -> dict[str, tuple[int, ...]]:
         """Shapes of both."""

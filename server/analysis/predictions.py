@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
 from fedrecon_core.errors import DataError, UsageError
@@ -73,7 +72,7 @@ class PredictionCounts:
 
     def score(self, metric: type[Metric]) -> float:
         """The metric over all groups; ``ValueError`` if the metric needs more than the predicted classes."""
-        return metric.compute(Counts(torch.from_numpy(self.confusion.sum(axis=0))))
+        return metric.compute(Counts(self.confusion.sum(axis=0)))
 
     def scores(self, names: Iterable[str]) -> dict[str, float]:
         """Those metrics among ``names`` that can be computed from the predicted classes alone."""
@@ -90,7 +89,7 @@ class PredictionCounts:
         """[D]: the metric in each of D resamples; ``weights`` [D, G] says how often each group was drawn."""
         flat = self.confusion.reshape(len(self.groups), -1).astype(np.float64)
         sums = np.rint(weights @ flat).astype(np.int64).reshape(len(weights), *self.confusion.shape[1:])
-        return metric.compute_each(torch.from_numpy(sums)).numpy()
+        return metric.compute_each(sums)
 
 
 def present(predictions: pa.Table) -> dict[str, NDArray[np.bool_]]:

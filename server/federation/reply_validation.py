@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
+import numpy as np
 from flwr.app import RecordDict
 from torch import Tensor
 
@@ -190,6 +190,6 @@ def read_score(content: RecordDict, split: str, spec: DatasetSpec, samples: int)
             raise ReplyError(
                 f"expected between 0 and its {counts.samples} scored samples in each bin of a histogram, found {found}"
             )
-        if not torch.equal(confusion_matrices(counts.histograms), counts.confusion):
+        if not np.array_equal(confusion_matrices(counts.histograms), counts.confusion):
             raise ReplyError("its histograms of scores and its confusion matrices are of different samples")
     return score

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+import numpy as np
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
 
 from fedrecon_core.errors import FedReconError, one_line
 from fedrecon_core.local.evaluate import Score
@@ -132,8 +133,8 @@ def read_scores(record: Mapping[str, Any], spec: DatasetSpec) -> dict[str, Score
     """Split -> score on data of ``spec``, from the record of one site or from the sum over sites."""
     shapes, scores = target_of(spec).shapes(len(spec.classes)), {}
 
-    def table(name: str) -> torch.Tensor:
-        return torch.tensor(record[name], dtype=torch.int64).reshape(shapes["confusion"])
+    def table(name: str) -> NDArray[np.int64]:
+        return np.array(record[name], dtype=np.int64).reshape(shapes["confusion"])
 
     for split in sorted({key.split(".", 1)[0] for key in record}):
         counts = Counts(table(f"{split}.confusion"))
