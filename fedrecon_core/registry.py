@@ -22,8 +22,10 @@ CORE_PACKAGES = (
     "fedrecon_core.task",
     "fedrecon_core.metrics",
 )
-FEATURE_PACKAGES = ("fedrecon_core.preparation.features",)
-"""Packages of features, which turn files into arrays. Only the preparation of data scans them."""
+DATA_PACKAGES = ("fedrecon_core.datasets", "fedrecon_core.preparation.features")
+"""Data sets, and features, which turn files into arrays; only the preparation of data looks for features."""
+METRIC_PACKAGES = ("fedrecon_core.metrics",)
+"""All that commands need to show results: the other packages import PyTorch."""
 
 
 class Registry(Generic[Base]):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import sys
-
-import torch
+from typing import TYPE_CHECKING
 
 from fedrecon_core.errors import ConfigError
+
+if TYPE_CHECKING:  # a command that runs no model does without PyTorch
+    import torch
 
 TRIM, MMAP = -1, -3
 """Parameters of ``mallopt`` (malloc.h of the GNU C library). The heap returns free memory to the system above ``TRIM``
@@ -18,6 +20,8 @@ KEPT, LARGEST = 256 << 20, 32 << 20
 
 def choose_device(name: str) -> torch.device:
     """Return the device named by the config: ``auto`` prefers CUDA; ``cuda`` without a GPU is a ``ConfigError``."""
+    import torch
+
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: 'cuda' needs a GPU that PyTorch can use, found none; set device: cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -18,6 +18,7 @@ from server.engines import flower
 from server.federation.messaging import Channel, WireMeter
 from server.federation.registration import RunSites, register_sites
 from server.report.run import final_table, write_report
+from server.runs.directory import newest_round
 from server.runs.manifest import manifest, write_manifest
 from server.runs.record import read_run
 from server.runs.setup import RunSetup, open_run, start_run, submitted_run
@@ -79,7 +80,7 @@ def _run_and_report(grid: Grid, setup: RunSetup, home: str) -> None:
     try:
         sites, result = _run(grid, setup, home, trackers)
     except BaseException as error:
-        failure = failed_result(error, checkpoints.newest_round(directory.checkpoints))
+        failure = failed_result(error, newest_round(directory.checkpoints))
         _try("result.json", lambda: directory.write_json("result.json", failure))
         _try("report.html", lambda: write_report(directory.path))
         trackers.finish(failure)

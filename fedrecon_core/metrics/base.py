@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedrecon_core.errors import ConfigError
-from fedrecon_core.registry import METRICS, discover
+from fedrecon_core.registry import METRIC_PACKAGES, METRICS, discover
 from fedrecon_core.types import DatasetSpec
 
 
@@ -132,7 +132,7 @@ def applicable(target: str) -> list[str]:
 
 @cache
 def _import_metrics() -> None:
-    discover(("fedrecon_core.metrics",))
+    discover(METRIC_PACKAGES)
 
 
 def shown_metrics() -> dict[str, type[Metric]]:

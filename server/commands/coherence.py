@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedrecon_core import seeding
-from fedrecon_core.data.dataset import load_dataset
-from fedrecon_core.data.statistics import scaled_dataset
 from fedrecon_core.errors import DataError, UsageError
-from fedrecon_core.inference import load_model
-from fedrecon_core.metrics.coherence import Coherence, train_judge
-from fedrecon_core.metrics.coherence import coherence as measure_coherence
 from server.runs.directory import RunDirectory
 from server.runs.setup import load_config
 from server.sweep.paths import Kind, expect
 
+if TYPE_CHECKING:
+    from fedrecon_core.recovery.coherence import Coherence
+
 
 def measure(path: Path, sample: bool) -> Coherence:
     """Coherence of the run in ``path`` on its test split; ``sample`` draws latents instead of taking their means."""
+    import torch  # here: other commands do without it
+
+    from fedrecon_core import seeding
+    from fedrecon_core.data.dataset import load_dataset
+    from fedrecon_core.data.statistics import scaled_dataset
+    from fedrecon_core.inference import load_model
+    from fedrecon_core.recovery import coherence
+
     torch.set_num_threads(1)  # results depend on the number of threads
     run = RunDirectory(path.resolve())
     if not run.model.is_dir():
@@ -37,9 +41,9 @@ def measure(path: Path, sample: bool) -> Coherence:
         raise DataError(f"coherence needs one class per sample; those of {dataset.spec.name} may have several, or none")
     if dataset.offsets:
         raise DataError(f"coherence needs modalities of one shape; these vary in length: {', '.join(dataset.offsets)}")
-    judges = {name: train_judge(dataset, name) for name in dataset.spec.names}
+    judges = {name: coherence.train_judge(dataset, name) for name in dataset.spec.names}
     with seeding.scope(config.seed, "coherence"):
-        return measure_coherence(
+        return coherence.coherence(
             dataset,
             lambda values, names: translator.translate(values, names, sample) if translator.translates(names) else None,
             judges,

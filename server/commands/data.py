@@ -47,12 +47,11 @@ from fedrecon_core.preparation.features.cache import default_cache
 from fedrecon_core.preparation.importing.mapping import read_mapping
 from fedrecon_core.preparation.importing.sites import read_sites
 from fedrecon_core.preparation.raw_dataset import RawDataset
-from fedrecon_core.preparation.simulated_sites import write_sites
 from fedrecon_core.preparation.writer import missing_modalities, refuse_missing_modalities, write_site_folders
 from fedrecon_core.registry import DATASETS
 from fedrecon_core.types import SPLITS, DatasetSpec
 from server.report.dataset import print_tables, save_picture, summarize_config, summarize_folder
-from server.runs.setup import discover_all, load_config
+from server.runs.setup import discover_data, load_config
 
 data = typer.Typer(name="data", help="Data sets and site folders: prepare, look at, check.", no_args_is_help=True)
 
@@ -112,7 +111,7 @@ def entry_of(name: str, cls: Any) -> Entry:
 @data.command("list")
 def list_datasets() -> None:
     """Show the data sets: what each is, what it needs, its modalities and its target."""
-    discover_all()
+    discover_data()
     table = Table("name", "what it is", "needs", "modalities", "target", box=box.SIMPLE_HEAD)
     for one in (entry_of(name, cls) for name, cls in DATASETS.items()):
         table.add_row(one.name, escape(one.about), one.needs, one.modalities, one.target)
@@ -169,7 +168,7 @@ def import_table(
     cache: CacheOption = None,
 ) -> None:
     """Make a site folder, or one per site, from a table; after an interruption the same command continues."""
-    discover_all()
+    discover_data()
     with resumable():
         sites = read_sites(file, read_mapping(mapping), cache_of(cache))
         write(sites, out)
@@ -186,7 +185,7 @@ def import_table(
 
 def loader_of(name: str) -> type[PreparedLoader]:
     """Return the class of a data set; ``UsageError`` if the data set needs no preparation."""
-    discover_all()
+    discover_data()
     cls: type[DatasetLoader] = DATASETS.get(name)
     if issubclass(cls, PreparedLoader):
         return cls
@@ -324,7 +323,7 @@ def describe(
         raise DataError(f"{path}: expected a site folder, a folder of site folders or a config, found nothing")
     if settings and path.is_dir():
         raise UsageError(f"--set overrides keys of a config, and {path} is a folder; leave --set out")
-    discover_all()
+    discover_data()
     summary = summarize_folder(path) if path.is_dir() else summarize_config(load_config(path, settings or []))
     print_tables(summary, Console())
     if png is not None:
@@ -338,7 +337,7 @@ def describe(
 @data.command("check")
 def check(folder: Folder) -> None:
     """Read every file of a site folder, explain every fault, and leave a stamp where there is none."""
-    discover_all()
+    discover_data()
     folders = _folders(folder)
     raise_faults([fault for path in folders for fault in check_folder(path)], NOT_STAMPED)
     show_folders(folders)
@@ -347,7 +346,7 @@ def check(folder: Folder) -> None:
 @data.command("seal")
 def seal(folder: Folder) -> None:
     """Write size and SHA-256 of the files as they are now into dataset.yaml, then check."""
-    discover_all()
+    discover_data()
     folders = _folders(folder)
     raise_faults([fault for path in folders for fault in seal_folder(path)], NOT_STAMPED)
     show_folders(folders)
@@ -360,6 +359,8 @@ def split(
     settings: Annotated[list[str] | None, typer.Option("--set", help="Override a key: dotted.key=value.")] = None,
 ) -> None:
     """Write the simulated sites of a config as site folders, with a config to run them."""
+    from fedrecon_core.preparation.simulated_sites import write_sites  # here: it imports PyTorch
+
     for folder in write_sites(load_config(config, settings or []), out.resolve()):
         typer.echo(folder)
     typer.echo(f"run them with: fedrecon run {out / 'federation.yaml'}")

@@ -240,6 +240,17 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """The checkpoints in ``folder``, the newest last."""
+    return sorted(folder.glob("round-*")) if folder.is_dir() else []
+
+
+def newest_round(folder: Path) -> int:
+    """The round of the newest checkpoint in ``folder``; 0 if there is none."""
+    found = checkpoint_folders(folder)
+    return int(found[-1].name.removeprefix("round-")) if found else 0
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace the file atomically (``replace_text``); ``RunError`` if it cannot be written."""
     try:

@@ -14,23 +14,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedrecon_core.config import RunConfig, parse
 from fedrecon_core.config.loading import override, read_yaml
-from fedrecon_core.data.allocation import ServerData, allocate
-from fedrecon_core.data.dataset import load_dataset
 from fedrecon_core.errors import ConfigError, UsageError
 from fedrecon_core.files import user_path
 from fedrecon_core.metrics.base import check_select
 from fedrecon_core.plugins import installed
-from fedrecon_core.recovery.base import Recovery, recovery_for
-from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, discover, use_plugins
+from fedrecon_core.registry import CORE_PACKAGES, DATA_PACKAGES, METRIC_PACKAGES, discover, use_plugins
 from fedrecon_core.runtime import choose_device
 from fedrecon_core.types import DatasetSpec
 from server.runs.directory import RunDirectory, write_text
 from server.runs.record import entries
 from server.trackers.choice import check_keys, trackers_of
+
+if TYPE_CHECKING:  # commands that only show results do without PyTorch
+    from fedrecon_core.data.allocation import ServerData
+    from fedrecon_core.recovery.base import Recovery
 
 APP = Path(__file__).resolve().parents[2]
 """The folder of the packages and the configs, in a checkout, a wheel and a submitted app alike."""
@@ -47,15 +48,15 @@ RESUMABLE = (
 the trackers."""
 
 
-def discover_all() -> None:
-    """Import every registered class, also of all installed plugins, for commands without a config."""
-    discover((*PACKAGES, *FEATURE_PACKAGES))
+def discover_data() -> None:
+    """Import every data set and feature, also of all installed plugins, for commands without a config."""
+    discover(DATA_PACKAGES)
     use_plugins(installed())
 
 
 def use_recorded_plugins(configs: Iterable[Mapping[str, Any]]) -> None:
-    """Import every registered class, also of the plugins in the recorded ``configs``, as far as they are installed."""
-    discover(PACKAGES)
+    """Import the metrics, also of the plugins in the recorded ``configs``, as far as they are installed."""
+    discover(METRIC_PACKAGES)
     named = {str(name) for config in configs for name in entries(config.get("plugins"))}
     use_plugins(sorted(named & installed().keys()) if named else ())
 
@@ -135,6 +136,9 @@ def check_run(config: RunConfig) -> ServerData | None:
     Raises:
         UsageError: for the first fault.
     """
+    from fedrecon_core.data.allocation import ServerData, allocate
+    from fedrecon_core.data.dataset import load_dataset
+
     check_trackers(config)
     choose_device(config.device)
     if not config.has_central_data:
@@ -162,6 +166,8 @@ def check_trackers(config: RunConfig) -> None:
 
 def checked_recovery(config: RunConfig, spec: DatasetSpec) -> Recovery:
     """Return the run's recovery for data of ``spec``; ``ConfigError`` if a config key does not apply to such data."""
+    from fedrecon_core.recovery.base import recovery_for
+
     check_select(config.evaluate.select, spec)
     config.strategy.check_data(spec)
     recovery = recovery_for(config, spec)

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fedrecon_core.errors import one_line
+from server.runs.directory import newest_round
 from server.sweep.trials import Trial
-from server.training import checkpoints
 
 
 class Times:
@@ -58,7 +58,7 @@ class Running:
     def round(self) -> int:
         """The last complete round that this machine can see."""
         try:
-            return checkpoints.newest_round(self.path / "checkpoints")
+            return newest_round(self.path / "checkpoints")
         except (OSError, ValueError):  # unreadable, or a file with an odd name: no reason to end the sweep
             return self.first
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedrecon_core.errors import describe_error, one_line
+from server.runs.directory import newest_round
 from server.sweep.executor import Executor, LostError
 from server.sweep.progress import Board, Running, Times
 from server.sweep.record import State
 from server.sweep.store import SweepDirectory
 from server.sweep.trials import Trial
-from server.training import checkpoints
 
 POLL_SECONDS = 0.5
 
@@ -80,7 +80,7 @@ class Scheduler:
             run = self._directory.begin(trial)
             if run.completed():
                 return self._finish(running, "")
-            running = replace(running, first=checkpoints.newest_round(run.checkpoints))
+            running = replace(running, first=newest_round(run.checkpoints))
             self._executor.start(run.path, trial.config)
         except Exception as error:  # a full disk, no memory for a fork, an odd file: the other trials continue
             return self._finish(running, one_line(describe_error(error)))

@@ -12,10 +12,9 @@ from fedrecon_core.config.errors import InvalidValueError, explain
 from fedrecon_core.config.loading import read_yaml
 from fedrecon_core.errors import ConfigError
 from fedrecon_core.files import user_path
-from fedrecon_core.registry import METRICS, discover, use_plugins
+from fedrecon_core.registry import METRIC_PACKAGES, METRICS, discover, use_plugins
 from fedrecon_core.types import StrictModel
 from server.runs.readers import yaml_in
-from server.runs.setup import PACKAGES
 from server.sweep.parameters import SEED, Choice, Labels, Parameters, Settings, check_choice, check_known, exactly, fits
 from server.sweep.paths import Kind, expect
 
@@ -61,7 +60,7 @@ class Table(StrictModel):
 
 def metric_names() -> list[str]:
     """The registered metrics, including those of plugins, and the loss."""
-    discover(PACKAGES)
+    discover(METRIC_PACKAGES)
     return [*METRICS.names(), LOSS]
 
 

@@ -15,6 +15,7 @@ from fedrecon_core.data.statistics import Statistics
 from fedrecon_core.errors import RunError
 from fedrecon_core.files import DISK_ERRORS, reason, sync
 from fedrecon_core.state import State, flatten_groups, unflatten_groups
+from server.runs.directory import checkpoint_folders
 from strategies.messages import Accepted
 
 KEPT = 2
@@ -87,23 +88,13 @@ def save(folder: Path, training: Training) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         todo = "the previous checkpoint is kept; fix the cause, then continue with --resume"
         raise RunError(f"cannot write checkpoint {final}: {reason(error)}; {todo}") from None
-    for old in (*_rounds(folder)[:-KEPT], *folder.glob(".round-*.partial")):
+    for old in (*checkpoint_folders(folder)[:-KEPT], *folder.glob(".round-*.partial")):
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _rounds(folder: Path) -> list[Path]:
-    return sorted(folder.glob("round-*")) if folder.is_dir() else []
-
-
-def newest_round(folder: Path) -> int:
-    """The round of the newest checkpoint; 0 if there is none."""
-    found = _rounds(folder)
-    return int(found[-1].name.removeprefix("round-")) if found else 0
 
 
 def load_newest(folder: Path) -> Training | None:
     """Read the newest checkpoint; None if there is none. Raises ``RunError`` if it is damaged."""
-    found = _rounds(folder)
+    found = checkpoint_folders(folder)
     if not found:
         return None
     try:

@@ -368,7 +368,7 @@ def check_evaluation_pools_what_the_sites_count(name: str) -> None:
     ]
     pooled = messages.read_scores(bench.strategy.aggregate_evaluate(1, replies), bench.recovery.spec)["test"]
     assert pooled.counts.samples == sum(map(len, bench.data.values()))
-    assert torch.equal(pooled.counts.confusion, sum(score.counts.confusion for score in scores))
+    assert np.array_equal(pooled.counts.confusion, sum(score.counts.confusion for score in scores))
     assert pooled.loss_sum == pytest.approx(sum(score.loss_sum for score in scores))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from server.engines import flower, processes
-from server.training.checkpoints import newest_round
+from server.runs.directory import newest_round
 from tests.helpers.processes import PATIENCE, free_port, wait_until
 
 PROGRAMS = Path(sys.executable).parent

@@ -71,7 +71,7 @@ METRIC = '''
         @staticmethod
         def compute(counts):
             """The metric in [0, 1]."""
-            support = counts.confusion.sum(dim=1)
+            support = counts.confusion.sum(axis=1)
             recall = ratio(counts.confusion.diagonal(), support)[support > 0]
             return float(recall.min()) if len(recall) else 0.0
 '''

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
 from numpy.typing import NDArray
 
@@ -107,7 +106,7 @@ def write_trial(path: Path, predicted: NDArray[np.int64]) -> None:
     path.mkdir(parents=True)
     rows = asked().assign(predicted=predicted, has_a=True, has_b=True)
     rows.to_parquet(path / "predictions.parquet")
-    confusion = torch.zeros(CLASSES, CLASSES, dtype=torch.int64)
+    confusion = np.zeros((CLASSES, CLASSES), dtype=np.int64)
     for label, answer in zip(rows["label"], rows["predicted"], strict=True):
         confusion[label, answer] += 1
     scores = all_metrics(Counts(confusion))
