@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 
 from fedrecon_core.config import Params
@@ -80,9 +79,10 @@ class MobileBert(WeightedFeature):
             chosen.append(path)
         return [*chosen, *(folder / name for name in FURTHER if (folder / name).is_file())]
 
-    @torch.inference_mode()
     def extract(self, contents: Sequence[RawItem]) -> list[FloatArray]:
         """float32 [tokens, 512] per text."""
+        import torch  # here: `fedrecon data list` imports all features
+
         tokenizer, network = self._tokenizer_and_network
         tokens, by_length = [], defaultdict(list)
         for position, content in enumerate(contents):
@@ -97,12 +97,15 @@ class MobileBert(WeightedFeature):
         for positions in by_length.values():
             for start in range(0, len(positions), BATCH):
                 batch = positions[start : start + BATCH]
-                states = network(input_ids=torch.tensor([tokens[position] for position in batch])).last_hidden_state
+                with torch.inference_mode():
+                    states = network(input_ids=torch.tensor([tokens[at] for at in batch])).last_hidden_state
                 arrays.update(zip(batch, states.numpy(), strict=True))
         return [arrays[position] for position in range(len(contents))]
 
     @cached_property
     def _tokenizer_and_network(self) -> tuple[Any, Any]:
+        import torch
+
         folder = self.files[0].parent
         classes = ("AutoTokenizer", "MobileBertModel")
         tokenizers, networks = (require_library("mobilebert", "transformers", name) for name in classes)

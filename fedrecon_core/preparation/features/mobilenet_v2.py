@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from fedrecon_core.config import Params
 from fedrecon_core.errors import DataError
@@ -65,23 +63,26 @@ class MobileNetV2(WeightedFeature):
             path = Path(self.params.weights).expanduser()
             advice = f"download {SOURCE}, or give its path (weights: PATH)"
         else:
+            import torch  # here: `fedrecon data list` imports all features
+
             path = Path(torch.hub.get_dir()) / "checkpoints" / FILE
             advice = f"download {SOURCE} into that folder, or name another file (weights: PATH)"
         if not path.is_file():
             raise DataError(f"mobilenet_v2: expected its weights in {path}, found no file; {advice}")
         return (path,)
 
-    @torch.inference_mode()
     def extract(self, contents: Sequence[RawItem]) -> list[FloatArray]:
         """float32 [1280] per image."""
-        rows: list[FloatArray] = []
-        for content in contents:
-            channels: Tensor = self._network(torch.from_numpy(network_input(content))[None])
-            rows.append(channels.mean(dim=(2, 3))[0].numpy())
-        return rows
+        import torch
+
+        with torch.inference_mode():
+            inputs = (torch.from_numpy(network_input(content))[None] for content in contents)
+            return [self._network(one).mean(dim=(2, 3))[0].numpy() for one in inputs]
 
     @cached_property
     def _network(self) -> Any:
+        import torch
+
         (path,) = self.files
         cls = require_library("mobilenet_v2", "torchvision.models.mobilenetv2", "MobileNetV2")
         with torch.random.fork_rng(devices=[]):  # the constructor draws random weights
