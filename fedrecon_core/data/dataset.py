@@ -160,6 +160,8 @@ class DatasetLoader(ABC):
     """Base of a registered data set: ``load`` reads it, ``Params`` are its config keys."""
 
     Params: ClassVar[type[DataParams]] = DataParams
+    late_imports: ClassVar[tuple[str, ...]] = ()
+    """Modules that ``load`` imports; an engine may import them before it needs them."""
 
     @abstractmethod
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:

@@ -45,6 +45,7 @@ class PolyDigits(DatasetLoader):
     """
 
     Params = PolyDigitsParams
+    late_imports = ("sklearn.datasets",)
 
     def load(self, params: DataParams, root: Path | None, seed: int) -> Dataset:
         """Build the data set. ``root`` and ``seed`` are not used: split, pairing and crops are fixed, so runs with

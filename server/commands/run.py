@@ -69,6 +69,7 @@ def run(  # noqa: PLR0913 - a parameter per option of the command
     if out is not None:
         expect(out, Kind.RUN)
     _refuse_superlink(chosen)
+    _announce(loaded)
     _execute(create_run_of(loaded, out))
 
 
@@ -103,7 +104,9 @@ def _resume(config: Path | None, settings: Sequence[str], out: Path | None) -> N
     expect(out, Kind.RUN)
     _refuse_superlink(settings)
     if not _report_to_trackers(out, settings):
-        _execute(resume_run(out, settings), resume=True)
+        setup = resume_run(out, settings)
+        _announce(setup.config)
+        _execute(setup, resume=True)
 
 
 def _refuse_superlink(settings: Sequence[str]) -> None:
@@ -125,20 +128,24 @@ def _report_to_trackers(out: Path, settings: Sequence[str]) -> bool:
         return Trackers(resolve_config(directory.config, settings), directory).catch_up()
 
 
-def _execute(setup: RunSetup, resume: bool = False) -> None:
-    """Announce the run, execute it and print its final table. An engine that returns without a completed result is a
-    failed run."""
-    from server.report.run import final_table
-    from server.runs.record import read_run
-
-    console, config, directory = Console(), setup.config, setup.directory
-    console.print(
+def _announce(config: RunConfig) -> None:
+    """Print a line about the run of ``config``, and let its engine start in the background."""
+    Console().print(
         f"[bold]FedRecon[/bold]  {config.name}: {config.recovery.name} on {config.strategy.name}, "
         f"data {config.data.name}, {plural(config.sites.count, 'site')}, {plural(config.rounds, 'round')}, "
         f"seed {config.seed}, engine {config.engine.name}",
         highlight=False,
         soft_wrap=True,
     )
+    ENGINES.get(config.engine.name).prepare(config)
+
+
+def _execute(setup: RunSetup, resume: bool = False) -> None:
+    """Execute the run and print its final table. An engine that returns without a completed result is a failed run."""
+    from server.report.run import final_table
+    from server.runs.record import read_run
+
+    console, config, directory = Console(), setup.config, setup.directory
     for fault in setup.server_data.dataset.faults if setup.server_data else ():
         console.print(f"known fault of the protocol: {fault}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"run directory {directory.path}", highlight=False, soft_wrap=True, markup=False)

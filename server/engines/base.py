@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
+from fedrecon_core.config import RunConfig
 from fedrecon_core.registry import Registry
 from server.runs.setup import RunSetup
 
@@ -72,6 +73,10 @@ class Engine(ABC):
 
     shows_progress: ClassVar[bool] = False
     """Whether the ServerApp's own progress reaches the terminal; otherwise the command follows the metrics file."""
+
+    @classmethod  # noqa: B027 - most engines have nothing to prepare
+    def prepare(cls, config: RunConfig) -> None:
+        """Start what takes time in the background while the run of ``config`` is checked; by default nothing."""
 
     @abstractmethod
     def run(self, job: Job) -> None:

@@ -20,7 +20,10 @@ from flwr.serverapp import Grid
 # Flower fills a new message's run, node and task from here and offers no public way to set them.
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedrecon_core.config import RunConfig
 from fedrecon_core.errors import FedReconError, RunError
+from fedrecon_core.registry import DATASETS, PARTITIONS
+from server.engines import fork_server
 from server.engines.base import ENGINES, Engine, Job
 from server.engines.pool import Here, Pool, Runner, load
 from server.runs.setup import share_setup
@@ -38,11 +41,18 @@ class InProcess(Engine):
 
     shows_progress = True
 
+    @classmethod
+    def prepare(cls, config: RunConfig) -> None:
+        """Start the fork server of the workers with the imports that a site needs."""
+        if config.engine.workers > 1:
+            data, partition = DATASETS.get(config.data.name), PARTITIONS.get(config.data.partition.name)
+            fork_server.ensure_running(["client.app", *data.late_imports, *partition.late_imports])
+
     def run(self, job: Job) -> None:
         """Execute ``job``; see ``Engine.run``. PyTorch stays at one thread in this process afterwards.
 
-        With ``workers`` above 1 the calling script must be importable (``if __name__ == "__main__"``), as always where
-        processes are spawned.
+        With ``workers`` above 1 the calling script must be importable (``if __name__ == "__main__"``), since workers
+        import it.
         """
         torch.set_num_threads(1)  # results depend on the number of threads
         apps = []

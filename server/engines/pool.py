@@ -26,14 +26,12 @@ from typing import Any
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from server.engines.processes import one_thread
+from server.engines import fork_server
 
 # Flower's own error codes: the server sees the same ones on every engine.
 RAISED = 2
 LATE = 4
 DIED = 8
-
-_SPAWN = multiprocessing.get_context("spawn")  # a forked copy of a process with torch in it can hang
 
 
 @dataclass(frozen=True)
@@ -174,13 +172,14 @@ class _Process:
     """One process that answers one message at a time."""
 
     def __init__(self, app: str) -> None:
-        self.pipe, theirs = _SPAWN.Pipe()
+        self.pipe, theirs = fork_server.CONTEXT.Pipe()
         # Set by the process when it receives a message: the time in which it imports PyTorch does not count.
-        self._since = _SPAWN.RawValue("d", math.inf)
+        self._since = fork_server.CONTEXT.RawValue("d", math.inf)
         # Not a daemon: a site may start processes of its own, for example to load data.
-        self._process = _SPAWN.Process(target=_serve, args=(theirs, self._since, app))
-        with one_thread():
-            self._process.start()
+        arguments = (theirs, self._since, app, dict(os.environ))
+        self._process = fork_server.CONTEXT.Process(target=_serve, args=arguments)
+        fork_server.ensure_running()  # it may have been killed
+        self._process.start()
         theirs.close()  # otherwise this process would not notice on the pipe that the other one has ended
         self.alive = True
 
@@ -219,8 +218,9 @@ def _error(message: Message, code: int, reason: str) -> Answer:
     return Answer(message, Message(Error(code, reason), reply_to=message), failure=reason)
 
 
-def _serve(pipe: Connection, since: Any, name: str) -> None:
+def _serve(pipe: Connection, since: Any, name: str, environment: dict[str, str]) -> None:
     """Main function of a worker process: answer messages until the pipe closes."""
+    os.environ.update(environment)  # the fork server may have been started with another one
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its processes itself
     threading.Thread(target=end_with_parent, daemon=True).start()
     import torch  # here, so that processes that run no site can import this module quickly

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import threading
-from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from fedrecon_core.config import RunConfig
-from server.engines.processes import one_thread
+from server.engines import fork_server
 from server.sweep.executor import Ended, Executor, run_trial
 
-_FORKSERVER = multiprocessing.get_context("forkserver")
-"""This process has threads, whose locks a fork would copy; the fork server has none."""
 PRELOADED = "server.sweep.preload"
 
 
@@ -25,28 +21,13 @@ class LocalExecutor(Executor):
     def __init__(self, workers: int) -> None:
         self.capacity = workers
         self._running: dict[Path, Any] = {}
-        self._ensure_server()
-
-    def _ensure_server(self) -> None:
-        """Start the fork server, unless it is running. It imports in the background and ends with this process.
-
-        It inherits the limit of one thread, and ignores Ctrl-C, which this process handles.
-        """
-        forkserver.set_forkserver_preload([PRELOADED])
-        main = threading.current_thread() is threading.main_thread()  # only there can handlers be set
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
-        try:
-            with one_thread():
-                forkserver.ensure_running()
-        finally:
-            if before is not None:
-                signal.signal(signal.SIGINT, before)
+        fork_server.ensure_running([PRELOADED])
 
     def start(self, path: Path, config: RunConfig) -> None:
         """Fork a process for the run; see ``Executor.start``."""
         # Not a daemon: a trial may start processes of its own, for example to load data.
-        process = _FORKSERVER.Process(target=_trial_process, args=(path,))
-        self._ensure_server()  # it may have been killed
+        process = fork_server.CONTEXT.Process(target=_trial_process, args=(path,))
+        fork_server.ensure_running()  # it may have been killed
         process.start()
         self._running[path] = process
 

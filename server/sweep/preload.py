@@ -17,7 +17,6 @@ MODULES = (
     "server.engines.inprocess",
     "server.app",
     "client.app",
-    "torch._dynamo",  # PyTorch imports it with the first optimizer: two seconds for every trial
     "flwr_datasets.partitioner",
     "sklearn.datasets",
     "matplotlib.figure",

@@ -27,8 +27,8 @@ from fedrecon_core.local import evaluate
 from server.engines.base import Job
 from server.engines.inprocess import InProcess
 from server.federation.registration import ASKED
+from server.runs.directory import newest_round
 from server.runs.setup import create_run, resume_run
-from server.training.checkpoints import newest_round
 from server.training.rounds import Rounds
 from strategies.messages import SiteInfo
 from tests.helpers.folders import content, write_toy_sites

@@ -29,9 +29,9 @@ from fedrecon_core.recovery.stage import GlobalInfo
 from fedrecon_core.state import State, read_group
 from server.engines.base import Job
 from server.federation import messaging, registry
-from server.runs.directory import RunDirectory
+from server.runs.directory import RunDirectory, newest_round
 from server.runs.setup import create_run
-from server.training.checkpoints import Training, load_newest, newest_round, save
+from server.training.checkpoints import Training, load_newest, save
 from server.training.evaluation import write_predictions
 from strategies import messages
 from tests.helpers.folders import content

@@ -34,8 +34,8 @@ from fedrecon_core.local.local_round import train_locally
 from fedrecon_core.registry import DATASETS, RECOVERIES, STRATEGIES
 from fedrecon_core.runtime import choose_device
 from fedrecon_core.state import group_bytes, read_group
+from server.runs.directory import newest_round
 from server.runs.setup import create_run, load_config, open_run, resume_run, start_run
-from server.training.checkpoints import newest_round
 from strategies.fedavg import FedAvg
 from tests.helpers import runs
 from tests.helpers.processes import wait_until

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from server.engines import processes
+from server.runs.directory import newest_round
 from server.sweep.record import read_sweep
-from server.training.checkpoints import newest_round
 from tests.helpers.processes import PATIENCE, wait_until
 from tests.helpers.sweeps import BASE, write_sweep
 

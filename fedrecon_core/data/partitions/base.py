@@ -33,6 +33,8 @@ class Partition(ABC):
     Params: ClassVar[type[config.Params]] = config.Params
     keeps_natural_ids: ClassVar[bool] = False
     follows_natural_ids: ClassVar[bool] = False
+    late_imports: ClassVar[tuple[str, ...]] = ("flwr_datasets.partitioner",)
+    """Modules that ``assign`` imports; an engine may import them before it needs them."""
 
     def assign(
         self, params: config.Params, labels: IntArray, natural_ids: IntArray, sites: int, rng_seed: int
