@@ -68,6 +68,7 @@ def run(  # noqa: PLR0913 - a parameter per option of the command
         return submit(loaded, out)  # `out` is a path on another machine
     if out is not None:
         expect(out, Kind.RUN)
+        RunDirectory(out.resolve()).check_new()
     _refuse_superlink(chosen)
     _announce(loaded)
     _execute(create_run_of(loaded, out))

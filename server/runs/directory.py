@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
@@ -63,21 +64,24 @@ class RunDirectory:
         """Whether the run is complete."""
         return bool(json_in(self.result).get("status") == "completed")
 
-    def create(self, config_yaml: str) -> None:
-        """Create the folder with its config.
+    def check_new(self) -> None:
+        """Raise ``UsageError`` if no new run can be created here.
 
         Files that a crash left before the config was written do not count: there is no run to resume.
-
-        Raises:
-            UsageError: the folder has a run already, or it cannot be written.
         """
         if self.path.is_file():
             raise UsageError(f"--out {self.path} is a file; name a directory that does not exist yet")
+        if self.path.exists() and not all(map(is_leftover, self.path.iterdir())):
+            raise UsageError(f"--out {self.path} exists already; choose another directory, or add --resume to continue")
+        above = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            cause = os.strerror(errno.EACCES if above.is_dir() else errno.ENOTDIR)
+            raise UsageError(f"--out {self.path} cannot be written: {cause}")
+
+    def create(self, config_yaml: str) -> None:
+        """Create the folder with its config; ``UsageError`` if there is a run already, or if it cannot be written."""
         try:
-            if self.path.exists() and not all(map(is_leftover, self.path.iterdir())):
-                raise UsageError(
-                    f"--out {self.path} exists already; choose another directory, or add --resume to continue"
-                )
+            self.check_new()
             self.path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.path)
             replace_text(self.config, config_yaml)

@@ -20,11 +20,11 @@ from pydantic import TypeAdapter, ValidationError
 from fedrecon_core import config
 from fedrecon_core.preparation.features.base import Feature, FloatArray, RawItem
 from fedrecon_core.preparation.features.cache import CachedFeature
-from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, FEATURES, MODALITIES, discover
+from fedrecon_core.registry import CORE_PACKAGES, DATA_PACKAGES, FEATURES, MODALITIES, discover
 from fedrecon_core.types import ModalitySpec
 from tests.helpers.features import BY_MEDIUM, contents_of
 
-discover((*CORE_PACKAGES, *FEATURE_PACKAGES))
+discover((*CORE_PACKAGES, *DATA_PACKAGES))
 
 HEAVY = ("librosa", "numba", "scipy", "sklearn", "soundfile", "torchvision", "transformers", "huggingface_hub", "PIL")
 
@@ -148,8 +148,8 @@ def test_cached_feature(case, tmp_path):
 
 FIND = f"""
 import contextlib, sys
-from fedrecon_core.registry import FEATURE_PACKAGES, FEATURES, discover
-discover(FEATURE_PACKAGES)
+from fedrecon_core.registry import DATA_PACKAGES, FEATURES, discover
+discover(DATA_PACKAGES)
 for name, cls in FEATURES.items():
     with contextlib.suppress(ValueError):  # keys without a default
         cls(cls.Params(name=name)).modality("any")

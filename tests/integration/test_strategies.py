@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 import client.app
 from fedrecon_core.local.local_round import TrainResult
 from fedrecon_core.state import EXTRACTORS, HEAD_GROUP
-from server.runs.directory import RunDirectory
+from server.runs.directory import RunDirectory, newest_round
 from server.runs.setup import create_run
-from server.training.checkpoints import load_newest, newest_round
+from server.training.checkpoints import load_newest
 from strategies.messages import Accepted
 from tests.helpers import runs
 from tests.helpers.runs import deploy, node_configs, stop_in

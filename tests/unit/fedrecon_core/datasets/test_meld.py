@@ -19,7 +19,7 @@ from fedrecon_core.datasets.meld import Meld, MeldParams, NormedFrames, benchmar
 from fedrecon_core.errors import ConfigError, DataError
 from fedrecon_core.preparation.expected_files import file_faults
 from fedrecon_core.preparation.features.base import RawItem
-from fedrecon_core.registry import CORE_PACKAGES, FEATURE_PACKAGES, discover
+from fedrecon_core.registry import CORE_PACKAGES, DATA_PACKAGES, discover
 from server.commands.data import keys_of
 from server.runs.setup import load_config
 from tests.helpers import raw_meld
@@ -510,6 +510,6 @@ def test_official_files_give_the_published_counts():
     ],
 )
 def test_long_sounds_are_cut_as_in_the_benchmark_unless_the_keys_say_otherwise(settings, name, longest, longer):
-    discover(FEATURE_PACKAGES)
+    discover(DATA_PACKAGES)
     audio = keys_of(Meld, settings).audio
     assert (audio.name, audio.longest, audio.longer) == (name, longest, longer)
