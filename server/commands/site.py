@@ -29,11 +29,11 @@ def site(context: typer.Context) -> None:
     """
     supernode = program("flower-supernode")
     if not {"-h", "--help", "-V", "--version"} & set(context.args):
-        _start_fork_server()
+        start_fork_server()
     os.execv(supernode, [supernode, *context.args])
 
 
-def _start_fork_server() -> None:
+def start_fork_server() -> None:
     """Start the server for this process, which becomes the SuperNode, and set the SuperNode's environment."""
     path = Path(tempfile.mkdtemp(prefix="fedrecon-site-")) / "socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

@@ -73,7 +73,7 @@ class Federation:
     sites: dict[str, Path]
     address: str = "127.0.0.1"
     places: dict[str, list[str]] = field(default_factory=dict)
-    forked: bool = False
+    forked: frozenset[str] = frozenset()
     token: str = field(default_factory=lambda: f"federation-{uuid.uuid4().hex[:12]}")
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -122,7 +122,7 @@ class Federation:
         flags = ["--root-certificates", authority or self.keys / "ca.crt", "--superlink", f"{self.address}:{self.port}"]
         flags += ["--auth-supernode-private-key", self.keys / "sites" / f"{name}.key", "--port", free_port()]
         node = " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
-        program = ["fedrecon", "site"] if self.forked else ["flower-supernode"]
+        program = ["fedrecon", "site"] if name in self.forked else ["flower-supernode"]
         self._open(name, *program, *flags, "--node-config", node)
 
     def exit_code(self, name: str) -> int | None:
