@@ -38,8 +38,8 @@ def main() -> None:
     code = ask(path) if path else None
     if code is not None:
         sys.exit(code)
-    own = Path(__file__).with_name("bin")
-    folders = [folder for folder in os.environ.get("PATH", "").split(os.pathsep) if Path(folder) != own]
+    own = Path(__file__).resolve().with_name("bin")
+    folders = [folder for folder in os.environ.get("PATH", "").split(os.pathsep) if Path(folder).resolve() != own]
     command = shutil.which("flwr-clientapp", path=os.pathsep.join(folders))
     if command is None:
         sys.exit("flwr-clientapp: expected Flower's command on PATH, found none")
