@@ -1,6 +1,6 @@
 #!/bin/sh
 # Start the SuperNode of a site. FEDRECON_SITE is the name of the site, FEDRECON_SUPERLINK the address of the SuperLink;
-# all arguments are passed to flower-supernode.
+# all arguments are passed to flower-supernode by fedrecon site.
 set -eu
 : "${FEDRECON_SITE:?is the name of this site}" "${FEDRECON_SUPERLINK:?is host:port of the SuperLink}"
 
@@ -11,5 +11,5 @@ done
 [ -r /data/dataset.yaml ] || fail "expected a site folder that user $(id -u) can read, found no dataset.yaml in it"
 [ -w /state ] || fail "the volume /state must be writable by user $(id -u)"
 
-exec flower-supernode --superlink "$FEDRECON_SUPERLINK" --health-server-address 127.0.0.1:9099 \
+exec fedrecon site --superlink "$FEDRECON_SUPERLINK" --health-server-address 127.0.0.1:9099 \
     --node-config "site=\"$FEDRECON_SITE\" data=\"/data\" state=\"/state\"" "$@"
