@@ -66,7 +66,7 @@ class Federation:
     """All files below ``folder``; every process carries a mark by which ``close`` finds it, whoever started it.
 
     ``address`` is the SuperLink's. ``places``: a prefix for the commands of a site, or of ``superlink`` and the
-    submitter, that runs them on a host of its own.
+    submitter, that runs them on a host of its own. ``forked``: the sites that ``fedrecon site`` starts.
     """
 
     folder: Path
