@@ -51,7 +51,7 @@ def expected(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def federation(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    """The SuperLink and the SuperNodes, one of them with a fork server. A test leaves all of them running, and no run."""
+    """The SuperLink and the SuperNodes, one of them with a fork server. A test leaves all running, and no run."""
     strangers = dict.fromkeys(STRANGERS, folders)
     sites = {name: folders / name for name in SITES} | strangers
     found = Federation(tmp_path_factory.mktemp("net"), sites, forked=frozenset(["site-0002"]))
