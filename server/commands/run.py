@@ -23,6 +23,7 @@ from server.runs.setup import (
     RunSetup,
     check_resume_settings,
     check_run,
+    check_trackers,
     create_run_of,
     existing_run,
     load_config,
@@ -70,6 +71,7 @@ def run(  # noqa: PLR0913 - a parameter per option of the command
         expect(out, Kind.RUN)
         RunDirectory(out.resolve()).check_new()
     _refuse_superlink(chosen)
+    check_trackers(loaded)
     _announce(loaded)
     _execute(create_run_of(loaded, out))
 

@@ -115,7 +115,7 @@ def write_distribution(folder: Path, name: str, files: dict[str, str], value: st
 @contextmanager
 def forgotten(*packages: str) -> Iterator[None]:
     """Undo at the end of the block what plugins registered in it, and the import of ``packages``."""
-    registry.discover((*PACKAGES, *registry.FEATURE_PACKAGES))  # these stay
+    registry.discover((*PACKAGES, *registry.DATA_PACKAGES))  # these stay
     registries = [value for value in vars(registry).values() if isinstance(value, registry.Registry)]
     with ExitStack() as stack:
         for found in registries:

@@ -287,8 +287,8 @@ def test_one_step_of_each_optimiser(keys, expected):
 
 def test_optimisers_take_their_keys_from_the_phase():
     phase = PHASE.model_copy(update={"optimizer": "sgd", "momentum": 0.5, "weight_decay": 0.1, "lr": 0.2})
-    group = optimizer_for(phase, [torch.nn.Parameter(torch.zeros(1))]).param_groups[0]
-    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.2, 0.5, 0.1)
+    optimizer = optimizer_for(phase, [torch.nn.Parameter(torch.zeros(1))])
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.2, 0.5, 0.1)
 
 
 def test_the_reported_loss_is_the_last_epochs_mean_over_items():
