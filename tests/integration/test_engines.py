@@ -560,7 +560,9 @@ def test_failed_run_is_reported_without_a_traceback(flwr, watch, details, kind, 
 @pytest.mark.parametrize(
     ("link", "option"), [(SuperLink("far"), " --superlink far"), (SuperLink(None), "")], ids=["named", "default"]
 )
-def test_killed_run_is_reported_with_the_resume_command(flwr, watch, link, option):
+def test_killed_run_is_reported_with_the_resume_command(flwr, watch, monkeypatch, tmp_path, link, option):
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    (tmp_path / "config.toml").write_text("[superlink]\ndefault = 'near'\n[superlink.near]\naddress = '127.0.0.1:1'\n")
     flwr.log("run directory /runs/a\nERROR :     out of memory\n")
     flwr.set(status="finished:failed", details="No heartbeat received from the task")
     watching = watch(link)
