@@ -69,19 +69,24 @@ class RunDirectory:
 
         Files that a crash left before the config was written do not count: there is no run to resume.
         """
-        if self.path.is_file():
-            raise UsageError(f"--out {self.path} is a file; name a directory that does not exist yet")
-        if self.path.exists() and not all(map(is_leftover, self.path.iterdir())):
-            raise UsageError(f"--out {self.path} exists already; choose another directory, or add --resume to continue")
-        above = next(path for path in (self.path, *self.path.parents) if path.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-            cause = os.strerror(errno.EACCES if above.is_dir() else errno.ENOTDIR)
-            raise UsageError(f"--out {self.path} cannot be written: {cause}")
+        try:
+            if self.path.is_file():
+                raise UsageError(f"--out {self.path} is a file; name a directory that does not exist yet")
+            if self.path.exists() and not all(map(is_leftover, self.path.iterdir())):
+                raise UsageError(
+                    f"--out {self.path} exists already; choose another directory, or add --resume to continue"
+                )
+            above = next(path for path in (self.path, *self.path.parents) if path.exists())
+            if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+                code = errno.EACCES if above.is_dir() else errno.ENOTDIR
+                raise OSError(code, os.strerror(code))
+        except OSError as error:
+            raise UsageError(f"--out {self.path} cannot be written: {error.strerror}") from None
 
     def create(self, config_yaml: str) -> None:
         """Create the folder with its config; ``UsageError`` if there is a run already, or if it cannot be written."""
+        self.check_new()
         try:
-            self.check_new()
             self.path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.path)
             replace_text(self.config, config_yaml)

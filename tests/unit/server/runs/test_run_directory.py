@@ -96,6 +96,15 @@ def test_a_place_below_a_file_is_refused(tmp_path):
         RunDirectory(tmp_path / "file" / "run").create("x: 1\n")
 
 
+def test_folder_that_cannot_be_listed_is_refused_before_the_run(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "iterdir", refuse)
+    with pytest.raises(UsageError, match=f"--out {tmp_path} cannot be written: Permission denied"):
+        RunDirectory(tmp_path).check_new()
+
+
 def test_lines_are_appended(directory):
     directory.append("metrics.jsonl", LINES[:2])
     directory.append("metrics.jsonl", LINES[2:])
