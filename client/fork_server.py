@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import NoReturn
 
 COMMAND = "flwr-clientapp"
-SOCKET = "FEDRECON_FORK_SERVER"
-"""The environment variable with the path of the server's socket."""
 MODULES = (
     "torch",
     "flwr.supernode.cli.flwr_clientapp",
@@ -72,7 +70,6 @@ def _run(connection: socket.socket) -> NoReturn:
         with contextlib.suppress(OSError):
             connection.sendall(bytes([code]))
         os._exit(code)
-    raise AssertionError
 
 
 def _receive(connection: socket.socket) -> tuple[list[str], dict[str, str], str, list[int]]:
@@ -82,7 +79,7 @@ def _receive(connection: socket.socket) -> tuple[list[str], dict[str, str], str,
     head, descriptors, _, _ = socket.recv_fds(connection, 8, 2)
     length = int.from_bytes(head, "big")
     if len(head) != 8 or length > LARGEST_REQUEST or len(descriptors) != 2:
-        raise ValueError(f"expected a request of {SOCKET}, found {len(head)} bytes and {len(descriptors)} files")
+        raise ValueError(f"expected a request of fork_client.py, found {len(head)} bytes and {len(descriptors)} files")
     content = bytearray()
     while len(content) < length:
         piece = connection.recv(length - len(content))

@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -337,19 +337,13 @@ def describe(
 @data.command("check")
 def check(folder: Folder) -> None:
     """Read every file of a site folder, explain every fault, and leave a stamp where there is none."""
-    discover_data()
-    folders = _folders(folder)
-    raise_faults([fault for path in folders for fault in check_folder(path)], NOT_STAMPED)
-    show_folders(folders)
+    _check_folders(folder, check_folder)
 
 
 @data.command("seal")
 def seal(folder: Folder) -> None:
     """Write size and SHA-256 of the files as they are now into dataset.yaml, then check."""
-    discover_data()
-    folders = _folders(folder)
-    raise_faults([fault for path in folders for fault in seal_folder(path)], NOT_STAMPED)
-    show_folders(folders)
+    _check_folders(folder, seal_folder)
 
 
 @data.command("split")
@@ -366,8 +360,12 @@ def split(
     typer.echo(f"run them with: fedrecon run {out / 'federation.yaml'}")
 
 
-def _folders(folder: Path) -> list[Path]:
-    return [folder] if os.path.lexists(folder / DESCRIPTION) else site_folders(folder)
+def _check_folders(folder: Path, faults_of: Callable[[Path], Iterable[str]]) -> None:
+    """Print a table of the site folders at ``folder``, or every fault that ``faults_of`` finds in one of them."""
+    discover_data()
+    folders = [folder] if os.path.lexists(folder / DESCRIPTION) else site_folders(folder)
+    raise_faults([fault for path in folders for fault in faults_of(path)], NOT_STAMPED)
+    show_folders(folders)
 
 
 def raise_faults(faults: list[str], hint: str) -> None:
